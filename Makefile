@@ -1,0 +1,65 @@
+# make demo   the main job on real input: Redis, a load generator and streamlag; Ctrl-C stops all of it
+# make test   everything that is checked before a change lands
+# Both install what is missing (Debian packages, as root or through sudo) or say exactly what to install.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Fixed, so that a new release of the checker cannot fail an old commit.
+CARGO_DENY := 0.20.2
+
+.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test image clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+demo: ## run Redis, a load generator and streamlag, and print what to try
+	@scripts/demo
+
+test: format lint doc deny alerts dashboards deploy cargo-test ## everything below, in this order
+	@echo "make test: all passed"
+
+tools:
+	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
+		openssl:openssl gzip:gzip curl:curl
+
+format: ## rustfmt
+	cargo fmt --check
+
+lint: tools ## clippy, warnings denied
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc: tools ## rustdoc, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+deny: tools ## licences, sources and bans of dependencies
+	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY)' \
+		|| cargo install cargo-deny --locked --version $(CARGO_DENY)
+	cargo deny --locked check bans licenses sources
+
+advisories: deny ## known vulnerabilities of dependencies; fetches the advisory database from GitHub
+	cargo deny --locked check advisories
+
+alerts: tools ## alert rules: syntax, and a firing and a quiet case each
+	promtool check rules alerts/*.rules.yml
+	promtool test rules alerts/tests/*.yml
+
+dashboards: ## dashboards against Grafana's published types
+	@scripts/install node:nodejs npm:npm
+	cd dashboards/check && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent selftest
+
+deploy: ## Dockerfile, systemd unit, compose file and Kubernetes manifests, each by the tool that reads it
+	deploy/check
+
+cargo-test: tools ## unit tests, and the program against real servers
+	cargo test --locked
+	@# The reference parser of OpenMetrics on the page that the tests saw.
+	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
+
+image: ## build the container image and run it (as root; ten minutes)
+	deploy/image-test
+
+clean: ## remove everything that was built
+	cargo clean
+	rm -rf dashboards/check/node_modules

@@ -1,0 +1,321 @@
+//! From samples to a snapshot: what the numbers mean. Pure, but for what it remembers of the samples before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::lag::Windows;
+use crate::lag::consumers::{Recommendation, Work, drain_seconds, ghost_pending, is_awake};
+use crate::lag::history::{GroupHistory, StreamHistory, StreamRates};
+use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
+use crate::model::snapshot::{
+    ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
+};
+use crate::model::{GroupName, GroupSelection, StreamKey};
+
+/// Makes snapshots of samples.
+#[derive(Debug)]
+pub struct Assessor {
+    selection: GroupSelection,
+    windows: Windows,
+    /// The length to which streams are trimmed, where the operator says so.
+    max_length: Option<u64>,
+    /// What was seen of each stream, in the order of the configuration.
+    streams: Vec<Seen>,
+}
+
+/// What was seen of a stream so far.
+#[derive(Debug, Default)]
+struct Seen {
+    stream: StreamHistory,
+    groups: BTreeMap<GroupName, GroupHistory>,
+    /// The newest snapshot, where the stream is not sampled every time.
+    carried: Option<StreamSnapshot>,
+}
+
+impl Assessor {
+    /// An assessor that has seen nothing yet.
+    #[must_use]
+    pub fn new(selection: GroupSelection, windows: Windows, max_length: Option<u64>) -> Self {
+        Self { selection, windows, max_length, streams: Vec::new() }
+    }
+
+    /// Says what a sample means that was taken at `at`, counted from any fixed moment by a clock that never steps.
+    #[must_use]
+    pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
+        self.streams.resize_with(sample.streams.len(), Seen::default);
+        let Self { selection, windows, max_length, streams } = self;
+        let context = Context { now_ms: sample.server_now_ms, at, selection, windows, max_length: *max_length };
+        let read = sample.streams.into_iter().zip(streams);
+        TargetSnapshot {
+            sampled_at: sample.sampled_at,
+            server_now_ms: sample.server_now_ms,
+            round_trip: sample.round_trip,
+            streams: read.map(|((key, stream), seen)| context.stream(key, stream, seen)).collect(),
+            refused: sample.refused,
+            server: sample.server,
+        }
+    }
+}
+
+/// A snapshot's streams when none of them can be read, for `error`'s reason.
+#[must_use]
+pub fn all_unreadable(keys: &[StreamKey], selection: &GroupSelection, error: &ReadError) -> Vec<StreamSnapshot> {
+    keys.iter().map(|key| unreadable(key.clone(), selection, error.clone())).collect()
+}
+
+fn unreadable(key: StreamKey, selection: &GroupSelection, error: ReadError) -> StreamSnapshot {
+    let unknown = |name: &GroupName| GroupSnapshot { name: name.clone(), presence: Presence::Unknown };
+    StreamSnapshot { key, read: Err(error), groups: selection.literals().iter().map(unknown).collect() }
+}
+
+/// What every stream of a sample shares.
+struct Context<'a> {
+    now_ms: u64,
+    at: Duration,
+    selection: &'a GroupSelection,
+    windows: &'a Windows,
+    max_length: Option<u64>,
+}
+
+impl Context<'_> {
+    fn stream(&self, key: StreamKey, read: Result<StreamSample, ReadError>, seen: &mut Seen) -> StreamSnapshot {
+        let mut stream = match read {
+            Ok(stream) => stream,
+            Err(error) => {
+                *seen = Seen::default();
+                return unreadable(key, self.selection, error);
+            }
+        };
+        if let Some(carried) = seen.carried.clone().filter(|_| stream.carried) {
+            return self.carry_on(carried, &stream);
+        }
+        let rates = seen.stream.take(&stream, self.at, self.windows);
+        let group_count = stream.groups.len() as u64;
+        let mut histories = std::mem::take(&mut seen.groups);
+        let mut groups: BTreeMap<GroupName, Presence> =
+            self.selection.literals().iter().map(|name| (name.clone(), Presence::Missing)).collect();
+        for group in std::mem::take(&mut stream.groups) {
+            if !self.selection.contains(&group.name) {
+                continue;
+            }
+            let name = group.name.clone();
+            let known = histories.remove(&name);
+            let mut history = known.unwrap_or_else(|| GroupHistory::new(&stream, &group, self.at));
+            groups.insert(name.clone(), Presence::Present(Box::new(self.group(&stream, rates, group, &mut history))));
+            seen.groups.insert(name, history);
+        }
+        let snapshot = StreamSnapshot {
+            key,
+            read: Ok(StreamFacts {
+                length: stream.length,
+                groups: group_count,
+                first: stream.first,
+                last: stream.last,
+                entries_added: stream.entries_added,
+                rates,
+            }),
+            groups: groups.into_iter().map(|(name, presence)| GroupSnapshot { name, presence }).collect(),
+        };
+        seen.carried = stream.may_be_carried.then(|| snapshot.clone());
+        snapshot
+    }
+
+    /// A stream of which this sample tells the length and the groups only: the rest is as it was.
+    fn carry_on(&self, mut snapshot: StreamSnapshot, stream: &StreamSample) -> StreamSnapshot {
+        if let Ok(facts) = &mut snapshot.read {
+            facts.length = stream.length;
+            facts.groups = stream.groups.len() as u64;
+        }
+        let is_there = |name: &GroupName| stream.groups.iter().any(|group| group.name == *name);
+        snapshot.groups.retain(|group| is_there(&group.name) || self.selection.literals().contains(&group.name));
+        for group in &mut snapshot.groups {
+            let now = stream.groups.iter().find(|now| now.name == group.name);
+            group.presence = match (std::mem::replace(&mut group.presence, Presence::Missing), now) {
+                (Presence::Present(known), Some(now)) => Presence::Present(Box::new(PresentGroup {
+                    lag: now.resolved.unwrap_or_default().lag,
+                    lag_seconds: None,
+                    oldest_pending_seconds: now.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
+                    consumers: now.consumers,
+                    pending: now.pending,
+                    last_delivered: now.last_delivered,
+                    entries_read: now.entries_read,
+                    trim_headroom_entries: 0,
+                    trim_headroom_seconds: None,
+                    ghost_pending: None,
+                    drain_seconds: None,
+                    ..*known
+                })),
+                (_, Some(_)) => Presence::Unknown,
+                (_, None) => Presence::Missing,
+            };
+        }
+        snapshot
+    }
+
+    fn group(
+        &self,
+        stream: &StreamSample,
+        rates: StreamRates,
+        mut group: GroupSample,
+        history: &mut GroupHistory,
+    ) -> PresentGroup {
+        let lag = group.resolved.unwrap_or_default().lag;
+        let lag_seconds = self.lag_seconds(stream, &group);
+        let count_awake =
+            |members: &Vec<_>| members.iter().filter(|member| is_awake(member, self.windows)).count() as u64;
+        let awake = group.members.as_ref().map(count_awake);
+        let tells_attempts = group.members.iter().flatten().any(|consumer| consumer.inactive_ms.is_some());
+        let course = history.take(stream, &group, self.at, awake, self.windows);
+        let members = group.members.take();
+        let work = Work {
+            // The age of the oldest undelivered entry is proof; lag at every sample is not, but the best where ids are no clocks.
+            waiting_seconds: course.behind_for.map(|behind| lag_seconds.unwrap_or(behind.as_secs_f64())),
+            // Before 7.2 a consumer that tries and gets nothing looks idle.
+            turn_seconds: course.all_had_a_turn_within.filter(|_| tells_attempts).map(|within| within.as_secs_f64()),
+            pending: group.pending,
+            consumers: group.consumers,
+        };
+        // What is above the length to which the stream is trimmed may go at any moment.
+        let kept = self.max_length.map_or(stream.length, |max| max.min(stream.length));
+        let headroom = kept.saturating_sub(lag.max);
+        PresentGroup {
+            lag,
+            lag_seconds,
+            oldest_pending_seconds: group.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
+            consumers: group.consumers,
+            pending: group.pending,
+            last_delivered: group.last_delivered,
+            entries_read: group.entries_read,
+            trim_headroom_entries: headroom,
+            trim_headroom_seconds: rates.trimmed.filter(|rate| *rate > 0.0).map(|rate| headroom as f64 / rate),
+            ghost_pending: ghost_pending(&group, stream.first),
+            drain_seconds: drain_seconds(lag.point, rates.added, course.delivered_rate),
+            recommendation: Recommendation::of(
+                rates.added,
+                course.delivered_rate,
+                lag.point,
+                awake.unwrap_or(group.consumers),
+                self.windows.drain_target,
+            ),
+            members: members.map(|members| self.members(members, &group, &work)),
+            course,
+        }
+    }
+
+    fn members(&self, members: Vec<ConsumerSample>, group: &GroupSample, work: &Work) -> Vec<ConsumerSnapshot> {
+        let consumer = |sample: ConsumerSample| {
+            let holds_oldest = group.oldest_pending_consumer.as_ref() == Some(&sample.name);
+            let oldest = group.oldest_pending.filter(|_| holds_oldest).and_then(|id| id.age_seconds(self.now_ms));
+            ConsumerSnapshot {
+                active: work.is_active(&sample, self.windows),
+                oldest_pending_seconds: oldest,
+                health: work.health(&sample, oldest, self.windows),
+                sample,
+            }
+        };
+        members.into_iter().map(consumer).collect()
+    }
+
+    /// Age of the oldest undelivered entry: the stream's first one where the cursor lies before it, else the one that
+    /// was asked for.
+    fn lag_seconds(&self, stream: &StreamSample, group: &GroupSample) -> Option<f64> {
+        let resolved = group.resolved.unwrap_or_default();
+        if resolved.lag.max == 0 {
+            return Some(0.0);
+        }
+        let oldest = match stream.first {
+            Some(first) if group.last_delivered < first => first,
+            _ => resolved.oldest_undelivered?,
+        };
+        oldest.age_seconds(self.now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::lag::ledger::Resolved;
+    use crate::lag::{GroupState, Lag};
+    use crate::model::EntryId;
+    use crate::model::sample::ServerInfo;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    const WINDOWS: Windows = Windows {
+        window: Duration::from_secs(30),
+        samples: 3,
+        dead_after: Duration::from_secs(60),
+        drain_target: Duration::from_secs(60),
+    };
+
+    fn id(ms_ago: u64) -> EntryId {
+        EntryId { ms: NOW - ms_ago, seq: 0 }
+    }
+
+    fn assess_one(stream: Result<StreamSample, ReadError>, groups: &[&str]) -> StreamSnapshot {
+        let sample = TargetSample {
+            sampled_at: SystemTime::UNIX_EPOCH,
+            server_now_ms: NOW,
+            server: ServerInfo::default(),
+            round_trip: Duration::ZERO,
+            streams: vec![("s".into(), stream)],
+            refused: Vec::new(),
+        };
+        let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
+        Assessor::new(selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
+    }
+
+    fn stream(groups: Vec<GroupSample>) -> StreamSample {
+        StreamSample { length: 3, first: Some(id(9000)), last: Some(id(1000)), groups, ..StreamSample::default() }
+    }
+
+    fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
+        let lag = Lag { min: lag, max: lag, point: lag };
+        let resolved = Some(Resolved { lag, added_after: None, oldest_undelivered });
+        GroupSample { name: name.into(), last_delivered: cursor, resolved, ..GroupSample::default() }
+    }
+
+    #[test]
+    fn the_trim_headroom_is_what_the_stream_keeps_less_the_lag() {
+        // The operator says that the stream is trimmed to 2.
+        for (lag, expected) in [(0, 2), (1, 1), (2, 0), (3, 0)] {
+            let snapshot = assess_one(Ok(stream(vec![group("g", id(5000), lag, None)])), &["g"]);
+            let group = snapshot.groups[0].present().unwrap();
+            assert_eq!(group.trim_headroom_entries, expected);
+            assert_eq!(group.course.verdict.state, GroupState::Ok);
+        }
+    }
+
+    #[test]
+    fn lag_seconds_is_the_age_of_the_oldest_undelivered_entry() {
+        let check = |cursor, lag, asked, expected| {
+            let snapshot = assess_one(Ok(stream(vec![group("g", cursor, lag, asked)])), &["g"]);
+            assert_eq!(snapshot.groups[0].present().unwrap().lag_seconds, expected);
+        };
+        check(EntryId::default(), 3, None, Some(9.0));
+        check(id(9000), 2, Some(id(5000)), Some(5.0));
+        check(id(9000), 2, None, None);
+        check(id(1000), 0, None, Some(0.0));
+    }
+
+    #[test]
+    fn named_groups_are_reported_where_they_are_missing_and_others_where_they_match() {
+        let snapshot = assess_one(
+            Ok(stream(vec![group("b1", id(0), 0, None), group("b2", id(0), 0, None), group("other", id(0), 0, None)])),
+            &["missing", "b*"],
+        );
+        let names: Vec<String> = snapshot.groups.iter().map(|g| g.name.to_string()).collect();
+        assert_eq!(names, ["b1", "b2", "missing"]);
+        assert!(matches!(snapshot.groups[2].presence, Presence::Missing));
+        assert_eq!(snapshot.read.unwrap().groups, 3);
+    }
+
+    #[test]
+    fn an_unreadable_stream_keeps_its_named_groups_as_unknown() {
+        let snapshot = assess_one(Err(ReadError("no such key".into())), &["g", "x*"]);
+        assert_eq!(snapshot.groups.len(), 1);
+        assert!(matches!(snapshot.groups[0].presence, Presence::Unknown));
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line and the environment, by clap, from the table of settings.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::file::File;
+use super::settings::{Flag, SETTINGS, Setting};
+use super::values::{Given, Origin, Problem};
+use super::{API_TOKEN_VARIABLE, Config, Sources};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Run with this configuration.
+    Run(Box<Config>),
+    /// Say that this configuration is good.
+    Check(Box<Config>),
+    /// Ask the running program whether it is healthy.
+    Healthcheck(Box<Config>),
+    /// Print this: the help or the version.
+    Print(String),
+}
+
+const ABOUT: &str = "Prometheus exporter for consumer-group lag on Redis Streams";
+
+const AFTER: [&str; 3] = [
+    "A flag wins over its environment variable, which wins over --config.file, which wins over the default. An empty \
+     environment variable counts as not set.",
+    "The API's bearer token comes from STREAMLAG_API_TOKEN; without it every API call is answered 401.",
+    "Exit codes: 0 ended as asked, 1 could not run, 2 bad configuration.",
+];
+
+/// Reads the command line, the environment, and the file that they may name.
+///
+/// # Errors
+/// What is wrong with them, in one line.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, Problem> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Request::Print(error.render().to_string()));
+        }
+        Err(error) => return Err(Problem::new(first_paragraph(&error.render().to_string()))),
+    };
+    let mut given = FromEverywhere { matches, file: File::default() };
+    if let Some(path) = given.get("config.file") {
+        let path_text = path.text()?;
+        given.file = File::read(Path::new(&path_text)).map_err(|error| path.problem(&error))?;
+    }
+    let config = Box::new(Config::from_sources(&given)?);
+    Ok(if given.is_on("healthcheck") {
+        Request::Healthcheck(config)
+    } else if given.is_on("config.check") {
+        Request::Check(config)
+    } else {
+        Request::Run(config)
+    })
+}
+
+fn command() -> Command {
+    let transport = SETTINGS.iter().filter(|setting| setting.flag == Flag::None);
+    let transport: String = transport
+        .map(|setting| {
+            let (env, default) = (setting.env.unwrap_or_default(), setting.default.unwrap_or_default());
+            format!("  {env}={default}\n          {}\n", setting.help)
+        })
+        .collect();
+    Command::new("streamlag")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(format!("Event transport (environment only):\n{transport}\n{}", AFTER.join("\n\n")))
+        .disable_help_subcommand(true)
+        .args(SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(argument))
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.key).long(setting.key).help(setting.help).help_heading(setting.heading);
+    let arg = match setting.flag {
+        Flag::Switch => return arg.action(ArgAction::SetTrue),
+        Flag::List => arg.action(ArgAction::Append),
+        Flag::Value | Flag::None => arg.action(ArgAction::Set),
+    };
+    // The environment is read by hand below, to tell an empty variable from a set one; clap shows it in the help.
+    let arg = match setting.env {
+        Some(env) => arg.env(env).hide_env_values(true),
+        None => arg,
+    };
+    let arg = match setting.default {
+        Some(default) => arg.default_value(default),
+        None => arg,
+    };
+    arg.value_name(setting.value_name).value_parser(clap::value_parser!(OsString))
+}
+
+/// clap's message without its usage lines, in one line.
+fn first_paragraph(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+/// The sources by rank: flag, environment, file, default.
+struct FromEverywhere {
+    matches: ArgMatches,
+    file: File,
+}
+
+impl Sources for FromEverywhere {
+    fn get(&self, key: &str) -> Option<Given> {
+        let setting = Setting::find(key)?;
+        if let Some(values) = self.flag(setting) {
+            return Some(Given::new(setting, Origin::Flag, values));
+        }
+        let variable = setting.env.and_then(std::env::var_os).filter(|value| !value.is_empty());
+        if let Some(value) = variable {
+            return Some(Given::new(setting, Origin::Environment, vec![value]));
+        }
+        if let Some(values) = self.file.get(key) {
+            return Some(Given::new(setting, Origin::File, values.iter().map(OsString::from).collect()));
+        }
+        Some(Given::new(setting, Origin::Default, vec![setting.default?.into()]))
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        let in_file = || self.file.get(key).is_some_and(|values| values == ["true"]);
+        self.matches.get_flag(key) || in_file()
+    }
+
+    fn api_token(&self) -> Option<String> {
+        let token = std::env::var_os(API_TOKEN_VARIABLE)?;
+        // What is not UTF-8 cannot be sent either; what is sent in its place is refused as such.
+        Some(token.to_string_lossy().into_owned()).filter(|token| !token.is_empty())
+    }
+}
+
+impl FromEverywhere {
+    fn flag(&self, setting: &Setting) -> Option<Vec<OsString>> {
+        let given =
+            setting.flag != Flag::None && self.matches.value_source(setting.key) == Some(ValueSource::CommandLine);
+        let values = || self.matches.get_many::<OsString>(setting.key).unwrap_or_default().cloned().collect();
+        given.then(values)
+    }
+}

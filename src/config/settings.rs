@@ -1,0 +1,304 @@
+//! Every setting there is: one table for the flags, the environment, the file and the help.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key: the flag without the dashes, and the place in the file.
+    pub key: &'static str,
+    /// Whether it has a flag.
+    pub flag: Flag,
+    /// Its environment variable.
+    pub env: Option<&'static str>,
+    /// What holds where it is not given.
+    pub default: Option<&'static str>,
+    /// What stands for its value in the help.
+    pub value_name: &'static str,
+    /// Where it stands in the help.
+    pub heading: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// Whether its value may hold a password, and is not to be repeated.
+    pub secret: bool,
+}
+
+/// How a setting is given on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// With one value.
+    Value,
+    /// With values separated by commas, and as often as wanted.
+    List,
+    /// Without a value.
+    Switch,
+    /// Not at all.
+    None,
+}
+
+impl Setting {
+    /// The setting with this key.
+    #[must_use]
+    pub fn find(key: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+}
+
+const BASE: Setting = Setting {
+    key: "",
+    flag: Flag::Value,
+    env: None,
+    default: None,
+    value_name: "VALUE",
+    heading: "Redis",
+    help: "",
+    secret: false,
+};
+
+/// Every setting, in the order of the help.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "redis.url",
+        env: Some("REDIS_URL"),
+        default: Some("redis://localhost:6380/0"),
+        value_name: "URL",
+        help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0",
+        secret: true,
+        ..BASE
+    },
+    Setting {
+        key: "redis.password-file",
+        env: Some("STREAMLAG_REDIS_PASSWORD_FILE"),
+        value_name: "FILE",
+        help: "File that holds the Redis password; blanks around it are dropped",
+        ..BASE
+    },
+    Setting {
+        key: "redis.max-connections",
+        env: Some("REDIS_MAX_CONNECTIONS"),
+        default: Some("30"),
+        value_name: "N",
+        help: "Upper bound of connections to Redis; one is used",
+        ..BASE
+    },
+    Setting {
+        key: "redis.timeout",
+        env: Some("STREAMLAG_REDIS_TIMEOUT"),
+        default: Some("2s"),
+        value_name: "DURATION",
+        help: "Deadline of a whole poll, connecting included",
+        ..BASE
+    },
+    Setting {
+        key: "streams",
+        flag: Flag::List,
+        env: Some("STREAMLAG_STREAMS"),
+        default: Some("events:chat,events:ticket,events:remote"),
+        value_name: "NAME,...",
+        heading: "What to sample",
+        help: "Streams to sample",
+        ..BASE
+    },
+    Setting {
+        key: "groups",
+        flag: Flag::List,
+        env: Some("EVENT_TRANSPORT_CONSUMER_GROUP"),
+        default: Some("signalr-consumers"),
+        value_name: "NAME,...",
+        heading: "What to sample",
+        help: "Consumer groups to monitor, by name or Redis glob; * means all",
+        ..BASE
+    },
+    Setting {
+        key: "poll.interval",
+        env: Some("STREAMLAG_POLL_INTERVAL"),
+        default: Some("5s"),
+        value_name: "DURATION",
+        heading: "What to sample",
+        help: "Time between polls, at least 50ms",
+        ..BASE
+    },
+    Setting {
+        key: "lag.degraded",
+        env: Some("STREAMLAG_LAG_DEGRADED"),
+        default: Some("100"),
+        value_name: "N",
+        heading: "What to sample",
+        help: "Lag from which a stream is called degraded",
+        ..BASE
+    },
+    Setting {
+        key: "lag.unhealthy",
+        env: Some("STREAMLAG_LAG_UNHEALTHY"),
+        default: Some("1000"),
+        value_name: "N",
+        heading: "What to sample",
+        help: "Lag above which a stream is called unhealthy",
+        ..BASE
+    },
+    Setting {
+        key: "lag.count-budget",
+        env: Some("STREAMLAG_LAG_COUNT_BUDGET"),
+        default: Some("20000"),
+        value_name: "ENTRIES",
+        heading: "What to sample",
+        help: "Entries that may be read per second to count lags that nothing else tells; 0 turns counting off",
+        ..BASE
+    },
+    Setting {
+        key: "group.window",
+        env: Some("STREAMLAG_GROUP_WINDOW"),
+        default: Some("30s"),
+        value_name: "DURATION",
+        heading: "Verdicts",
+        help: "Time over which rates are taken, and for which something must hold before a group's state says so",
+        ..BASE
+    },
+    Setting {
+        key: "group.window-samples",
+        env: Some("STREAMLAG_GROUP_WINDOW_SAMPLES"),
+        default: Some("6"),
+        value_name: "N",
+        heading: "Verdicts",
+        help: "Samples in which it must hold, at least",
+        ..BASE
+    },
+    Setting {
+        key: "group.drain-target",
+        env: Some("STREAMLAG_GROUP_DRAIN_TARGET"),
+        default: Some("60s"),
+        value_name: "DURATION",
+        heading: "Verdicts",
+        help: "Time in which a group should drain its lag, for the recommended number of consumers",
+        ..BASE
+    },
+    Setting {
+        key: "consumer.dead-after",
+        env: Some("STREAMLAG_CONSUMER_DEAD_AFTER"),
+        default: Some("1m"),
+        value_name: "DURATION",
+        heading: "Verdicts",
+        help: "Time after which a consumer that is idle, though there is something to do, counts as dead",
+        ..BASE
+    },
+    Setting {
+        key: "web.listen-address",
+        flag: Flag::List,
+        env: Some("STREAMLAG_WEB_LISTEN_ADDRESS"),
+        default: Some("0.0.0.0:8000"),
+        value_name: "HOST:PORT",
+        heading: "HTTP",
+        help: "Address to listen on; may be given several times",
+        ..BASE
+    },
+    Setting {
+        key: "web.telemetry-path",
+        env: Some("STREAMLAG_WEB_TELEMETRY_PATH"),
+        default: Some("/metrics"),
+        value_name: "PATH",
+        heading: "HTTP",
+        help: "Path of the metrics page",
+        ..BASE
+    },
+    Setting {
+        key: "web.config.file",
+        env: Some("STREAMLAG_WEB_CONFIG_FILE"),
+        value_name: "FILE",
+        heading: "HTTP",
+        help: "TLS and basic auth in the exporter-toolkit's format; refused by this version",
+        ..BASE
+    },
+    Setting {
+        key: "api.tokens-file",
+        env: Some("STREAMLAG_API_TOKENS_FILE"),
+        value_name: "FILE",
+        heading: "HTTP",
+        help: "Several named API tokens; refused by this version, which takes one in STREAMLAG_API_TOKEN",
+        ..BASE
+    },
+    Setting {
+        key: "api.insecure-no-auth",
+        flag: Flag::Switch,
+        heading: "HTTP",
+        help: "Open the API to everybody who can reach it, without a token",
+        ..BASE
+    },
+    Setting {
+        key: "log.level",
+        env: Some("STREAMLAG_LOG_LEVEL"),
+        default: Some("info"),
+        value_name: "LEVEL",
+        heading: "Program",
+        help: "error, warn, info, debug or trace",
+        ..BASE
+    },
+    Setting {
+        key: "log.format",
+        env: Some("STREAMLAG_LOG_FORMAT"),
+        default: Some("logfmt"),
+        value_name: "FORMAT",
+        heading: "Program",
+        help: "logfmt or json",
+        ..BASE
+    },
+    Setting {
+        key: "config.file",
+        env: Some("STREAMLAG_CONFIG_FILE"),
+        value_name: "FILE",
+        heading: "Program",
+        help: "YAML file with settings by the names of their flags, such as redis: {url: ...}",
+        ..BASE
+    },
+    Setting {
+        key: "config.check",
+        flag: Flag::Switch,
+        heading: "Program",
+        help: "Check the configuration and exit: 0 where it is good, 2 where not",
+        ..BASE
+    },
+    Setting {
+        key: "healthcheck",
+        flag: Flag::Switch,
+        heading: "Program",
+        help: "Ask the streamlag that listens on the configured address whether it is healthy, and exit: 0 if so, 1 if not",
+        ..BASE
+    },
+    Setting {
+        key: "event-transport.use-redis-streams",
+        flag: Flag::None,
+        env: Some("EVENT_TRANSPORT_USE_REDIS_STREAMS"),
+        default: Some("true"),
+        help: "Whether the event transport uses Redis Streams; part of transport_mode",
+        ..BASE
+    },
+    Setting {
+        key: "event-transport.redis-streams-percentage",
+        flag: Flag::None,
+        env: Some("EVENT_TRANSPORT_REDIS_STREAMS_PERCENTAGE"),
+        default: Some("100"),
+        help: "Share of events that go through Redis Streams, 0 to 100; part of transport_mode",
+        ..BASE
+    },
+    Setting {
+        key: "event-transport.fallback-to-http",
+        flag: Flag::None,
+        env: Some("EVENT_TRANSPORT_FALLBACK_TO_HTTP"),
+        default: Some("true"),
+        help: "Whether the event transport falls back to HTTP; reported beside transport_mode",
+        ..BASE
+    },
+    Setting {
+        key: "event-transport.stream-max-len",
+        flag: Flag::None,
+        env: Some("EVENT_TRANSPORT_STREAM_MAX_LEN"),
+        default: Some("10000"),
+        help: "Length to which the event transport trims its streams; where it is given, it bounds the trim headroom",
+        ..BASE
+    },
+    Setting {
+        key: "event-transport.publish-timeout-ms",
+        flag: Flag::None,
+        env: Some("EVENT_TRANSPORT_PUBLISH_TIMEOUT_MS"),
+        default: Some("100"),
+        help: "Milliseconds that publishers wait for Redis; a slower round trip is reported",
+        ..BASE
+    },
+];

@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::file::File;
+use super::values::Origin;
+use super::*;
+
+/// Settings as if all of them came from the environment, over the defaults.
+#[derive(Default)]
+struct Fake {
+    values: BTreeMap<&'static str, &'static str>,
+    token: Option<&'static str>,
+    open: bool,
+}
+
+impl Sources for Fake {
+    fn get(&self, key: &str) -> Option<Given> {
+        let setting = Setting::find(key)?;
+        let (origin, value) = match self.values.get(key) {
+            Some(value) => (Origin::Environment, *value),
+            None => (Origin::Default, setting.default?),
+        };
+        Some(Given::new(setting, origin, vec![OsString::from(value)]))
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        key == "api.insecure-no-auth" && self.open
+    }
+
+    fn api_token(&self) -> Option<String> {
+        self.token.map(str::to_owned)
+    }
+}
+
+fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
+    Config::from_sources(&Fake { values: values.iter().copied().collect(), ..Fake::default() })
+}
+
+#[test]
+fn defaults_are_the_contracts() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.redis.to_string(), "redis://localhost:6380/0");
+    assert_eq!(config.redis_max_connections, 30);
+    assert_eq!(config.redis_timeout, Duration::from_secs(2));
+    let streams: Vec<String> = config.streams.iter().map(ToString::to_string).collect();
+    assert_eq!(streams, ["events:chat", "events:ticket", "events:remote"]);
+    assert_eq!(config.groups.first_entry(), "signalr-consumers");
+    assert_eq!(config.poll_interval, Duration::from_secs(5));
+    assert_eq!(config.thresholds, Thresholds { degraded: 100, unhealthy: 1000 });
+    assert_eq!(config.listen, ["0.0.0.0:8000"]);
+    assert_eq!(config.telemetry_path, "/metrics");
+    assert_eq!(config.stream_max_len, None);
+    assert_eq!(config.transport.mode, "redis_streams");
+    assert_eq!(config.transport.publish_timeout, Duration::from_millis(100));
+    assert!(matches!(config.auth, ApiAuth::Closed));
+}
+
+#[test]
+fn good_values() {
+    let check = |key, value| drop(config(&[(key, value)]).unwrap_or_else(|problem| panic!("{problem}")));
+    check("redis.url", "rediss://user:pw@example.com:7000/3");
+    check("redis.url", "unix:///run/redis.sock");
+    check("poll.interval", "50ms");
+    check("poll.interval", "1m 30s");
+    check("groups", "*");
+    check("web.listen-address", ":8000");
+    check("web.listen-address", "[::1]:0,localhost:9000");
+    check("web.telemetry-path", "/streamlag/metrics");
+    check("log.level", "DEBUG");
+    check("log.format", "json");
+    let addresses = config(&[("web.listen-address", ":8000, [::]:80")]).unwrap().listen;
+    assert_eq!(addresses, ["0.0.0.0:8000", "[::]:80"]);
+    let twice = config(&[("streams", "a, b,a")]).unwrap().streams;
+    assert_eq!(twice, [StreamKey::from("a"), StreamKey::from("b")]);
+}
+
+#[test]
+fn transport_mode_is_what_the_switch_and_the_share_say() {
+    let check = |used, share, expected| {
+        let settings =
+            [("event-transport.use-redis-streams", used), ("event-transport.redis-streams-percentage", share)];
+        assert_eq!(config(&settings).unwrap().transport.mode, expected, "{used} {share}");
+    };
+    check("true", "100", "redis_streams");
+    check("TRUE", "99", "hybrid");
+    check("1", "1", "hybrid");
+    check("yes", "0", "http");
+    check("false", "100", "http");
+    check("off", "50", "http");
+}
+
+/// Every bad value ends in one line that names the setting as it was given, the value, and what it takes.
+#[test]
+fn bad_values_are_named_in_one_line() {
+    let check = |key: &'static str, value: &'static str, takes: &str| {
+        let setting = Setting::find(key).unwrap();
+        let problem = config(&[(key, value)]).unwrap_err().to_string();
+        assert!(!problem.contains('\n'), "{problem:?}");
+        assert!(problem.starts_with(setting.env.unwrap()), "{problem:?} does not name {key}");
+        assert!(problem.contains(takes), "{problem:?} lacks {takes:?}");
+        assert!(setting.secret || problem.contains(&format!("{value:?}")), "{problem:?} lacks the value");
+    };
+    check("redis.url", "http://localhost", "it takes redis://, rediss:// or unix://");
+    check("redis.url", "redis://localhost/x", "it takes redis://, rediss:// or unix://");
+    check("redis.password-file", "/nonexistent", "it takes a file that can be read");
+    for value in ["0", "10001", "-1", "+1", "many", "1.5", " 1", ""] {
+        check("redis.max-connections", value, "it takes a whole number, 1 to 10000");
+    }
+    for value in ["0s", "9ms", "2", "forever", "2 days", "-1s", ""] {
+        check("redis.timeout", value, "it takes a duration from 10ms to 1day");
+    }
+    for value in ["49ms", "0", "25h"] {
+        check("poll.interval", value, "it takes a duration from 50ms to 1day");
+    }
+    for value in ["", ",", "a,,b", "a, "] {
+        check("streams", value, "one or more names");
+    }
+    check("streams", "events:*", "\"events:*\" is a pattern");
+    check("groups", " ", "one or more names");
+    check("lag.degraded", "none", "it takes a whole number, 1 or more");
+    check("lag.degraded", "1001", "it contradicts --lag.unhealthy \"1000\"");
+    check("lag.unhealthy", "18446744073709551616", "it takes a whole number, 1 or more");
+    for value in ["8000", "localhost", "0.0.0.0:65536", "::1:80", "http://x:80", "a b:1", ":"] {
+        check("web.listen-address", value, "it takes host:port");
+    }
+    for value in ["metrics", "/a b", "/a?b", "/\n"] {
+        check("web.telemetry-path", value, "it takes a path that begins with a slash");
+    }
+    for value in ["/", "/-/healthy", "/api/v1/events/health"] {
+        check("web.telemetry-path", value, "it takes a path that is free");
+    }
+    check("web.config.file", "web.yml", "this version has no TLS");
+    check("api.tokens-file", "tokens", "this version knows one token only");
+    check("log.level", "loud", "it takes one of error, warn, info, debug, trace");
+    check("log.format", "xml", "it takes one of logfmt, json");
+    check("event-transport.use-redis-streams", "maybe", "it takes true or false");
+    check("event-transport.redis-streams-percentage", "101", "it takes a whole number, 0 to 100");
+    check("event-transport.stream-max-len", "0", "it takes a whole number, 1 or more");
+    check("event-transport.publish-timeout-ms", "0", "it takes a whole number, 1 to");
+}
+
+#[test]
+fn secrets_are_not_repeated() {
+    let problem = config(&[("redis.url", "http://:hunter2@localhost")]).unwrap_err().to_string();
+    assert!(!problem.contains("hunter2"), "{problem}");
+    let bad_token = Fake { token: Some("hunter2 with blanks"), ..Fake::default() };
+    let problem = Config::from_sources(&bad_token).unwrap_err().to_string();
+    assert!(problem.starts_with(API_TOKEN_VARIABLE) && !problem.contains("hunter2"), "{problem}");
+    let good = Config::from_sources(&Fake { token: Some("hunter2"), ..Fake::default() }).unwrap();
+    assert!(!format!("{good:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_contradicts_is_refused() {
+    let both = Fake { token: Some("t"), open: true, ..Fake::default() };
+    assert!(Config::from_sources(&both).unwrap_err().to_string().contains("contradicts"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path: &'static str = Box::leak(file.path().to_str().unwrap().to_owned().into_boxed_str());
+    let problem = |url| config(&[("redis.url", url), ("redis.password-file", path)]).unwrap_err().to_string();
+    assert!(problem("redis://:pw@localhost").contains("contradicts the password"));
+    assert!(problem("redis://localhost").contains("this one is empty"));
+    std::fs::write(path, " secret \n").unwrap();
+    assert!(config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().redis.has_password());
+}
+
+#[test]
+fn a_file_says_the_same_nested_or_dotted() {
+    let nested = "redis:\n  url: redis://h:1\n  max_connections: 5\nstreams: [a, 'b,c']\npoll.interval: 1s\n";
+    let file = File::parse(nested).unwrap();
+    assert_eq!(file.get("redis.url").unwrap(), ["redis://h:1"]);
+    assert_eq!(file.get("redis.max-connections").unwrap(), ["5"]);
+    assert_eq!(file.get("streams").unwrap(), ["a", "b,c"]);
+    assert_eq!(file.get("poll.interval").unwrap(), ["1s"]);
+    for empty in ["", "\n", "# nothing\n", "---\n", "redis:\n"] {
+        assert!(File::parse(empty).unwrap().get("redis.url").is_none(), "{empty:?}");
+    }
+}
+
+#[test]
+fn bad_files_are_named_with_key_and_line() {
+    let check = |text: &str, expected: &str| {
+        let problem = File::parse(text).map(|_| ()).unwrap_err();
+        assert!(problem.contains(expected), "{problem:?} lacks {expected:?}");
+        assert!(!problem.contains('\n'), "{problem:?}");
+    };
+    check("streams: [a]\nredis:\n  urls: x\n", "line 3: there is no setting \"redis.urls\"");
+    check("streems: [a]\n", "line 1: there is no setting \"streems\"");
+    check("\ntargets:\n  - a\n", "line 2: there is no setting \"targets\"");
+    check("config.file: x\n", "line 1: there is no setting \"config.file\"");
+    check("redis:\n  url: [a, b]\n", "line 2: redis.url takes one value, not 2");
+    check("redis.url: {a: b}\n", "line 1: redis.url takes a value");
+    check("redis.url: a\nredis:\n  url: b\n", "line 3: redis.url is given twice");
+    check("api.insecure-no-auth: maybe\n", "line 1: api.insecure-no-auth takes true or false");
+    check("- a\n", "it takes a mapping");
+    check("streams: [[a]]\n", "a list takes plain values");
+    check("a: [\n", "line");
+    check("a: 1\na: 2\n", "a");
+}

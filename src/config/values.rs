@@ -1,0 +1,160 @@
+//! Values as they are given, and what is made of them.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use super::settings::{Flag, Setting};
+
+/// What is wrong with the configuration: one line that names the setting, its value and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Problem(String);
+
+impl Problem {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub(super) fn missing(key: &str) -> Self {
+        Self(format!("--{key} is missing"))
+    }
+}
+
+/// Where a value was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// On the command line.
+    Flag,
+    /// In the environment.
+    Environment,
+    /// In the file.
+    File,
+    /// Nowhere.
+    Default,
+}
+
+/// The value of a setting as it was given.
+#[derive(Clone, Debug)]
+pub struct Given {
+    setting: &'static Setting,
+    origin: Origin,
+    values: Vec<OsString>,
+}
+
+impl Given {
+    pub(super) fn new(setting: &'static Setting, origin: Origin, values: Vec<OsString>) -> Self {
+        Self { setting, origin, values }
+    }
+
+    /// The setting by the name under which it was given, and its value where it may be shown.
+    pub(super) fn shown(&self) -> String {
+        let name = match (self.origin, self.setting.env) {
+            (Origin::Environment, Some(env)) => env.to_owned(),
+            (Origin::File, _) => format!("{} (in the configuration file)", self.setting.key),
+            (_, Some(env)) if self.setting.flag == Flag::None => env.to_owned(),
+            _ => format!("--{}", self.setting.key),
+        };
+        if self.setting.secret {
+            return format!("{name} (value not shown)");
+        }
+        let values: Vec<_> = self.values.iter().map(|value| value.to_string_lossy()).collect();
+        format!("{name} {:?}", values.join(","))
+    }
+
+    /// Whether nobody gave it.
+    pub(super) fn is_default(&self) -> bool {
+        self.origin == Origin::Default
+    }
+
+    /// A problem with this value.
+    pub(super) fn problem(&self, why: &str) -> Problem {
+        Problem(format!("{}: {why}", self.shown()))
+    }
+
+    /// The value as text; where a flag takes one value, there is one.
+    pub(super) fn text(&self) -> Result<String, Problem> {
+        let value = self.values.last().cloned().unwrap_or_default();
+        value.into_string().map_err(|_| self.problem("it takes UTF-8 text"))
+    }
+
+    /// A whole number within bounds, both included.
+    pub(super) fn whole_number(&self, min: u64, max: u64) -> Result<u64, Problem> {
+        let text = self.text()?;
+        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
+            let takes = if max == u64::MAX { format!("{min} or more") } else { format!("{min} to {max}") };
+            self.problem(&format!("it takes a whole number, {takes}"))
+        })
+    }
+
+    /// A duration within bounds, both included.
+    pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, Problem> {
+        let duration = humantime::parse_duration(&self.text()?).ok();
+        duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
+            let [min, max] = [min, max].map(|bound| humantime::format_duration(bound).to_string());
+            self.problem(&format!("it takes a duration from {min} to {max}, such as 500ms, 5s or 1m"))
+        })
+    }
+
+    /// One of these words, in any case.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
+        let text = self.text()?;
+        words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.problem(&format!("it takes one of {}", words.join(", ")))
+        })
+    }
+
+    /// A truth value, in the spellings that are usual in environments.
+    pub(super) fn boolean(&self) -> Result<bool, Problem> {
+        let spellings = [("true", true), ("1", true), ("yes", true), ("on", true)];
+        let opposites = [("false", false), ("0", false), ("no", false), ("off", false)];
+        self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("it takes true or false"))
+    }
+
+    /// Names: separated by commas on the command line and in the environment, one by one in the file.
+    pub(super) fn names(&self) -> Result<Vec<String>, Problem> {
+        let mut names = Vec::new();
+        for value in &self.values {
+            let text = value.to_str().ok_or_else(|| self.problem("it takes UTF-8 text"))?;
+            match self.origin {
+                Origin::File => names.push(text.trim().to_owned()),
+                _ => names.extend(text.split(',').map(|name| name.trim().to_owned())),
+            }
+        }
+        if names.is_empty() || names.iter().any(String::is_empty) {
+            return Err(self.problem("it takes one or more names separated by commas, none of them empty"));
+        }
+        Ok(names)
+    }
+
+    /// Addresses to listen on. A missing host means every IPv4 address.
+    pub(super) fn listen_addresses(&self) -> Result<Vec<String>, Problem> {
+        let address = |given: String| {
+            let (host, port) = given.rsplit_once(':')?;
+            let _: u16 = port.parse().ok()?;
+            let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+            let host = if host.is_empty() { "0.0.0.0" } else { host };
+            let printable = host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+            (printable && !bare_ipv6).then(|| format!("{host}:{port}"))
+        };
+        let addresses: Option<Vec<String>> = self.names()?.into_iter().map(address).collect();
+        addresses.ok_or_else(|| self.problem("it takes host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
+    }
+
+    /// What is in the file that the value names, without blanks around it.
+    pub(super) fn file_content(&self) -> Result<String, Problem> {
+        let path = self.text()?;
+        let content = std::fs::read_to_string(&path);
+        content
+            .map(|content| content.trim().to_owned())
+            .map_err(|error| self.problem(&format!("it takes a file that can be read ({error})")))
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}

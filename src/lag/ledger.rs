@@ -1,0 +1,416 @@
+//! What is remembered of a stream from sample to sample, and the lags that follow from it.
+//!
+//! The server's own arithmetic is never taken for proof: its entries-read can be set by hand (`ENTRIESREAD`), is not
+//! moved by `XCLAIM … LASTID`, and has bugs in most versions. Three things are relied on instead, each with its argument
+//! where it is used: what the sample says of the stream (length, first and last entry), how its own counter of added
+//! entries moves while we watch, and counting by `XRANGE`.
+
+mod count;
+mod facts;
+
+use std::collections::VecDeque;
+
+use count::{Count, Sides};
+pub use count::{CountRange, Page};
+pub use facts::{Continuity, Facts};
+
+use super::marks::Marks;
+use super::resolve::{Lag, ends, estimate};
+use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::{EntryId, GroupName};
+
+/// A lag up to this is counted afresh whenever anything changed, whatever the counters say: that costs Redis some 30 µs,
+/// and no manual `XSETID`, no restored key can make it wrong.
+///
+/// In this crate's own tests it is next to nothing, so that their short streams have lags of both kinds.
+pub const SMALL: u64 = if cfg!(test) { 2 } else { 100 };
+
+/// A lag that the counters tell is counted afresh only if that reads no more than this.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// One stream's ledger.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The newest sample.
+    facts: Option<Facts>,
+    /// The last entry of the sample before: as long as it is there, the stream is not a fork of the one that was seen.
+    witness: Option<EntryId>,
+    /// Whether anything was removed between the newest sample and the one before.
+    shrinking: bool,
+    marks: Marks,
+    groups: Vec<Account>,
+}
+
+/// What is known of one group.
+#[derive(Debug)]
+struct Account {
+    name: GroupName,
+    /// What the server says of entries read: no proof of anything, but a sign of change.
+    entries_read: Option<u64>,
+    /// What is known of the cursor.
+    here: Known,
+    /// What was known of the last one that the group has moved on from.
+    before: Option<Known>,
+    /// The first entry after the cursor, and the sample for which it was found.
+    oldest_undelivered: Option<(EntryId, Facts)>,
+    /// Whether the lag at this sample hangs on what earlier ones told.
+    hangs_on_earlier: bool,
+    count: Option<Count>,
+    /// The most that the lag was at some sample, with this cursor or a lower one.
+    most: Option<(u64, Facts)>,
+}
+
+/// What is known of one cursor.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    cursor: EntryId,
+    /// The lag at some sample, exact then.
+    exact: Option<(u64, Facts)>,
+    /// Entries ever added up to and including the cursor.
+    rank: Option<u64>,
+}
+
+/// What would have to be asked to know a group's lag, in entries and in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// The first entry after this cursor, for its age.
+    pub first: Option<EntryId>,
+    /// Whether that comes along with the count.
+    pub comes_along: bool,
+    /// A count, whose range [`Ledger::rest`] tells: by so many entries the lag is uncertain without it.
+    pub count: Option<u64>,
+}
+
+/// What is said of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Entries not yet delivered.
+    pub lag: Lag,
+    /// How many entries were ever added after the cursor, gone ones included: at least, at most. `None` before 7.0.
+    pub added_after: Option<(u64, u64)>,
+    /// The first entry after the cursor, where it is known.
+    pub oldest_undelivered: Option<EntryId>,
+}
+
+impl Ledger {
+    /// Forgets everything but which groups there are. For when the connection is new: the server may have been
+    /// restarted from an old file, or be another one.
+    pub fn forget(&mut self) {
+        self.facts = None;
+        self.shrinking = false;
+        self.marks.clear();
+        self.groups.iter_mut().for_each(Account::forget);
+    }
+
+    /// The groups of the last sample.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupName> {
+        self.groups.iter().map(|account| &account.name)
+    }
+
+    /// Opens a sample: what it says is held against what is remembered. Returns how the stream goes on from
+    /// the sample before.
+    pub fn open<'a>(&mut self, stream: &StreamSample, monitored: impl Iterator<Item = &'a GroupSample>) -> Continuity {
+        let now = Facts::from(stream);
+        self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
+        let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before));
+        // All entries up to a mark below the first entry are gone, so many must have been removed.
+        let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.at_or_below(before));
+        if passed.is_some_and(|(_, rank)| now.removed() < Some(rank)) {
+            continuity = Continuity::Broken;
+        }
+        if continuity != Continuity::Same {
+            self.marks.clear();
+            self.groups.iter_mut().for_each(Account::forget);
+        }
+        self.witness = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
+        self.facts = Some(now);
+        // Redis lists groups in the same order each time, so the one looked for is mostly the first.
+        let mut old = VecDeque::from(std::mem::take(&mut self.groups));
+        for group in monitored {
+            let place = old.iter().position(|account| account.name == group.name);
+            let known = place.and_then(|place| old.remove(place));
+            let mut account = known.unwrap_or_else(|| Account::new(group.name.clone()));
+            if account.entries_read > group.entries_read {
+                // Only `SETID` does that, or making the group anew, maybe together with the stream.
+                account.forget();
+                self.marks.clear();
+            }
+            account.entries_read = group.entries_read;
+            account.at(group.last_delivered);
+            self.groups.push(account);
+        }
+        if let Some(added) = now.added {
+            let lowest = self.groups.iter().map(|account| account.here.cursor).min();
+            self.marks.add(now.last_generated, added, lowest);
+        }
+        continuity
+    }
+
+    /// What would have to be asked to know the group's lag, in entries and in time.
+    pub fn ask(&mut self, stream: &StreamSample, group: &GroupSample, entry_bytes: u64) -> Ask {
+        let now = Facts::from(stream);
+        let (marks, shrinking) = (&self.marks, self.shrinking);
+        let Some(account) = named(&mut self.groups, &group.name) else { return Ask::default() };
+        account.hangs_on_earlier = false;
+        if ends(stream, group.last_delivered).is_some() {
+            // The first entry tells the rest.
+            return Ask::default();
+        }
+        let lag = account.lag(&now, marks, group);
+        let unchanged = account.here.exact.is_some_and(|(_, then)| then == now);
+        let small = lag.point <= SMALL && (lag.uncertainty() > 0 || lag.max.saturating_mul(entry_bytes) <= SMALL_BYTES);
+        let mut ask = Ask::default();
+        if !unchanged && (small || lag.uncertainty() > 0) {
+            // A small lag is counted to the end of the stream, so that it does not hang on any counter.
+            let beyond_deleted = account.here.cursor.max(now.max_deleted.unwrap_or_default());
+            let to = if small { None } else { marks.at_or_above(beyond_deleted) };
+            let resumed = account.count.take().filter(|count| count.still_good(&now));
+            let sides = if small { Sides::Above } else { Sides::Any { floor: account.floor(&now, marks), shrinking } };
+            account.count = resumed.or_else(|| Count::begin(&now, account.here.cursor, to, lag, sides));
+            ask.count = account.count.as_ref().map(|_| lag.uncertainty().max(1));
+        } else {
+            if lag.uncertainty() == 0 {
+                // It may be exact thanks to what is counted so far.
+                account.remember(lag.point, &now);
+            }
+            account.count = None;
+        }
+        let counts_afresh = account.count.as_ref().is_some_and(Count::hangs_on_itself);
+        account.hangs_on_earlier = !unchanged && !counts_afresh;
+        ask.comes_along = account.count.as_ref().is_some_and(|count| count.range.begins_after(account.here.cursor));
+        ask.first = account.oldest_undelivered(&now).is_none().then_some(account.here.cursor);
+        ask
+    }
+
+    /// Entries that must still be there, if the stream is the one that was seen and a lag hangs on that: its last one of the
+    /// sample before, and those that were to be delivered next. They are asked for before anything is resolved.
+    #[must_use]
+    pub fn witnesses(&self) -> Vec<EntryId> {
+        let (Some(now), Some(last)) = (self.facts, self.witness) else { return Vec::new() };
+        let accounts: Vec<&Account> = self.groups.iter().filter(|account| account.hangs_on_earlier).collect();
+        let next = accounts.iter().filter_map(|account| account.oldest_undelivered(&now));
+        let mut witnesses: Vec<EntryId> = next.chain((!accounts.is_empty()).then_some(last)).collect();
+        witnesses.sort_unstable();
+        witnesses.dedup();
+        witnesses
+    }
+
+    /// A witness is not there, for whatever reason: nothing that is remembered tells anything.
+    pub fn witness_is_gone(&mut self) {
+        self.marks.clear();
+        for account in &mut self.groups {
+            let count = account.count.take().filter(Count::hangs_on_itself);
+            account.forget();
+            account.count = count;
+        }
+    }
+
+    /// What is left of a group's count.
+    #[must_use]
+    pub fn rest(&self, name: &GroupName) -> Option<CountRange> {
+        Some(self.groups.iter().find(|account| account.name == *name)?.count.as_ref()?.range)
+    }
+
+    /// Takes the first entry after the cursor, as it was answered.
+    pub fn found_first(&mut self, name: &GroupName, first: Option<EntryId>) {
+        if let Some(account) = named(&mut self.groups, name) {
+            account.oldest_undelivered = first.zip(self.facts);
+        }
+    }
+
+    /// Takes a page of a count. `after` is the stream in the same moment as the page.
+    pub fn counted(&mut self, name: &GroupName, page: &Page, after: &Facts) {
+        let Some(now) = self.facts else { return };
+        let Some(account) = named(&mut self.groups, name) else { return };
+        let Some(count) = &mut account.count else { return };
+        if count.range.begins_after(account.here.cursor) {
+            account.oldest_undelivered = page.first.map(|first| (first, now));
+        }
+        if !count.take(page) {
+            return;
+        }
+        let lag = count.lag(&now).filter(|_| count.holds(&now, after, page));
+        // Where something was removed meanwhile it tells nothing; the next sample begins again.
+        account.count = None;
+        let Some(lag) = lag else { return };
+        if account.contradicts(lag, &now, &self.marks) {
+            // The counters were tampered with: nothing that hangs on them is believed any longer.
+            self.marks.clear();
+            self.groups.iter_mut().for_each(Account::forget);
+        }
+        if let Some(account) = named(&mut self.groups, name) {
+            account.remember(lag, &now);
+        }
+    }
+
+    /// The lag of a monitored group, from everything known by now.
+    pub fn resolve(&mut self, stream: &StreamSample, group: &GroupSample) -> Option<Resolved> {
+        let now = Facts::from(stream);
+        let account = named(&mut self.groups, &group.name)?;
+        let lag = match ends(stream, group.last_delivered) {
+            Some(lag) => lag,
+            None => account.lag(&now, &self.marks, group),
+        };
+        if lag.uncertainty() == 0 {
+            account.remember(lag.point, &now);
+        }
+        account.most = Some((lag.max, now));
+        Some(Resolved {
+            lag,
+            added_after: account.added_after(&now, &self.marks),
+            oldest_undelivered: account.oldest_undelivered(&now),
+        })
+    }
+}
+
+fn named<'a>(groups: &'a mut [Account], name: &GroupName) -> Option<&'a mut Account> {
+    groups.iter_mut().find(|account| account.name == *name)
+}
+
+impl Known {
+    /// The lag, where the counters prove it.
+    ///
+    /// It was exact at an earlier sample, and since then nothing was removed at all: what was added, was added above the
+    /// cursor. Or nothing above the cursor was ever removed: then as many entries lie there as were added after it.
+    fn exact_by_counters(&self, now: &Facts) -> Option<u64> {
+        if let Some((lag, then)) = self.exact
+            && now.nothing_removed_since(&then)
+            && self.cursor <= then.last_generated
+        {
+            return lag.checked_add(now.added_since(&then)?);
+        }
+        let rank = self.rank.filter(|_| now.nothing_removed_above(self.cursor))?;
+        now.added?.checked_sub(rank)
+    }
+}
+
+impl Account {
+    fn new(name: GroupName) -> Self {
+        Self {
+            name,
+            entries_read: None,
+            here: Known::default(),
+            before: None,
+            oldest_undelivered: None,
+            hangs_on_earlier: false,
+            count: None,
+            most: None,
+        }
+    }
+
+    fn forget(&mut self) {
+        let here = Known { cursor: self.here.cursor, ..Known::default() };
+        *self = Self { here, entries_read: self.entries_read, ..Self::new(self.name.clone()) };
+    }
+
+    /// Moves to a cursor. After reading on, what was known of the last one still tells something.
+    fn at(&mut self, cursor: EntryId) {
+        if cursor < self.here.cursor {
+            self.forget();
+        } else if cursor > self.here.cursor {
+            let known = Some(self.here).filter(|here| here.exact.is_some());
+            self.before = known.or(self.before);
+            self.here = Known::default();
+            (self.oldest_undelivered, self.count) = (None, None);
+        }
+        self.here.cursor = cursor;
+    }
+
+    /// The highest id at or below the cursor above which the number of entries is known, and that number.
+    fn floor(&self, now: &Facts, marks: &Marks) -> Option<(EntryId, u64)> {
+        let before = self.before.and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
+        let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| now.nothing_removed_above(*id));
+        let mark = mark.and_then(|(id, rank)| Some((id, now.added?.checked_sub(rank)?)));
+        before.max(mark)
+    }
+
+    /// Whether a lag that was counted cannot be true if the counters are.
+    fn contradicts(&self, lag: u64, now: &Facts, marks: &Marks) -> bool {
+        let whole = now.nothing_removed_above(self.here.cursor);
+        let told = self.here.rank.filter(|_| whole).and_then(|rank| now.added?.checked_sub(rank));
+        told.is_some_and(|told| told != lag) || !marks.allow(self.here.cursor, now.added, lag, whole)
+    }
+
+    /// Keeps a lag that is exact at the sample `now`.
+    fn remember(&mut self, lag: u64, now: &Facts) {
+        self.here.exact = Some((lag, *now));
+        // A cursor ahead of every id (`XGROUP SETID`) may still see entries added below it.
+        if now.nothing_removed_above(self.here.cursor) && self.here.cursor <= now.last_generated {
+            self.here.rank = now.added.and_then(|added| added.checked_sub(lag));
+        }
+    }
+
+    /// The lag of a cursor in mid-stream.
+    fn lag(&self, now: &Facts, marks: &Marks, group: &GroupSample) -> Lag {
+        // The first entry lies at or below the cursor, so at most length - 1 lie above it; the last entry lies above it,
+        // so at least one does.
+        let widest = (1, now.length.saturating_sub(1).max(1));
+        let (mut min, mut max) = widest;
+        let mut narrow = |low: u64, high: u64| (min, max) = (min.max(low), max.min(high));
+        if let Some(lag) = self.here.exact_by_counters(now) {
+            narrow(lag, lag);
+        }
+        if let Some((least, most)) = self.added_after(now, marks) {
+            // What is there was added. What was added is there, unless it was removed.
+            let counted_from = self
+                .here
+                .rank
+                .map(|_| self.here.cursor)
+                .or_else(|| marks.at_or_above(self.here.cursor).map(|(id, _)| id));
+            let all_there = counted_from.is_some_and(|id| now.nothing_removed_above(id));
+            narrow(if all_there { least } else { 0 }, most);
+        }
+        if let Some((then, facts)) = self.here.exact.filter(|(_, facts)| self.here.cursor <= facts.last_generated) {
+            // What was there then, and what was added since, less what was removed, wherever that was.
+            match (now.added_since(&facts), now.removed().zip(facts.removed())) {
+                (Some(added), Some((removed, removed_then))) => {
+                    let grown = then.saturating_add(added);
+                    narrow(grown.saturating_sub(removed.saturating_sub(removed_then)), grown);
+                }
+                // Nothing is ever added at or below the cursor, so what is not above it can only have become less.
+                _ => narrow(now.length.saturating_sub(facts.length.saturating_sub(then)), u64::MAX),
+            }
+        }
+        if let Some((most, facts)) = self.most
+            && let Some(added) = now.added_since(&facts)
+        {
+            // Whatever was removed or read since: no more is there than was, and was added.
+            narrow(0, most.saturating_add(added));
+        }
+        if let Some(count) = self.count.as_ref().filter(|count| count.still_good(now)) {
+            let (least, most) = count.bounds(now);
+            narrow(least, most);
+        }
+        if min > max {
+            // Facts that contradict each other: what is remembered is not believed.
+            (min, max) = widest;
+        }
+        let ids = (now.first, self.here.cursor, now.last);
+        Lag::bounded(min, max, estimate(now.length, ids, group.server_lag, (min, max)))
+    }
+
+    /// How many entries were ever added after the cursor. Sound by definition of entries-added: a mark says how many
+    /// were added up to its id, and ids only rise.
+    fn added_after(&self, now: &Facts, marks: &Marks) -> Option<(u64, u64)> {
+        let added = now.added?;
+        if let Some(rank) = self.here.rank {
+            let after = added.checked_sub(rank)?;
+            return Some((after, after));
+        }
+        let below = marks.at_or_below(self.here.cursor).map_or(0, |(_, rank)| rank);
+        let above = marks.at_or_above(self.here.cursor).map_or(added, |(_, rank)| rank);
+        Some((added.checked_sub(above)?, added.checked_sub(below)?))
+    }
+
+    /// The first entry after the cursor, where it must be the one of last time: it is neither trimmed nor deleted.
+    fn oldest_undelivered(&self, now: &Facts) -> Option<EntryId> {
+        let (oldest, found) = self.oldest_undelivered?;
+        let not_trimmed = now.first.is_some_and(|first| first <= oldest);
+        let not_deleted = now.max_deleted.is_some_and(|deleted| deleted < oldest);
+        let untouched = || now.nothing_removed_since(&found);
+        ((not_trimmed && not_deleted) || untouched()).then_some(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Counting: entries in a range of ids, page by page, over several samples where it is long.
+
+use super::facts::{Continuity, Facts};
+use crate::lag::Lag;
+use crate::model::EntryId;
+
+/// A range of ids to be counted; both ends are included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountRange {
+    /// The next id to be counted.
+    pub from: EntryId,
+    /// The last id to be counted.
+    pub to: EntryId,
+    pub(super) side: Side,
+}
+
+impl CountRange {
+    /// Whether it ends at the end of the stream.
+    #[must_use]
+    pub fn is_to_the_end(&self) -> bool {
+        matches!(self.side, Side::Above { rank: None })
+    }
+
+    /// Whether its first entry is the first one after the cursor.
+    pub(super) fn begins_after(&self, cursor: EntryId) -> bool {
+        matches!(self.side, Side::Above { .. }) && Some(self.from) == cursor.next()
+    }
+}
+
+/// Which side of the cursor is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The entries above the cursor up to `to`; so many were ever added up to that id, where the server tells.
+    Above { rank: Option<u64> },
+    /// The entries up to the cursor.
+    Below,
+    /// The entries from a lower id up to the cursor; so many lay above that id when the count began.
+    Between { above: u64 },
+}
+
+/// Which sides may be counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sides {
+    /// Only what is to be delivered.
+    Above,
+    /// Whichever is the shortest.
+    Any {
+        /// An id at or below the cursor above which so many entries lie.
+        floor: Option<(EntryId, u64)>,
+        /// Whether entries are being removed, so that a long count from the front would not hold.
+        shrinking: bool,
+    },
+}
+
+/// A page of a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Entries in the range.
+    pub entries: u64,
+    /// Entries that came after its end.
+    pub beyond: u64,
+    /// The first id.
+    pub first: Option<EntryId>,
+    /// The last id within the range.
+    pub last: Option<EntryId>,
+    /// Whether Redis had no more to give.
+    pub ended: bool,
+}
+
+/// A count in progress: entries in a range of ids, page by page, over several samples where it is long.
+#[derive(Clone, Debug)]
+pub(super) struct Count {
+    pub(super) range: CountRange,
+    pub(super) counted: u64,
+    /// The sample in which it began.
+    pub(super) begun: Facts,
+    /// It hangs on nothing being removed above this id, or nothing at all.
+    floor: EntryId,
+}
+
+impl Count {
+    /// A count that will tell the lag; `None` where there is no id to begin at.
+    pub(super) fn begin(
+        now: &Facts,
+        cursor: EntryId,
+        to: Option<(EntryId, u64)>,
+        lag: Lag,
+        sides: Sides,
+    ) -> Option<Self> {
+        let (to, rank) = to.map_or((now.last_generated, now.added), |(id, rank)| (id, Some(rank)));
+        // What lies between the end of the range and the end of the stream is known from the marks.
+        let beyond = rank.zip(now.added).map_or(0, |(rank, added)| added.saturating_sub(rank));
+        let mut best = CountRange { from: cursor.next()?, to, side: Side::Above { rank } };
+        let (mut length, mut floor) = (lag.point.saturating_sub(beyond), cursor);
+        if let Sides::Any { floor: Some((id, above)), .. } = sides
+            && above.saturating_sub(lag.point) < length
+        {
+            best = CountRange { from: id.next()?, to: cursor, side: Side::Between { above } };
+            (length, floor) = (above.saturating_sub(lag.point), id);
+        }
+        // Half as long is worth it: from here nothing at all may be removed meanwhile.
+        if let Sides::Any { shrinking: false, .. } = sides
+            && now.length.saturating_sub(lag.point).saturating_mul(2) < length
+        {
+            best = CountRange { from: now.first?, to: cursor, side: Side::Below };
+        }
+        Some(Self { range: best, counted: 0, begun: *now, floor })
+    }
+
+    /// Whether what was counted so far still stands at the sample `now`.
+    pub(super) fn still_good(&self, now: &Facts) -> bool {
+        if now.nothing_removed_since(&self.begun) {
+            return true;
+        }
+        // From here on only what was counted from below hangs on anything at or below the floor.
+        self.range.side != Side::Below && now.nothing_removed_above(self.floor)
+    }
+
+    /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
+    pub(super) fn holds(&self, now: &Facts, after: &Facts, page: &Page) -> bool {
+        if after.since(now) != Continuity::Same {
+            return false;
+        }
+        if self.still_good(after) {
+            return true;
+        }
+        // Before 7.0: what was added meanwhile was counted beyond the end of the range, and the length has grown by just
+        // that, so nothing was removed.
+        now.added.is_none()
+            && self.range.is_to_the_end()
+            && page.ended
+            && after.length.checked_sub(self.begun.length) == Some(page.beyond)
+            && self.still_good(now)
+    }
+
+    /// Takes a page; answers whether it was the last one.
+    pub(super) fn take(&mut self, page: &Page) -> bool {
+        self.counted = self.counted.saturating_add(page.entries);
+        match page.last.map(EntryId::next) {
+            Some(Some(next)) => self.range.from = next,
+            // There is no id after the largest one.
+            Some(None) => return true,
+            None => {}
+        }
+        page.ended || page.beyond > 0 || self.range.from > self.range.to
+    }
+
+    /// The lag at the sample `now`, where the count is complete.
+    pub(super) fn lag(&self, now: &Facts) -> Option<u64> {
+        match self.range.side {
+            Side::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
+            Side::Above { rank: None } => Some(self.counted),
+            Side::Below => now.length.checked_sub(self.counted),
+            Side::Between { above } => self.grown(above, now)?.checked_sub(self.counted),
+        }
+    }
+
+    /// How many of that kind there are at the sample `now`, when there were `above` as it began.
+    fn grown(&self, above: u64, now: &Facts) -> Option<u64> {
+        above.checked_add(now.added_since(&self.begun)?)
+    }
+
+    /// Whether it counts all that is to be delivered, from the first page of this sample on.
+    pub(super) fn hangs_on_itself(&self) -> bool {
+        matches!(self.range.side, Side::Above { .. }) && self.counted == 0 && self.range.to >= self.begun.last_generated
+    }
+
+    /// What a count says before it is complete: at least what was counted lies on its side of the cursor.
+    pub(super) fn bounds(&self, now: &Facts) -> (u64, u64) {
+        match self.range.side {
+            Side::Above { rank: Some(rank) } => {
+                let beyond = now.added.map_or(0, |added| added.saturating_sub(rank));
+                (self.counted.saturating_add(beyond), u64::MAX)
+            }
+            Side::Above { rank: None } => (self.counted, u64::MAX),
+            Side::Below => (0, now.length.saturating_sub(self.counted)),
+            Side::Between { above } => {
+                (0, self.grown(above, now).map_or(u64::MAX, |above| above.saturating_sub(self.counted)))
+            }
+        }
+    }
+}

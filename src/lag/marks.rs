@@ -1,0 +1,99 @@
+//! How many entries were ever added up to certain ids: the stream's timeline.
+
+use crate::model::EntryId;
+
+/// Marks kept per stream. With more, those are dropped whose neighbours are closest, so that the whole timeline stays
+/// covered, only more coarsely.
+const MAX_MARKS: usize = 32;
+
+/// Pairs of an id and the number of entries ever added up to and including it, both rising.
+///
+/// Each is one sample's last-generated-id and entries-added: by definition, so many entries had been added when that was
+/// the highest id given out, and later ones are higher. It stays true whatever is removed.
+#[derive(Debug, Default)]
+pub(super) struct Marks(Vec<(EntryId, u64)>);
+
+impl Marks {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds a sample's mark. What lies below the one next to `lowest`, the lowest cursor, is not needed any more.
+    pub(super) fn add(&mut self, id: EntryId, rank: u64, lowest: Option<EntryId>) {
+        if self.0.last().is_none_or(|(last, _)| *last < id) {
+            self.0.push((id, rank));
+        }
+        let needed = lowest.map_or(self.0.len(), |lowest| self.0.partition_point(|(id, _)| *id <= lowest));
+        self.0.drain(..needed.saturating_sub(1));
+        if self.0.len() > MAX_MARKS {
+            // The first and the last stay.
+            let gap = |place: &usize| self.0[place + 1].1 - self.0[place - 1].1;
+            if let Some(closest) = (1..self.0.len() - 1).min_by_key(gap) {
+                self.0.remove(closest);
+            }
+        }
+    }
+
+    /// The highest mark at or below an id.
+    pub(super) fn at_or_below(&self, id: EntryId) -> Option<(EntryId, u64)> {
+        self.0[..self.0.partition_point(|(mark, _)| *mark <= id)].last().copied()
+    }
+
+    /// The lowest mark at or above an id.
+    pub(super) fn at_or_above(&self, id: EntryId) -> Option<(EntryId, u64)> {
+        self.0[self.0.partition_point(|(mark, _)| *mark < id)..].first().copied()
+    }
+
+    /// Whether a lag that was counted at a cursor agrees with the marks; `whole` where nothing above it was removed.
+    pub(super) fn allow(&self, cursor: EntryId, added: Option<u64>, lag: u64, whole: bool) -> bool {
+        let Some(added) = added else { return true };
+        let most = self.at_or_below(cursor).and_then(|(_, rank)| added.checked_sub(rank));
+        let least = self.at_or_above(cursor).and_then(|(_, rank)| added.checked_sub(rank));
+        most.is_none_or(|most| lag <= most) && (!whole || least.is_none_or(|least| least <= lag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EntryId {
+        EntryId { ms, seq: 0 }
+    }
+
+    #[test]
+    fn neighbours_are_found_and_the_rest_thins_out() {
+        let mut marks = Marks::default();
+        assert_eq!((marks.at_or_below(id(5)), marks.at_or_above(id(5))), (None, None));
+        for n in 1..=1000 {
+            marks.add(id(10 * n), n, Some(id(25)));
+            marks.add(id(10 * n), n, Some(id(25)));
+        }
+        assert_eq!(marks.0.len(), MAX_MARKS);
+        assert!(marks.0.is_sorted());
+        assert_eq!(marks.at_or_below(id(25)), Some((id(20), 2)));
+        assert_eq!(marks.at_or_below(id(19)), None);
+        assert_eq!(marks.at_or_above(id(10_000)), Some((id(10_000), 1000)));
+        assert_eq!(marks.at_or_above(id(10_001)), None);
+        let widest = marks.0.windows(2).map(|pair| pair[1].1 - pair[0].1).max();
+        assert!(widest <= Some(1000 / 8), "{widest:?}");
+        // Cursors that move on leave old marks behind.
+        marks.add(id(10_010), 1001, Some(id(10_010)));
+        assert_eq!(marks.0, [(id(10_010), 1001)]);
+    }
+
+    #[test]
+    fn a_count_that_contradicts_is_noticed() {
+        let mut marks = Marks::default();
+        marks.add(id(10), 100, Some(id(0)));
+        marks.add(id(20), 200, Some(id(0)));
+        let check = |cursor, lag, whole, expected| assert_eq!(marks.allow(id(cursor), Some(200), lag, whole), expected);
+        check(15, 100, true, true);
+        check(15, 101, true, false);
+        check(20, 0, true, true);
+        check(20, 1, true, false);
+        check(10, 99, true, false);
+        check(10, 99, false, true);
+        assert!(marks.allow(id(15), None, 5000, true));
+    }
+}

@@ -1,0 +1,30 @@
+//! streamlag: a Prometheus exporter for consumer-group lag on Redis Streams.
+//!
+//! A background [`poller`] takes one sample of every configured stream per interval from its [`source`], [`assess`] says
+//! what the sample means, and the result is published as one immutable [`snapshot`]. The [`server`] answers every request
+//! from the newest one and never touches Redis.
+//!
+//! In reading order, from the pure core outward: [`model`], [`lag`], [`xinfo`], [`assess`], [`render`], [`route`],
+//! [`snapshot`], [`source`], [`poller`], [`server`], [`config`], [`app`].
+
+pub mod model;
+
+pub mod lag;
+
+pub mod assess;
+pub mod render;
+pub mod route;
+pub mod xinfo;
+
+pub mod log;
+pub mod process;
+pub mod self_metrics;
+pub mod shutdown;
+pub mod snapshot;
+
+pub mod poller;
+pub mod server;
+pub mod source;
+
+pub mod app;
+pub mod config;

@@ -1,0 +1,41 @@
+//! Structured logs to standard error: logfmt or JSON, one line per event.
+
+use std::io;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, Registry};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `key=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends the program's log lines of this level and above to standard error. What its libraries say is heard from
+/// warnings upward only: their debug output may hold what a server or a client sent.
+pub fn start(level: LevelFilter, format: Format) {
+    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("streamlag", level);
+    let subscriber = match format {
+        Format::Logfmt => {
+            let layer = tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr);
+            tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
+        }
+        Format::Json => {
+            let layer = tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_target(false)
+                .with_writer(io::stderr);
+            tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
+        }
+    };
+    // Fails only where somebody set one before, as tests may.
+    let _ = subscriber;
+}

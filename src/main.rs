@@ -1,0 +1,76 @@
+//! The program: parse, start logging, run, exit code.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use streamlag::config::{self, Request};
+use streamlag::{app, log};
+
+/// A sample is some hundred thousand small values that one thread makes and another drops. Measured at 1,000 streams
+/// against glibc's allocator: 0.65 of the time, 0.7 of the CPU, no more memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Threads that serve and that read Redis's replies; the poller itself has the main thread. More would only hold more
+/// memory, as pages are ready bytes.
+const WORKER_THREADS: usize = 2;
+
+/// Threads beside them, for encoding pages: one page is encoded at a time, and names are looked up now and then.
+const BLOCKING_THREADS: usize = 4;
+
+/// Bad configuration.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    match config::parse(std::env::args_os()) {
+        Ok(Request::Run(config)) => {
+            log::start(config.log_level, config.log_format);
+            run(*config)
+        }
+        Ok(Request::Check(_)) => print("the configuration is good\n"),
+        Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, 1),
+        },
+        Ok(Request::Print(text)) => print(&text),
+        Err(problem) => complain(&problem, BAD_CONFIGURATION),
+    }
+}
+
+fn run(config: config::Config) -> ExitCode {
+    // rediss:// needs a provider, and rustls picks none by itself; only the first call counts, and this is it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start: {error}"), 1),
+    };
+    match runtime.block_on(app::run(config)) {
+        Ok(()) => {
+            tracing::info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(problem: &dyn Display, code: u8) -> ExitCode {
+    // Where standard error is gone, the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "streamlag: {problem}");
+    ExitCode::from(code)
+}

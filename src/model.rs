@@ -1,0 +1,14 @@
+//! The nouns of the program: names, entry ids, what a poll read, and what it means. Pure data, no I/O, no clock.
+
+pub mod entry_id;
+pub mod failure;
+pub mod glob;
+pub mod names;
+pub mod sample;
+pub mod snapshot;
+pub mod view;
+
+pub use entry_id::EntryId;
+pub use failure::FailureReason;
+pub use glob::GroupSelection;
+pub use names::{ConsumerName, GroupName, StreamKey};

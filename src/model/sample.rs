@@ -1,0 +1,147 @@
+//! What one poll read from Redis, before anybody says what it means.
+
+use std::time::{Duration, SystemTime};
+
+use crate::lag::ledger::{Continuity, Resolved};
+
+use super::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
+
+/// What one poll read from one Redis.
+#[derive(Clone, Debug)]
+pub struct TargetSample {
+    /// The local clock just before the sample's first command was sent.
+    pub sampled_at: SystemTime,
+    /// The server's own clock, milliseconds since the Unix epoch; the local one where the server would not tell.
+    pub server_now_ms: u64,
+    /// Who answered.
+    pub server: ServerInfo,
+    /// How long the sample's first command took to be answered.
+    pub round_trip: Duration,
+    /// One entry per configured stream, in the order of the configuration.
+    pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
+    /// Commands that Redis would not let this user run; what they tell is left out.
+    pub refused: Vec<RefusedCommand>,
+}
+
+/// Who answered, as `HELLO` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// `redis`, `valkey`, …; empty where the server does not know `HELLO` (before 6.0).
+    pub name: String,
+    /// The version as the server writes it.
+    pub version: String,
+}
+
+/// One stream at one moment: everything read in one `MULTI`/`EXEC`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamSample {
+    /// Entries in the stream.
+    pub length: u64,
+    /// The id of the first entry; `None` where the stream is empty.
+    pub first: Option<EntryId>,
+    /// The id of the last entry; `None` where the stream is empty.
+    pub last: Option<EntryId>,
+    /// The highest id the stream ever gave out.
+    pub last_generated: EntryId,
+    /// Entries ever added (Redis 7.0 and later).
+    pub entries_added: Option<u64>,
+    /// The highest id that `XDEL` ever removed (Redis 7.0 and later); trimming does not count.
+    pub max_deleted: Option<EntryId>,
+    /// Bytes in the fields of the first and the last entry, which come along unasked.
+    pub payload_bytes: u64,
+    /// Whether only the length and the groups are of this sample, and the rest of an earlier one: the stream's entries are
+    /// too large to be read every time.
+    pub carried: bool,
+    /// Whether the next samples may be this one again, for that reason.
+    pub may_be_carried: bool,
+    /// How it goes on from the sample before.
+    pub continuity: Continuity,
+    /// Every group of the stream, monitored or not.
+    pub groups: Vec<GroupSample>,
+}
+
+/// One group of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSample {
+    /// Its name.
+    pub name: GroupName,
+    /// How many consumers it has.
+    pub consumers: u64,
+    /// Entries delivered and not acknowledged.
+    pub pending: u64,
+    /// The group's cursor: the last id it was given.
+    pub last_delivered: EntryId,
+    /// Entries ever delivered, where the server knows it (7.0 and later, and not after every `SETID`).
+    pub entries_read: Option<u64>,
+    /// The server's own lag, where it has one and it is not negative. Not to be trusted by itself.
+    pub server_lag: Option<u64>,
+    /// The smallest id among the pending entries.
+    pub oldest_pending: Option<EntryId>,
+    /// The consumer that holds it.
+    pub oldest_pending_consumer: Option<ConsumerName>,
+    /// Pending entries that are gone from the stream, where they were counted: at least so many.
+    pub ghost_pending: Option<u64>,
+    /// What follows from this sample and those before it; for monitored groups only.
+    pub resolved: Option<Resolved>,
+    /// The group's consumers, where they were asked for and told.
+    pub members: Option<Vec<ConsumerSample>>,
+}
+
+/// One consumer of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerSample {
+    /// Its name.
+    pub name: ConsumerName,
+    /// Entries delivered to it and not acknowledged.
+    pub pending: u64,
+    /// Milliseconds since it last tried to read (7.2 and later), or last read something (before).
+    pub idle_ms: u64,
+    /// Milliseconds since it last was given something (7.2 and later); `None` where never, or not told.
+    pub inactive_ms: Option<u64>,
+}
+
+/// Why one stream could not be read while others could.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReadError(pub String);
+
+/// A command that adds to a sample and that Redis refused by ACL; the sample goes on without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RefusedCommand {
+    /// `TIME`: ages are then taken against the local clock.
+    Time,
+    /// `XINFO CONSUMERS`: no consumers are shown.
+    XinfoConsumers,
+    /// `XPENDING`: no oldest pending entry is shown.
+    Xpending,
+    /// `XLEN`: streams with large entries are read each time, as nothing else tells whether they changed.
+    Xlen,
+    /// `XRANGE`: no lag is counted, and no oldest undelivered entry shown where the stream's first one does not tell.
+    Xrange,
+}
+
+impl RefusedCommand {
+    /// The command and what is lost without it.
+    #[must_use]
+    pub fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Time => ("TIME", "ages are taken against the local clock"),
+            Self::XinfoConsumers => ("XINFO CONSUMERS", "no consumers are shown"),
+            Self::Xpending => ("XPENDING", "no oldest pending entry is shown"),
+            Self::Xlen => ("XLEN", "streams with large entries are read whole each time"),
+            Self::Xrange => {
+                ("XRANGE", "no lag is counted, and lag in seconds is left out where the first entry does not tell")
+            }
+        }
+    }
+}
+
+/// Why Redis as a whole could not be sampled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct SampleError {
+    /// The kind of failure, for the metric.
+    pub reason: FailureReason,
+    /// What was said, for the log and the API. Holds no secret.
+    pub detail: String,
+}

@@ -1,0 +1,154 @@
+//! What a sample means: the immutable result of one poll, which every reader shares.
+
+use std::time::{Duration, SystemTime};
+
+use super::sample::{ConsumerSample, ReadError, RefusedCommand, ServerInfo};
+use super::{EntryId, GroupName, StreamKey};
+use crate::lag::consumers::Recommendation;
+use crate::lag::history::{Course, StreamRates};
+use crate::lag::{GroupState, Lag};
+
+/// One Redis at one moment, resolved.
+#[derive(Clone, Debug)]
+pub struct TargetSnapshot {
+    /// The local clock just before the sample's first command was sent.
+    pub sampled_at: SystemTime,
+    /// The server's clock at the sample, milliseconds since the Unix epoch.
+    pub server_now_ms: u64,
+    /// Who answered.
+    pub server: ServerInfo,
+    /// How long the sample's first command took to be answered.
+    pub round_trip: Duration,
+    /// One per configured stream, in the order of the configuration.
+    pub streams: Vec<StreamSnapshot>,
+    /// Commands that Redis refused; what they tell is left out.
+    pub refused: Vec<RefusedCommand>,
+}
+
+/// One stream and its monitored groups.
+#[derive(Clone, Debug)]
+pub struct StreamSnapshot {
+    /// Its key.
+    pub key: StreamKey,
+    /// What is known of it, or why nothing is.
+    pub read: Result<StreamFacts, ReadError>,
+    /// The monitored groups, by name. Groups named in the configuration are here even where they do not exist.
+    pub groups: Vec<GroupSnapshot>,
+}
+
+/// What is known of a stream itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamFacts {
+    /// Entries in the stream.
+    pub length: u64,
+    /// Groups of the stream, monitored or not.
+    pub groups: u64,
+    /// The first entry's id; `None` where the stream is empty.
+    pub first: Option<EntryId>,
+    /// The last entry's id; `None` where the stream is empty.
+    pub last: Option<EntryId>,
+    /// Entries ever added, where the server tells.
+    pub entries_added: Option<u64>,
+    /// How fast it changes.
+    pub rates: StreamRates,
+}
+
+/// One monitored group of one stream.
+#[derive(Clone, Debug)]
+pub struct GroupSnapshot {
+    /// Its name.
+    pub name: GroupName,
+    /// Whether it is there, and what is known of it.
+    pub presence: Presence,
+}
+
+/// Whether a monitored group is there.
+#[derive(Clone, Debug)]
+pub enum Presence {
+    /// The stream could not be read, so nobody knows.
+    Unknown,
+    /// The stream is there and the group is not.
+    Missing,
+    /// It is there.
+    Present(Box<PresentGroup>),
+}
+
+/// What is known of a group that exists.
+#[derive(Clone, Debug)]
+pub struct PresentGroup {
+    /// How many consumers it has.
+    pub consumers: u64,
+    /// Entries delivered and not acknowledged.
+    pub pending: u64,
+    /// The last id the group was given.
+    pub last_delivered: EntryId,
+    /// Entries ever delivered, where the server knows it.
+    pub entries_read: Option<u64>,
+    /// Entries not yet delivered, and how sure that is.
+    pub lag: Lag,
+    /// Age of the oldest undelivered entry, 0 where there is none; `None` where it is not known or ids are not clocks.
+    pub lag_seconds: Option<f64>,
+    /// Age of the oldest pending entry; `None` where nothing is pending, it is not known, or ids are not clocks.
+    pub oldest_pending_seconds: Option<f64>,
+    /// What the samples over time say of it: losses, rates, state.
+    pub course: Course,
+    /// Entries that the stream can still drop before the group loses one; at least so many.
+    pub trim_headroom_entries: u64,
+    /// Seconds until then, at the present speed of trimming; `None` where nothing is trimmed, or nobody can tell.
+    pub trim_headroom_seconds: Option<f64>,
+    /// Pending entries whose payload is gone; at least so many, where it is known.
+    pub ghost_pending: Option<u64>,
+    /// Seconds until the group has caught up, at the present rates; `None` where it does not catch up.
+    pub drain_seconds: Option<f64>,
+    /// How many consumers it should have.
+    pub recommendation: Recommendation,
+    /// The consumers, by name; `None` where Redis would not tell.
+    pub members: Option<Vec<ConsumerSnapshot>>,
+}
+
+/// One consumer of one group.
+#[derive(Clone, Debug)]
+pub struct ConsumerSnapshot {
+    /// What was read of it.
+    pub sample: ConsumerSample,
+    /// Whether it is alive; `None` where nobody can tell, as it has nothing to do.
+    pub active: Option<bool>,
+    /// Age of its oldest pending entry, where that comes along for free: it holds the group's oldest.
+    pub oldest_pending_seconds: Option<f64>,
+    /// Its health, from 0 (dead) to 100.
+    pub health: u8,
+}
+
+impl PresentGroup {
+    /// Consumers that are dead: those that hold pending entries, and those that hold none. `None` where Redis does not
+    /// show consumers.
+    #[must_use]
+    pub fn dead_consumers(&self) -> Option<(u64, u64)> {
+        let dead = self.members.as_ref()?.iter().filter(|consumer| consumer.active == Some(false));
+        Some(dead.fold((0, 0), |(holding, empty), consumer| match consumer.sample.pending {
+            0 => (holding, empty + 1),
+            _ => (holding + 1, empty),
+        }))
+    }
+}
+
+impl GroupSnapshot {
+    /// The group, where it exists.
+    #[must_use]
+    pub fn present(&self) -> Option<&PresentGroup> {
+        match &self.presence {
+            Presence::Present(group) => Some(group),
+            Presence::Unknown | Presence::Missing => None,
+        }
+    }
+
+    /// Its state; `None` where nobody knows.
+    #[must_use]
+    pub fn state(&self) -> Option<GroupState> {
+        match &self.presence {
+            Presence::Present(group) => Some(group.course.verdict.state),
+            Presence::Missing => Some(GroupState::NoGroup),
+            Presence::Unknown => None,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What readers see after the newest poll, whether it succeeded or not.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::sample::{SampleError, ServerInfo};
+use super::snapshot::StreamSnapshot;
+
+/// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// How the newest poll ended; `None` before the first one has.
+    pub newest_poll: Option<Result<(), SampleError>>,
+    /// The newest good sample; `None` before the first one, and once it is too old to be shown.
+    pub fresh: Option<Fresh>,
+    /// The local clock at the newest good sample, however old.
+    pub last_success: Option<SystemTime>,
+    /// Every configured stream, in the order of the configuration: as in `fresh`, or unreadable where that is `None`.
+    pub streams: Arc<[StreamSnapshot]>,
+}
+
+/// What a good sample told beside its streams.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// Who answered.
+    pub server: ServerInfo,
+    /// The server's clock at the sample, milliseconds since the Unix epoch.
+    pub server_now_ms: u64,
+    /// How long the sample's first command took to be answered.
+    pub round_trip: Duration,
+}
+
+impl View {
+    /// Whether Redis answered the newest poll.
+    #[must_use]
+    pub fn redis_up(&self) -> bool {
+        matches!(self.newest_poll, Some(Ok(())))
+    }
+}

@@ -1,0 +1,117 @@
+//! What the log has said, so that it says each change once and not every poll.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
+use crate::model::snapshot::{Presence, TargetSnapshot};
+use crate::model::{FailureReason, GroupName, StreamKey};
+
+/// A round trip counts as quick again below this share of its limit, so that one that hovers there is not news.
+const QUICK_AGAIN: f64 = 0.5;
+
+/// What the log has said.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    down: Option<(FailureReason, Instant)>,
+    server: Option<ServerInfo>,
+    unreadable: BTreeMap<StreamKey, String>,
+    missing: BTreeSet<(StreamKey, GroupName)>,
+    refused: BTreeSet<RefusedCommand>,
+    slow: bool,
+}
+
+impl Said {
+    /// Redis did not answer. Said once per reason.
+    pub(super) fn failure(&mut self, error: &SampleError) {
+        let since = self.down.map_or_else(Instant::now, |(_, since)| since);
+        if self.down.is_none_or(|(reason, _)| reason != error.reason) {
+            tracing::error!(reason = error.reason.as_str(), error = %error, "Redis does not answer");
+        }
+        self.down = Some((error.reason, since));
+    }
+
+    /// Redis answered; says what is different from the last time it did.
+    pub(super) fn sample(&mut self, snapshot: &TargetSnapshot, round_trip_limit: Duration) {
+        let server = &snapshot.server;
+        if let Some((_, since)) = self.down.take() {
+            tracing::info!(down_seconds = since.elapsed().as_secs_f64(), "Redis answers again");
+        }
+        if self.server.as_ref() != Some(server) {
+            let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
+            tracing::info!(server = known(&server.name), version = known(&server.version), "sampling");
+            self.server = Some(server.clone());
+        }
+        self.streams(snapshot);
+        self.groups(snapshot);
+        self.commands(snapshot);
+        self.round_trip(snapshot.round_trip, round_trip_limit);
+    }
+
+    fn streams(&mut self, snapshot: &TargetSnapshot) {
+        for stream in &snapshot.streams {
+            let said = self.unreadable.get(&stream.key);
+            match &stream.read {
+                Err(error) if said != Some(&error.0) => {
+                    tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
+                    self.unreadable.insert(stream.key.clone(), error.0.clone());
+                }
+                Ok(_) if said.is_some() => {
+                    tracing::info!(stream = %stream.key, "a stream can be read again");
+                    self.unreadable.remove(&stream.key);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    fn groups(&mut self, snapshot: &TargetSnapshot) {
+        for stream in &snapshot.streams {
+            for group in &stream.groups {
+                let place = (stream.key.clone(), group.name.clone());
+                match group.presence {
+                    Presence::Missing => {
+                        if self.missing.insert(place) {
+                            tracing::warn!(stream = %stream.key, consumer_group = %group.name, "a group does not exist");
+                        }
+                    }
+                    Presence::Present(_) => {
+                        if self.missing.remove(&place) {
+                            tracing::info!(stream = %stream.key, consumer_group = %group.name, "a group exists now");
+                        }
+                    }
+                    Presence::Unknown => {}
+                }
+            }
+        }
+    }
+
+    fn commands(&mut self, snapshot: &TargetSnapshot) {
+        let refused: BTreeSet<RefusedCommand> = snapshot.refused.iter().copied().collect();
+        for command in refused.difference(&self.refused) {
+            let (command, without) = command.describe();
+            tracing::warn!(command, without, "Redis refuses a command (ACL)");
+        }
+        for command in self.refused.difference(&refused) {
+            tracing::info!(command = command.describe().0, "Redis allows a command again");
+        }
+        self.refused = refused;
+    }
+
+    fn round_trip(&mut self, round_trip: Duration, limit: Duration) {
+        let seconds = round_trip.as_secs_f64();
+        if !self.slow && round_trip > limit {
+            tracing::warn!(
+                round_trip_seconds = seconds,
+                limit_seconds = limit.as_secs_f64(),
+                "a Redis round trip took longer than publishers wait"
+            );
+            self.slow = true;
+        } else if self.slow && seconds < limit.as_secs_f64() * QUICK_AGAIN {
+            tracing::info!(round_trip_seconds = seconds, "Redis round trips are quick again");
+            self.slow = false;
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! From what is known to what is served: the metrics page and the API's JSON. Pure.
+
+pub mod api;
+pub mod exposition;
+pub mod landing;
+pub mod names;
+pub mod page;

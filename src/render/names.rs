@@ -1,0 +1,185 @@
+//! Every metric's name, kind, labels and meaning: the one place where a metric is named.
+//!
+//! `docs/metrics.md` is checked against this table and against a page of the running program.
+
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Metric, Registry};
+
+/// One metric family.
+#[derive(Debug)]
+pub struct Name {
+    /// The family's name, without the `_total` and `_info` that the format adds to counters and infos.
+    pub family: &'static str,
+    /// What kind of metric it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means, with a full stop.
+    pub help: &'static str,
+}
+
+/// The kinds of metric in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Goes up, and starts again at 0 or where the server starts again.
+    Counter,
+    /// Counts observations in buckets.
+    Histogram,
+    /// Always 1; the labels are the message.
+    Info,
+}
+
+impl Kind {
+    /// As prometheus-client has it.
+    #[must_use]
+    pub fn metric_type(self) -> MetricType {
+        match self {
+            Self::Gauge => MetricType::Gauge,
+            Self::Counter => MetricType::Counter,
+            Self::Histogram => MetricType::Histogram,
+            Self::Info => MetricType::Info,
+        }
+    }
+}
+
+impl Name {
+    /// The name of its series: the family's, with the suffix of its kind.
+    #[must_use]
+    pub fn series(&self) -> String {
+        match self.kind {
+            Kind::Gauge | Kind::Histogram => self.family.to_owned(),
+            Kind::Counter => format!("{}_total", self.family),
+            Kind::Info => format!("{}_info", self.family),
+        }
+    }
+
+    /// Registers a metric under this name. The registry puts the full stop behind the help itself.
+    pub fn register(&self, registry: &mut Registry, metric: impl Metric) {
+        registry.register(self.family, self.help.trim_end_matches('.'), metric);
+    }
+}
+
+const STREAM: &[&str] = &["stream"];
+const GROUP: &[&str] = &["stream", "consumer_group"];
+const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
+
+/// Declares the names and the list of all of them.
+macro_rules! names {
+    ($($id:ident = $family:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: Name = Name { family: $family, kind: Kind::$kind, labels: $labels, help: $help };
+        )*
+        /// Every metric there is, in the order of the page's description.
+        pub const ALL: &[&Name] = &[$(&$id),*];
+    };
+}
+
+names! {
+    LAG = "event_consumer_lag", Gauge, GROUP,
+        "Entries in the stream that the group has not been given yet.";
+    LAG_UNCERTAINTY = "event_consumer_lag_uncertainty", Gauge, GROUP,
+        "How far apart the proven bounds of the lag are, in entries; 0 where the lag is exact.";
+    LAG_SECONDS = "event_consumer_lag_seconds", Gauge, GROUP,
+        "Age of the oldest entry that the group has not been given yet; 0 where there is none.";
+    GROUP_ENTRIES_READ = "event_consumer_group_entries_read", Counter, GROUP,
+        "Entries given to the group, where the server knows it (Redis 7.0 and later).";
+    GROUP_PENDING = "event_consumer_group_pending", Gauge, GROUP,
+        "Entries given to the group's consumers and not acknowledged.";
+    GROUP_OLDEST_PENDING = "event_consumer_group_oldest_pending_seconds", Gauge, GROUP,
+        "Age of the oldest pending entry of the group; absent where nothing is pending.";
+    GROUP_CONSUMERS = "event_consumer_group_consumers", Gauge, GROUP,
+        "Consumers of the group, alive or not.";
+    GROUP_STATE = "event_consumer_group_state", Gauge, &["stream", "consumer_group", "state"],
+        "1 for the state the group is in and 0 for the others.";
+    GROUP_LOST = "event_consumer_group_lost_entries", Counter, GROUP,
+        "Entries that were gone before the group was given them, since streamlag first saw the group; a proven lower bound.";
+    GROUP_HEADROOM = "event_consumer_group_trim_headroom_entries", Gauge, GROUP,
+        "Entries that the stream can still drop before the group loses one; a lower bound.";
+    GROUP_HEADROOM_SECONDS = "event_consumer_group_trim_headroom_seconds", Gauge, GROUP,
+        "Time until the group loses an entry, at the present speed of trimming; absent where nothing is trimmed.";
+    GROUP_GHOSTS = "event_consumer_group_ghost_pending", Gauge, GROUP,
+        "Pending entries of the group whose payload is gone from the stream; a lower bound.";
+    GROUP_DELIVERED_RATE = "event_consumer_group_delivered_per_second", Gauge, GROUP,
+        "Entries given to the group per second, over the window; absent until it is known.";
+    GROUP_ACKNOWLEDGED_RATE = "event_consumer_group_acknowledged_estimate_per_second", Gauge, GROUP,
+        "Entries acknowledged per second, over the window: an estimate from deliveries and pending entries.";
+    GROUP_DRAIN = "event_consumer_group_drain_seconds", Gauge, GROUP,
+        "Time until the group has caught up, at the present rates; absent where it is not catching up.";
+    GROUP_DEAD_HOLDING = "event_consumer_group_dead_consumers_with_pending", Gauge, GROUP,
+        "Consumers that are dead and hold pending entries, which somebody else has to claim.";
+    GROUP_DEAD_EMPTY = "event_consumer_group_dead_consumers_without_pending", Gauge, GROUP,
+        "Consumers that are dead and hold nothing: safe to delete.";
+    GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
+        "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
+    INSTANCE_PENDING = "event_consumer_instance_pending", Gauge, CONSUMER,
+        "Entries given to the consumer and not acknowledged.";
+    INSTANCE_IDLE = "event_consumer_instance_idle_seconds", Gauge, CONSUMER,
+        "Time since the consumer last tried to read (Redis 7.2 and later) or last read something (before).";
+    INSTANCE_INACTIVE = "event_consumer_instance_inactive_seconds", Gauge, CONSUMER,
+        "Time since the consumer was last given an entry (Redis 7.2 and later); absent where it never was.";
+    INSTANCE_HEALTH = "event_consumer_instance_health_score", Gauge, CONSUMER,
+        "Health of the consumer, 0 (dead) to 100; the formula is in docs/lag.md.";
+    STREAM_UP = "event_stream_up", Gauge, STREAM,
+        "1 where the stream could be read, 0 where not; then it has no other series.";
+    STREAM_LENGTH = "event_stream_length", Gauge, STREAM,
+        "Entries in the stream.";
+    STREAM_GROUPS = "event_stream_groups", Gauge, STREAM,
+        "Consumer groups of the stream, monitored or not.";
+    STREAM_FIRST_ENTRY = "event_stream_first_entry_timestamp_seconds", Gauge, STREAM,
+        "Time in the id of the stream's first entry; absent where it is empty or ids are not clocks.";
+    STREAM_LAST_ENTRY = "event_stream_last_entry_timestamp_seconds", Gauge, STREAM,
+        "Time in the id of the stream's last entry; absent where it is empty or ids are not clocks.";
+    STREAM_ENTRIES_ADDED = "event_stream_entries_added", Counter, STREAM,
+        "Entries ever added to the stream (Redis 7.0 and later).";
+    STREAM_ADDED_RATE = "event_stream_added_per_second", Gauge, STREAM,
+        "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+    STREAM_REMOVED_RATE = "event_stream_removed_per_second", Gauge, STREAM,
+        "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+    REDIS_UP = "streamlag_redis_up", Gauge, &[],
+        "1 where Redis answered the newest poll, 0 where not or before the first.";
+    REDIS_SERVER = "streamlag_redis_server", Info, &["server", "version"],
+        "The server that answers.";
+    REDIS_ROUND_TRIP = "streamlag_redis_round_trip_seconds", Gauge, &[],
+        "How long the newest poll's first command took to be answered.";
+    REDIS_ROUND_TRIP_LIMIT = "streamlag_redis_round_trip_limit_seconds", Gauge, &[],
+        "What a round trip is held against: the publish timeout of the event transport.";
+    REDIS_COMMANDS = "streamlag_redis_commands", Counter, &["command"],
+        "Commands sent to Redis.";
+    COUNTED_ENTRIES = "streamlag_counted_entries", Counter, &[],
+        "Entries read from Redis to count what its counters do not tell.";
+    LAST_SUCCESSFUL_POLL = "streamlag_last_successful_poll_timestamp_seconds", Gauge, &[],
+        "When the newest poll that Redis answered began; 0 before the first.";
+    POLL_INTERVAL = "streamlag_poll_interval_seconds", Gauge, &[],
+        "The configured time between polls.";
+    POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
+        "How long polls took, failed ones included.";
+    POLLS = "streamlag_polls", Counter, &["outcome"],
+        "Polls by outcome: success, partial (something could not be read), failure (Redis did not answer).";
+    POLL_FAILURES = "streamlag_poll_failures", Counter, &["reason"],
+        "Polls that Redis did not answer, by reason.";
+    LAG_THRESHOLD = "streamlag_lag_threshold", Gauge, &["level"],
+        "The lag from which a stream is called degraded, and above which it is called unhealthy.";
+    HTTP_REQUESTS = "streamlag_http_requests", Counter, &["path", "code"],
+        "HTTP requests answered, by route and status.";
+    HTTP_REQUEST_DURATION = "streamlag_http_request_duration_seconds", Histogram, &["path"],
+        "How long answering HTTP requests took, without sending the answer.";
+    BUILD = "streamlag_build", Info, &["version"],
+        "The version of streamlag.";
+    PROCESS_CPU = "process_cpu_seconds", Counter, &[],
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, &[],
+        "Resident memory size in bytes.";
+    PROCESS_VIRTUAL = "process_virtual_memory_bytes", Gauge, &[],
+        "Virtual memory size in bytes.";
+    PROCESS_OPEN_FDS = "process_open_fds", Gauge, &[],
+        "Number of open file descriptors.";
+    PROCESS_MAX_FDS = "process_max_fds", Gauge, &[],
+        "Maximum number of open file descriptors.";
+    PROCESS_THREADS = "process_threads", Gauge, &[],
+        "Number of operating system threads of the process.";
+    PROCESS_START = "process_start_time_seconds", Gauge, &[],
+        "Start time of the process since the Unix epoch in seconds.";
+}

@@ -1,0 +1,148 @@
+//! The program's own counters: what it did, not what it saw.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::model::FailureReason;
+use crate::render::names;
+
+/// Everything the program counts about itself. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct SelfMetrics {
+    /// Commands sent to Redis.
+    pub redis_commands: RedisCommands,
+    poll_duration: Histogram,
+    polls: Family<OutcomeLabel, Counter>,
+    poll_failures: Family<ReasonLabel, Counter>,
+    http_requests: Family<RequestLabels, Counter>,
+    http_duration: Family<PathLabel, Histogram>,
+}
+
+/// How a poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollOutcome {
+    /// Everything that is configured was read.
+    Success,
+    /// Redis answered, but some stream could not be read or some command was refused.
+    Partial,
+    /// Redis did not answer.
+    Failure,
+}
+
+impl PollOutcome {
+    fn label(self) -> OutcomeLabel {
+        let outcome = match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failure => "failure",
+        };
+        OutcomeLabel { outcome }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabel {
+    command: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PathLabel {
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    path: String,
+    code: u16,
+}
+
+/// Counts what Redis is asked for: commands, by command, and entries read to count them.
+#[derive(Clone, Debug, Default)]
+pub struct RedisCommands {
+    sent: Family<CommandLabel, Counter>,
+    counted: Counter,
+}
+
+impl RedisCommands {
+    /// So many more of this command were sent.
+    pub fn add(&self, command: &'static str, count: u64) {
+        self.sent.get_or_create(&CommandLabel { command }).inc_by(count);
+    }
+
+    /// So many more entries were read to be counted.
+    pub fn counted(&self, entries: u64) {
+        self.counted.inc_by(entries);
+    }
+}
+
+/// From half a millisecond (three streams on this machine) to ten seconds (more than any sane deadline).
+const POLL_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Pages are served from memory: most take microseconds, and what takes a second is in trouble.
+const HTTP_BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
+
+fn http_histogram() -> Histogram {
+    Histogram::new(HTTP_BUCKETS)
+}
+
+impl SelfMetrics {
+    /// All counters at zero, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            redis_commands: RedisCommands::default(),
+            poll_duration: Histogram::new(POLL_BUCKETS),
+            polls: Family::default(),
+            poll_failures: Family::default(),
+            http_requests: Family::default(),
+            http_duration: Family::new_with_constructor(http_histogram),
+        };
+        // A counter that is not there until it counts hides its first increase from rate().
+        for outcome in [PollOutcome::Success, PollOutcome::Partial, PollOutcome::Failure] {
+            drop(metrics.polls.get_or_create(&outcome.label()));
+        }
+        for reason in FailureReason::ALL {
+            drop(metrics.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
+        names::POLL_DURATION.register(registry, metrics.poll_duration.clone());
+        names::POLLS.register(registry, metrics.polls.clone());
+        names::POLL_FAILURES.register(registry, metrics.poll_failures.clone());
+        names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
+        names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        names::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
+        names::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
+        metrics
+    }
+
+    /// A poll ended.
+    pub fn poll_ended(&self, outcome: PollOutcome, took: Duration) {
+        self.polls.get_or_create(&outcome.label()).inc();
+        self.poll_duration.observe(took.as_secs_f64());
+    }
+
+    /// A poll failed for this reason.
+    pub fn poll_failed(&self, reason: FailureReason) {
+        self.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// A request was answered. `path` is a route's, so that their number is bounded.
+    pub fn request_answered(&self, path: &str, code: u16, took: Duration) {
+        self.http_requests.get_or_create(&RequestLabels { path: path.to_owned(), code }).inc();
+        self.http_duration.get_or_create(&PathLabel { path: path.to_owned() }).observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,50 @@
+//! Signals: the first SIGTERM or SIGINT begins the end, a second one is the end.
+
+use futures_util::StreamExt as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tokio::sync::watch;
+
+/// Turns true when the program is to end.
+pub type Ending = watch::Receiver<bool>;
+
+/// Listens for signals from now on.
+///
+/// # Errors
+/// Where the operating system refuses a handler.
+pub fn listen() -> std::io::Result<Ending> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, ending) = watch::channel(false);
+    tokio::spawn(handle(signals, sender));
+    Ok(ending)
+}
+
+async fn handle(mut signals: Signals, ending: watch::Sender<bool>) {
+    while let Some(signal) = signals.next().await {
+        match signal {
+            // Its default is to kill the process, which would surprise whoever wants to reload it.
+            SIGHUP => tracing::warn!("SIGHUP: this version reloads nothing; restart to change settings"),
+            signal if *ending.borrow() => {
+                tracing::warn!(signal = name(signal), "second signal: ending now");
+                // As a shell reports a process that a signal ended.
+                std::process::exit(128 + signal);
+            }
+            signal => {
+                tracing::info!(signal = name(signal), "ending: requests in flight are finished first");
+                ending.send_replace(true);
+            }
+        }
+    }
+}
+
+fn name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
+}
+
+/// Waits until the program is to end.
+pub async fn begins(ending: &mut Ending) {
+    // An error means that nobody can say so any more, which is no reason to end.
+    if ending.wait_for(|&ending| ending).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,62 @@
+//! The one snapshot that everybody reads, swapped whole.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::model::view::View;
+use crate::render::page::Page;
+
+/// What the poller made of its newest poll, ready for readers.
+#[derive(Debug)]
+pub struct Published {
+    /// What there is to see.
+    pub view: View,
+    /// When the newest good sample was taken, by the clock that never steps; `None` before the first.
+    pub sampled: Option<Instant>,
+    /// The metrics page of this view.
+    pub page: Page,
+}
+
+/// Where the poller publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: watch::Sender<Arc<Published>>,
+    /// What was published before the newest, kept for its buffer.
+    retired: Option<Arc<Published>>,
+}
+
+/// Where readers look.
+#[derive(Clone, Debug)]
+pub struct Reader(watch::Receiver<Arc<Published>>);
+
+/// A publisher and its readers, who see `first` until something is published.
+#[must_use]
+pub fn channel(first: Published) -> (Publisher, Reader) {
+    let (sender, receiver) = watch::channel(Arc::new(first));
+    (Publisher { sender, retired: None }, Reader(receiver))
+}
+
+impl Publisher {
+    /// Replaces what readers see.
+    pub fn publish(&mut self, published: Published) {
+        self.retired = Some(self.sender.send_replace(Arc::new(published)));
+    }
+
+    /// A buffer for the next page: that of the last page but one, where nobody reads it any more.
+    #[must_use]
+    pub fn buffer(&mut self) -> BytesMut {
+        let retired = self.retired.take().and_then(Arc::into_inner);
+        retired.map(|published| published.page.into_buffer()).unwrap_or_default()
+    }
+}
+
+impl Reader {
+    /// The newest there is.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Published> {
+        self.0.borrow().clone()
+    }
+}

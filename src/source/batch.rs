@@ -1,0 +1,319 @@
+//! The questions of one round trip. No I/O: a batch becomes a pipeline; [`answers`](super::answers) reads what comes back.
+//!
+//! A stream's questions go out in a `MULTI`/`EXEC`, so that its facts are of one moment.
+
+use std::collections::BTreeSet;
+
+use redis::Pipeline;
+
+use super::script::Script;
+use crate::lag::ledger::{CountRange, Facts, Page};
+use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
+use crate::model::{EntryId, GroupName, StreamKey};
+
+/// Pending entries without a payload are counted up to this number per group and sample: some 100 µs of Redis's time.
+const MAX_GHOSTS: u64 = 1000;
+
+/// `XINFO STREAM` and `XINFO GROUPS`, before whatever its groups are asked.
+pub(super) const COMMANDS_PER_STREAM: usize = 2;
+
+/// What is said of a stream that could not be read within what a poll may read.
+pub(super) const ITS_TURN_COMES: &str = "not read yet: its entries are large, and its turn comes";
+
+/// What is known of a stream so far.
+pub(super) type Read = Result<StreamSample, Unread>;
+
+/// Why nothing is known of a stream.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// Redis refused a command that can be done without: ask again without it.
+    Refused(ReadError),
+    /// It may not be what it was, and only its length and groups were asked for: they are in a sample that is otherwise the
+    /// last one.
+    Changed(Option<Box<StreamSample>>),
+    /// It cannot be read now.
+    Error(ReadError),
+}
+
+impl Unread {
+    pub(super) fn into_error(self) -> ReadError {
+        match self {
+            Self::Refused(error) | Self::Error(error) => error,
+            Self::Changed(_) => ReadError(ITS_TURN_COMES.to_owned()),
+        }
+    }
+}
+
+/// One question; `at` is the stream's place in the configuration.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// Is a command that was refused allowed by now?
+    Probe(RefusedCommand),
+    /// Everything about a stream, and about those of its groups that are known already.
+    Stream { at: usize, groups: Vec<GroupName> },
+    /// Whether a stream is still what it was, and everything about its groups.
+    Glance { at: usize, groups: Vec<GroupName>, kept: Box<StreamSample>, probe: bool },
+    /// Consumers and oldest pending entry of groups that were not known before.
+    Details { at: usize, groups: Vec<GroupName> },
+    /// The first entry after a group's cursor; `group` is its place in the stream's sample.
+    First { at: usize, group: usize },
+    /// Whether an entry that was the last one is still there.
+    Witness { at: usize },
+    /// Pages of counts for groups of one stream, and the stream in the same moment.
+    Counts { at: usize, pages: Vec<PageAsked>, after: After },
+    /// How many of a group's pending entries lie before the first entry.
+    Ghosts { at: usize, group: usize },
+}
+
+/// How the stream is found in the same moment as pages of a count.
+#[derive(Debug)]
+pub(super) enum After {
+    /// It is read.
+    Read,
+    /// It is asked whether it is still so.
+    Glance(Box<StreamSample>),
+}
+
+/// A page of a count to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageAsked {
+    /// The group's place in the stream's sample.
+    pub(super) group: usize,
+    /// What is left to be counted.
+    pub(super) range: CountRange,
+    /// The most entries to be read.
+    pub(super) limit: u64,
+    /// What the budget was charged for each.
+    pub(super) most_bytes: u64,
+}
+
+/// An answer that is not part of a sample: it goes into the stream's ledger.
+#[derive(Debug)]
+pub(super) enum Finding {
+    /// The first entry after a group's cursor.
+    First { at: usize, group: usize, id: Option<EntryId> },
+    /// An entry that was the last one is not there.
+    WitnessGone { at: usize },
+    /// A page of a count.
+    Page(Box<PageRead>),
+}
+
+/// A page of a count that was read.
+#[derive(Debug)]
+pub(super) struct PageRead {
+    /// The stream's place in the configuration.
+    pub(super) at: usize,
+    pub(super) asked: PageAsked,
+    pub(super) page: Page,
+    /// Bytes in the fields of its entries.
+    pub(super) bytes: u64,
+    /// The stream in the same moment.
+    pub(super) after: Facts,
+}
+
+/// Questions for one round trip, in the order in which they are sent.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pipeline: Pipeline,
+    pub(super) questions: Vec<Question>,
+    without: BTreeSet<RefusedCommand>,
+    sent: Vec<(&'static str, u64)>,
+}
+
+impl Batch {
+    /// An empty batch that leaves out what Redis refuses.
+    pub(super) fn without(refused: &BTreeSet<RefusedCommand>) -> Self {
+        Self { pipeline: Pipeline::new(), questions: Vec::new(), without: refused.clone(), sent: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// How often each command is in the batch.
+    pub(super) fn sent(&self) -> &[(&'static str, u64)] {
+        &self.sent
+    }
+
+    /// Asks whether what was refused is allowed by now, with questions that cost nothing to answer.
+    pub(super) fn probe(&mut self, key: &StreamKey) {
+        for command in self.without.clone() {
+            match command {
+                // TIME is always asked.
+                RefusedCommand::Time => continue,
+                RefusedCommand::XinfoConsumers => {
+                    self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[b""])
+                }
+                RefusedCommand::Xpending => self.command("xpending", &[b"XPENDING"], key, &[b"", b"-", b"+", b"1"]),
+                RefusedCommand::Xlen => self.command("xlen", &[b"XLEN"], key, &[]),
+                RefusedCommand::Xrange => self.command("xrange", &[b"XRANGE"], key, &[b"+", b"-", b"COUNT", b"1"]),
+            }
+            self.questions.push(Question::Probe(command));
+        }
+    }
+
+    /// Asks for everything about a stream and its known groups; by `script` where its entries are large.
+    pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupName>, script: Option<Script>) {
+        self.bare("multi", b"MULTI");
+        self.facts(key, script);
+        self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
+        self.group_details(key, &groups);
+        self.bare("exec", b"EXEC");
+        self.questions.push(Question::Stream { at, groups });
+    }
+
+    /// Asks whether a stream with large entries is still what it was, without reading them, and for everything about its
+    /// groups. Without `probe`, for the latter only.
+    pub(super) fn glance(
+        &mut self,
+        at: usize,
+        key: &StreamKey,
+        groups: Vec<GroupName>,
+        kept: &StreamSample,
+        probe: bool,
+        script: Option<Script>,
+    ) {
+        self.bare("multi", b"MULTI");
+        if probe {
+            self.unchanged(key, kept, script);
+        } else {
+            self.command("xlen", &[b"XLEN"], key, &[]);
+        }
+        self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
+        self.group_details(key, &groups);
+        self.bare("exec", b"EXEC");
+        self.questions.push(Question::Glance { at, groups, kept: Box::new(kept.clone()), probe });
+    }
+
+    /// Nothing was added after the last id and as many entries are there: so nothing was removed either, and the stream is
+    /// what it was.
+    fn unchanged(&mut self, key: &StreamKey, kept: &StreamSample, script: Option<Script>) {
+        let from = kept.last_generated.next().unwrap_or(kept.last_generated);
+        self.command("xlen", &[b"XLEN"], key, &[]);
+        self.range(key, &from.to_string(), "+", 1, script);
+    }
+
+    fn facts(&mut self, key: &StreamKey, script: Option<Script>) {
+        match script {
+            Some(script) => self.command(script.name(), &script.facts(), key, &[]),
+            None => self.command("xinfo_stream", &[b"XINFO", b"STREAM"], key, &[]),
+        }
+    }
+
+    /// Asks for consumers and oldest pending entry of groups; not where Redis tells neither.
+    pub(super) fn details(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupName>) {
+        if groups.is_empty() || self.commands_per_group() == 0 {
+            return;
+        }
+        self.bare("multi", b"MULTI");
+        self.group_details(key, &groups);
+        self.bare("exec", b"EXEC");
+        self.questions.push(Question::Details { at, groups });
+    }
+
+    /// Asks for the first entry after a cursor, where that is allowed.
+    pub(super) fn first(&mut self, at: usize, key: &StreamKey, group: usize, cursor: EntryId, script: Option<Script>) {
+        let Some(from) = cursor.next().filter(|_| self.may(RefusedCommand::Xrange)) else { return };
+        // An exclusive `(cursor` would be plainer, but needs 6.2.
+        self.range(key, &from.to_string(), "+", 1, script);
+        self.questions.push(Question::First { at, group });
+    }
+
+    /// Asks whether an entry is there; not where Redis does not tell.
+    pub(super) fn witness(&mut self, at: usize, key: &StreamKey, id: EntryId, script: Option<Script>) -> bool {
+        let may = self.may(RefusedCommand::Xrange);
+        if may {
+            self.range(key, &id.to_string(), &id.to_string(), 1, script);
+            self.questions.push(Question::Witness { at });
+        }
+        may
+    }
+
+    /// Asks for pages of counts, where that is allowed, and for the stream in the same moment.
+    pub(super) fn counts(
+        &mut self,
+        at: usize,
+        key: &StreamKey,
+        stream: &StreamSample,
+        pages: Vec<PageAsked>,
+        large: bool,
+        script: Option<Script>,
+    ) {
+        if pages.is_empty() || !self.may(RefusedCommand::Xrange) {
+            return;
+        }
+        self.bare("multi", b"MULTI");
+        for page in &pages {
+            // Before 7.0 only what was added meanwhile shows whether something was removed.
+            let open = stream.entries_added.is_none() && page.range.is_to_the_end();
+            let to = if open { "+".to_owned() } else { page.range.to.to_string() };
+            self.range(key, &page.range.from.to_string(), &to, page.limit, script);
+        }
+        let after = if large && self.may(RefusedCommand::Xlen) {
+            self.unchanged(key, stream, script);
+            After::Glance(Box::new(StreamSample { groups: Vec::new(), ..stream.clone() }))
+        } else {
+            self.facts(key, script);
+            After::Read
+        };
+        self.bare("exec", b"EXEC");
+        self.questions.push(Question::Counts { at, pages, after });
+    }
+
+    /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.
+    pub(super) fn ghosts(&mut self, at: usize, key: &StreamKey, group: (usize, &GroupName), first: EntryId) {
+        let Some(end) = first.previous().filter(|_| self.may(RefusedCommand::Xpending)) else { return };
+        let (end, limit) = (end.to_string(), MAX_GHOSTS.to_string());
+        self.command("xpending", &[b"XPENDING"], key, &[group.1.as_bytes(), b"-", end.as_bytes(), limit.as_bytes()]);
+        self.questions.push(Question::Ghosts { at, group: group.0 });
+    }
+
+    fn range(&mut self, key: &StreamKey, from: &str, to: &str, limit: u64, script: Option<Script>) {
+        let (from, to, limit) = (from.as_bytes(), to.as_bytes(), limit.to_string());
+        match script {
+            Some(script) => self.command(script.name(), &script.range(), key, &[from, to, limit.as_bytes()]),
+            None => self.command("xrange", &[b"XRANGE"], key, &[from, to, b"COUNT", limit.as_bytes()]),
+        }
+    }
+
+    fn group_details(&mut self, key: &StreamKey, groups: &[GroupName]) {
+        for group in groups {
+            if self.may(RefusedCommand::XinfoConsumers) {
+                self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[group.as_bytes()]);
+            }
+            if self.may(RefusedCommand::Xpending) {
+                // Not the summary form: that one walks every consumer.
+                self.command("xpending", &[b"XPENDING"], key, &[group.as_bytes(), b"-", b"+", b"1"]);
+            }
+        }
+    }
+
+    pub(super) fn may(&self, command: RefusedCommand) -> bool {
+        !self.without.contains(&command)
+    }
+
+    pub(super) fn commands_per_group(&self) -> usize {
+        usize::from(self.may(RefusedCommand::XinfoConsumers)) + usize::from(self.may(RefusedCommand::Xpending))
+    }
+
+    fn bare(&mut self, name: &'static str, word: &[u8]) {
+        self.pipeline.add_command(redis::Cmd::new()).arg(word);
+        self.count(name);
+    }
+
+    fn command(&mut self, name: &'static str, words: &[&[u8]], key: &StreamKey, rest: &[&[u8]]) {
+        self.pipeline.add_command(redis::Cmd::new()).arg(words).arg(key.as_bytes()).arg(rest);
+        self.count(name);
+    }
+
+    fn count(&mut self, name: &'static str) {
+        match self.sent.iter_mut().find(|(sent, _)| *sent == name) {
+            Some((_, count)) => *count += 1,
+            None => self.sent.push((name, 1)),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a poll may spend on counting, and on what it is spent first. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::EntryId;
+
+/// Entries in the first page of a count, which most lags need no more than.
+const FIRST_PAGE: u64 = 128;
+
+/// Entries in a later page: some 150 µs of Redis's time, during which it serves nobody else.
+const PAGE: u64 = 500;
+
+/// Bytes in a page: copying more than this would take Redis as long as reading a full page does.
+const PAGE_BYTES: u64 = 256 * 1024;
+
+/// Bytes that all pages of a poll may have.
+const POLL_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Pages in one round trip, so that the answers in memory are bounded.
+const PAGES_IN_FLIGHT: usize = 64;
+
+/// The share of a poll's entries that one group may have: the rest is for others.
+const GROUP_SHARE: f64 = 0.8;
+
+/// The share of a poll's deadline after which no more is asked.
+const TIME_SHARE: f64 = 0.5;
+
+/// The longest interval for which the budget grows. After a longer one, a poll may still read no more than this allows.
+const MAX_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a poll may spend on counting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    entries: u64,
+    bytes: u64,
+    per_group: u64,
+    until: Instant,
+}
+
+/// A group whose lag is not known without a count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// The stream's place in the configuration.
+    pub(super) at: usize,
+    /// The group's place in the stream's sample.
+    pub(super) group: usize,
+    /// By how many entries the lag is uncertain.
+    pub(super) uncertainty: u64,
+    /// What an entry is expected to take.
+    pub(super) entry_bytes: u64,
+    /// What it may take, for which the budget is charged until it is known.
+    pub(super) most_bytes: u64,
+    /// The cursor after which the first entry is wanted as well; it comes along with the first page.
+    pub(super) first: Option<EntryId>,
+    /// Entries asked for already.
+    pub(super) asked: u64,
+}
+
+impl Budget {
+    /// The budget of a poll that began at `began`, with so many entries per second of the interval.
+    pub(super) fn new(entries_per_second: u64, interval: Duration, began: Instant, timeout: Duration) -> Self {
+        let entries = entries_per_second as f64 * interval.min(MAX_INTERVAL).as_secs_f64();
+        Self {
+            entries: entries as u64,
+            bytes: POLL_BYTES,
+            per_group: (entries * GROUP_SHARE) as u64,
+            until: began + timeout.mul_f64(TIME_SHARE),
+        }
+    }
+
+    /// The next round of pages, each with its limit of entries: the most uncertain groups first, every group once before
+    /// any gets more. Nothing where the budget is spent.
+    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant) -> Vec<(Wanted, u64)> {
+        if now >= self.until {
+            return Vec::new();
+        }
+        wanted.sort_by_key(|wanted| (wanted.asked > 0, std::cmp::Reverse(wanted.uncertainty)));
+        let mut round = Vec::new();
+        for wanted in wanted.iter_mut() {
+            if round.len() == PAGES_IN_FLIGHT && wanted.asked > 0 {
+                break;
+            }
+            let page = if wanted.asked == 0 { FIRST_PAGE } else { PAGE };
+            let limit = page
+                .min((PAGE_BYTES / wanted.entry_bytes).max(1))
+                .min(self.entries)
+                .min(self.per_group.saturating_sub(wanted.asked))
+                .min(self.bytes / wanted.most_bytes);
+            if limit > 0 {
+                wanted.asked += limit;
+                self.entries -= limit;
+                self.bytes -= limit * wanted.most_bytes;
+                round.push((*wanted, limit));
+            }
+        }
+        round
+    }
+
+    /// Gives back what a page was allowed and did not take, and takes what it took more.
+    pub(super) fn settle(&mut self, allowed: u64, read: u64, most_bytes: u64, bytes: u64) {
+        self.entries += allowed.saturating_sub(read);
+        self.bytes = self.bytes.saturating_add(allowed.saturating_mul(most_bytes)).saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> Wanted {
+        Wanted { at, group: 0, uncertainty, entry_bytes, most_bytes: entry_bytes, first: None, asked: 0 }
+    }
+
+    fn limits(round: &[(Wanted, u64)]) -> Vec<(usize, u64)> {
+        round.iter().map(|(wanted, limit)| (wanted.at, *limit)).collect()
+    }
+
+    #[test]
+    fn the_most_uncertain_first_and_everybody_once() {
+        let now = Instant::now();
+        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut all = [wanted(1, 5, 100), wanted(2, 500, 100), wanted(3, 50, 100)];
+        assert_eq!(limits(&budget.round(&mut all, now)), [(2, FIRST_PAGE), (3, FIRST_PAGE), (1, FIRST_PAGE)]);
+        budget.settle(FIRST_PAGE, 10, 100, 1000);
+        // 1000 - 3 * 128 + 118 are left.
+        assert_eq!(limits(&budget.round(&mut all, now)), [(2, 500), (3, 234)]);
+        assert_eq!(limits(&budget.round(&mut all, now)), []);
+    }
+
+    #[test]
+    fn nobody_gets_everything_and_large_entries_come_one_by_one() {
+        let now = Instant::now();
+        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut one = [wanted(1, 5000, 100)];
+        let asked: u64 = (0..10).flat_map(|_| budget.round(&mut one, now)).map(|(_, limit)| limit).sum();
+        assert_eq!(asked, 800);
+        let mut large = [wanted(1, 50, 10 * 1024 * 1024)];
+        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let asked: Vec<u64> = (0..10).flat_map(|_| budget.round(&mut large, now)).map(|(_, limit)| limit).collect();
+        assert_eq!(asked, [1, 1, 1]);
+    }
+
+    #[test]
+    fn nothing_after_half_the_deadline_and_nothing_without_a_budget() {
+        let now = Instant::now();
+        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        assert!(budget.round(&mut [wanted(1, 5, 100)], now + Duration::from_secs(1)).is_empty());
+        let mut budget = Budget::new(0, Duration::from_secs(1), now, Duration::from_secs(2));
+        assert!(budget.round(&mut [wanted(1, 5, 100)], now).is_empty());
+    }
+}

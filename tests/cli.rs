@@ -1,0 +1,151 @@
+//! The command line: exit codes, one-line errors, who wins over whom.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Redis, TOKEN, command, eventually, streamlag_with_env};
+
+/// Runs to the end: exit code, standard output, standard error.
+fn run(arguments: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = command(arguments, env).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn version_and_help() {
+    let (code, out, err) = run(&["--version"], &[]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (Some(0), concat!("streamlag ", env!("CARGO_PKG_VERSION"), "\n"), "")
+    );
+    let (code, help, err) =
+        run(&["--help"], &[("REDIS_URL", "redis://:hunter2@localhost"), ("STREAMLAG_API_TOKEN", "hunter3")]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for setting in streamlag::config::SETTINGS {
+        if let Some(env) = setting.env {
+            assert!(help.contains(env), "{env} is not in the help");
+        }
+        assert!(help.contains(setting.help.split_whitespace().next().unwrap()), "{}", setting.key);
+    }
+    assert!(!help.contains("hunter"), "{help}");
+}
+
+#[test]
+fn bad_configuration_ends_with_2_and_one_line() {
+    let check = |arguments: &[&str], env: &[(&str, &str)], expected: &str| {
+        let (code, out, err) = run(arguments, env);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?} {err}");
+        assert!(err.starts_with("streamlag: ") && err.ends_with('\n') && err.matches('\n').count() == 1, "{err:?}");
+        assert!(err.contains(expected), "{err:?} lacks {expected:?}");
+    };
+    check(&["--poll.interval", "1ms"], &[], "--poll.interval \"1ms\": it takes a duration from 50ms");
+    check(&[], &[("STREAMLAG_POLL_INTERVAL", "soon")], "STREAMLAG_POLL_INTERVAL \"soon\": it takes");
+    check(&["--nonsense"], &[], "--nonsense");
+    check(&["surplus"], &[], "surplus");
+    check(&["--redis.timeout"], &[], "--redis.timeout");
+    check(&["--redis.timeout", "1s", "--redis.timeout", "2s"], &[], "--redis.timeout");
+    check(&["--config.file", "/nonexistent.yml"], &[], "--config.file \"/nonexistent.yml\": it takes a file");
+    check(&["--streams", "a*"], &[], "is a pattern");
+    check(&["--web.config.file", "w.yml"], &[], "--web.config.file \"w.yml\": this version has no TLS");
+    check(&["--api.tokens-file", "t"], &[], "--api.tokens-file \"t\": this version knows one token only");
+    check(&["--lag.degraded", "10", "--lag.unhealthy", "5"], &[], "contradicts");
+    check(&["--api.insecure-no-auth"], &[("STREAMLAG_API_TOKEN", "t")], "contradicts");
+    check(&[], &[("STREAMLAG_API_TOKEN", "with blank")], "STREAMLAG_API_TOKEN (not shown)");
+    check(&[], &[("EVENT_TRANSPORT_USE_REDIS_STREAMS", "ja")], "EVENT_TRANSPORT_USE_REDIS_STREAMS \"ja\"");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, "redis:\n  urll: x\n").unwrap();
+    check(&["--config.file", path], &[], "line 2: there is no setting \"redis.urll\"");
+    std::fs::write(path, "poll.interval: 1ms\n").unwrap();
+    check(&["--config.file", path], &[], "poll.interval (in the configuration file) \"1ms\"");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    // A value that is bad where it counts shows which one does.
+    std::fs::write(path, "poll.interval: bad-file\n").unwrap();
+    let check = |arguments: &[&str], env: &[(&str, &str)], expected: Result<(), &str>| {
+        let mut all = vec!["--config.check", "--config.file", path];
+        all.extend(arguments);
+        let (code, out, err) = run(&all, env);
+        match expected {
+            Ok(()) => assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "the configuration is good\n", "")),
+            Err(bad) => assert!(code == Some(2) && err.contains(bad), "{err}"),
+        }
+    };
+    check(&[], &[], Err("bad-file"));
+    check(&[], &[("STREAMLAG_POLL_INTERVAL", "bad-env")], Err("bad-env"));
+    check(&[], &[("STREAMLAG_POLL_INTERVAL", "")], Err("bad-file"));
+    check(&["--poll.interval", "bad-flag"], &[("STREAMLAG_POLL_INTERVAL", "1s")], Err("bad-flag"));
+    check(&["--poll.interval", "1s"], &[("STREAMLAG_POLL_INTERVAL", "bad-env")], Ok(()));
+    check(&[], &[("STREAMLAG_POLL_INTERVAL", "1s")], Ok(()));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(&["--web.listen-address", &address], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&format!("cannot listen on {address}")), "{err}");
+}
+
+#[test]
+fn the_health_check_asks_the_running_program() {
+    let redis = Redis::start();
+    let mut streamlag = streamlag_with_env(&["--redis.url", &redis.url()], &[]).ready();
+    let address = streamlag.address.to_string();
+    let healthcheck = || run(&["--healthcheck", "--web.listen-address", &address], &[]);
+    assert_eq!(healthcheck(), (Some(0), String::new(), String::new()));
+    streamlag.signal("-TERM");
+    assert_eq!(streamlag.wait(), Some(0));
+    let (code, _, err) = healthcheck();
+    assert!(code == Some(1) && err.contains(&address) && err.matches('\n').count() == 1, "{err}");
+}
+
+#[test]
+fn it_listens_on_every_address_it_is_given() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let arguments = [
+        "--redis.url",
+        url.as_str(),
+        "--web.listen-address",
+        "127.0.0.1:0,127.0.0.2:0",
+        "--web.listen-address",
+        "127.0.0.3:0",
+    ];
+    let streamlag = streamlag_with_env(&arguments, &[]);
+    eventually("three listeners", || (streamlag.log_lines("message=listening").len() == 3).then_some(()));
+}
+
+#[test]
+fn logs_are_json_where_wanted_and_hold_no_secret() {
+    let redis = Redis::start();
+    redis.run("CONFIG SET requirepass hunter2");
+    let url = format!("redis://:hunter2@127.0.0.1:{}", redis.port);
+    let address = format!("127.0.0.1:{}", common::free_port());
+    let arguments =
+        ["--redis.url", url.as_str(), "--web.listen-address", &address, "--log.format", "json", "--log.level", "trace"];
+    let mut child =
+        command(&arguments, &[("STREAMLAG_API_TOKEN", TOKEN)]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("it is ready", || {
+        let (code, _, _) = run(&["--healthcheck", "--web.listen-address", &address], &[]);
+        (code == Some(0)).then_some(())
+    });
+    let status = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut log).unwrap();
+    assert!(log.lines().count() >= 3);
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    assert!(!log.contains("hunter2") && !log.contains(TOKEN), "{log}");
+}

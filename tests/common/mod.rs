@@ -1,0 +1,366 @@
+//! Real servers for the tests: `redis-server` and `streamlag` as child processes on free loopback ports, and a plain
+//! HTTP client. Whatever a test starts is stopped when it ends, by its pid.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+pub mod events;
+pub mod prometheus;
+pub mod sampled;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Generous: a loaded machine must not fail a test that would pass.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const TOKEN: &str = "test-token-3f9a";
+
+/// Polls until `check` gives something.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    eventually_right(|| check().ok_or_else(|| what.to_owned()))
+}
+
+/// Polls until `check` finds nothing wrong.
+pub fn eventually_right<T>(mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match check() {
+            Ok(found) => return found,
+            Err(wrong) => assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {wrong}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The server binaries to test against: `STREAMLAG_TEST_SERVERS`, separated by colons, else the installed redis-server.
+pub fn servers() -> Vec<PathBuf> {
+    let listed = std::env::var("STREAMLAG_TEST_SERVERS").unwrap_or_default();
+    let listed: Vec<PathBuf> = listed.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+    if listed.is_empty() { vec![PathBuf::from("redis-server")] } else { listed }
+}
+
+pub struct Redis {
+    pub port: u16,
+    pub dir: tempfile::TempDir,
+    binary: PathBuf,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// The installed redis-server.
+    pub fn start() -> Self {
+        Self::start_with(Path::new("redis-server"), &[])
+    }
+
+    pub fn start_with(binary: &Path, options: &[&str]) -> Self {
+        let mut redis =
+            Self { port: free_port(), dir: tempfile::tempdir().unwrap(), binary: binary.to_owned(), child: None };
+        redis.launch(options);
+        redis.wait();
+        redis
+    }
+
+    /// Starts the process, on the same port and directory as before, without waiting for it.
+    pub fn launch(&mut self, options: &[&str]) {
+        let port = self.port.to_string();
+        let dir = self.dir.path().to_str().unwrap();
+        let child = Command::new(&self.binary)
+            .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!("{} cannot be started ({error}): run 'make test', which installs it", self.binary.display())
+        }));
+    }
+
+    /// Another binary from the next launch on.
+    pub fn switch_to(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
+    /// Waits until it answers.
+    pub fn wait(&self) {
+        eventually("redis-server answers", || self.try_connect());
+    }
+
+    fn try_connect(&self) -> Option<redis::Connection> {
+        let mut connection = self.client().get_connection().ok()?;
+        redis::cmd("PING").query::<redis::Value>(&mut connection).ok()?;
+        Some(connection)
+    }
+
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(self.url()).unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        self.client().get_connection().unwrap()
+    }
+
+    /// Runs a command given as words.
+    pub fn run(&self, words: &str) -> redis::Value {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        self.run_bytes(&words)
+    }
+
+    pub fn run_bytes(&self, words: &[&[u8]]) -> redis::Value {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        let shown: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{shown:?}: {error}"))
+    }
+
+    /// A section of `INFO`.
+    pub fn info(&self, section: &str) -> String {
+        redis::cmd("INFO").arg(section).query(&mut self.connection()).unwrap()
+    }
+
+    /// Whether it is older than 7.0, and does not count the entries of a stream.
+    pub fn is_before_7(&self) -> bool {
+        self.info("server").contains("redis_version:6.")
+    }
+
+    /// Adds entries to a stream, with ids that Redis chooses.
+    pub fn add(&self, stream: &str, entries: usize) {
+        let mut pipe = redis::pipe();
+        for n in 0..entries {
+            pipe.cmd("XADD").arg(stream).arg("*").arg("n").arg(n).ignore();
+        }
+        pipe.query::<()>(&mut self.connection()).unwrap();
+    }
+
+    /// Reads entries of a group as one of its consumers.
+    pub fn read(&self, stream: &str, group: &str, consumer: &str, count: usize) {
+        self.run(&format!("XREADGROUP GROUP {group} {consumer} COUNT {count} STREAMS {stream} >"));
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A running streamlag.
+pub struct Streamlag {
+    pub address: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// A streamlag to be started: on a free port, with a token, polling every 100 ms.
+pub fn streamlag(arguments: &[&str]) -> Streamlag {
+    streamlag_with_env(arguments, &[("STREAMLAG_API_TOKEN", TOKEN)])
+}
+
+pub fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamlag"));
+    // Nothing of the developer's own environment is to reach the program.
+    let settings = streamlag::config::SETTINGS.iter().filter_map(|setting| setting.env);
+    for variable in settings.chain([streamlag::config::API_TOKEN_VARIABLE]) {
+        command.env_remove(variable);
+    }
+    command.args(arguments).envs(env.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag {
+    let defaults = ["--web.listen-address", "127.0.0.1:0"];
+    let mut all: Vec<&str> = Vec::new();
+    if !arguments.contains(&"--web.listen-address") {
+        all.extend(defaults);
+    }
+    if !arguments.contains(&"--poll.interval") {
+        all.extend(["--poll.interval", "100ms"]);
+    }
+    all.extend(arguments);
+    let mut child = command(&all, env).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
+    let stderr = child.stderr.take().unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+    let mut streamlag = Streamlag { address: ([127, 0, 0, 1], 0).into(), child, log };
+    streamlag.address = eventually("streamlag listens", || {
+        let line = streamlag.log_lines("listening").into_iter().next();
+        assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
+        line?.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
+    });
+    streamlag
+}
+
+impl Streamlag {
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn log_lines(&self, containing: &str) -> Vec<String> {
+        self.log().into_iter().filter(|line| line.contains(containing)).collect()
+    }
+
+    /// Forgets what was logged so far.
+    pub fn log_clear(&self) {
+        self.log.lock().unwrap().clear();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        eventually("streamlag ends", || self.child.try_wait().unwrap()).code()
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[("Authorization", &format!("Bearer {TOKEN}"))])
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        self.raw(format!("{head}\r\n").as_bytes())
+    }
+
+    /// Sends bytes and reads until the server closes.
+    pub fn raw(&self, bytes: &[u8]) -> Reply {
+        let mut connection = TcpStream::connect(self.address).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may close before it has read everything; what it said is what counts.
+        let _ = connection.write_all(bytes);
+        let mut reply = Vec::new();
+        let _ = connection.read_to_end(&mut reply);
+        Reply::parse(&reply)
+    }
+
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        self.get(&format!("/api/v1/events/{path}")).json()
+    }
+
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").text()
+    }
+
+    /// The value of a series, to the letter.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        value_of(&self.metrics(), series)
+    }
+
+    /// Waits until the first poll has ended.
+    pub fn ready(self) -> Self {
+        eventually("streamlag is ready", || (self.get("/-/ready").status == 200).then_some(()));
+        self
+    }
+
+    /// Waits for a poll that began after this call, so that it saw everything done before.
+    pub fn next_sample(&self) {
+        let polls = || {
+            let page = self.metrics();
+            let ended: f64 = ["success", "partial", "failure"]
+                .iter()
+                .filter_map(|outcome| value_of(&page, &format!("streamlag_polls_total{{outcome=\"{outcome}\"}}")))
+                .sum();
+            ended
+        };
+        let before = polls();
+        // The next to end may have begun before.
+        eventually("two more polls", || (polls() >= before + 2.0).then_some(()));
+    }
+}
+
+impl Drop for Streamlag {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn value_of(page: &str, series: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(bytes)));
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap());
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Self { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs a command with something on its standard input; what it printed, and whether it succeeded.
+pub fn pipe_through(command: &str, arguments: &[&str], input: &[u8]) -> (bool, String) {
+    let child = Command::new(command)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{command} ({error}): run 'make test', which installs it"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+}

@@ -1,0 +1,147 @@
+//! A real Prometheus as a child process, and a client of its API.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::{PATIENCE, eventually, free_port};
+
+/// Scrapes and rule evaluations.
+const INTERVAL: &str = "500ms";
+
+/// Put before the name of each rule in the copy that has no `for`.
+pub const AT_ONCE: &str = "AtOnce";
+
+/// A running Prometheus, in a directory of its own.
+pub struct Prometheus {
+    address: String,
+    started: SystemTime,
+    ready: Instant,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+/// A query as Grafana sends it.
+pub struct Query {
+    pub place: String,
+    pub expr: String,
+    pub kind: Asked,
+}
+
+pub enum Asked {
+    Instant,
+    Range,
+    /// The values of this label on the series that match the expression.
+    Label(String),
+}
+
+impl Prometheus {
+    /// Scrapes these addresses, and loads the rules, also in a copy in which they fire at once.
+    pub fn start(targets: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = fs::read_to_string(repository("alerts/streamlag.rules.yml")).unwrap();
+        fs::write(dir.path().join("at_once.yml"), at_once(&rules)).unwrap();
+        // JSON is YAML.
+        let config = json!({
+            "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
+            "rule_files": [repository("alerts/streamlag.rules.yml"), dir.path().join("at_once.yml")],
+            "scrape_configs": [{"job_name": "streamlag", "static_configs": [{"targets": targets}]}],
+        });
+        fs::write(dir.path().join("prometheus.yml"), config.to_string()).unwrap();
+
+        let address = format!("127.0.0.1:{}", free_port());
+        let child = Command::new("prometheus")
+            .current_dir(dir.path())
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("prometheus cannot be started ({error}): run 'make test', which installs it")
+            });
+        let (started, ready) = (SystemTime::now(), Instant::now());
+        let mut prometheus = Self { address, started, ready, dir, child };
+        eventually("prometheus is ready", || {
+            if let Some(status) = prometheus.child.try_wait().unwrap() {
+                panic!("prometheus ended ({status}):\n{}", prometheus.log());
+            }
+            prometheus.http("/-/ready").ok().filter(|(status, _)| status.as_str() == "200")
+        });
+        prometheus.ready = Instant::now();
+        prometheus
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Status and body. HTTP/1.0, so that the answer is not chunked.
+    fn http(&self, path: &str) -> io::Result<(String, String)> {
+        let mut connection = TcpStream::connect(&self.address)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        write!(connection, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
+        let mut reply = String::new();
+        connection.read_to_string(&mut reply)?;
+        let (head, body) = reply.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+        let status = head.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((status.to_owned(), body.to_owned()))
+    }
+
+    /// The `data` of an answer of the API, or what it says is wrong.
+    pub fn api(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let (status, body) = self.http(&format!("/api/v1/{path}?{query}")).map_err(|error| error.to_string())?;
+        let mut answer: Value = serde_json::from_str(&body).map_err(|error| format!("{status}, {error}: {body}"))?;
+        // Warnings are of a Prometheus newer than 2.42.
+        let well = answer["status"] == "success" && answer.get("warnings").is_none();
+        if well { Ok(answer["data"].take()) } else { Err(format!("{status}: {body}")) }
+    }
+
+    /// What a check still finds when patience ends; nothing as soon as it finds nothing. All checks share one patience.
+    pub fn settled(&self, mut check: impl FnMut() -> Vec<String>) -> Vec<String> {
+        loop {
+            let found = check();
+            if found.is_empty() || self.ready.elapsed() > PATIENCE {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn run(&self, query: &Query) -> Result<Value, String> {
+        let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64().to_string();
+        match &query.kind {
+            Asked::Instant => self.api("query", &[("query", &query.expr)]),
+            Asked::Range => {
+                let (start, end) = (unix(self.started), unix(SystemTime::now()));
+                let parameters = [("query", query.expr.as_str()), ("start", &start), ("end", &end), ("step", "1")];
+                self.api("query_range", &parameters)
+            }
+            Asked::Label(label) => self.api(&format!("label/{label}/values"), &[("match[]", &query.expr)]),
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The rules without `for`: what is true now fires now.
+fn at_once(rules: &str) -> String {
+    let without = rules.lines().filter(|line| !line.trim_start().starts_with("for:"));
+    without.map(|line| line.replace("- alert: ", &format!("- alert: {AT_ONCE}")) + "\n").collect()
+}
+
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}

@@ -1,0 +1,88 @@
+//! Sampling inside the test: as the poller does it, without waiting for it.
+
+use std::time::Duration;
+
+use redis::Value;
+use streamlag::assess::Assessor;
+use streamlag::lag::Windows;
+use streamlag::model::snapshot::{PresentGroup, StreamSnapshot};
+use streamlag::model::{EntryId, GroupSelection};
+use streamlag::self_metrics::RedisCommands;
+use streamlag::source::{Sampling, Standalone};
+use tokio::runtime::Runtime;
+
+use super::Redis;
+
+/// The default of `--lag.count-budget`.
+pub const COUNT_BUDGET: u64 = 20_000;
+
+/// The default of `--poll.interval`.
+pub const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Samples streams and says what the samples mean, each as if it were an interval after the one before.
+pub struct Sampled {
+    runtime: Runtime,
+    source: Standalone,
+    assessor: Assessor,
+    at: Duration,
+}
+
+impl Sampled {
+    /// All groups of these streams of a server.
+    pub fn new(redis: &Redis, streams: &[&str], count_budget: u64) -> Self {
+        Self::of(redis.client(), streams, count_budget)
+    }
+
+    pub fn of(client: redis::Client, streams: &[&str], count_budget: u64) -> Self {
+        let selection = GroupSelection::new(vec!["*".to_owned()]);
+        let sampling = Sampling {
+            streams: streams.iter().map(|stream| (*stream).into()).collect(),
+            selection: selection.clone(),
+            interval: INTERVAL,
+            count_budget,
+        };
+        let windows = Windows {
+            window: Duration::from_secs(30),
+            samples: 6,
+            dead_after: Duration::from_secs(60),
+            drain_target: Duration::from_secs(60),
+        };
+        Self {
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            source: Standalone::new(client, sampling, RedisCommands::default()),
+            assessor: Assessor::new(selection, windows, None),
+            at: Duration::ZERO,
+        }
+    }
+
+    /// The next sample.
+    pub fn next(&mut self) -> Vec<StreamSnapshot> {
+        // Whether a poll is quick is not what these tests are about.
+        let sample = self.runtime.block_on(self.source.sample(Duration::from_secs(60))).unwrap();
+        self.at += INTERVAL;
+        self.assessor.assess(sample, self.at).streams
+    }
+
+    /// The next sample, of which there is one stream.
+    pub fn one(&mut self) -> StreamSnapshot {
+        self.next().remove(0)
+    }
+}
+
+pub fn present<'a>(snapshot: &'a StreamSnapshot, name: &str) -> &'a PresentGroup {
+    let group = snapshot.groups.iter().find(|group| group.name.to_string() == name);
+    group.and_then(|group| group.present()).unwrap_or_else(|| panic!("no group {name}: {snapshot:?}"))
+}
+
+/// The ids of the entries that `XRANGE` or `XREADGROUP` answered.
+pub fn ids(entries: &Value) -> Vec<EntryId> {
+    let Value::Array(entries) = entries else { panic!("{entries:?}") };
+    let id = |entry: &Value| match entry {
+        Value::Array(parts) => match &parts[0] {
+            Value::BulkString(id) => EntryId::parse(id).unwrap(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    entries.iter().map(id).collect()
+}
