@@ -374,7 +374,12 @@ impl GroupHistory {
     ) -> Course {
         let now = Seen::of(stream, group);
         if stream.continuity == Continuity::Broken {
+            let rewound = now.cursor < self.high_water.id;
             *self = Self { lost: self.lost, ..Self::new(stream, group, at) };
+            if rewound {
+                // Where it is the stream of before after all, what is there now may have been delivered already.
+                self.high_water.raise_to(now.stream.last_generated, now.stream.added);
+            }
         } else if at > self.at {
             let known = stream.continuity != Continuity::Unknown;
             self.advance(now, at, group.consumers, known);
@@ -422,7 +427,9 @@ impl GroupHistory {
             (self.high_water.rank, self.high_water.counted) = (None, 0);
             0
         } else if now.cursor >= self.high_water.id {
-            now.lost_since(&before)
+            let lost = now.lost_since(&before);
+            self.high_water.counted = self.high_water.counted.saturating_add(lost);
+            lost
         } else {
             self.high_water.lost_above(&now)
         };

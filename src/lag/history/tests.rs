@@ -316,6 +316,31 @@ fn what_came_after_all_that_may_have_been_delivered_is_lost_when_it_is_gone() {
 }
 
 #[test]
+fn what_is_lost_is_counted_once_though_the_cursor_moves_back() {
+    let mut story = Story::new();
+    (story.cursor, story.entries_read) = (99, None);
+    story.sample();
+    (story.cursor, story.entries_read) = (100, Some(100));
+    story.sample();
+    (story.last, story.first) = (131, 132);
+    assert_eq!(story.sample().lost, 31);
+    // Where the number of read entries was set as well, nothing else says that the group may have read on before.
+    story.cursor = 0;
+    assert_eq!(story.sample().lost, 31);
+}
+
+#[test]
+fn a_stream_that_looks_new_hides_no_cursor_that_moved_back() {
+    let mut story = Story::new();
+    (story.cursor, story.entries_read) = (50, None);
+    story.sample();
+    (story.cursor, story.continuity) = (0, Continuity::Broken);
+    story.sample();
+    (story.last, story.first) = (120, 121);
+    assert_eq!(story.sample().lost, 20);
+}
+
+#[test]
 fn rates_are_taken_over_the_window() {
     let mut story = Story::new();
     assert_eq!(story.sample().delivered_rate, None);
