@@ -4,7 +4,9 @@
 
 mod answer;
 mod auth;
+pub mod basic_auth;
 mod body;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,6 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use answer::Service;
 pub use auth::{ApiAuth, ApiToken};
+pub use basic_auth::BasicUsers;
+pub use tls::Tls;
 
 use crate::shutdown::{self, Ending};
 
