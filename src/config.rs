@@ -6,6 +6,7 @@ mod file;
 mod redis_target;
 mod settings;
 mod values;
+pub mod web;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use command::{Request, parse};
 pub use redis_target::RedisTarget;
 pub use settings::{SETTINGS, Setting};
 pub use values::{Given, Problem};
+pub use web::{RateLimit, WebConfig};
 
 use crate::lag::{Thresholds, Windows};
 use crate::log::Format;

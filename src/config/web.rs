@@ -1,0 +1,321 @@
+//! The web configuration file, in the format of Prometheus's exporter-toolkit: TLS, basic auth, headers, a rate limit.
+//!
+//! A file that serves other exporters serves this one. What cannot be honoured is an error; nothing is ignored. No error
+//! repeats a value that could be a secret.
+
+mod sections;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::header::{
+    CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS, X_XSS_PROTECTION,
+};
+use rustls::version::{TLS12, TLS13};
+use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
+
+use crate::server::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
+use crate::server::{BasicUsers, Tls};
+use sections::{HttpSection, RateSection, Sections, TlsSection};
+
+/// The largest file that is read, in bytes: a certificate chain takes some ten thousand.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// The longest interval between requests: beyond a day it is no rate limit.
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The headers that can be set, with the values that they take where those are known.
+const HEADERS: [(&str, HeaderName, &[&str]); 5] = [
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY, &[]),
+    ("Strict-Transport-Security", STRICT_TRANSPORT_SECURITY, &[]),
+    ("X-Content-Type-Options", X_CONTENT_TYPE_OPTIONS, &["nosniff"]),
+    ("X-Frame-Options", X_FRAME_OPTIONS, &["deny", "sameorigin"]),
+    ("X-XSS-Protection", X_XSS_PROTECTION, &[]),
+];
+
+/// The cipher suites of which HTTP/2 over TLS 1.2 needs one (RFC 7540), as Go's server insists.
+const HTTP2_SUITES: [&str; 2] = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
+
+/// What a web configuration file says, checked. The default says nothing: plain HTTP, open to everybody.
+#[derive(Clone, Debug, Default)]
+pub struct WebConfig {
+    /// TLS; plain HTTP where there is none.
+    pub tls: Option<Tls>,
+    /// Whether HTTP/2 is offered, which is over TLS only.
+    pub http2: bool,
+    /// Headers for every answer.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who may read what basic auth guards.
+    pub users: BasicUsers,
+    /// How many requests are answered.
+    pub rate_limit: Option<RateLimit>,
+    /// Every file that was read.
+    pub files: Vec<PathBuf>,
+}
+
+/// A token bucket for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The time in which one more request is allowed.
+    pub interval: Duration,
+    /// The requests that are allowed at once; one at least.
+    pub burst: u32,
+}
+
+impl WebConfig {
+    /// Reads a file and the files that it names.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line: where, and what it takes.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = read(path).map_err(|why| format!("it takes a file that can be read ({why})"))?;
+        let text = String::from_utf8(text).map_err(|_| "it takes a file of UTF-8 text".to_owned())?;
+        let mut config = Self::parse(&text, path.parent().unwrap_or(Path::new("")))?;
+        config.files.insert(0, path.to_owned());
+        Ok(config)
+    }
+
+    /// Reads a file's text, and the files that it names, whose names are relative to `dir`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line: where, and what it takes.
+    pub fn parse(text: &str, dir: &Path) -> Result<Self, String> {
+        let sections = Sections::parse(text)?;
+        let mut files = Files { dir, read: Vec::new() };
+        let http = sections.http_server_config.unwrap_or_default();
+        let http2 = http.http2.unwrap_or(true);
+        // Whatever is there must be right. Plain HTTP because a certificate was left out would be a nasty surprise.
+        let tls = match sections.tls_server_config.unwrap_or_default() {
+            nothing if nothing == TlsSection::default() => None,
+            section => Some(tls(section, http2, &mut files).map_err(|why| format!("tls_server_config: {why}"))?),
+        };
+        let users = sections.basic_auth_users.unwrap_or_default();
+        let users = users.into_iter().map(|(name, hash)| (name, hash.unwrap_or_default()));
+        Ok(Self {
+            http2: http2 && tls.is_some(),
+            tls,
+            headers: headers(http)?,
+            users: BasicUsers::new(users).map_err(|why| format!("basic_auth_users: {why}"))?,
+            rate_limit: rate_limit(sections.rate_limit.unwrap_or_default())?,
+            files: files.read,
+        })
+    }
+}
+
+fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Tls, String> {
+    let client_auth = client_auth(section.client_auth_type.as_deref().unwrap_or_default())?;
+    if client_auth == ClientAuth::None && (section.client_ca.is_some() || section.client_ca_file.is_some()) {
+        return Err("client_ca: it takes a client_auth_type that asks clients for certificates".to_owned());
+    }
+    if section.client_allowed_sans.is_some() && !client_auth.is_required() {
+        return Err(
+            "client_allowed_sans: it takes client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; \
+                    with others a client could leave its certificate out"
+                .to_owned(),
+        );
+    }
+    if section.client_allowed_sans.as_ref().is_some_and(Vec::is_empty) {
+        return Err("client_allowed_sans: it takes one or more names; without, no client would be let in".to_owned());
+    }
+    let versions = versions(section.min_version.as_deref(), section.max_version.as_deref())?;
+    let cipher_suites = suites(section.cipher_suites.unwrap_or_default(), &versions, http2)?;
+    let certificates = files.content("cert", section.cert, section.cert_file)?;
+    let key = files.content("key", section.key, section.key_file)?;
+    let client_ca = files.content("client_ca", section.client_ca, section.client_ca_file)?;
+    if client_ca.is_none() && client_auth == ClientAuth::RequireAndVerify {
+        return Err("client_ca: RequireAndVerifyClientCert takes a client_ca or client_ca_file; without, whoever any \
+                    public CA gave a certificate would be let in"
+            .to_owned());
+    }
+    Tls::new(&TlsSettings {
+        certificates: certificates.ok_or("it takes one of cert and cert_file")?,
+        key: key.ok_or("it takes one of key and key_file")?,
+        client_ca,
+        client_auth,
+        client_allowed_sans: section.client_allowed_sans,
+        versions,
+        cipher_suites,
+        curves: curves(section.curve_preferences.unwrap_or_default())?,
+        prefer_server_cipher_suites: section.prefer_server_cipher_suites.unwrap_or(true),
+        http2,
+    })
+}
+
+fn client_auth(name: &str) -> Result<ClientAuth, String> {
+    Ok(match name {
+        "" | "NoClientCert" => ClientAuth::None,
+        "RequestClientCert" => ClientAuth::Request,
+        // The second name is an old one.
+        "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
+        "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
+        "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
+        other => {
+            return Err(format!(
+                "client_auth_type {other:?}: it takes one of NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                 VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+            ));
+        }
+    })
+}
+
+/// The versions from `min` to `max`.
+fn versions(min: Option<&str>, max: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    let version = |key: &str, name: &str| match name {
+        "TLS12" => Ok(12),
+        "TLS13" => Ok(13),
+        "TLS10" | "TLS11" => {
+            Err(format!("{key} {name:?}: it takes TLS12 or TLS13; versions before them are broken and not available"))
+        }
+        other => Err(format!("{key} {other:?}: it takes TLS12 or TLS13")),
+    };
+    let (min, max) = (min.unwrap_or("TLS12"), max.unwrap_or("TLS13"));
+    let wanted = version("min_version", min)?..=version("max_version", max)?;
+    let versions = [(12, &TLS12), (13, &TLS13)].into_iter().filter(|(number, _)| wanted.contains(number));
+    let versions: Vec<_> = versions.map(|(_, version)| version).collect();
+    if versions.is_empty() {
+        return Err(format!("min_version {min:?}: it contradicts max_version {max:?}"));
+    }
+    Ok(versions)
+}
+
+/// The cipher suites that are wanted, in their order. Where none of a version of TLS is named, it has all of its own: in Go,
+/// the names are about TLS 1.2 and before.
+fn suites(
+    wanted: Vec<String>,
+    versions: &[&'static SupportedProtocolVersion],
+    http2: bool,
+) -> Result<Vec<SupportedCipherSuite>, String> {
+    let available = cipher_suites();
+    if wanted.is_empty() {
+        return Ok(available.into_iter().map(|(_, suite)| suite).collect());
+    }
+    let named = |name: &String| {
+        let found = available.iter().find(|(available, _)| available == name).map(|&(_, suite)| suite);
+        found.ok_or_else(|| {
+            format!(
+                "cipher_suites {name:?}: it takes those that are available: {}",
+                list(available.iter().map(|(name, _)| name.as_str()))
+            )
+        })
+    };
+    let mut suites = wanted.iter().map(named).collect::<Result<Vec<_>, _>>()?;
+    if http2 && versions.contains(&&TLS12) && !wanted.iter().any(|name| HTTP2_SUITES.contains(&name.as_str())) {
+        return Err(format!("cipher_suites: HTTP/2 takes one of {}; add it, or set http2: false", list(HTTP2_SUITES)));
+    }
+    if !suites.iter().any(|suite| suite.version() == &TLS13) {
+        suites.extend(available.iter().map(|&(_, suite)| suite).filter(|suite| suite.version() == &TLS13));
+    }
+    Ok(suites)
+}
+
+fn curves(wanted: Vec<String>) -> Result<Vec<&'static dyn rustls::crypto::SupportedKxGroup>, String> {
+    if wanted.is_empty() {
+        return Ok(CURVES.map(|(_, group)| group).to_vec());
+    }
+    let named = |name: &String| {
+        let found = CURVES.iter().find(|(available, _)| available == name).map(|&(_, group)| group);
+        found.ok_or_else(|| {
+            format!(
+                "curve_preferences {name:?}: it takes those that are available: {}",
+                list(CURVES.map(|(name, _)| name))
+            )
+        })
+    };
+    wanted.iter().map(named).collect()
+}
+
+fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let mut headers = Vec::new();
+    for (name, value) in section.headers.unwrap_or_default() {
+        // Blank unsets it.
+        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+        let wrong = |takes: &str| format!("http_server_config.headers: {name:?}: {takes}");
+        let Some((_, header, values)) = HEADERS.iter().find(|(known, ..)| *known == name) else {
+            return Err(wrong(&format!("those that can be set are {}", list(HEADERS.map(|(name, ..)| name)))));
+        };
+        if !values.is_empty() && !values.contains(&value.as_str()) {
+            return Err(wrong(&format!("it takes one of {}, not {value:?}", list(values.iter().copied()))));
+        }
+        let value = HeaderValue::from_str(&value).map_err(|_| wrong("it takes text that a header can carry"))?;
+        headers.push((header.clone(), value));
+    }
+    Ok(headers)
+}
+
+fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, String> {
+    let burst = section.burst.unwrap_or_default();
+    let Some(interval) = section.interval else {
+        return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: it takes an interval too".to_owned()) };
+    };
+    let wrong = || {
+        format!(
+            "rate_limit.interval {interval:?}: it takes a duration up to a day such as 100ms or 1s, or 0 for no limit"
+        )
+    };
+    let interval =
+        if interval == "0" { Duration::ZERO } else { humantime::parse_duration(&interval).map_err(|_| wrong())? };
+    if interval > MAX_INTERVAL {
+        return Err(wrong());
+    }
+    if interval.is_zero() {
+        return Ok(None);
+    }
+    if burst == 0 {
+        return Err("rate_limit.burst: it takes 1 or more; with 0, no request would ever be answered".to_owned());
+    }
+    Ok(Some(RateLimit { interval, burst }))
+}
+
+fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The files that a web configuration names.
+struct Files<'a> {
+    /// Where names are relative to.
+    dir: &'a Path,
+    read: Vec<PathBuf>,
+}
+
+impl Files<'_> {
+    /// What is given under `key`, or is in the file given under `key` with `_file`.
+    fn content(&mut self, key: &str, text: Option<String>, file: Option<String>) -> Result<Option<Vec<u8>>, String> {
+        let name = match (text, file) {
+            (Some(_), Some(_)) => return Err(format!("it takes one of {key} and {key}_file, not both")),
+            (Some(text), None) => return Ok((!text.trim().is_empty()).then(|| text.into_bytes())),
+            (None, None) => return Ok(None),
+            (None, Some(name)) if name.is_empty() => return Ok(None),
+            (None, Some(name)) => name,
+        };
+        if name.contains(['\n', '\r']) || name.contains("-----") {
+            // Not repeated: it is probably the key itself.
+            return Err(format!("{key}_file: it takes the name of a file; what is in one goes into {key}"));
+        }
+        let path = self.dir.join(&name);
+        let content =
+            read(&path).map_err(|why| format!("{key}_file {name:?}: it takes a file that can be read ({why})"))?;
+        self.read.push(path);
+        Ok(Some(content))
+    }
+}
+
+/// Reads a regular file, or what a link leads to. Anything else could keep the reader waiting for ever.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("this is no regular file".to_owned());
+    }
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if content.len() as u64 > MAX_BYTES {
+        return Err(format!("this one has more than {MAX_BYTES} bytes"));
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests;
