@@ -1,20 +1,26 @@
 //! Wires the components and owns their tasks.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::config::{API_TOKEN_VARIABLE, Config};
-use crate::poller::{self, Poller, PollerSettings};
+use crate::log;
+use crate::poller::{self, Plan, Poller, PollerSettings};
 use crate::render::exposition::Settings;
 use crate::self_metrics::SelfMetrics;
-use crate::server::{ApiAuth, BindError, Bound, Service};
+use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
 use crate::source::{Sampling, Standalone};
-use crate::{shutdown, snapshot};
+use crate::{panics, reload, shutdown, snapshot, systemd};
+
+mod reloader;
+
+use reloader::Reloader;
 
 /// How long a health check waits for an answer: less than the three seconds that container runtimes give it.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,16 +39,46 @@ pub enum RunError {
     Signals(std::io::Error),
 }
 
-/// Runs until a signal ends the program.
+/// Runs until a signal ends the program. `arguments` are those that the configuration was made of; a reload reads them
+/// again, with the files that they name.
 ///
 /// # Errors
 /// Where it cannot start, or cannot go on.
-pub async fn run(config: Config) -> Result<(), RunError> {
-    let ending = shutdown::listen().map_err(RunError::Signals)?;
-    let bound = Bound::bind(&config.listen).await?;
+///
+/// # Panics
+/// Where a task that the program cannot do without has done so.
+pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) -> Result<(), RunError> {
+    let (reloads, asked) = reload::channel();
+    let ending = shutdown::listen(reloads.clone()).map_err(RunError::Signals)?;
+    let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
+    panics::watch(metrics.clone());
     let registry = Arc::new(registry);
+
+    let plan = plan(&config, 0)?;
+    let commands = metrics.redis_commands.clone();
+    let source = Standalone::new(plan.client.clone(), plan.sampling.clone(), commands);
+    let (publisher, reader) = snapshot::channel(poller::first(&plan.settings, &registry));
+    let poller = Poller::new(plan.settings.clone(), source, publisher, registry, metrics.clone());
+    let (new_plans, plans) = watch::channel(plan);
+    let service = Arc::new(Service::new(policy(&config), reader.clone(), metrics.clone(), reloads));
+    say_what_runs(&config, &bound);
+    let reloader = Reloader { arguments, config, service: Arc::clone(&service), plans: new_plans, level, metrics };
+
+    // The poller runs on this thread: spawned, it would take turns with the task that reads replies, on the same worker.
+    // Should one of them panic, the program ends: see the module `panics`.
+    tokio::select! {
+        () = bound.serve(service, ending) => {}
+        () = poller.run(plans) => {}
+        () = reloader.run(asked) => {}
+        () = systemd::watch(reader) => {}
+    }
+    Ok(())
+}
+
+/// What the poller is to do. `target` counts the changes of the Redis that is sampled.
+fn plan(config: &Config, target: u64) -> Result<Plan, redis::RedisError> {
     let settings = PollerSettings {
         streams: config.streams.clone(),
         selection: config.groups.clone(),
@@ -55,41 +91,37 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             thresholds: config.thresholds,
         },
     };
-    let commands = metrics.redis_commands.clone();
     let sampling = Sampling {
         streams: config.streams.clone(),
         selection: config.groups.clone(),
         interval: config.poll_interval,
         count_budget: config.count_budget,
     };
-    let source = Standalone::new(config.redis.client()?, sampling, commands);
-    let (publisher, reader) = snapshot::channel(poller::first(&settings, &registry));
-    let poller = Poller::new(settings, source, publisher, registry, metrics.clone());
-    let service = Arc::new(Service {
+    Ok(Plan { settings, sampling, client: config.redis.client()?, target })
+}
+
+/// What the server is to go by.
+fn policy(config: &Config) -> Policy {
+    Policy {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
+        token_rate: config.token_rate,
+        lifecycle: config.lifecycle,
+        users: config.web.users.clone(),
+        rate: config.web.rate_limit,
+        headers: config.web.headers.clone(),
+        tls: config.web.tls.clone(),
         thresholds: config.thresholds,
         selection: config.groups.clone(),
         transport: config.transport,
         retry_after: config.poll_interval,
-        reader,
-        metrics,
-        draining: AtomicBool::new(false),
-    });
-    say_what_runs(&config, &bound);
-
-    // The poller runs on this thread: spawned, it would take turns with the task that reads replies, on the same worker.
-    // Should it panic, the program ends: a server that shows its last numbers for ever would be worse.
-    tokio::select! {
-        () = bound.serve(service, ending) => {}
-        () = poller.run() => {}
     }
-    Ok(())
 }
 
 fn say_what_runs(config: &Config, bound: &Bound) {
     for address in bound.addresses() {
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        let tls = config.web.tls.is_some();
+        tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     tracing::info!(
         redis = %config.redis,
@@ -98,9 +130,11 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         "polling"
     );
     match &config.auth {
-        ApiAuth::Token(_) => {}
+        ApiAuth::Tokens(_) => {}
         ApiAuth::Closed => {
-            tracing::warn!("no API token: every API call is answered 401; set {API_TOKEN_VARIABLE} to open the API");
+            tracing::warn!(
+                "no API token: every API call is answered 401; set {API_TOKEN_VARIABLE} or --api.tokens-file"
+            );
         }
         ApiAuth::InsecureOpen => tracing::warn!("the API is open to everybody: --api.insecure-no-auth"),
     }

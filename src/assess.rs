@@ -10,11 +10,12 @@ use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample,
 use crate::model::snapshot::{
     ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
 };
-use crate::model::{GroupName, GroupSelection, StreamKey};
+use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
 
 /// Makes snapshots of samples.
 #[derive(Debug)]
 pub struct Assessor {
+    keys: Vec<StreamKey>,
     selection: GroupSelection,
     windows: Windows,
     /// The length to which streams are trimmed, where the operator says so.
@@ -35,15 +36,21 @@ struct Seen {
 impl Assessor {
     /// An assessor that has seen nothing yet.
     #[must_use]
-    pub fn new(selection: GroupSelection, windows: Windows, max_length: Option<u64>) -> Self {
-        Self { selection, windows, max_length, streams: Vec::new() }
+    pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, max_length: Option<u64>) -> Self {
+        let streams = keys.iter().map(|_| Seen::default()).collect();
+        Self { keys, selection, windows, max_length, streams }
+    }
+
+    /// Becomes `next`, and keeps what was seen of the streams that stay.
+    pub fn follow(&mut self, next: Self) {
+        let seen = std::mem::take(&mut self.streams);
+        *self = Self { streams: rearranged(&self.keys, seen, &next.keys), ..next };
     }
 
     /// Says what a sample means that was taken at `at`, counted from any fixed moment by a clock that never steps.
     #[must_use]
     pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
-        self.streams.resize_with(sample.streams.len(), Seen::default);
-        let Self { selection, windows, max_length, streams } = self;
+        let Self { selection, windows, max_length, streams, .. } = self;
         let context = Context { now_ms: sample.server_now_ms, at, selection, windows, max_length: *max_length };
         let read = sample.streams.into_iter().zip(streams);
         TargetSnapshot {
@@ -264,7 +271,7 @@ mod tests {
             refused: Vec::new(),
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
-        Assessor::new(selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
+        Assessor::new(vec!["s".into()], selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
     }
 
     fn stream(groups: Vec<GroupSample>) -> StreamSample {

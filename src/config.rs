@@ -8,6 +8,8 @@ mod settings;
 mod values;
 pub mod web;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -16,14 +18,15 @@ pub use command::{Request, parse};
 pub use redis_target::RedisTarget;
 pub use settings::{SETTINGS, Setting};
 pub use values::{Given, Problem};
-pub use web::{RateLimit, WebConfig};
+pub use web::WebConfig;
 
 use crate::lag::{Thresholds, Windows};
 use crate::log::Format;
 use crate::model::{GroupSelection, StreamKey, glob};
 use crate::render::api::Transport;
 use crate::route::Route;
-use crate::server::{ApiAuth, ApiToken};
+use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
+use crate::server::{ApiAuth, Rate};
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -45,6 +48,9 @@ const MIN_WINDOW: Duration = Duration::from_millis(100);
 
 /// At the shortest interval, a thousand samples are most of a minute.
 const MAX_WINDOW_SAMPLES: u64 = 1000;
+
+/// A limit above this is none.
+const MAX_RATE: u64 = 1_000_000;
 
 /// Some half a second of Redis's time per second: more is no monitoring.
 const MAX_COUNT_BUDGET: u64 = 1_000_000;
@@ -72,10 +78,18 @@ pub struct Config {
     pub count_budget: u64,
     /// The addresses to listen on, `host:port`.
     pub listen: Vec<String>,
+    /// Whether to listen on systemd's sockets instead.
+    pub systemd_socket: bool,
+    /// TLS, basic auth, headers and a rate limit.
+    pub web: WebConfig,
+    /// Whether a client with a token may have the configuration reloaded.
+    pub lifecycle: bool,
     /// Where the metrics page is.
     pub telemetry_path: String,
     /// Who may use the API.
     pub auth: ApiAuth,
+    /// How often each token may be used; `None` where there is no limit.
+    pub token_rate: Option<Rate>,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
     /// The length to which the event transport trims its streams, where it is given. The default is the transport's own,
@@ -100,12 +114,27 @@ pub trait Sources {
 }
 
 impl Config {
+    /// What keeps this configuration from becoming `new` while the program runs.
+    ///
+    /// # Errors
+    /// A setting that only a restart changes.
+    pub fn may_become(&self, new: &Self) -> Result<(), Problem> {
+        let same = [
+            ("web.listen-address", self.listen == new.listen),
+            ("web.systemd-socket", self.systemd_socket == new.systemd_socket),
+            ("log.format", self.log_format == new.log_format),
+        ];
+        match same.iter().find(|(_, same)| !same) {
+            Some((key, _)) => Err(Problem::new(format!("{key} has changed, which takes a restart"))),
+            None => Ok(()),
+        }
+    }
+
     /// Checks everything that was given. Reads the files that are named.
     ///
     /// # Errors
     /// The first setting that is wrong: its name, its value and what it takes.
     pub fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
-        refuse_what_is_not_here_yet(sources)?;
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
         Ok(Self {
             redis: redis(sources)?,
@@ -118,8 +147,12 @@ impl Config {
             windows: windows(sources)?,
             count_budget: need("lag.count-budget")?.whole_number(0, MAX_COUNT_BUDGET)?,
             listen: need("web.listen-address")?.listen_addresses()?,
+            systemd_socket: sources.is_on("web.systemd-socket"),
+            web: web(sources)?,
+            lifecycle: sources.is_on("web.enable-lifecycle"),
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,
+            token_rate: token_rate(&need("api.rate-limit")?, &need("api.rate-burst")?)?,
             transport: transport(sources)?,
             stream_max_len: stream_max_len(&need("event-transport.stream-max-len")?)?,
             log_level: need("log.level")?.one_of(&[
@@ -132,21 +165,6 @@ impl Config {
             log_format: need("log.format")?.one_of(&[("logfmt", Format::Logfmt), ("json", Format::Json)])?,
         })
     }
-}
-
-/// Settings that have their place and will be honoured by a later version: ignoring them would be worse than refusing.
-fn refuse_what_is_not_here_yet(sources: &impl Sources) -> Result<(), Problem> {
-    if let Some(given) = sources.get("web.config.file") {
-        return Err(given.problem(
-            "this version has no TLS and no basic auth of its own; put a proxy in front, and leave this out",
-        ));
-    }
-    if let Some(given) = sources.get("api.tokens-file") {
-        return Err(
-            given.problem(&format!("this version knows one token only; set {API_TOKEN_VARIABLE}, and leave this out"))
-        );
-    }
-    Ok(())
 }
 
 fn redis(sources: &impl Sources) -> Result<RedisTarget, Problem> {
@@ -221,21 +239,42 @@ fn telemetry_path(given: &Given) -> Result<String, Problem> {
     Ok(path)
 }
 
+fn web(sources: &impl Sources) -> Result<WebConfig, Problem> {
+    let Some(file) = sources.get("web.config.file") else { return Ok(WebConfig::default()) };
+    WebConfig::read(Path::new(&file.text()?)).map_err(|why| file.problem(&why))
+}
+
 fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
-    let open = sources.is_on("api.insecure-no-auth");
-    let Some(token) = sources.api_token() else {
-        return Ok(if open { ApiAuth::InsecureOpen } else { ApiAuth::Closed });
+    let file = sources.get("api.tokens-file");
+    let mut tokens = match &file {
+        Some(file) => Tokens::parse(&file.file_content()?).map_err(|why| file.problem(&why))?,
+        None => Tokens::default(),
     };
-    if open {
-        return Err(Problem::new(format!(
-            "--api.insecure-no-auth contradicts {API_TOKEN_VARIABLE}: give one of the two"
-        )));
+    if let Some(secret) = sources.api_token() {
+        let token = Token::new(DEFAULT_NAME, &secret).ok_or_else(|| {
+            Problem::new(format!(
+                "{API_TOKEN_VARIABLE} (not shown): it takes visible ASCII characters without spaces, as a header can carry"
+            ))
+        })?;
+        tokens.add(token).map_err(|why| Problem::new(format!("{API_TOKEN_VARIABLE} (not shown): {why}")))?;
     }
-    ApiToken::new(&token).map(ApiAuth::Token).ok_or_else(|| {
-        Problem::new(format!(
-            "{API_TOKEN_VARIABLE} (not shown): it takes visible ASCII characters without spaces, as a header can carry"
-        ))
-    })
+    if !sources.is_on("api.insecure-no-auth") {
+        return Ok(if tokens.is_empty() { ApiAuth::Closed } else { ApiAuth::Tokens(Arc::new(tokens)) });
+    }
+    let contradicts =
+        |what: &str| Problem::new(format!("--api.insecure-no-auth contradicts {what}: give one of the two"));
+    match file {
+        Some(_) => Err(contradicts("--api.tokens-file")),
+        None if !tokens.is_empty() => Err(contradicts(API_TOKEN_VARIABLE)),
+        None => Ok(ApiAuth::InsecureOpen),
+    }
+}
+
+fn token_rate(per_second: &Given, burst: &Given) -> Result<Option<Rate>, Problem> {
+    let per_second = per_second.whole_number(0, MAX_RATE)?;
+    let burst = u32::try_from(burst.whole_number(1, MAX_RATE)?).unwrap_or(u32::MAX);
+    let interval = Duration::from_secs(1).checked_div(u32::try_from(per_second).unwrap_or(u32::MAX));
+    Ok(interval.map(|interval| Rate { interval, burst }))
 }
 
 fn transport(sources: &impl Sources) -> Result<Transport, Problem> {

@@ -17,10 +17,13 @@ pub mod route;
 pub mod xinfo;
 
 pub mod log;
+pub mod panics;
 pub mod process;
+pub mod reload;
 pub mod self_metrics;
 pub mod shutdown;
 pub mod snapshot;
+pub mod systemd;
 
 pub mod poller;
 pub mod server;

@@ -5,7 +5,7 @@ use std::io;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{Layer as _, Registry};
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +16,27 @@ pub enum Format {
     Json,
 }
 
+/// Changes what is logged while the program runs.
+#[derive(Debug)]
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// Logs this level and above from now on.
+    pub fn set(&self, level: LevelFilter) {
+        // Fails only where there is no subscriber any more.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("streamlag", level)
+}
+
 /// Sends the program's log lines of this level and above to standard error. What its libraries say is heard from
 /// warnings upward only: their debug output may hold what a server or a client sent.
-pub fn start(level: LevelFilter, format: Format) {
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("streamlag", level);
+#[must_use]
+pub fn start(level: LevelFilter, format: Format) -> Level {
+    let (filter, handle) = reload::Layer::new(targets(level));
     let subscriber = match format {
         Format::Logfmt => {
             let layer = tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr);
@@ -38,4 +55,5 @@ pub fn start(level: LevelFilter, format: Format) {
     };
     // Fails only where somebody set one before, as tests may.
     let _ = subscriber;
+    Level(handle)
 }

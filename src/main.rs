@@ -1,5 +1,6 @@
 //! The program: parse, start logging, run, exit code.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -23,10 +24,11 @@ const BLOCKING_THREADS: usize = 4;
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    match config::parse(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match config::parse(arguments.clone()) {
         Ok(Request::Run(config)) => {
-            log::start(config.log_level, config.log_format);
-            run(*config)
+            let level = log::start(config.log_level, config.log_format);
+            run(*config, arguments, level)
         }
         Ok(Request::Check(_)) => print("the configuration is good\n"),
         Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: config::Config) -> ExitCode {
+fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> ExitCode {
     // rediss:// needs a provider, and rustls picks none by itself; only the first call counts, and this is it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,7 +52,7 @@ fn run(config: config::Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}"), 1),
     };
-    match runtime.block_on(app::run(config)) {
+    match runtime.block_on(app::run(config, arguments, level)) {
         Ok(()) => {
             tracing::info!("ended");
             ExitCode::SUCCESS

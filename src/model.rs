@@ -11,4 +11,4 @@ pub mod view;
 pub use entry_id::EntryId;
 pub use failure::FailureReason;
 pub use glob::GroupSelection;
-pub use names::{ConsumerName, GroupName, StreamKey};
+pub use names::{ConsumerName, GroupName, StreamKey, rearranged};

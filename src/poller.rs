@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::assess::{Assessor, all_unreadable};
@@ -20,12 +21,15 @@ use crate::render::exposition::{self, Settings};
 use crate::render::page::Page;
 use crate::self_metrics::{PollOutcome, SelfMetrics};
 use crate::snapshot::{Published, Publisher};
-use crate::source::Standalone;
+use crate::source::{Sampling, Standalone};
 use said::Said;
 
 /// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
 /// polls take longer than the interval, their own pace counts instead, or pages would flap.
 const FRESH_INTERVALS: u32 = 3;
+
+/// Time that a page may take to be made before the poller counts as hanging.
+const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 
 /// What a poller needs to know.
 #[derive(Clone, Debug)]
@@ -42,6 +46,19 @@ pub struct PollerSettings {
     pub timeout: Duration,
     /// What the metrics page says of the configuration, the time between polls among it.
     pub page: Settings,
+}
+
+/// What a poller is to do from now on.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it needs to know.
+    pub settings: PollerSettings,
+    /// What it is to ask for.
+    pub sampling: Sampling,
+    /// Whom it is to ask.
+    pub client: redis::Client,
+    /// How often whom to ask has changed.
+    pub target: u64,
 }
 
 /// Polls one target and publishes what it finds.
@@ -72,7 +89,7 @@ impl Poller {
         metrics: SelfMetrics,
     ) -> Self {
         let view = unread_view(&settings);
-        let assessor = Assessor::new(settings.selection.clone(), settings.windows, settings.max_length);
+        let assessor = assessor(&settings);
         Self {
             settings,
             source,
@@ -90,12 +107,26 @@ impl Poller {
 
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
     /// up for.
-    pub async fn run(mut self) {
-        let mut ticks = interval(self.settings.page.poll_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ///
+    /// A new plan is followed at once. What was seen of the streams that stay is kept.
+    pub async fn run(mut self, mut plans: watch::Receiver<Plan>) {
+        let mut target = plans.borrow_and_update().target;
         loop {
-            ticks.tick().await;
-            self.poll().await;
+            let mut ticks = interval(self.settings.page.poll_interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = plans.changed() => break,
+                    _ = ticks.tick() => self.poll().await,
+                }
+            }
+            let plan = plans.borrow_and_update().clone();
+            let another = (plan.target != target).then_some(plan.client);
+            target = plan.target;
+            self.source.follow(plan.sampling, another);
+            self.assessor.follow(assessor(&plan.settings));
+            self.settings = plan.settings;
         }
     }
 
@@ -132,7 +163,7 @@ impl Poller {
         let silent = ReadError("Redis has not answered for too long".to_owned());
         view.fresh = None;
         view.streams = all_unreadable(&settings.streams, &settings.selection, &silent).into();
-        publish(publisher, view, *sampled, settings.page, own).await;
+        publish(publisher, view, *sampled, settings, own).await;
         sampling.await
     }
 
@@ -171,15 +202,21 @@ impl Poller {
     }
 
     async fn publish(&mut self) {
-        publish(&mut self.publisher, &self.view, self.sampled, self.settings.page, &self.own).await;
+        publish(&mut self.publisher, &self.view, self.sampled, &self.settings, &self.own).await;
     }
+}
+
+fn assessor(settings: &PollerSettings) -> Assessor {
+    let PollerSettings { streams, selection, windows, max_length, .. } = settings;
+    Assessor::new(streams.clone(), selection.clone(), *windows, *max_length)
 }
 
 /// What readers see before the first poll has ended.
 #[must_use]
 pub fn first(settings: &PollerSettings, own: &Registry) -> Published {
     let view = unread_view(settings);
-    Published { page: encode(view.clone(), settings.page, own, BytesMut::new()), view, sampled: None }
+    let page = encode(view.clone(), settings.page, own, BytesMut::new());
+    Published { view, sampled: None, next_by: next_by(settings), page }
 }
 
 fn unread_view(settings: &PollerSettings) -> View {
@@ -196,17 +233,26 @@ async fn publish(
     publisher: &mut Publisher,
     view: &View,
     sampled: Option<Instant>,
-    settings: Settings,
+    settings: &PollerSettings,
     own: &Arc<Registry>,
 ) {
-    let (view, own) = (view.clone(), Arc::clone(own));
+    let (view, own, shown) = (view.clone(), Arc::clone(own), settings.page);
     let buffer = publisher.buffer();
     // A big page takes milliseconds, which the threads that serve should not lose.
-    let encoding = tokio::task::spawn_blocking(move || (encode(view.clone(), settings, &own, buffer), view));
+    let encoding = tokio::task::spawn_blocking(move || (encode(view.clone(), shown, &own, buffer), view));
     match encoding.await {
-        Ok((page, view)) => publisher.publish(Published { view, sampled, page }),
-        Err(error) => tracing::error!(%error, "the metrics page could not be encoded: readers keep the last one"),
+        Ok((page, view)) => publisher.publish(Published { view, sampled, next_by: next_by(settings), page }),
+        Err(error) => match error.try_into_panic() {
+            // Readers would be shown the last page for ever.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => tracing::debug!("the program ends before the page is encoded"),
+        },
     }
+}
+
+/// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.
+fn next_by(settings: &PollerSettings) -> Instant {
+    Instant::now() + settings.page.poll_interval + settings.timeout + PUBLISHING_TIME
 }
 
 /// Encodes a page into an empty buffer.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// The prefix of the API.
 const API: &str = "/api/v1/events/";
 
-/// A place that answers `GET` and `HEAD`.
+/// A place that answers: [`Route::Reload`] `POST` and `PUT`, the others `GET` and `HEAD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The landing page.
@@ -16,6 +16,8 @@ pub enum Route {
     Healthy,
     /// Whether it has something to say, and is not shutting down.
     Ready,
+    /// Where a `POST` has the configuration reloaded.
+    Reload,
     /// A place that wants a token.
     Api(ApiRoute),
 }
@@ -47,6 +49,7 @@ impl Route {
             "/" => Self::Landing,
             "/-/healthy" => Self::Healthy,
             "/-/ready" => Self::Ready,
+            "/-/reload" => Self::Reload,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
                 "streams" => ApiRoute::Streams,
@@ -66,6 +69,7 @@ impl Route {
             Self::Metrics => "/metrics",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
+            Self::Reload => "/-/reload",
             Self::Api(ApiRoute::ConsumerLag) => "/api/v1/events/consumer-lag",
             Self::Api(ApiRoute::Streams) => "/api/v1/events/streams",
             Self::Api(ApiRoute::Health) => "/api/v1/events/health",
@@ -163,7 +167,9 @@ mod tests {
     fn every_label_finds_its_route() {
         use ApiRoute::{ConsumerLag, Consumers, Groups, Health, Streams};
         let api = [ConsumerLag, Consumers, Groups, Health, Streams].map(Route::Api);
-        for route in api.into_iter().chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready]) {
+        for route in
+            api.into_iter().chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])
+        {
             assert_eq!(Route::find(route.label(), "/metrics"), Some(route));
         }
     }

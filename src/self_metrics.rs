@@ -1,10 +1,12 @@
 //! The program's own counters: what it did, not what it saw.
 
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -21,6 +23,12 @@ pub struct SelfMetrics {
     poll_failures: Family<ReasonLabel, Counter>,
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Family<PathLabel, Histogram>,
+    /// Open connections of clients.
+    pub http_connections: Gauge,
+    http_connections_closed: Family<ReasonLabel, Counter>,
+    panics: Counter,
+    reload_successful: Gauge,
+    reload_time: Gauge<f64, AtomicU64>,
 }
 
 /// How a poll ended.
@@ -42,6 +50,37 @@ impl PollOutcome {
             Self::Failure => "failure",
         };
         OutcomeLabel { outcome }
+    }
+}
+
+/// Why a connection is closed before its client wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Others needed the place.
+    Evicted,
+    /// No whole request came in time.
+    HeadTimeout,
+    /// Nothing came for long.
+    IdleTimeout,
+    /// The answer was not read in time.
+    AnswerTimeout,
+    /// TLS did not come about.
+    Handshake,
+}
+
+impl Closed {
+    const ALL: [Self; 5] = [Self::Evicted, Self::HeadTimeout, Self::IdleTimeout, Self::AnswerTimeout, Self::Handshake];
+
+    /// As a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::HeadTimeout => "head_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::AnswerTimeout => "answer_timeout",
+            Self::Handshake => "tls_handshake",
+        }
     }
 }
 
@@ -111,6 +150,11 @@ impl SelfMetrics {
             poll_failures: Family::default(),
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(http_histogram),
+            http_connections: Gauge::default(),
+            http_connections_closed: Family::default(),
+            panics: Counter::default(),
+            reload_successful: Gauge::default(),
+            reload_time: Gauge::default(),
         };
         // A counter that is not there until it counts hides its first increase from rate().
         for outcome in [PollOutcome::Success, PollOutcome::Partial, PollOutcome::Failure] {
@@ -119,6 +163,9 @@ impl SelfMetrics {
         for reason in FailureReason::ALL {
             drop(metrics.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
+        for reason in Closed::ALL {
+            drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
         names::POLL_DURATION.register(registry, metrics.poll_duration.clone());
         names::POLLS.register(registry, metrics.polls.clone());
         names::POLL_FAILURES.register(registry, metrics.poll_failures.clone());
@@ -126,6 +173,12 @@ impl SelfMetrics {
         names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
         names::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
         names::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
+        names::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
+        names::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
+        names::PANICS.register(registry, metrics.panics.clone());
+        names::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
+        names::RELOAD_TIME.register(registry, metrics.reload_time.clone());
+        metrics.reloaded(true);
         metrics
     }
 
@@ -138,6 +191,25 @@ impl SelfMetrics {
     /// A poll failed for this reason.
     pub fn poll_failed(&self, reason: FailureReason) {
         self.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// A connection was closed early.
+    pub fn connection_closed(&self, reason: Closed) {
+        self.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// A task panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// The configuration was read anew, or could not be.
+    pub fn reloaded(&self, successfully: bool) {
+        self.reload_successful.set(successfully.into());
+        if successfully {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.reload_time.set(now.as_secs_f64());
+        }
     }
 
     /// A request was answered. `path` is a route's, so that their number is bounded.

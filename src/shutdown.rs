@@ -5,25 +5,27 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use tokio::sync::watch;
 
+use crate::reload::Reloads;
+use crate::systemd;
+
 /// Turns true when the program is to end.
 pub type Ending = watch::Receiver<bool>;
 
-/// Listens for signals from now on.
+/// Listens for signals from now on. SIGHUP has everything reloaded there.
 ///
 /// # Errors
 /// Where the operating system refuses a handler.
-pub fn listen() -> std::io::Result<Ending> {
+pub fn listen(reloads: Reloads) -> std::io::Result<Ending> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, ending) = watch::channel(false);
-    tokio::spawn(handle(signals, sender));
+    tokio::spawn(handle(signals, sender, reloads));
     Ok(ending)
 }
 
-async fn handle(mut signals: Signals, ending: watch::Sender<bool>) {
+async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Reloads) {
     while let Some(signal) = signals.next().await {
         match signal {
-            // Its default is to kill the process, which would surprise whoever wants to reload it.
-            SIGHUP => tracing::warn!("SIGHUP: this version reloads nothing; restart to change settings"),
+            SIGHUP => reloads.ask(),
             signal if *ending.borrow() => {
                 tracing::warn!(signal = name(signal), "second signal: ending now");
                 // As a shell reports a process that a signal ended.
@@ -31,6 +33,7 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>) {
             }
             signal => {
                 tracing::info!(signal = name(signal), "ending: requests in flight are finished first");
+                systemd::stopping();
                 ending.send_replace(true);
             }
         }

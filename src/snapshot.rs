@@ -16,6 +16,8 @@ pub struct Published {
     pub view: View,
     /// When the newest good sample was taken, by the clock that never steps; `None` before the first.
     pub sampled: Option<Instant>,
+    /// When the next is due, if the poller is well.
+    pub next_by: Instant,
     /// The metrics page of this view.
     pub page: Page,
 }
@@ -54,6 +56,14 @@ impl Publisher {
 }
 
 impl Reader {
+    /// Waits until there is a newer one.
+    pub async fn changed(&mut self) {
+        // An error means that there will be none.
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The newest there is.
     #[must_use]
     pub fn newest(&self) -> Arc<Published> {

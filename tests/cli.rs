@@ -48,8 +48,8 @@ fn bad_configuration_ends_with_2_and_one_line() {
     check(&["--redis.timeout", "1s", "--redis.timeout", "2s"], &[], "--redis.timeout");
     check(&["--config.file", "/nonexistent.yml"], &[], "--config.file \"/nonexistent.yml\": it takes a file");
     check(&["--streams", "a*"], &[], "is a pattern");
-    check(&["--web.config.file", "w.yml"], &[], "--web.config.file \"w.yml\": this version has no TLS");
-    check(&["--api.tokens-file", "t"], &[], "--api.tokens-file \"t\": this version knows one token only");
+    check(&["--web.config.file", "w.yml"], &[], "--web.config.file \"w.yml\": it takes a file that can be read");
+    check(&["--api.tokens-file", "t"], &[], "--api.tokens-file \"t\": it takes a file that can be read");
     check(&["--lag.degraded", "10", "--lag.unhealthy", "5"], &[], "contradicts");
     check(&["--api.insecure-no-auth"], &[("STREAMLAG_API_TOKEN", "t")], "contradicts");
     check(&[], &[("STREAMLAG_API_TOKEN", "with blank")], "STREAMLAG_API_TOKEN (not shown)");

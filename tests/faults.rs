@@ -347,16 +347,6 @@ fn a_second_signal_ends_it_now() {
     }
 }
 
-#[test]
-fn sighup_does_not_end_it() {
-    let redis = example();
-    let mut streamlag = watch(&redis, &[]).ready();
-    streamlag.signal("-HUP");
-    eventually("it is said", || (streamlag.log_lines("SIGHUP").len() == 1).then_some(()));
-    shows_the_example(&streamlag);
-    assert!(streamlag.is_running());
-}
-
 /// A connection whose request has begun and not ended.
 fn half_a_request(streamlag: &Streamlag) -> TcpStream {
     let mut connection = TcpStream::connect(streamlag.address).unwrap();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::SystemTime;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -11,6 +12,7 @@ use super::file::File;
 use super::settings::{Flag, SETTINGS, Setting};
 use super::values::{Given, Origin, Problem};
 use super::{API_TOKEN_VARIABLE, Config, Sources};
+use crate::server::tokens;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -27,10 +29,12 @@ pub enum Request {
 
 const ABOUT: &str = "Prometheus exporter for consumer-group lag on Redis Streams";
 
-const AFTER: [&str; 3] = [
+const AFTER: [&str; 4] = [
     "A flag wins over its environment variable, which wins over --config.file, which wins over the default. An empty \
      environment variable counts as not set.",
-    "The API's bearer token comes from STREAMLAG_API_TOKEN; without it every API call is answered 401.",
+    "The API's bearer tokens come from STREAMLAG_API_TOKEN (one, named default) and from --api.tokens-file; without any, \
+     every API call is answered 401.",
+    "SIGHUP reloads all files, all of them or none.",
     "Exit codes: 0 ended as asked, 1 could not run, 2 bad configuration.",
 ];
 
@@ -46,6 +50,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, P
         }
         Err(error) => return Err(Problem::new(first_paragraph(&error.render().to_string()))),
     };
+    if let Some(("token", token)) = matches.subcommand() {
+        return make_token(token).map(Request::Print);
+    }
     let mut given = FromEverywhere { matches, file: File::default() };
     if let Some(path) = given.get("config.file") {
         let path_text = path.text()?;
@@ -75,6 +82,40 @@ fn command() -> Command {
         .after_help(format!("Event transport (environment only):\n{transport}\n{}", AFTER.join("\n\n")))
         .disable_help_subcommand(true)
         .args(SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(argument))
+        .args_conflicts_with_subcommands(true)
+        .subcommand(
+            Command::new("token")
+                .about("Make an API token: print its secret, once, and the line that stores it")
+                .arg(Arg::new("name").value_name("NAME").required(true).help("Who or what uses it; shown in logs"))
+                .arg(
+                    Arg::new("expires")
+                        .long("expires")
+                        .value_name("WHEN")
+                        .help("When it ends: 90d from now, 2027-01-31 or 2027-01-31T12:00:00Z; never where not given"),
+                ),
+        )
+}
+
+/// Makes a token and says what to do with it.
+fn make_token(matches: &ArgMatches) -> Result<String, Problem> {
+    let text = |key: &str| matches.get_one::<String>(key).map(String::as_str);
+    let expires = text("expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
+    let name = text("name").unwrap_or_default();
+    let made = tokens::make(name, expires).map_err(|why| Problem::new(format!("token {name:?}: {why}")))?;
+    Ok(format!(
+        "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
+         --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",
+        made.secret, made.line
+    ))
+}
+
+fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, Problem> {
+    let after = humantime::parse_duration(when).ok().and_then(|after| now.checked_add(after));
+    let at = || tokens::parse_time(when);
+    after.or_else(at).filter(|at| *at > now).ok_or_else(|| {
+        let takes = "it takes a duration or a time to come, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
+        Problem::new(format!("--expires {when:?}: {takes}"))
+    })
 }
 
 fn argument(setting: &'static Setting) -> Arg {

@@ -52,6 +52,18 @@ impl RedisTarget {
     }
 }
 
+/// The same server, as the same user, with the same password.
+impl PartialEq for RedisTarget {
+    fn eq(&self, other: &Self) -> bool {
+        let who = |target: &Self| {
+            let settings = target.info.redis_settings();
+            let text = |value: Option<&str>| value.map(str::to_owned);
+            (settings.db(), text(settings.username()), text(settings.password()), settings.protocol())
+        };
+        self.info.addr() == other.info.addr() && who(self) == who(other)
+    }
+}
+
 /// The address and the database.
 impl fmt::Display for RedisTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

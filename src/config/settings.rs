@@ -203,7 +203,21 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_WEB_CONFIG_FILE"),
         value_name: "FILE",
         heading: "HTTP",
-        help: "TLS and basic auth in the exporter-toolkit's format; refused by this version",
+        help: "File with TLS, basic auth, headers and a rate limit, in the format of Prometheus's exporter-toolkit",
+        ..BASE
+    },
+    Setting {
+        key: "web.systemd-socket",
+        flag: Flag::Switch,
+        heading: "HTTP",
+        help: "Listen on the sockets that systemd opened (socket activation) instead of --web.listen-address",
+        ..BASE
+    },
+    Setting {
+        key: "web.enable-lifecycle",
+        flag: Flag::Switch,
+        heading: "HTTP",
+        help: "Reload the configuration on POST /-/reload with an API token, as on SIGHUP",
         ..BASE
     },
     Setting {
@@ -211,7 +225,25 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_API_TOKENS_FILE"),
         value_name: "FILE",
         heading: "HTTP",
-        help: "Several named API tokens; refused by this version, which takes one in STREAMLAG_API_TOKEN",
+        help: "File with the API's tokens, a line each; 'streamlag token NAME' makes one",
+        ..BASE
+    },
+    Setting {
+        key: "api.rate-limit",
+        env: Some("STREAMLAG_API_RATE_LIMIT"),
+        default: Some("10"),
+        value_name: "N",
+        heading: "HTTP",
+        help: "Requests per second that each API token is allowed; 0 for no limit",
+        ..BASE
+    },
+    Setting {
+        key: "api.rate-burst",
+        env: Some("STREAMLAG_API_RATE_BURST"),
+        default: Some("20"),
+        value_name: "N",
+        heading: "HTTP",
+        help: "Requests of an API token that may come at once",
         ..BASE
     },
     Setting {

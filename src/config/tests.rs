@@ -129,8 +129,10 @@ fn bad_values_are_named_in_one_line() {
     for value in ["/", "/-/healthy", "/api/v1/events/health"] {
         check("web.telemetry-path", value, "it takes a path that is free");
     }
-    check("web.config.file", "web.yml", "this version has no TLS");
-    check("api.tokens-file", "tokens", "this version knows one token only");
+    check("web.config.file", "/nonexistent", "it takes a file that can be read");
+    check("api.tokens-file", "/nonexistent", "it takes a file that can be read");
+    check("api.rate-limit", "-1", "it takes a whole number, 0 to 1000000");
+    check("api.rate-burst", "0", "it takes a whole number, 1 to 1000000");
     check("log.level", "loud", "it takes one of error, warn, info, debug, trace");
     check("log.format", "xml", "it takes one of logfmt, json");
     check("event-transport.use-redis-streams", "maybe", "it takes true or false");

@@ -18,7 +18,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::server::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
-use crate::server::{BasicUsers, Tls};
+use crate::server::{BasicUsers, Rate, Tls};
 use sections::{HttpSection, RateSection, Sections, TlsSection};
 
 /// The largest file that is read, in bytes: a certificate chain takes some ten thousand.
@@ -51,18 +51,9 @@ pub struct WebConfig {
     /// Who may read what basic auth guards.
     pub users: BasicUsers,
     /// How many requests are answered.
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<Rate>,
     /// Every file that was read.
     pub files: Vec<PathBuf>,
-}
-
-/// A token bucket for requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// The time in which one more request is allowed.
-    pub interval: Duration,
-    /// The requests that are allowed at once; one at least.
-    pub burst: u32,
 }
 
 impl WebConfig {
@@ -245,7 +236,7 @@ fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, Strin
     Ok(headers)
 }
 
-fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, String> {
+fn rate_limit(section: RateSection) -> Result<Option<Rate>, String> {
     let burst = section.burst.unwrap_or_default();
     let Some(interval) = section.interval else {
         return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: it takes an interval too".to_owned()) };
@@ -266,7 +257,7 @@ fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, String> {
     if burst == 0 {
         return Err("rate_limit.burst: it takes 1 or more; with 0, no request would ever be answered".to_owned());
     }
-    Ok(Some(RateLimit { interval, burst }))
+    Ok(Some(Rate { interval, burst }))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

@@ -1,6 +1,7 @@
 //! Names as Redis has them: any bytes at all, not necessarily text.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -85,6 +86,12 @@ fn with_bytes(name: &[u8]) -> String {
     }
     text.push(')');
     text
+}
+
+/// What is kept of each stream, in the order of `after`: of those that are in `before` what there was, of others nothing yet.
+pub fn rearranged<T: Default>(before: &[StreamKey], kept: Vec<T>, after: &[StreamKey]) -> Vec<T> {
+    let mut kept: BTreeMap<_, T> = before.iter().zip(kept).collect();
+    after.iter().map(|key| kept.remove(key).unwrap_or_default()).collect()
 }
 
 #[cfg(test)]

@@ -166,6 +166,16 @@ names! {
         "HTTP requests answered, by route and status.";
     HTTP_REQUEST_DURATION = "streamlag_http_request_duration_seconds", Histogram, &["path"],
         "How long answering HTTP requests took, without sending the answer.";
+    HTTP_CONNECTIONS = "streamlag_http_connections", Gauge, &[],
+        "Open connections of HTTP clients.";
+    HTTP_CONNECTIONS_CLOSED = "streamlag_http_connections_closed", Counter, &["reason"],
+        "Connections of HTTP clients that streamlag closed early, by reason: they took too long, or others needed the place.";
+    PANICS = "streamlag_panics", Counter, &[],
+        "Defects of streamlag that ended a task: each is one to report.";
+    RELOAD_SUCCESSFUL = "streamlag_config_last_reload_successful", Gauge, &[],
+        "1 where the newest reload of the configuration succeeded, or there was none; 0 where it changed nothing.";
+    RELOAD_TIME = "streamlag_config_last_reload_success_timestamp_seconds", Gauge, &[],
+        "When the configuration that holds was read.";
     BUILD = "streamlag_build", Info, &["version"],
         "The version of streamlag.";
     PROCESS_CPU = "process_cpu_seconds", Counter, &[],

@@ -1,48 +1,49 @@
 //! One request, one answer, from memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::auth::{ApiAuth, Denied};
+use super::auth::Denied;
+use super::basic_auth::{BasicUsers, Credentials, credentials};
 use super::body::Ready;
-use crate::lag::Thresholds;
-use crate::model::GroupSelection;
-use crate::render::api::{Api, Problem, Transport};
+use super::limits::{Allowance, Bucket, Failures, Rate};
+use super::policy::{Peer, Policy};
+use crate::reload::Reloads;
+use crate::render::api::{Api, Problem};
 use crate::render::{landing, page};
 use crate::route::{ApiRoute, Route, Wanted, query_parameter};
 use crate::self_metrics::SelfMetrics;
 use crate::snapshot::{Published, Reader};
 
+/// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
+const PASSWORDS_AT_ONCE: usize = 1;
+
 /// What answers requests.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the metrics page is.
-    pub telemetry_path: String,
-    /// Who may use the API.
-    pub auth: ApiAuth,
-    /// What a lag is called.
-    pub thresholds: Thresholds,
-    /// Which groups are monitored.
-    pub selection: GroupSelection,
-    /// The event transport's settings.
-    pub transport: Transport,
-    /// How long a client should wait before it asks again, where there is nothing to say yet.
-    pub retry_after: Duration,
-    /// Where to read.
-    pub reader: Reader,
-    /// Where requests are counted.
-    pub metrics: SelfMetrics,
+    policy: RwLock<Arc<Policy>>,
+    reader: Reader,
+    pub(super) metrics: SelfMetrics,
+    reloads: Reloads,
     /// Whether the server is about to end.
-    pub draining: AtomicBool,
+    draining: AtomicBool,
+    began: Instant,
+    failures: Failures,
+    /// What is left of the rate that holds for all together.
+    bucket: std::sync::Mutex<Bucket>,
+    passwords: Semaphore,
 }
 
 type Answer = Response<Ready>;
@@ -51,49 +52,189 @@ type Answer = Response<Ready>;
 struct Trouble {
     status: StatusCode,
     detail: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Service {
+    /// A service that reads there and counts there.
+    #[must_use]
+    pub fn new(policy: Policy, reader: Reader, metrics: SelfMetrics, reloads: Reloads) -> Self {
+        Self {
+            policy: RwLock::new(Arc::new(policy)),
+            reader,
+            metrics,
+            reloads,
+            draining: AtomicBool::new(false),
+            began: Instant::now(),
+            failures: Failures::default(),
+            bucket: std::sync::Mutex::default(),
+            passwords: Semaphore::new(PASSWORDS_AT_ONCE),
+        }
+    }
+
     /// From now on the server is not ready.
     pub(super) fn begin_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Answers a request. The body is not read: no place wants one.
-    pub fn answer<B>(&self, request: &Request<B>) -> Answer {
+    /// What it goes by now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes by this from the next request on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, head: &Parts, peer: &Peer) -> Answer {
         let began = Instant::now();
-        let route = Route::find(request.uri().path(), &self.telemetry_path);
-        let answer = self.dispatch(route, request).unwrap_or_else(Trouble::into_answer);
+        let policy = self.policy();
+        let route = Route::find(head.uri.path(), &policy.telemetry_path);
+        let mut answer = self.dispatch(&policy, route, head, peer).await.unwrap_or_else(Trouble::into_answer);
+        for (name, value) in &policy.headers {
+            answer.headers_mut().insert(name, value.clone());
+        }
         let label = route.map_or("other", Route::label);
         self.metrics.request_answered(label, answer.status().as_u16(), began.elapsed());
         answer
     }
 
-    fn dispatch<B>(&self, route: Option<Route>, request: &Request<B>) -> Result<Answer, Trouble> {
+    async fn dispatch(
+        &self,
+        policy: &Policy,
+        route: Option<Route>,
+        head: &Parts,
+        peer: &Peer,
+    ) -> Result<Answer, Trouble> {
+        let health = matches!(route, Some(Route::Healthy | Route::Ready));
+        if !health {
+            self.admit(policy, peer)?;
+        }
         let Some(route) = route else {
-            let detail = format!("there is nothing at {}", request.uri().path());
+            let detail = format!("there is nothing at {}", head.uri.path());
             return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
         };
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let detail = format!("{} is not answered here; GET and HEAD are", request.method());
-            let allow = (ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Err(Trouble::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(allow));
+        let methods = if route == Route::Reload { [Method::POST, Method::PUT] } else { [Method::GET, Method::HEAD] };
+        if !methods.contains(&head.method) {
+            let [one, other] = methods;
+            let detail = format!("{} is not answered here; {one} and {other} are", head.method);
+            let allow = HeaderValue::try_from(format!("{one}, {other}"));
+            let allow = allow.unwrap_or(HeaderValue::from_static(""));
+            return Err(Trouble::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(ALLOW, allow));
         }
         match route {
-            Route::Landing => Ok(self.landing()),
+            Route::Landing => Ok(self.landing(policy)),
             Route::Healthy => Ok(text("streamlag is healthy\n")),
-            Route::Ready => self.ready(),
-            Route::Metrics => Ok(self.metrics_page(request.headers())),
+            Route::Ready => self.ready(policy),
+            Route::Metrics => {
+                self.check_password(policy, head, peer).await?;
+                Ok(self.metrics_page(&head.headers))
+            }
             Route::Api(place) => {
-                self.auth.check(request.headers()).map_err(Trouble::from)?;
-                self.api(place, request.uri().query())
+                let limits = self.check_token(policy, head, peer)?;
+                let answer = self.api(policy, place, head.uri.query());
+                Ok(with_headers(answer.unwrap_or_else(Trouble::into_answer), limits))
+            }
+            Route::Reload => {
+                if !policy.lifecycle {
+                    let detail =
+                        "reloading over HTTP is off; --web.enable-lifecycle turns it on, and SIGHUP reloads too";
+                    return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+                }
+                let limits = self.check_token(policy, head, peer)?;
+                let reloaded = self.reloads.reload().await;
+                reloaded.map_err(|why| Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+                Ok(with_headers(text("reloaded\n"), limits))
             }
         }
     }
 
-    fn landing(&self) -> Answer {
-        let mut answer = text(landing::page(&self.telemetry_path));
+    /// What everybody has to have who wants more than to know whether the program is alive.
+    fn admit(&self, policy: &Policy, peer: &Peer) -> Result<(), Trouble> {
+        if !peer.certified {
+            let detail = "this server asks its clients for a certificate; only health paths do without";
+            return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+        }
+        let Some(rate) = policy.rate else { return Ok(()) };
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowance = bucket.take(rate, self.began.elapsed());
+        allowance.passes.map_err(|wait| too_many("more requests than rate_limit allows", wait))
+    }
+
+    /// Whether somebody may use the API; the headers that tell how often still.
+    fn check_token(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<Headers, Trouble> {
+        let login = if policy.auth.is_guess(&head.headers) { Some(self.begin_login(peer)?) } else { None };
+        let now = SystemTime::now();
+        let token = policy.auth.check(&head.headers, now).map_err(|denied| {
+            login_failed(peer, &denied);
+            Trouble::from(denied)
+        })?;
+        let (Some(token), Some(login)) = (token, login) else { return Ok(Headers::new()) };
+        self.login_succeeded(peer, login);
+        let unused_seconds =
+            token.used_at(now).and_then(|last| now.duration_since(last).ok()).map(|time| time.as_secs());
+        tracing::debug!(token = token.name, peer = %peer.address, path = head.uri.path(), unused_seconds, "API request");
+        let Some(rate) = policy.token_rate else { return Ok(Headers::new()) };
+        let allowance = token.take(rate, self.began.elapsed());
+        let limits = rate_headers(rate, allowance);
+        match allowance.passes {
+            Ok(()) => Ok(limits),
+            Err(wait) => {
+                let mut trouble = too_many("more requests than this token is allowed", wait);
+                trouble.headers.extend(limits);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Whether somebody may read the metrics page.
+    async fn check_password(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<(), Trouble> {
+        if policy.users.is_empty() {
+            return Ok(());
+        }
+        let challenge = || {
+            let realm = HeaderValue::from_static("Basic realm=\"streamlag\", charset=\"UTF-8\"");
+            Trouble::new(StatusCode::UNAUTHORIZED, "a user and a password are needed here".to_owned())
+                .with(WWW_AUTHENTICATE, realm)
+        };
+        let presented = head.headers.get(AUTHORIZATION).and_then(|value| credentials(value.as_bytes()));
+        let credentials = presented.ok_or_else(challenge)?;
+        let login = self.begin_login(peer)?;
+        if policy.users.recall(&credentials) || self.verify(policy.users.clone(), credentials).await {
+            self.login_succeeded(peer, login);
+            return Ok(());
+        }
+        login_failed(peer, &Denied::Wrong);
+        Err(challenge())
+    }
+
+    async fn verify(&self, users: BasicUsers, credentials: Credentials) -> bool {
+        // The semaphore is never closed; without it the check would only take longer.
+        let _one_at_a_time = self.passwords.acquire().await.ok();
+        tokio::task::spawn_blocking(move || users.verify(&credentials)).await.unwrap_or(false)
+    }
+
+    /// Whether somebody may try to log in.
+    fn begin_login(&self, peer: &Peer) -> Result<Login, Trouble> {
+        match self.failures.begin(peer.address, self.began.elapsed()) {
+            Ok(()) => Ok(Login::Counted),
+            Err(_) if peer.is_known() => Ok(Login::Free),
+            Err(wait) => Err(too_many("too many failed logins from this address", wait)),
+        }
+    }
+
+    fn login_succeeded(&self, peer: &Peer, login: Login) {
+        if let Login::Counted = login {
+            self.failures.succeeded(peer.address);
+        }
+        peer.set_known(true);
+    }
+
+    fn landing(&self, policy: &Policy) -> Answer {
+        let mut answer = text(landing::page(&policy.telemetry_path));
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         headers.insert(
@@ -103,11 +244,11 @@ impl Service {
         answer
     }
 
-    fn ready(&self) -> Result<Answer, Trouble> {
+    fn ready(&self, policy: &Policy) -> Result<Answer, Trouble> {
         if self.draining.load(Ordering::Relaxed) {
-            return Err(self.unavailable("streamlag is shutting down"));
+            return Err(unavailable(policy, "streamlag is shutting down"));
         }
-        self.polled()?;
+        self.polled(policy)?;
         Ok(text("streamlag is ready\n"))
     }
 
@@ -134,14 +275,14 @@ impl Service {
         answer
     }
 
-    fn api(&self, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
-        let published = self.polled()?;
+    fn api(&self, policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
+        let published = self.polled(policy)?;
         let api = Api {
             view: &published.view,
             age: published.sampled.map(|sampled| sampled.elapsed()),
-            thresholds: self.thresholds,
-            selection: &self.selection,
-            transport: self.transport,
+            thresholds: policy.thresholds,
+            selection: &policy.selection,
+            transport: policy.transport,
         };
         let asked = query_parameter(query, "group");
         let Some(group) = api.group(asked.as_deref()) else {
@@ -157,38 +298,77 @@ impl Service {
             ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(&group)),
             ApiRoute::Health => {
                 let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(&group))?;
-                answer.headers_mut().insert(RETRY_AFTER, self.retry_after());
+                answer.headers_mut().insert(RETRY_AFTER, whole_seconds(policy.retry_after));
                 Ok(answer)
             }
         }
     }
 
     /// What was published, once a first poll has ended.
-    fn polled(&self) -> Result<std::sync::Arc<Published>, Trouble> {
+    fn polled(&self, policy: &Policy) -> Result<Arc<Published>, Trouble> {
         let published = self.reader.newest();
         if published.view.newest_poll.is_none() {
-            return Err(self.unavailable("the first poll of Redis has not ended yet"));
+            return Err(unavailable(policy, "the first poll of Redis has not ended yet"));
         }
         Ok(published)
     }
+}
 
-    fn unavailable(&self, detail: &str) -> Trouble {
-        Trouble::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with((RETRY_AFTER, self.retry_after()))
-    }
+/// Whether a login that is tried counts as failed until it succeeds.
+enum Login {
+    Counted,
+    Free,
+}
 
-    fn retry_after(&self) -> HeaderValue {
-        // Whole seconds, and not none: a client would come back at once.
-        HeaderValue::from(self.retry_after.as_secs_f64().ceil().max(1.0) as u64)
+fn login_failed(peer: &Peer, denied: &Denied) {
+    match denied {
+        Denied::Closed | Denied::Missing => return,
+        // As often as the address may fail, and no more.
+        Denied::Wrong => tracing::warn!(peer = %peer.address, "a login failed"),
+        Denied::Expired(token) => tracing::warn!(peer = %peer.address, token, "a token that has expired was used"),
     }
+    peer.set_known(false);
+}
+
+fn unavailable(policy: &Policy, detail: &str) -> Trouble {
+    let retry_after = whole_seconds(policy.retry_after);
+    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
+}
+
+fn too_many(what: &str, wait: Duration) -> Trouble {
+    Trouble::new(StatusCode::TOO_MANY_REQUESTS, what.to_owned()).with(RETRY_AFTER, whole_seconds(wait))
+}
+
+/// As `Retry-After` takes it: whole seconds, and not none, or a client would come back at once.
+fn whole_seconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(time.as_secs_f64().ceil().max(1.0) as u64)
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// What a token has and what is left of it (draft-ietf-httpapi-ratelimit-headers-10).
+fn rate_headers(rate: Rate, allowance: Allowance) -> Headers {
+    let window = rate.interval.saturating_mul(rate.burst).as_secs_f64().ceil().max(1.0);
+    let next = allowance.next.as_secs_f64().ceil();
+    let policy = format!("\"token\";q={};w={window}", rate.burst);
+    let left = format!("\"token\";r={};t={next}", allowance.remaining);
+    let header = |name, value: String| Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?));
+    [header("ratelimit-policy", policy), header("ratelimit", left)].into_iter().flatten().collect()
+}
+
+fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
+    answer.headers_mut().extend(headers);
+    answer
 }
 
 impl Trouble {
     fn new(status: StatusCode, detail: String) -> Self {
-        Self { status, detail, header: None }
+        Self { status, detail, headers: Vec::new() }
     }
 
-    fn with(self, header: (HeaderName, HeaderValue)) -> Self {
-        Self { header: Some(header), ..self }
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     /// The one place where an error becomes what a client sees (RFC 9457).
@@ -202,9 +382,7 @@ impl Trouble {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some((name, value)) = self.header {
-            headers.insert(name, value);
-        }
+        headers.extend(self.headers);
         answer
     }
 }
@@ -212,7 +390,7 @@ impl Trouble {
 impl From<Denied> for Trouble {
     fn from(denied: Denied) -> Self {
         let challenge = HeaderValue::from_static(denied.challenge());
-        Self::new(StatusCode::UNAUTHORIZED, denied.detail().to_owned()).with((WWW_AUTHENTICATE, challenge))
+        Self::new(StatusCode::UNAUTHORIZED, denied.detail().to_owned()).with(WWW_AUTHENTICATE, challenge)
     }
 }
 

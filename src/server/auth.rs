@@ -1,48 +1,26 @@
 //! Who may use the API.
 
-use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
-use subtle::ConstantTimeEq as _;
 
-/// The token that opens the API. It cannot be printed.
-#[derive(Clone)]
-pub struct ApiToken(Box<[u8]>);
-
-impl ApiToken {
-    /// A token, where the text can be sent as one: visible ASCII and not empty.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let sendable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        sendable.then(|| Self(text.as_bytes().into()))
-    }
-
-    fn is(&self, presented: &[u8]) -> bool {
-        // Takes the same time wherever the two differ. That it tells their lengths apart tells nobody the token.
-        self.0.ct_eq(presented).into()
-    }
-}
-
-impl fmt::Debug for ApiToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiToken([redacted])")
-    }
-}
+use super::tokens::{Presented, Token, Tokens};
 
 /// How the API is guarded.
 #[derive(Clone, Debug)]
 pub enum ApiAuth {
     /// No token is configured: nobody gets in.
     Closed,
-    /// Whoever presents the token gets in.
-    Token(ApiToken),
+    /// Whoever presents one of these gets in.
+    Tokens(Arc<Tokens>),
     /// Everybody gets in, because the operator said so.
     InsecureOpen,
 }
 
 /// Why somebody does not get in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     /// No token is configured.
     Closed,
@@ -50,66 +28,80 @@ pub(super) enum Denied {
     Missing,
     /// A wrong token was presented.
     Wrong,
+    /// A token was presented that has expired; its name.
+    Expired(String),
 }
 
 impl Denied {
     /// What the client is told.
-    pub(super) fn detail(self) -> &'static str {
+    pub(super) fn detail(&self) -> &'static str {
         match self {
-            Self::Closed => "no API token is configured; set STREAMLAG_API_TOKEN and restart streamlag",
+            Self::Closed => "no API token is configured; set STREAMLAG_API_TOKEN or --api.tokens-file",
             Self::Missing => "send the API token as 'Authorization: Bearer <token>'",
             Self::Wrong => "the API token is not valid",
+            Self::Expired(_) => "the API token has expired",
         }
     }
 
     /// The challenge of RFC 6750.
-    pub(super) fn challenge(self) -> &'static str {
+    pub(super) fn challenge(&self) -> &'static str {
         match self {
             Self::Closed | Self::Missing => "Bearer realm=\"streamlag\"",
-            Self::Wrong => "Bearer realm=\"streamlag\", error=\"invalid_token\"",
+            Self::Wrong | Self::Expired(_) => "Bearer realm=\"streamlag\", error=\"invalid_token\"",
         }
     }
 }
 
 impl ApiAuth {
-    /// Whether a request with these headers gets in.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        let token = match self {
-            Self::InsecureOpen => return Ok(()),
+    /// Whether a request with these headers gets in, and with which token; `None` where none is needed.
+    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<&Token>, Denied> {
+        let tokens = match self {
+            Self::InsecureOpen => return Ok(None),
             Self::Closed => return Err(Denied::Closed),
-            Self::Token(token) => token,
+            Self::Tokens(tokens) => tokens,
         };
-        let presented = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-        match presented {
-            Some(presented) if token.is(presented) => Ok(()),
-            Some(_) => Err(Denied::Wrong),
-            None => Err(Denied::Missing),
+        let presented = presented(headers).ok_or(Denied::Missing)?;
+        match tokens.find(presented, now) {
+            Presented::Valid(token) => Ok(Some(token)),
+            Presented::Expired(token) => Err(Denied::Expired(token.name.clone())),
+            Presented::Unknown => Err(Denied::Wrong),
         }
+    }
+
+    /// Whether a request with these headers presents a token that has to be checked.
+    pub(super) fn is_guess(&self, headers: &HeaderMap) -> bool {
+        matches!(self, Self::Tokens(_)) && presented(headers).is_some()
     }
 }
 
 /// The credentials of the `Bearer` scheme, whose name has no case (RFC 9110).
-fn bearer(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, credentials) = authorization.split_at_checked("Bearer ".len())?;
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, credentials) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| credentials.trim_ascii())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tokens::DEFAULT_NAME;
 
     #[test]
-    fn only_the_token_opens() {
-        let check = |auth: &ApiAuth, authorization: Option<&str>, expected| {
+    fn only_a_token_opens() {
+        let check = |auth: &ApiAuth, authorization: Option<&str>, expected: Result<Option<&str>, Denied>| {
             let mut headers = HeaderMap::new();
             if let Some(value) = authorization {
                 headers.insert(AUTHORIZATION, value.parse().unwrap());
             }
-            assert_eq!(auth.check(&headers), expected, "{auth:?} {authorization:?}");
+            let checked = auth.check(&headers, SystemTime::now());
+            assert_eq!(checked.map(|token| token.map(|token| token.name.as_str())), expected, "{authorization:?}");
         };
-        let guarded = ApiAuth::Token(ApiToken::new("secret").unwrap());
-        check(&guarded, Some("Bearer secret"), Ok(()));
-        check(&guarded, Some("bearer   secret "), Ok(()));
+        let mut tokens = Tokens::default();
+        tokens.add(Token::new(DEFAULT_NAME, "secret").unwrap()).unwrap();
+        tokens.add(Token::new("other", "other-secret").unwrap()).unwrap();
+        let guarded = ApiAuth::Tokens(Arc::new(tokens));
+        check(&guarded, Some("Bearer secret"), Ok(Some(DEFAULT_NAME)));
+        check(&guarded, Some("bearer   secret "), Ok(Some(DEFAULT_NAME)));
+        check(&guarded, Some("Bearer other-secret"), Ok(Some("other")));
         check(&guarded, None, Err(Denied::Missing));
         check(&guarded, Some("Basic c2VjcmV0"), Err(Denied::Missing));
         check(&guarded, Some("Bearer"), Err(Denied::Missing));
@@ -118,15 +110,6 @@ mod tests {
         }
         check(&ApiAuth::Closed, Some("Bearer secret"), Err(Denied::Closed));
         check(&ApiAuth::Closed, Some("Bearer "), Err(Denied::Closed));
-        check(&ApiAuth::InsecureOpen, None, Ok(()));
-    }
-
-    #[test]
-    fn a_token_cannot_be_printed_and_must_be_sendable() {
-        let token = ApiToken::new("hunter2").unwrap();
-        assert!(!format!("{token:?} {:?}", ApiAuth::Token(token.clone())).contains("hunter2"));
-        for unsendable in ["", " ", "a b", "a\n", "é"] {
-            assert!(ApiToken::new(unsendable).is_none(), "{unsendable:?}");
-        }
+        check(&ApiAuth::InsecureOpen, None, Ok(None));
     }
 }

@@ -7,17 +7,28 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::room::OpenRequest;
+
 /// A body of pieces that are there already. Its length is known, so it is never sent chunked.
 #[derive(Debug)]
 pub struct Ready {
     pieces: std::vec::IntoIter<Bytes>,
     left: u64,
+    /// What is to last as long as this body does.
+    _open: Option<OpenRequest>,
+}
+
+impl Ready {
+    /// The same body, which holds its request open until it is dropped.
+    pub(super) fn until_sent(self, open: OpenRequest) -> Self {
+        Self { _open: Some(open), ..self }
+    }
 }
 
 impl From<Vec<Bytes>> for Ready {
     fn from(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into_iter(), left }
+        Self { pieces: pieces.into_iter(), left, _open: None }
     }
 }
 

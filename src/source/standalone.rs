@@ -19,7 +19,7 @@ use super::lane::Lane;
 use crate::lag::Lag;
 use crate::lag::ledger::{CountRange, Resolved};
 use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample, TargetSample};
-use crate::model::{FailureReason, GroupName, GroupSelection, StreamKey};
+use crate::model::{FailureReason, GroupName, GroupSelection, StreamKey, rearranged};
 use crate::self_metrics::RedisCommands;
 
 /// Streams whose questions go out as one message, and whose answers are read as one.
@@ -77,6 +77,16 @@ impl Standalone {
     pub fn new(client: redis::Client, sampling: Sampling, commands: RedisCommands) -> Self {
         let lanes = sampling.streams.iter().map(|_| Lane::default()).collect();
         Self { client, sampling, commands, connection: None, lanes, turn: 0, refused: BTreeSet::new() }
+    }
+
+    /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
+    pub fn follow(&mut self, sampling: Sampling, another: Option<redis::Client>) {
+        self.lanes = rearranged(&self.sampling.streams, std::mem::take(&mut self.lanes), &sampling.streams);
+        (self.sampling, self.turn) = (sampling, 0);
+        if let Some(client) = another {
+            (self.client, self.connection) = (client, None);
+            self.refused.clear();
+        }
     }
 
     /// Takes one sample, connecting first where there is no connection or the kept one broke, all of it within `timeout`.

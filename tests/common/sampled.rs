@@ -35,12 +35,9 @@ impl Sampled {
 
     pub fn of(client: redis::Client, streams: &[&str], count_budget: u64) -> Self {
         let selection = GroupSelection::new(vec!["*".to_owned()]);
-        let sampling = Sampling {
-            streams: streams.iter().map(|stream| (*stream).into()).collect(),
-            selection: selection.clone(),
-            interval: INTERVAL,
-            count_budget,
-        };
+        let streams: Vec<_> = streams.iter().map(|stream| (*stream).into()).collect();
+        let sampling =
+            Sampling { streams: streams.clone(), selection: selection.clone(), interval: INTERVAL, count_budget };
         let windows = Windows {
             window: Duration::from_secs(30),
             samples: 6,
@@ -50,7 +47,7 @@ impl Sampled {
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             source: Standalone::new(client, sampling, RedisCommands::default()),
-            assessor: Assessor::new(selection, windows, None),
+            assessor: Assessor::new(streams, selection, windows, None),
             at: Duration::ZERO,
         }
     }

@@ -1,0 +1,99 @@
+//! Reading the configuration again while the program runs: all of it, or nothing changes.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{plan, policy};
+use crate::config::{self, Config, Request};
+use crate::poller::Plan;
+use crate::reload::{Asked, Outcome};
+use crate::self_metrics::SelfMetrics;
+use crate::server::Service;
+use crate::{log, systemd};
+
+/// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
+const FILES_LOOKED_AT: Duration = Duration::from_secs(10);
+
+/// Reloads the configuration.
+pub(super) struct Reloader {
+    pub(super) arguments: Vec<OsString>,
+    /// What holds.
+    pub(super) config: Config,
+    pub(super) service: Arc<Service>,
+    pub(super) plans: watch::Sender<Plan>,
+    pub(super) level: log::Level,
+    pub(super) metrics: SelfMetrics,
+}
+
+impl Reloader {
+    /// Reloads when somebody asks for it, and when a file of the web configuration has changed. Never ends.
+    pub(super) async fn run(mut self, mut asked: Asked) {
+        let mut seen = looks(&self.config.web.files);
+        loop {
+            let answer = tokio::select! {
+                answer = asked.next() => answer,
+                () = sleep(FILES_LOOKED_AT) => {
+                    if looks(&self.config.web.files) == seen {
+                        continue;
+                    }
+                    None
+                }
+            };
+            // Before they are read: what changes meanwhile is seen the next time.
+            seen = looks(&self.config.web.files);
+            let files = self.config.web.files.clone();
+            let outcome = self.reload_and_say().await;
+            if files != self.config.web.files {
+                seen = looks(&self.config.web.files);
+            }
+            if let Some(answer) = answer {
+                // Whoever asked need not wait for it.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    async fn reload_and_say(&mut self) -> Outcome {
+        systemd::reloading();
+        let outcome = self.reload().await;
+        systemd::ready();
+        self.metrics.reloaded(outcome.is_ok());
+        match &outcome {
+            Ok(()) => tracing::info!("the configuration was reloaded"),
+            Err(why) => tracing::error!(error = why, "the configuration was not reloaded: everything stays as it was"),
+        }
+        outcome
+    }
+
+    async fn reload(&mut self) -> Outcome {
+        let arguments = self.arguments.clone();
+        // It reads files, which may be slow.
+        let reading = tokio::task::spawn_blocking(move || config::parse(arguments)).await;
+        let request = reading.map_err(|error| error.to_string())?.map_err(|problem| problem.to_string())?;
+        let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
+        self.config.may_become(&new).map_err(|problem| problem.to_string())?;
+        let target = self.plans.borrow().target + u64::from(self.config.redis != new.redis);
+        let plan = plan(&new, target).map_err(|error| error.to_string())?;
+        // From here on nothing can fail.
+        self.service.set_policy(policy(&new));
+        self.plans.send_replace(plan);
+        self.level.set(new.log_level);
+        self.config = *new;
+        Ok(())
+    }
+}
+
+/// What tells a file from what it was: when it was changed, how long it is, and which file it is.
+type Looks = Option<(i64, i64, u64, u64)>;
+
+fn looks(files: &[PathBuf]) -> Vec<Looks> {
+    let of = |file: Metadata| (file.mtime(), file.mtime_nsec(), file.len(), file.ino());
+    files.iter().map(|file| std::fs::metadata(file).ok().map(of)).collect()
+}

@@ -1,0 +1,53 @@
+//! Asking for a reload, and waiting for what came of it.
+
+use tokio::sync::{mpsc, oneshot};
+
+/// Reloads that may be asked for at a time. They are done one after the other.
+const MAX_WAITING: usize = 8;
+
+/// What a reload came to: nothing, or why everything stayed as it was.
+pub type Outcome = Result<(), String>;
+
+/// Where reloads are asked for.
+#[derive(Clone, Debug)]
+pub struct Reloads(mpsc::Sender<oneshot::Sender<Outcome>>);
+
+/// Where those who ask are answered.
+#[derive(Debug)]
+pub struct Asked(mpsc::Receiver<oneshot::Sender<Outcome>>);
+
+/// Where to ask, and where to answer.
+#[must_use]
+pub fn channel() -> (Reloads, Asked) {
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    (Reloads(sender), Asked(receiver))
+}
+
+impl Reloads {
+    /// Has everything reloaded.
+    ///
+    /// # Errors
+    /// Why nothing changed.
+    pub async fn reload(&self) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(answer).map_err(|_| "too many reloads are waiting already".to_owned())?;
+        answered.await.unwrap_or_else(|_| Err("streamlag is ending".to_owned()))
+    }
+}
+
+impl Reloads {
+    /// Has everything reloaded, and does not wait for it. What came of it is in the log.
+    pub fn ask(&self) {
+        let (answer, _) = oneshot::channel();
+        if self.0.try_send(answer).is_err() {
+            tracing::warn!("too many reloads are waiting already");
+        }
+    }
+}
+
+impl Asked {
+    /// The next who asks; `None` where nobody can any more.
+    pub async fn next(&mut self) -> Option<oneshot::Sender<Outcome>> {
+        self.0.recv().await
+    }
+}

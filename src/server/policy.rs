@@ -1,0 +1,71 @@
+//! What the server goes by, as far as a reload can change it: replaced whole.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::auth::ApiAuth;
+use super::basic_auth::BasicUsers;
+use super::limits::Rate;
+use super::tls::Tls;
+use crate::lag::Thresholds;
+use crate::model::GroupSelection;
+use crate::render::api::Transport;
+
+/// What the server goes by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Where the metrics page is.
+    pub telemetry_path: String,
+    /// Who may use the API.
+    pub auth: ApiAuth,
+    /// How often each token may be used; `None` where there is no limit.
+    pub token_rate: Option<Rate>,
+    /// Whether a client with a token may have the configuration reloaded.
+    pub lifecycle: bool,
+    /// Who may read the metrics page; everybody, where it is empty.
+    pub users: BasicUsers,
+    /// How often anybody may ask for anything but health; `None` where there is no limit.
+    pub rate: Option<Rate>,
+    /// Headers that every answer carries.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How connections are encrypted; `None` where they are not.
+    pub tls: Option<Tls>,
+    /// What a lag is called.
+    pub thresholds: Thresholds,
+    /// Which groups are monitored.
+    pub selection: GroupSelection,
+    /// The event transport's settings.
+    pub transport: Transport,
+    /// How long a client should wait before it asks again, where there is nothing to say yet.
+    pub retry_after: Duration,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it may do without a certificate, or has shown one.
+    pub certified: bool,
+    /// Whether it has logged in over this connection: guessers at the same address cannot shut it out.
+    known: AtomicBool,
+}
+
+impl Peer {
+    /// Somebody who has not logged in yet.
+    #[must_use]
+    pub fn new(address: IpAddr, certified: bool) -> Self {
+        Self { address, certified, known: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_known(&self, known: bool) {
+        self.known.store(known, Ordering::Relaxed);
+    }
+}
