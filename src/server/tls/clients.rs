@@ -194,3 +194,21 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     let v6 = || <[u8; 16]>::try_from(octets).ok().map(|octets| Ipv6Addr::from(octets).to_canonical());
     v4().or_else(v6)
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::ring::default_provider;
+
+    use super::*;
+
+    #[test]
+    fn where_nobody_is_trusted_no_certificate_is_accepted() {
+        let provider = Arc::new(default_provider());
+        let issuer = Issuer::one_of(Vec::new(), &provider).unwrap();
+        let algorithms = provider.signature_verification_algorithms;
+        let clients = Clients { issuer, allowed_sans: None, hints: Vec::new(), algorithms };
+        let certificate = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.der().clone();
+        let refused = clients.verify_client_cert(&certificate, &[], UnixTime::now()).unwrap_err();
+        assert_eq!(refused, CertificateError::UnknownIssuer.into());
+    }
+}
