@@ -43,6 +43,11 @@ pub enum Asked {
 impl Prometheus {
     /// Scrapes these addresses, and loads the rules, also in a copy in which they fire at once.
     pub fn start(targets: &[String]) -> Self {
+        Self::scraping(json!([{"job_name": "streamlag", "static_configs": [{"targets": targets}]}]))
+    }
+
+    /// The same with scrape jobs as its configuration has them.
+    pub fn scraping(jobs: Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let rules = fs::read_to_string(repository("alerts/streamlag.rules.yml")).unwrap();
         fs::write(dir.path().join("at_once.yml"), at_once(&rules)).unwrap();
@@ -50,7 +55,7 @@ impl Prometheus {
         let config = json!({
             "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
             "rule_files": [repository("alerts/streamlag.rules.yml"), dir.path().join("at_once.yml")],
-            "scrape_configs": [{"job_name": "streamlag", "static_configs": [{"targets": targets}]}],
+            "scrape_configs": jobs,
         });
         fs::write(dir.path().join("prometheus.yml"), config.to_string()).unwrap();
 
