@@ -215,7 +215,8 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
     streamlag.address = eventually("streamlag listens", || {
         let line = streamlag.log_lines("listening").into_iter().next();
         assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
-        line?.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
+        let line = line?.replace("\"address\":\"", " address=").replace('"', " ");
+        line.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
     });
     streamlag
 }
