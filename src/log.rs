@@ -34,12 +34,16 @@ fn targets(level: LevelFilter) -> Targets {
 
 /// Sends the program's log lines of this level and above to standard error. What its libraries say is heard from
 /// warnings upward only: their debug output may hold what a server or a client sent.
+///
+/// A line that cannot be written (a full disk, a log reader that has ended) is lost, and that is all: `tracing` would
+/// complain of it on standard error, and panic where that fails too.
 #[must_use]
 pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
     let subscriber = match format {
         Format::Logfmt => {
-            let layer = tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr);
+            let layer = tracing_logfmt::builder().with_target(false).layer();
+            let layer = layer.with_writer(io::stderr).log_internal_errors(false);
             tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
         }
         Format::Json => {
@@ -49,7 +53,8 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
                 .with_current_span(false)
                 .with_span_list(false)
                 .with_target(false)
-                .with_writer(io::stderr);
+                .with_writer(io::stderr)
+                .log_internal_errors(false);
             tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
         }
     };

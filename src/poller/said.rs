@@ -15,7 +15,7 @@ const QUICK_AGAIN: f64 = 0.5;
 /// What the log has said.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    down: Option<(FailureReason, Instant)>,
+    outage: Option<Outage>,
     server: Option<ServerInfo>,
     unreadable: BTreeMap<StreamKey, String>,
     missing: BTreeSet<(StreamKey, GroupName)>,
@@ -23,21 +23,28 @@ pub(super) struct Said {
     slow: bool,
 }
 
+/// Since when Redis has not answered, and every reason for it so far.
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    reasons: BTreeSet<FailureReason>,
+}
+
 impl Said {
-    /// Redis did not answer. Said once per reason.
+    /// Redis did not answer. Said once per reason and outage: reasons may take turns, as where connections are now
+    /// refused and now reset.
     pub(super) fn failure(&mut self, error: &SampleError) {
-        let since = self.down.map_or_else(Instant::now, |(_, since)| since);
-        if self.down.is_none_or(|(reason, _)| reason != error.reason) {
+        let begins = || Outage { since: Instant::now(), reasons: BTreeSet::new() };
+        if self.outage.get_or_insert_with(begins).reasons.insert(error.reason) {
             tracing::error!(reason = error.reason.as_str(), error = %error, "Redis does not answer");
         }
-        self.down = Some((error.reason, since));
     }
 
     /// Redis answered; says what is different from the last time it did.
     pub(super) fn sample(&mut self, snapshot: &TargetSnapshot, round_trip_limit: Duration) {
         let server = &snapshot.server;
-        if let Some((_, since)) = self.down.take() {
-            tracing::info!(down_seconds = since.elapsed().as_secs_f64(), "Redis answers again");
+        if let Some(outage) = self.outage.take() {
+            tracing::info!(down_seconds = outage.since.elapsed().as_secs_f64(), "Redis answers again");
         }
         if self.server.as_ref() != Some(server) {
             let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };

@@ -93,8 +93,14 @@ async fn may_run(
     }
 }
 
+/// What the client's parser says of a reply whose rest never came, and of nothing else.
+const ENDED_IN_A_REPLY: &str = "Unexpected end of input";
+
 /// A failure of the connection, or of the server as a whole, in words that hold no secret.
 fn failure(error: &RedisError, otherwise: FailureReason) -> SampleError {
+    if error.kind() == ErrorKind::Parse && error.to_string().contains(ENDED_IN_A_REPLY) {
+        return SampleError { reason: FailureReason::Io, detail: "the connection ended within a reply".to_owned() };
+    }
     let reason = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => FailureReason::Auth,
         (_, Some("LOADING")) => FailureReason::Loading,

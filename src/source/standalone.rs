@@ -156,8 +156,9 @@ impl Standalone {
         }
         let commands = self.commands.clone();
         let (clock, answered) = tokio::join!(connected.time(&commands), self.ask(connected, &batches, streams));
-        answered?;
+        // What is wrong with the first reply is the cause of what is wrong with those after it.
         let clock = clock?;
+        answered?;
         match clock.server_now_ms {
             Some(_) => self.refused.remove(&RefusedCommand::Time),
             None => self.refused.insert(RefusedCommand::Time),
