@@ -22,7 +22,7 @@ test: format lint doc deny alerts dashboards deploy cargo-test ## everything bel
 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
-		openssl:openssl gzip:gzip curl:curl
+		openssl:openssl gzip:gzip curl:curl faketime:faketime prlimit:util-linux
 
 format: ## rustfmt
 	cargo fmt --check

@@ -149,12 +149,12 @@ fn redis_frozen_in_the_middle_of_a_poll_whose_deadline_is_far() {
     let redis = example();
     let streamlag = watch(&redis, &["--redis.timeout", "1h"]).ready();
     shows_the_example(&streamlag);
-    signal(redis.pid(), "-STOP");
+    redis.signal("-STOP");
     // No poll ends, and still the old numbers go.
     eventually("the last sample is no longer shown", || (!streamlag.metrics().contains("\nevent_")).then_some(()));
     let lag = streamlag.json("consumer-lag");
     assert_eq!(lag["streams"]["events:chat"]["lag"], -1);
-    signal(redis.pid(), "-CONT");
+    redis.signal("-CONT");
     shows_the_example(&streamlag);
 }
 
@@ -392,8 +392,4 @@ fn redis_over_tls_and_over_a_unix_socket() {
     let distrustful = streamlag(&["--redis.url", &url, "--streams", "events:chat"]).ready();
     assert_eq!(distrustful.metric("streamlag_redis_up"), Some(0.0));
     serves_without_redis(&distrustful, "certificate");
-}
-
-fn signal(pid: u32, name: &str) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }

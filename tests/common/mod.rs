@@ -4,8 +4,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod events;
+pub mod observer;
 pub mod prometheus;
+pub mod proxy;
 pub mod sampled;
+pub mod storm;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -154,6 +157,11 @@ impl Redis {
         self.child.as_ref().unwrap().id()
     }
 
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Kills it, and waits until it is gone.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -217,6 +225,21 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
         assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
         let line = line?.replace("\"address\":\"", " address=").replace('"', " ");
         line.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
+    });
+    streamlag
+}
+
+/// One whose log nobody keeps: it goes to `stderr`.
+pub fn streamlag_logging_to(stderr: impl Into<Stdio>, arguments: &[&str]) -> Streamlag {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let listen = address.to_string();
+    let all = [arguments, &["--web.listen-address", &listen]].concat();
+    let mut command = command(&all, &[("STREAMLAG_API_TOKEN", TOKEN)]);
+    let child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("streamlag starts");
+    let mut streamlag = Streamlag { address, child, log: Arc::default() };
+    eventually("streamlag listens", || {
+        assert!(streamlag.is_running(), "streamlag ended");
+        TcpStream::connect(address).ok()
     });
     streamlag
 }
