@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use common::storm::{Storm, fill, truth};
-use common::{Redis, eventually};
+use common::{Redis, eventually, servers, value_of};
 
 /// Runs a command that takes long, over a connection of its own.
 fn in_background(redis: &Redis, words: &'static [&'static str]) -> JoinHandle<()> {
@@ -85,16 +85,42 @@ fn no_more_clients() {
 
 #[test]
 fn no_more_memory() {
-    // Redis refuses to queue commands then, even those that only read, and facts that do not agree are not shown.
-    Storm::direct(&[]).unreadable(
-        "maxmemory, noeviction",
-        |storm| {
-            storm.redis.run("CONFIG SET maxmemory 1");
-            // So that a connection is made in this state, too.
-            storm.redis.run("CLIENT KILL TYPE normal");
-        },
-        |storm| drop(storm.redis.run("CONFIG SET maxmemory 0")),
-    );
+    // Redis, up to some version, refuses to queue commands then, even those that only read.
+    for server in servers() {
+        let storm = Storm::over(Redis::start_with(&server, &[]), &["--groups", "*"]);
+        let (redis, streamlag) = (&storm.redis, &storm.streamlag);
+        redis.run("XGROUP CREATE events:chat middle 0");
+        redis.read("events:chat", "middle", "reader", 2);
+        storm.streamlag.log_clear();
+        redis.run("CONFIG SET maxmemory 1");
+        let queued =
+            redis::pipe().atomic().cmd("XLEN").arg("events:chat").query::<redis::Value>(&mut redis.connection());
+        let changes = usize::from(queued.is_err());
+        eventually("it is said", || (streamlag.log_lines("command=MULTI").len() == changes).then_some(()));
+        // So that a connection is made in this state, too.
+        redis.run("CLIENT KILL TYPE normal");
+        streamlag.next_sample();
+        let lag = "event_consumer_lag{stream=\"events:chat\",consumer_group=\"middle\"}";
+        let uncertainty = lag.replacen("_lag", "_lag_uncertainty", 1);
+        let of = |page: &str, series: &str| value_of(page, series);
+        let length = of(&streamlag.metrics(), "event_stream_length{stream=\"events:chat\"}").unwrap();
+        let exact = |expected: f64| {
+            eventually("the lag is exact", || {
+                let page = streamlag.metrics();
+                (of(&page, lag) == Some(expected) && of(&page, &uncertainty) == Some(0.0)).then_some(())
+            });
+        };
+        exact(length - 2.0);
+        // What still can be done: to read without leaving anything pending, and to delete.
+        redis.run("XTRIM events:chat MAXLEN 3");
+        exact(3.0);
+        assert_eq!(streamlag.metric("streamlag_redis_up"), Some(1.0));
+        assert_eq!(streamlag.log().len(), changes, "{}: {:?}", server.display(), streamlag.log());
+        redis.run("CONFIG SET maxmemory 0");
+        eventually("it is over", || (streamlag.log_lines("a command again").len() == changes).then_some(()));
+        assert_eq!(streamlag.log().len(), 2 * changes, "{}: {:?}", server.display(), streamlag.log());
+        exact(3.0);
+    }
 }
 
 #[test]

@@ -118,6 +118,9 @@ pub enum RefusedCommand {
     Xlen,
     /// `XRANGE`: no lag is counted, and no oldest undelivered entry shown where the stream's first one does not tell.
     Xrange,
+    /// `MULTI`, of a server that is out of memory and may not evict: it queues no command then, not even one that reads. A
+    /// stream is asked about twice instead, and what lies between counts where both answers agree.
+    Multi,
 }
 
 impl RefusedCommand {
@@ -132,6 +135,7 @@ impl RefusedCommand {
             Self::Xrange => {
                 ("XRANGE", "no lag is counted, and lag in seconds is left out where the first entry does not tell")
             }
+            Self::Multi => ("MULTI", "streams that change while they are read are not shown"),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Said {
         let refused: BTreeSet<RefusedCommand> = snapshot.refused.iter().copied().collect();
         for command in refused.difference(&self.refused) {
             let (command, without) = command.describe();
-            tracing::warn!(command, without, "Redis refuses a command (ACL)");
+            tracing::warn!(command, without, "Redis refuses a command");
         }
         for command in self.refused.difference(&refused) {
             tracing::info!(command = command.describe().0, "Redis allows a command again");

@@ -28,13 +28,23 @@ impl Batch {
         let mut replies = Replies(replies.into_iter());
         for question in &self.questions {
             match question {
+                Question::Probe(RefusedCommand::Multi) => {
+                    if replies.transaction(1)?.is_ok_and(|items| ok(&items[0]).is_ok()) {
+                        refused.remove(&RefusedCommand::Multi);
+                    }
+                }
                 Question::Probe(command) => {
                     if !is_command_refused(&replies.next()?) {
                         refused.remove(command);
                     }
                 }
                 Question::Stream { at, groups } => {
-                    let answer = replies.transaction(COMMANDS_PER_STREAM + groups.len() * per_group)?;
+                    let commands = COMMANDS_PER_STREAM + groups.len() * per_group;
+                    let answer = if self.may(RefusedCommand::Multi) {
+                        replies.transaction(commands)?
+                    } else {
+                        replies.between_two_alike(commands + 1)?
+                    };
                     streams[*at] = answer.and_then(|items| self.stream_of(&items, groups)).map_err(|error| {
                         let newly_refused = self.refused_by(&error, COMMANDS_PER_STREAM);
                         refused.extend(&newly_refused);
@@ -42,7 +52,12 @@ impl Batch {
                     });
                 }
                 Question::Details { at, groups } => {
-                    let answer = replies.transaction(groups.len() * per_group)?;
+                    let commands = groups.len() * per_group;
+                    let answer = if self.may(RefusedCommand::Multi) {
+                        replies.transaction(commands)?
+                    } else {
+                        Ok(replies.take(commands)?)
+                    };
                     let detailed = match &mut streams[*at] {
                         Ok(stream) => answer.and_then(|items| self.add_details(stream, &items, groups)),
                         Err(_) => Ok(()),
@@ -80,6 +95,13 @@ impl Batch {
                             _ => Unread::Changed(None),
                         }
                     });
+                }
+                Question::Counts { at, pages, after } if !self.may(RefusedCommand::Multi) => {
+                    if let Ok(items) = replies.between_two_alike(1 + pages.len() + after.commands())? {
+                        // The first says what the last says.
+                        let (pages_read, first) = (&items[1..], &items[..1]);
+                        read_pages(*at, pages, after, &[pages_read, first].concat(), findings);
+                    }
                 }
                 Question::Counts { at, pages, after } => match replies.transaction(pages.len() + after.commands())? {
                     Ok(items) => read_pages(*at, pages, after, &items, findings),
@@ -155,6 +177,9 @@ impl Batch {
     /// `before` is how many commands stand before the groups' own; without those there is no sample.
     fn refused_by(&self, error: &StreamError, before: usize) -> Vec<RefusedCommand> {
         let StreamError::NotQueued(refusals) = error else { return Vec::new() };
+        if refusals.iter().all(|(_, error)| error.code() == "OOM") {
+            return vec![RefusedCommand::Multi];
+        }
         let optional: Vec<RefusedCommand> =
             [RefusedCommand::XinfoConsumers, RefusedCommand::Xpending].into_iter().filter(|c| self.may(*c)).collect();
         let refused = |(at, error): &(usize, ServerError)| {
@@ -214,6 +239,8 @@ enum StreamError {
     NotQueued(Vec<(usize, ServerError)>),
     /// Redis answered an error.
     Server(ServerError),
+    /// It changed while it was read.
+    Moved,
     /// Redis answered something else than it should.
     Decode(DecodeError),
     /// The stream may not be what it was. This is what was asked of it all the same.
@@ -226,6 +253,9 @@ impl StreamError {
             Self::NotQueued(refusals) => refusals.first().map_or_else(String::new, |(_, error)| error_text(error)),
             Self::Server(error) => error_text(&error),
             Self::Decode(error) => error.to_string(),
+            Self::Moved => {
+                "it changed while it was read, and Redis is out of memory and runs no transactions".to_owned()
+            }
             Self::Changed(sample) => return Unread::Changed(Some(sample)),
         };
         if refused { Unread::Refused(ReadError(error)) } else { Unread::Error(ReadError(error)) }
@@ -254,6 +284,18 @@ impl Replies {
             Value::ServerError(error) => server_wide(error).map_or(Ok(reply), Err),
             _ => Ok(reply),
         }
+    }
+
+    fn take(&mut self, commands: usize) -> Result<Vec<Value>, SampleError> {
+        (0..commands).map(|_| self.next()).collect()
+    }
+
+    /// The answers to `commands` commands, of which the first and the last ask for the same, without the last: of one moment
+    /// where those two are alike, as nothing that they tell goes back to what it was.
+    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Vec<Value>, StreamError>, SampleError> {
+        let mut items = self.take(commands)?;
+        let last = items.pop();
+        Ok(if last.as_ref() == items.first() { Ok(items) } else { Err(StreamError::Moved) })
     }
 
     /// The answers of one transaction of `commands` commands.

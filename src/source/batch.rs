@@ -1,6 +1,7 @@
 //! The questions of one round trip. No I/O: a batch becomes a pipeline; [`answers`](super::answers) reads what comes back.
 //!
-//! A stream's questions go out in a `MULTI`/`EXEC`, so that its facts are of one moment.
+//! A stream's questions go out in a `MULTI`/`EXEC`, so that its facts are of one moment; or, where Redis has no memory left to
+//! queue them, between two questions about the stream, whose answers have to agree.
 
 use std::collections::BTreeSet;
 
@@ -151,6 +152,11 @@ impl Batch {
                 RefusedCommand::Xpending => self.command("xpending", &[b"XPENDING"], key, &[b"", b"-", b"+", b"1"]),
                 RefusedCommand::Xlen => self.command("xlen", &[b"XLEN"], key, &[]),
                 RefusedCommand::Xrange => self.command("xrange", &[b"XRANGE"], key, &[b"+", b"-", b"COUNT", b"1"]),
+                RefusedCommand::Multi => {
+                    self.bare("multi", b"MULTI");
+                    self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
+                    self.bare("exec", b"EXEC");
+                }
             }
             self.questions.push(Question::Probe(command));
         }
@@ -158,11 +164,14 @@ impl Batch {
 
     /// Asks for everything about a stream and its known groups; by `script` where its entries are large.
     pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupName>, script: Option<Script>) {
-        self.bare("multi", b"MULTI");
+        self.begin();
         self.facts(key, script);
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
         self.group_details(key, &groups);
-        self.bare("exec", b"EXEC");
+        self.end();
+        if !self.may(RefusedCommand::Multi) {
+            self.facts(key, script);
+        }
         self.questions.push(Question::Stream { at, groups });
     }
 
@@ -209,9 +218,9 @@ impl Batch {
         if groups.is_empty() || self.commands_per_group() == 0 {
             return;
         }
-        self.bare("multi", b"MULTI");
+        self.begin();
         self.group_details(key, &groups);
-        self.bare("exec", b"EXEC");
+        self.end();
         self.questions.push(Question::Details { at, groups });
     }
 
@@ -246,21 +255,24 @@ impl Batch {
         if pages.is_empty() || !self.may(RefusedCommand::Xrange) {
             return;
         }
-        self.bare("multi", b"MULTI");
+        self.begin();
+        if !self.may(RefusedCommand::Multi) {
+            self.facts(key, script);
+        }
         for page in &pages {
             // Before 7.0 only what was added meanwhile shows whether something was removed.
             let open = stream.entries_added.is_none() && page.range.is_to_the_end();
             let to = if open { "+".to_owned() } else { page.range.to.to_string() };
             self.range(key, &page.range.from.to_string(), &to, page.limit, script);
         }
-        let after = if large && self.may(RefusedCommand::Xlen) {
+        let after = if large && self.may(RefusedCommand::Xlen) && self.may(RefusedCommand::Multi) {
             self.unchanged(key, stream, script);
             After::Glance(Box::new(StreamSample { groups: Vec::new(), ..stream.clone() }))
         } else {
             self.facts(key, script);
             After::Read
         };
-        self.bare("exec", b"EXEC");
+        self.end();
         self.questions.push(Question::Counts { at, pages, after });
     }
 
@@ -298,6 +310,19 @@ impl Batch {
 
     pub(super) fn commands_per_group(&self) -> usize {
         usize::from(self.may(RefusedCommand::XinfoConsumers)) + usize::from(self.may(RefusedCommand::Xpending))
+    }
+
+    /// What follows is to be of one moment.
+    fn begin(&mut self) {
+        if self.may(RefusedCommand::Multi) {
+            self.bare("multi", b"MULTI");
+        }
+    }
+
+    fn end(&mut self) {
+        if self.may(RefusedCommand::Multi) {
+            self.bare("exec", b"EXEC");
+        }
     }
 
     fn bare(&mut self, name: &'static str, word: &[u8]) {

@@ -189,7 +189,7 @@ impl Standalone {
     }
 
     fn may_glance(&self) -> bool {
-        !self.refused.contains(&RefusedCommand::Xlen)
+        !self.refused.contains(&RefusedCommand::Xlen) && !self.refused.contains(&RefusedCommand::Multi)
     }
 
     /// All streams, the one that has waited longest first.
