@@ -104,7 +104,7 @@ impl Connection {
             // The connection first: a request that has arrived is read before its connection is told to end.
             biased;
             ended = connection.as_mut() => ended,
-            () = shutdown::begins(&mut self.ending), if !self.last => {
+            () = self.has_to_finish(), if !self.last => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -124,12 +124,18 @@ impl Connection {
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            () = shutdown::begins(&mut self.ending) => {
+            () = self.has_to_finish() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         log_end(ended);
+    }
+
+    /// Waits until the end begins and the first request, which may be on its way, has come.
+    async fn has_to_finish(&mut self) {
+        shutdown::begins(&mut self.ending).await;
+        self.place.activity.first_request().await;
     }
 
     fn watched<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> TokioIo<Watched<S>> {

@@ -39,6 +39,9 @@ const SLOW_ANSWER: Duration = Duration::from_secs(1);
 /// time: an eighth.
 const EVICTED_SHARE: usize = 8;
 
+/// How long a connection that was made just before the end may take to its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// How often a connection looks at its clock, and thus how late it may be closed.
 const CLOCK: Duration = Duration::from_secs(1);
 
@@ -139,6 +142,8 @@ impl Drop for Place {
 pub(super) struct Activity {
     state: Mutex<State>,
     evicted: Notify,
+    /// Told of the first request.
+    opened: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +169,15 @@ enum Stage {
 impl Activity {
     fn new() -> Self {
         let state = State { stage: Stage::Opening, since: Instant::now(), reads_heads: true };
-        Self { state: Mutex::new(state), evicted: Notify::new() }
+        Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
+    }
+
+    /// Waits for the first request, but not for long: its client may have made the connection only to have it.
+    pub(super) async fn first_request(&self) {
+        if self.state().stage == Stage::Opening {
+            // Whichever it is.
+            let _ = timeout(FIRST_REQUEST, self.opened.notified()).await;
+        }
     }
 
     /// Waits until the connection has to be closed.
@@ -193,6 +206,7 @@ impl Activity {
             state.since = Instant::now();
         }
         state.stage = Stage::Answering { open: open + 1 };
+        self.opened.notify_one();
         OpenRequest(Arc::clone(self))
     }
 
