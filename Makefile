@@ -9,7 +9,7 @@ SHELL := bash
 # Fixed, so that a new release of the checker cannot fail an old commit.
 CARGO_DENY := 0.20.2
 
-.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test image clean
+.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test soak image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -56,6 +56,9 @@ cargo-test: tools ## unit tests, and the program against real servers
 	cargo test --locked
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
+
+soak: tools ## run against faults for an hour, or for SOAK_SECONDS: memory, descriptors, threads and tasks must stay flat
+	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test soak -- --ignored --nocapture
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test

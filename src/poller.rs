@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -202,6 +203,7 @@ impl Poller {
     }
 
     async fn publish(&mut self) {
+        self.metrics.tasks(Handle::current().metrics().num_alive_tasks());
         publish(&mut self.publisher, &self.view, self.sampled, &self.settings, &self.own).await;
     }
 }

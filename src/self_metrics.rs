@@ -26,6 +26,7 @@ pub struct SelfMetrics {
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
+    tasks: Gauge,
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
@@ -152,6 +153,7 @@ impl SelfMetrics {
             http_duration: Family::new_with_constructor(http_histogram),
             http_connections: Gauge::default(),
             http_connections_closed: Family::default(),
+            tasks: Gauge::default(),
             panics: Counter::default(),
             reload_successful: Gauge::default(),
             reload_time: Gauge::default(),
@@ -175,6 +177,7 @@ impl SelfMetrics {
         names::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
         names::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
         names::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
+        names::TASKS.register(registry, metrics.tasks.clone());
         names::PANICS.register(registry, metrics.panics.clone());
         names::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
         names::RELOAD_TIME.register(registry, metrics.reload_time.clone());
@@ -196,6 +199,11 @@ impl SelfMetrics {
     /// A connection was closed early.
     pub fn connection_closed(&self, reason: Closed) {
         self.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// So many tasks there are.
+    pub fn tasks(&self, count: usize) {
+        self.tasks.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A task panicked.

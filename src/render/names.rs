@@ -170,6 +170,8 @@ names! {
         "Open connections of HTTP clients.";
     HTTP_CONNECTIONS_CLOSED = "streamlag_http_connections_closed", Counter, &["reason"],
         "Connections of HTTP clients that streamlag closed early, by reason: they took too long, or others needed the place.";
+    TASKS = "streamlag_tasks", Gauge, &[],
+        "Tasks of streamlag that are running or waiting: a handful, and one for each connection of a client.";
     PANICS = "streamlag_panics", Counter, &[],
         "Defects of streamlag that ended a task: each is one to report.";
     RELOAD_SUCCESSFUL = "streamlag_config_last_reload_successful", Gauge, &[],
