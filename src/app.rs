@@ -25,9 +25,6 @@ pub enum RunError {
     /// A port cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The Redis client cannot be made.
-    #[error("cannot set up the Redis client: {0}")]
-    Redis(#[from] redis::RedisError),
     /// Signals cannot be handled.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -62,7 +59,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         interval: config.poll_interval,
         count_budget: config.count_budget,
     };
-    let source = Standalone::new(config.redis.client()?, sampling, commands);
+    let source = Standalone::new(config.redis.clone(), sampling, commands);
     let (publisher, reader) = snapshot::channel(poller::first(&settings, &registry));
     let poller = Poller::new(settings, source, publisher, registry, metrics.clone());
     let service = Arc::new(Service {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 pub use command::{Request, parse};
-pub use redis_target::RedisTarget;
+pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
 pub use values::{Given, Problem};
 
@@ -22,6 +22,7 @@ use crate::model::{GroupSelection, StreamKey, glob};
 use crate::render::api::Transport;
 use crate::route::Route;
 use crate::server::{ApiAuth, ApiToken};
+use crate::source::Dial;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -51,7 +52,7 @@ const MAX_COUNT_BUDGET: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Redis to sample.
-    pub redis: RedisTarget,
+    pub redis: Dial,
     /// The most connections to Redis; one is used.
     pub redis_max_connections: u64,
     /// The deadline of a whole poll.
@@ -106,7 +107,7 @@ impl Config {
         refuse_what_is_not_here_yet(sources)?;
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
         Ok(Self {
-            redis: redis(sources)?,
+            redis: redis_target::from_sources(sources)?,
             redis_max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
             redis_timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
             streams: streams(&need("streams")?)?,
@@ -145,24 +146,6 @@ fn refuse_what_is_not_here_yet(sources: &impl Sources) -> Result<(), Problem> {
         );
     }
     Ok(())
-}
-
-fn redis(sources: &impl Sources) -> Result<RedisTarget, Problem> {
-    let url = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
-    let target = RedisTarget::parse(&url.text()?).map_err(|error| {
-        url.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
-    })?;
-    let Some(file) = sources.get("redis.password-file") else {
-        return Ok(target);
-    };
-    if target.has_password() {
-        return Err(file.problem("it contradicts the password in the Redis URL; give one of the two"));
-    }
-    let password = file.file_content()?;
-    if password.is_empty() {
-        return Err(file.problem("it takes a file with the password in it; this one is empty"));
-    }
-    Ok(target.with_password(&password))
 }
 
 fn streams(given: &Given) -> Result<Vec<StreamKey>, Problem> {

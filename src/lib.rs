@@ -20,6 +20,7 @@ pub mod log;
 pub mod process;
 pub mod self_metrics;
 pub mod shutdown;
+pub mod small_file;
 pub mod snapshot;
 
 pub mod poller;
