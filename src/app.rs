@@ -31,9 +31,6 @@ pub enum RunError {
     /// A port cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The Redis client cannot be made.
-    #[error("cannot set up the Redis client: {0}")]
-    Redis(#[from] redis::RedisError),
     /// Signals cannot be handled.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -56,9 +53,9 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     panics::watch(metrics.clone());
     let registry = Arc::new(registry);
 
-    let plan = plan(&config, 0)?;
+    let plan = plan(&config, 0);
     let commands = metrics.redis_commands.clone();
-    let source = Standalone::new(plan.client.clone(), plan.sampling.clone(), commands);
+    let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), commands);
     let (publisher, reader) = snapshot::channel(poller::first(&plan.settings, &registry));
     let poller = Poller::new(plan.settings.clone(), source, publisher, registry, metrics.clone());
     let (new_plans, plans) = watch::channel(plan);
@@ -78,7 +75,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 }
 
 /// What the poller is to do. `target` counts the changes of the Redis that is sampled.
-fn plan(config: &Config, target: u64) -> Result<Plan, redis::RedisError> {
+fn plan(config: &Config, target: u64) -> Plan {
     let settings = PollerSettings {
         streams: config.streams.clone(),
         selection: config.groups.clone(),
@@ -97,7 +94,7 @@ fn plan(config: &Config, target: u64) -> Result<Plan, redis::RedisError> {
         interval: config.poll_interval,
         count_budget: config.count_budget,
     };
-    Ok(Plan { settings, sampling, client: config.redis.client()?, target })
+    Plan { settings, sampling, redis: config.redis.clone(), target }
 }
 
 /// What the server is to go by.

@@ -8,14 +8,13 @@ mod settings;
 mod values;
 pub mod web;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 pub use command::{Request, parse};
-pub use redis_target::RedisTarget;
+pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
 pub use values::{Given, Problem};
 pub use web::WebConfig;
@@ -27,6 +26,8 @@ use crate::render::api::Transport;
 use crate::route::Route;
 use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
 use crate::server::{ApiAuth, Rate};
+use crate::small_file;
+use crate::source::Dial;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -59,7 +60,7 @@ const MAX_COUNT_BUDGET: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Redis to sample.
-    pub redis: RedisTarget,
+    pub redis: Dial,
     /// The most connections to Redis; one is used.
     pub redis_max_connections: u64,
     /// The deadline of a whole poll.
@@ -137,7 +138,7 @@ impl Config {
     pub fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
         Ok(Self {
-            redis: redis(sources)?,
+            redis: redis_target::from_sources(sources)?,
             redis_max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
             redis_timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
             streams: streams(&need("streams")?)?,
@@ -165,24 +166,6 @@ impl Config {
             log_format: need("log.format")?.one_of(&[("logfmt", Format::Logfmt), ("json", Format::Json)])?,
         })
     }
-}
-
-fn redis(sources: &impl Sources) -> Result<RedisTarget, Problem> {
-    let url = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
-    let target = RedisTarget::parse(&url.text()?).map_err(|error| {
-        url.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
-    })?;
-    let Some(file) = sources.get("redis.password-file") else {
-        return Ok(target);
-    };
-    if target.has_password() {
-        return Err(file.problem("it contradicts the password in the Redis URL; give one of the two"));
-    }
-    let password = file.file_content()?;
-    if password.is_empty() {
-        return Err(file.problem("it takes a file with the password in it; this one is empty"));
-    }
-    Ok(target.with_password(&password))
 }
 
 fn streams(given: &Given) -> Result<Vec<StreamKey>, Problem> {
@@ -241,13 +224,16 @@ fn telemetry_path(given: &Given) -> Result<String, Problem> {
 
 fn web(sources: &impl Sources) -> Result<WebConfig, Problem> {
     let Some(file) = sources.get("web.config.file") else { return Ok(WebConfig::default()) };
-    WebConfig::read(Path::new(&file.text()?)).map_err(|why| file.problem(&why))
+    WebConfig::read(&file.path()).map_err(|why| file.problem(&why))
 }
 
 fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     let file = sources.get("api.tokens-file");
     let mut tokens = match &file {
-        Some(file) => Tokens::parse(&file.file_content()?).map_err(|why| file.problem(&why))?,
+        Some(file) => {
+            let tokens = small_file::read_text(&file.path()).and_then(|text| Tokens::parse(&text));
+            tokens.map_err(|why| file.problem(&why))?
+        }
         None => Tokens::default(),
     };
     if let Some(secret) = sources.api_token() {

@@ -22,6 +22,7 @@ pub mod process;
 pub mod reload;
 pub mod self_metrics;
 pub mod shutdown;
+pub mod small_file;
 pub mod snapshot;
 pub mod systemd;
 

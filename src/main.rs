@@ -41,8 +41,6 @@ fn main() -> ExitCode {
 }
 
 fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> ExitCode {
-    // rediss:// needs a provider, and rustls picks none by itself; only the first call counts, and this is it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)

@@ -22,7 +22,7 @@ use crate::render::exposition::{self, Settings};
 use crate::render::page::Page;
 use crate::self_metrics::{PollOutcome, SelfMetrics};
 use crate::snapshot::{Published, Publisher};
-use crate::source::{Sampling, Standalone};
+use crate::source::{Dial, Sampling, Standalone};
 use said::Said;
 
 /// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
@@ -57,7 +57,7 @@ pub struct Plan {
     /// What it is to ask for.
     pub sampling: Sampling,
     /// Whom it is to ask.
-    pub client: redis::Client,
+    pub redis: Dial,
     /// How often whom to ask has changed.
     pub target: u64,
 }
@@ -123,7 +123,7 @@ impl Poller {
                 }
             }
             let plan = plans.borrow_and_update().clone();
-            let another = (plan.target != target).then_some(plan.client);
+            let another = (plan.target != target).then_some(plan.redis);
             target = plan.target;
             self.source.follow(plan.sampling, another);
             self.assessor.follow(assessor(&plan.settings));

@@ -4,8 +4,10 @@ mod answers;
 mod batch;
 mod connection;
 mod counting;
+mod dial;
 mod lane;
 mod script;
 mod standalone;
 
+pub use dial::{Address, Dial, Login, Part, Tls, TlsFiles, TlsProblem};
 pub use standalone::{Sampling, Standalone};

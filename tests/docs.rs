@@ -126,6 +126,12 @@ fn every_alert_has_a_runbook() {
     assert_eq!(files, expected);
 }
 
+/// The tests run streamlag as the user of one of them.
+#[test]
+fn the_documents_give_the_same_acl_line() {
+    assert_eq!(common::grants::documented_in("README.md"), common::grants::documented_in("docs/deploy.md"));
+}
+
 /// Links from one document to another lead somewhere.
 #[test]
 fn links_between_documents_lead_somewhere() {

@@ -6,10 +6,8 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
 
-use common::{PATIENCE, Redis, Streamlag, eventually, servers, streamlag, value_of};
+use common::{PATIENCE, Redis, Streamlag, eventually, streamlag, value_of};
 
 const GROUP: &str = "signalr-consumers";
 
@@ -185,7 +183,8 @@ fn a_wrong_password_and_none_at_all() {
     let redis = example();
     redis.run("CONFIG SET requirepass right");
     let wrong = format!("redis://:wr0ng@127.0.0.1:{}", redis.port);
-    let streamlags = [watch(&redis, &[]), streamlag(&["--redis.url", &wrong, "--streams", "events:chat"])];
+    let none = redis.url_of_everybody();
+    let streamlags = [none, wrong].map(|url| streamlag(&["--redis.url", &url, "--streams", "events:chat"]));
     for streamlag in &streamlags {
         let auth = "streamlag_poll_failures_total{reason=\"auth\"}";
         eventually("Redis refuses", || streamlag.metric(auth).filter(|failures| *failures >= 1.0));
@@ -202,34 +201,10 @@ fn a_wrong_password_and_none_at_all() {
     assert!(streamlags[1].log_lines("wr0ng").is_empty());
 }
 
-/// The line that README gives.
-const ACL: &str =
-    "resetkeys ~events:* -@all +xinfo|stream +xinfo|groups +xinfo|consumers +xpending +xrange +xlen +time +multi +exec";
-
-fn as_user(redis: &Redis, grants: &str) -> Streamlag {
-    redis.run(&format!("ACL SETUSER streamlag on >pw {grants}"));
-    let url = format!("redis://streamlag:pw@127.0.0.1:{}", redis.port);
-    streamlag(&["--redis.url", &url, "--streams", "events:chat"]).ready()
-}
-
-#[test]
-fn the_documented_acl_line_is_enough() {
-    for server in servers() {
-        let redis = Redis::start_with(&server, &[]);
-        fill(&redis);
-        let streamlag = as_user(&redis, ACL);
-        shows_the_example(&streamlag);
-        assert_eq!(streamlag.metric("streamlag_polls_total{outcome=\"partial\"}"), Some(0.0), "{:?}", streamlag.log());
-        assert!(streamlag.log_lines("level=warn").is_empty(), "{}: {:?}", server.display(), streamlag.log());
-        let groups = streamlag.json("groups");
-        assert!(groups["groups"][0]["lag_seconds"].is_number(), "{}: {groups}", server.display());
-    }
-}
-
 #[test]
 fn one_refused_command_costs_only_what_it_tells() {
     let redis = example();
-    let streamlag = as_user(&redis, ACL);
+    let streamlag = watch(&redis, &[]).ready();
     let series = [
         ("XPENDING", "xpending", "event_consumer_group_oldest_pending_seconds{"),
         ("XINFO CONSUMERS", "xinfo|consumers", "event_consumer_instance_pending{"),
@@ -268,7 +243,7 @@ fn shows_ages_by_the_local_clock(streamlag: &Streamlag) {
 #[test]
 fn a_refused_essential_command_or_key_makes_the_stream_unreadable() {
     let redis = example();
-    let streamlag = as_user(&redis, ACL);
+    let streamlag = watch(&redis, &[]).ready();
     for (refused, back) in
         [("-xinfo|stream", "+xinfo|stream"), ("-multi", "+multi"), ("resetkeys ~other:*", "~events:*")]
     {
@@ -355,41 +330,4 @@ fn half_a_request(streamlag: &Streamlag) -> TcpStream {
     assert_eq!(streamlag.get("/-/healthy").status, 200);
     connection.set_read_timeout(Some(PATIENCE)).unwrap();
     connection
-}
-
-#[test]
-fn redis_over_tls_and_over_a_unix_socket() {
-    let keys = tempfile::tempdir().unwrap();
-    let path = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
-    let (key, certificate, socket) = (path("key.pem"), path("cert.pem"), path("redis.sock"));
-    let subject = [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ];
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", &key, "-out", &certificate])
-        .args(subject)
-        .output();
-    let made = made.unwrap_or_else(|error| panic!("openssl ({error}): run 'make test', which installs it"));
-    assert!(made.status.success(), "{made:?}");
-    let tls_port = common::free_port();
-    let tls_port_text = tls_port.to_string();
-    let tls = ["--tls-port", &tls_port_text, "--tls-cert-file", &certificate, "--tls-key-file", &key];
-    let options = [&tls[..], &["--tls-auth-clients", "no", "--unixsocket", &socket]].concat();
-    let redis = Redis::start_with(Path::new("redis-server"), &options);
-    fill(&redis);
-    let env = [("STREAMLAG_API_TOKEN", common::TOKEN), ("SSL_CERT_FILE", certificate.as_str())];
-    for url in [format!("rediss://127.0.0.1:{tls_port}/0"), format!("unix://{socket}")] {
-        let streamlag = common::streamlag_with_env(&["--redis.url", &url, "--streams", "events:chat"], &env).ready();
-        shows_the_example(&streamlag);
-    }
-    // A certificate that nobody vouches for is refused.
-    let url = format!("rediss://127.0.0.1:{tls_port}/0");
-    let distrustful = streamlag(&["--redis.url", &url, "--streams", "events:chat"]).ready();
-    assert_eq!(distrustful.metric("streamlag_redis_up"), Some(0.0));
-    serves_without_redis(&distrustful, "certificate");
 }

@@ -99,13 +99,14 @@ fn the_api_wants_the_token_and_health_never_does() {
         let missing = streamlag.request("GET", path, &[]);
         problem(&missing, 401);
         assert_eq!(missing.header("www-authenticate"), Some("Bearer realm=\"streamlag\""));
-        for wrong in ["Bearer nope", "Bearer ", "Bearer test-token-3f9", "Bearer test-token-3f9ab"] {
-            let reply = streamlag.request("GET", path, &[("Authorization", wrong)]);
-            problem(&reply, 401);
-            assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"), "{wrong}");
-        }
+        let reply = streamlag.request("GET", path, &[("Authorization", "Bearer nope")]);
+        problem(&reply, 401);
+        assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"));
         problem(&streamlag.request("GET", path, &[("Authorization", "Basic dGVzdDp0ZXN0")]), 401);
         assert_eq!(streamlag.request("GET", path, &[("Authorization", &format!("bearer {TOKEN}"))]).status, 200);
+    }
+    for wrong in ["Bearer ", "Bearer test-token-3f9", "Bearer test-token-3f9ab"] {
+        problem(&streamlag.request("GET", API[0], &[("Authorization", wrong)]), 401);
     }
     for path in ["/", "/metrics", "/-/healthy", "/-/ready"] {
         assert_eq!(streamlag.request("GET", path, &[]).status, 200, "{path}");

@@ -119,7 +119,7 @@ fn dashboards_alerts_and_documented_queries_work_in_prometheus() {
     // what the counters leave open, and is refused a command. One without a Redis.
     let url = redis.url();
     redis.run("ACL SETUSER limited on nopass allkeys +@all -xpending");
-    let limited = url.replace("//", "//limited:any@");
+    let limited = redis.url_as("limited");
     let exporters = [
         exporter(&url, &STREAMS, MONITORED, &[]).ready(),
         exporter(&url, &STREAMS, MONITORED, &[]).ready(),

@@ -34,7 +34,7 @@ fn answers_that_drip_past_the_timeout_are_an_outage() {
 
 #[test]
 fn answers_cut_in_the_middle() {
-    Storm::new(&[]).outage_by("cut mid-reply", &["io"], Fault::CutMidReply);
+    Storm::new(&[]).outage_by("cut mid-reply", &["io", "connect"], Fault::CutMidReply);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn resets() {
 #[test]
 fn a_half_open_connection() {
     // The connections end with the fault, the last of them in the middle of a poll.
-    Storm::new(&[]).outage_by("half-open", &["timeout", "io"], Fault::HalfOpen);
+    Storm::new(&[]).outage_by("half-open", &["timeout", "io", "connect"], Fault::HalfOpen);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_master_that_fails_over_to_its_replica() {
     storm.outage(
         "failover",
         // The proxy stands for whatever takes the master's place in the network: it accepts, and nobody is behind it.
-        &["io"],
+        &["io", "connect"],
         |storm| storm.redis.stop(),
         |storm| {
             replica.run("REPLICAOF NO ONE");

@@ -121,7 +121,7 @@ fn junk() {
     let junk = b"\x00\xff\xfejunk\r\n";
     outage_by("junk for HELLO", "protocol", HELLO, junk);
     // All that the client says here is that it gave the connection up.
-    outage_by("junk for EXEC", "io", EXEC, junk);
+    outage_by("junk for EXEC", "protocol", EXEC, junk);
 }
 
 #[test]
@@ -132,10 +132,10 @@ fn ten_thousand_arrays_in_each_other() {
 #[test]
 fn more_announced_than_there_can_be() {
     std::thread::scope(|scope| {
-        scope.spawn(|| outage_by("2 GiB announced", "timeout", EXEC, b"$2147483648\r\n"));
-        scope.spawn(|| outage_by("array of 2^31-1 announced", "timeout", EXEC, b"*2147483647\r\n"));
+        scope.spawn(|| outage_by("2 GiB announced", "protocol", EXEC, b"$2147483648\r\n"));
+        scope.spawn(|| outage_by("array of 2^31-1 announced", "protocol", EXEC, b"*2147483647\r\n"));
         let nested = b"*2147483647\r\n".repeat(90);
-        scope.spawn(move || outage_by("90 such arrays in each other", "timeout", EXEC, &nested));
+        scope.spawn(move || outage_by("90 such arrays in each other", "protocol", EXEC, &nested));
     });
 }
 
@@ -155,12 +155,12 @@ const ENDLESS: usize = 16 << 20;
 fn a_reply_that_does_not_end() {
     let mut endless = b"$2147483648\r\n".to_vec();
     endless.resize(ENDLESS, b'x');
-    outage_by("16 MiB of one reply", "timeout", EXEC, &endless);
+    outage_by("16 MiB of one reply", "protocol", EXEC, &endless);
 }
 
 #[test]
 fn a_line_that_does_not_end() {
     let mut endless = b"+".to_vec();
     endless.resize(ENDLESS, b'x');
-    outage_by("16 MiB of one line", "timeout", EXEC, &endless);
+    outage_by("16 MiB of one line", "protocol", EXEC, &endless);
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use common::grants::USER_WITH_SCRIPTS;
 use common::sampled::{COUNT_BUDGET, Sampled, present};
 use common::{Redis, eventually, servers};
 use redis::Value;
@@ -582,7 +583,7 @@ fn commandstats(redis: &Redis) -> String {
 fn large_payloads_stay_on_the_server_and_a_poll_is_bounded() {
     const STREAMS: usize = 100;
     const PAYLOAD: usize = 1024 * 1024;
-    on_every_server(|redis, old| {
+    on_every_server(|redis, _| {
         let streams: Vec<String> = (0..STREAMS).map(|n| format!("big:{n}")).collect();
         let names: Vec<&str> = streams.iter().map(String::as_str).collect();
         let payload = vec![b'x'; PAYLOAD];
@@ -616,7 +617,7 @@ fn large_payloads_stay_on_the_server_and_a_poll_is_bounded() {
             pipe.query::<()>(&mut redis.connection()).unwrap();
         };
         const SMALL: u64 = 512 * 1024;
-        let mut sampled = Sampled::new(redis, &names, COUNT_BUDGET);
+        let mut sampled = Sampled::of(&redis.url_as(USER_WITH_SCRIPTS), &names, COUNT_BUDGET);
         // What has to be counted is counted page by page, over as many polls as that takes.
         let settle = |sampled: &mut Sampled, lag: u64, most: u64, what: &str| {
             const POLLS: usize = 20;
@@ -628,10 +629,7 @@ fn large_payloads_stay_on_the_server_and_a_poll_is_bounded() {
         change();
         check(&mut sampled, 3, SMALL, "all have changed");
         // Where scripts are refused, they have to be read once to know; then only those that change, in turns.
-        let right = if old { "-eval" } else { "-eval_ro" };
-        redis.run(&format!("ACL SETUSER plain on >pw ~* +@all {right}"));
-        let client = redis::Client::open(format!("redis://plain:pw@127.0.0.1:{}/", redis.port)).unwrap();
-        let mut sampled = Sampled::of(client, &names, COUNT_BUDGET);
+        let mut sampled = Sampled::new(redis, &names, COUNT_BUDGET);
         check(&mut sampled, 3, 300 * 1024 * 1024, "first poll without scripts");
         settle(&mut sampled, 3, 130 * 1024 * 1024, "without scripts");
         assert_eq!(check(&mut sampled, 3, SMALL, "nothing has changed"), STREAMS);
@@ -658,8 +656,9 @@ fn streams_with_large_entries_are_followed_without_xlen_and_when_they_are_made_a
             pipe.query::<()>(&mut redis.connection()).unwrap();
         };
         redis.run("ACL SETUSER plain on >pw ~* +@all -xlen");
-        let client = redis::Client::open(format!("redis://plain:pw@127.0.0.1:{}/", redis.port)).unwrap();
-        for mut sampled in [Sampled::new(redis, &["s"], COUNT_BUDGET), Sampled::of(client, &["s"], COUNT_BUDGET)] {
+        let plain = format!("redis://plain:pw@127.0.0.1:{}/", redis.port);
+        for url in [redis.url(), redis.url_as(USER_WITH_SCRIPTS), plain] {
+            let mut sampled = Sampled::of(&url, &["s"], COUNT_BUDGET);
             redis.run("DEL s");
             fill(50);
             for _ in 0..3 {

@@ -79,11 +79,10 @@ impl Reloader {
         let request = reading.map_err(|error| error.to_string())?.map_err(|problem| problem.to_string())?;
         let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
-        let target = self.plans.borrow().target + u64::from(self.config.redis != new.redis);
-        let plan = plan(&new, target).map_err(|error| error.to_string())?;
+        let target = self.plans.borrow().target + u64::from(!self.config.redis.is_like(&new.redis));
         // From here on nothing can fail.
         self.service.set_policy(policy(&new));
-        self.plans.send_replace(plan);
+        self.plans.send_replace(plan(&new, target));
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())

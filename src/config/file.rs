@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::settings::{Flag, SETTINGS, Setting};
-
-/// The largest configuration file, in bytes: a thousand times a long one.
-const MAX_BYTES: u64 = 1024 * 1024;
+use crate::small_file;
 
 /// The settings of a file, by key.
 #[derive(Clone, Debug, Default)]
@@ -23,14 +20,7 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(|error| format!("it takes a file that can be read ({error})"))?;
-        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
-        read.map_err(|error| format!("it takes a file of UTF-8 text ({error})"))?;
-        if text.len() as u64 > MAX_BYTES {
-            return Err(format!("it takes a file of at most {MAX_BYTES} bytes"));
-        }
-        Self::parse(&text)
+        Self::parse(&small_file::read_text(path)?)
     }
 
     /// Reads a file's text.

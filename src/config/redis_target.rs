@@ -1,85 +1,142 @@
-//! Where Redis is, and who we are there.
+//! Where Redis is and who we are there: a URL, and settings beside it.
 
-use std::fmt;
+use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use rustls::pki_types::ServerName;
 
-use redis::io::tcp::TcpSettings;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
+use super::Sources;
+use super::values::{Given, Problem};
+use crate::source::{Address, Dial, Login, Part, Tls, TlsFiles, TlsProblem};
 
-/// A Redis server and the credentials for it. Shown without the credentials.
-#[derive(Clone)]
-pub struct RedisTarget {
-    info: ConnectionInfo,
+/// The settings that mean nothing without TLS.
+const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
+
+/// What a URL says.
+struct Url {
+    address: Address,
+    db: i64,
+    login: Login,
+    is_tls: bool,
 }
 
-impl RedisTarget {
-    /// From a URL: `redis://`, `rediss://` or `unix://`.
-    ///
-    /// # Errors
-    /// What is wrong with it, without repeating it: it may hold a password.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-        if !["redis", "rediss", "unix"].contains(&scheme) {
-            return Err("its scheme is none of these".to_owned());
+pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
+    let given = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
+    let url = parse(&given.text()?).map_err(|error| {
+        given.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
+    })?;
+    let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources)? };
+    Ok(Dial { login: login(sources, url.login)?, address: url.address, tls, db: url.db })
+}
+
+/// What a URL alone says, with what the system trusts where it is `rediss://`.
+///
+/// # Errors
+/// What is wrong with it, without repeating it: it may hold a password.
+pub fn dial(url: &str) -> Result<Dial, String> {
+    let Url { address, db, login, is_tls } = parse(url)?;
+    let tls = match server_name(&address) {
+        _ if !is_tls => None,
+        Some(name) => Some(Tls::new(TlsFiles::default(), name).map_err(|problem| problem.to_string())?),
+        None => return Err("no certificate can be for its host".to_owned()),
+    };
+    Ok(Dial { address, tls, login, db })
+}
+
+fn parse(url: &str) -> Result<Url, String> {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    if !["redis", "rediss", "unix"].contains(&scheme) {
+        return Err("its scheme is none of these".to_owned());
+    }
+    match rest.split_once('#') {
+        Some((_, "insecure")) => {
+            return Err(
+                "the server's certificate is always checked: in place of '#insecure', give --redis.tls-ca-file \
+                        and, where the certificate is for another name, --redis.tls-server-name"
+                    .to_owned(),
+            );
         }
-        let info = url.into_connection_info().map_err(|error| error.to_string().to_lowercase())?;
-        let settings = info.redis_settings().clone();
-        // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG.
-        let info = info
-            .set_redis_settings(settings.set_skip_set_lib_name())
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self { info })
+        Some(_) => return Err("nothing may follow a '#', which in a password is written %23".to_owned()),
+        None => {}
     }
-
-    /// Whether the URL holds a password.
-    #[must_use]
-    pub fn has_password(&self) -> bool {
-        self.info.redis_settings().password().is_some()
+    let is_tls = scheme == "rediss";
+    // The crate is built without TLS, and would refuse the scheme; for the rest they are the same.
+    let plain = if is_tls { format!("redis://{rest}") } else { url.to_owned() };
+    let info = plain.into_connection_info().map_err(|error| error.to_string().to_lowercase())?;
+    let address = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
+        ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+        _ => return Err("its scheme is none of these".to_owned()),
+    };
+    let settings = info.redis_settings();
+    let mut login = Login::default();
+    if let Some(user) = settings.username() {
+        login = login.with_user(user.to_owned());
     }
-
-    /// The same server with this password.
-    #[must_use]
-    pub fn with_password(self, password: &str) -> Self {
-        let settings = self.info.redis_settings().clone().set_password(password);
-        Self { info: self.info.set_redis_settings(settings) }
+    if let Some(password) = settings.password() {
+        login = login.with_password(password.to_owned());
     }
+    Ok(Url { address, db: settings.db(), login, is_tls })
+}
 
-    /// A client for it. Does not connect.
-    ///
-    /// # Errors
-    /// Where TLS cannot be set up.
-    pub fn client(&self) -> Result<redis::Client, redis::RedisError> {
-        redis::Client::open(self.info.clone())
+fn login(sources: &impl Sources, mut login: Login) -> Result<Login, Problem> {
+    if let Some(user) = sources.get("redis.user") {
+        if login.has_user() {
+            return Err(user.problem("it contradicts the user in the Redis URL; give one of the two"));
+        }
+        let name = user.text()?;
+        if name.is_empty() {
+            return Err(user.problem("it takes the name of a user"));
+        }
+        login = login.with_user(name);
+    }
+    let Some(file) = sources.get("redis.password-file") else {
+        return Ok(login);
+    };
+    if login.has_password() {
+        return Err(file.problem("it contradicts the password in the Redis URL; give one of the two"));
+    }
+    login.with_password_file(file.path()).map_err(|why| file.problem(&why))
+}
+
+fn no_tls(sources: &impl Sources) -> Result<Option<Tls>, Problem> {
+    match TLS.iter().find_map(|key| sources.get(key)) {
+        Some(given) => Err(given.problem("it takes a rediss:// URL beside it; this one is without TLS")),
+        None => Ok(None),
     }
 }
 
-/// The same server, as the same user, with the same password.
-impl PartialEq for RedisTarget {
-    fn eq(&self, other: &Self) -> bool {
-        let who = |target: &Self| {
-            let settings = target.info.redis_settings();
-            let text = |value: Option<&str>| value.map(str::to_owned);
-            (settings.db(), text(settings.username()), text(settings.password()), settings.protocol())
+fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Problem> {
+    let [ca, certificate, key, name] = TLS.map(|key| sources.get(key));
+    let identity = match (&certificate, &key) {
+        (Some(certificate), Some(key)) => Some((certificate.path(), key.path())),
+        (None, None) => None,
+        (Some(alone), None) => return Err(alone.problem("it takes --redis.tls-key-file beside it")),
+        (None, Some(alone)) => return Err(alone.problem("it takes --redis.tls-cert-file beside it")),
+    };
+    let server_name = match &name {
+        Some(given) => ServerName::try_from(given.text()?)
+            .map_err(|_| given.problem("it takes a host's name or address, as a certificate can be for"))?,
+        None => server_name(address)
+            .ok_or_else(|| url.problem("no certificate can be for its host; give --redis.tls-server-name"))?,
+    };
+    let files = TlsFiles { ca: ca.as_ref().map(Given::path), identity };
+    Tls::new(files, server_name).map_err(|TlsProblem { part, why }| {
+        let given = match part {
+            Part::Ca => &ca,
+            Part::Certificate => &certificate,
+            Part::Key => &key,
+            Part::System => &None,
         };
-        self.info.addr() == other.info.addr() && who(self) == who(other)
-    }
+        given
+            .as_ref()
+            .map_or_else(|| url.problem(&format!("{why}; give --redis.tls-ca-file")), |given| given.problem(&why))
+    })
 }
 
-/// The address and the database.
-impl fmt::Display for RedisTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let db = self.info.redis_settings().db();
-        match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) => write!(f, "redis://{host}:{port}/{db}"),
-            ConnectionAddr::TcpTls { host, port, .. } => write!(f, "rediss://{host}:{port}/{db}"),
-            ConnectionAddr::Unix(path) => write!(f, "unix://{}?db={db}", path.display()),
-            _ => f.write_str("redis"),
-        }
-    }
-}
-
-impl fmt::Debug for RedisTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisTarget({self})")
+/// The host, where a certificate can be for it.
+fn server_name(address: &Address) -> Option<ServerName<'static>> {
+    match address {
+        Address::Tcp(host, _) => ServerName::try_from(host.clone()).ok(),
+        Address::Unix(_) => None,
     }
 }
 
@@ -90,20 +147,22 @@ mod tests {
     #[test]
     fn urls_are_shown_without_credentials() {
         let check = |url, shown: &str| {
-            let target = RedisTarget::parse(url).unwrap().with_password("hunter3");
-            assert_eq!(target.to_string(), shown);
-            assert!(!format!("{target:?}").contains("hunter"));
+            let dial = dial(url).unwrap();
+            assert_eq!(dial.to_string(), shown);
+            assert!(!format!("{dial:?}").contains("hunter"));
         };
         check("redis://localhost:6380/0", "redis://localhost:6380/0");
         check("redis://user:hunter2@example.com/3", "redis://example.com:6379/3");
+        check("redis://[::1]:7000", "redis://[::1]:7000/0");
         check("rediss://:hunter2@example.com:7000", "rediss://example.com:7000/0");
         check("unix:///run/redis.sock?db=2&pass=hunter2", "unix:///run/redis.sock?db=2");
     }
 
     #[test]
     fn what_is_wrong_with_a_url_is_said_without_it() {
-        for bad in ["", "localhost:6379", "http://:hunter2@x/", "redis://:hunter2@x/db", "redis://:hunter2@x:99999/"] {
-            let error = RedisTarget::parse(bad).unwrap_err();
+        let bad = ["", "localhost:6379", "http://:hunter2@x/", "redis://:hunter2@x/db", "redis://:hunter2@x:99999/"];
+        for bad in bad.iter().chain(&["redis://:hunter2#@x", "rediss://:hunter2@x/#insecure"]) {
+            let error = dial(bad).unwrap_err();
             assert!(!error.is_empty() && !error.contains("hunter2"), "{error}");
         }
     }

@@ -65,10 +65,45 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "redis.user",
+        env: Some("STREAMLAG_REDIS_USER"),
+        value_name: "NAME",
+        help: "Redis (ACL) user to log in as, where it is not in the URL",
+        ..BASE
+    },
+    Setting {
         key: "redis.password-file",
         env: Some("STREAMLAG_REDIS_PASSWORD_FILE"),
         value_name: "FILE",
-        help: "File that holds the Redis password; blanks around it are dropped",
+        help: "File that holds the Redis password; blanks around it are dropped, and it is read again for each connection",
+        ..BASE
+    },
+    Setting {
+        key: "redis.tls-ca-file",
+        env: Some("STREAMLAG_REDIS_TLS_CA_FILE"),
+        value_name: "FILE",
+        help: "PEM file of the CA certificates that may vouch for a rediss:// server; without it, those that the system trusts",
+        ..BASE
+    },
+    Setting {
+        key: "redis.tls-cert-file",
+        env: Some("STREAMLAG_REDIS_TLS_CERT_FILE"),
+        value_name: "FILE",
+        help: "PEM file of the certificate that streamlag shows to a rediss:// server",
+        ..BASE
+    },
+    Setting {
+        key: "redis.tls-key-file",
+        env: Some("STREAMLAG_REDIS_TLS_KEY_FILE"),
+        value_name: "FILE",
+        help: "PEM file of that certificate's key; it, too, is read again for each connection",
+        ..BASE
+    },
+    Setting {
+        key: "redis.tls-server-name",
+        env: Some("STREAMLAG_REDIS_TLS_SERVER_NAME"),
+        value_name: "NAME",
+        help: "Name or address that the certificate of a rediss:// server must be for; without it, the URL's host",
         ..BASE
     },
     Setting {

@@ -102,7 +102,15 @@ fn bad_values_are_named_in_one_line() {
     };
     check("redis.url", "http://localhost", "it takes redis://, rediss:// or unix://");
     check("redis.url", "redis://localhost/x", "it takes redis://, rediss:// or unix://");
+    check("redis.url", "rediss://localhost/#insecure", "the server's certificate is always checked");
+    check("redis.url", "redis://:a#b@localhost", "a '#', which in a password is written %23");
+    check("redis.url", "rediss://a$b", "no certificate can be for its host");
+    check("redis.user", "", "it takes the name of a user");
     check("redis.password-file", "/nonexistent", "it takes a file that can be read");
+    check("redis.password-file", "/dev/zero", "it takes a regular file");
+    for key in ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"] {
+        check(key, "x", "it takes a rediss:// URL beside it");
+    }
     for value in ["0", "10001", "-1", "+1", "many", "1.5", " 1", ""] {
         check("redis.max-connections", value, "it takes a whole number, 1 to 10000");
     }
@@ -161,8 +169,22 @@ fn what_contradicts_is_refused() {
     let problem = |url| config(&[("redis.url", url), ("redis.password-file", path)]).unwrap_err().to_string();
     assert!(problem("redis://:pw@localhost").contains("contradicts the password"));
     assert!(problem("redis://localhost").contains("this one is empty"));
+    let user = |url| config(&[("redis.url", url), ("redis.user", "me")]);
+    assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
+    assert!(user("redis://:pw@localhost").unwrap().redis.login.has_user());
+    let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
+    assert!(tls("redis.tls-cert-file", "x").contains("it takes --redis.tls-key-file beside it"));
+    assert!(tls("redis.tls-key-file", "x").contains("it takes --redis.tls-cert-file beside it"));
+    assert!(tls("redis.tls-server-name", "a$b").contains("it takes a host's name or address"));
+    assert!(tls("redis.tls-ca-file", "/nonexistent").contains("it takes a file that can be read"));
     std::fs::write(path, " secret \n").unwrap();
-    assert!(config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().redis.has_password());
+    assert!(
+        config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)])
+            .unwrap()
+            .redis
+            .login
+            .has_password()
+    );
 }
 
 #[test]

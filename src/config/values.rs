@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{Flag, Setting};
@@ -143,13 +144,9 @@ impl Given {
         addresses.ok_or_else(|| self.problem("it takes host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
     }
 
-    /// What is in the file that the value names, without blanks around it.
-    pub(super) fn file_content(&self) -> Result<String, Problem> {
-        let path = self.text()?;
-        let content = std::fs::read_to_string(&path);
-        content
-            .map(|content| content.trim().to_owned())
-            .map_err(|error| self.problem(&format!("it takes a file that can be read ({error})")))
+    /// The file that the value names.
+    pub(super) fn path(&self) -> PathBuf {
+        self.values.last().map(PathBuf::from).unwrap_or_default()
     }
 }
 

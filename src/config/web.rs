@@ -5,8 +5,6 @@
 
 mod sections;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,10 +17,8 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::server::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
 use crate::server::{BasicUsers, Rate, Tls};
+use crate::small_file;
 use sections::{HttpSection, RateSection, Sections, TlsSection};
-
-/// The largest file that is read, in bytes: a certificate chain takes some ten thousand.
-const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The longest interval between requests: beyond a day it is no rate limit.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,9 +58,7 @@ impl WebConfig {
     /// # Errors
     /// What is wrong with it, in one line: where, and what it takes.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = read(path).map_err(|why| format!("it takes a file that can be read ({why})"))?;
-        let text = String::from_utf8(text).map_err(|_| "it takes a file of UTF-8 text".to_owned())?;
-        let mut config = Self::parse(&text, path.parent().unwrap_or(Path::new("")))?;
+        let mut config = Self::parse(&small_file::read_text(path)?, path.parent().unwrap_or(Path::new("")))?;
         config.files.insert(0, path.to_owned());
         Ok(config)
     }
@@ -286,26 +280,10 @@ impl Files<'_> {
             return Err(format!("{key}_file: it takes the name of a file; what is in one goes into {key}"));
         }
         let path = self.dir.join(&name);
-        let content =
-            read(&path).map_err(|why| format!("{key}_file {name:?}: it takes a file that can be read ({why})"))?;
+        let content = small_file::read(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
         self.read.push(path);
         Ok(Some(content))
     }
-}
-
-/// Reads a regular file, or what a link leads to. Anything else could keep the reader waiting for ever.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("this is no regular file".to_owned());
-    }
-    let mut content = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if content.len() as u64 > MAX_BYTES {
-        return Err(format!("this one has more than {MAX_BYTES} bytes"));
-    }
-    Ok(content)
 }
 
 #[cfg(test)]

@@ -355,7 +355,7 @@ fn is_refusal(error: &ServerError) -> bool {
 }
 
 /// What Redis said, without the `ERR` that stands for "no particular code".
-fn error_text(error: &ServerError) -> String {
+pub(super) fn error_text(error: &ServerError) -> String {
     match (error.code(), error.details()) {
         ("ERR", Some(details)) => details.to_owned(),
         (code, Some(details)) => format!("{code} {details}"),

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::batch::{Batch, Finding, ITS_TURN_COMES, PageAsked, Read, Unread};
 use super::connection::{Clock, Connected};
 use super::counting::{Budget, Wanted};
+use super::dial::Dial;
 use super::lane::Lane;
 use crate::lag::Lag;
 use crate::lag::ledger::{CountRange, Resolved};
@@ -58,7 +59,7 @@ pub struct Sampling {
 
 /// Samples one standalone Redis.
 pub struct Standalone {
-    client: redis::Client,
+    dial: Dial,
     sampling: Sampling,
     commands: RedisCommands,
     /// `None` before the first sample and after any failure: a connection that failed once is not used again, because
@@ -74,17 +75,17 @@ pub struct Standalone {
 impl Standalone {
     /// A source for these streams. It connects at the first sample.
     #[must_use]
-    pub fn new(client: redis::Client, sampling: Sampling, commands: RedisCommands) -> Self {
+    pub fn new(dial: Dial, sampling: Sampling, commands: RedisCommands) -> Self {
         let lanes = sampling.streams.iter().map(|_| Lane::default()).collect();
-        Self { client, sampling, commands, connection: None, lanes, turn: 0, refused: BTreeSet::new() }
+        Self { dial, sampling, commands, connection: None, lanes, turn: 0, refused: BTreeSet::new() }
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
-    pub fn follow(&mut self, sampling: Sampling, another: Option<redis::Client>) {
+    pub fn follow(&mut self, sampling: Sampling, another: Option<Dial>) {
         self.lanes = rearranged(&self.sampling.streams, std::mem::take(&mut self.lanes), &sampling.streams);
         (self.sampling, self.turn) = (sampling, 0);
-        if let Some(client) = another {
-            (self.client, self.connection) = (client, None);
+        if let Some(dial) = another {
+            (self.dial, self.connection) = (dial, None);
             self.refused.clear();
         }
     }
@@ -116,7 +117,7 @@ impl Standalone {
         }
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
         self.lanes.iter_mut().for_each(Lane::forget);
-        let new = timeout_at(deadline, Connected::new(&self.client, &self.commands))
+        let new = timeout_at(deadline, Connected::new(&mut self.dial, deadline, &self.commands))
             .await
             .map_err(|_| late("no connection"))??;
         let sample = timeout_at(deadline, self.sample_over(&new, budget)).await.map_err(|_| late("no answer"))??;
@@ -126,6 +127,7 @@ impl Standalone {
 
     async fn sample_over(&mut self, connected: &Connected, budget: Budget) -> Result<TargetSample, SampleError> {
         let sampled_at = SystemTime::now();
+        connected.begin_sample();
         let mut streams = Vec::new();
         streams.resize_with(self.lanes.len(), || Err(Unread::Error(ReadError("not asked".to_owned()))));
         let clock = self.first_round(connected, &mut streams).await?;

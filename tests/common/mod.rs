@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod events;
+pub mod grants;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;
@@ -78,6 +79,7 @@ impl Redis {
         let dir = self.dir.path().to_str().unwrap();
         let child = Command::new(&self.binary)
             .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
+            .args(grants::options(&self.binary))
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -105,10 +107,21 @@ impl Redis {
     }
 
     pub fn client(&self) -> redis::Client {
-        redis::Client::open(self.url()).unwrap()
+        redis::Client::open(self.url_of_everybody()).unwrap()
     }
 
+    /// Where streamlag finds it, as the user of the documents.
     pub fn url(&self) -> String {
+        self.url_as(grants::USER)
+    }
+
+    /// The same as another user.
+    pub fn url_as(&self, user: &str) -> String {
+        format!("redis://{user}:{}@127.0.0.1:{}/0", grants::PASSWORD, self.port)
+    }
+
+    /// The same as the default user, who may do everything: the test itself.
+    pub fn url_of_everybody(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
@@ -205,6 +218,10 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
     let mut all: Vec<&str> = Vec::new();
     if !arguments.contains(&"--web.listen-address") {
         all.extend(defaults);
+    }
+    // Tests ask as quickly as they can.
+    if !arguments.contains(&"--api.rate-limit") {
+        all.extend(["--api.rate-limit", "0"]);
     }
     if !arguments.contains(&"--poll.interval") {
         all.extend(["--poll.interval", "100ms"]);

@@ -30,10 +30,10 @@ pub struct Sampled {
 impl Sampled {
     /// All groups of these streams of a server.
     pub fn new(redis: &Redis, streams: &[&str], count_budget: u64) -> Self {
-        Self::of(redis.client(), streams, count_budget)
+        Self::of(&redis.url(), streams, count_budget)
     }
 
-    pub fn of(client: redis::Client, streams: &[&str], count_budget: u64) -> Self {
+    pub fn of(url: &str, streams: &[&str], count_budget: u64) -> Self {
         let selection = GroupSelection::new(vec!["*".to_owned()]);
         let streams: Vec<_> = streams.iter().map(|stream| (*stream).into()).collect();
         let sampling =
@@ -46,7 +46,7 @@ impl Sampled {
         };
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            source: Standalone::new(client, sampling, RedisCommands::default()),
+            source: Standalone::new(streamlag::config::dial(url).unwrap(), sampling, RedisCommands::default()),
             assessor: Assessor::new(streams, selection, windows, None),
             at: Duration::ZERO,
         }

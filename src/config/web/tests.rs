@@ -373,17 +373,17 @@ fn files_are_bounded_regular_and_listed() {
     assert!(problem("nowhere").contains("it takes a file that can be read (No such file"));
     assert!(std::process::Command::new("mkfifo").arg(dir.join("fifo")).status().unwrap().success());
     for odd in ["fifo", ".", "/dev/zero"] {
-        assert!(problem(odd).contains("(this is no regular file)"), "{odd}");
+        assert!(problem(odd).contains("it takes a regular file"), "{odd}");
         examples.refuses(
             &format!("tls_server_config: {{cert_file: {odd}, key_file: server.key}}\n"),
-            &format!("tls_server_config: cert_file \"{odd}\": it takes a file that can be read (this is no regular"),
+            &format!("tls_server_config: cert_file \"{odd}\": it takes a regular file"),
         );
     }
-    let most = usize::try_from(MAX_BYTES).unwrap();
+    let most = usize::try_from(small_file::MAX_BYTES).unwrap();
     fs::write(dir.join("big"), "#".repeat(most)).unwrap();
     assert!(WebConfig::read(&dir.join("big")).is_ok());
     fs::write(dir.join("big"), "#".repeat(most + 1)).unwrap();
-    assert!(problem("big").contains("(this one has more than 1048576 bytes)"));
+    assert!(problem("big").contains("it takes a file of at most 1048576 bytes"));
     fs::write(dir.join("latin1"), [0xe9]).unwrap();
     assert!(problem("latin1").contains("it takes a file of UTF-8 text"));
 }

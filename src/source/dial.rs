@@ -1,0 +1,233 @@
+//! The way to Redis: from its name to a connection that is logged in.
+//!
+//! Nothing is kept from one connection to the next but what was configured: names are looked up, and the password and the
+//! TLS files are read, anew for each.
+
+mod bounded;
+mod login;
+mod tls;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, ServerError, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+pub use login::Login;
+pub use tls::{Part, Tls, TlsFiles, TlsProblem};
+
+use super::answers::{error_text, protocol, server_wide};
+use super::connection::failure;
+use crate::model::FailureReason;
+use crate::model::sample::SampleError;
+use bounded::{Bounded, End, Meter};
+
+/// Where a Redis is, and who we are there. Shown without the credentials.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Where it listens.
+    pub address: Address,
+    /// How it is made sure who it is; `None` is plain text.
+    pub tls: Option<Tls>,
+    /// Who we are there.
+    pub login: Login,
+    /// The database, by its number.
+    pub db: i64,
+}
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// At a port of a host, by name or by address.
+    Tcp(String, u16),
+    /// At a socket in the file system.
+    Unix(PathBuf),
+}
+
+/// A connection that is logged in. Dropped, it is closed.
+pub(super) struct Dialled {
+    pub(super) connection: MultiplexedConnection,
+    /// What may still be read over it.
+    pub(super) meter: Arc<Meter>,
+    _driver: Driver,
+}
+
+/// The task that writes commands and takes replies off. Left to itself it would write what it was given before it ends, for
+/// which a server that does not read lets it wait for ever.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Any kind of socket, with or without TLS.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+impl Dialled {
+    /// Sends one command. What Redis has against it is an answer; a failure is one of the connection.
+    pub(super) async fn ask(&self, command: &Cmd, otherwise: FailureReason) -> Result<Value, SampleError> {
+        let reply = self.connection.clone().send_packed_command(command).await;
+        reply.map_err(|error| self.broken(&error, otherwise))
+    }
+
+    /// Why a connection broke.
+    pub(super) fn broken(&self, error: &RedisError, otherwise: FailureReason) -> SampleError {
+        match self.meter.end() {
+            Some(End::Excess(why)) => protocol(why),
+            Some(End::Refused(why)) => SampleError { reason: reason_of(why, otherwise), detail: why.clone() },
+            Some(End::Broken(why)) => SampleError { reason: otherwise, detail: why.clone() },
+            None => failure(error, otherwise),
+        }
+    }
+}
+
+impl Dial {
+    /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
+    /// does not count: it is read anew for each connection anyway.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some(tls), Some(other)) => tls.is_like(other),
+            (tls, other) => tls.is_none() && other.is_none(),
+        };
+        self.address == other.address && self.db == other.db && same_tls && self.login.is_like(&other.login)
+    }
+
+    /// Connects and logs in. The deadline is what addresses that do not answer share; whoever calls must keep it.
+    pub(super) async fn connect(&mut self, deadline: Instant) -> Result<Dialled, SampleError> {
+        self.login.renew();
+        let socket = self.socket(deadline).await.map_err(unreachable)?;
+        let meter = Arc::new(Meter::default());
+        let stream = Bounded::new(socket, Arc::clone(&meter));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG. The login is
+        // done below, as the crate calls everything that is said to it a wrong password.
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let opening = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (connection, driver) = opening.map_err(|error| failure(&error, FailureReason::Connect))?;
+        let dialled = Dialled { connection, meter, _driver: Driver(tokio::spawn(driver)) };
+        match self.log_in(&dialled).await {
+            Ok(()) => Ok(dialled),
+            Err(error) => Err(SampleError { detail: self.login.without_secrets(error.detail), ..error }),
+        }
+    }
+
+    async fn log_in(&self, dialled: &Dialled) -> Result<(), SampleError> {
+        let (user, password) = self.login.credentials();
+        if let Some(password) = password {
+            let ask = async |user: Option<&str>| {
+                dialled.ask(redis::cmd("AUTH").arg(user).arg(password), FailureReason::Connect).await
+            };
+            let mut reply = ask(user).await?;
+            if let Value::ServerError(error) = &reply
+                && error.details().is_some_and(|details| details.contains("wrong number of arguments"))
+            {
+                // Redis 5 has one user, who has no name.
+                reply = ask(None).await?;
+            }
+            if let Value::ServerError(error) = reply {
+                return Err(refused(&error, FailureReason::Auth));
+            }
+        }
+        if self.db == 0 {
+            return Ok(());
+        }
+        match dialled.ask(redis::cmd("SELECT").arg(self.db), FailureReason::Connect).await? {
+            Value::ServerError(error) => Err(refused(&error, FailureReason::Server)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn socket(&mut self, deadline: Instant) -> std::io::Result<Box<dyn Socket>> {
+        let stream = match &self.address {
+            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Tcp(host, port) => {
+                let addresses: Vec<_> = lookup_host((host.as_str(), *port)).await?.collect();
+                connect_tcp(&addresses, deadline).await?
+            }
+        };
+        // Commands go out in few large writes; each is to leave at once.
+        stream.set_nodelay(true)?;
+        match &mut self.tls {
+            None => Ok(Box::new(stream)),
+            Some(tls) => Ok(Box::new(tls.wrap(stream).await?)),
+        }
+    }
+}
+
+/// What Redis has against a login.
+fn refused(error: &ServerError, otherwise: FailureReason) -> SampleError {
+    let text = error_text(error);
+    let reason = reason_of(&text, otherwise);
+    let reason = server_wide(error).map_or(reason, |error| error.reason);
+    SampleError { reason, detail: text }
+}
+
+/// What is said to everybody says nothing of who asked, nor what.
+fn reason_of(refusal: &str, otherwise: FailureReason) -> FailureReason {
+    let to_everybody = refusal.starts_with("DENIED") || refusal.contains("max number of clients");
+    if to_everybody { FailureReason::Server } else { otherwise }
+}
+
+/// Tries each address of a host, in the resolver's order. None may take more than its share of the time.
+async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> std::io::Result<TcpStream> {
+    let mut trouble = std::io::Error::other("the host has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(now) / left;
+        match timeout_at(now + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => trouble = error,
+            Err(_) => trouble = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(trouble)
+}
+
+fn unreachable(error: std::io::Error) -> SampleError {
+    SampleError { reason: FailureReason::Connect, detail: error.to_string() }
+}
+
+/// The address and the database.
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        let db = self.db;
+        match &self.address {
+            Address::Tcp(host, port) if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}/{db}"),
+            Address::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{db}"),
+            Address::Unix(path) => write!(f, "unix://{}?db={db}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_taken() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = server.local_addr().unwrap();
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Reserved for examples: nobody answers, or there is no way to it.
+        let silent = "192.0.2.1:6379".parse().unwrap();
+        let deadline = || Instant::now() + Duration::from_secs(3);
+        let found = connect_tcp(&[silent, nobody, there], deadline()).await.unwrap();
+        assert_eq!(found.peer_addr().unwrap(), there);
+        assert!(connect_tcp(&[nobody], deadline()).await.unwrap_err().to_string().contains("refused"));
+        assert!(connect_tcp(&[], deadline()).await.is_err());
+    }
+}
