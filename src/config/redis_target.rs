@@ -21,7 +21,7 @@ impl RedisTarget {
         if !["redis", "rediss", "unix"].contains(&scheme) {
             return Err("its scheme is none of these".to_owned());
         }
-        let info = url.into_connection_info().map_err(|error| error.to_string().to_lowercase())?;
+        let info = url.into_connection_info().map_err(|error| what_is_wrong(&error.to_string()))?;
         let settings = info.redis_settings().clone();
         // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG.
         let info = info
@@ -64,6 +64,11 @@ impl PartialEq for RedisTarget {
     }
 }
 
+/// What the crate says of a URL, without the piece of the URL that may follow.
+fn what_is_wrong(message: &str) -> String {
+    message.split('-').next().unwrap_or_default().trim().to_lowercase()
+}
+
 /// The address and the database.
 impl fmt::Display for RedisTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +76,10 @@ impl fmt::Display for RedisTarget {
         match self.info.addr() {
             ConnectionAddr::Tcp(host, port) => write!(f, "redis://{host}:{port}/{db}"),
             ConnectionAddr::TcpTls { host, port, .. } => write!(f, "rediss://{host}:{port}/{db}"),
-            ConnectionAddr::Unix(path) => write!(f, "unix://{}?db={db}", path.display()),
+            // Escaped, it is one line whatever is in the path.
+            ConnectionAddr::Unix(path) => {
+                write!(f, "unix://{}?db={db}", path.to_string_lossy().escape_debug())
+            }
             _ => f.write_str("redis"),
         }
     }
@@ -98,6 +106,7 @@ mod tests {
         check("redis://user:hunter2@example.com/3", "redis://example.com:6379/3");
         check("rediss://:hunter2@example.com:7000", "rediss://example.com:7000/0");
         check("unix:///run/redis.sock?db=2&pass=hunter2", "unix:///run/redis.sock?db=2");
+        check("unix:///run/a%0Ab.sock", "unix:///run/a\\nb.sock?db=0");
     }
 
     #[test]
