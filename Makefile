@@ -8,8 +8,12 @@ SHELL := bash
 
 # Fixed, so that a new release of the checker cannot fail an old commit.
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
 
-.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test image clean
+# How long each fuzzer runs.
+export FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test fuzz image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -56,6 +60,11 @@ cargo-test: tools ## unit tests, and the program against real servers
 	cargo test --locked
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
+
+fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
+	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \
+		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
+	scripts/fuzz
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test

@@ -8,4 +8,6 @@ mod lane;
 mod script;
 mod standalone;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use standalone::fuzzing;
 pub use standalone::{Sampling, Standalone};

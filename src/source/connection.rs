@@ -49,6 +49,12 @@ impl Connected {
         Ok(Self { connection, server, script: may_run_scripts.then_some(script) })
     }
 
+    /// A connection to whoever is at the other end of it.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn to(connection: MultiplexedConnection, server: ServerInfo, script: Option<Script>) -> Self {
+        Self { connection, server, script }
+    }
+
     /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip.
     pub(super) async fn time(&self, commands: &RedisCommands) -> Result<Clock, SampleError> {
         let mut connection = self.connection.clone();
