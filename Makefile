@@ -8,8 +8,12 @@ SHELL := bash
 
 # Fixed, so that a new release of the checker cannot fail an old commit.
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
 
-.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test soak image clean
+# How long each fuzzer runs.
+export FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test soak fuzz image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -59,6 +63,11 @@ cargo-test: tools ## unit tests, and the program against real servers
 
 soak: tools ## run against faults for an hour, or for SOAK_SECONDS: memory, descriptors, threads and tasks must stay flat
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test soak -- --ignored --nocapture
+
+fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
+	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \
+		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
+	scripts/fuzz
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test

@@ -3,6 +3,8 @@
 
 mod command;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod redis_target;
 mod settings;
 mod values;

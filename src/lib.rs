@@ -32,3 +32,6 @@ pub mod source;
 
 pub mod app;
 pub mod config;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

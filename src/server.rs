@@ -7,6 +7,8 @@ mod auth;
 pub mod basic_auth;
 mod body;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod policy;
 mod room;

@@ -10,4 +10,6 @@ mod script;
 mod standalone;
 
 pub use dial::{Address, Dial, Login, Part, Tls, TlsFiles, TlsProblem};
+#[cfg(any(test, fuzzing))]
+pub(crate) use standalone::fuzzing;
 pub use standalone::{Sampling, Standalone};

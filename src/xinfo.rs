@@ -69,7 +69,9 @@ pub fn groups(reply: &Value) -> Decoded<Vec<GroupSample>> {
             ..GroupSample::default()
         })
     };
-    items(COMMAND, reply)?.iter().map(decode).collect()
+    let groups: Vec<GroupSample> = items(COMMAND, reply)?.iter().map(decode).collect::<Decoded<_>>()?;
+    each_once(COMMAND, groups.iter().map(|group| group.name.as_bytes()))?;
+    Ok(groups)
 }
 
 /// `XINFO CONSUMERS key group`.
@@ -88,7 +90,9 @@ pub fn consumers(reply: &Value) -> Decoded<Vec<ConsumerSample>> {
             inactive_ms: fields.optional_count("inactive")?,
         })
     };
-    items(COMMAND, reply)?.iter().map(decode).collect()
+    let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.iter().map(decode).collect::<Decoded<_>>()?;
+    each_once(COMMAND, consumers.iter().map(|consumer| consumer.name.as_bytes()))?;
+    Ok(consumers)
 }
 
 /// `XPENDING key group - + 1`: the smallest pending id, and the consumer that holds it.
@@ -134,8 +138,13 @@ pub fn range(reply: &Value, to: EntryId, limit: u64) -> Decoded<(Page, u64)> {
     let mut page = Page::default();
     let entries = items("XRANGE", reply)?;
     let mut size = 0;
+    let mut before = None;
     for entry in entries {
         let id = entry_id(entry).ok_or_else(|| wrong("XRANGE", "an entry without an id"))?;
+        // A count of what is out of order, or there twice, would be called exact.
+        if before.replace(id) >= Some(id) {
+            return Err(wrong("XRANGE", "entries out of order"));
+        }
         page.first = page.first.or(Some(id));
         if id <= to {
             page.entries += 1;
@@ -291,6 +300,14 @@ fn items<'a>(command: &'static str, reply: &'a Value) -> Decoded<&'a [Value]> {
     }
 }
 
+/// Names are labels: one of them twice would be one series twice, for which Prometheus refuses the whole page.
+fn each_once<'a>(command: &'static str, names: impl Iterator<Item = &'a [u8]>) -> Decoded<()> {
+    let mut names: Vec<&[u8]> = names.collect();
+    // Redis lists them in order, and what is in order is sorted at a glance.
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) { Err(wrong(command, "the same name twice")) } else { Ok(()) }
+}
+
 /// Bytes in an entry's fields: what Redis sent, or the number that a script put in their place.
 fn payload_bytes(entry: &Value) -> u64 {
     let Value::Array(parts) = entry else { return 0 };
@@ -321,8 +338,12 @@ fn bytes(value: &Value) -> Option<&[u8]> {
 fn count(value: &Value) -> Option<u64> {
     match value {
         Value::Int(count) => u64::try_from(*count).ok(),
-        // Some replies carry numbers as text.
-        other => std::str::from_utf8(bytes(other)?).ok()?.parse().ok(),
+        // Some replies carry numbers as text. Redis's are signed: what does not fit has wrapped.
+        other => {
+            let digits = std::str::from_utf8(bytes(other)?).ok()?;
+            let number: i64 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+            u64::try_from(number).ok()
+        }
     }
 }
 
@@ -439,6 +460,33 @@ mod tests {
     }
 
     #[test]
+    fn a_name_twice_is_no_reply() {
+        let group = |name| {
+            flat(&[
+                ("name", text(name)),
+                ("consumers", Value::Int(0)),
+                ("pending", Value::Int(0)),
+                ("last-delivered-id", text("0-0")),
+            ])
+        };
+        let consumer = |name| flat(&[("name", text(name)), ("pending", Value::Int(0)), ("idle", Value::Int(0))]);
+        assert_eq!(groups(&Value::Array(["b", "a", "c"].map(group).to_vec())).unwrap().len(), 3);
+        assert!(groups(&Value::Array(["b", "a", "b"].map(group).to_vec())).is_err());
+        assert_eq!(consumers(&Value::Array(["b", "a", "c"].map(consumer).to_vec())).unwrap().len(), 3);
+        assert!(consumers(&Value::Array(["b", "a", "b"].map(consumer).to_vec())).is_err());
+    }
+
+    #[test]
+    fn numbers_in_text_are_digits_and_have_not_wrapped() {
+        let check = |number, expected| assert_eq!(length(&text(number)).ok(), expected, "{number}");
+        check("0", Some(0));
+        check("9223372036854775807", Some(i64::MAX as u64));
+        for wrong in ["", "+1", "-1", " 1", "1.0", "9223372036854775808", "18446744073709551517"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
     fn consumers_inactive_is_absent_where_never_or_not_told() {
         let consumer = |inactive: Option<i64>| {
             let mut fields = vec![("name", text("c")), ("pending", Value::Int(0)), ("idle", Value::Int(12))];
@@ -459,6 +507,8 @@ mod tests {
         assert_eq!(range(&reply, id(2), 4), Ok((Page { ended: true, ..page }, 36)));
         assert_eq!(range(&Value::Array(vec![]), id(2), 4), Ok((Page { ended: true, ..Page::default() }, 0)));
         assert!(range(&Value::Nil, id(2), 4).is_err());
+        assert!(range(&Value::Array(vec![entry("2-0"), entry("1-0")]), id(2), 4).is_err());
+        assert!(range(&Value::Array(vec![entry("2-0"), entry("2-0")]), id(2), 4).is_err());
     }
 
     #[test]

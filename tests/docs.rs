@@ -136,7 +136,9 @@ fn the_documents_give_the_same_acl_line() {
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut documents: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "dashboards/README.md"].map(path).to_vec();
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "dashboards/README.md"]
+            .map(path)
+            .to_vec();
     for folder in ["docs", "docs/runbooks"] {
         let files = std::fs::read_dir(path(folder)).unwrap().map(|entry| entry.unwrap().path());
         documents.extend(files.filter(|file| file.extension().is_some_and(|extension| extension == "md")));
@@ -151,4 +153,24 @@ fn links_between_documents_lead_somewhere() {
             assert!(document.parent().unwrap().join(target).exists(), "{}: {link}", document.display());
         }
     }
+}
+
+/// Each promise in SECURITY.md names tests and checks that are there.
+#[test]
+fn every_promise_names_what_holds_it() {
+    let text = std::fs::read_to_string(path("SECURITY.md")).unwrap();
+    let promises = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let mut named = 0;
+    for (promise, held_by) in promises {
+        let mut source = String::new();
+        for code in held_by.split('`').skip(1).step_by(2) {
+            if code.ends_with(".rs") {
+                source = std::fs::read_to_string(path(code)).unwrap_or_else(|error| panic!("{code}: {error}"));
+            } else if !source.is_empty() {
+                assert!(source.contains(&format!("fn {code}(")), "{promise}: there is no {code}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named}");
 }

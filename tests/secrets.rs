@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Redis, command, eventually, streamlag_with_env, value_of};
+use common::{Redis, command, eventually, streamlag, streamlag_with_env, value_of};
 
 /// What each secret has in it.
 const MARK: &str = "hunter2";
@@ -115,6 +115,25 @@ fn nothing_that_it_says_at_trace_level_has_a_secret_in_it() {
 /// A line of the tokens file whose secret nobody needs.
 fn token_line() -> String {
     format!("ops sha256:{}\n", "ab".repeat(32))
+}
+
+#[test]
+fn what_is_in_entries_is_neither_shown_nor_logged() {
+    let redis = Redis::start();
+    redis.run("XADD events 1-0 hunter2-field hunter2-value");
+    redis.run("XADD events 2-0 hunter2-field hunter2-value");
+    redis.run("XGROUP CREATE events g 0");
+    redis.read("events", "g", "c", 1);
+    let arguments = ["--redis.url", &redis.url(), "--streams", "events", "--groups", "g", "--log.level", "trace"];
+    let streamlag = streamlag(&arguments).ready();
+    streamlag.next_sample();
+    let page = streamlag.metrics();
+    assert_eq!(value_of(&page, "event_consumer_lag{stream=\"events\",consumer_group=\"g\"}"), Some(1.0), "{page}");
+    is_clean("the page", &page);
+    for path in ["consumer-lag", "streams", "health", "groups", "consumers"] {
+        is_clean(path, &streamlag.json(path).to_string());
+    }
+    is_clean("the log", &streamlag.log().join("\n"));
 }
 
 #[test]

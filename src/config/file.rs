@@ -5,10 +5,15 @@ use std::fmt;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Spanned};
 
 use super::settings::{Flag, SETTINGS, Setting};
 use crate::small_file;
+
+/// The longest key that is repeated where there is no such setting: twice the longest there is.
+const MAX_NAMED: usize = 80;
+
+const PLAIN_VALUES: &str = "a list takes plain values";
 
 /// The settings of a file, by key.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +37,7 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self(settings));
         }
-        match serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))? {
+        match serde_saphyr::from_str(text).map_err(|error| said(&error))? {
             Node::Empty => {}
             Node::Map(entries) => flatten("", entries, &mut settings)?,
             Node::Value(_) | Node::List(_) => return Err("it takes a mapping of settings".to_owned()),
@@ -45,9 +50,20 @@ impl File {
     }
 }
 
-/// The first line of what the parser says; it draws the place in more.
-fn one_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+/// What the parser found, and where, but not the text that it found there: that may be a URL with a password in it.
+fn said(error: &Error) -> String {
+    let wrong = match error.without_snippet() {
+        Error::DuplicateMappingKey { key: Some(key), .. } if is_key(key) => format!("{key} is given twice"),
+        Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
+        Error::MultipleDocuments { .. } => "it takes one document".to_owned(),
+        Error::Eof { .. } => "it ends in the middle of something".to_owned(),
+        Error::Message { msg, .. } if msg.contains(PLAIN_VALUES) => PLAIN_VALUES.to_owned(),
+        _ => "it takes YAML: settings with a value, a list of values, or more settings".to_owned(),
+    };
+    match error.location() {
+        Some(place) if place.line() > 0 => format!("line {} column {}: {wrong}", place.line(), place.column()),
+        _ => wrong,
+    }
 }
 
 fn flatten(
@@ -59,11 +75,13 @@ fn flatten(
         let line = key.referenced.line();
         let path = format!("{prefix}{}", key.value.replace('_', "-"));
         let values = match node {
-            Node::Empty => continue,
+            // Nothing in it is as good as no section, and no value as good as no setting; but a slip is a slip.
+            Node::Empty if is_section(&path) || Setting::find(&path).is_some() => continue,
+            Node::Empty => Vec::new(),
             Node::Map(_) if Setting::find(&path).is_some() => {
                 return Err(format!("line {line}: {path} takes a value, not a mapping"));
             }
-            Node::Map(entries) if SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{path}."))) => {
+            Node::Map(entries) if is_section(&path) => {
                 flatten(&format!("{path}."), entries, settings)?;
                 continue;
             }
@@ -73,7 +91,7 @@ fn flatten(
         };
         let setting = Setting::find(&path).filter(|setting| !BARRED.contains(&setting.key));
         let Some(setting) = setting else {
-            return Err(format!("line {line}: there is no setting {path:?} for a file"));
+            return Err(format!("line {line}: there is no setting {} for a file", named(&path)));
         };
         if values.len() != 1 && setting.flag != Flag::List {
             return Err(format!("line {line}: {path} takes one value, not {}", values.len()));
@@ -86,6 +104,21 @@ fn flatten(
         }
     }
     Ok(())
+}
+
+/// Whether settings have this in front of a dot.
+fn is_section(path: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// A key as it is repeated.
+fn named(path: &str) -> String {
+    if is_key(path) { format!("{path:?}") } else { "of this name".to_owned() }
+}
+
+/// Whether it looks like a key. What does not may be a slip that has a URL in it, and a password in that.
+fn is_key(text: &str) -> bool {
+    text.len() <= MAX_NAMED && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// Settings that a file cannot hold: they say what to do with it.
@@ -144,7 +177,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
             match node {
                 Node::Value(value) => values.push(value),
                 Node::Empty | Node::List(_) | Node::Map(_) => {
-                    return Err(serde::de::Error::custom("a list takes plain values"));
+                    return Err(serde::de::Error::custom(PLAIN_VALUES));
                 }
             }
         }

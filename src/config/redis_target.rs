@@ -41,6 +41,13 @@ pub fn dial(url: &str) -> Result<Dial, String> {
     Ok(Dial { address, tls, login, db })
 }
 
+/// The same, without what the system trusts, which takes time to read.
+#[cfg(any(test, fuzzing))]
+pub(super) fn dial_in_plain_text(url: &str) -> Result<Dial, String> {
+    let Url { address, db, login, is_tls: _ } = parse(url)?;
+    Ok(Dial { address, tls: None, login, db })
+}
+
 fn parse(url: &str) -> Result<Url, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     if !["redis", "rediss", "unix"].contains(&scheme) {
@@ -60,7 +67,7 @@ fn parse(url: &str) -> Result<Url, String> {
     let is_tls = scheme == "rediss";
     // The crate is built without TLS, and would refuse the scheme; for the rest they are the same.
     let plain = if is_tls { format!("redis://{rest}") } else { url.to_owned() };
-    let info = plain.into_connection_info().map_err(|error| error.to_string().to_lowercase())?;
+    let info = plain.into_connection_info().map_err(|error| what_is_wrong(&error.to_string()))?;
     let address = match info.addr() {
         ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
         ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
@@ -75,6 +82,11 @@ fn parse(url: &str) -> Result<Url, String> {
         login = login.with_password(password.to_owned());
     }
     Ok(Url { address, db: settings.db(), login, is_tls })
+}
+
+/// What the crate says of a URL, without the piece of the URL that may follow.
+fn what_is_wrong(message: &str) -> String {
+    message.split('-').next().unwrap_or_default().trim().to_lowercase()
 }
 
 fn login(sources: &impl Sources, mut login: Login) -> Result<Login, Problem> {
@@ -156,6 +168,7 @@ mod tests {
         check("redis://[::1]:7000", "redis://[::1]:7000/0");
         check("rediss://:hunter2@example.com:7000", "rediss://example.com:7000/0");
         check("unix:///run/redis.sock?db=2&pass=hunter2", "unix:///run/redis.sock?db=2");
+        check("unix:///run/a%0Ab.sock", "unix:///run/a\\nb.sock?db=0");
     }
 
     #[test]

@@ -52,6 +52,12 @@ impl Connected {
         self.dialled.meter.renew();
     }
 
+    /// A connection to whoever is at the other end of it.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn to(dialled: Dialled, server: ServerInfo, script: Option<Script>) -> Self {
+        Self { dialled, server, script }
+    }
+
     /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip.
     pub(super) async fn time(&self, commands: &RedisCommands) -> Result<Clock, SampleError> {
         commands.add("time", 1);

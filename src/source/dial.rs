@@ -69,10 +69,23 @@ impl Drop for Driver {
 }
 
 /// Any kind of socket, with or without TLS.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 impl Dialled {
+    /// A connection over this socket. Nothing is said yet.
+    pub(super) async fn over(socket: impl Socket + 'static) -> Result<Self, SampleError> {
+        let meter = Arc::new(Meter::default());
+        let stream = Bounded::new(socket, Arc::clone(&meter));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG. The login is
+        // done by hand, as the crate calls everything that is said to it a wrong password.
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let opening = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (connection, driver) = opening.map_err(|error| failure(&error, FailureReason::Connect))?;
+        Ok(Self { connection, meter, _driver: Driver(tokio::spawn(driver)) })
+    }
+
     /// Sends one command. What Redis has against it is an answer; a failure is one of the connection.
     pub(super) async fn ask(&self, command: &Cmd, otherwise: FailureReason) -> Result<Value, SampleError> {
         let reply = self.connection.clone().send_packed_command(command).await;
@@ -106,15 +119,7 @@ impl Dial {
     pub(super) async fn connect(&mut self, deadline: Instant) -> Result<Dialled, SampleError> {
         self.login.renew();
         let socket = self.socket(deadline).await.map_err(unreachable)?;
-        let meter = Arc::new(Meter::default());
-        let stream = Bounded::new(socket, Arc::clone(&meter));
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG. The login is
-        // done below, as the crate calls everything that is said to it a wrong password.
-        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let opening = MultiplexedConnection::new_with_config(&info, stream, config).await;
-        let (connection, driver) = opening.map_err(|error| failure(&error, FailureReason::Connect))?;
-        let dialled = Dialled { connection, meter, _driver: Driver(tokio::spawn(driver)) };
+        let dialled = Dialled::over(socket).await?;
         match self.log_in(&dialled).await {
             Ok(()) => Ok(dialled),
             Err(error) => Err(SampleError { detail: self.login.without_secrets(error.detail), ..error }),
@@ -206,7 +211,8 @@ impl fmt::Display for Dial {
         match &self.address {
             Address::Tcp(host, port) if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}/{db}"),
             Address::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{db}"),
-            Address::Unix(path) => write!(f, "unix://{}?db={db}", path.display()),
+            // Escaped, it is one line whatever is in the path.
+            Address::Unix(path) => write!(f, "unix://{}?db={db}", path.to_string_lossy().escape_debug()),
         }
     }
 }

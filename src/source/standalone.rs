@@ -5,6 +5,9 @@
 //! a command that Redis refuses) is asked for in a second round trip. Only counts that are longer than a page take more,
 //! as many as the budget of a poll allows.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

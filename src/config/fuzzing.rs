@@ -1,0 +1,128 @@
+//! What must hold of any configuration: see [`crate::fuzzing`].
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::file::File;
+use super::redis_target::dial_in_plain_text;
+use super::settings::Flag;
+use super::values::Origin;
+use super::web::WebConfig;
+use super::{Config, Given, SETTINGS, Setting, Sources};
+use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
+
+/// Settings that name other files; nothing is opened here.
+const FILES: [&str; 3] = ["redis.password-file", "web.config.file", "api.tokens-file"];
+
+/// Any text as a configuration file. What is said of it is one line, and is the same whatever the password is.
+pub fn config_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(said) = said_of_file(text) {
+        let other = text.replace(&password(SECRET), &password(OTHER_SECRET));
+        assert_eq!(Some(said), said_of_file(&other));
+    }
+}
+
+/// What is said of a file; `None` where it names other files, or has a password where nobody would expect one.
+fn said_of_file(text: &str) -> Option<String> {
+    let file = match File::parse(text) {
+        Ok(file) => file,
+        Err(error) => {
+            assert_one_line(&error);
+            return Some(error);
+        }
+    };
+    let given = || SETTINGS.iter().filter_map(|setting| Some((setting, file.get(setting.key)?)));
+    for (setting, values) in given() {
+        assert!(setting.flag == Flag::List || values.len() == 1, "{}: {values:?}", setting.key);
+    }
+    let is_elsewhere = |secret| given().any(|(setting, values)| !setting.secret && values.concat().contains(secret));
+    if is_elsewhere(SECRET) || is_elsewhere(OTHER_SECRET) || given().any(|(setting, _)| FILES.contains(&setting.key)) {
+        return None;
+    }
+    Some(match Config::from_sources(&Only(&file)) {
+        Ok(config) => format!("{config:?}"),
+        Err(problem) => {
+            assert_one_line(&problem.to_string());
+            problem.to_string()
+        }
+    })
+}
+
+/// The piece of a URL that holds a password.
+fn password(secret: &str) -> String {
+    format!("://:{secret}@")
+}
+
+/// A file, and nothing on the command line or in the environment.
+struct Only<'a>(&'a File);
+
+impl Sources for Only<'_> {
+    fn get(&self, key: &str) -> Option<Given> {
+        let setting = Setting::find(key)?;
+        let (origin, values) = match self.0.get(key) {
+            Some(values) => (Origin::File, values.iter().map(OsString::from).collect()),
+            None => (Origin::Default, vec![OsString::from(setting.default?)]),
+        };
+        Some(Given::new(setting, origin, values))
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|values| values == ["true"])
+    }
+
+    fn api_token(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Any text as a URL, and as what stands around a password in one. What is said of it is one line, and is the same
+/// whatever the password is.
+pub fn redis_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    said_of_url(text);
+    let (before, after) = text.split_once(' ').unwrap_or(("", text));
+    for scheme in ["redis", "rediss"] {
+        let said = |secret| said_of_url(&format!("{scheme}://{before}:{secret}@{after}"));
+        assert_eq!(said(SECRET), said(OTHER_SECRET));
+    }
+    let said = |secret| said_of_url(&format!("unix://{before}?pass={secret}&{after}"));
+    assert_eq!(said(SECRET), said(OTHER_SECRET));
+}
+
+fn said_of_url(url: &str) -> String {
+    let said = match dial_in_plain_text(url) {
+        Ok(dial) => format!("{dial} {dial:?}"),
+        Err(error) => error,
+    };
+    assert_one_line(&said);
+    said
+}
+
+/// No file is there: what is in the files that it names is another matter.
+const NO_FOLDER: &str = "/nonexistent";
+
+/// Any text as a web configuration file. What is said of it is one line, and is the same whatever the secrets in it are.
+pub fn web_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // Absolute names would lead out of the folder that is not there.
+    if text.contains("_file") && text.contains('/') {
+        return;
+    }
+    let said = said_of_web_config(text);
+    // A secret is where one belongs: a password's hash, or a key. Elsewhere it is a name like any other.
+    let marked = format!("${SECRET}$");
+    if text.matches(SECRET).count() == text.matches(&marked).count() {
+        assert_eq!(said, said_of_web_config(&text.replace(&marked, &format!("${OTHER_SECRET}$"))));
+    }
+}
+
+fn said_of_web_config(text: &str) -> String {
+    match WebConfig::parse(text, Path::new(NO_FOLDER)) {
+        Ok(config) => format!("{config:?}"),
+        Err(error) => {
+            assert_one_line(&error);
+            error
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Replies, entry ids and names, one at a time.
+
+use std::collections::HashSet;
+
+use redis::{Parser, Value};
+
+use crate::model::EntryId;
+use crate::model::names::shown;
+use crate::xinfo;
+
+/// Redis's integers are signed: no count is greater, and one that is has wrapped.
+const MAX_COUNT: u64 = i64::MAX as u64;
+
+/// Bytes as Redis would send them, to every function that reads a reply.
+pub fn decoder(mut data: &[u8]) {
+    let mut parser = Parser::new();
+    // The parser says at the end of the bytes that they ended.
+    while let Ok(reply) = parser.parse_value(&mut data) {
+        stream(&reply);
+        groups(&reply);
+        consumers(&reply);
+        range(&reply);
+        small(&reply);
+    }
+}
+
+fn stream(reply: &Value) {
+    let Ok(stream) = xinfo::stream(reply) else { return };
+    assert_eq!(stream.length == 0, stream.first.is_none(), "an empty stream has no entry: {stream:?}");
+    assert_eq!(stream.length == 0, stream.last.is_none(), "an empty stream has no entry: {stream:?}");
+    assert!(stream.first <= stream.last, "{stream:?}");
+    assert!(stream.length <= MAX_COUNT && stream.entries_added.is_none_or(|added| added <= MAX_COUNT), "{stream:?}");
+}
+
+fn groups(reply: &Value) {
+    let (Ok(groups), Value::Array(told)) = (xinfo::groups(reply), reply) else { return };
+    assert_eq!(groups.len(), told.len());
+    for (group, told) in groups.iter().zip(told) {
+        assert!(group.consumers <= MAX_COUNT && group.pending <= MAX_COUNT, "{group:?}");
+        for (count, name) in [(group.server_lag, "lag"), (group.entries_read, "entries-read")] {
+            assert!(count.is_none_or(|count| count <= MAX_COUNT), "{group:?}");
+            if let Some(Value::Int(number)) = field(told, name) {
+                assert_eq!(count, u64::try_from(*number).ok(), "{name} of {group:?}");
+            }
+        }
+    }
+    all_distinct(groups.iter().map(|group| group.name.as_bytes()));
+}
+
+fn consumers(reply: &Value) {
+    let Ok(consumers) = xinfo::consumers(reply) else { return };
+    for consumer in &consumers {
+        let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms.unwrap_or(0)];
+        assert!(counts.iter().all(|count| *count <= MAX_COUNT), "{consumer:?}");
+    }
+    all_distinct(consumers.iter().map(|consumer| consumer.name.as_bytes()));
+}
+
+/// Names are labels: one of them twice, or two that look the same, and the page has one series twice.
+fn all_distinct<'a>(names: impl Iterator<Item = &'a [u8]>) {
+    let mut seen = HashSet::new();
+    for name in names {
+        assert!(seen.insert(shown(name).into_owned()), "two are shown as {:?}", shown(name));
+    }
+}
+
+fn range(reply: &Value) {
+    let told = if let Value::Array(told) = reply { told.len() as u64 } else { 0 };
+    let limits = [0, 1, told, told + 1];
+    for (to, limit) in
+        [EntryId::default(), EntryId { ms: 5, seq: 5 }, MAX_ID].into_iter().zip(limits.into_iter().cycle())
+    {
+        let Ok((page, _)) = xinfo::range(reply, to, limit) else { continue };
+        assert_eq!(page.entries + page.beyond, told, "{page:?}");
+        assert_eq!(page.ended, told < limit, "{page:?}");
+        assert_eq!(page.first.is_none(), told == 0, "{page:?}");
+        assert_eq!(page.last.is_none(), page.entries == 0, "{page:?}");
+        assert!(page.last.is_none_or(|last| page.first <= Some(last) && last <= to), "{page:?}");
+        assert!(to != MAX_ID || page.beyond == 0, "{page:?}");
+    }
+}
+
+const MAX_ID: EntryId = EntryId { ms: u64::MAX, seq: u64::MAX };
+
+fn small(reply: &Value) {
+    assert!(xinfo::length(reply).unwrap_or(0) <= MAX_COUNT, "{reply:?}");
+    if let (Ok(first), Ok((page, _))) = (xinfo::first_in_range(reply), xinfo::range(reply, MAX_ID, 1)) {
+        assert_eq!(first, page.first);
+    }
+    let _ = (xinfo::oldest_pending(reply), xinfo::pending_count(reply), xinfo::time(reply), xinfo::hello(reply));
+}
+
+/// A field of a flat list or a map, found without the decoder; the first where there are several.
+fn field<'a>(fields: &'a Value, name: &str) -> Option<&'a Value> {
+    let is_name = |value: &Value| matches!(value, Value::BulkString(bytes) if bytes == name.as_bytes());
+    match fields {
+        Value::Array(flat) => flat.chunks(2).find(|pair| is_name(&pair[0]))?.get(1),
+        Value::Map(map) => map.iter().find(|(key, _)| is_name(key)).map(|(_, value)| value),
+        _ => None,
+    }
+}
+
+/// Two texts, separated by a blank, as entry ids.
+pub fn entry_ids(data: &[u8]) {
+    let mut texts = data.splitn(2, |byte| *byte == b' ');
+    let (one, other) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+    let ids = [one, other].map(EntryId::parse);
+    for (id, text) in ids.iter().zip([one, other]).filter_map(|(id, text)| Some(((*id)?, text))) {
+        assert_eq!(EntryId::parse(id.to_string().as_bytes()), Some(id));
+        assert!(text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-'), "{text:?} is no id");
+        assert!(id.next().is_none_or(|next| next > id && next.previous() == Some(id)), "{id}");
+        assert!(id.previous().is_none_or(|previous| previous < id && previous.next() == Some(id)), "{id}");
+        for now in [0, id.seq, u64::MAX] {
+            assert!(id.age_seconds(now).is_none_or(|age| age >= 0.0), "{id} at {now}");
+            assert_eq!(id.age_seconds(now).is_some(), id.timestamp_seconds(now).is_some(), "{id} at {now}");
+        }
+    }
+    if let [Some(one), Some(other)] = ids {
+        assert_eq!(one.cmp(&other), (one.ms, one.seq).cmp(&(other.ms, other.seq)));
+        assert_eq!(one == other, one.to_string() == other.to_string());
+    }
+    // Any bytes may be a name.
+    assert_eq!(one == other, shown(one) == shown(other), "{one:?} {other:?}");
+}
