@@ -25,6 +25,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use answer::Service;
 pub use auth::ApiAuth;
@@ -42,6 +43,9 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long to wait after `accept` failed: it fails again at once when file descriptors have run out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// After so long without it, a failure to accept is news again: a flood fails now and then.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Connections that may wait to be accepted, as far as the kernel allows (net.core.somaxconn, 4096). Where they are more than
 /// that, whoever comes next waits a second for TCP to try again.
@@ -213,7 +217,7 @@ struct Door {
 
 impl Door {
     async fn accept(mut self, listener: TcpListener) {
-        let mut failing = false;
+        let mut failed: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -224,7 +228,6 @@ impl Door {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    failing = false;
                     let Some(place) = self.room.admit(peer.ip()).await else { return };
                     let in_flight = self.in_flight.clone();
                     let connection = Connection {
@@ -241,10 +244,10 @@ impl Door {
                 // The client was gone before it was here.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
-                    if !failing {
+                    if failed.is_none_or(|at| at.elapsed() > QUIET) {
                         tracing::warn!(%error, "cannot accept connections");
                     }
-                    failing = true;
+                    failed = Some(Instant::now());
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
