@@ -9,11 +9,12 @@ SHELL := bash
 # Fixed, so that a new release of the checker cannot fail an old commit.
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
+CARGO_CYCLONEDX := 0.5.9
 
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories alerts dashboards deploy cargo-test soak fuzz image clean
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -45,6 +46,8 @@ deny: tools ## licences, sources and bans of dependencies
 advisories: deny ## known vulnerabilities of dependencies; fetches the advisory database from GitHub
 	cargo deny --locked check advisories
 
+audit: advisories ## the same under the name that cargo audit gave it: both read the RustSec database
+
 alerts: tools ## alert rules: syntax, and a firing and a quiet case each
 	promtool check rules alerts/*.rules.yml
 	promtool test rules alerts/tests/*.yml
@@ -68,6 +71,9 @@ fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler wher
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \
 		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
 	scripts/fuzz
+
+release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist
+	scripts/release $(CARGO_CYCLONEDX)
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test
