@@ -27,7 +27,7 @@ test: format lint doc deny alerts dashboards deploy cargo-test ## everything bel
 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
-		openssl:openssl gzip:gzip curl:curl faketime:faketime prlimit:util-linux
+		openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux
 
 format: ## rustfmt
 	cargo fmt --check

@@ -40,8 +40,6 @@ const HTTP2_SUITES: [&str; 2] = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_E
 pub struct WebConfig {
     /// TLS; plain HTTP where there is none.
     pub tls: Option<Tls>,
-    /// Whether HTTP/2 is offered, which is over TLS only.
-    pub http2: bool,
     /// Headers for every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Who may read what basic auth guards.
@@ -80,7 +78,6 @@ impl WebConfig {
         let users = sections.basic_auth_users.unwrap_or_default();
         let users = users.into_iter().map(|(name, hash)| (name, hash.unwrap_or_default()));
         Ok(Self {
-            http2: http2 && tls.is_some(),
             tls,
             headers: headers(http)?,
             users: BasicUsers::new(users).map_err(|why| format!("basic_auth_users: {why}"))?,

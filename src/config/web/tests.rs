@@ -252,12 +252,15 @@ fn files_that_say_nothing_and_what_is_then_so() {
         "basic_auth_users:\n",
     ] {
         let config = examples.parse(text).unwrap_or_else(|problem| panic!("{text:?}: {problem}"));
-        assert!(config.tls.is_none() && !config.http2 && config.users.is_empty(), "{text:?}");
+        assert!(config.tls.is_none() && config.users.is_empty(), "{text:?}");
         assert!(config.headers.is_empty() && config.rate_limit.is_none() && config.files.is_empty(), "{text:?}");
     }
     let config = examples.with_tls("").unwrap();
-    assert!(config.http2 && config.tls.is_some_and(|tls| !tls.needs_client_certificate));
-    assert!(!examples.parse(&(tls("") + "http_server_config: {http2: no}\n")).unwrap().http2);
+    let protocols = |config: WebConfig| config.tls.unwrap().config.alpn_protocols.clone();
+    assert!(config.tls.as_ref().is_some_and(|tls| !tls.needs_client_certificate));
+    assert_eq!(protocols(config), [&b"h2"[..], b"http/1.1"]);
+    let without = examples.parse(&(tls("") + "http_server_config: {http2: no}\n")).unwrap();
+    assert_eq!(protocols(without), [b"http/1.1"]);
     // Something is wanted of TLS, so TLS is wanted: this must not become plain HTTP.
     for wanted in ["min_version: TLS13", "cert_file: ''", "client_auth_type: NoClientCert", "cipher_suites: []"] {
         examples.refuses(&format!("tls_server_config:\n  {wanted}\n"), "tls_server_config: it takes one of cert and");
