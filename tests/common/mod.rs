@@ -184,7 +184,7 @@ pub struct Streamlag {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// A streamlag to be started: on a free port, with a token, polling every 100 ms.
+/// A streamlag to be started: on a free port, with a token that has no rate, polling every 100 ms.
 pub fn streamlag(arguments: &[&str]) -> Streamlag {
     streamlag_with_env(arguments, &[("STREAMLAG_API_TOKEN", TOKEN)])
 }
@@ -208,6 +208,10 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
     }
     if !arguments.contains(&"--poll.interval") {
         all.extend(["--poll.interval", "100ms"]);
+    }
+    // Conditions are polled through the API, more often than a client should.
+    if !arguments.contains(&"--api.rate-limit") {
+        all.extend(["--api.rate-limit", "0"]);
     }
     all.extend(arguments);
     let mut child = command(&all, env).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
