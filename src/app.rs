@@ -1,10 +1,7 @@
 //! Wires the components and owns their tasks.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -18,12 +15,11 @@ use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
 use crate::source::{Sampling, Standalone};
 use crate::{panics, reload, shutdown, snapshot, systemd};
 
+mod healthcheck;
 mod reloader;
 
+pub use healthcheck::healthcheck;
 use reloader::Reloader;
-
-/// How long a health check waits for an answer: less than the three seconds that container runtimes give it.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -134,31 +130,5 @@ fn say_what_runs(config: &Config, bound: &Bound) {
             );
         }
         ApiAuth::InsecureOpen => tracing::warn!("the API is open to everybody: --api.insecure-no-auth"),
-    }
-}
-
-/// Asks the streamlag that listens on the first configured address whether it is healthy.
-///
-/// # Errors
-/// What is wrong, in one line.
-pub fn healthcheck(config: &Config) -> Result<(), String> {
-    let address = config.listen.first().map_or("", String::as_str);
-    // Listening on every address includes the loopback one.
-    let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
-    ask_health(&address).map_err(|error| format!("{address}: {error}"))
-}
-
-fn ask_health(address: &str) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let resolved = address.to_socket_addrs().map_err(failed)?.next().ok_or("no such address")?;
-    let mut connection = TcpStream::connect_timeout(&resolved, HEALTHCHECK_TIMEOUT).map_err(failed)?;
-    connection.set_read_timeout(Some(HEALTHCHECK_TIMEOUT)).map_err(failed)?;
-    let request = format!("GET /-/healthy HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).map_err(failed)?;
-    let mut status = [0; "HTTP/1.1 200 ".len()];
-    connection.read_exact(&mut status).map_err(failed)?;
-    match &status {
-        b"HTTP/1.1 200 " => Ok(()),
-        other => Err(format!("it answered {:?}", String::from_utf8_lossy(other))),
     }
 }

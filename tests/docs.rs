@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use common::{Redis, eventually, streamlag};
-use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting};
+use rcgen::{CertificateParams, KeyPair};
+use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting, WebConfig};
 use streamlag::render::names::{self, Kind, Name};
 
 fn path(relative: &str) -> PathBuf {
@@ -132,25 +133,223 @@ fn the_documents_give_the_same_acl_line() {
     assert_eq!(common::grants::documented_in("README.md"), common::grants::documented_in("docs/deploy.md"));
 }
 
-/// Links from one document to another lead somewhere.
-#[test]
-fn links_between_documents_lead_somewhere() {
+/// Every document.
+fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "dashboards/README.md"]
             .map(path)
             .to_vec();
-    for folder in ["docs", "docs/runbooks"] {
-        let files = std::fs::read_dir(path(folder)).unwrap().map(|entry| entry.unwrap().path());
-        documents.extend(files.filter(|file| file.extension().is_some_and(|extension| extension == "md")));
+    documents.extend(files("docs", "md"));
+    documents
+}
+
+/// The files below a folder with this extension.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![path(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|is| is == extension) {
+                found.push(entry);
+            }
+        }
     }
-    for document in documents {
-        let text = std::fs::read_to_string(&document).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
+    found
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Links from one document to another lead somewhere, to the heading if they name one.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for document in documents() {
+        let text = read(&document);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") {
+            if link.contains("://") {
                 continue;
             }
-            assert!(document.parent().unwrap().join(target).exists(), "{}: {link}", document.display());
+            let (target, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if target.is_empty() { document.clone() } else { document.parent().unwrap().join(target) };
+            assert!(target.exists(), "{}: {link}", document.display());
+            assert!(heading.is_empty() || anchors(&read(&target)).contains(heading), "{}: {link}", document.display());
+        }
+    }
+}
+
+/// What GitHub makes of headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()));
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// Flags and variables that documents and the files of `deploy/systemd` name are there.
+#[test]
+fn flags_and_variables_that_are_named_exist() {
+    let keys: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let variables: BTreeSet<&str> =
+        SETTINGS.iter().filter_map(|setting| setting.env).chain([API_TOKEN_VARIABLE]).collect();
+    let systemd = ["service", "socket", "conf", "example"].iter().flat_map(|kind| files("deploy/systemd", kind));
+    for file in documents().into_iter().chain(systemd) {
+        let text = read(&file);
+        // The flags of the exporter family have a dot; those of other programs that are named here have none.
+        for flag in text.split("--").skip(1) {
+            let flag = flag.split(|c: char| !c.is_ascii_lowercase() && !".-".contains(c)).next().unwrap();
+            let flag = flag.trim_end_matches(['.', '-']);
+            assert!(!flag.contains('.') || keys.contains(flag), "{}: there is no --{flag}", file.display());
+        }
+        for variable in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            // STREAMLAG_TEST_SERVERS and STREAMLAG_BLESS are of the tests.
+            let ours = variable.starts_with("STREAMLAG_") || variable.starts_with("EVENT_TRANSPORT_");
+            let known =
+                variables.contains(variable) || ["TEST_SERVERS", "BLESS"].iter().any(|of| variable.ends_with(of));
+            assert!(!ours || known || variable.ends_with('_'), "{}: there is no {variable}", file.display());
+        }
+    }
+}
+
+/// Tests that ARCHITECTURE.md says hold an invariant are there.
+#[test]
+fn tests_that_are_named_exist() {
+    let architecture = read(&path("ARCHITECTURE.md"));
+    let (_, invariants) = architecture.split_once("\n## Invariants\n").unwrap();
+    let (invariants, _) = invariants.split_once("\n## ").unwrap();
+    let code: String = files("src", "rs").iter().chain(&files("tests", "rs")).map(|file| read(file)).collect();
+    let mut named = 0;
+    for held_by in invariants.lines().filter_map(|row| row.rsplit_once(" | ")).map(|(_, held_by)| held_by) {
+        for name in held_by.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                assert!(path(name).exists() || path("src").join(name).exists(), "there is no {name}");
+            } else if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_') {
+                named += 1;
+                assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+            }
+        }
+    }
+    assert!(named > 100, "only {named} tests are named");
+}
+
+/// Bounds whose value the tables give in words of their own: a time by its year, three numbers at once, one that is
+/// smaller in tests.
+const IN_WORDS: [&str; 5] = ["PENALTIES", "OLD_PENDING", "EARLIEST_CLOCK_MS", "CLOCK_SKEW_MS", "SMALL"];
+
+/// What tables say of bounds, by the column that names the constants: file, constant, value.
+fn bounds(document: &str) -> Vec<(String, String, String)> {
+    let (mut found, mut columns) = (Vec::new(), None);
+    for line in read(&path(document)).lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let column = |name: &str| cells.iter().position(|cell| *cell == name);
+        if let (Some(constant), Some(value)) = (column("constant"), column("value")) {
+            columns = Some((constant, value));
+        } else if !line.starts_with('|') {
+            columns = None;
+        }
+        let Some((constants, values)) = columns else { continue };
+        let constants: Vec<&str> = cells.get(constants).unwrap_or(&"").split('`').skip(1).step_by(2).collect();
+        let values: Vec<&str> = cells.get(values).unwrap_or(&"").split(", ").collect();
+        let mut module = String::new();
+        for (place, constant) in constants.iter().enumerate() {
+            let name = constant.rsplit("::").next().unwrap();
+            if let Some((path, _)) = constant.rsplit_once("::") {
+                module = format!("src/{}.rs", path.replace("::", "/"));
+            }
+            found.push((module.clone(), name.to_owned(), values.get(place).unwrap_or(&"").trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// A constant's value in its source: in seconds, bytes, or what it counts.
+fn in_source(source: &str, name: &str) -> Option<f64> {
+    let (_, rest) = source.split_once(&format!("const {name}: "))?;
+    let (_, value) = rest.split_once(" = ")?;
+    let (value, _) = value.split_once(';')?;
+    let (value, unit) = match value.strip_suffix(')').and_then(|value| value.split_once('(')) {
+        Some(("Duration::from_secs", value)) => (value, 1.0),
+        Some(("Duration::from_millis", value)) => (value, 0.001),
+        Some(_) => return None,
+        None => (value, 1.0),
+    };
+    let factor = |text: &str| text.replace('_', "").parse().ok().or_else(|| in_source(source, text));
+    value.split(" * ").map(factor).product::<Option<f64>>().map(|product| product * unit)
+}
+
+/// A bound as a table has it, in the same units.
+fn in_table(text: &str) -> Option<f64> {
+    let shares = [("half", 2.0), ("a quarter", 4.0), ("an eighth", 8.0)];
+    if let Some((_, share)) = shares.iter().find(|(word, _)| *word == text) {
+        return Some(*share);
+    }
+    let (number, unit) = text.split_once(' ').unwrap_or(match text.strip_suffix('%') {
+        Some(number) => (number, "%"),
+        None => (text, ""),
+    });
+    let units =
+        [("", 1.0), ("%", 0.01), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("ms", 0.001), ("s", 1.0), ("day", 86400.0)];
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    Some(number.replace(',', "").parse::<f64>().ok()? * factor)
+}
+
+/// Bounds are what the tables say, and no bound of the server is missing from ARCHITECTURE.md.
+#[test]
+fn bounds_are_as_the_code_has_them() {
+    let architecture = bounds("ARCHITECTURE.md");
+    assert!(architecture.len() > 60, "{}", architecture.len());
+    for (file, name, value) in architecture.iter().cloned().chain(bounds("docs/security.md")) {
+        let source = read(&path(&file));
+        assert!(source.contains(&format!("const {name}: ")), "there is no {name} in {file}");
+        if IN_WORDS.contains(&name.as_str()) {
+            continue;
+        }
+        let (is, said) = (in_source(&source, &name), in_table(&value));
+        let (Some(is), Some(said)) = (is, said) else { panic!("{name}: {value:?} is {said:?}, the code has {is:?}") };
+        // A share is said as such, whichever way the code divides.
+        assert!((is - said).abs() < 1e-9 || (is * said - 1.0).abs() < 1e-9, "{name} is {is}, not {value}");
+    }
+    let listed: BTreeSet<&str> = architecture.iter().map(|(_, name, _)| name.as_str()).collect();
+    let rooms = ["src/server", "src/app", "src/config/web"].map(|room| files(room, "rs")).concat();
+    let floors = ["src/server.rs", "src/app.rs", "src/config/web.rs", "src/reload.rs", "src/systemd.rs"].map(path);
+    // What is for fuzzers is not in the program.
+    for file in rooms.iter().chain(&floors).filter(|file| !file.ends_with("fuzzing.rs")) {
+        let text = read(file);
+        for line in text.lines().filter(|line| !line.starts_with(' ')) {
+            let Some((name, kind)) = line.split_once("const ").and_then(|(_, rest)| rest.split_once(": ")) else {
+                continue;
+            };
+            let is_bound = ["usize", "u32", "u64", "Duration"].iter().any(|of| kind.starts_with(&format!("{of} =")));
+            assert!(!is_bound || listed.contains(name), "{}: ARCHITECTURE.md has no {name}", file.display());
+        }
+    }
+}
+
+/// The web configuration that docs/security.md shows is good, and has every key.
+#[test]
+fn the_web_configuration_that_is_shown_is_good_and_has_every_key() {
+    let text = read(&path("docs/security.md"));
+    let (_, rest) = text.split_once("<!-- web-config: begin -->\n```yaml\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    for (name, content) in
+        [("server.crt", &certificate), ("server.key", &key.serialize_pem()), ("clients-ca.pem", &certificate)]
+    {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    let config = WebConfig::parse(shown, dir.path()).unwrap();
+    assert!(config.tls.is_some_and(|tls| tls.needs_client_certificate) && !config.users.is_empty());
+    assert!(config.headers.len() == 5 && config.rate_limit.is_some() && config.files.len() == 3);
+    // The parser itself says what keys there are.
+    for section in ["", "tls_server_config:\n  ", "http_server_config:\n  ", "rate_limit:\n  "] {
+        let said = WebConfig::parse(&format!("{section}x: 1\n"), dir.path()).unwrap_err();
+        let (_, keys) = said.split_once("there are ").unwrap_or_else(|| panic!("{said}"));
+        for key in keys.split(", ") {
+            // Where a key has one with _file beside it, the example has that.
+            let is_shown = shown.contains(&format!("{key}:")) || shown.contains(&format!("{key}_file:"));
+            assert!(is_shown, "docs/security.md does not show {key}");
         }
     }
 }

@@ -32,7 +32,7 @@ const LATE: &[&str] = &[
 
 /// Every rule, and the streams and groups for which it is to fire, and no other. Where it is about an exporter, `""`.
 /// Those that fire for nobody need an outage in the middle of things; `alerts/tests` has cases for all.
-const RULES: [(&str, &[&str]); 24] = [
+const RULES: [(&str, &[&str]); 26] = [
     (
         "CriticalEventConsumerLag",
         &["events:chat is-draining", "events:ticket is-stalled", "events:ticket signalr-consumers"],
@@ -71,9 +71,11 @@ const RULES: [(&str, &[&str]); 24] = [
     ),
     ("HighEventConsumerLagSeconds", LATE),
     ("StreamlagDown", &[""]),
+    ("StreamlagPanicked", &[]),
     ("StreamlagPollsFailing", &[]),
     ("StreamlagRedisDown", &[""]),
     ("StreamlagRedisSlow", &[]),
+    ("StreamlagReloadFailed", &[]),
     ("StreamlagSampleStale", &[]),
 ];
 
@@ -128,7 +130,7 @@ fn dashboards_alerts_and_documented_queries_work_in_prometheus() {
     ];
     exporters[..2].iter().for_each(events::settled);
     // A rate of refused requests takes one before the first scrape and one after it.
-    let be_refused = || exporters[0].request("GET", "/nothing", &[]);
+    let be_refused = || ["/nothing", "/api/v1/events/health"].map(|path| exporters[0].request("GET", path, &[]));
     be_refused();
     let addresses = exporters.iter().map(|exporter| exporter.address.to_string());
     let prometheus = Prometheus::start(&addresses.chain([NOBODY.to_owned()]).collect::<Vec<_>>());

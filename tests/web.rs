@@ -133,6 +133,19 @@ fn named(name: &str) -> CertificateParams {
 struct Kept(StreamOwned<ClientConnection, TcpStream>);
 
 impl Kept {
+    /// Asks for the landing page; the status.
+    fn status(&mut self) -> u16 {
+        self.0.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut piece = [0; 1024];
+            let read = self.0.read(&mut piece).unwrap();
+            assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&head));
+            head.extend_from_slice(&piece[..read]);
+        }
+        String::from_utf8(head).unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// Asks for the health page; panics where the connection has gone.
     fn ask(&mut self) {
         self.0.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -319,6 +332,24 @@ fn a_client_certificate_where_it_is_required() {
     web.configure(&(require.to_owned() + &sans.replace("grafana", "prometheus")), "");
     streamlag.signal("-HUP");
     eventually("it has one", || (with("ca", &[], "/metrics").ok()?.status == 200).then_some(()));
+    // The image's health check has no certificate, and does not know whose the server's is.
+    let address = streamlag.address.to_string();
+    let file = web.path("web.yml");
+    let arguments = ["--healthcheck", "--web.listen-address", &address, "--web.config.file", &file];
+    let healthcheck = common::command(&arguments, &[]).output().unwrap();
+    assert!(healthcheck.status.success(), "{healthcheck:?}");
+}
+
+#[test]
+fn who_came_before_certificates_were_required_needs_one_too() {
+    let (redis, web) = (Redis::start(), Web::new());
+    web.configure("", "");
+    let streamlag = web.start(&redis);
+    let mut kept = web.connect(&streamlag);
+    assert_eq!(kept.status(), 200);
+    web.configure("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n", "");
+    streamlag.signal("-HUP");
+    eventually("the new rule holds", || (kept.status() == 403).then_some(()));
 }
 
 #[test]

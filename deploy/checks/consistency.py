@@ -186,6 +186,19 @@ def everything_waits_longer_than_the_drain():
 
 
 @test
+def the_socket_is_the_services_own_way_of_listening():
+    unit, drop_in = read("deploy/systemd/streamlag.service"), read("deploy/systemd/streamlag-socket.conf")
+    (plain,) = re.findall(r"^ExecStart=(.+)$", unit, re.M)
+    (activated,) = re.findall(r"^ExecStart=(.+)$", drop_in, re.M)
+    need(activated == f"{plain} --web.systemd-socket", "the drop-in starts another command than the service")
+    (listen,) = re.findall(r"^ListenStream=(.+)$", read("deploy/systemd/streamlag.socket"), re.M)
+    (default,) = re.findall(r"^STREAMLAG_WEB_LISTEN_ADDRESS=(.+)$", read("deploy/systemd/streamlag.env.example"), re.M)
+    need(listen == default, f"the socket listens on {listen}, the service on {default}")
+    (backlog,) = re.findall(r"^Backlog=(\d+)$", read("deploy/systemd/streamlag.socket"), re.M)
+    need(f"const BACKLOG: u32 = {backlog};" in read("src/server.rs"), f"streamlag asks for another backlog than {backlog}")
+
+
+@test
 def the_manifests_refer_to_each_other_rightly():
     labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
     for what, selector in {

@@ -18,7 +18,6 @@ use super::Service;
 use super::body::Ready;
 use super::policy::Peer;
 use super::room::{Activity, Place, Watched};
-use super::tls::Tls;
 use crate::self_metrics::Closed;
 use crate::shutdown::{self, Ending};
 
@@ -63,18 +62,17 @@ impl Connection {
 
     async fn converse(mut self, stream: TcpStream, address: IpAddr) -> Option<Closed> {
         let Some(tls) = self.service.policy().tls.clone() else {
-            self.over_http1(stream, Peer::new(address, true)).await;
+            self.over_http1(stream, Peer::new(address, false)).await;
             return None;
         };
-        let Tls { config, needs_client_certificate } = tls;
         let accepted = tokio::select! {
-            accepted = TlsAcceptor::from(config).accept(stream) => accepted,
+            accepted = TlsAcceptor::from(tls.config).accept(stream) => accepted,
             () = shutdown::begins(&mut self.ending), if !self.last => return None,
         };
         match accepted {
             Ok(stream) => {
                 let session = stream.get_ref().1;
-                let certified = !needs_client_certificate || session.peer_certificates().is_some();
+                let certified = session.peer_certificates().is_some();
                 let http2 = session.alpn_protocol() == Some(b"h2");
                 let peer = Peer::new(address, certified);
                 if http2 {

@@ -48,7 +48,7 @@ pub struct Policy {
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,
-    /// Whether it may do without a certificate, or has shown one.
+    /// Whether it has shown a certificate.
     pub certified: bool,
     /// Whether it has logged in over this connection: guessers at the same address cannot shut it out.
     known: AtomicBool,

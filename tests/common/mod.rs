@@ -197,7 +197,7 @@ pub struct Streamlag {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// A streamlag to be started: on a free port, with a token, polling every 100 ms.
+/// A streamlag to be started: on a free port, with a token that has no rate, polling every 100 ms.
 pub fn streamlag(arguments: &[&str]) -> Streamlag {
     streamlag_with_env(arguments, &[("STREAMLAG_API_TOKEN", TOKEN)])
 }

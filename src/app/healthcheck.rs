@@ -1,0 +1,100 @@
+//! Asking the streamlag that runs on this machine whether it is healthy: for container runtimes.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, Stream};
+
+use crate::config::Config;
+
+/// How long a health check waits for an answer: less than the three seconds that container runtimes give it.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks the streamlag that listens on the first configured address.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn healthcheck(config: &Config) -> Result<(), String> {
+    let address = config.listen.first().map_or("", String::as_str);
+    // Listening on every address includes the loopback one.
+    let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    ask(&address, config.web.tls.is_some()).map_err(|error| format!("{address}: {error}"))
+}
+
+fn ask(address: &str, tls: bool) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let resolved = address.to_socket_addrs().map_err(failed)?.next().ok_or("no such address")?;
+    let mut connection = TcpStream::connect_timeout(&resolved, HEALTHCHECK_TIMEOUT).map_err(failed)?;
+    connection.set_read_timeout(Some(HEALTHCHECK_TIMEOUT)).map_err(failed)?;
+    if !tls {
+        return ask_over(connection, address).map_err(failed)?;
+    }
+    let mut session = session(ServerName::from(resolved.ip())).map_err(|error| error.to_string())?;
+    ask_over(Stream::new(&mut session, &mut connection), address).map_err(failed)?
+}
+
+fn ask_over(mut stream: impl Read + Write, address: &str) -> std::io::Result<Result<(), String>> {
+    let request = format!("GET /-/healthy HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut status = [0; "HTTP/1.1 200 ".len()];
+    stream.read_exact(&mut status)?;
+    Ok(match &status {
+        b"HTTP/1.1 200 " => Ok(()),
+        other => Err(format!("it answered {:?}", String::from_utf8_lossy(other))),
+    })
+}
+
+fn session(name: ServerName<'static>) -> Result<ClientConnection, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    ClientConnection::new(Arc::new(config), name)
+}
+
+/// Takes any certificate. The question is whether this machine's streamlag is alive, its certificate is hardly for the
+/// loopback address, and nothing is told to it that is worth anything.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
