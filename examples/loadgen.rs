@@ -127,7 +127,8 @@ async fn add_test_entries(mut redis: MultiplexedConnection, entries: u64) -> Any
 }
 
 async fn load(mut redis: MultiplexedConnection, minutes: u64) -> AnyResult {
-    let mut ending = shutdown::listen(streamlag::reload::channel().0)?;
+    let (mut ending, signals) = shutdown::listen(streamlag::reload::channel().0)?;
+    tokio::spawn(signals);
     let mut tasks = JoinSet::new();
     for stream in &STREAMS {
         create_group(&mut redis, stream.key).await?;

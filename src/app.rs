@@ -42,7 +42,7 @@ pub enum RunError {
 /// Where a task that the program cannot do without has done so.
 pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) -> Result<(), RunError> {
     let (reloads, asked) = reload::channel();
-    let ending = shutdown::listen(reloads.clone()).map_err(RunError::Signals)?;
+    let (ending, signals) = shutdown::listen(reloads.clone()).map_err(RunError::Signals)?;
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
@@ -62,9 +62,10 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     // The poller runs on this thread: spawned, it would take turns with the task that reads replies, on the same worker.
     // Should one of them panic, the program ends: see the module `panics`.
     tokio::select! {
-        () = bound.serve(service, ending) => {}
+        () = bound.serve(service, ending.clone()) => {}
         () = poller.run(plans) => {}
-        () = reloader.run(asked) => {}
+        () = reloader.run(asked, ending) => {}
+        () = signals => {}
         () = systemd::watch(reader) => {}
     }
     Ok(())

@@ -252,6 +252,9 @@ fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     let contradicts =
         |what: &str| Problem::new(format!("--api.insecure-no-auth contradicts {what}: give one of the two"));
     match file {
+        _ if sources.is_on("web.enable-lifecycle") => {
+            Err(contradicts("--web.enable-lifecycle, which asks for a token"))
+        }
         Some(_) => Err(contradicts("--api.tokens-file")),
         None if !tokens.is_empty() => Err(contradicts(API_TOKEN_VARIABLE)),
         None => Ok(ApiAuth::InsecureOpen),

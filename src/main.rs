@@ -50,7 +50,10 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}"), 1),
     };
-    match runtime.block_on(app::run(config, arguments, level)) {
+    let ended = runtime.block_on(app::run(config, arguments, level));
+    // Nothing that still blocks, such as looking up a name, is waited for.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => {
             tracing::info!("ended");
             ExitCode::SUCCESS

@@ -109,7 +109,8 @@ impl Poller {
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
     /// up for.
     ///
-    /// A new plan is followed at once. What was seen of the streams that stay is kept.
+    /// A plan with other streams, another interval or another Redis is followed at once, any other with the next poll. What was
+    /// seen of the streams that stay is kept.
     pub async fn run(mut self, mut plans: watch::Receiver<Plan>) {
         let mut target = plans.borrow_and_update().target;
         loop {
@@ -118,17 +119,34 @@ impl Poller {
             loop {
                 tokio::select! {
                     biased;
-                    Ok(()) = plans.changed() => break,
+                    Ok(()) = plans.changed() => {
+                        let plan = plans.borrow_and_update().clone();
+                        if self.follow(plan, &mut target) {
+                            break;
+                        }
+                    }
                     _ = ticks.tick() => self.poll().await,
                 }
             }
-            let plan = plans.borrow_and_update().clone();
-            let another = (plan.target != target).then_some(plan.redis);
-            target = plan.target;
-            self.source.follow(plan.sampling, another);
-            self.assessor.follow(assessor(&plan.settings));
-            self.settings = plan.settings;
         }
+    }
+
+    /// Goes by a new plan from now on; whether that calls for a poll at once.
+    fn follow(&mut self, plan: Plan, target: &mut u64) -> bool {
+        let (before, now) = (&self.settings, &plan.settings);
+        let another = plan.target != *target;
+        let at_once = another || before.page.poll_interval != now.page.poll_interval || before.streams != now.streams;
+        *target = plan.target;
+        self.source.follow(plan.sampling, another.then_some(plan.redis));
+        if another {
+            // Nothing of the one server is to be held against the other.
+            self.assessor = assessor(now);
+            (self.sampled, self.view) = (None, View { newest_poll: self.view.newest_poll.clone(), ..unread_view(now) });
+        } else {
+            self.assessor.follow(assessor(now));
+        }
+        self.settings = plan.settings;
+        at_once
     }
 
     async fn poll(&mut self) {

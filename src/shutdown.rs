@@ -11,15 +11,14 @@ use crate::systemd;
 /// Turns true when the program is to end.
 pub type Ending = watch::Receiver<bool>;
 
-/// Listens for signals from now on. SIGHUP has everything reloaded there.
+/// Listens for signals from now on; what is returned beside handles them, and never ends. SIGHUP has everything reloaded there.
 ///
 /// # Errors
 /// Where the operating system refuses a handler.
-pub fn listen(reloads: Reloads) -> std::io::Result<Ending> {
+pub fn listen(reloads: Reloads) -> std::io::Result<(Ending, impl Future<Output = ()>)> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, ending) = watch::channel(false);
-    tokio::spawn(handle(signals, sender, reloads));
-    Ok(ending)
+    Ok((ending, handle(signals, sender, reloads)))
 }
 
 async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Reloads) {
@@ -38,6 +37,7 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
             }
         }
     }
+    std::future::pending().await
 }
 
 fn name(signal: i32) -> &'static str {

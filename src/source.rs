@@ -9,7 +9,7 @@ mod lane;
 mod script;
 mod standalone;
 
-pub use dial::{Address, Dial, Login, Part, Tls, TlsFiles, TlsProblem};
+pub use dial::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
 #[cfg(any(test, fuzzing))]
 pub(crate) use standalone::fuzzing;
 pub use standalone::{Sampling, Standalone};

@@ -1,5 +1,9 @@
 //! What systemd is told (sd_notify(3)). Where the program was not started by it, nothing is.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep};
 
@@ -8,20 +12,33 @@ use crate::snapshot::Reader;
 /// How often the watchdog is told in the time that it allows, as sd_watchdog_enabled(3) advises.
 const PINGS_PER_TIMEOUT: u32 = 2;
 
+/// Messages that wait to be sent. Sending blocks while systemd does not read, which must not hold anything up: it has a thread of
+/// its own, and what comes on top is left out.
+const MAX_WAITING: usize = 16;
+
+static TELLER: OnceLock<Option<SyncSender<Vec<NotifyState<'static>>>>> = OnceLock::new();
+
+/// Whether systemd knows that the program is ready.
+static READY: AtomicBool = AtomicBool::new(false);
+
 /// The program is about to read its configuration again.
 pub fn reloading() {
-    let now = NotifyState::monotonic_usec_now();
-    tell(&[NotifyState::Reloading, now.unwrap_or(NotifyState::Custom(""))]);
+    if READY.load(Ordering::Relaxed) {
+        let now = NotifyState::monotonic_usec_now();
+        tell([NotifyState::Reloading].into_iter().chain(now.ok()).collect());
+    }
 }
 
-/// The program has done what it does at the start, or at a reload.
-pub fn ready() {
-    tell(&[NotifyState::Ready]);
+/// The program has read its configuration again.
+pub fn reloaded() {
+    if READY.load(Ordering::Relaxed) {
+        tell(vec![NotifyState::Ready]);
+    }
 }
 
 /// The program is about to end.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(vec![NotifyState::Stopping]);
 }
 
 /// Says that the program is ready once the first poll has ended, and then, where systemd has a watchdog on it, that it is
@@ -30,11 +47,12 @@ pub async fn watch(mut reader: Reader) {
     while reader.newest().view.newest_poll.is_none() {
         reader.changed().await;
     }
-    ready();
+    READY.store(true, Ordering::Relaxed);
+    tell(vec![NotifyState::Ready]);
     let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {
         if Instant::now() < reader.newest().next_by {
-            tell(&[NotifyState::Watchdog]);
+            tell(vec![NotifyState::Watchdog]);
         } else {
             tracing::error!("polls have stopped; the watchdog will end the program");
         }
@@ -42,8 +60,24 @@ pub async fn watch(mut reader: Reader) {
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+fn tell(states: Vec<NotifyState<'static>>) {
+    if let Some(teller) = TELLER.get_or_init(teller)
+        && teller.try_send(states).is_err()
+    {
+        tracing::debug!("systemd does not listen: a message to it is left out");
     }
+}
+
+/// A thread that tells systemd; none, where nobody is to be told.
+fn teller() -> Option<SyncSender<Vec<NotifyState<'static>>>> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let (sender, messages) = sync_channel::<Vec<NotifyState<'static>>>(MAX_WAITING);
+    let thread = std::thread::Builder::new().name("systemd".to_owned()).spawn(move || {
+        for states in messages {
+            if let Err(error) = sd_notify::notify(&states) {
+                tracing::debug!(%error, "systemd could not be told");
+            }
+        }
+    });
+    thread.is_ok().then_some(sender)
 }

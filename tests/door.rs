@@ -111,6 +111,20 @@ fn a_token_may_be_used_so_often_and_others_are_not_affected() {
     // Whoever waits as long as told gets in again.
     eventually("a second passes", || (with_token(&streamlag, &ops).status == 200).then_some(()));
 
+    // What was used up stays used up over a reload.
+    let thousand = ["--redis.url", &redis.url(), "--api.rate-limit", "1", "--api.rate-burst", "1000"];
+    let some = streamlag_with_env(&thousand, &[("STREAMLAG_API_TOKEN", TOKEN)]).ready();
+    let left = || {
+        let reply = with_token(&some, TOKEN);
+        let left = reply.header("ratelimit").unwrap().split("r=").nth(1).unwrap().split(';').next().unwrap().to_owned();
+        left.parse::<u64>().unwrap()
+    };
+    for _ in 0..400 {
+        left();
+    }
+    assert!(reload(&some));
+    assert!(left() < 900, "the bucket is full again");
+
     let unlimited =
         streamlag_with_env(&["--redis.url", &redis.url(), "--api.rate-limit", "0"], &[("STREAMLAG_API_TOKEN", TOKEN)])
             .ready();

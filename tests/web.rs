@@ -341,6 +341,18 @@ fn a_client_certificate_where_it_is_required() {
 }
 
 #[test]
+fn head_is_answered_over_http2_as_it_is_over_http1() {
+    let (redis, web) = (Redis::start(), Web::new());
+    web.configure("", "");
+    let streamlag = web.start(&redis);
+    for version in ["--http2", "--http1.1"] {
+        let head = web.curl(&streamlag, "/metrics", &[version, "--head"]).unwrap();
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{version}");
+        assert!(head.header("content-length").unwrap().parse::<u64>().unwrap() > 1000, "{version}");
+    }
+}
+
+#[test]
 fn who_came_before_certificates_were_required_needs_one_too() {
     let (redis, web) = (Redis::start(), Web::new());
     web.configure("", "");

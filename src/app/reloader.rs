@@ -16,6 +16,7 @@ use crate::poller::Plan;
 use crate::reload::{Asked, Outcome};
 use crate::self_metrics::SelfMetrics;
 use crate::server::Service;
+use crate::shutdown::{self, Ending};
 use crate::{log, systemd};
 
 /// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
@@ -34,16 +35,23 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Reloads when somebody asks for it, and when a file of the web configuration has changed. Never ends.
-    pub(super) async fn run(mut self, mut asked: Asked) {
+    pub(super) async fn run(mut self, mut asked: Asked, mut ending: Ending) {
         let mut seen = looks(&self.config.web.files);
+        let mut newest = seen.clone();
         loop {
             let answer = tokio::select! {
                 answer = asked.next() => answer,
                 () = sleep(FILES_LOOKED_AT) => {
-                    if looks(&self.config.web.files) == seen {
+                    let before = std::mem::replace(&mut newest, looks(&self.config.web.files));
+                    // Only once it is the same twice: a file that is being written is cut short, and says less than it will.
+                    if newest == seen || newest != before {
                         continue;
                     }
                     None
+                }
+                () = shutdown::begins(&mut ending) => {
+                    drop(asked);
+                    return std::future::pending().await;
                 }
             };
             // Before they are read: what changes meanwhile is seen the next time.
@@ -63,7 +71,7 @@ impl Reloader {
     async fn reload_and_say(&mut self) -> Outcome {
         systemd::reloading();
         let outcome = self.reload().await;
-        systemd::ready();
+        systemd::reloaded();
         self.metrics.reloaded(outcome.is_ok());
         match &outcome {
             Ok(()) => tracing::info!("the configuration was reloaded"),
@@ -80,12 +88,26 @@ impl Reloader {
         let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
         let target = self.plans.borrow().target + u64::from(!self.config.redis.is_like(&new.redis));
+        self.say_what_opens(&new);
         // From here on nothing can fail.
         self.service.set_policy(policy(&new));
         self.plans.send_replace(plan(&new, target));
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())
+    }
+}
+
+impl Reloader {
+    /// What was closed so far and will not be any more, which nobody may have meant.
+    fn say_what_opens(&self, new: &Config) {
+        let (before, now) = (&self.config.web, &new.web);
+        if before.tls.is_some() && now.tls.is_none() {
+            tracing::warn!("TLS is off from now on: the web configuration asks for none");
+        }
+        if !before.users.is_empty() && now.users.is_empty() {
+            tracing::warn!("the metrics page is open from now on: the web configuration has no users");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use rustls::pki_types::ServerName;
 
 use super::Sources;
 use super::values::{Given, Problem};
-use crate::source::{Address, Dial, Login, Part, Tls, TlsFiles, TlsProblem};
+use crate::source::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
 
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
@@ -24,7 +24,7 @@ pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
         given.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
     })?;
     let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources)? };
-    Ok(Dial { login: login(sources, url.login)?, address: url.address, tls, db: url.db })
+    Ok(Dial { login: login(sources, url.login)?, address: url.address, tls, db: url.db, resolver: Resolver::default() })
 }
 
 /// What a URL alone says, with what the system trusts where it is `rediss://`.
@@ -38,14 +38,14 @@ pub fn dial(url: &str) -> Result<Dial, String> {
         Some(name) => Some(Tls::new(TlsFiles::default(), name).map_err(|problem| problem.to_string())?),
         None => return Err("no certificate can be for its host".to_owned()),
     };
-    Ok(Dial { address, tls, login, db })
+    Ok(Dial { address, tls, login, db, resolver: Resolver::default() })
 }
 
 /// The same, without what the system trusts, which takes time to read.
 #[cfg(any(test, fuzzing))]
 pub(super) fn dial_in_plain_text(url: &str) -> Result<Dial, String> {
     let Url { address, db, login, is_tls: _ } = parse(url)?;
-    Ok(Dial { address, tls: None, login, db })
+    Ok(Dial { address, tls: None, login, db, resolver: Resolver::default() })
 }
 
 fn parse(url: &str) -> Result<Url, String> {

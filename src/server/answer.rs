@@ -43,7 +43,7 @@ pub struct Service {
     failures: Failures,
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Bucket>,
-    passwords: Semaphore,
+    passwords: Arc<Semaphore>,
 }
 
 type Answer = Response<Ready>;
@@ -68,7 +68,7 @@ impl Service {
             began: Instant::now(),
             failures: Failures::default(),
             bucket: std::sync::Mutex::default(),
-            passwords: Semaphore::new(PASSWORDS_AT_ONCE),
+            passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
         }
     }
 
@@ -85,6 +85,7 @@ impl Service {
 
     /// Goes by this from the next request on.
     pub fn set_policy(&self, policy: Policy) {
+        policy.inherit(&self.policy());
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 
@@ -214,15 +215,21 @@ impl Service {
 
     async fn verify(&self, users: BasicUsers, credentials: Credentials) -> bool {
         // The semaphore is never closed; without it the check would only take longer.
-        let _one_at_a_time = self.passwords.acquire().await.ok();
-        tokio::task::spawn_blocking(move || users.verify(&credentials)).await.unwrap_or(false)
+        let permit = Arc::clone(&self.passwords).acquire_owned().await.ok();
+        // Held by the work and not by whoever waits for it: a client that hangs up does not make room for the next.
+        let work = move || {
+            let _permit = permit;
+            users.verify(&credentials)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(false)
     }
 
     /// Whether somebody may try to log in.
     fn begin_login(&self, peer: &Peer) -> Result<Login, Trouble> {
         match self.failures.begin(peer.address, self.began.elapsed()) {
             Ok(()) => Ok(Login::Counted),
-            Err(_) if peer.is_known() => Ok(Login::Free),
+            // One at a time: it is known again once it has succeeded.
+            Err(_) if peer.take_known() => Ok(Login::Free),
             Err(wait) => Err(too_many("too many failed logins from this address", wait)),
         }
     }
@@ -231,7 +238,7 @@ impl Service {
         if let Login::Counted = login {
             self.failures.succeeded(peer.address);
         }
-        peer.set_known(true);
+        peer.set_known();
     }
 
     fn landing(&self, policy: &Policy) -> Answer {
@@ -328,7 +335,7 @@ fn login_failed(peer: &Peer, denied: &Denied) {
         Denied::Wrong => tracing::warn!(peer = %peer.address, "a login failed"),
         Denied::Expired(token) => tracing::warn!(peer = %peer.address, token, "a token that has expired was used"),
     }
-    peer.set_known(false);
+    peer.take_known();
 }
 
 fn unavailable(policy: &Policy, detail: &str) -> Trouble {

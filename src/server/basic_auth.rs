@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,9 +29,11 @@ struct Users {
     by_name: BTreeMap<Box<[u8]>, User>,
     /// The highest cost among the users: what every refusal costs.
     cost: u32,
-    /// Of this process alone, so that what is remembered is of no use elsewhere.
     key: [u8; 32],
 }
+
+/// Of this process alone, so that what is remembered is of no use elsewhere.
+static KEY: OnceLock<[u8; 32]> = OnceLock::new();
 
 struct User {
     hash: Box<str>,
@@ -62,9 +64,9 @@ impl BasicUsers {
             highest = highest.max(cost);
             by_name.insert(name.into_bytes().into(), User { hash: hash.into(), cost, remembered: Mutex::default() });
         }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| format!("the system gives no random bytes ({error})"))?;
-        Ok(Self(Arc::new(Users { by_name, cost: highest, key })))
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes ({error})"))?;
+        Ok(Self(Arc::new(Users { by_name, cost: highest, key: *KEY.get_or_init(|| random) })))
     }
 
     /// Whether there are no users, and so nobody is asked.
@@ -79,6 +81,16 @@ impl BasicUsers {
         let Some(user) = self.0.by_name.get(credentials.name()) else { return false };
         let remembered = *user.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.is_some_and(|remembered| remembered.ct_eq(&self.digest(credentials)).into())
+    }
+
+    /// Takes over which passwords were right, of users who have the same hash as before.
+    pub(super) fn inherit(&self, before: &Self) {
+        for (name, user) in &self.0.by_name {
+            if let Some(known) = before.0.by_name.get(name).filter(|known| known.hash == user.hash) {
+                let remembered = *known.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+                *user.remembered.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
+            }
+        }
     }
 
     /// Whether these are the name and password of a user. Remembers them if so.

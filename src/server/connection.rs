@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -67,7 +68,7 @@ impl Connection {
         };
         let accepted = tokio::select! {
             accepted = TlsAcceptor::from(tls.config).accept(stream) => accepted,
-            () = shutdown::begins(&mut self.ending), if !self.last => return None,
+            () = self.has_to_finish(), if !self.last => return None,
         };
         match accepted {
             Ok(stream) => {
@@ -150,6 +151,12 @@ impl Connection {
                 let has_body = !request.body().is_end_stream();
                 let (head, _) = request.into_parts();
                 let mut answer = service.answer(&head, &peer).await.map(|body| body.until_sent(open));
+                // Over HTTP/1 hyper leaves the body out by itself.
+                if head.method == Method::HEAD && head.version == Version::HTTP_2 {
+                    let length = answer.body().size_hint().lower();
+                    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+                    answer = answer.map(|_| Ready::from(Bytes::new()));
+                }
                 if has_body && head.version < Version::HTTP_2 {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -43,6 +43,16 @@ pub struct Policy {
     pub retry_after: Duration,
 }
 
+impl Policy {
+    /// Takes over what tokens have used up of their rate, and which passwords were right, from the policy that goes.
+    pub(super) fn inherit(&self, before: &Self) {
+        if let (ApiAuth::Tokens(tokens), ApiAuth::Tokens(before)) = (&self.auth, &before.auth) {
+            tokens.inherit(before);
+        }
+        self.users.inherit(&before.users);
+    }
+}
+
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub struct Peer {
@@ -61,11 +71,12 @@ impl Peer {
         Self { address, certified, known: AtomicBool::new(false) }
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Whether it has logged in; it has to again.
+    pub(super) fn take_known(&self) -> bool {
+        self.known.swap(false, Ordering::Relaxed)
     }
 
-    pub(super) fn set_known(&self, known: bool) {
-        self.known.store(known, Ordering::Relaxed);
+    pub(super) fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,7 @@
 //! The connections that are open, and which of them has to go when there are too many or it takes too long.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -79,7 +79,7 @@ impl Room {
     }
 
     /// Gives a new connection its place. Where all are taken, one that waits for its client is closed: of the address that
-    /// holds most places, the one that has waited longest. So whoever comes with many connections loses its own.
+    /// holds most places, one that never asked for anything, else the one that has waited longest. So whoever comes with many connections loses its own.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         loop {
             if self.slots.available_permits() == 0 {
@@ -112,12 +112,12 @@ impl Room {
         }
         let waiting = open.places.iter().filter_map(|(id, (address, activity))| {
             let since = activity.waits_since(now)?;
-            Some((Reverse(*counts.get(address)?), *address, since, *id))
+            Some((Reverse(*counts.get(address)?), activity.has_asked(), since, *address, *id))
         });
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_unstable();
-        let Some(&(Reverse(count), heaviest, ..)) = waiting.first() else { return };
-        let own = waiting.iter().filter(|(_, address, ..)| *address == heaviest);
+        let Some(&(Reverse(count), .., heaviest, _)) = waiting.first() else { return };
+        let own = waiting.iter().filter(|(.., address, _)| *address == heaviest);
         for (.., id) in own.take((count / EVICTED_SHARE).max(1)) {
             if let Some((_, activity)) = open.places.remove(id) {
                 activity.evicted.notify_one();
@@ -146,10 +146,15 @@ pub(super) struct Activity {
     opened: Notify,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct State {
     stage: Stage,
+    /// When the stage began; of answers, when the oldest request came of those that are open, or were when all bytes had last
+    /// gone out.
     since: Instant,
+    /// When the open requests came, by their number.
+    open: BTreeMap<u64, Instant>,
+    requests: u64,
     /// Whether what is read between requests is the head of the next one. Over HTTP/2 it may be anything.
     reads_heads: bool,
 }
@@ -162,13 +167,14 @@ enum Stage {
     Idle,
     /// A part of a request's head has come.
     Head,
-    /// So many requests are being answered; none, where only their bytes have still to go out.
-    Answering { open: u32 },
+    /// Requests are being answered, or the bytes of answers have still to go out.
+    Answering,
 }
 
 impl Activity {
     fn new() -> Self {
-        let state = State { stage: Stage::Opening, since: Instant::now(), reads_heads: true };
+        let (stage, since) = (Stage::Opening, Instant::now());
+        let state = State { stage, since, open: BTreeMap::new(), requests: 0, reads_heads: true };
         Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
     }
 
@@ -201,13 +207,15 @@ impl Activity {
     /// A request has come whole. It is open until what is returned is dropped.
     pub(super) fn request(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.state();
-        let open = if let Stage::Answering { open } = state.stage { open } else { 0 };
-        if open == 0 {
-            state.since = Instant::now();
+        let now = Instant::now();
+        if state.stage != Stage::Answering {
+            (state.stage, state.since) = (Stage::Answering, now);
         }
-        state.stage = Stage::Answering { open: open + 1 };
+        state.requests += 1;
+        let number = state.requests;
+        state.open.insert(number, now);
         self.opened.notify_one();
-        OpenRequest(Arc::clone(self))
+        OpenRequest { activity: Arc::clone(self), number }
     }
 
     fn read(&self) {
@@ -220,7 +228,7 @@ impl Activity {
     /// Everything that was written has gone out.
     fn flushed(&self) {
         let mut state = self.state();
-        if state.stage == (Stage::Answering { open: 0 }) {
+        if state.stage == Stage::Answering && state.open.is_empty() {
             (state.stage, state.since) = (Stage::Idle, Instant::now());
         }
     }
@@ -228,8 +236,13 @@ impl Activity {
     /// Since when it has waited for its client; `None` where it is busy.
     fn waits_since(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
-        let busy = matches!(state.stage, Stage::Answering { .. });
+        let busy = state.stage == Stage::Answering;
         (!busy || now.saturating_duration_since(state.since) > SLOW_ANSWER).then_some(state.since)
+    }
+
+    /// Whether a request has ever come.
+    fn has_asked(&self) -> bool {
+        self.state().requests > 0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -242,7 +255,7 @@ impl State {
         let (limit, closed) = match self.stage {
             Stage::Opening | Stage::Head => (HEAD_TIMEOUT, Closed::HeadTimeout),
             Stage::Idle => (IDLE_TIMEOUT, Closed::IdleTimeout),
-            Stage::Answering { .. } => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
+            Stage::Answering => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
         };
         (now.saturating_duration_since(self.since) >= limit).then_some(closed)
     }
@@ -250,16 +263,20 @@ impl State {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct OpenRequest(Arc<Activity>);
+pub(super) struct OpenRequest {
+    activity: Arc<Activity>,
+    number: u64,
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        if let Stage::Answering { open } = &mut state.stage {
-            *open = open.saturating_sub(1);
+        let mut state = self.activity.state();
+        state.open.remove(&self.number);
+        // Over HTTP/2 others may still be open, and the oldest of them counts: a client that does not read one answer gains
+        // nothing by reading others.
+        if let Some(oldest) = state.open.values().min() {
+            state.since = *oldest;
         }
-        // One more is done: over HTTP/2, others may still be open.
-        state.since = Instant::now();
     }
 }
 
@@ -356,7 +373,6 @@ mod tests {
         room.evict(Instant::now());
         assert!(!is_evicted(&place).await);
         drop(request);
-        advance(Duration::from_millis(1000)).await;
         room.evict(Instant::now());
         assert!(!is_evicted(&place).await, "its last bytes are on their way");
         advance(Duration::from_millis(1)).await;
@@ -378,10 +394,10 @@ mod tests {
         let activity = Arc::new(Activity::new());
         let request = activity.request();
         advance(Duration::from_secs(30)).await;
-        assert_eq!(ends_after(&activity).await, (Closed::AnswerTimeout, 30));
         drop(request);
-        // The last bytes have not gone out yet.
-        assert_eq!(ends_after(&activity).await, (Closed::AnswerTimeout, 60));
+        // The last bytes have not gone out yet, and to ask again is no way out.
+        drop(activity.request());
+        assert_eq!(ends_after(&activity).await, (Closed::AnswerTimeout, 30));
         activity.flushed();
         assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 120));
 
@@ -402,5 +418,41 @@ mod tests {
         advance(Duration::from_secs(100)).await;
         activity.read();
         assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_counts_though_others_are() {
+        let activity = Arc::new(Activity::new());
+        activity.is_http2();
+        let stalled = activity.request();
+        for _ in 0..59 {
+            advance(Duration::from_secs(1)).await;
+            drop(activity.request());
+            activity.flushed();
+        }
+        assert!(activity.waits_since(Instant::now()).is_some());
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(activity.state().overdue(Instant::now()), Some(Closed::AnswerTimeout));
+        drop(stalled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_asked_goes_first_and_then_who_has_waited_longest() {
+        let room = Arc::new(Room::new(3, Gauge::default()));
+        let mut places = Vec::new();
+        // The lowest address came last.
+        for last in [3, 2, 1] {
+            let place = room.admit(address(last)).await.unwrap();
+            drop(place.activity.request());
+            place.activity.flushed();
+            places.push(place);
+            advance(Duration::from_millis(1)).await;
+        }
+        room.evict(Instant::now());
+        assert!(is_evicted(&places[0]).await && !is_evicted(&places[1]).await && !is_evicted(&places[2]).await);
+        places.remove(0);
+        let silent = room.admit(address(4)).await.unwrap();
+        room.evict(Instant::now());
+        assert!(is_evicted(&silent).await && !is_evicted(&places[0]).await);
     }
 }

@@ -127,6 +127,15 @@ impl Tokens {
         Ok(())
     }
 
+    /// Takes over how much tokens were used that were there before.
+    pub(super) fn inherit(&self, before: &Self) {
+        for token in &self.0 {
+            if let Some(known) = before.0.iter().find(|known| known.digest == token.digest) {
+                *token.used() = std::mem::take(&mut *known.used());
+            }
+        }
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -39,6 +39,32 @@ pub struct Dial {
     pub login: Login,
     /// The database, by its number.
     pub db: i64,
+    /// How the host's name becomes addresses.
+    pub resolver: Resolver,
+}
+
+/// Looks a name up, and never twice at a time: a lookup that hangs cannot be ended, only waited for, and each has a thread.
+#[derive(Debug, Default)]
+pub struct Resolver(Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>);
+
+/// A lookup is not shared.
+impl Clone for Resolver {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Resolver {
+    /// The addresses of a host. Where whoever waits gives up, the next one waits for the same lookup.
+    async fn look_up(&mut self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        let host = host.to_owned();
+        let lookup = self.0.get_or_insert_with(|| {
+            tokio::spawn(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+        });
+        let found = lookup.await;
+        self.0 = None;
+        found.map_err(std::io::Error::other)?
+    }
 }
 
 /// Where a Redis listens.
@@ -156,7 +182,7 @@ impl Dial {
         let stream = match &self.address {
             Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
             Address::Tcp(host, port) => {
-                let addresses: Vec<_> = lookup_host((host.as_str(), *port)).await?.collect();
+                let addresses = self.resolver.look_up(host, *port).await?;
                 connect_tcp(&addresses, deadline).await?
             }
         };

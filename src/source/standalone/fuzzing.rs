@@ -22,7 +22,7 @@ use crate::model::{GroupSelection, StreamKey};
 use crate::render::api::{Api, Transport};
 use crate::render::exposition::{self, Settings};
 use crate::self_metrics::RedisCommands;
-use crate::source::dial::{Address, Dial, Dialled, Login};
+use crate::source::dial::{Address, Dial, Dialled, Login, Resolver};
 use crate::source::script::Script;
 
 /// Ends the bytes that one question is answered with. Redis's own replies hold none, but for somebody's data.
@@ -59,7 +59,7 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
     let sampling =
         Sampling { streams: streams.clone(), selection: selection.clone(), interval: INTERVAL, count_budget: 1000 };
     let address = Address::Tcp("nobody".to_owned(), 1);
-    let nobody = Dial { address, tls: None, login: Login::default(), db: 0 };
+    let nobody = Dial { address, tls: None, login: Login::default(), db: 0, resolver: Resolver::default() };
     let mut source = Standalone::new(nobody, sampling, RedisCommands::default());
     let windows =
         Windows { window: 2 * INTERVAL, samples: 2, dead_after: INTERVAL, drain_target: Duration::from_secs(60) };
