@@ -250,6 +250,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_lookup_that_was_given_up_is_waited_for_and_not_begun_again() {
+        let hanging = tokio::spawn(std::future::pending());
+        let which = hanging.id();
+        let mut resolver = Resolver(Some(hanging));
+        let deadline = Instant::now() + Duration::from_millis(10);
+        assert!(timeout_at(deadline, resolver.look_up("localhost", 1)).await.is_err());
+        assert_eq!(resolver.0.as_ref().map(JoinHandle::id), Some(which));
+        resolver.0 = None;
+        assert!(!resolver.look_up("localhost", 1).await.unwrap().is_empty());
+        assert!(resolver.0.is_none());
+    }
+
+    #[tokio::test]
     async fn the_first_address_that_answers_is_taken() {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = server.local_addr().unwrap();
