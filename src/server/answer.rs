@@ -422,3 +422,46 @@ fn text(body: impl Into<Bytes>) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lag::Thresholds;
+    use crate::model::GroupSelection;
+    use crate::model::view::View;
+    use crate::render::api::Transport;
+    use crate::server::ApiAuth;
+
+    fn service() -> Service {
+        let policy = Policy {
+            telemetry_path: "/metrics".to_owned(),
+            auth: ApiAuth::Closed,
+            token_rate: None,
+            lifecycle: false,
+            users: BasicUsers::default(),
+            rate: None,
+            headers: Vec::new(),
+            tls: None,
+            thresholds: Thresholds { degraded: 100, unhealthy: 1000 },
+            selection: GroupSelection::new(Vec::new()),
+            transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
+            retry_after: Duration::from_secs(5),
+        };
+        let view = View { newest_poll: None, fresh: None, last_success: None, streams: Vec::new().into() };
+        let first = Published { view, sampled: None, next_by: Instant::now(), page: page::Page::default() };
+        let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
+        Service::new(policy, crate::snapshot::channel(first).1, metrics, crate::reload::channel().0)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_makes_no_room_for_the_next_guess() {
+        let service = service();
+        let users = BasicUsers::new([("u".to_owned(), bcrypt::hash("p", 10).unwrap())]).unwrap();
+        let guess = credentials(b"Basic dTp4").unwrap();
+        // Begun, and given up at once.
+        let checking = tokio::time::timeout(Duration::ZERO, service.verify(users, guess)).await;
+        assert!(checking.is_err() && service.passwords.available_permits() == 0);
+        let free = tokio::time::timeout(Duration::from_secs(30), service.passwords.acquire()).await;
+        assert!(free.is_ok(), "the check ends");
+    }
+}
