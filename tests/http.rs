@@ -193,6 +193,28 @@ fn bad_requests_get_an_answer_or_are_closed_and_never_hurt() {
     assert!(streamlag.log_lines("panicked").is_empty(), "{:?}", streamlag.log());
 }
 
+/// What stands behind a head that has a body is never taken for another request.
+#[test]
+fn requests_in_bodies_are_not_requests() {
+    let (_redis, streamlag) = with_redis();
+    let inner = "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n";
+    let length = inner.len();
+    for head in [
+        format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"),
+        format!("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: {length}\r\n\r\n"),
+        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n".to_owned(),
+    ] {
+        let reply = streamlag.raw((head.clone() + inner).as_bytes());
+        assert!([200, 400, 405].contains(&reply.status), "{head:?}: {reply:?}");
+        assert!(!String::from_utf8_lossy(&reply.body).contains("is healthy"), "{head:?}: {reply:?}");
+    }
+}
+
 #[test]
 fn a_kept_connection_serves_request_after_request() {
     let (_redis, streamlag) = with_redis();
