@@ -7,7 +7,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use common::{PATIENCE, Redis, Reply, Streamlag, TOKEN, command, eventually, streamlag, streamlag_with_env};
 
@@ -274,6 +274,16 @@ fn a_reload_is_all_or_nothing_and_drops_nothing() {
     eventually("debug lines are logged", || (!streamlag.log_lines("API request").is_empty()).then_some(()));
 }
 
+/// A process that is stopped whatever happens.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What systemd does, by a tool of its own: sockets that are open already, and a socket that is told.
 #[test]
 fn systemd_opens_the_sockets_and_is_told() {
@@ -295,7 +305,7 @@ fn systemd_opens_the_sockets_and_is_told() {
     child.args([env!("CARGO_BIN_EXE_streamlag"), "--web.systemd-socket", "--redis.url", &redis.url()]);
     child.args(["--poll.interval", "100ms"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child =
-        child.spawn().unwrap_or_else(|error| panic!("systemd-socket-activate ({error}): apt install systemd"));
+        Stopped(child.spawn().unwrap_or_else(|error| panic!("systemd-socket-activate ({error}): apt install systemd")));
     // It starts the program at the first connection, which that then answers.
     let healthy = eventually("the first request is answered", || {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
@@ -309,7 +319,7 @@ fn systemd_opens_the_sockets_and_is_told() {
     assert_eq!(told(), "READY=1");
     assert_eq!((told(), told()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
     let signal = |signal: &str| {
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap().success());
     };
     let next = || eventually("something else", || Some(told()).filter(|message| message != "WATCHDOG=1"));
     signal("-HUP");
@@ -318,7 +328,7 @@ fn systemd_opens_the_sockets_and_is_told() {
     assert_eq!(next(), "READY=1");
     signal("-TERM");
     assert_eq!(next(), "STOPPING=1");
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }
 
 #[test]
