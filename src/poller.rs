@@ -15,7 +15,7 @@ use crate::assess::{Assessor, all_unreadable};
 use crate::lag::Windows;
 use crate::model::sample::{ReadError, SampleError, TargetSample};
 use crate::model::snapshot::TargetSnapshot;
-use crate::model::view::{Fresh, View};
+use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
 use crate::process::process_stats;
 use crate::render::exposition::{self, Settings};
@@ -195,16 +195,7 @@ impl Poller {
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
         let complete = all_read && snapshot.refused.is_empty();
         self.sampled = Some(began);
-        self.view = View {
-            newest_poll: Some(Ok(())),
-            last_success: Some(snapshot.sampled_at),
-            fresh: Some(Fresh {
-                server: snapshot.server,
-                server_now_ms: snapshot.server_now_ms,
-                round_trip: snapshot.round_trip,
-            }),
-            streams: snapshot.streams.into(),
-        };
+        self.view = View::from(snapshot);
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 

@@ -96,9 +96,7 @@ impl Reloader {
         self.config = *new;
         Ok(())
     }
-}
 
-impl Reloader {
     /// What was closed so far and will not be any more, which nobody may have meant.
     fn say_what_opens(&self, new: &Config) {
         let (before, now) = (&self.config.web, &new.web);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::sample::{SampleError, ServerInfo};
-use super::snapshot::StreamSnapshot;
+use super::snapshot::{StreamSnapshot, TargetSnapshot};
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
 #[derive(Clone, Debug)]
@@ -28,6 +28,19 @@ pub struct Fresh {
     pub server_now_ms: u64,
     /// How long the sample's first command took to be answered.
     pub round_trip: Duration,
+}
+
+/// What readers see after a poll that Redis answered.
+impl From<TargetSnapshot> for View {
+    fn from(snapshot: TargetSnapshot) -> Self {
+        let TargetSnapshot { server, server_now_ms, round_trip, .. } = snapshot;
+        Self {
+            newest_poll: Some(Ok(())),
+            fresh: Some(Fresh { server, server_now_ms, round_trip }),
+            last_success: Some(snapshot.sampled_at),
+            streams: snapshot.streams.into(),
+        }
+    }
 }
 
 impl View {

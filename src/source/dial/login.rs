@@ -110,8 +110,7 @@ impl Login {
 }
 
 fn read(file: &Path) -> Result<Password, String> {
-    let content = String::from_utf8(small_file::read(file)?).map_err(|_| "it takes a file of UTF-8 text".to_owned())?;
-    match content.trim() {
+    match small_file::read_text(file)?.trim() {
         "" => Err("it takes a file with the password in it; this one is empty".to_owned()),
         password => Ok(Password(password.to_owned())),
     }

@@ -17,7 +17,7 @@ use super::{Budget, Connected, Sampling, Standalone};
 use crate::assess::Assessor;
 use crate::lag::{Thresholds, Windows};
 use crate::model::sample::{ServerInfo, TargetSample};
-use crate::model::view::{Fresh, View};
+use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
 use crate::render::api::{Api, Transport};
 use crate::render::exposition::{self, Settings};
@@ -73,7 +73,7 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
         };
         let Ok(sample) = sample else { return };
         lags_lie_within_their_bounds(&sample);
-        show(assessor_view(&mut assessor, sample, n * INTERVAL), &selection);
+        show(View::from(assessor.assess(sample, n * INTERVAL)), &selection);
     }
 }
 
@@ -93,20 +93,6 @@ fn lags_lie_within_their_bounds(sample: &TargetSample) {
             let Some(lag) = group.resolved.map(|resolved| resolved.lag) else { continue };
             assert!(lag.min <= lag.point && lag.point <= lag.max && lag.max <= stream.length, "{lag:?} of {stream:?}");
         }
-    }
-}
-
-fn assessor_view(assessor: &mut Assessor, sample: TargetSample, at: Duration) -> View {
-    let snapshot = assessor.assess(sample, at);
-    View {
-        newest_poll: Some(Ok(())),
-        last_success: Some(snapshot.sampled_at),
-        fresh: Some(Fresh {
-            server: snapshot.server,
-            server_now_ms: snapshot.server_now_ms,
-            round_trip: snapshot.round_trip,
-        }),
-        streams: snapshot.streams.into(),
     }
 }
 
