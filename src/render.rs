@@ -3,5 +3,6 @@
 pub mod api;
 pub mod exposition;
 pub mod landing;
+pub mod lines;
 pub mod names;
 pub mod page;

@@ -390,7 +390,7 @@ struct GroupRow<'a> {
 impl<'a> GroupRow<'a> {
     fn of(stream: &'a StreamSnapshot, group: &'a GroupSnapshot, thresholds: Thresholds) -> Self {
         let row = Row::of(stream, Some(group), thresholds);
-        let dead = row.present.and_then(PresentGroup::dead_consumers);
+        let dead = row.present.and_then(|group| group.dead);
         let added = stream.read.as_ref().ok().and_then(|facts| facts.rates.added);
         Self {
             stream: stream.key.shown(),

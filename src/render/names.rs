@@ -32,6 +32,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word that both formats use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+
     /// As prometheus-client has it.
     #[must_use]
     pub fn metric_type(self) -> MetricType {
@@ -114,6 +125,10 @@ names! {
         "Consumers that are dead and hold nothing: safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
         "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
+    GROUP_OVERFLOW = "event_consumer_group_overflow_consumers", Gauge, GROUP,
+        "Consumers of the group that have no series of their own, because there are more than --limit.consumers; absent where there are none.";
+    GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,
+        "Entries given to those consumers and not acknowledged.";
     INSTANCE_PENDING = "event_consumer_instance_pending", Gauge, CONSUMER,
         "Entries given to the consumer and not acknowledged.";
     INSTANCE_IDLE = "event_consumer_instance_idle_seconds", Gauge, CONSUMER,
