@@ -73,25 +73,23 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 
 /// What the poller is to do. `target` counts the changes of the Redis that is sampled.
 fn plan(config: &Config, target: u64) -> Plan {
+    let of = &config.targets[0];
+    let streams = of.named_streams();
     let settings = PollerSettings {
-        streams: config.streams.clone(),
-        selection: config.groups.clone(),
-        windows: config.windows,
-        max_length: config.stream_max_len,
-        timeout: config.redis_timeout,
+        streams: streams.clone(),
+        selection: of.groups.clone(),
+        windows: of.windows,
+        max_length: of.stream_max_len,
+        timeout: of.timeout,
         page: Settings {
-            poll_interval: config.poll_interval,
+            poll_interval: of.interval,
             round_trip_limit: config.transport.publish_timeout,
-            thresholds: config.thresholds,
+            thresholds: of.thresholds.otherwise,
         },
     };
-    let sampling = Sampling {
-        streams: config.streams.clone(),
-        selection: config.groups.clone(),
-        interval: config.poll_interval,
-        count_budget: config.count_budget,
-    };
-    Plan { settings, sampling, redis: config.redis.clone(), target }
+    let sampling =
+        Sampling { streams, selection: of.groups.clone(), interval: of.interval, count_budget: of.count_budget };
+    Plan { settings, sampling, redis: of.redis.clone(), target }
 }
 
 /// What the server is to go by.
@@ -105,10 +103,10 @@ fn policy(config: &Config) -> Policy {
         rate: config.web.rate_limit,
         headers: config.web.headers.clone(),
         tls: config.web.tls.clone(),
-        thresholds: config.thresholds,
-        selection: config.groups.clone(),
+        thresholds: config.targets[0].thresholds.otherwise,
+        selection: config.targets[0].groups.clone(),
         transport: config.transport,
-        retry_after: config.poll_interval,
+        retry_after: config.targets[0].interval,
     }
 }
 
@@ -118,9 +116,9 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     tracing::info!(
-        redis = %config.redis,
-        streams = config.streams.len(),
-        interval_seconds = config.poll_interval.as_secs_f64(),
+        redis = %config.targets[0].redis,
+        streams = config.targets[0].named_streams().len(),
+        interval_seconds = config.targets[0].interval.as_secs_f64(),
         "polling"
     );
     match &config.auth {

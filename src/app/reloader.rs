@@ -87,7 +87,7 @@ impl Reloader {
         let request = reading.map_err(|error| error.to_string())?.map_err(|problem| problem.to_string())?;
         let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
-        let target = self.plans.borrow().target + u64::from(!self.config.redis.is_like(&new.redis));
+        let target = self.plans.borrow().target + u64::from(!self.config.targets[0].asks_like(&new.targets[0]));
         self.say_what_opens(&new);
         // From here on nothing can fail.
         self.service.set_policy(policy(&new));
