@@ -17,6 +17,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 pub use command::{Request, parse};
+pub use file::MAX_TARGETS;
 pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
 pub use target::{Limits, Mode, TargetConfig};

@@ -5,3 +5,4 @@ pub mod exposition;
 pub mod landing;
 pub mod names;
 pub mod page;
+pub mod targets;

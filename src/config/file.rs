@@ -12,7 +12,7 @@ use crate::model::TargetName;
 use crate::small_file;
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
-pub(super) const MAX_TARGETS: usize = 1000;
+pub const MAX_TARGETS: usize = 1000;
 
 /// The longest key that is repeated where there is no such setting: twice the longest there is.
 const MAX_NAMED: usize = 80;
