@@ -1,5 +1,6 @@
 //! From what is known to what is served: the metrics page and the API's JSON. Pure.
 
+pub mod alone;
 pub mod api;
 pub mod exposition;
 pub mod landing;

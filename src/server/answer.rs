@@ -1,7 +1,7 @@
 //! One request, one answer, from memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::auth::Denied;
@@ -24,11 +24,14 @@ use super::policy::{Peer, Policy};
 use super::targets::Target;
 use crate::model::TargetName;
 use crate::reload::Reloads;
+use crate::render::alone::alone;
 use crate::render::api::{Api, Problem};
+use crate::render::page::Page;
 use crate::render::targets::{Watched, discovery};
 use crate::render::{self, landing, page};
 use crate::route::{ApiRoute, Route, Wanted, is_host, query_parameter};
 use crate::self_metrics::SelfMetrics;
+use crate::snapshot::Published;
 
 /// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
 const PASSWORDS_AT_ONCE: usize = 1;
@@ -50,6 +53,8 @@ pub struct Service {
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Bucket>,
     passwords: Arc<Semaphore>,
+    /// The first target's page without what is of the process, and what it was made of.
+    alone: Mutex<Option<(Weak<Published>, Page)>>,
 }
 
 type Answer = Response<Ready>;
@@ -76,6 +81,7 @@ impl Service {
             failures: Failures::default(),
             bucket: std::sync::Mutex::default(),
             passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            alone: Mutex::default(),
         }
     }
 
@@ -139,7 +145,7 @@ impl Service {
             Route::Ready => self.ready(policy),
             Route::Metrics => {
                 self.check_password(policy, head, peer).await?;
-                Ok(metrics_page(target(policy, None)?, &head.headers))
+                Ok(metrics_page(&target(policy, None)?.reader.newest().page, &head.headers))
             }
             Route::Probe => {
                 self.check_password(policy, head, peer).await?;
@@ -147,7 +153,12 @@ impl Service {
                 let asked = asked.ok_or_else(|| {
                     Trouble::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
                 })?;
-                Ok(metrics_page(target(policy, Some(&asked))?, &head.headers))
+                let target = target(policy, Some(&asked))?;
+                let newest = target.reader.newest();
+                if policy.targets.is_first(target) {
+                    return Ok(metrics_page(&self.alone(newest).await, &head.headers));
+                }
+                Ok(metrics_page(&newest.page, &head.headers))
             }
             Route::Discovery => {
                 self.check_password(policy, head, peer).await?;
@@ -291,6 +302,29 @@ impl Service {
         Ok(text("streamlag is ready\n"))
     }
 
+    /// The first target's page without what is of the process. It is made when somebody asks for it, once per poll: who has
+    /// one target has no use for it.
+    async fn alone(&self, newest: Arc<Published>) -> Page {
+        let mut kept = self.alone.lock().await;
+        let of = Arc::downgrade(&newest);
+        if let Some((page_of, page)) = &*kept
+            && page_of.ptr_eq(&of)
+        {
+            return page.clone();
+        }
+        let text = newest.page.openmetrics.plain.clone();
+        drop(newest);
+        let making = tokio::task::spawn_blocking(move || Page::from_openmetrics(alone(&text)));
+        let made = making.await.map_err(std::io::Error::other).flatten();
+        let page = made.unwrap_or_else(|error| {
+            // As with every page: an empty one fails the scrape, which is seen.
+            tracing::error!(%error, "a target's page could not be made");
+            Page::default()
+        });
+        *kept = Some((of, page.clone()));
+        page
+    }
+
     /// Where the client found this server, as it says itself, and otherwise where the server listens.
     fn address_for<'a>(&'a self, head: &'a Parts) -> &'a str {
         let authority = head.uri.authority().map(|authority| authority.as_str());
@@ -316,18 +350,14 @@ fn nothing_there() -> Trouble {
     Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there is no target".to_owned())
 }
 
-fn metrics_page(target: &Target, headers: &HeaderMap) -> Answer {
+fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
     let header = |name: HeaderName| {
         let all: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
         (!all.is_empty()).then(|| all.join(","))
     };
     let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
-    let published = target.reader.newest();
-    let (form, content_type) = if wanted.openmetrics {
-        (&published.page.openmetrics, page::OPENMETRICS)
-    } else {
-        (&published.page.classic, page::CLASSIC)
-    };
+    let (form, content_type) =
+        if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
     let body = if wanted.gzip { form.gzip.clone().into() } else { form.plain.clone().into() };
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();

@@ -46,6 +46,12 @@ impl Targets {
         }
     }
 
+    /// Whether it is the one that is meant where none is named.
+    #[must_use]
+    pub fn is_first(&self, target: &Target) -> bool {
+        self.0.first().is_some_and(|first| first.name == target.name)
+    }
+
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Target> {
         self.0.iter()
