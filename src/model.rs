@@ -6,9 +6,11 @@ pub mod glob;
 pub mod names;
 pub mod sample;
 pub mod snapshot;
+pub mod target;
 pub mod view;
 
 pub use entry_id::EntryId;
 pub use failure::FailureReason;
 pub use glob::GroupSelection;
 pub use names::{ConsumerName, GroupName, StreamKey, rearranged};
+pub use target::TargetName;

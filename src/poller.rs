@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -20,7 +19,7 @@ use crate::model::{GroupSelection, StreamKey};
 use crate::process::process_stats;
 use crate::render::exposition::{self, Settings};
 use crate::render::page::Page;
-use crate::self_metrics::{PollOutcome, SelfMetrics};
+use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
 use crate::source::{Dial, Sampling, Standalone};
 use said::Said;
@@ -62,6 +61,15 @@ pub struct Plan {
     pub target: u64,
 }
 
+/// The program's own counters, as far as this target's page shows them.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// What is counted of this target's polls.
+    pub polls: Arc<Registry>,
+    /// What is counted of the process, which only the page of the whole shows.
+    pub process: Arc<Registry>,
+}
+
 /// Polls one target and publishes what it finds.
 pub struct Poller {
     settings: PollerSettings,
@@ -70,8 +78,8 @@ pub struct Poller {
     /// From when the history counts.
     started: Instant,
     publisher: Publisher,
-    own: Arc<Registry>,
-    metrics: SelfMetrics,
+    own: Own,
+    metrics: PollMetrics,
     view: View,
     sampled: Option<Instant>,
     /// How long the newest poll took, publishing included.
@@ -86,8 +94,8 @@ impl Poller {
         settings: PollerSettings,
         source: Standalone,
         publisher: Publisher,
-        own: Arc<Registry>,
-        metrics: SelfMetrics,
+        own: Own,
+        metrics: PollMetrics,
     ) -> Self {
         let view = unread_view(&settings);
         let assessor = assessor(&settings);
@@ -135,7 +143,8 @@ impl Poller {
     fn follow(&mut self, plan: Plan, target: &mut u64) -> bool {
         let (before, now) = (&self.settings, &plan.settings);
         let another = plan.target != *target;
-        let at_once = another || before.page.poll_interval != now.page.poll_interval || before.streams != now.streams;
+        let same_page = before.page.poll_interval == now.page.poll_interval && before.page.whole == now.page.whole;
+        let at_once = another || !same_page || before.streams != now.streams;
         *target = plan.target;
         self.source.follow(plan.sampling, another.then_some(plan.redis));
         if another {
@@ -212,7 +221,6 @@ impl Poller {
     }
 
     async fn publish(&mut self) {
-        self.metrics.tasks(Handle::current().metrics().num_alive_tasks());
         publish(&mut self.publisher, &self.view, self.sampled, &self.settings, &self.own).await;
     }
 }
@@ -224,7 +232,7 @@ fn assessor(settings: &PollerSettings) -> Assessor {
 
 /// What readers see before the first poll has ended.
 #[must_use]
-pub fn first(settings: &PollerSettings, own: &Registry) -> Published {
+pub fn first(settings: &PollerSettings, own: &Own) -> Published {
     let view = unread_view(settings);
     let page = encode(view.clone(), settings.page, own, BytesMut::new());
     Published { view, sampled: None, next_by: next_by(settings), page }
@@ -245,9 +253,9 @@ async fn publish(
     view: &View,
     sampled: Option<Instant>,
     settings: &PollerSettings,
-    own: &Arc<Registry>,
+    own: &Own,
 ) {
-    let (view, own, shown) = (view.clone(), Arc::clone(own), settings.page);
+    let (view, own, shown) = (view.clone(), own.clone(), settings.page);
     let buffer = publisher.buffer();
     // A big page takes milliseconds, which the threads that serve should not lose.
     let encoding = tokio::task::spawn_blocking(move || (encode(view.clone(), shown, &own, buffer), view));
@@ -267,8 +275,10 @@ fn next_by(settings: &PollerSettings) -> Instant {
 }
 
 /// Encodes a page into an empty buffer.
-fn encode(view: View, settings: Settings, own: &Registry, mut buffer: BytesMut) -> Page {
-    let encoded = exposition::encode(&mut buffer, view, settings, process_stats(), own);
+fn encode(view: View, settings: Settings, own: &Own, mut buffer: BytesMut) -> Page {
+    let process = settings.whole.then(process_stats).flatten();
+    let own: &[&Registry] = if settings.whole { &[&own.polls, &own.process] } else { &[&own.polls] };
+    let encoded = exposition::encode(&mut buffer, view, settings, process, own);
     debug_assert!(encoded.is_ok(), "writing to memory does not fail");
     match Page::from_openmetrics(buffer.freeze()) {
         Ok(page) => page,

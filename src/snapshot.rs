@@ -1,4 +1,4 @@
-//! The one snapshot that everybody reads, swapped whole.
+//! The one snapshot of a target that everybody reads, swapped whole.
 
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ pub struct Publisher {
     retired: Option<Arc<Published>>,
 }
 
+/// Where to look for each of the targets, which a reload may change.
+pub type Readers = watch::Receiver<Vec<Reader>>;
+
 /// Where readers look.
 #[derive(Clone, Debug)]
 pub struct Reader(watch::Receiver<Arc<Published>>);
@@ -56,6 +59,13 @@ impl Publisher {
 }
 
 impl Reader {
+    /// Waits until the first poll has ended.
+    pub async fn polled(&mut self) {
+        while self.newest().view.newest_poll.is_none() {
+            self.changed().await;
+        }
+    }
+
     /// Waits until there is a newer one.
     pub async fn changed(&mut self) {
         // An error means that there will be none.

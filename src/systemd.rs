@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep};
 
-use crate::snapshot::Reader;
+use crate::snapshot::{Reader, Readers};
 
 /// How often the watchdog is told in the time that it allows, as sd_watchdog_enabled(3) advises.
 const PINGS_PER_TIMEOUT: u32 = 2;
@@ -41,22 +41,33 @@ pub fn stopping() {
     tell(vec![NotifyState::Stopping]);
 }
 
-/// Says that the program is ready once the first poll has ended, and then, where systemd has a watchdog on it, that it is
-/// well as long as polls go on. A poller that hangs is thus started anew. Never ends.
-pub async fn watch(mut reader: Reader) {
-    while reader.newest().view.newest_poll.is_none() {
-        reader.changed().await;
+/// Says that the program is ready once the first poll of every target has ended, and then, where systemd has a watchdog on
+/// it, that it is well as long as all of them are polled. A poller that hangs is thus started anew. Never ends.
+pub async fn watch(mut readers: Readers) {
+    loop {
+        let now = readers.borrow_and_update().clone();
+        tokio::select! {
+            () = all_polled(now) => break,
+            Ok(()) = readers.changed() => {}
+        }
     }
     READY.store(true, Ordering::Relaxed);
     tell(vec![NotifyState::Ready]);
     let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {
-        if Instant::now() < reader.newest().next_by {
+        let now = Instant::now();
+        if readers.borrow().iter().all(|reader| now < reader.newest().next_by) {
             tell(vec![NotifyState::Watchdog]);
         } else {
             tracing::error!("polls have stopped; the watchdog will end the program");
         }
         sleep(timeout / PINGS_PER_TIMEOUT).await;
+    }
+}
+
+async fn all_polled(readers: Vec<Reader>) {
+    for mut reader in readers {
+        reader.polled().await;
     }
 }
 

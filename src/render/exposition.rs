@@ -22,6 +22,8 @@ pub struct Settings {
     pub round_trip_limit: Duration,
     /// What a lag is called.
     pub thresholds: Thresholds,
+    /// Whether the page is of the process as well, and not of the target alone.
+    pub whole: bool,
 }
 
 /// The process as the operating system sees it.
@@ -52,12 +54,12 @@ pub fn encode_rest(
     view: View,
     settings: Settings,
     process: Option<ProcessStats>,
-    own: &Registry,
+    own: &[&Registry],
 ) -> fmt::Result {
     let mut facts = Registry::default();
     facts.register_collector(Box::new(Facts { view, settings, process }));
     encode_registry(page, &facts)?;
-    encode_registry(page, own)?;
+    own.iter().try_for_each(|registry| encode_registry(page, registry))?;
     encode_eof(page)
 }
 
@@ -95,6 +97,9 @@ impl Facts {
             family.sample(&[("level", "degraded")], settings.thresholds.degraded.into())?;
             family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())
         })?;
+        if !settings.whole {
+            return Ok(());
+        }
         page.family(&names::BUILD, |family| family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1u64.into()))
     }
 

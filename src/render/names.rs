@@ -76,6 +76,26 @@ const STREAM: &[&str] = &["stream"];
 const GROUP: &[&str] = &["stream", "consumer_group"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
+/// What is of the process and not of a target.
+pub const OF_PROCESS: &[&Name] = &[
+    &HTTP_REQUESTS,
+    &HTTP_REQUEST_DURATION,
+    &HTTP_CONNECTIONS,
+    &HTTP_CONNECTIONS_CLOSED,
+    &TASKS,
+    &PANICS,
+    &RELOAD_SUCCESSFUL,
+    &RELOAD_TIME,
+    &BUILD,
+    &PROCESS_CPU,
+    &PROCESS_RESIDENT,
+    &PROCESS_VIRTUAL,
+    &PROCESS_OPEN_FDS,
+    &PROCESS_MAX_FDS,
+    &PROCESS_THREADS,
+    &PROCESS_START,
+];
+
 /// Declares the names and the list of all of them.
 macro_rules! names {
     ($($id:ident = $family:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
