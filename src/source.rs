@@ -5,11 +5,13 @@ mod batch;
 mod connection;
 mod counting;
 mod dial;
+mod discovery;
 mod lane;
 mod script;
 mod standalone;
 
 pub use dial::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
+pub use discovery::{Discovery, DiscoveryStats, SCAN_COUNT, ScanAsk};
 #[cfg(any(test, fuzzing))]
 pub(crate) use standalone::fuzzing;
 pub use standalone::{Sampling, Standalone};
