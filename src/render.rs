@@ -3,5 +3,6 @@
 pub mod api;
 pub mod exposition;
 pub mod landing;
+pub mod logical;
 pub mod names;
 pub mod page;
