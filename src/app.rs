@@ -90,7 +90,7 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     for target in &config.targets {
-        let (redis, streams) = (&target.redis, target.named_streams().len());
+        let (redis, streams) = (&target.redis, target.stream_selection(config.shard).literals().len());
         let interval_seconds = target.interval.as_secs_f64();
         if config.targets.len() == 1 {
             tracing::info!(%redis, streams, interval_seconds, "polling");

@@ -93,6 +93,8 @@ impl Assessor {
             streams: streams.map(|(place, (_, read))| self.stream(place, read, at)).collect(),
             refused: sample.refused,
             server: sample.server,
+            streams_left_out: sample.streams_left_out,
+            search: sample.search,
         }
     }
 }
@@ -153,8 +155,7 @@ impl Context<'_> {
             while histories.next_if(|(name, _)| *name < group.name).is_some() {}
             let known = histories.next_if(|(name, _)| *name == group.name);
             let name = group.name.clone();
-            let mut history =
-                known.map_or_else(|| GroupHistory::new(&stream, &group, self.at), |(_, history)| history);
+            let mut history = known.map_or_else(|| GroupHistory::new(&stream, &group, self.at), |(_, history)| history);
             let presence = Presence::Present(Box::new(self.group(&stream, rates, group, &mut history)));
             groups.push(GroupSnapshot { name: name.clone(), presence });
             seen.groups.push((name, history));
@@ -353,13 +354,25 @@ mod tests {
             streams: vec![("s".into(), stream)],
             refused: Vec::new(),
             redis_time: Duration::ZERO,
+            streams_left_out: 0,
+            search: None,
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
-        Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2).assess(sample, Duration::ZERO).streams.remove(0)
+        Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)
+            .assess(sample, Duration::ZERO)
+            .streams
+            .remove(0)
     }
 
     fn stream(groups: Vec<GroupSample>) -> StreamSample {
-        StreamSample { now_ms: NOW, length: 3, first: Some(id(9000)), last: Some(id(1000)), groups, ..StreamSample::default() }
+        StreamSample {
+            now_ms: NOW,
+            length: 3,
+            first: Some(id(9000)),
+            last: Some(id(1000)),
+            groups,
+            ..StreamSample::default()
+        }
     }
 
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {

@@ -25,7 +25,9 @@ pub use values::{Given, Problem};
 pub use web::WebConfig;
 
 use crate::log::Format;
+use crate::model::Shard;
 use crate::model::TargetName;
+use crate::model::shard::MAX_SHARDS;
 use crate::render::api::Transport;
 use crate::route::Route;
 use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
@@ -39,9 +41,6 @@ pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
 /// Beyond a day, a poll is not monitoring.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Shards among which streams are shared: each instance works out for each name which of all shards has it.
-const MAX_SHARDS: u32 = 10_000;
-
 /// A limit above this is none.
 const MAX_RATE: u64 = 1_000_000;
 
@@ -51,7 +50,7 @@ pub struct Config {
     /// What to sample: at least one target. The first is what `/metrics` shows.
     pub targets: Vec<TargetConfig>,
     /// Which of how many shards is sampled; all of it where it is `None`.
-    pub shard: Option<(u32, u32)>,
+    pub shard: Option<Shard>,
     /// The addresses to listen on, `host:port`.
     pub listen: Vec<String>,
     /// Whether to listen on systemd's sockets instead.
@@ -135,11 +134,8 @@ impl Config {
     }
 }
 
-fn shard(given: &Given) -> Result<(u32, u32), Problem> {
-    let text = given.text()?;
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    let shard = text.split_once('/').and_then(|(index, count)| Some((number(index)?, number(count)?)));
-    shard.filter(|(index, count)| index < count && *count <= MAX_SHARDS).ok_or_else(|| {
+fn shard(given: &Given) -> Result<Shard, Problem> {
+    Shard::parse(&given.text()?).ok_or_else(|| {
         given.problem(&format!("it takes i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
     })
 }

@@ -5,6 +5,7 @@ pub mod api;
 pub mod exposition;
 pub mod landing;
 pub mod lines;
+pub mod logical;
 pub mod names;
 pub mod page;
 pub mod targets;

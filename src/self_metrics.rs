@@ -23,6 +23,7 @@ pub struct PollMetrics {
     duration: Histogram,
     polls: Family<OutcomeLabel, Counter>,
     failures: Family<ReasonLabel, Counter>,
+    redis_time: Counter<f64, AtomicU64>,
 }
 
 /// Everything else that the program counts about itself. Clones share the counters.
@@ -170,6 +171,7 @@ impl PollMetrics {
             duration: Histogram::new(POLL_BUCKETS),
             polls: Family::default(),
             failures: Family::default(),
+            redis_time: Counter::default(),
         };
         // A counter that is not there until it counts hides its first increase from rate().
         for outcome in [PollOutcome::Success, PollOutcome::Partial, PollOutcome::Failure] {
@@ -183,6 +185,7 @@ impl PollMetrics {
         names::POLL_FAILURES.register(registry, metrics.failures.clone());
         names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
         names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        names::REDIS_TIME.register(registry, metrics.redis_time.clone());
         metrics
     }
 
@@ -190,6 +193,11 @@ impl PollMetrics {
     pub fn poll_ended(&self, outcome: PollOutcome, took: Duration) {
         self.polls.get_or_create(&outcome.label()).inc();
         self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A sample took so much of Redis's time.
+    pub fn redis_time(&self, took: Duration) {
+        self.redis_time.inc_by(took.as_secs_f64());
     }
 
     /// A poll failed for this reason.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,8 +25,6 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     sender: watch::Sender<Arc<Published>>,
-    /// What was published before the newest, kept for its buffer.
-    retired: Option<Arc<Published>>,
 }
 
 /// Where to look for each of the targets, which a reload may change.
@@ -41,20 +38,13 @@ pub struct Reader(watch::Receiver<Arc<Published>>);
 #[must_use]
 pub fn channel(first: Published) -> (Publisher, Reader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
-    (Publisher { sender, retired: None }, Reader(receiver))
+    (Publisher { sender }, Reader(receiver))
 }
 
 impl Publisher {
     /// Replaces what readers see.
     pub fn publish(&mut self, published: Published) {
-        self.retired = Some(self.sender.send_replace(Arc::new(published)));
-    }
-
-    /// A buffer for the next page: that of the last page but one, where nobody reads it any more.
-    #[must_use]
-    pub fn buffer(&mut self) -> BytesMut {
-        let retired = self.retired.take().and_then(Arc::into_inner);
-        retired.map(|published| published.page.into_buffer()).unwrap_or_default()
+        self.sender.send_replace(Arc::new(published));
     }
 }
 

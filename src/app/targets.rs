@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::pollers::{Running, Start};
+use crate::assess::Bounds;
 use crate::config::{Config, TargetConfig};
 use crate::model::TargetName;
 use crate::poller::{self, Own, Plan, Poller, PollerSettings};
@@ -72,8 +73,8 @@ impl Targets {
         let metrics = PollMetrics::register(&mut registry);
         let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
         let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
-        let (publisher, reader) = snapshot::channel(poller::first(&plan.settings, &own));
-        let poller = Poller::new(plan.settings.clone(), source, publisher, own, metrics);
+        let (publisher, reader) = snapshot::channel(poller::first(&plan, &own));
+        let poller = Poller::new(&plan, source, publisher, own, metrics);
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.
         let span =
@@ -99,25 +100,33 @@ impl Targets {
 
 /// What a poller is to do. `changes` counts those of the Redis that is sampled.
 fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> Plan {
-    let streams = target.named_streams();
+    let logical = target.logical.clone();
     let settings = PollerSettings {
-        streams: streams.clone(),
         selection: target.groups.clone(),
         windows: target.windows,
-        max_length: target.stream_max_len,
+        bounds: Bounds { max_length: target.stream_max_len, consumers: target.limits.consumers },
+        thresholds: target.thresholds.clone(),
         timeout: target.timeout,
         page: Settings {
             poll_interval: target.interval,
+            max_redis_share: target.max_redis_share,
+            shard: config.shard,
             round_trip_limit: config.transport.publish_timeout,
             thresholds: target.thresholds.otherwise,
             whole: is_first,
         },
+        logical,
     };
     let sampling = Sampling {
-        streams,
+        streams: target.stream_selection(config.shard),
+        stream_limit: target.limits.streams,
+        discovery_interval: target.discovery_interval,
         selection: target.groups.clone(),
+        group_limit: target.limits.groups,
+        consumers: target.consumers,
         interval: target.interval,
         count_budget: target.count_budget,
+        spread: target.spread,
     };
     Plan { settings, sampling, redis: target.redis.clone(), target: changes }
 }

@@ -7,7 +7,8 @@ use super::file::Section;
 use super::values::{Given, Origin, Problem};
 use super::{MAX_DURATION, Setting, Sources, redis_target};
 use crate::lag::{ThresholdRules, Thresholds, Windows};
-use crate::model::{GroupSelection, StreamKey, TargetName, glob};
+use crate::logical::LogicalStreams;
+use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
 use crate::source::{Address, Dial, Login};
 
 /// A poll takes a round trip; more often than this, Redis would do little else.
@@ -126,8 +127,8 @@ pub struct TargetConfig {
     /// The length to which the event transport trims its streams, where it is given. The default is the transport's own,
     /// and streams that it does not trim would look as if they were about to lose everything.
     pub stream_max_len: Option<u64>,
-    /// Logical streams: the name, and the pattern of the streams that it is made of.
-    pub logical_streams: Vec<(String, String)>,
+    /// Streams that are one to those who use them.
+    pub logical: LogicalStreams,
 }
 
 /// The sources as they are for one target of the file.
@@ -179,12 +180,14 @@ impl TargetConfig {
         self.redis.is_like(&other.redis) && of(self) == of(other) && self.sentinel_login.is_like(&other.sentinel_login)
     }
 
-    /// The streams that are given by name, in order, without those that are excluded.
+    /// Which streams are sampled: those of `streams` and of the logical streams, less those excluded, as far as they are this
+    /// shard's.
     #[must_use]
-    pub fn named_streams(&self) -> Vec<StreamKey> {
-        let excluded = |name: &str| glob::any_matches(&self.streams_exclude, name.as_bytes());
-        let named = self.streams.iter().filter(|entry| !glob::is_pattern(entry) && !excluded(entry));
-        named.map(|name| StreamKey::from(name.as_str())).collect()
+    pub fn stream_selection(&self, shard: Option<Shard>) -> StreamSelection {
+        StreamSelection::new(&self.streams)
+            .and(self.logical.names().cloned(), self.logical.patterns().cloned())
+            .without(self.streams_exclude.clone())
+            .of_shard(shard)
     }
 }
 
@@ -223,7 +226,7 @@ fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig
         windows: windows(sources)?,
         count_budget: need("lag.count-budget")?.whole_number(0, MAX_COUNT_BUDGET)?,
         stream_max_len: stream_max_len(&need("event-transport.stream-max-len")?)?,
-        logical_streams: logical_streams(sources)?,
+        logical: logical_streams(sources)?,
     })
 }
 
@@ -334,21 +337,9 @@ fn stream_max_len(given: &Given) -> Result<Option<u64>, Problem> {
     Ok((!given.is_default()).then_some(length))
 }
 
-fn logical_streams(sources: &impl Sources) -> Result<Vec<(String, String)>, Problem> {
-    let Some(given) = sources.get("logical-streams") else { return Ok(Vec::new()) };
-    let mut logical: Vec<(String, String)> = Vec::new();
-    for text in given.names_with_braces()? {
-        let (name, pattern) = text.split_once('=').unwrap_or((&text, ""));
-        let (name, pattern) = (name.trim(), pattern.trim());
-        if name.is_empty() || pattern.is_empty() {
-            return Err(given.problem("it takes NAME=PATTERN, such as orders=orders:{0..63} or orders=orders:*"));
-        }
-        if logical.iter().any(|(other, _)| other == name) {
-            return Err(given.problem(&format!("the name {name:?} is there twice")));
-        }
-        logical.push((name.to_owned(), pattern.to_owned()));
-    }
-    Ok(logical)
+fn logical_streams(sources: &impl Sources) -> Result<LogicalStreams, Problem> {
+    let Some(given) = sources.get("logical-streams") else { return Ok(LogicalStreams::default()) };
+    LogicalStreams::parse(&given.names_with_braces()?).map_err(|problem| given.problem(&problem.to_string()))
 }
 
 #[cfg(test)]

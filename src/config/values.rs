@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{Flag, Setting};
+use crate::logical::split_list;
 use crate::model::TargetName;
 
 /// What is wrong with the configuration: one line that names the setting, its value and what it takes.
@@ -148,7 +149,7 @@ impl Given {
 
     /// The same, where a comma between braces belongs to a name.
     pub(super) fn names_with_braces(&self) -> Result<Vec<String>, Problem> {
-        self.pieces(split_outside_braces)
+        self.pieces(|text| split_list(text).into_iter().map(str::to_owned).collect())
     }
 
     fn pieces(&self, split: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>, Problem> {
@@ -205,20 +206,4 @@ impl fmt::Display for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown())
     }
-}
-
-fn split_outside_braces(text: &str) -> Vec<String> {
-    let (mut pieces, mut depth) = (vec![String::new()], 0_u32);
-    for character in text.chars() {
-        match character {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        match pieces.last_mut() {
-            Some(piece) if character != ',' || depth > 0 => piece.push(character),
-            _ => pieces.push(String::new()),
-        }
-    }
-    pieces
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::sample::{ConsumerSample, ReadError, RefusedCommand, ServerInfo};
+use super::sample::{ConsumerSample, ReadError, RefusedCommand, Search, ServerInfo};
 use super::{EntryId, GroupName, StreamKey};
 use crate::lag::consumers::Recommendation;
 use crate::lag::history::{Course, StreamRates};
@@ -23,6 +23,10 @@ pub struct TargetSnapshot {
     pub streams: Vec<StreamSnapshot>,
     /// Commands that Redis refused; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
+    /// Streams that are not sampled because there are too many.
+    pub streams_left_out: u64,
+    /// How the search for streams stands; `None` where none are searched for.
+    pub search: Option<Search>,
 }
 
 /// One stream and its monitored groups.

@@ -9,8 +9,10 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
+use super::logical::{self, Value};
 use super::names::{self, Kind, Name};
 use crate::lag::Thresholds;
+use crate::model::Shard;
 use crate::model::view::View;
 
 /// What the page says beside the view: settings and the process.
@@ -18,6 +20,10 @@ use crate::model::view::View;
 pub struct Settings {
     /// The configured time between polls.
     pub poll_interval: Duration,
+    /// The most of one core of Redis's time that polls may take, 1 being all of it.
+    pub max_redis_share: f64,
+    /// Which share of the streams is sampled; `None` where all are.
+    pub shard: Option<Shard>,
     /// What a Redis round trip is held against.
     pub round_trip_limit: Duration,
     /// What a lag is called.
@@ -73,15 +79,62 @@ struct Facts {
 impl Collector for Facts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Families { encoder: &mut encoder };
+        self.logical(&mut page)?;
+        self.found(&mut page)?;
         self.redis(&mut page)?;
         self.process(&mut page)
     }
 }
 
+fn since_epoch(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
 impl Facts {
+    fn logical(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if self.view.logical.is_empty() {
+            return Ok(());
+        }
+        for (name, value) in logical::FAMILIES {
+            page.family(name, |family| {
+                self.view.logical.iter().try_for_each(|stream| {
+                    stream.groups.iter().try_for_each(|group| {
+                        let number = match value(group) {
+                            Some(Value::Whole(number)) => Number::Whole(number),
+                            Some(Value::Float(number)) => Number::Float(number),
+                            None => return Ok(()),
+                        };
+                        let labels = [("logical_stream", &*stream.name), ("consumer_group", &*group.name.shown())];
+                        family.sample(&labels, number)
+                    })
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Which streams there are, and how many there are too many of.
+    fn found(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if let Some(shard) = self.settings.shard {
+            let shard = shard.to_string();
+            page.family(&names::SHARD, |family| family.sample(&[("shard", &*shard)], 1u64.into()))?;
+        }
+        let Some(fresh) = &self.view.fresh else { return Ok(()) };
+        page.single(&names::STREAMS, (self.view.streams.len() as u64).into())?;
+        page.family(&names::OVER_LIMIT, |family| {
+            let over = fresh.over;
+            let limits = [("streams", over.streams), ("groups", over.groups), ("consumers", over.consumers)];
+            limits.into_iter().try_for_each(|(limit, number)| family.sample(&[("limit", limit)], number.into()))
+        })?;
+        let Some(search) = fresh.search else { return Ok(()) };
+        page.single(&names::DISCOVERY_STREAMS, search.found.into())?;
+        let ended = search.completed.map_or(0.0, |(ended, _)| since_epoch(ended));
+        page.single(&names::DISCOVERY_LAST_SCAN, ended.into())?;
+        search.completed.map_or(Ok(()), |(_, took)| page.single(&names::DISCOVERY_SCAN, took.as_secs_f64().into()))
+    }
+
     fn redis(&self, page: &mut Families<'_, '_>) -> fmt::Result {
         let (view, settings) = (&self.view, &self.settings);
-        let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         page.single(&names::REDIS_UP, u64::from(view.redis_up()).into())?;
         if let Some(fresh) = &view.fresh {
             if !fresh.server.name.is_empty() {
@@ -93,6 +146,8 @@ impl Facts {
         page.single(&names::REDIS_ROUND_TRIP_LIMIT, settings.round_trip_limit.as_secs_f64().into())?;
         page.single(&names::LAST_SUCCESSFUL_POLL, view.last_success.map_or(0.0, since_epoch).into())?;
         page.single(&names::POLL_INTERVAL, settings.poll_interval.as_secs_f64().into())?;
+        page.single(&names::POLL_EFFECTIVE_INTERVAL, view.interval.as_secs_f64().into())?;
+        page.single(&names::REDIS_TIME_LIMIT, settings.max_redis_share.into())?;
         page.family(&names::LAG_THRESHOLD, |family| {
             family.sample(&[("level", "degraded")], settings.thresholds.degraded.into())?;
             family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())

@@ -78,9 +78,10 @@ pub struct Lines {
     written: Vec<Vec<u8>>,
     /// The labels of the thing at hand.
     labels: Vec<u8>,
-    /// The families as they are by now: blocks of this page, and behind them those of the last one.
+    /// The families with the lines that hold.
     families: Vec<Family>,
-    last: Vec<Vec<Block>>,
+    /// Blocks that will take their place, by family.
+    new: Vec<Vec<Block>>,
 }
 
 impl Default for Lines {
@@ -90,7 +91,7 @@ impl Default for Lines {
             written: vec![Vec::new(); FAMILIES.len()],
             labels: Vec::new(),
             families: FAMILIES.iter().map(|(name, _)| Family::new(name)).collect(),
-            last: vec![Vec::new(); FAMILIES.len()],
+            new: vec![Vec::new(); FAMILIES.len()],
         }
     }
 }
@@ -100,39 +101,38 @@ impl Lines {
     #[must_use]
     pub fn of(streams: &[StreamSnapshot]) -> Self {
         let mut lines = Self::default();
-        lines.begin();
         for block in streams.chunks(STREAMS_PER_BLOCK) {
             lines.block(block);
         }
+        lines.commit();
         lines
     }
 
-    /// A page begins, which has no lines yet.
+    /// Forgets blocks that do not hold yet.
     pub fn begin(&mut self) {
-        for (family, last) in self.families.iter_mut().zip(&mut self.last) {
-            if !family.blocks.is_empty() {
-                *last = std::mem::take(&mut family.blocks);
-            }
-        }
+        self.new.iter_mut().for_each(Vec::clear);
     }
 
-    /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them.
-    pub fn block(&mut self, streams: &[StreamSnapshot]) {
+    /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
+    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot>) {
         for stream in streams {
             self.stream(stream);
         }
-        for ((family, last), written) in self.families.iter_mut().zip(&self.last).zip(&mut self.written) {
-            family.blocks.push(Block::of(written, last.get(family.blocks.len())));
+        for ((family, new), written) in self.families.iter().zip(&mut self.new).zip(&mut self.written) {
+            new.push(Block::of(written, family.blocks.get(new.len())));
             written.clear();
         }
     }
 
-    /// Forgets the last page: nothing more will be compared with it.
-    pub fn end(&mut self) {
-        self.last.iter_mut().for_each(Vec::clear);
+    /// What was added holds from now on, and nothing else does.
+    pub fn commit(&mut self) {
+        for (family, new) in self.families.iter_mut().zip(&mut self.new) {
+            family.blocks.clear();
+            std::mem::swap(&mut family.blocks, new);
+        }
     }
 
-    /// The families with their lines.
+    /// The families with the lines that hold.
     pub fn families(&mut self) -> &mut [Family] {
         &mut self.families
     }
@@ -254,11 +254,15 @@ mod tests {
     #[test]
     fn a_page_has_the_lines_of_its_own_streams_only() {
         let mut lines = Lines::of(&[unreadable("a"), unreadable("b")]);
+        let both = text(&mut lines);
+        // A sample that broke off.
+        lines.block(&[unreadable("c")]);
+        assert_eq!(text(&mut lines), both);
         lines.begin();
         lines.block(&[unreadable("b")]);
-        lines.end();
+        lines.commit();
         assert_eq!(text(&mut lines), "event_stream_up{stream=\"b\"} 0\n");
-        lines.begin();
+        lines.commit();
         assert_eq!(text(&mut lines), "");
     }
 }

@@ -48,6 +48,16 @@ pub struct Encoded {
     pub gzip: Bytes,
 }
 
+impl Page {
+    /// All forms of a page that is OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never by itself: see [`Packer::page`].
+    pub fn from_openmetrics(text: &Bytes) -> io::Result<Self> {
+        Packer::default().page(&mut [], text)
+    }
+}
+
 /// The lines of one family about some streams.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -344,7 +354,9 @@ d_bucket{le=\"+Inf\"} 0
         let samples = LINE.repeat(3002);
         let plain = |form: &Encoded| String::from_utf8(form.plain.concat()).unwrap();
         let expected = format!("# HELP streamlag_polls {help}\n# TYPE streamlag_polls counter\n{samples}");
-        assert!(plain(&page.openmetrics).starts_with(&expected) && plain(&page.openmetrics).ends_with(OPENMETRICS_TEXT));
+        assert!(
+            plain(&page.openmetrics).starts_with(&expected) && plain(&page.openmetrics).ends_with(OPENMETRICS_TEXT)
+        );
         let expected = format!("# HELP streamlag_polls_total {help}\n# TYPE streamlag_polls_total counter\n{samples}");
         assert!(plain(&page.classic).starts_with(&expected) && plain(&page.classic).ends_with(CLASSIC_TEXT));
         assert!(plain(&page.classic).contains("# TYPE streamlag_redis_server_info gauge\n"));

@@ -314,7 +314,7 @@ impl Service {
         }
         let text = newest.page.openmetrics.plain.clone();
         drop(newest);
-        let making = tokio::task::spawn_blocking(move || Page::from_openmetrics(alone(&text)));
+        let making = tokio::task::spawn_blocking(move || Page::from_openmetrics(&alone(&text)));
         let made = making.await.map_err(std::io::Error::other).flatten();
         let page = made.unwrap_or_else(|error| {
             // As with every page: an empty one fails the scrape, which is seen.
