@@ -309,7 +309,7 @@ impl<'a> Rounds<'a> {
                 {
                     let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
                     let script = lane.script(self.connected.script);
-                    room(&mut batches, &self.source).first(at, key, group, cursor, script);
+                    room(&mut batches, self.source).first(at, key, group, cursor, script);
                 }
             }
             batches.retain(|batch| !batch.is_empty());
