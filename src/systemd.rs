@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::snapshot::{Reader, Readers};
 
@@ -16,7 +18,13 @@ const PINGS_PER_TIMEOUT: u32 = 2;
 /// its own, and what comes on top is left out.
 const MAX_WAITING: usize = 16;
 
-static TELLER: OnceLock<Option<SyncSender<Vec<NotifyState<'static>>>>> = OnceLock::new();
+/// How long the end waits until systemd has been told of it: a program that is gone tells nothing.
+const STOPPING_TIME: Duration = Duration::from_millis(100);
+
+/// What systemd is to be told, and what is dropped once it has been.
+type Message = (Vec<NotifyState<'static>>, Option<oneshot::Sender<()>>);
+
+static TELLER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
 
 /// Whether systemd knows that the program is ready.
 static READY: AtomicBool = AtomicBool::new(false);
@@ -36,9 +44,12 @@ pub fn reloaded() {
     }
 }
 
-/// The program is about to end.
-pub fn stopping() {
-    tell(vec![NotifyState::Stopping]);
+/// The program is about to end. Waits until systemd knows, but not for long.
+pub async fn stopping() {
+    let (done, told) = oneshot::channel();
+    send((vec![NotifyState::Stopping], Some(done)));
+    // An error is the news: nothing is ever sent.
+    let _ = timeout(STOPPING_TIME, told).await;
 }
 
 /// Says that the program is ready once the first poll of every target has ended, and then, where systemd has a watchdog on
@@ -72,19 +83,23 @@ async fn all_polled(readers: Vec<Reader>) {
 }
 
 fn tell(states: Vec<NotifyState<'static>>) {
+    send((states, None));
+}
+
+fn send(message: Message) {
     if let Some(teller) = TELLER.get_or_init(teller)
-        && teller.try_send(states).is_err()
+        && teller.try_send(message).is_err()
     {
         tracing::debug!("systemd does not listen: a message to it is left out");
     }
 }
 
 /// A thread that tells systemd; none, where nobody is to be told.
-fn teller() -> Option<SyncSender<Vec<NotifyState<'static>>>> {
+fn teller() -> Option<SyncSender<Message>> {
     std::env::var_os("NOTIFY_SOCKET")?;
-    let (sender, messages) = sync_channel::<Vec<NotifyState<'static>>>(MAX_WAITING);
+    let (sender, messages) = sync_channel::<Message>(MAX_WAITING);
     let thread = std::thread::Builder::new().name("systemd".to_owned()).spawn(move || {
-        for states in messages {
+        for (states, _done) in messages {
             if let Err(error) = sd_notify::notify(&states) {
                 tracing::debug!(%error, "systemd could not be told");
             }
