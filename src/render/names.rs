@@ -115,6 +115,10 @@ names! {
         "Consumers that are dead and hold nothing: safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
         "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
+    GROUP_OVERFLOW_CONSUMERS = "event_consumer_group_overflow_consumers", Gauge, GROUP,
+        "Consumers of the group that have no series of their own, as there are too many; absent where there are none.";
+    GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,
+        "Pending entries of the consumers that have no series of their own; absent where there are none.";
     INSTANCE_PENDING = "event_consumer_instance_pending", Gauge, CONSUMER,
         "Entries given to the consumer and not acknowledged.";
     INSTANCE_IDLE = "event_consumer_instance_idle_seconds", Gauge, CONSUMER,
@@ -155,10 +159,14 @@ names! {
         "Partitions that could not be read or do not have the group.";
     STREAMS = "streamlag_streams", Gauge, &[],
         "Streams that are sampled, named and found.";
+    OVER_LIMIT = "streamlag_over_limit", Gauge, &["limit"],
+        "Streams or groups that a limit leaves out, or consumers that it has summed up, by limit; 0 where it does not bite.";
     SHARD = "streamlag_shard", Info, &["shard"],
         "Which share of the streams is sampled, such as 1/3; absent where all are.";
     DISCOVERY_STREAMS = "streamlag_discovery_streams", Gauge, &[],
         "Streams that patterns found; absent where there are no patterns.";
+    DISCOVERY_INTERVAL = "streamlag_discovery_interval_seconds", Gauge, &[],
+        "The time within which a new stream is to show; absent where there are no patterns.";
     DISCOVERY_SCAN = "streamlag_discovery_scan_seconds", Gauge, &[],
         "How long the newest complete search for streams took; absent before the first.";
     DISCOVERY_LAST_SCAN = "streamlag_discovery_last_scan_timestamp_seconds", Gauge, &[],
@@ -173,12 +181,26 @@ names! {
         "What a round trip is held against: the publish timeout of the event transport.";
     REDIS_COMMANDS = "streamlag_redis_commands", Counter, &["command"],
         "Commands sent to Redis.";
+    REDIS_NODE_UP = "streamlag_redis_node_up", Gauge, &["node"],
+        "1 where a master of the cluster answered the newest poll, 0 where not; with sentinels, the master that they name.";
+    REDIS_NODE_STREAMS = "streamlag_redis_node_streams", Gauge, &["node"],
+        "Sampled streams that the node has.";
+    REDIS_REDIRECTS = "streamlag_redis_redirects", Counter, &["kind"],
+        "Streams that a node of the cluster said are elsewhere: moved, or ask (on their way).";
+    REDIS_MASTER_CHANGES = "streamlag_redis_master_changes", Counter, &[],
+        "How often the sentinels named another master.";
     COUNTED_ENTRIES = "streamlag_counted_entries", Counter, &[],
         "Entries read from Redis to count what its counters do not tell.";
     LAST_SUCCESSFUL_POLL = "streamlag_last_successful_poll_timestamp_seconds", Gauge, &[],
         "When the newest poll that Redis answered began; 0 before the first.";
     POLL_INTERVAL = "streamlag_poll_interval_seconds", Gauge, &[],
         "The configured time between polls.";
+    POLL_EFFECTIVE_INTERVAL = "streamlag_poll_effective_interval_seconds", Gauge, &[],
+        "The time between polls as it is: the configured one, or more where polls would otherwise take too much of Redis's time.";
+    REDIS_TIME = "streamlag_redis_time_seconds", Counter, &[],
+        "Redis's time that samples took, as seen from here: an upper estimate.";
+    REDIS_TIME_LIMIT = "streamlag_redis_time_ratio_limit", Gauge, &[],
+        "The most of one core of Redis's time that polls may take, as a share.";
     POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
         "How long polls took, failed ones included.";
     POLLS = "streamlag_polls", Counter, &["outcome"],
