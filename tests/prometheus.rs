@@ -85,7 +85,8 @@ const RULES: [(&str, &[&str]); 31] = [
 ];
 
 /// Beginnings of metrics that these exporters do not tell: they have no cluster, patterns, shards, logical streams or limits that bite.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 12] = [
+    "command=\"scan\"",
     "event_consumer_group_overflow_",
     "event_logical_stream_",
     "streamlag_discovery_",
