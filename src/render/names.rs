@@ -115,7 +115,7 @@ names! {
         "Consumers that are dead and hold nothing: safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
         "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
-    GROUP_OVERFLOW = "event_consumer_group_overflow_consumers", Gauge, GROUP,
+    GROUP_OVERFLOW_CONSUMERS = "event_consumer_group_overflow_consumers", Gauge, GROUP,
         "Consumers of the group that have no series of their own, as there are too many; absent where there are none.";
     GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,
         "Pending entries of the consumers that have no series of their own; absent where there are none.";
@@ -159,6 +159,8 @@ names! {
         "Partitions that could not be read or do not have the group.";
     STREAMS = "streamlag_streams", Gauge, &[],
         "Streams that are sampled, named and found.";
+    OVER_LIMIT = "streamlag_over_limit", Gauge, &["limit"],
+        "Streams or groups that a limit leaves out, or consumers that it has summed up, by limit; 0 where it does not bite.";
     SHARD = "streamlag_shard", Info, &["shard"],
         "Which share of the streams is sampled, such as 1/3; absent where all are.";
     DISCOVERY_STREAMS = "streamlag_discovery_streams", Gauge, &[],
@@ -199,8 +201,6 @@ names! {
         "Redis's time that samples took, as seen from here: an upper estimate.";
     REDIS_TIME_LIMIT = "streamlag_redis_time_ratio_limit", Gauge, &[],
         "The most of one core of Redis's time that polls may take, as a share.";
-    OVER_LIMIT = "streamlag_over_limit", Gauge, &["limit"],
-        "Streams or groups that a limit leaves out, or consumers that it has summed up, by limit; 0 where it does not bite.";
     POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
         "How long polls took, failed ones included.";
     POLLS = "streamlag_polls", Counter, &["outcome"],
