@@ -13,6 +13,7 @@ WORKDIR /src
 # file changes. The stand-in's own output is removed, or cargo could take it for the real program, because the copied
 # sources may carry older file times than it has.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo ./.cargo
 RUN mkdir src \
  && printf '//! Stand-in, replaced below.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --bin streamlag \
