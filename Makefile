@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-core bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -71,6 +71,26 @@ fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler wher
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \
 		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
 	scripts/fuzz
+
+bench-tools: tools
+	@scripts/install wrk:wrk python3:python3 taskset:util-linux prometheus-redis-exporter:prometheus-redis-exporter
+	cargo build --release --locked --bin streamlag
+	@# By itself: together with an example, the program would be built with the features that only tests ask for.
+	cargo build --release --locked --example static_http
+
+bench: bench-tools ## streamlag beside redis_exporter, and beside other clients of Redis, into docs/performance.md; an hour (BENCH_QUICK=1: minutes)
+	python3 -B benches/side_by_side/run.py
+	python3 -B benches/side_by_side/guest.py
+
+bench-guest: bench-tools ## the second half of it: what other clients of Redis feel
+	python3 -B benches/side_by_side/guest.py
+
+bench-core: tools ## the core paths alone: decode, resolve, encode
+	cargo bench --locked --bench core
+
+callgrind: tools ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
+	@scripts/install valgrind:valgrind
+	benches/callgrind
 
 release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist
 	scripts/release $(CARGO_CYCLONEDX)
