@@ -1,0 +1,56 @@
+//! `make bench-core`: how long the core paths of a poll take, alone. `make callgrind` counts their instructions.
+
+mod paths;
+
+use std::cell::RefCell;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use paths::{Core, SIZES, Size};
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() {
+    divan::main();
+}
+
+fn size(name: &str) -> Size {
+    *SIZES.iter().find(|size| size.name == name).unwrap_or(&SIZES[0])
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    SIZES.iter().map(|size| size.name)
+}
+
+#[divan::bench(args = names())]
+fn decode(bencher: Bencher<'_, '_>, name: &str) {
+    let size = size(name);
+    let replies = size.replies(1);
+    bencher.counter(ItemsCount::new(size.streams)).bench_local(|| paths::decode(&replies));
+}
+
+#[divan::bench(args = names())]
+fn resolve(bencher: Bencher<'_, '_>, name: &str) {
+    let size = size(name);
+    let core = RefCell::new(Core::warmed_up(size));
+    let next = || paths::decode(&core.borrow_mut().next_replies());
+    bencher
+        .counter(ItemsCount::new(size.streams))
+        .with_inputs(next)
+        .bench_local_values(|sample| paths::resolve(&mut core.borrow_mut(), sample));
+}
+
+#[divan::bench(args = names())]
+fn encode(bencher: Bencher<'_, '_>, name: &str) {
+    let size = size(name);
+    let mut core = Core::warmed_up(size);
+    let sample = paths::decode(&core.next_replies());
+    let snapshot = paths::resolve(&mut core, sample);
+    let buffer = RefCell::new(bytes::BytesMut::new());
+    bencher
+        .counter(ItemsCount::new(size.streams))
+        .with_inputs(|| (snapshot.clone(), buffer.take()))
+        .bench_local_values(|(snapshot, with)| buffer.replace(paths::encode(snapshot, with).into_buffer()));
+}
