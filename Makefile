@@ -72,8 +72,9 @@ fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler wher
 		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
 	scripts/fuzz
 
-bench-tools: tools
-	@scripts/install wrk:wrk python3:python3 taskset:util-linux prometheus-redis-exporter:prometheus-redis-exporter
+bench-tools:
+	@scripts/install cc:build-essential redis-server:redis-server wrk:wrk python3:python3 taskset:util-linux \
+		prometheus-redis-exporter:prometheus-redis-exporter
 	cargo build --release --locked --bin streamlag
 	@# By itself: together with an example, the program would be built with the features that only tests ask for.
 	cargo build --release --locked --example static_http
@@ -85,11 +86,12 @@ bench: bench-tools ## streamlag beside redis_exporter, and beside other clients 
 bench-guest: bench-tools ## the second half of it: what other clients of Redis feel
 	python3 -B benches/side_by_side/guest.py
 
-bench-core: tools ## the core paths alone: decode, resolve, encode
+bench-core: ## the core paths alone: decode, resolve, encode
+	@scripts/install cc:build-essential
 	cargo bench --locked --bench core
 
-callgrind: tools ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
-	@scripts/install valgrind:valgrind
+callgrind: ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
+	@scripts/install cc:build-essential valgrind:valgrind
 	benches/callgrind
 
 release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist

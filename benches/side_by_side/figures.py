@@ -9,6 +9,7 @@ def merged(rounds):
     if isinstance(last, dict):
         keys = dict.fromkeys(key for one in rounds for key in one)
         return {key: merged([one[key] for one in rounds if key in one]) for key in keys}
+    rounds = [one for one in rounds if one is not None]
     if isinstance(last, (int, float)) and not isinstance(last, bool):
         return statistics.median(rounds)
     return last

@@ -96,11 +96,16 @@ def notes(rounds):
 
 def guest(results):
     rows = []
-    for name, case in results["cases"].items():
-        rows.append([name, *(shown(case[share], "s") for share in ("p50", "p99", "p99.9", "max")),
-                     shown(case["redis_cpu_share"], "%"), shown(case["exporter_cpu_share"], "%"), shown(case["samples"], "")])
-    text = "Measured %(when)s on %(machine)s: %(rate)s requests a second for %(seconds)d s each.\n\n" % results
-    return text + table(["beside the client", "p50", "p99", "p99.9", "longest", "Redis CPU", "exporter CPU", "samples"], rows)
+    for name, rounds in results["cases"].items():
+        case = merged(rounds)
+        rows.append([name, *(shown(case[share], "s") for share in ("p50", "p99", "p99.9")),
+                     shown(max(one["max"] for one in rounds), "s"), shown(case["redis_cpu_share"], "%"),
+                     shown(case["exporter_cpu_share"], "%"), shown(case["samples"], ""),
+                     " / ".join("%.0f" % max(0.0, 100 * one["foreign"]) for one in rounds)])
+    text = ("Measured %(when)s on %(machine)s, at the size %(size)s: %(rate)s requests a second for %(seconds)d s in each of "
+            "%(rounds)d rounds.\n\n" % results)
+    return text + table(["beside the client", "p50", "p99", "p99.9", "longest", "Redis CPU", "exporter CPU", "samples",
+                         "other work on the machine, %"], rows)
 
 
 def sizing(results):
