@@ -85,12 +85,8 @@ fn plan(config: &Config, target: u64) -> Plan {
             thresholds: config.thresholds,
         },
     };
-    let sampling = Sampling {
-        streams: config.streams.clone(),
-        selection: config.groups.clone(),
-        interval: config.poll_interval,
-        count_budget: config.count_budget,
-    };
+    let sampling =
+        Sampling::of(config.streams.clone(), config.groups.clone(), config.poll_interval, config.count_budget);
     Plan { settings, sampling, redis: config.redis.clone(), target }
 }
 

@@ -102,7 +102,7 @@ impl Context<'_> {
         let mut groups: BTreeMap<GroupName, Presence> =
             self.selection.literals().iter().map(|name| (name.clone(), Presence::Missing)).collect();
         for group in std::mem::take(&mut stream.groups) {
-            if !self.selection.contains(&group.name) {
+            if !group.monitored {
                 continue;
             }
             let name = group.name.clone();
@@ -269,6 +269,7 @@ mod tests {
             round_trip: Duration::ZERO,
             streams: vec![("s".into(), stream)],
             refused: Vec::new(),
+            redis_time: Duration::ZERO,
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
         Assessor::new(vec!["s".into()], selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
@@ -281,7 +282,7 @@ mod tests {
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
         let lag = Lag { min: lag, max: lag, point: lag };
         let resolved = Some(Resolved { lag, added_after: None, oldest_undelivered });
-        GroupSample { name: name.into(), last_delivered: cursor, resolved, ..GroupSample::default() }
+        GroupSample { name: name.into(), monitored: true, last_delivered: cursor, resolved, ..GroupSample::default() }
     }
 
     #[test]
@@ -310,7 +311,11 @@ mod tests {
     #[test]
     fn named_groups_are_reported_where_they_are_missing_and_others_where_they_match() {
         let snapshot = assess_one(
-            Ok(stream(vec![group("b1", id(0), 0, None), group("b2", id(0), 0, None), group("other", id(0), 0, None)])),
+            Ok(stream(vec![
+                group("b1", id(0), 0, None),
+                group("b2", id(0), 0, None),
+                GroupSample { monitored: false, ..group("other", id(0), 0, None) },
+            ])),
             &["missing", "b*"],
         );
         let names: Vec<String> = snapshot.groups.iter().map(|g| g.name.to_string()).collect();

@@ -13,6 +13,7 @@ pub mod lag;
 
 pub mod assess;
 pub mod render;
+pub mod resp;
 pub mod route;
 pub mod xinfo;
 

@@ -6,8 +6,10 @@ mod connection;
 mod counting;
 mod dial;
 mod lane;
+mod pace;
 mod script;
 mod standalone;
+mod wire;
 
 pub use dial::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
 #[cfg(any(test, fuzzing))]

@@ -2,29 +2,32 @@
 
 use std::collections::HashSet;
 
-use redis::{Parser, Value};
-
 use crate::model::EntryId;
 use crate::model::names::shown;
+use crate::resp::{Allowance, Replies, Reply};
 use crate::xinfo;
 
 /// Redis's integers are signed: no count is greater, and one that is has wrapped.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
 /// Bytes as Redis would send them, to every function that reads a reply.
-pub fn decoder(mut data: &[u8]) {
-    let mut parser = Parser::new();
-    // The parser says at the end of the bytes that they ended.
-    while let Ok(reply) = parser.parse_value(&mut data) {
-        stream(&reply);
-        groups(&reply);
-        consumers(&reply);
-        range(&reply);
-        small(&reply);
+pub fn decoder(data: &[u8]) {
+    let (mut replies, mut allowance) = (Replies::default(), Allowance::default());
+    replies.buffer().extend_from_slice(data);
+    // Up to the first that is none, or is not all there.
+    while replies.read(1, &mut allowance) == Ok(true) {
+        for reply in replies.iter() {
+            stream(reply);
+            groups(reply);
+            consumers(reply);
+            range(reply);
+            small(reply);
+        }
+        replies.next();
     }
 }
 
-fn stream(reply: &Value) {
+fn stream(reply: Reply<'_>) {
     let Ok(stream) = xinfo::stream(reply) else { return };
     assert_eq!(stream.length == 0, stream.first.is_none(), "an empty stream has no entry: {stream:?}");
     assert_eq!(stream.length == 0, stream.last.is_none(), "an empty stream has no entry: {stream:?}");
@@ -32,23 +35,23 @@ fn stream(reply: &Value) {
     assert!(stream.length <= MAX_COUNT && stream.entries_added.is_none_or(|added| added <= MAX_COUNT), "{stream:?}");
 }
 
-fn groups(reply: &Value) {
-    let (Ok(groups), Value::Array(told)) = (xinfo::groups(reply), reply) else { return };
+fn groups(reply: Reply<'_>) {
+    let (Ok(groups), Some(told)) = (xinfo::groups(reply, &[]), reply.list()) else { return };
     assert_eq!(groups.len(), told.len());
     for (group, told) in groups.iter().zip(told) {
         assert!(group.consumers <= MAX_COUNT && group.pending <= MAX_COUNT, "{group:?}");
         for (count, name) in [(group.server_lag, "lag"), (group.entries_read, "entries-read")] {
             assert!(count.is_none_or(|count| count <= MAX_COUNT), "{group:?}");
-            if let Some(Value::Int(number)) = field(told, name) {
-                assert_eq!(count, u64::try_from(*number).ok(), "{name} of {group:?}");
+            if let Some(number) = field(told, name).and_then(Reply::int) {
+                assert_eq!(count, u64::try_from(number).ok(), "{name} of {group:?}");
             }
         }
     }
     all_distinct(groups.iter().map(|group| group.name.as_bytes()));
 }
 
-fn consumers(reply: &Value) {
-    let Ok(consumers) = xinfo::consumers(reply) else { return };
+fn consumers(reply: Reply<'_>) {
+    let Ok(consumers) = xinfo::consumers(reply, &[]) else { return };
     for consumer in &consumers {
         let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms.unwrap_or(0)];
         assert!(counts.iter().all(|count| *count <= MAX_COUNT), "{consumer:?}");
@@ -64,8 +67,8 @@ fn all_distinct<'a>(names: impl Iterator<Item = &'a [u8]>) {
     }
 }
 
-fn range(reply: &Value) {
-    let told = if let Value::Array(told) = reply { told.len() as u64 } else { 0 };
+fn range(reply: Reply<'_>) {
+    let told = reply.list().map_or(0, |told| told.len() as u64);
     let limits = [0, 1, told, told + 1];
     for (to, limit) in
         [EntryId::default(), EntryId { ms: 5, seq: 5 }, MAX_ID].into_iter().zip(limits.into_iter().cycle())
@@ -82,7 +85,7 @@ fn range(reply: &Value) {
 
 const MAX_ID: EntryId = EntryId { ms: u64::MAX, seq: u64::MAX };
 
-fn small(reply: &Value) {
+fn small(reply: Reply<'_>) {
     assert!(xinfo::length(reply).unwrap_or(0) <= MAX_COUNT, "{reply:?}");
     if let (Ok(first), Ok((page, _))) = (xinfo::first_in_range(reply), xinfo::range(reply, MAX_ID, 1)) {
         assert_eq!(first, page.first);
@@ -90,14 +93,15 @@ fn small(reply: &Value) {
     let _ = (xinfo::oldest_pending(reply), xinfo::pending_count(reply), xinfo::time(reply), xinfo::hello(reply));
 }
 
-/// A field of a flat list or a map, found without the decoder; the first where there are several.
-fn field<'a>(fields: &'a Value, name: &str) -> Option<&'a Value> {
-    let is_name = |value: &Value| matches!(value, Value::BulkString(bytes) if bytes == name.as_bytes());
-    match fields {
-        Value::Array(flat) => flat.chunks(2).find(|pair| is_name(&pair[0]))?.get(1),
-        Value::Map(map) => map.iter().find(|(key, _)| is_name(key)).map(|(_, value)| value),
-        _ => None,
+/// A field of a flat list, found without the decoder; the first where there are several.
+fn field<'a>(fields: Reply<'a>, name: &str) -> Option<Reply<'a>> {
+    let mut fields = fields.list()?;
+    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+        if field.bytes() == Some(name.as_bytes()) {
+            return Some(value);
+        }
     }
+    None
 }
 
 /// Two texts, separated by a blank, as entry ids.

@@ -1,5 +1,6 @@
 //! What one poll read from Redis, before anybody says what it means.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::lag::ledger::{Continuity, Resolved};
@@ -21,6 +22,20 @@ pub struct TargetSample {
     pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
     /// Commands that Redis would not let this user run; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
+    /// Redis's time that the sample took, as seen from here: how long it was waited for, less the way there and back.
+    pub redis_time: Duration,
+}
+
+/// Takes the streams of a sample as they are read, in any order.
+pub trait Sink: Send {
+    /// A sample begins, of these streams. Where one breaks off and begins again, what came of it so far does not count.
+    fn begin(&mut self, streams: &Arc<[StreamKey]>);
+
+    /// The stream at this place was read, or cannot be.
+    fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>);
+
+    /// The stream at this place was found by a pattern, and is not there any more.
+    fn gone(&mut self, at: usize);
 }
 
 /// Who answered, as `HELLO` tells.
@@ -56,6 +71,11 @@ pub struct StreamSample {
     pub may_be_carried: bool,
     /// How it goes on from the sample before.
     pub continuity: Continuity,
+    /// The clock of the server that holds it when it was read, milliseconds since the Unix epoch; the local one where the server
+    /// would not tell.
+    pub now_ms: u64,
+    /// Groups that are to be monitored and are not, because there are too many.
+    pub groups_left_out: u64,
     /// Every group of the stream, monitored or not.
     pub groups: Vec<GroupSample>,
 }
@@ -75,6 +95,10 @@ pub struct GroupSample {
     pub entries_read: Option<u64>,
     /// The server's own lag, where it has one and it is not negative. Not to be trusted by itself.
     pub server_lag: Option<u64>,
+    /// Whether it is monitored.
+    pub monitored: bool,
+    /// Whether this sample asked for the oldest pending entry, rather than take the one of before because nothing has changed.
+    pub oldest_pending_asked: bool,
     /// The smallest id among the pending entries.
     pub oldest_pending: Option<EntryId>,
     /// The consumer that holds it.

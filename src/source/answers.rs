@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use redis::{ServerError, Value};
-
-use super::batch::{After, Batch, COMMANDS_PER_STREAM, Finding, PageAsked, PageRead, Question};
-use super::batch::{Read, Unread};
+use super::batch::{After, Batch, COMMANDS_PER_STREAM, Finding, GroupAsked, PageAsked, PageRead, Question};
+use super::batch::{Read, Unread, commands_of};
+use super::lane::{Lane, Names};
 use crate::lag::ledger::Facts;
+use crate::model::FailureReason;
 use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
-use crate::model::{FailureReason, GroupName};
+use crate::resp::{Items, Refusal, Reply};
 use crate::xinfo::{self, DecodeError};
 
 impl Batch {
@@ -19,13 +19,13 @@ impl Batch {
     /// Where Redis says that it cannot serve at all, or answers something that is no answer to what was asked.
     pub(super) fn read(
         &self,
-        replies: Vec<Value>,
-        streams: &mut [Read],
+        replies: &crate::resp::Replies,
+        lanes: &[Lane],
+        streams: &mut [Option<Read>],
         findings: &mut Vec<Finding>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
-        let per_group = self.commands_per_group();
-        let mut replies = Replies(replies.into_iter());
+        let mut replies = Replies(replies.iter());
         for question in &self.questions {
             match question {
                 Question::Probe(RefusedCommand::Multi) => {
@@ -35,91 +35,99 @@ impl Batch {
                     }
                 }
                 Question::Probe(command) => {
-                    if !is_command_refused(&replies.next()?) {
+                    if !replies.next()?.error().is_some_and(|refusal| is_command_refused(&refusal)) {
                         refused.remove(command);
                     }
                 }
                 Question::Stream { at, groups } => {
-                    let commands = COMMANDS_PER_STREAM + groups.len() * per_group;
+                    let commands = COMMANDS_PER_STREAM + commands_of(groups);
                     let answer = if self.may(RefusedCommand::Multi) {
                         replies.transaction(commands)?
                     } else {
                         replies.between_two_alike(commands + 1)?
                     };
-                    streams[*at] = answer.and_then(|items| self.stream_of(&items, groups)).map_err(|error| {
-                        let newly_refused = self.refused_by(&error, COMMANDS_PER_STREAM);
+                    let names = &lanes[*at].names;
+                    let read = answer.and_then(|items| stream_of(items, groups, names)).map_err(|error| {
+                        let newly_refused = refused_by(&error, COMMANDS_PER_STREAM, groups);
                         refused.extend(&newly_refused);
                         error.into_unread(!newly_refused.is_empty())
                     });
+                    streams[*at] = Some(read);
                 }
                 Question::Details { at, groups } => {
-                    let commands = groups.len() * per_group;
+                    let commands = commands_of(groups);
                     let answer = if self.may(RefusedCommand::Multi) {
                         replies.transaction(commands)?
                     } else {
                         Ok(replies.take(commands)?)
                     };
                     let detailed = match &mut streams[*at] {
-                        Ok(stream) => answer.and_then(|items| self.add_details(stream, &items, groups)),
-                        Err(_) => Ok(()),
+                        Some(Ok(stream)) => {
+                            answer.and_then(|mut items| add_details(stream, &mut items, groups, &lanes[*at].names))
+                        }
+                        Some(Err(_)) | None => Ok(()),
                     };
                     if let Err(error) = detailed {
-                        let newly_refused = self.refused_by(&error, 0);
+                        let newly_refused = refused_by(&error, 0, groups);
                         if newly_refused.is_empty() {
-                            streams[*at] = Err(error.into_unread(false));
+                            streams[*at] = Some(Err(error.into_unread(false)));
                         }
                         refused.extend(&newly_refused);
                     }
                 }
                 Question::First { at, group } => {
                     let reply = replies.next()?;
-                    if is_command_refused(&reply) {
+                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
                         refused.insert(RefusedCommand::Xrange);
-                    } else if let Ok(id) = xinfo::first_in_range(&reply) {
+                    } else if let Ok(id) = xinfo::first_in_range(reply) {
                         // A stream that went away since has no entry to show; the next sample will say why.
                         findings.push(Finding::First { at: *at, group: *group, id });
                     }
                 }
                 Question::Glance { at, groups, kept, probe } => {
                     let before = if *probe { 3 } else { 2 };
-                    let answer = replies.transaction(before + groups.len() * per_group)?;
-                    streams[*at] = self.glanced(answer, groups, kept, before).map_err(|error| {
+                    let answer = replies.transaction(before + commands_of(groups))?;
+                    let names = &lanes[*at].names;
+                    let read = glanced(answer, groups, kept, *probe, names).map_err(|error| {
                         if let StreamError::NotQueued(refusals) = &error
-                            && refusals.iter().any(|(at, error)| *at == 0 && is_refusal(error))
+                            && refusals.iter().any(|(at, error)| *at == 0 && is_command_refused(error))
                         {
                             refused.insert(RefusedCommand::Xlen);
                         }
-                        refused.extend(&self.refused_by(&error, before));
+                        refused.extend(&refused_by(&error, before, groups));
                         match error {
                             StreamError::Changed(sample) => Unread::Changed(Some(sample)),
                             // Whatever it is, reading the whole stream tells.
                             _ => Unread::Changed(None),
                         }
                     });
+                    streams[*at] = Some(read);
                 }
                 Question::Counts { at, pages, after } if !self.may(RefusedCommand::Multi) => {
-                    if let Ok(items) = replies.between_two_alike(1 + pages.len() + after.commands())? {
+                    if let Ok(mut items) = replies.between_two_alike(1 + pages.len() + after.commands())? {
                         // The first says what the last says.
-                        let (pages_read, first) = (&items[1..], &items[..1]);
-                        read_pages(*at, pages, after, &[pages_read, first].concat(), findings);
+                        let first = items.next();
+                        read_pages(*at, pages, after, items.chain(first), findings);
                     }
                 }
                 Question::Counts { at, pages, after } => match replies.transaction(pages.len() + after.commands())? {
-                    Ok(items) => read_pages(*at, pages, after, &items, findings),
-                    Err(StreamError::NotQueued(errors)) if errors.iter().all(|(_, error)| is_refusal(error)) => {
+                    Ok(items) => read_pages(*at, pages, after, items, findings),
+                    Err(StreamError::NotQueued(errors))
+                        if errors.iter().all(|(_, error)| is_command_refused(error)) =>
+                    {
                         let of_pages = errors.iter().any(|(place, _)| *place != pages.len());
                         refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
                     }
                     Err(_) => {}
                 },
                 Question::Witness { at } => {
-                    if !matches!(xinfo::first_in_range(&replies.next()?), Ok(Some(_))) {
+                    if !matches!(xinfo::first_in_range(replies.next()?), Ok(Some(_))) {
                         findings.push(Finding::WitnessGone { at: *at });
                     }
                 }
                 Question::Ghosts { at, group } => {
                     let reply = replies.next()?;
-                    if let (Ok(stream), Ok(count)) = (&mut streams[*at], xinfo::pending_count(&reply)) {
+                    if let (Some(Ok(stream)), Ok(count)) = (&mut streams[*at], xinfo::pending_count(reply)) {
                         stream.groups[*group].ghost_pending = Some(count);
                     }
                 }
@@ -127,68 +135,73 @@ impl Batch {
         }
         Ok(())
     }
+}
 
-    fn stream_of(&self, items: &[Value], groups: &[GroupName]) -> Result<StreamSample, StreamError> {
-        let mut stream = xinfo::stream(ok(&items[0])?)?;
-        stream.groups = xinfo::groups(ok(&items[1])?)?;
-        self.add_details(&mut stream, &items[COMMANDS_PER_STREAM..], groups)?;
-        Ok(stream)
+fn stream_of(mut items: Items<'_>, groups: &[GroupAsked], names: &Names) -> Result<StreamSample, StreamError> {
+    let mut stream = xinfo::stream(next(&mut items)?)?;
+    stream.groups = xinfo::groups(next(&mut items)?, &names.groups)?;
+    add_details(&mut stream, &mut items, groups, names)?;
+    Ok(stream)
+}
+
+/// With a probe, the answers to `XLEN` and to `XRANGE` above the last id stand before those about the groups, else only the
+/// former.
+fn glanced(
+    answer: Result<Items<'_>, StreamError>,
+    groups: &[GroupAsked],
+    kept: &StreamSample,
+    probe: bool,
+    names: &Names,
+) -> Result<StreamSample, StreamError> {
+    let mut items = answer?;
+    let length = next(&mut items)?;
+    let added = if probe { items.next() } else { None };
+    let listed = xinfo::groups(next(&mut items)?, &names.groups)?;
+    let mut stream = StreamSample { length: xinfo::length(length)?, groups: listed, ..kept.clone() };
+    add_details(&mut stream, &mut items, groups, names)?;
+    if added.is_some_and(|added| is_unchanged(length, added, kept)) && groups_go_on(&stream.groups, &kept.groups) {
+        return Ok(stream);
     }
+    stream.carried = true;
+    Err(StreamError::Changed(Box::new(stream)))
+}
 
-    /// `before` is how many answers stand before those about the groups.
-    fn glanced(
-        &self,
-        answer: Result<Vec<Value>, StreamError>,
-        groups: &[GroupName],
-        kept: &StreamSample,
-        before: usize,
-    ) -> Result<StreamSample, StreamError> {
-        let items = answer?;
-        let length = xinfo::length(ok(&items[0])?)?;
-        let mut stream = StreamSample { length, groups: xinfo::groups(ok(&items[before - 1])?)?, ..kept.clone() };
-        self.add_details(&mut stream, &items[before..], groups)?;
-        if is_unchanged(&items[..before - 1], kept) && groups_go_on(&stream.groups, &kept.groups) {
-            return Ok(stream);
+fn add_details(
+    stream: &mut StreamSample,
+    items: &mut Items<'_>,
+    groups: &[GroupAsked],
+    names: &Names,
+) -> Result<(), StreamError> {
+    for asked in groups {
+        let consumers = if asked.consumers { items.next() } else { None };
+        let pending = if asked.pending { items.next() } else { None };
+        let Some(group) = stream.groups.iter_mut().find(|group| group.name == asked.name) else { continue };
+        // An error here is NOGROUP: the group is not in the stream's list either, or will not be in the next.
+        if let Some(reply) = consumers.filter(|reply| !reply.is_error()) {
+            group.members = Some(xinfo::consumers(reply, names.members(&group.name))?);
         }
-        stream.carried = true;
-        Err(StreamError::Changed(Box::new(stream)))
-    }
-
-    fn add_details(&self, stream: &mut StreamSample, items: &[Value], groups: &[GroupName]) -> Result<(), StreamError> {
-        for (name, answers) in groups.iter().zip(items.chunks(self.commands_per_group().max(1))) {
-            let Some(group) = stream.groups.iter_mut().find(|group| group.name == *name) else { continue };
-            let mut answers = answers.iter();
-            // An error here is NOGROUP: the group is not in the stream's list either, or will not be in the next.
-            if self.may(RefusedCommand::XinfoConsumers)
-                && let Some(Ok(reply)) = answers.next().map(ok)
-            {
-                group.members = Some(xinfo::consumers(reply)?);
-            }
-            if self.may(RefusedCommand::Xpending)
-                && let Some(Ok(reply)) = answers.next().map(ok)
-            {
-                (group.oldest_pending, group.oldest_pending_consumer) = xinfo::oldest_pending(reply)?.unzip();
-            }
+        if let Some(reply) = pending.filter(|reply| !reply.is_error()) {
+            (group.oldest_pending, group.oldest_pending_consumer) = xinfo::oldest_pending(reply)?.unzip();
+            group.oldest_pending_asked = true;
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// The commands, of those that can be done without, that Redis would not even queue.
-    ///
-    /// `before` is how many commands stand before the groups' own; without those there is no sample.
-    fn refused_by(&self, error: &StreamError, before: usize) -> Vec<RefusedCommand> {
-        let StreamError::NotQueued(refusals) = error else { return Vec::new() };
-        if refusals.iter().all(|(_, error)| error.code() == "OOM") {
-            return vec![RefusedCommand::Multi];
-        }
-        let optional: Vec<RefusedCommand> =
-            [RefusedCommand::XinfoConsumers, RefusedCommand::Xpending].into_iter().filter(|c| self.may(*c)).collect();
-        let refused = |(at, error): &(usize, ServerError)| {
-            let per_group = at.checked_sub(before).filter(|_| is_refusal(error))?;
-            Some(optional[per_group % optional.len()])
-        };
-        refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
+/// The commands, of those that can be done without, that Redis would not even queue.
+///
+/// `before` is how many commands stand before the groups' own; without those there is no sample.
+fn refused_by(error: &StreamError, before: usize, groups: &[GroupAsked]) -> Vec<RefusedCommand> {
+    let StreamError::NotQueued(refusals) = error else { return Vec::new() };
+    if refusals.iter().all(|(_, error)| error.code() == "OOM") {
+        return vec![RefusedCommand::Multi];
     }
+    let optional: Vec<RefusedCommand> = groups.iter().flat_map(GroupAsked::commands).collect();
+    let refused = |(at, error): &(usize, Refusal)| {
+        let of_groups = at.checked_sub(before).filter(|_| is_command_refused(error))?;
+        optional.get(of_groups).copied()
+    };
+    refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
 }
 
 impl After {
@@ -202,9 +215,8 @@ impl After {
 }
 
 /// Whether the answers to `XLEN` and to `XRANGE` above the last id say that a stream is what it was.
-fn is_unchanged(items: &[Value], kept: &StreamSample) -> bool {
-    matches!(items, [length, added]
-        if xinfo::length(length) == Ok(kept.length) && xinfo::first_in_range(added) == Ok(None))
+fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamSample) -> bool {
+    xinfo::length(length) == Ok(kept.length) && xinfo::first_in_range(added) == Ok(None)
 }
 
 /// Whether groups are what they were, or have read on. A stream that was made anew may have its length and its last id, but
@@ -219,14 +231,23 @@ fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
 }
 
 /// Reads the answers to [`Question::Counts`]. Where the stream went away since, there are none; the next sample says why.
-fn read_pages(at: usize, pages: &[PageAsked], after: &After, items: &[Value], findings: &mut Vec<Finding>) {
-    let (items, rest) = items.split_at(pages.len());
-    let after = match after {
-        After::Read => rest.first().and_then(|reply| xinfo::stream(reply).ok()),
-        After::Glance(kept) => is_unchanged(rest, kept).then(|| (**kept).clone()),
+fn read_pages<'a>(
+    at: usize,
+    pages: &[PageAsked],
+    after: &After,
+    mut items: impl Iterator<Item = Reply<'a>>,
+    findings: &mut Vec<Finding>,
+) {
+    let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
+    let after = match (after, items.next()) {
+        (After::Read, Some(reply)) => xinfo::stream(reply).ok(),
+        (After::Glance(kept), Some(length)) => {
+            items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
+        }
+        (_, None) => None,
     };
     let Some(after) = after.as_ref().map(Facts::from) else { return };
-    for (asked, reply) in pages.iter().zip(items) {
+    for (asked, reply) in pages.iter().zip(read) {
         if let Ok((page, bytes)) = xinfo::range(reply, asked.range.to, asked.limit) {
             findings.push(Finding::Page(Box::new(PageRead { at, asked: *asked, page, bytes, after })));
         }
@@ -237,9 +258,9 @@ fn read_pages(at: usize, pages: &[PageAsked], after: &After, items: &[Value], fi
 #[derive(Debug)]
 enum StreamError {
     /// Redis would not queue these commands, by their place in the transaction.
-    NotQueued(Vec<(usize, ServerError)>),
+    NotQueued(Vec<(usize, Refusal)>),
     /// Redis answered an error.
-    Server(ServerError),
+    Server(Refusal),
     /// It changed while it was read.
     Moved,
     /// Redis answered something else than it should.
@@ -251,8 +272,10 @@ enum StreamError {
 impl StreamError {
     fn into_unread(self, refused: bool) -> Unread {
         let error = match self {
-            Self::NotQueued(refusals) => refusals.first().map_or_else(String::new, |(_, error)| error_text(error)),
-            Self::Server(error) => error_text(&error),
+            Self::NotQueued(refusals) => {
+                refusals.first().map_or_else(String::new, |(_, error)| error.text().to_owned())
+            }
+            Self::Server(error) => error.text().to_owned(),
             Self::Decode(error) => error.to_string(),
             Self::Moved => {
                 "it changed while it was read, and Redis is out of memory and runs no transactions".to_owned()
@@ -263,8 +286,8 @@ impl StreamError {
     }
 }
 
-impl From<ServerError> for StreamError {
-    fn from(error: ServerError) -> Self {
+impl From<Refusal> for StreamError {
+    fn from(error: Refusal) -> Self {
         Self::Server(error)
     }
 }
@@ -276,70 +299,73 @@ impl From<DecodeError> for StreamError {
 }
 
 /// The replies of a round trip, in the order of its commands.
-struct Replies(std::vec::IntoIter<Value>);
+struct Replies<'a>(Items<'a>);
 
-impl Replies {
-    fn next(&mut self) -> Result<Value, SampleError> {
+impl<'a> Replies<'a> {
+    fn next(&mut self) -> Result<Reply<'a>, SampleError> {
         let reply = self.0.next().ok_or_else(|| protocol("fewer replies than commands"))?;
-        match &reply {
-            Value::ServerError(error) => server_wide(error).map_or(Ok(reply), Err),
-            _ => Ok(reply),
+        match reply.error().and_then(|error| server_wide(&error)) {
+            Some(error) => Err(error),
+            None => Ok(reply),
         }
     }
 
-    fn take(&mut self, commands: usize) -> Result<Vec<Value>, SampleError> {
-        (0..commands).map(|_| self.next()).collect()
+    fn take(&mut self, commands: usize) -> Result<Items<'a>, SampleError> {
+        let taken = self.0.first(commands);
+        (0..commands).try_for_each(|_| self.next().map(drop))?;
+        Ok(taken)
     }
 
     /// The answers to `commands` commands, of which the first and the last ask for the same, without the last: of one moment
     /// where those two are alike, as nothing that they tell goes back to what it was.
-    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Vec<Value>, StreamError>, SampleError> {
-        let mut items = self.take(commands)?;
-        let last = items.pop();
-        Ok(if last.as_ref() == items.first() { Ok(items) } else { Err(StreamError::Moved) })
+    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
+        let items = self.take(commands)?;
+        let (first, last) = (items.clone().next(), items.clone().last());
+        let alike = first.zip(last).is_some_and(|(first, last)| first.is_like(last));
+        Ok(if alike { Ok(items.first(commands - 1)) } else { Err(StreamError::Moved) })
     }
 
     /// The answers of one transaction of `commands` commands.
-    fn transaction(&mut self, commands: usize) -> Result<Result<Vec<Value>, StreamError>, SampleError> {
+    fn transaction(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
         let begun = self.next()?;
         let mut not_queued = Vec::new();
         for at in 0..commands {
-            if let Value::ServerError(error) = self.next()? {
+            if let Some(error) = self.next()?.error() {
                 not_queued.push((at, error));
             }
         }
         let answer = self.next()?;
         // MULTI itself refused: what followed ran one by one, and its facts need not agree.
-        if let Value::ServerError(error) = begun {
+        if let Some(error) = begun.error() {
             return Ok(Err(StreamError::Server(error)));
         }
         if !not_queued.is_empty() {
             return Ok(Err(StreamError::NotQueued(not_queued)));
         }
-        match answer {
-            Value::Array(items) if items.len() == commands => Ok(Ok(items)),
-            Value::ServerError(error) => Ok(Err(StreamError::Server(error))),
+        match (answer.list(), answer.error()) {
+            (Some(items), _) if items.len() == commands => Ok(Ok(items)),
+            (None, Some(error)) => Ok(Err(StreamError::Server(error))),
             _ => Err(protocol("the reply to EXEC does not fit the commands it runs")),
         }
     }
 }
 
-fn ok(reply: &Value) -> Result<&Value, ServerError> {
-    match reply {
-        Value::ServerError(error) => Err(error.clone()),
-        reply => Ok(reply),
-    }
+/// The next answer, where it is not an error.
+fn next<'a>(items: &mut Items<'a>) -> Result<Reply<'a>, StreamError> {
+    // There are as many answers as commands.
+    let reply = items.next().ok_or(StreamError::Moved)?;
+    reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(error)))
 }
 
 /// An error that says that the server serves nobody now, rather than that one key cannot be read.
-pub(super) fn server_wide(error: &ServerError) -> Option<SampleError> {
+pub(super) fn server_wide(error: &Refusal) -> Option<SampleError> {
     let reason = match error.code() {
         "LOADING" => FailureReason::Loading,
         "NOAUTH" | "WRONGPASS" => FailureReason::Auth,
         "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => FailureReason::Server,
         _ => return None,
     };
-    Some(SampleError { reason, detail: error_text(error) })
+    Some(SampleError { reason, detail: error.text().to_owned() })
 }
 
 pub(super) fn protocol(what: &str) -> SampleError {
@@ -347,19 +373,6 @@ pub(super) fn protocol(what: &str) -> SampleError {
 }
 
 /// Whether Redis refuses the command by ACL; a refused key is no refused command.
-pub(super) fn is_command_refused(reply: &Value) -> bool {
-    matches!(reply, Value::ServerError(error) if is_refusal(error))
-}
-
-fn is_refusal(error: &ServerError) -> bool {
-    error.code() == "NOPERM" && error.details().is_some_and(|details| details.contains("command"))
-}
-
-/// What Redis said, without the `ERR` that stands for "no particular code".
-pub(super) fn error_text(error: &ServerError) -> String {
-    match (error.code(), error.details()) {
-        ("ERR", Some(details)) => details.to_owned(),
-        (code, Some(details)) => format!("{code} {details}"),
-        (code, None) => code.to_owned(),
-    }
+pub(super) fn is_command_refused(error: &Refusal) -> bool {
+    error.code() == "NOPERM" && error.text().contains("command")
 }

@@ -1,16 +1,15 @@
-//! The questions of one round trip. No I/O: a batch becomes a pipeline; [`answers`](super::answers) reads what comes back.
+//! The questions of one round trip. No I/O: a batch becomes the bytes of its commands; [`answers`](super::answers) reads what comes back.
 //!
 //! A stream's questions go out in a `MULTI`/`EXEC`, so that its facts are of one moment; or, where Redis has no memory left to
 //! queue them, between two questions about the stream, whose answers have to agree.
 
 use std::collections::BTreeSet;
 
-use redis::Pipeline;
-
 use super::script::Script;
 use crate::lag::ledger::{CountRange, Facts, Page};
 use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
 use crate::model::{EntryId, GroupName, StreamKey};
+use crate::resp;
 
 /// Pending entries without a payload are counted up to this number per group and sample: some 100 µs of Redis's time.
 const MAX_GHOSTS: u64 = 1000;
@@ -51,11 +50,11 @@ pub(super) enum Question {
     /// Is a command that was refused allowed by now?
     Probe(RefusedCommand),
     /// Everything about a stream, and about those of its groups that are known already.
-    Stream { at: usize, groups: Vec<GroupName> },
+    Stream { at: usize, groups: Vec<GroupAsked> },
     /// Whether a stream is still what it was, and everything about its groups.
-    Glance { at: usize, groups: Vec<GroupName>, kept: Box<StreamSample>, probe: bool },
-    /// Consumers and oldest pending entry of groups that were not known before.
-    Details { at: usize, groups: Vec<GroupName> },
+    Glance { at: usize, groups: Vec<GroupAsked>, kept: Box<StreamSample>, probe: bool },
+    /// Consumers and oldest pending entry of groups that were not known before, or have changed.
+    Details { at: usize, groups: Vec<GroupAsked> },
     /// The first entry after a group's cursor; `group` is its place in the stream's sample.
     First { at: usize, group: usize },
     /// Whether an entry that was the last one is still there.
@@ -64,6 +63,29 @@ pub(super) enum Question {
     Counts { at: usize, pages: Vec<PageAsked>, after: After },
     /// How many of a group's pending entries lie before the first entry.
     Ghosts { at: usize, group: usize },
+}
+
+/// What is asked about a group beside what the list of groups says.
+#[derive(Clone, Debug)]
+pub(super) struct GroupAsked {
+    pub(super) name: GroupName,
+    /// `XINFO CONSUMERS`
+    pub(super) consumers: bool,
+    /// `XPENDING key group - + 1`: not the summary form, which walks every consumer.
+    pub(super) pending: bool,
+}
+
+impl GroupAsked {
+    /// The commands that it takes, in their order.
+    pub(super) fn commands(&self) -> impl Iterator<Item = RefusedCommand> + use<> {
+        let consumers = self.consumers.then_some(RefusedCommand::XinfoConsumers);
+        consumers.into_iter().chain(self.pending.then_some(RefusedCommand::Xpending))
+    }
+}
+
+/// How many commands some groups take.
+pub(super) fn commands_of(groups: &[GroupAsked]) -> usize {
+    groups.iter().map(|group| usize::from(group.consumers) + usize::from(group.pending)).sum()
 }
 
 /// How the stream is found in the same moment as pages of a count.
@@ -115,24 +137,60 @@ pub(super) struct PageRead {
 /// Questions for one round trip, in the order in which they are sent.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pipeline: Pipeline,
+    requests: Vec<u8>,
+    commands: usize,
     pub(super) questions: Vec<Question>,
     without: BTreeSet<RefusedCommand>,
     sent: Vec<(&'static str, u64)>,
+    /// What it will take of Redis's time, in microseconds, as a guess: see [`cost`].
+    pub(super) cost: u64,
+}
+
+/// What commands take of Redis's time in microseconds, pipelined: STREAMS of a thousand measured on Redis 7.0.
+pub(super) mod cost {
+    /// Any command.
+    pub(in crate::source) const COMMAND: u64 = 2;
+    /// Each group that `XINFO GROUPS` lists.
+    pub(in crate::source) const GROUP: u64 = 1;
+    /// Two consumers that `XINFO CONSUMERS` lists.
+    pub(in crate::source) const TWO_CONSUMERS: u64 = 1;
+    /// Three entries that `XRANGE` reads: 500 take some 150.
+    pub(in crate::source) const THREE_ENTRIES: u64 = 1;
 }
 
 impl Batch {
     /// An empty batch that leaves out what Redis refuses.
     pub(super) fn without(refused: &BTreeSet<RefusedCommand>) -> Self {
-        Self { pipeline: Pipeline::new(), questions: Vec::new(), without: refused.clone(), sent: Vec::new() }
+        Self {
+            requests: Vec::new(),
+            commands: 0,
+            questions: Vec::new(),
+            without: refused.clone(),
+            sent: Vec::new(),
+            cost: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.questions.is_empty()
     }
 
-    pub(super) fn pipeline(&self) -> &Pipeline {
-        &self.pipeline
+    /// What is to be sent.
+    pub(super) fn requests(&self) -> &[u8] {
+        &self.requests
+    }
+
+    /// The streams that it reads.
+    pub(super) fn streams(&self) -> impl Iterator<Item = usize> {
+        self.questions.iter().filter_map(|question| match question {
+            Question::Stream { at, .. } | Question::Glance { at, .. } => Some(*at),
+            _ => None,
+        })
+    }
+
+    /// How many replies there will be.
+    pub(super) fn commands(&self) -> usize {
+        self.commands
     }
 
     /// How often each command is in the batch.
@@ -163,7 +221,7 @@ impl Batch {
     }
 
     /// Asks for everything about a stream and its known groups; by `script` where its entries are large.
-    pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupName>, script: Option<Script>) {
+    pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupAsked>, script: Option<Script>) {
         self.begin();
         self.facts(key, script);
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
@@ -181,7 +239,7 @@ impl Batch {
         &mut self,
         at: usize,
         key: &StreamKey,
-        groups: Vec<GroupName>,
+        groups: Vec<GroupAsked>,
         kept: &StreamSample,
         probe: bool,
         script: Option<Script>,
@@ -214,8 +272,8 @@ impl Batch {
     }
 
     /// Asks for consumers and oldest pending entry of groups; not where Redis tells neither.
-    pub(super) fn details(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupName>) {
-        if groups.is_empty() || self.commands_per_group() == 0 {
+    pub(super) fn details(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupAsked>) {
+        if commands_of(&groups) == 0 {
             return;
         }
         self.begin();
@@ -285,6 +343,7 @@ impl Batch {
     }
 
     fn range(&mut self, key: &StreamKey, from: &str, to: &str, limit: u64, script: Option<Script>) {
+        self.cost += limit / 3 * cost::THREE_ENTRIES;
         let (from, to, limit) = (from.as_bytes(), to.as_bytes(), limit.to_string());
         match script {
             Some(script) => self.command(script.name(), &script.range(), key, &[from, to, limit.as_bytes()]),
@@ -292,24 +351,19 @@ impl Batch {
         }
     }
 
-    fn group_details(&mut self, key: &StreamKey, groups: &[GroupName]) {
+    fn group_details(&mut self, key: &StreamKey, groups: &[GroupAsked]) {
         for group in groups {
-            if self.may(RefusedCommand::XinfoConsumers) {
-                self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[group.as_bytes()]);
+            if group.consumers {
+                self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[group.name.as_bytes()]);
             }
-            if self.may(RefusedCommand::Xpending) {
-                // Not the summary form: that one walks every consumer.
-                self.command("xpending", &[b"XPENDING"], key, &[group.as_bytes(), b"-", b"+", b"1"]);
+            if group.pending {
+                self.command("xpending", &[b"XPENDING"], key, &[group.name.as_bytes(), b"-", b"+", b"1"]);
             }
         }
     }
 
     pub(super) fn may(&self, command: RefusedCommand) -> bool {
         !self.without.contains(&command)
-    }
-
-    pub(super) fn commands_per_group(&self) -> usize {
-        usize::from(self.may(RefusedCommand::XinfoConsumers)) + usize::from(self.may(RefusedCommand::Xpending))
     }
 
     /// What follows is to be of one moment.
@@ -326,16 +380,19 @@ impl Batch {
     }
 
     fn bare(&mut self, name: &'static str, word: &[u8]) {
-        self.pipeline.add_command(redis::Cmd::new()).arg(word);
+        resp::command(&mut self.requests, [word]);
         self.count(name);
     }
 
     fn command(&mut self, name: &'static str, words: &[&[u8]], key: &StreamKey, rest: &[&[u8]]) {
-        self.pipeline.add_command(redis::Cmd::new()).arg(words).arg(key.as_bytes()).arg(rest);
+        let key = [key.as_bytes()];
+        resp::command(&mut self.requests, words.iter().chain(&key).chain(rest).copied());
         self.count(name);
     }
 
     fn count(&mut self, name: &'static str) {
+        self.commands += 1;
+        self.cost += cost::COMMAND;
         match self.sent.iter_mut().find(|(sent, _)| *sent == name) {
             Some((_, count)) => *count += 1,
             None => self.sent.push((name, 1)),

@@ -2,27 +2,29 @@
 
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, Value};
 use tokio::time::Instant;
 
 use super::answers::{is_command_refused, protocol, server_wide};
 use super::batch::Batch;
-use super::dial::{Dial, Dialled};
+use super::dial::{Dial, refused};
 use super::script::Script;
+use super::wire::Wire;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
+use crate::resp::{Refusal, Replies};
 use crate::self_metrics::RedisCommands;
 use crate::xinfo;
 
 /// A connection, and who is at its other end.
 pub(super) struct Connected {
-    dialled: Dialled,
+    wire: Wire,
     pub(super) server: ServerInfo,
     /// How to run scripts, where this user may.
     pub(super) script: Option<Script>,
 }
 
 /// What `TIME` told, and how long it took.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     /// The server's clock, milliseconds since the Unix epoch; `None` where it may not be asked.
     pub(super) server_now_ms: Option<u64>,
@@ -32,85 +34,75 @@ pub(super) struct Clock {
 impl Connected {
     /// Connects and finds out who answers. The deadline is that of the whole sample; whoever calls must keep it.
     pub(super) async fn new(dial: &mut Dial, deadline: Instant, commands: &RedisCommands) -> Result<Self, SampleError> {
-        let dialled = dial.connect(deadline).await?;
+        let mut wire = dial.connect(deadline).await?;
         commands.add("hello", 1);
-        let server = match redis::cmd("HELLO").arg(2).query_async::<Value>(&mut dialled.connection.clone()).await {
-            Ok(reply) => xinfo::hello(&reply).map_err(|error| protocol(&error.to_string()))?,
-            // Redis 5 has streams and no HELLO. (The 2 asks for RESP2; 6.0 insists on being asked.)
-            Err(error) if error.to_string().contains("unknown command") => ServerInfo::default(),
-            // Redis 6.0 wants a grant for it, which newer ones do not.
-            Err(error) if error.code() == Some("NOPERM") => ServerInfo::default(),
-            Err(error) => return Err(dialled.broken(&error, FailureReason::Connect)),
+        // The 2 asks for RESP2; 6.0 insists on being asked.
+        let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+        let server = match reply.error() {
+            None => xinfo::hello(reply).map_err(|error| protocol(&error.to_string()))?,
+            // Redis 5 has streams and no HELLO. Redis 6.0 wants a grant for it, which newer ones do not.
+            Some(refusal) if refusal.text().contains("unknown command") || refusal.code() == "NOPERM" => {
+                ServerInfo::default()
+            }
+            Some(refusal) => return Err(refused(&refusal, FailureReason::Server)),
         };
         let script = Script::on(&server);
-        let may_run_scripts = may_run(script, &dialled, commands).await?;
-        Ok(Self { dialled, server, script: may_run_scripts.then_some(script) })
+        let may_run_scripts = may_run(script, &mut wire, commands).await?;
+        Ok(Self { wire, server, script: may_run_scripts.then_some(script) })
     }
 
     /// A sample begins, and may read as much as any.
-    pub(super) fn begin_sample(&self) {
-        self.dialled.meter.renew();
+    pub(super) fn begin_sample(&mut self) {
+        self.wire.begin_sample();
     }
 
     /// A connection to whoever is at the other end of it.
     #[cfg(any(test, fuzzing))]
-    pub(super) fn to(dialled: Dialled, server: ServerInfo, script: Option<Script>) -> Self {
-        Self { dialled, server, script }
+    pub(super) fn to(wire: Wire, server: ServerInfo, script: Option<Script>) -> Self {
+        Self { wire, server, script }
     }
 
     /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip.
-    pub(super) async fn time(&self, commands: &RedisCommands) -> Result<Clock, SampleError> {
+    pub(super) async fn time(&mut self, commands: &RedisCommands) -> Result<Clock, SampleError> {
         commands.add("time", 1);
         let asked = Instant::now();
-        let reply = self.dialled.ask(&redis::cmd("TIME"), FailureReason::Io).await;
+        let reply = self.wire.ask(&[b"TIME"]).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
         let round_trip = asked.elapsed();
-        let server_now_ms = match reply? {
-            Value::ServerError(error) => match server_wide(&error) {
+        let server_now_ms = match reply.error() {
+            Some(refusal) => match server_wide(&refusal) {
                 Some(error) => return Err(error),
-                None if is_command_refused(&Value::ServerError(error.clone())) => None,
-                None => return Err(protocol(&format!("TIME was answered {}", error.code()))),
+                None if is_command_refused(&refusal) => None,
+                None => return Err(protocol(&format!("TIME was answered {}", refusal.code()))),
             },
-            reply => Some(xinfo::time(&reply).map_err(|error| protocol(&error.to_string()))?),
+            None => Some(xinfo::time(reply).map_err(|error| protocol(&error.to_string()))?),
         };
         Ok(Clock { server_now_ms, round_trip })
     }
 
-    /// Sends a batch and waits for its replies. Several may be on their way at a time.
-    pub(super) async fn send(&self, batch: &Batch, commands: &RedisCommands) -> Result<Vec<Value>, SampleError> {
-        let mut connection = self.dialled.connection.clone();
+    /// Sends a batch. Several may be on their way at a time; their replies come in the same order.
+    pub(super) async fn send(&mut self, batch: &Batch, commands: &RedisCommands) -> Result<(), SampleError> {
         for (command, count) in batch.sent() {
             commands.add(command, *count);
         }
-        let count = batch.pipeline().len();
-        let sending = connection.send_packed_commands(batch.pipeline(), 0, count);
-        sending.await.map_err(|error| self.dialled.broken(&error, FailureReason::Io))
+        self.wire.send(batch.requests()).await.map_err(|broken| broken.into_error(FailureReason::Io))
+    }
+
+    /// Waits for the replies to the oldest batch that has none yet.
+    pub(super) async fn receive(&mut self, batch: &Batch) -> Result<&Replies, SampleError> {
+        self.wire.receive(batch.commands()).await.map_err(|broken| broken.into_error(FailureReason::Io))
+    }
+
+    /// Sends one command; the answer, or what Redis has against it.
+    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<crate::resp::Reply<'_>, SampleError> {
+        self.wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 }
 
 /// Asks by a script that does nothing. Whatever Redis has against it, the program goes on without.
-async fn may_run(script: Script, dialled: &Dialled, commands: &RedisCommands) -> Result<bool, SampleError> {
+async fn may_run(script: Script, wire: &mut Wire, commands: &RedisCommands) -> Result<bool, SampleError> {
     commands.add(script.name(), 1);
-    let command = redis::cmd(script.word()).arg("return 1").arg(0).take();
-    match dialled.ask(&command, FailureReason::Connect).await? {
-        Value::ServerError(error) => server_wide(&error).map_or(Ok(false), Err),
-        _ => Ok(true),
-    }
-}
-
-/// What the client's parser says of a reply whose rest never came, and of nothing else.
-const ENDED_IN_A_REPLY: &str = "Unexpected end of input";
-
-/// A failure of the connection, or of the server as a whole, in words that hold no secret.
-pub(super) fn failure(error: &RedisError, otherwise: FailureReason) -> SampleError {
-    if error.kind() == ErrorKind::Parse && error.to_string().contains(ENDED_IN_A_REPLY) {
-        return SampleError { reason: FailureReason::Io, detail: "the connection ended within a reply".to_owned() };
-    }
-    let reason = match (error.kind(), error.code()) {
-        (_, Some("NOAUTH" | "WRONGPASS")) => FailureReason::Auth,
-        (_, Some("LOADING")) => FailureReason::Loading,
-        (ErrorKind::Server(_) | ErrorKind::Extension, _) => FailureReason::Server,
-        (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => FailureReason::Protocol,
-        _ => otherwise,
-    };
-    SampleError { reason, detail: error.to_string() }
+    let words: [&[u8]; 3] = [script.word().as_bytes(), b"return 1", b"0"];
+    let reply = wire.ask(&words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+    let refusal: Option<Refusal> = reply.error();
+    refusal.map_or(Ok(true), |refusal| server_wide(&refusal).map_or(Ok(false), Err))
 }

@@ -3,18 +3,13 @@
 //! Nothing is kept from one connection to the next but what was configured: names are looked up, and the password and the
 //! TLS files are read, anew for each.
 
-mod bounded;
 mod login;
 mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, ServerError, Value};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -22,11 +17,11 @@ use tokio::time::{Instant, timeout_at};
 pub use login::Login;
 pub use tls::{Part, Tls, TlsFiles, TlsProblem};
 
-use super::answers::{error_text, protocol, server_wide};
-use super::connection::failure;
+use super::answers::server_wide;
+use super::wire::{Socket, Wire};
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
-use bounded::{Bounded, End, Meter};
+use crate::resp::Refusal;
 
 /// Where a Redis is, and who we are there. Shown without the credentials.
 #[derive(Clone, Debug)]
@@ -76,59 +71,6 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// A connection that is logged in. Dropped, it is closed.
-pub(super) struct Dialled {
-    pub(super) connection: MultiplexedConnection,
-    /// What may still be read over it.
-    pub(super) meter: Arc<Meter>,
-    _driver: Driver,
-}
-
-/// The task that writes commands and takes replies off. Left to itself it would write what it was given before it ends, for
-/// which a server that does not read lets it wait for ever.
-struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Any kind of socket, with or without TLS.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
-impl Dialled {
-    /// A connection over this socket. Nothing is said yet.
-    pub(super) async fn over(socket: impl Socket + 'static) -> Result<Self, SampleError> {
-        let meter = Arc::new(Meter::default());
-        let stream = Bounded::new(socket, Arc::clone(&meter));
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        // CLIENT SETINFO is not among the grants of the documented ACL user: each would leave a line in ACL LOG. The login is
-        // done by hand, as the crate calls everything that is said to it a wrong password.
-        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let opening = MultiplexedConnection::new_with_config(&info, stream, config).await;
-        let (connection, driver) = opening.map_err(|error| failure(&error, FailureReason::Connect))?;
-        Ok(Self { connection, meter, _driver: Driver(tokio::spawn(driver)) })
-    }
-
-    /// Sends one command. What Redis has against it is an answer; a failure is one of the connection.
-    pub(super) async fn ask(&self, command: &Cmd, otherwise: FailureReason) -> Result<Value, SampleError> {
-        let reply = self.connection.clone().send_packed_command(command).await;
-        reply.map_err(|error| self.broken(&error, otherwise))
-    }
-
-    /// Why a connection broke.
-    pub(super) fn broken(&self, error: &RedisError, otherwise: FailureReason) -> SampleError {
-        match self.meter.end() {
-            Some(End::Excess(why)) => protocol(why),
-            Some(End::Refused(why)) => SampleError { reason: reason_of(why, otherwise), detail: why.clone() },
-            Some(End::Broken(why)) => SampleError { reason: otherwise, detail: why.clone() },
-            None => failure(error, otherwise),
-        }
-    }
-}
-
 impl Dial {
     /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
     /// does not count: it is read anew for each connection anyway.
@@ -142,39 +84,35 @@ impl Dial {
     }
 
     /// Connects and logs in. The deadline is what addresses that do not answer share; whoever calls must keep it.
-    pub(super) async fn connect(&mut self, deadline: Instant) -> Result<Dialled, SampleError> {
+    pub(super) async fn connect(&mut self, deadline: Instant) -> Result<Wire, SampleError> {
         self.login.renew();
         let socket = self.socket(deadline).await.map_err(unreachable)?;
-        let dialled = Dialled::over(socket).await?;
-        match self.log_in(&dialled).await {
-            Ok(()) => Ok(dialled),
+        let mut wire = Wire::over(socket);
+        match self.log_in(&mut wire).await {
+            Ok(()) => Ok(wire),
             Err(error) => Err(SampleError { detail: self.login.without_secrets(error.detail), ..error }),
         }
     }
 
-    async fn log_in(&self, dialled: &Dialled) -> Result<(), SampleError> {
-        let (user, password) = self.login.credentials();
-        if let Some(password) = password {
-            let ask = async |user: Option<&str>| {
-                dialled.ask(redis::cmd("AUTH").arg(user).arg(password), FailureReason::Connect).await
-            };
-            let mut reply = ask(user).await?;
-            if let Value::ServerError(error) = &reply
-                && error.details().is_some_and(|details| details.contains("wrong number of arguments"))
-            {
+    async fn log_in(&self, wire: &mut Wire) -> Result<(), SampleError> {
+        if let (user, Some(password)) = self.login.credentials() {
+            let words: Vec<&[u8]> =
+                [Some("AUTH"), user, Some(password)].into_iter().flatten().map(str::as_bytes).collect();
+            let mut refusal = ask(wire, &words).await?;
+            if refusal.as_ref().is_some_and(|refusal| refusal.text().contains("wrong number of arguments")) {
                 // Redis 5 has one user, who has no name.
-                reply = ask(None).await?;
+                refusal = ask(wire, &[b"AUTH", password.as_bytes()]).await?;
             }
-            if let Value::ServerError(error) = reply {
-                return Err(refused(&error, FailureReason::Auth));
+            if let Some(refusal) = refusal {
+                return Err(refused(&refusal, FailureReason::Auth));
             }
         }
         if self.db == 0 {
             return Ok(());
         }
-        match dialled.ask(redis::cmd("SELECT").arg(self.db), FailureReason::Connect).await? {
-            Value::ServerError(error) => Err(refused(&error, FailureReason::Server)),
-            _ => Ok(()),
+        match ask(wire, &[b"SELECT", self.db.to_string().as_bytes()]).await? {
+            Some(refusal) => Err(refused(&refusal, FailureReason::Server)),
+            None => Ok(()),
         }
     }
 
@@ -195,12 +133,17 @@ impl Dial {
     }
 }
 
-/// What Redis has against a login.
-fn refused(error: &ServerError, otherwise: FailureReason) -> SampleError {
-    let text = error_text(error);
-    let reason = reason_of(&text, otherwise);
-    let reason = server_wide(error).map_or(reason, |error| error.reason);
-    SampleError { reason, detail: text }
+/// Sends one command; what Redis has against it.
+async fn ask(wire: &mut Wire, words: &[&[u8]]) -> Result<Option<Refusal>, SampleError> {
+    let reply = wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+    Ok(reply.error())
+}
+
+/// What Redis has against somebody who connects.
+pub(super) fn refused(refusal: &Refusal, otherwise: FailureReason) -> SampleError {
+    let reason = reason_of(refusal.text(), otherwise);
+    let reason = server_wide(refusal).map_or(reason, |error| error.reason);
+    SampleError { reason, detail: refusal.text().to_owned() }
 }
 
 /// What is said to everybody says nothing of who asked, nor what.

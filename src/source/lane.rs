@@ -1,8 +1,10 @@
 //! What the source keeps of one stream from sample to sample. Pure.
 
+use super::batch::{COMMANDS_PER_STREAM, GroupAsked, cost};
 use super::script::Script;
 use crate::lag::Ledger;
-use crate::model::sample::StreamSample;
+use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::{ConsumerName, EntryId, GroupName};
 
 /// From so many bytes in the first and last entry on, a stream is read only when it changed, and then by a script that
 /// leaves them on the server. Below, that costs Redis more than sending them does.
@@ -12,14 +14,67 @@ const LARGE_BYTES: u64 = 16 * 1024;
 /// back and forth.
 const PLAIN_AGAIN: u64 = 4;
 
+/// What asking for a stream takes where nothing is known of it.
+const UNKNOWN_COST: u64 = 4 * cost::COMMAND;
+
 /// What an entry costs on the wire beside its fields: id, lengths, line ends.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
+
+/// Samples after which a group's oldest pending entry is asked for again though nothing shows that it has changed: `XCLAIM …
+/// FORCE` and a cursor that was moved back and forth change it without a trace.
+const PENDING_AGAIN: u32 = 12;
+
+/// The names that the last sample had, so that those that stay are not made anew.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Of all groups, in Redis's order.
+    pub(super) groups: Vec<GroupName>,
+    /// Of the consumers of each of them, where they were asked for.
+    members: Vec<Vec<ConsumerName>>,
+}
+
+impl Names {
+    /// The consumers of a group.
+    pub(super) fn members(&self, group: &GroupName) -> &[ConsumerName] {
+        let place = self.groups.iter().position(|name| name == group);
+        place.and_then(|place| self.members.get(place)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What is known of a group's pending entries.
+#[derive(Debug)]
+struct Pending {
+    group: GroupName,
+    /// What changes where they do: the cursor, how many there are, and how many each consumer has.
+    marks: (EntryId, u64, u64),
+    /// The oldest one.
+    oldest: Option<(EntryId, Option<ConsumerName>)>,
+    /// Whether they had changed at the last sample, so that they may have again.
+    changing: bool,
+    /// Samples since they were asked for.
+    age: u32,
+}
+
+/// What changes where a group's pending entries do.
+fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
+    // FNV-1a: entries that change hands mostly change how many each has.
+    let members = group.members.iter().flatten();
+    let shares = members
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, consumer| (hash ^ consumer.pending).wrapping_mul(0x0100_0000_01b3));
+    (group.last_delivered, group.pending, shares)
+}
 
 /// One stream's lane.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// What is known of it, to resolve lags.
     pub(super) ledger: Ledger,
+    /// The names that the last sample had.
+    pub(super) names: Names,
+    /// What is known of the pending entries of its monitored groups.
+    pending: Vec<Pending>,
+    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    cost: u64,
     /// Bytes in the fields of its first and last entry together; `None` before they were ever read.
     payload_bytes: Option<u64>,
     /// Bytes of an entry, on average over the last page that was counted.
@@ -38,6 +93,7 @@ impl Lane {
     pub(super) fn forget(&mut self) {
         self.ledger.forget();
         self.kept = None;
+        self.pending.clear();
     }
 
     /// Forgets everything but the size of its entries: the stream could not be read.
@@ -50,6 +106,78 @@ impl Lane {
         let bytes = stream.payload_bytes;
         self.large = bytes > if self.large { LARGE_BYTES / PLAIN_AGAIN } else { LARGE_BYTES };
         self.payload_bytes = Some(bytes);
+    }
+
+    /// What is asked about its groups: of pending entries only where something may have changed.
+    pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupAsked> {
+        let asked = |name: &GroupName| {
+            let quiet = self.pending_of(name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
+            GroupAsked { name: name.clone(), consumers, pending: pending && !quiet }
+        };
+        self.ledger.groups().map(asked).collect()
+    }
+
+    fn pending_of(&self, group: &GroupName) -> Option<&Pending> {
+        self.pending.iter().find(|known| known.group == *group)
+    }
+
+    /// Fills in a group's oldest pending entry, where that was not asked for and nothing has changed since it was. Whether that
+    /// is so.
+    pub(super) fn fill_in_pending(&self, group: &mut GroupSample) -> bool {
+        let Some(known) = self.pending_of(&group.name).filter(|known| known.marks == marks(group)) else {
+            return false;
+        };
+        if let Some((id, consumer)) = &known.oldest {
+            (group.oldest_pending, group.oldest_pending_consumer) = (Some(*id), consumer.clone());
+        }
+        true
+    }
+
+    /// Keeps what the next sample can do without: `at` is the stream's place, so that not all are asked again at once.
+    pub(super) fn keep(&mut self, at: usize, stream: &StreamSample) {
+        let same = self.names.groups.len() == stream.groups.len()
+            && self.names.groups.iter().zip(&stream.groups).all(|(name, group)| *name == group.name);
+        if !same {
+            self.names.groups = stream.groups.iter().map(|group| group.name.clone()).collect();
+            self.names.members.clear();
+        }
+        self.names.members.resize_with(stream.groups.len(), Vec::new);
+        let consumers: usize = stream.groups.iter().filter_map(|group| group.members.as_ref()).map(Vec::len).sum();
+        let mut commands = COMMANDS_PER_STREAM + 2;
+        let mut known = std::mem::take(&mut self.pending);
+        for (group, members) in stream.groups.iter().zip(&mut self.names.members) {
+            if !group.monitored {
+                continue;
+            }
+            commands += 2;
+            let now = group.members.as_deref().unwrap_or_default();
+            let same = members.len() == now.len() && members.iter().zip(now).all(|(name, now)| *name == now.name);
+            if !same {
+                *members = now.iter().map(|consumer| consumer.name.clone()).collect();
+            }
+            let marks = marks(group);
+            let before = known.iter().position(|known| known.group == group.name).map(|place| known.swap_remove(place));
+            let age = match &before {
+                _ if group.oldest_pending_asked && before.is_some() => 0,
+                Some(before) => before.age + 1,
+                None => at as u32 % PENDING_AGAIN,
+            };
+            self.pending.push(Pending {
+                group: group.name.clone(),
+                marks,
+                oldest: group.oldest_pending.map(|id| (id, group.oldest_pending_consumer.clone())),
+                changing: before.is_none_or(|before| before.marks != marks),
+                age,
+            });
+        }
+        self.cost = commands as u64 * cost::COMMAND
+            + stream.groups.len() as u64 * cost::GROUP
+            + consumers as u64 / 2 * cost::TWO_CONSUMERS;
+    }
+
+    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost.max(UNKNOWN_COST)
     }
 
     /// Takes what a page says of the size of entries.

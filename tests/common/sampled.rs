@@ -36,8 +36,7 @@ impl Sampled {
     pub fn of(url: &str, streams: &[&str], count_budget: u64) -> Self {
         let selection = GroupSelection::new(vec!["*".to_owned()]);
         let streams: Vec<_> = streams.iter().map(|stream| (*stream).into()).collect();
-        let sampling =
-            Sampling { streams: streams.clone(), selection: selection.clone(), interval: INTERVAL, count_budget };
+        let sampling = Sampling::of(streams.clone(), selection.clone(), INTERVAL, count_budget);
         let windows = Windows {
             window: Duration::from_secs(30),
             samples: 6,

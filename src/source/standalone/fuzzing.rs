@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::{Budget, Connected, Sampling, Standalone};
+use super::{Budget, Collected, Connected, Sampling, Standalone};
 use crate::assess::Assessor;
 use crate::lag::{Thresholds, Windows};
 use crate::model::sample::{ServerInfo, TargetSample};
@@ -22,8 +22,9 @@ use crate::model::{GroupSelection, StreamKey};
 use crate::render::api::{Api, Transport};
 use crate::render::exposition::{self, Settings};
 use crate::self_metrics::RedisCommands;
-use crate::source::dial::{Address, Dial, Dialled, Login, Resolver};
+use crate::source::dial::{Address, Dial, Login, Resolver};
 use crate::source::script::Script;
+use crate::source::wire::Wire;
 
 /// Ends the bytes that one question is answered with. Redis's own replies hold none, but for somebody's data.
 const END_OF_ANSWER: u8 = 0x1e;
@@ -51,13 +52,11 @@ pub fn sampling(data: &[u8]) {
 async fn take_samples(scripts: bool, answers: &[u8]) {
     let moved = Arc::new(AtomicUsize::new(0));
     let peer = Peer { answers: answers.to_vec(), moved: Arc::clone(&moved), ..Peer::default() };
-    let Ok(dialled) = Dialled::over(peer).await else { panic!("a connection that sends nothing cannot fail") };
-    let connected = Connected::to(dialled, ServerInfo::default(), scripts.then_some(Script::EvalRo));
+    let mut connected = Connected::to(Wire::over(peer), ServerInfo::default(), scripts.then_some(Script::EvalRo));
 
     let selection = GroupSelection::new(vec!["g".to_owned(), "*".to_owned()]);
     let streams: Vec<StreamKey> = vec!["a".into(), "b".into()];
-    let sampling =
-        Sampling { streams: streams.clone(), selection: selection.clone(), interval: INTERVAL, count_budget: 1000 };
+    let sampling = Sampling::of(streams.clone(), selection.clone(), INTERVAL, 1000);
     let address = Address::Tcp("nobody".to_owned(), 1);
     let nobody = Dial { address, tls: None, login: Login::default(), db: 0, resolver: Resolver::default() };
     let mut source = Standalone::new(nobody, sampling, RedisCommands::default());
@@ -66,12 +65,14 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
     let mut assessor = Assessor::new(streams, selection.clone(), windows, Some(1000));
     for n in 0..MAX_SAMPLES {
         let budget = Budget::new(1000, INTERVAL, Instant::now(), TIMEOUT);
+        let mut collected = Collected::default();
         let sample = tokio::select! {
             biased;
-            sample = source.sample_over(&connected, budget) => sample,
+            sample = source.sample_over(&mut connected, budget, TIMEOUT, &mut collected) => sample,
             () = nothing_moves(&moved) => return,
         };
         let Ok(sample) = sample else { return };
+        let sample = TargetSample { streams: collected.0, ..sample };
         lags_lie_within_their_bounds(&sample);
         show(View::from(assessor.assess(sample, n * INTERVAL)), &selection);
     }

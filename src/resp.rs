@@ -1,0 +1,538 @@
+//! RESP2, the language of Redis: commands written as bytes, replies read as a flat list of values over the bytes they came in.
+//! Pure.
+//!
+//! A sample is some hundred thousand small values. As a tree they would each be an allocation; here a value is 16 bytes in a
+//! list that is used again. Measured at 1,000 streams with 3 groups of 5 consumers: docs/performance.md.
+
+use std::fmt;
+
+/// Bytes that one sample may read: twice what it means to read of large entries while their size is unknown, which is by far
+/// the most it ever does. A thousand streams take some 2 MB.
+pub const MAX_REPLY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Values that one sample may read, as each takes some memory, however short it is on the wire: those of 50,000 streams with
+/// three groups of five consumers.
+pub const MAX_REPLY_VALUES: u64 = 8 * 1024 * 1024;
+
+/// How deep replies may be nested: twice as deep as the fields of an entry lie in the answer to a transaction.
+const MAX_DEPTH: usize = 8;
+
+/// The longest line: an error, a status, a number. Redis itself cuts what it repeats to 128 bytes.
+const MAX_LINE_BYTES: usize = 4096;
+
+/// The fewest bytes of a value: `+` and a line end.
+const LEAST_BYTES: u64 = 3;
+
+/// Room that is kept from one set of replies to the next: what is beyond it was for large entries.
+const KEPT_BYTES: usize = 1024 * 1024;
+
+/// Appends a command, given as its words.
+pub fn command<'a>(bytes: &mut Vec<u8>, words: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) {
+    let words = words.into_iter();
+    let mut digits = itoa::Buffer::new();
+    let mut number = |bytes: &mut Vec<u8>, kind: u8, number: usize| {
+        bytes.push(kind);
+        bytes.extend_from_slice(digits.format(number).as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    };
+    number(bytes, b'*', words.clone().count());
+    for word in words {
+        number(bytes, b'$', word.len());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+/// What may still be read until the next sample begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    bytes: u64,
+    values: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { bytes: MAX_REPLY_BYTES, values: MAX_REPLY_VALUES }
+    }
+}
+
+impl Allowance {
+    fn take_bytes(&mut self, bytes: u64) -> Result<(), String> {
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes =
+            left.ok_or_else(|| format!("Redis sent more than {} MiB in one sample", MAX_REPLY_BYTES / 1024 / 1024))?;
+        Ok(())
+    }
+
+    fn take_value(&mut self) -> Result<(), String> {
+        let left = self.values.checked_sub(1);
+        self.values = left.ok_or_else(|| format!("Redis sent more than {MAX_REPLY_VALUES} values in one sample"))?;
+        Ok(())
+    }
+
+    /// Whether so many bytes may still come.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_come(&self, bytes: u64) -> Result<(), String> {
+        let left = self.bytes;
+        let why = || format!("Redis announced {bytes} bytes, where one sample may have {left} more");
+        if bytes <= left { Ok(()) } else { Err(why()) }
+    }
+
+    fn values_may_come(&self, values: u64) -> Result<(), String> {
+        let left = self.values;
+        let why = || format!("Redis announced {values} values, where one sample may have {left} more");
+        if values <= left { self.may_come(values * LEAST_BYTES) } else { Err(why()) }
+    }
+}
+
+/// One value of a reply. Text is named by its place among the bytes.
+#[derive(Clone, Copy, Debug)]
+enum Node {
+    Nil,
+    Int(i64),
+    Text {
+        at: u32,
+        length: u32,
+    },
+    Error {
+        at: u32,
+        length: u32,
+    },
+    /// `end` is the place of the first node that is not in the list.
+    List {
+        items: u32,
+        end: u32,
+    },
+}
+
+/// Replies as they come in.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: Vec<u8>,
+    /// The bytes up to here have become values.
+    read: usize,
+    nodes: Vec<Node>,
+    /// For each list that is not at its end: its node, and how many values it still wants.
+    open: Vec<(usize, u32)>,
+    /// Whole replies.
+    whole: usize,
+}
+
+impl Replies {
+    /// Where further bytes are to be put.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Bytes that have not become values yet.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        (self.bytes.len() - self.read) as u64
+    }
+
+    /// Forgets the replies that were read, and keeps what came after them.
+    pub fn next(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES && self.unread() < KEPT_BYTES as u64 {
+            self.bytes = self.bytes[self.read..].to_vec();
+        } else {
+            self.bytes.drain(..self.read);
+        }
+        self.nodes.clear();
+        (self.read, self.whole) = (0, 0);
+    }
+
+    /// Reads on, until there are so many whole replies. Whether there are.
+    ///
+    /// # Errors
+    /// What is wrong with what came: it is no RESP2, or more than may come.
+    pub fn read(&mut self, wanted: usize, allowance: &mut Allowance) -> Result<bool, String> {
+        while self.whole < wanted {
+            let Some(after) = self.value(allowance)? else { return Ok(false) };
+            allowance.take_bytes((after - self.read) as u64)?;
+            allowance.take_value()?;
+            self.read = after;
+        }
+        Ok(true)
+    }
+
+    /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
+    fn value(&mut self, allowance: &Allowance) -> Result<Option<usize>, String> {
+        let junk = || "Redis sent something that is no reply".to_owned();
+        let Some(end) = self.line_end()? else {
+            allowance.may_come(self.unread())?;
+            return Ok(None);
+        };
+        let (from, after) = (self.read + 1, end + 2);
+        let kind = *self.bytes.get(self.read).filter(|_| from <= end).ok_or_else(junk)?;
+        let number = || number(&self.bytes[from..end]).ok_or_else(junk);
+        let text = |length: usize| (from as u32, length as u32);
+        match kind {
+            b'+' => {
+                let (at, length) = text(end - from);
+                self.push(Node::Text { at, length });
+            }
+            b'-' => {
+                let (at, length) = text(end - from);
+                self.push(Node::Error { at, length });
+            }
+            b':' => {
+                let number = number()?;
+                self.push(Node::Int(number));
+            }
+            b'$' => match u64::try_from(number()?) {
+                // Below 0 is null, and has no bytes.
+                Err(_) => self.push(Node::Nil),
+                Ok(length) => {
+                    allowance.may_come(length)?;
+                    let length = length as usize;
+                    let Some(tail) = self.bytes.get(after + length..after + length + 2) else { return Ok(None) };
+                    if tail != b"\r\n" {
+                        return Err(junk());
+                    }
+                    self.push(Node::Text { at: after as u32, length: length as u32 });
+                    return Ok(Some(after + length + 2));
+                }
+            },
+            b'*' => match u64::try_from(number()?) {
+                Err(_) => self.push(Node::Nil),
+                Ok(0) => self.push(Node::List { items: 0, end: self.nodes.len() as u32 + 1 }),
+                Ok(_) if self.open.len() == MAX_DEPTH => {
+                    return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
+                }
+                Ok(items) => {
+                    allowance.values_may_come(items)?;
+                    self.open.push((self.nodes.len(), items as u32));
+                    self.nodes.push(Node::List { items: items as u32, end: 0 });
+                }
+            },
+            _ => return Err(junk()),
+        }
+        Ok(Some(after))
+    }
+
+    /// Where the line that begins at the first unread byte ends, before its line end; `None` where that has not come.
+    fn line_end(&self) -> Result<Option<usize>, String> {
+        let mut from = self.read;
+        loop {
+            // Nearly all lines are a few digits, for which a search would be too much ado.
+            let rest = &self.bytes[from..];
+            let found = rest.iter().take(16).position(|byte| *byte == b'\n').or_else(|| memchr::memchr(b'\n', rest));
+            let length = from - self.read + found.unwrap_or(rest.len());
+            if length > MAX_LINE_BYTES {
+                return Err(format!("Redis sent a line of more than {MAX_LINE_BYTES} bytes"));
+            }
+            match found {
+                None => return Ok(None),
+                // A line end is both its bytes.
+                Some(at) if from + at > self.read && self.bytes[from + at - 1] == b'\r' => {
+                    return Ok(Some(from + at - 1));
+                }
+                Some(at) => from += at + 1,
+            }
+        }
+    }
+
+    /// Adds a value that is whole, and ends the lists of which it is the last.
+    fn push(&mut self, node: Node) {
+        self.nodes.push(node);
+        let here = self.nodes.len() as u32;
+        while let Some((list, wanted)) = self.open.last_mut() {
+            *wanted -= 1;
+            if *wanted > 0 {
+                return;
+            }
+            if let Node::List { end, .. } = &mut self.nodes[*list] {
+                *end = here;
+            }
+            self.open.pop();
+        }
+        self.whole += 1;
+    }
+
+    /// The whole replies, in the order in which they came.
+    #[must_use]
+    pub fn iter(&self) -> Items<'_> {
+        Items { all: self, at: 0, left: self.whole }
+    }
+}
+
+/// A number as RESP has it.
+fn number(digits: &[u8]) -> Option<i64> {
+    let (negative, digits) = digits.strip_prefix(b"-").map_or((false, digits), |digits| (true, digits));
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number: i64 = 0;
+    for digit in digits {
+        let digit = i64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        let step = number.checked_mul(10)?;
+        number = if negative { step.checked_sub(digit) } else { step.checked_add(digit) }?;
+    }
+    Some(number)
+}
+
+/// A value of a reply.
+#[derive(Clone, Copy)]
+pub struct Reply<'a> {
+    all: &'a Replies,
+    at: usize,
+}
+
+impl<'a> Reply<'a> {
+    /// Whether it is nothing.
+    #[must_use]
+    pub fn is_nil(self) -> bool {
+        matches!(self.all.nodes[self.at], Node::Nil)
+    }
+
+    /// The number that it is.
+    #[must_use]
+    pub fn int(self) -> Option<i64> {
+        if let Node::Int(number) = self.all.nodes[self.at] { Some(number) } else { None }
+    }
+
+    /// The text that it is; any bytes.
+    #[must_use]
+    pub fn bytes(self) -> Option<&'a [u8]> {
+        match self.all.nodes[self.at] {
+            Node::Text { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
+            _ => None,
+        }
+    }
+
+    /// The error that it is.
+    #[must_use]
+    pub fn error(self) -> Option<Refusal> {
+        match self.all.nodes[self.at] {
+            Node::Error { at, length } => {
+                let text = &self.all.bytes[at as usize..][..length as usize];
+                Some(Refusal(String::from_utf8_lossy(text).trim_end().to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is an error.
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        matches!(self.all.nodes[self.at], Node::Error { .. })
+    }
+
+    /// What is in the list that it is.
+    #[must_use]
+    pub fn list(self) -> Option<Items<'a>> {
+        match self.all.nodes[self.at] {
+            Node::List { items, .. } => Some(Items { all: self.all, at: self.at + 1, left: items as usize }),
+            _ => None,
+        }
+    }
+
+    /// What kind of value it is; never its content, which may be somebody's data.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self.all.nodes[self.at] {
+            Node::Nil => "nil",
+            Node::Int(_) => "a number",
+            Node::Text { .. } => "a string",
+            Node::Error { .. } => "an error",
+            Node::List { .. } => "a list",
+        }
+    }
+
+    /// Whether it says the same as another.
+    #[must_use]
+    pub fn is_like(self, other: Self) -> bool {
+        match (self.list(), other.list()) {
+            (Some(mine), Some(others)) => {
+                mine.len() == others.len() && mine.zip(others).all(|(mine, other)| mine.is_like(other))
+            }
+            (None, None) => {
+                self.kind() == other.kind()
+                    && self.int() == other.int()
+                    && self.bytes() == other.bytes()
+                    && self.error() == other.error()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// Values one after the other.
+#[derive(Clone)]
+pub struct Items<'a> {
+    all: &'a Replies,
+    at: usize,
+    left: usize,
+}
+
+impl Items<'_> {
+    /// The first so many of them.
+    #[must_use]
+    pub fn first(&self, items: usize) -> Self {
+        Self { left: items.min(self.left), ..*self }
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Reply<'a>;
+
+    fn next(&mut self) -> Option<Reply<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.at;
+        self.at = match self.all.nodes[at] {
+            Node::List { end, .. } => end as usize,
+            _ => at + 1,
+        };
+        Some(Reply { all: self.all, at })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Items<'_> {}
+
+/// An error that Redis answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(String);
+
+impl Refusal {
+    /// Its first word: `ERR`, `NOPERM`, …
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.0.split(' ').next().unwrap_or_default()
+    }
+
+    /// What Redis said, without the `ERR` that stands for "no particular code".
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.strip_prefix("ERR ").unwrap_or(&self.0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Replies that are all there.
+    pub(crate) fn whole(bytes: &[u8]) -> Replies {
+        let mut replies = Replies::default();
+        replies.buffer().extend_from_slice(bytes);
+        let read = replies.read(usize::MAX, &mut Allowance::default());
+        assert_eq!(read, Ok(false), "{}", bytes.escape_ascii());
+        assert_eq!(replies.unread(), 0, "{}", bytes.escape_ascii());
+        replies
+    }
+
+    /// Reads replies in pieces of every size; all must say the same.
+    fn check(bytes: &[u8], expected: Result<u64, &str>) {
+        for size in [1, 2, 3, 7, bytes.len().max(1)] {
+            let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+            let read = bytes.chunks(size).try_for_each(|piece| {
+                replies.buffer().extend_from_slice(piece);
+                replies.read(usize::MAX, &mut allowance).map(drop)
+            });
+            match (read, expected) {
+                (Ok(()), Ok(expected)) => {
+                    assert_eq!(MAX_REPLY_VALUES - allowance.values, expected, "{}", bytes.escape_ascii());
+                    assert_eq!(MAX_REPLY_BYTES - allowance.bytes, bytes.len() as u64);
+                    assert!(replies.open.is_empty() && replies.unread() == 0);
+                }
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{error} lacks {expected}"),
+                (read, _) => panic!("{}: {read:?}, expected {expected:?}", bytes.escape_ascii()),
+            }
+        }
+    }
+
+    #[test]
+    fn replies_pass() {
+        check(b"", Ok(0));
+        check(b"+OK\r\n-ERR no\r\n:1\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n", Ok(7));
+        check(b"*2\r\n*2\r\n$4\r\n\r\n*9\r\n:2\r\n$1\r\nx\r\n+OK\r\n", Ok(6));
+        // A line end is both its bytes.
+        check(b"+a\nb\rc\r\n:2\r\n", Ok(2));
+        let deep = b"*1\r\n".repeat(MAX_DEPTH);
+        check(&[&deep[..], b":1\r\n", &deep[..], b"*0\r\n"].concat(), Ok(2 * MAX_DEPTH as u64 + 2));
+    }
+
+    #[test]
+    fn what_would_take_too_much_is_refused_as_soon_as_it_is_announced() {
+        check(b"$2147483648\r\n", Err("announced 2147483648 bytes"));
+        check(b"$9223372036854775807\r\n", Err("announced 9223372036854775807 bytes"));
+        check(b"*2147483647\r\n", Err("announced 2147483647 values"));
+        check(b"*9223372036854775807\r\n", Err("announced 9223372036854775807 values"));
+        check(&b"*1\r\n".repeat(10_000), Err("nested more than 8 deep"));
+        check(&[b"-ERR ".as_slice(), &[b'x'; MAX_LINE_BYTES]].concat(), Err("a line of more than 4096 bytes"));
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        let numbers = ["$x\r\n", "*\r\n", "$99999999999999999999\r\n", ":\r\n", ":1x\r\n", ":-\r\n", "$2\r\nabc\r\n"];
+        for junk in ["\r\n", "HTTP/1.1 200 OK\r\n", "%1\r\n", "_\r\n"].iter().chain(&numbers) {
+            check(junk.as_bytes(), Err("is no reply"));
+        }
+    }
+
+    #[test]
+    fn a_sample_reads_only_so_much() {
+        let read = |bytes: &[u8], mut allowance: Allowance| {
+            let mut replies = Replies::default();
+            replies.buffer().extend_from_slice(bytes);
+            replies.read(usize::MAX, &mut allowance)
+        };
+        let six = Allowance { bytes: 6, ..Allowance::default() };
+        // Neither what is announced nor what comes.
+        assert!(read(b"$7\r\nxxx", six).unwrap_err().contains("announced 7 bytes"));
+        assert!(read(b":12345\r\n", six).unwrap_err().contains("more than 512 MiB in one sample"));
+        let one = Allowance { values: 1, ..Allowance::default() };
+        assert!(read(b":1\r\n:2\r\n", one).unwrap_err().contains("more than 8388608 values"));
+    }
+
+    #[test]
+    fn values_are_what_they_were_sent_as() {
+        let replies = whole(b"*3\r\n:-9223372036854775808\r\n*2\r\n$2\r\na\n\r\n+b\r\n$-1\r\n-NOPERM this user\r\n");
+        let all: Vec<Reply<'_>> = replies.iter().collect();
+        assert_eq!(all.len(), 2);
+        let mut items = all[0].list().unwrap();
+        assert_eq!(items.len(), 3);
+        assert_eq!(items.next().unwrap().int(), Some(i64::MIN));
+        let texts: Vec<_> = items.next().unwrap().list().unwrap().filter_map(Reply::bytes).collect();
+        assert_eq!(texts, [b"a\n".as_slice(), b"b"]);
+        assert!(items.next().unwrap().is_nil() && items.next().is_none());
+        let refusal = all[1].error().unwrap();
+        assert_eq!((refusal.code(), refusal.text()), ("NOPERM", "NOPERM this user"));
+        assert_eq!(whole(b"-ERR no such key\r\n").iter().next().unwrap().error().unwrap().text(), "no such key");
+        assert!(all[0].is_like(all[0]) && !all[0].is_like(all[1]));
+    }
+
+    #[test]
+    fn what_comes_after_the_replies_that_are_wanted_is_kept() {
+        let (mut replies, mut allowance) = (Replies::default(), Allowance::default());
+        replies.buffer().extend_from_slice(b":1\r\n:2\r\n:3");
+        for expected in [1, 2] {
+            assert_eq!(replies.read(1, &mut allowance), Ok(true));
+            assert_eq!(replies.iter().map(Reply::int).collect::<Vec<_>>(), [Some(expected)]);
+            replies.next();
+        }
+        assert_eq!(replies.read(1, &mut allowance), Ok(false));
+        replies.buffer().extend_from_slice(b"\r\n");
+        assert_eq!(replies.read(1, &mut allowance), Ok(true));
+        assert_eq!(replies.iter().next().and_then(Reply::int), Some(3));
+    }
+
+    #[test]
+    fn commands_are_written_with_their_lengths() {
+        let mut bytes = Vec::new();
+        command(&mut bytes, [b"XLEN".as_slice(), b"a\r\nb"]);
+        assert_eq!(bytes, b"*2\r\n$4\r\nXLEN\r\n$4\r\na\r\nb\r\n");
+    }
+}

@@ -1,0 +1,138 @@
+//! How fast a sample is taken: how much of it is asked at once, and when. A guest does not keep its host from serving others.
+//! Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The longest that Redis is to be kept from serving others by what is asked at once, in microseconds. Half of it is used, as
+/// what something takes is a guess.
+const MAX_TURN_US: u64 = 1000;
+
+/// Measured times weigh so much against those of before.
+const NEWEST_SHARE: f64 = 0.3;
+
+/// Bounds of how much slower a server is than the one on which the guesses were made.
+const SLOWNESS: (f64, f64) = (0.25, 50.0);
+
+/// How much longer than the last one the quickest round trip may become: a way that got longer is noticed in some samples.
+const FORGET_ROUND_TRIP: f64 = 1.1;
+
+/// The pace of one server's samples.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// What a microsecond of the guess takes on this server.
+    slowness: f64,
+    /// The quickest round trip of late: what is not Redis's time.
+    round_trip: Option<Duration>,
+    /// The time over which this sample is spread; `None` for as quick as can be.
+    spread: Option<Duration>,
+    /// When it began, what all of it will cost as a guess, and what was asked by now.
+    began: Instant,
+    all: u64,
+    asked: u64,
+    /// Redis's time that this sample took so far.
+    taken: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let taken = Duration::ZERO;
+        Self { slowness: 1.0, round_trip: None, spread: None, began: Instant::now(), all: 0, asked: 0, taken }
+    }
+}
+
+impl Pace {
+    /// A sample begins that costs so many microseconds as a guess, and is to be spread over this time.
+    pub(super) fn begin(&mut self, spread: Duration, all: u64) {
+        self.spread = (!spread.is_zero()).then_some(spread);
+        (self.began, self.all, self.asked, self.taken) = (Instant::now(), all.max(1), 0, Duration::ZERO);
+    }
+
+    /// The round trip of the smallest question.
+    pub(super) fn round_trip(&mut self, now: Duration) {
+        let longest = self.round_trip.map_or(now, |before| before.mul_f64(FORGET_ROUND_TRIP));
+        self.round_trip = Some(now.min(longest));
+    }
+
+    /// Whether the sample is spread, so that one batch is answered before the next is asked.
+    pub(super) fn is_spread(&self) -> bool {
+        self.spread.is_some()
+    }
+
+    /// The most that a batch may cost as a guess; where nothing is spread, nothing limits it.
+    pub(super) fn batch_cost(&self) -> u64 {
+        match self.spread {
+            Some(_) => ((MAX_TURN_US / 2) as f64 / self.slowness) as u64,
+            None => u64::MAX,
+        }
+    }
+
+    /// When a batch of this cost may be asked.
+    pub(super) fn next(&mut self, cost: u64) -> Instant {
+        let at =
+            self.spread.map_or(0.0, |spread| spread.as_secs_f64() * (self.asked as f64 / self.all as f64).min(1.0));
+        self.asked += cost;
+        self.began + Duration::from_secs_f64(at)
+    }
+
+    /// What was asked and cost so much as a guess was answered after this time.
+    pub(super) fn answered(&mut self, cost: u64, waited: Duration) {
+        let took = waited.saturating_sub(self.round_trip.unwrap_or_default());
+        self.taken += took;
+        if cost > 0 {
+            let slowness = (took.as_secs_f64() * 1e6 / cost as f64).clamp(SLOWNESS.0, SLOWNESS.1);
+            self.slowness += (slowness - self.slowness) * NEWEST_SHARE;
+        }
+    }
+
+    /// The way to Redis and back.
+    pub(super) fn way(&self) -> Duration {
+        self.round_trip.unwrap_or_default()
+    }
+
+    /// Redis's time that this sample took so far, as seen from here.
+    pub(super) fn taken(&self) -> Duration {
+        self.taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_sample_is_spread_evenly_by_cost() {
+        let mut pace = Pace::default();
+        pace.begin(100 * MS, 1000);
+        let began = pace.began;
+        let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost) - began).to_vec();
+        assert_eq!(starts, [0, 25, 50, 75, 100].map(|ms| ms * MS));
+        pace.begin(Duration::ZERO, 1000);
+        assert!(!pace.is_spread() && pace.next(999) == pace.began && pace.next(1) == pace.began);
+    }
+
+    #[test]
+    fn batches_shrink_on_a_slow_server_and_the_way_there_does_not_count() {
+        let mut pace = Pace::default();
+        pace.begin(100 * MS, 1000);
+        assert_eq!(pace.batch_cost(), MAX_TURN_US / 2);
+        pace.round_trip(10 * MS);
+        for _ in 0..50 {
+            pace.answered(500, 15 * MS);
+        }
+        // 5 ms for what was guessed to take half a millisecond.
+        assert!((45..=55).contains(&pace.batch_cost()), "{}", pace.batch_cost());
+        assert_eq!(pace.taken(), 250 * MS);
+        for _ in 0..50 {
+            pace.answered(500, 10 * MS);
+        }
+        assert!(pace.batch_cost() >= MAX_TURN_US, "{}", pace.batch_cost());
+        // The quickest of late counts, and is forgotten slowly.
+        pace.round_trip(5 * MS);
+        pace.round_trip(100 * MS);
+        assert_eq!(pace.round_trip, Some((5 * MS).mul_f64(FORGET_ROUND_TRIP)));
+    }
+}

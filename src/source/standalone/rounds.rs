@@ -1,0 +1,610 @@
+//! What a sample asks, in rounds.
+//!
+//! The groups seen last time are asked about together with their stream. What only this sample could tell (groups that
+//! are new, the entry after a cursor that moved to mid stream, lags that have to be counted, a stream to be read without
+//! a command that Redis refuses) is asked for in a second round trip. Only counts that are longer than a page take more,
+//! as many as the budget of a poll allows.
+//!
+//! A stream of which nothing is missing any more is handed on at once, while Redis works at the next ones.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Standalone;
+use crate::lag::Lag;
+use crate::lag::ledger::{CountRange, Resolved};
+use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, Sink, StreamSample, TargetSample};
+use crate::model::{GroupName, GroupSelection};
+use crate::source::batch::{Batch, Finding, GroupAsked, ITS_TURN_COMES, PageAsked, Read, Unread};
+use crate::source::connection::{Clock, Connected};
+use crate::source::counting::{Budget, Wanted};
+use crate::source::lane::Lane;
+
+/// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
+const STREAMS_PER_BATCH: usize = 64;
+
+/// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 600 commands each,
+/// Redis never runs dry: from 512 commands in flight on, a sample is as quick as with all of them.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// Bytes of first and last entries that a poll reads, where they are large: 100 ms of Redis's time with entries of 1 MiB,
+/// up to four times that with larger ones. Streams beyond it are read at one of the next polls, in turn.
+const MAX_PAYLOAD_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The same while nobody knows yet how large they are: once.
+const MAX_FIRST_PAYLOAD_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES;
+
+/// Streams that are read at once then.
+const STREAMS_PER_LOOK: usize = 16;
+
+/// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
+/// stream that was made anew can look the same, though hardly with the same groups.
+const MAX_GLANCES: u32 = 12;
+
+/// Pages of one stream in a transaction, during which Redis serves nobody else.
+const PAGES_AT_ONCE: usize = 4;
+
+/// One sample on its way.
+pub(super) struct Rounds<'a> {
+    source: &'a mut Standalone,
+    connected: &'a mut Connected,
+    sink: &'a mut dyn Sink,
+    /// What is known of each stream so far; `None` once it was handed on.
+    streams: Vec<Option<Read>>,
+    /// What is to be asked in the second round.
+    rest: Vec<Batch>,
+    wanted: Vec<Wanted>,
+    clock: Clock,
+    /// When the clock was read.
+    clock_read: Instant,
+    sampled_at: SystemTime,
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connected, sink: &'a mut dyn Sink) -> Self {
+        let mut streams = Vec::new();
+        streams.resize_with(source.lanes.len(), || Some(Err(Unread::Error(ReadError("not asked".to_owned())))));
+        Self {
+            source,
+            connected,
+            sink,
+            streams,
+            rest: Vec::new(),
+            wanted: Vec::new(),
+            clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
+            clock_read: Instant::now(),
+            sampled_at: SystemTime::now(),
+        }
+    }
+
+    pub(super) async fn run(mut self, budget: Budget) -> Result<TargetSample, SampleError> {
+        self.clock = self.connected.time(&self.source.commands).await?;
+        self.clock_read = Instant::now();
+        self.source.pace.round_trip(self.clock.round_trip);
+        match self.clock.server_now_ms {
+            Some(_) => self.source.refused.remove(&RefusedCommand::Time),
+            None => self.source.refused.insert(RefusedCommand::Time),
+        };
+        self.first_round().await?;
+        self.read_again().await?;
+        self.later_rounds(budget).await?;
+        for at in 0..self.streams.len() {
+            self.hand_on(at);
+        }
+        Ok(TargetSample {
+            sampled_at: self.sampled_at,
+            server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at)),
+            server: self.connected.server.clone(),
+            round_trip: self.clock.round_trip,
+            streams: Vec::new(),
+            refused: self.source.refused.iter().copied().collect(),
+            redis_time: self.source.pace.taken(),
+        })
+    }
+
+    /// Everything that can be asked without knowing more than the last sample told.
+    async fn first_round(&mut self) -> Result<(), SampleError> {
+        let unprobed = self.not_to_be_probed();
+        let glances = self.may_glance();
+        let (known, unknown): (Vec<usize>, Vec<usize>) =
+            (0..self.streams.len()).partition(|&at| self.source.lanes[at].may_be_asked_with_others(glances));
+        let most = self.source.pace.batch_cost();
+        let mut batches = VecDeque::new();
+        let mut rest = known.as_slice();
+        while !rest.is_empty() {
+            let mut cost = 0;
+            let fits = |at: &&usize| {
+                cost += self.source.lanes[**at].cost();
+                cost <= most
+            };
+            let streams = rest.iter().take(STREAMS_PER_BATCH).take_while(fits).count().max(1);
+            batches.push_back(&rest[..streams]);
+            rest = &rest[streams..];
+        }
+        let mut probe = true;
+        let mut in_flight = InFlight::default();
+        while !batches.is_empty() || !in_flight.is_empty() {
+            if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.source.pace)) {
+                let mut batch = self.batch(places, &unprobed);
+                if std::mem::take(&mut probe) {
+                    batch.probe(&self.source.streams[places[0]]);
+                }
+                in_flight.send(self, batch).await?;
+                batches.pop_front();
+                continue;
+            }
+            let (batch, _) = in_flight.receive(self).await?;
+            for at in batch.streams() {
+                self.was_read(at);
+            }
+        }
+        self.look(&unknown).await
+    }
+
+    /// Streams of which only the groups are asked for: they changed last time, and where no script may be run, to see that they
+    /// did so again would put an entry of theirs on the wire. And those that have not been read for long.
+    fn not_to_be_probed(&self) -> BTreeSet<usize> {
+        let mut unprobed = BTreeSet::new();
+        let mut bytes: u64 = 0;
+        for at in self.in_turn() {
+            let lane = &self.source.lanes[at];
+            let Some(kept) = &lane.kept else { continue };
+            if lane.changed && self.connected.script.is_none() {
+                bytes = bytes.saturating_add(kept.payload_bytes);
+                if bytes > MAX_PAYLOAD_BYTES && bytes > kept.payload_bytes {
+                    unprobed.insert(at);
+                }
+            }
+            if lane.glances >= MAX_GLANCES {
+                unprobed.insert(at);
+            }
+        }
+        unprobed
+    }
+
+    fn may(&self, command: RefusedCommand) -> bool {
+        !self.source.refused.contains(&command)
+    }
+
+    fn may_glance(&self) -> bool {
+        self.may(RefusedCommand::Xlen) && self.may(RefusedCommand::Multi)
+    }
+
+    /// All streams, the one that has waited longest first.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.source.turn..self.streams.len()).chain(0..self.source.turn)
+    }
+
+    /// What is asked about a stream's groups.
+    fn groups_asked(&self, lane: &Lane) -> Vec<GroupAsked> {
+        let consumers = self.source.sampling.consumers && self.may(RefusedCommand::XinfoConsumers);
+        lane.groups_asked(consumers, self.may(RefusedCommand::Xpending))
+    }
+
+    /// The questions of some streams, each in the way that its entries call for.
+    fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
+        let mut batch = Batch::without(&self.source.refused);
+        for &at in places {
+            let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
+            let groups = self.groups_asked(lane);
+            let script = lane.script(self.connected.script);
+            match lane.kept.as_ref().filter(|_| self.may_glance()) {
+                Some(kept) => batch.glance(at, key, groups, kept, !unprobed.contains(&at), script),
+                None => batch.stream(at, key, groups, script),
+            }
+        }
+        batch
+    }
+
+    /// Reads streams whose entries are large or of unknown size: a few at a time, and no more once they were large. The
+    /// others wait for the next poll.
+    async fn look(&mut self, places: &[usize]) -> Result<(), SampleError> {
+        let mut bytes = 0;
+        for places in places.chunks(STREAMS_PER_LOOK) {
+            if bytes > MAX_FIRST_PAYLOAD_BYTES {
+                for &at in places {
+                    self.streams[at] = Some(Err(Unread::Error(ReadError(ITS_TURN_COMES.to_owned()))));
+                }
+                continue;
+            }
+            let batch = self.batch(places, &BTreeSet::new());
+            self.ask(vec![batch]).await?;
+            let read = places.iter().filter_map(|&at| Some(self.streams[at].as_ref()?.as_ref().ok()?.payload_bytes));
+            bytes = read.fold(bytes, u64::saturating_add);
+            for &at in places {
+                self.was_read(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream's first answers are here: asks for what is missing, or hands it on.
+    fn was_read(&mut self, at: usize) {
+        let lane = &mut self.source.lanes[at];
+        match &self.streams[at] {
+            // Read again once all are known.
+            Some(Err(Unread::Refused(_) | Unread::Changed(_))) => {}
+            Some(Ok(_)) => {
+                lane.changed = false;
+                lane.glances += 1;
+                if self.ask_for_the_rest(at) {
+                    return;
+                }
+                self.hand_on(at);
+            }
+            Some(Err(Unread::Error(_))) => {
+                lane.changed = false;
+                self.hand_on(at);
+            }
+            None => {}
+        }
+    }
+
+    /// Reads again what a command that was refused kept from being read, and streams with large entries that have changed:
+    /// those that have waited longest, up to [`MAX_PAYLOAD_BYTES`]. Of the others only the length and the groups are told.
+    async fn read_again(&mut self) -> Result<(), SampleError> {
+        let (mut bytes, mut first_left_out): (u64, _) = (0, None);
+        let mut again = Vec::new();
+        for at in self.in_turn() {
+            let lane = &mut self.source.lanes[at];
+            match &mut self.streams[at] {
+                None | Some(Ok(_) | Err(Unread::Error(_))) => continue,
+                Some(Err(Unread::Refused(_))) => lane.changed = false,
+                Some(Err(Unread::Changed(glanced))) => {
+                    lane.changed = true;
+                    lane.glances += 1;
+                    let expected = lane.payload_bytes();
+                    if bytes > 0 && bytes.saturating_add(expected) > MAX_PAYLOAD_BYTES {
+                        first_left_out = first_left_out.or(Some(at));
+                        if let Some(glanced) = glanced.take() {
+                            self.streams[at] = Some(Ok(*glanced));
+                        }
+                        continue;
+                    }
+                    bytes = bytes.saturating_add(expected);
+                }
+            }
+            lane.glances = 0;
+            again.push(at);
+        }
+        self.source.turn = first_left_out.unwrap_or(0);
+        for places in again.chunks(STREAMS_PER_LOOK) {
+            let mut batch = Batch::without(&self.source.refused);
+            for &at in places {
+                let lane = &self.source.lanes[at];
+                let groups = self.groups_asked(lane);
+                batch.stream(at, &self.source.streams[at], groups, lane.script(self.connected.script));
+            }
+            self.ask(vec![batch]).await?;
+            for &at in places {
+                if let Some(Ok(_)) = self.streams[at]
+                    && !self.ask_for_the_rest(at)
+                {
+                    self.hand_on(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What only the first round could tell. Nothing is sent where nothing is missing.
+    async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
+        let mut batches = std::mem::take(&mut self.rest);
+        loop {
+            let pages = budget.round(&mut self.wanted, Instant::now());
+            self.add_counts(&mut batches, &pages);
+            // A count that must wait does not bring the first entry along.
+            for place in 0..self.wanted.len() {
+                let wanted = &mut self.wanted[place];
+                let (at, group) = (wanted.at, wanted.group);
+                if wanted.asked == 0
+                    && let Some(cursor) = wanted.first.take()
+                {
+                    let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
+                    let script = lane.script(self.connected.script);
+                    room(&mut batches, &self.source).first(at, key, group, cursor, script);
+                }
+            }
+            batches.retain(|batch| !batch.is_empty());
+            if batches.is_empty() {
+                return Ok(());
+            }
+            let findings = self.ask(std::mem::take(&mut batches)).await?;
+            let another = self.apply(findings, &mut budget);
+            let mut wanted = std::mem::take(&mut self.wanted);
+            wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
+            self.wanted = wanted;
+            for at in another {
+                if let Some(Ok(stream)) = self.streams[at].take() {
+                    self.ask_for_lags(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            batches = std::mem::take(&mut self.rest);
+        }
+    }
+
+    /// Asks for what only this sample could tell is missing of a stream; whether anything is.
+    fn ask_for_the_rest(&mut self, at: usize) -> bool {
+        let mut stream = match self.streams[at].take() {
+            Some(Ok(stream)) if !stream.carried => stream,
+            other => {
+                self.streams[at] = other;
+                return false;
+            }
+        };
+        let asked_before = (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len());
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        lane.sampled(&stream);
+        mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
+        let (may_ask_consumers, may_ask_pending) = (
+            source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
+            !source.refused.contains(&RefusedCommand::Xpending),
+        );
+        let mut details = Vec::new();
+        for group in stream.groups.iter_mut().filter(|group| group.monitored) {
+            let is_new = !lane.ledger.groups().any(|known| *known == group.name);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(group);
+            if is_new || changed {
+                let (name, consumers) = (group.name.clone(), may_ask_consumers && is_new);
+                details.push(GroupAsked { name, consumers, pending: may_ask_pending });
+            }
+        }
+        if !details.is_empty() {
+            room(&mut self.rest, source).details(at, &source.streams[at], details);
+        }
+        let lane = &mut source.lanes[at];
+        let continuity = lane.ledger.open(&stream, monitored(&stream).map(|(_, group)| group));
+        for (place, group) in monitored(&stream) {
+            // Pending entries are not trimmed with the stream: those before its first entry are gone.
+            if let (Some(oldest), Some(first)) = (group.oldest_pending, stream.first)
+                && oldest < first
+            {
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+            }
+        }
+        stream.continuity = continuity;
+        self.ask_for_lags(at, &stream);
+        let source = &mut *self.source;
+        let script = source.lanes[at].script(self.connected.script);
+        for witness in source.lanes[at].ledger.witnesses() {
+            if !room(&mut self.rest, source).witness(at, &source.streams[at], witness, script) {
+                source.lanes[at].ledger.witness_is_gone();
+            }
+        }
+        self.streams[at] = Some(Ok(stream));
+        asked_before != (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len())
+    }
+
+    /// What is missing to know the lags of a stream's groups, in entries and in time.
+    fn ask_for_lags(&mut self, at: usize, stream: &StreamSample) {
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        let script = lane.script(self.connected.script);
+        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        for (place, group) in monitored(stream) {
+            let ask = source.lanes[at].ledger.ask(stream, group, entry_bytes);
+            let first = ask.first.filter(|_| ask.comes_along);
+            if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
+                room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
+            }
+            if let Some(uncertainty) = ask.count {
+                self.wanted.push(Wanted { at, group: place, uncertainty, entry_bytes, most_bytes, first, asked: 0 });
+            }
+        }
+    }
+
+    /// Adds pages to the batches, those of one stream together.
+    fn add_counts(&self, batches: &mut Vec<Batch>, pages: &[(Wanted, u64)]) {
+        let mut by_stream: BTreeMap<usize, Vec<PageAsked>> = BTreeMap::new();
+        for (wanted, limit) in pages {
+            if let Some(range) = self.rest_of(wanted) {
+                let page = PageAsked { group: wanted.group, range, limit: *limit, most_bytes: wanted.most_bytes };
+                by_stream.entry(wanted.at).or_default().push(page);
+            }
+        }
+        for (at, pages) in by_stream {
+            let lane = &self.source.lanes[at];
+            if let Some(Ok(stream)) = &self.streams[at] {
+                let (key, script) = (&self.source.streams[at], lane.script(self.connected.script));
+                for pages in pages.chunks(PAGES_AT_ONCE) {
+                    let batch = room(batches, self.source);
+                    batch.counts(at, key, stream, pages.to_vec(), lane.is_large(), script);
+                }
+            }
+        }
+    }
+
+    /// What is left of a count.
+    fn rest_of(&self, wanted: &Wanted) -> Option<CountRange> {
+        let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
+        self.source.lanes[wanted.at].ledger.rest(&stream.groups[wanted.group].name)
+    }
+
+    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams that turned out
+    /// to be others than they were.
+    fn apply(&mut self, findings: Vec<Finding>, budget: &mut Budget) -> Vec<usize> {
+        let mut another = Vec::new();
+        let Self { source, streams, .. } = self;
+        let name = |at: usize, group: usize| -> Option<&GroupName> {
+            Some(&streams[at].as_ref()?.as_ref().ok()?.groups[group].name)
+        };
+        for finding in findings {
+            match finding {
+                Finding::First { at, group, id } => {
+                    if let Some(name) = name(at, group) {
+                        source.lanes[at].ledger.found_first(name, id);
+                    }
+                }
+                Finding::WitnessGone { at } => {
+                    if !another.contains(&at) {
+                        source.lanes[at].ledger.witness_is_gone();
+                        another.push(at);
+                    }
+                }
+                Finding::Page(found) => {
+                    let (lane, read) = (&mut source.lanes[found.at], found.page.entries + found.page.beyond);
+                    budget.settle(found.asked.limit, read, found.asked.most_bytes, found.bytes);
+                    source.commands.counted(read);
+                    lane.read_page(read, found.bytes);
+                    if let Some(name) = name(found.at, found.asked.group) {
+                        lane.ledger.counted(name, &found.page, &found.after);
+                    }
+                }
+            }
+        }
+        another
+    }
+
+    /// Asks batch after batch, and reads the answers as they come, while Redis works at the later ones.
+    async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Finding>, SampleError> {
+        let mut findings = Vec::new();
+        let mut unsent = VecDeque::from(batches);
+        let mut in_flight = InFlight::default();
+        while !unsent.is_empty() || !in_flight.is_empty() {
+            if in_flight.has_room(&self.source.pace)
+                && let Some(batch) = unsent.pop_front()
+            {
+                in_flight.send(self, batch).await?;
+                continue;
+            }
+            findings.extend(in_flight.receive(self).await?.1);
+        }
+        Ok(findings)
+    }
+
+    /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
+    fn hand_on(&mut self, at: usize) {
+        let Some(read) = self.streams[at].take() else { return };
+        let lane = &mut self.source.lanes[at];
+        let read = match read {
+            Ok(mut stream) => {
+                settle(lane, at, &mut stream);
+                let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let clock = self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at));
+                stream.now_ms = clock.saturating_add(elapsed);
+                Ok(stream)
+            }
+            Err(unread) => {
+                lane.forget_all();
+                Err(unread.into_error())
+            }
+        };
+        self.sink.stream(at, read);
+    }
+}
+
+/// Batches that were sent and not yet answered.
+#[derive(Default)]
+struct InFlight {
+    batches: VecDeque<(Batch, Instant)>,
+    /// When the newest answer came.
+    answered: Option<Instant>,
+}
+
+impl InFlight {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    fn has_room(&self, pace: &super::Pace) -> bool {
+        self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
+    }
+
+    async fn send(&mut self, rounds: &mut Rounds<'_>, batch: Batch) -> Result<(), SampleError> {
+        let due = rounds.source.pace.next(batch.cost);
+        if rounds.source.pace.is_spread() {
+            sleep_until(due).await;
+        }
+        let sent = Instant::now();
+        rounds.connected.send(&batch, &rounds.source.commands).await?;
+        self.batches.push_back((batch, sent));
+        Ok(())
+    }
+
+    /// Waits for the answers to the oldest batch, and reads them.
+    async fn receive(&mut self, rounds: &mut Rounds<'_>) -> Result<(Batch, Vec<Finding>), SampleError> {
+        let Some((batch, sent)) = self.batches.pop_front() else {
+            return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
+        };
+        let Rounds { source, connected, streams, .. } = rounds;
+        let replies = connected.receive(&batch).await?;
+        let now = Instant::now();
+        // Redis began with it when it was done with the one before.
+        let since = self.answered.map_or(sent, |answered| answered.max(sent));
+        let waited = now - since;
+        self.answered = Some(now);
+        // The way there and back shows in the first of those that are on their way together only.
+        let way = if since == sent { Duration::ZERO } else { source.pace.way() };
+        source.pace.answered(batch.cost, waited + way);
+        let mut findings = Vec::new();
+        batch.read(replies, &source.lanes, streams, &mut findings, &mut source.refused)?;
+        Ok((batch, findings))
+    }
+}
+
+/// A batch with room for more.
+fn room<'b>(batches: &'b mut Vec<Batch>, source: &Standalone) -> &'b mut Batch {
+    let most = source.pace.batch_cost().min(MAX_REST_COST);
+    if batches.last().is_none_or(|batch| batch.cost >= most) {
+        batches.push(Batch::without(&source.refused));
+    }
+    let last = batches.len() - 1;
+    &mut batches[last]
+}
+
+/// What a batch of the later rounds costs at most, as a guess in microseconds, where the pace does not limit it: as much as one of
+/// the first round does.
+const MAX_REST_COST: u64 = 1500;
+
+/// The monitored groups of a stream, each with its place in the sample.
+fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> {
+    stream.groups.iter().enumerate().filter(|(_, group)| group.monitored)
+}
+
+/// Says which groups are monitored: those that are named, then others in their order, up to the limit.
+fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelection, limit: usize) {
+    let mut selected = 0;
+    for group in &mut stream.groups {
+        group.monitored = selection.contains(&group.name);
+        selected += usize::from(group.monitored);
+    }
+    if selected <= limit {
+        return;
+    }
+    stream.groups_left_out = (selected - limit) as u64;
+    let is_named = |group: &GroupSample| selection.literals().contains(&group.name);
+    let named = stream.groups.iter().filter(|group| group.monitored && is_named(group)).count().min(limit);
+    let (mut of_named, mut of_others) = (named, limit - named);
+    for group in stream.groups.iter_mut().filter(|group| group.monitored) {
+        let left = if is_named(group) { &mut of_named } else { &mut of_others };
+        group.monitored = *left > 0;
+        *left = left.saturating_sub(1);
+    }
+}
+
+/// Resolves the lags of a stream that was read, and keeps what the next sample needs.
+fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
+    if stream.carried {
+        let lag = Lag::within_length(stream.length);
+        for group in &mut stream.groups {
+            group.resolved = Some(Resolved { lag, ..Resolved::default() });
+        }
+        return;
+    }
+    let mut groups = std::mem::take(&mut stream.groups);
+    for group in groups.iter_mut().filter(|group| group.monitored) {
+        group.resolved = lane.ledger.resolve(stream, group);
+    }
+    stream.groups = groups;
+    stream.may_be_carried = lane.is_large();
+    lane.keep(at, stream);
+    lane.kept = lane.is_large().then(|| stream.clone());
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
