@@ -27,15 +27,20 @@ fn names() -> impl Iterator<Item = &'static str> {
 #[divan::bench(args = names())]
 fn decode(bencher: Bencher<'_, '_>, name: &str) {
     let size = size(name);
-    let replies = size.replies(1);
-    bencher.counter(ItemsCount::new(size.streams)).bench_local(|| paths::decode(&replies));
+    let mut core = Core::warmed_up(size);
+    let replies = core.next_replies();
+    bencher.counter(ItemsCount::new(size.streams)).bench_local(|| paths::decode(&mut core.decoder, &replies));
 }
 
 #[divan::bench(args = names())]
 fn resolve(bencher: Bencher<'_, '_>, name: &str) {
     let size = size(name);
     let core = RefCell::new(Core::warmed_up(size));
-    let next = || paths::decode(&core.borrow_mut().next_replies());
+    let next = || {
+        let mut core = core.borrow_mut();
+        let replies = core.next_replies();
+        paths::decode(&mut core.decoder, &replies)
+    };
     bencher
         .counter(ItemsCount::new(size.streams))
         .with_inputs(next)
@@ -46,7 +51,8 @@ fn resolve(bencher: Bencher<'_, '_>, name: &str) {
 fn encode(bencher: Bencher<'_, '_>, name: &str) {
     let size = size(name);
     let mut core = Core::warmed_up(size);
-    let sample = paths::decode(&core.next_replies());
+    let replies = core.next_replies();
+    let sample = paths::decode(&mut core.decoder, &replies);
     let snapshot = paths::resolve(&mut core, sample);
     let buffer = RefCell::new(bytes::BytesMut::new());
     bencher

@@ -16,6 +16,7 @@ fn main() {
     // The smallest: callgrind takes some fifty times as long as the program by itself.
     let mut core = Core::warmed_up(SIZES[0]);
     let replies = core.next_replies();
-    let snapshot = paths::resolve(&mut core, paths::decode(&replies));
+    let sample = paths::decode(&mut core.decoder, &replies);
+    let snapshot = paths::resolve(&mut core, sample);
     black_box(paths::encode(snapshot, BytesMut::new()));
 }

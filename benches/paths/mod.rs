@@ -9,18 +9,18 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
-use redis::{Parser, Value};
 use streamlag::assess::Assessor;
 use streamlag::lag::{Ledger, Thresholds, Windows};
 use streamlag::model::sample::{ServerInfo, StreamSample, TargetSample};
 use streamlag::model::snapshot::TargetSnapshot;
 use streamlag::model::view::View;
-use streamlag::model::{GroupSelection, StreamKey};
+use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
 use streamlag::render::exposition::{self, Settings};
 use streamlag::render::page::Page;
+use streamlag::resp::{Allowance, Items, Replies};
 use streamlag::xinfo;
 
-pub use replies::{SIZES, Size, StreamReplies};
+pub use replies::{Batch, SIZES, Size};
 
 /// The time between samples.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -35,6 +35,14 @@ pub struct Core {
     ledgers: Vec<Ledger>,
     assessor: Assessor,
     samples: u64,
+    pub decoder: Decoder,
+}
+
+/// What is kept of replies.
+pub struct Decoder {
+    replies: Replies,
+    /// Of each stream, the names of its groups, and those of their consumers.
+    names: Vec<(Vec<GroupName>, Vec<ConsumerName>)>,
 }
 
 impl Core {
@@ -48,16 +56,31 @@ impl Core {
             assessor: Assessor::new(keys.clone(), selection, windows(), None),
             keys,
             samples: 0,
+            decoder: Decoder { replies: Replies::default(), names: Vec::new() },
         };
         for _ in 0..3 {
-            let sample = decode(&core.next_replies());
-            resolve(&mut core, sample);
+            let replies = core.next_replies();
+            let sample = decode(&mut core.decoder, &replies);
+            let names = |stream: &StreamSample| {
+                let members = stream.groups.iter().flat_map(|group| &group.members).next();
+                let members = members.iter().flat_map(|members| members.iter()).map(|member| member.name.clone());
+                (stream.groups.iter().map(|group| group.name.clone()).collect(), members.collect())
+            };
+            core.decoder.names = sample.iter().map(names).collect();
+            // Nothing is quicker than what is left out.
+            let snapshot = resolve(&mut core, sample);
+            assert_eq!(snapshot.streams.len() as u64, size.streams);
+            for group in snapshot.streams.iter().flat_map(|stream| &stream.groups) {
+                let members = group.present().and_then(|group| group.members.as_ref());
+                assert_eq!(members.map(Vec::len), Some(size.consumers as usize));
+            }
+            assert!(snapshot.streams.iter().all(|stream| stream.groups.len() as u64 == size.groups));
         }
         core
     }
 
     /// What Redis answers to the next sample.
-    pub fn next_replies(&mut self) -> Vec<StreamReplies> {
+    pub fn next_replies(&mut self) -> Vec<Batch> {
         self.samples += 1;
         self.size.replies(self.samples)
     }
@@ -65,19 +88,34 @@ impl Core {
 
 /// Bytes to samples.
 #[inline(never)]
-pub fn decode(replies: &[StreamReplies]) -> Vec<StreamSample> {
-    let parse = |mut bytes: &[u8]| -> Value { Parser::new().parse_value(&mut bytes).expect("a reply") };
-    let stream = |replies: &StreamReplies| {
-        let mut stream = xinfo::stream(&parse(&replies.stream)).expect("a stream");
-        stream.groups = xinfo::groups(&parse(&replies.groups)).expect("groups");
-        for (group, (consumers, oldest)) in stream.groups.iter_mut().zip(&replies.details) {
-            group.members = Some(xinfo::consumers(&parse(consumers)).expect("consumers"));
-            (group.oldest_pending, group.oldest_pending_consumer) =
-                xinfo::oldest_pending(&parse(oldest)).expect("a pending entry").unzip();
+pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamSample> {
+    let Decoder { replies, names } = decoder;
+    let (mut allowance, mut names) = (Allowance::default(), names.iter());
+    let mut streams = Vec::new();
+    for batch in batches {
+        replies.buffer().extend_from_slice(&batch.bytes);
+        assert_eq!(replies.read(batch.replies, &mut allowance), Ok(true));
+        // Only the answers to EXEC are lists.
+        for answers in replies.iter().filter_map(|reply| reply.list()) {
+            streams.push(stream(answers, names.next()));
         }
-        stream
-    };
-    replies.iter().map(stream).collect()
+        replies.next();
+    }
+    streams
+}
+
+fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerName>)>) -> StreamSample {
+    let (known_groups, known_members) = known.map_or((&[][..], &[][..]), |(groups, members)| (groups, members));
+    let mut answer = || answers.next().expect("an answer to each command");
+    let mut stream = xinfo::stream(answer()).expect("a stream");
+    stream.groups = xinfo::groups(answer(), known_groups).expect("groups");
+    for group in &mut stream.groups {
+        (group.monitored, group.oldest_pending_asked) = (true, true);
+        group.members = Some(xinfo::consumers(answer(), known_members).expect("consumers"));
+        (group.oldest_pending, group.oldest_pending_consumer) =
+            xinfo::oldest_pending(answer()).expect("a pending entry").unzip();
+    }
+    stream
 }
 
 /// Samples to what they mean.
@@ -99,6 +137,7 @@ pub fn resolve(core: &mut Core, mut streams: Vec<StreamSample>) -> TargetSnapsho
         round_trip: Duration::from_micros(100),
         streams: core.keys.iter().cloned().zip(streams.into_iter().map(Ok)).collect(),
         refused: Vec::new(),
+        redis_time: Duration::ZERO,
     };
     core.assessor.assess(sample, at)
 }

@@ -21,15 +21,15 @@ const ENTRIES: u64 = 20;
 const PAYLOAD: usize = 100;
 const FIRST_MS: u64 = 1_700_000_000_000;
 
-/// Replies to the questions about one stream at a sample: entry by entry is added, delivered and trimmed from sample to sample.
+/// Streams whose replies come together, as the program asks for them.
+const STREAMS_PER_BATCH: u64 = 64;
+
+/// Replies that come together, as they are on the wire.
 #[derive(Clone, Debug)]
-pub struct StreamReplies {
-    /// To `XINFO STREAM`.
-    pub stream: Vec<u8>,
-    /// To `XINFO GROUPS`.
-    pub groups: Vec<u8>,
-    /// To `XINFO CONSUMERS` and to `XPENDING key group - + 1`, for each group.
-    pub details: Vec<(Vec<u8>, Vec<u8>)>,
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    /// How many replies there are.
+    pub replies: usize,
 }
 
 impl Size {
@@ -38,37 +38,51 @@ impl Size {
         (0..self.streams).map(|n| format!("s:{n:05}"))
     }
 
-    /// What there is to be read at the sample of this number.
-    pub fn replies(&self, sample: u64) -> Vec<StreamReplies> {
-        (0..self.streams).map(|_| self.stream(sample)).collect()
+    /// Commands about one stream: `XINFO STREAM`, `XINFO GROUPS`, and for each group `XINFO CONSUMERS` and `XPENDING`.
+    pub fn commands_per_stream(&self) -> usize {
+        2 + 2 * self.groups as usize
     }
 
-    fn stream(&self, sample: u64) -> StreamReplies {
+    /// What there is to be read at the sample of this number: each stream's commands in a transaction. From sample to sample an
+    /// entry is added, one is trimmed, and each group is given one and acknowledges one.
+    pub fn replies(&self, sample: u64) -> Vec<Batch> {
+        let batch = |first: u64| {
+            let streams = STREAMS_PER_BATCH.min(self.streams - first);
+            let mut replies = Reply(Vec::new());
+            (0..streams).for_each(|_| self.transaction(&mut replies, sample));
+            // The answers to MULTI and to EXEC are two more.
+            Batch { bytes: replies.0, replies: streams as usize * (self.commands_per_stream() + 2) }
+        };
+        (0..self.streams).step_by(STREAMS_PER_BATCH as usize).map(batch).collect()
+    }
+
+    fn transaction(&self, reply: &mut Reply, sample: u64) {
+        let commands = self.commands_per_stream();
+        reply.line("+OK");
+        (0..commands).for_each(|_| _ = reply.line("+QUEUED"));
+        reply.open(commands as u64);
         let first = sample;
         let cursor = |group: u64| first + ENTRIES * (group + 1) / (self.groups + 1) - 1;
-        let mut stream = Reply::array(20);
-        stream.field("length", ENTRIES).field("radix-tree-keys", 1).field("radix-tree-nodes", 2);
-        stream.id_field("last-generated-id", first + ENTRIES - 1);
-        stream.text("max-deleted-entry-id").text("0-0");
-        stream.field("entries-added", first + ENTRIES);
-        stream.id_field("recorded-first-entry-id", first).field("groups", self.groups);
-        stream.text("first-entry").entry(first).text("last-entry").entry(first + ENTRIES - 1);
-        let mut groups = Reply::array(self.groups);
-        let mut details = Vec::new();
+        reply.open(20).field("length", ENTRIES).field("radix-tree-keys", 1).field("radix-tree-nodes", 2);
+        reply.id_field("last-generated-id", first + ENTRIES - 1);
+        reply.text("max-deleted-entry-id").text("0-0");
+        reply.field("entries-added", first + ENTRIES);
+        reply.id_field("recorded-first-entry-id", first).field("groups", self.groups);
+        reply.text("first-entry").entry(first).text("last-entry").entry(first + ENTRIES - 1);
+        reply.open(self.groups);
         for group in 0..self.groups {
-            groups.open(12).text("name").text(&format!("g{group}"));
-            groups.field("consumers", self.consumers).field("pending", self.consumers);
-            groups.id_field("last-delivered-id", cursor(group));
-            groups.field("entries-read", cursor(group) + 1).field("lag", first + ENTRIES - 1 - cursor(group));
-            let mut consumers = Reply::array(self.consumers);
-            for consumer in 0..self.consumers {
-                consumers.open(6).text("name").text(&format!("c{consumer}")).field("pending", 1).field("idle", 131);
-            }
-            let mut oldest = Reply::array(1);
-            oldest.open(4).id(cursor(group) - self.consumers + 1).text("c0").number(181).number(1);
-            details.push((consumers.0, oldest.0));
+            reply.open(12).text("name").text(&format!("g{group}"));
+            reply.field("consumers", self.consumers).field("pending", self.consumers);
+            reply.id_field("last-delivered-id", cursor(group));
+            reply.field("entries-read", cursor(group) + 1).field("lag", first + ENTRIES - 1 - cursor(group));
         }
-        StreamReplies { stream: stream.0, groups: groups.0, details }
+        for group in 0..self.groups {
+            reply.open(self.consumers);
+            for consumer in 0..self.consumers {
+                reply.open(6).text("name").text(&format!("c{consumer}")).field("pending", 1).field("idle", 131);
+            }
+            reply.open(1).open(4).id(cursor(group) - self.consumers + 1).text("c0").number(181).number(1);
+        }
     }
 }
 
@@ -76,12 +90,6 @@ impl Size {
 struct Reply(Vec<u8>);
 
 impl Reply {
-    fn array(items: u64) -> Self {
-        let mut reply = Self(Vec::new());
-        reply.open(items);
-        reply
-    }
-
     fn open(&mut self, items: u64) -> &mut Self {
         self.line(&format!("*{items}"))
     }
