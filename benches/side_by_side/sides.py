@@ -101,15 +101,16 @@ def measure_sampling(bench, redis, size, idle_cpu):
                    redis_cpu=redis_used / polls, calls=calls_between(before, calls, polls), foreign=foreign,
                    gzip_bytes=len(last.body), **memory(ours.pid))
         out["commands"] = sum(out["calls"].values())
-        out["until_seen"] = statistics.median(until_seen(scraper, last))
+        out["until_seen"] = statistics.median(until_seen(scraper))
         return out
 
 
-def until_seen(scraper, last):
+def until_seen(scraper):
     """Seconds from the beginning of a sample, as its page says, until that page was had: what no counter can leave out."""
     for _ in range(SEEN_FROM_OUTSIDE):
-        last, at = scraper.next_page(last.body)
-        yield at - metric(last.text(), "streamlag_last_successful_poll_timestamp_seconds")
+        # The one before may be old news by now.
+        page, at = scraper.next_page(scraper.get().body)
+        yield at - metric(page.text(), "streamlag_last_successful_poll_timestamp_seconds")
 
 
 def measure_serving(bench, redis, size):
