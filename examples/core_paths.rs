@@ -5,8 +5,7 @@ mod paths;
 
 use std::hint::black_box;
 
-use bytes::BytesMut;
-use paths::{Core, SIZES};
+use paths::{Core, Press, SIZES};
 
 /// As in the program.
 #[global_allocator]
@@ -18,5 +17,5 @@ fn main() {
     let replies = core.next_replies();
     let sample = paths::decode(&mut core.decoder, &replies);
     let snapshot = paths::resolve(&mut core, sample);
-    black_box(paths::encode(snapshot, BytesMut::new()));
+    black_box(paths::encode(&mut Press::default(), &snapshot));
 }

@@ -4,22 +4,21 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
 
 use crate::config::{API_TOKEN_VARIABLE, Config};
 use crate::log;
-use crate::poller::{self, Plan, Poller, PollerSettings};
-use crate::render::exposition::Settings;
 use crate::self_metrics::SelfMetrics;
 use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
-use crate::source::{Sampling, Standalone};
-use crate::{panics, reload, shutdown, snapshot, systemd};
+use crate::{panics, reload, shutdown, systemd};
 
 mod healthcheck;
+mod pollers;
 mod reloader;
+mod targets;
 
 pub use healthcheck::healthcheck;
 use reloader::Reloader;
+use targets::Targets;
 
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -47,51 +46,30 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
     panics::watch(metrics.clone());
-    let registry = Arc::new(registry);
 
-    let plan = plan(&config, 0);
-    let commands = metrics.redis_commands.clone();
-    let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), commands);
-    let (publisher, reader) = snapshot::channel(poller::first(&plan.settings, &registry));
-    let poller = Poller::new(plan.settings.clone(), source, publisher, registry, metrics.clone());
-    let (new_plans, plans) = watch::channel(plan);
-    let service = Arc::new(Service::new(policy(&config), reader.clone(), metrics.clone(), reloads));
+    let (start, pollers) = pollers::channel();
+    let mut targets = Targets::new(start, Arc::new(registry));
+    targets.follow(&config).await;
+    let readers = targets.readers();
+    let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
+    let service = Arc::new(Service::new(policy(&config, &targets), address, metrics.clone(), reloads));
     say_what_runs(&config, &bound);
-    let reloader = Reloader { arguments, config, service: Arc::clone(&service), plans: new_plans, level, metrics };
+    let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, level, metrics };
 
-    // The poller runs on this thread: spawned, it would take turns with the task that reads replies, on the same worker.
+    // The pollers run on this thread: spawned, they would take turns with the tasks that read replies, on the same workers.
     // Should one of them panic, the program ends: see the module `panics`.
     tokio::select! {
         () = bound.serve(service, ending.clone()) => {}
-        () = poller.run(plans) => {}
+        () = pollers.run() => {}
         () = reloader.run(asked, ending) => {}
         () = signals => {}
-        () = systemd::watch(reader) => {}
+        () = systemd::watch(readers) => {}
     }
     Ok(())
 }
 
-/// What the poller is to do. `target` counts the changes of the Redis that is sampled.
-fn plan(config: &Config, target: u64) -> Plan {
-    let settings = PollerSettings {
-        streams: config.streams.clone(),
-        selection: config.groups.clone(),
-        windows: config.windows,
-        max_length: config.stream_max_len,
-        timeout: config.redis_timeout,
-        page: Settings {
-            poll_interval: config.poll_interval,
-            round_trip_limit: config.transport.publish_timeout,
-            thresholds: config.thresholds,
-        },
-    };
-    let sampling =
-        Sampling::of(config.streams.clone(), config.groups.clone(), config.poll_interval, config.count_budget);
-    Plan { settings, sampling, redis: config.redis.clone(), target }
-}
-
 /// What the server is to go by.
-fn policy(config: &Config) -> Policy {
+fn policy(config: &Config, targets: &Targets) -> Policy {
     Policy {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
@@ -101,10 +79,8 @@ fn policy(config: &Config) -> Policy {
         rate: config.web.rate_limit,
         headers: config.web.headers.clone(),
         tls: config.web.tls.clone(),
-        thresholds: config.thresholds,
-        selection: config.groups.clone(),
+        targets: targets.known(),
         transport: config.transport,
-        retry_after: config.poll_interval,
     }
 }
 
@@ -113,12 +89,15 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         let tls = config.web.tls.is_some();
         tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");
     }
-    tracing::info!(
-        redis = %config.redis,
-        streams = config.streams.len(),
-        interval_seconds = config.poll_interval.as_secs_f64(),
-        "polling"
-    );
+    for target in &config.targets {
+        let (redis, streams) = (&target.redis, target.stream_selection(config.shard).literals().len());
+        let interval_seconds = target.interval.as_secs_f64();
+        if config.targets.len() == 1 {
+            tracing::info!(%redis, streams, interval_seconds, "polling");
+        } else {
+            tracing::info!(redis_target = %target.name, %redis, streams, interval_seconds, "polling");
+        }
+    }
     match &config.auth {
         ApiAuth::Tokens(_) => {}
         ApiAuth::Closed => {

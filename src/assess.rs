@@ -1,6 +1,6 @@
 //! From samples to a snapshot: what the numbers mean. Pure, but for what it remembers of the samples before.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::lag::Windows;
@@ -8,9 +8,9 @@ use crate::lag::consumers::{Recommendation, Work, drain_seconds, ghost_pending, 
 use crate::lag::history::{GroupHistory, StreamHistory, StreamRates};
 use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
 use crate::model::snapshot::{
-    ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
+    ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
 };
-use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
+use crate::model::{EntryId, GroupName, GroupSelection, StreamKey, rearranged};
 
 /// Makes snapshots of samples.
 #[derive(Debug)]
@@ -18,17 +18,32 @@ pub struct Assessor {
     keys: Vec<StreamKey>,
     selection: GroupSelection,
     windows: Windows,
-    /// The length to which streams are trimmed, where the operator says so.
-    max_length: Option<u64>,
+    bounds: Bounds,
     /// What was seen of each stream, in the order of the configuration.
     streams: Vec<Seen>,
+}
+
+/// What the operator says of streams and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The length to which streams are trimmed, where it is known.
+    pub max_length: Option<u64>,
+    /// Consumers of a group that are shown one by one at most.
+    pub consumers: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_length: None, consumers: usize::MAX }
+    }
 }
 
 /// What was seen of a stream so far.
 #[derive(Debug, Default)]
 struct Seen {
     stream: StreamHistory,
-    groups: BTreeMap<GroupName, GroupHistory>,
+    /// In order of their names.
+    groups: Vec<(GroupName, GroupHistory)>,
     /// The newest snapshot, where the stream is not sampled every time.
     carried: Option<StreamSnapshot>,
 }
@@ -36,30 +51,50 @@ struct Seen {
 impl Assessor {
     /// An assessor that has seen nothing yet.
     #[must_use]
-    pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, max_length: Option<u64>) -> Self {
+    pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, bounds: Bounds) -> Self {
         let streams = keys.iter().map(|_| Seen::default()).collect();
-        Self { keys, selection, windows, max_length, streams }
+        Self { keys, selection, windows, bounds, streams }
     }
 
     /// Becomes `next`, and keeps what was seen of the streams that stay.
     pub fn follow(&mut self, next: Self) {
-        let seen = std::mem::take(&mut self.streams);
-        *self = Self { streams: rearranged(&self.keys, seen, &next.keys), ..next };
+        let keys = next.keys.clone();
+        let (seen, before) = (std::mem::take(&mut self.streams), std::mem::take(&mut self.keys));
+        *self = Self { streams: seen, keys: before, ..next };
+        self.follow_streams(&keys);
     }
 
-    /// Says what a sample means that was taken at `at`, counted from any fixed moment by a clock that never steps.
+    /// Sees these streams from now on, and keeps what was seen of those that stay.
+    pub fn follow_streams(&mut self, keys: &[StreamKey]) {
+        if *self.keys != *keys {
+            self.streams = rearranged(&self.keys, std::mem::take(&mut self.streams), keys);
+            self.keys = keys.to_vec();
+        }
+    }
+
+    /// Says what the sample of one stream means, by its place, that was taken at `at`, counted from any fixed moment by a clock
+    /// that never steps.
+    #[must_use]
+    pub fn stream(&mut self, place: usize, read: Result<StreamSample, ReadError>, at: Duration) -> StreamSnapshot {
+        let Self { keys, selection, windows, bounds, streams } = self;
+        let now_ms = read.as_ref().map_or(0, |stream| stream.now_ms);
+        let context = Context { now_ms, at, selection, windows, bounds: *bounds };
+        context.stream(keys[place].clone(), read, &mut streams[place])
+    }
+
+    /// Says what a whole sample means.
     #[must_use]
     pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
-        let Self { selection, windows, max_length, streams, .. } = self;
-        let context = Context { now_ms: sample.server_now_ms, at, selection, windows, max_length: *max_length };
-        let read = sample.streams.into_iter().zip(streams);
+        let streams = sample.streams.into_iter().enumerate();
         TargetSnapshot {
             sampled_at: sample.sampled_at,
             server_now_ms: sample.server_now_ms,
             round_trip: sample.round_trip,
-            streams: read.map(|((key, stream), seen)| context.stream(key, stream, seen)).collect(),
+            streams: streams.map(|(place, (_, read))| self.stream(place, read, at)).collect(),
             refused: sample.refused,
             server: sample.server,
+            streams_left_out: sample.streams_left_out,
+            search: sample.search,
         }
     }
 }
@@ -72,7 +107,12 @@ pub fn all_unreadable(keys: &[StreamKey], selection: &GroupSelection, error: &Re
 
 fn unreadable(key: StreamKey, selection: &GroupSelection, error: ReadError) -> StreamSnapshot {
     let unknown = |name: &GroupName| GroupSnapshot { name: name.clone(), presence: Presence::Unknown };
-    StreamSnapshot { key, read: Err(error), groups: selection.literals().iter().map(unknown).collect() }
+    StreamSnapshot {
+        key,
+        read: Err(error),
+        groups: selection.literals().iter().map(unknown).collect(),
+        groups_left_out: 0,
+    }
 }
 
 /// What every stream of a sample shares.
@@ -81,7 +121,7 @@ struct Context<'a> {
     at: Duration,
     selection: &'a GroupSelection,
     windows: &'a Windows,
-    max_length: Option<u64>,
+    bounds: Bounds,
 }
 
 impl Context<'_> {
@@ -97,31 +137,46 @@ impl Context<'_> {
             return self.carry_on(carried, &stream);
         }
         let rates = seen.stream.take(&stream, self.at, self.windows);
-        let group_count = stream.groups.len() as u64;
-        let mut histories = std::mem::take(&mut seen.groups);
-        let mut groups: BTreeMap<GroupName, Presence> =
-            self.selection.literals().iter().map(|name| (name.clone(), Presence::Missing)).collect();
-        for group in std::mem::take(&mut stream.groups) {
-            if !group.monitored {
-                continue;
+        let all = {
+            let mut groups = std::mem::take(&mut stream.groups);
+            // Redis lists them in this order.
+            if !groups.is_sorted_by(|one, next| one.name <= next.name) {
+                groups.sort_by(|one, other| one.name.cmp(&other.name));
             }
+            groups
+        };
+        let group_count = all.len() as u64;
+        let is_there = |name: &GroupName| all.binary_search_by(|group| group.name.cmp(name)).is_ok();
+        let missing: Vec<GroupName> =
+            self.selection.literals().iter().filter(|name| !is_there(name)).cloned().collect();
+        let mut histories = std::mem::take(&mut seen.groups).into_iter().peekable();
+        let mut groups = Vec::with_capacity(missing.len() + all.len());
+        for group in all.into_iter().filter(|group| group.monitored) {
+            while histories.next_if(|(name, _)| *name < group.name).is_some() {}
+            let known = histories.next_if(|(name, _)| *name == group.name);
             let name = group.name.clone();
-            let known = histories.remove(&name);
-            let mut history = known.unwrap_or_else(|| GroupHistory::new(&stream, &group, self.at));
-            groups.insert(name.clone(), Presence::Present(Box::new(self.group(&stream, rates, group, &mut history))));
-            seen.groups.insert(name, history);
+            let mut history = known.map_or_else(|| GroupHistory::new(&stream, &group, self.at), |(_, history)| history);
+            let presence = Presence::Present(Box::new(self.group(&stream, rates, group, &mut history)));
+            groups.push(GroupSnapshot { name: name.clone(), presence });
+            seen.groups.push((name, history));
         }
+        if !missing.is_empty() {
+            groups.extend(missing.into_iter().map(|name| GroupSnapshot { name, presence: Presence::Missing }));
+            groups.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+        let timestamp = |id: Option<EntryId>| id.and_then(|id| id.timestamp_seconds(self.now_ms));
         let snapshot = StreamSnapshot {
             key,
             read: Ok(StreamFacts {
                 length: stream.length,
                 groups: group_count,
-                first: stream.first,
-                last: stream.last,
+                first_seconds: timestamp(stream.first),
+                last_seconds: timestamp(stream.last),
                 entries_added: stream.entries_added,
                 rates,
             }),
-            groups: groups.into_iter().map(|(name, presence)| GroupSnapshot { name, presence }).collect(),
+            groups,
+            groups_left_out: stream.groups_left_out,
         };
         seen.carried = stream.may_be_carried.then(|| snapshot.clone());
         snapshot
@@ -183,8 +238,11 @@ impl Context<'_> {
             consumers: group.consumers,
         };
         // What is above the length to which the stream is trimmed may go at any moment.
-        let kept = self.max_length.map_or(stream.length, |max| max.min(stream.length));
+        let kept = self.bounds.max_length.map_or(stream.length, |max| max.min(stream.length));
         let headroom = kept.saturating_sub(lag.max);
+        let mut members = members.map(|members| self.members(members, &group, &work));
+        let dead = members.as_deref().map(dead_consumers);
+        let overflow = members.as_mut().and_then(|members| overflow(members, self.bounds.consumers));
         PresentGroup {
             lag,
             lag_seconds,
@@ -204,7 +262,9 @@ impl Context<'_> {
                 awake.unwrap_or(group.consumers),
                 self.windows.drain_target,
             ),
-            members: members.map(|members| self.members(members, &group, &work)),
+            members,
+            overflow,
+            dead,
             course,
         }
     }
@@ -238,6 +298,28 @@ impl Context<'_> {
     }
 }
 
+/// Dead consumers that hold pending entries, and those that hold none.
+fn dead_consumers(members: &[ConsumerSnapshot]) -> (u64, u64) {
+    let dead = members.iter().filter(|consumer| consumer.active == Some(false));
+    dead.fold((0, 0), |(holding, empty), consumer| match consumer.sample.pending {
+        0 => (holding, empty + 1),
+        _ => (holding + 1, empty),
+    })
+}
+
+/// Takes out the consumers that are too many: those that hold least.
+fn overflow(members: &mut Vec<ConsumerSnapshot>, limit: usize) -> Option<Overflow> {
+    if members.len() <= limit {
+        return None;
+    }
+    // Of those that hold as much, the ones that come first stay.
+    members.sort_by_key(|consumer| Reverse(consumer.sample.pending));
+    let others = members.split_off(limit);
+    members.sort_by(|one, other| one.sample.name.cmp(&other.sample.name));
+    let pending = others.iter().map(|consumer| consumer.sample.pending).fold(0, u64::saturating_add);
+    Some(Overflow { consumers: others.len() as u64, pending })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
@@ -257,6 +339,8 @@ mod tests {
         drain_target: Duration::from_secs(60),
     };
 
+    const TRIMMED_TO_2: Bounds = Bounds { max_length: Some(2), consumers: 2 };
+
     fn id(ms_ago: u64) -> EntryId {
         EntryId { ms: NOW - ms_ago, seq: 0 }
     }
@@ -270,13 +354,25 @@ mod tests {
             streams: vec![("s".into(), stream)],
             refused: Vec::new(),
             redis_time: Duration::ZERO,
+            streams_left_out: 0,
+            search: None,
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
-        Assessor::new(vec!["s".into()], selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
+        Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)
+            .assess(sample, Duration::ZERO)
+            .streams
+            .remove(0)
     }
 
     fn stream(groups: Vec<GroupSample>) -> StreamSample {
-        StreamSample { length: 3, first: Some(id(9000)), last: Some(id(1000)), groups, ..StreamSample::default() }
+        StreamSample {
+            now_ms: NOW,
+            length: 3,
+            first: Some(id(9000)),
+            last: Some(id(1000)),
+            groups,
+            ..StreamSample::default()
+        }
     }
 
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
@@ -322,6 +418,18 @@ mod tests {
         assert_eq!(names, ["b1", "b2", "missing"]);
         assert!(matches!(snapshot.groups[2].presence, Presence::Missing));
         assert_eq!(snapshot.read.unwrap().groups, 3);
+    }
+
+    #[test]
+    fn consumers_that_are_too_many_are_summed() {
+        let member = |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: 0, inactive_ms: None };
+        let members = vec![member("a", 1), member("b", 5), member("c", 1), member("d", 3)];
+        let crowded = GroupSample { members: Some(members), ..group("g", id(0), 0, None) };
+        let snapshot = assess_one(Ok(stream(vec![crowded])), &["g"]);
+        let group = snapshot.groups[0].present().unwrap();
+        let shown: Vec<String> = group.members.iter().flatten().map(|member| member.sample.name.to_string()).collect();
+        assert_eq!(shown, ["b", "d"]);
+        assert_eq!(group.overflow, Some(Overflow { consumers: 2, pending: 2 }));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod file;
 pub(crate) mod fuzzing;
 mod redis_target;
 mod settings;
+mod target;
 mod values;
 pub mod web;
 
@@ -16,69 +17,40 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 pub use command::{Request, parse};
+pub use file::MAX_TARGETS;
 pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
+pub use target::{Limits, Mode, TargetConfig};
 pub use values::{Given, Problem};
 pub use web::WebConfig;
 
-use crate::lag::{Thresholds, Windows};
 use crate::log::Format;
-use crate::model::{GroupSelection, StreamKey, glob};
+use crate::model::Shard;
+use crate::model::TargetName;
+use crate::model::shard::MAX_SHARDS;
 use crate::render::api::Transport;
 use crate::route::Route;
 use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
 use crate::server::{ApiAuth, Rate};
 use crate::small_file;
-use crate::source::Dial;
+use file::Section;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
 
-/// A poll takes a round trip; more often than this, Redis would do little else.
-const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Anything shorter fails on a healthy network.
-const MIN_TIMEOUT: Duration = Duration::from_millis(10);
-
 /// Beyond a day, a poll is not monitoring.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What Redis serves at its default `maxclients`.
-const MAX_CONNECTIONS: u64 = 10_000;
-
-/// A verdict over less than this would follow every hiccup.
-const MIN_WINDOW: Duration = Duration::from_millis(100);
-
-/// At the shortest interval, a thousand samples are most of a minute.
-const MAX_WINDOW_SAMPLES: u64 = 1000;
 
 /// A limit above this is none.
 const MAX_RATE: u64 = 1_000_000;
 
-/// Some half a second of Redis's time per second: more is no monitoring.
-const MAX_COUNT_BUDGET: u64 = 1_000_000;
-
 /// Every setting, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The Redis to sample.
-    pub redis: Dial,
-    /// The most connections to Redis; one is used.
-    pub redis_max_connections: u64,
-    /// The deadline of a whole poll.
-    pub redis_timeout: Duration,
-    /// The streams to sample, in order, each once.
-    pub streams: Vec<StreamKey>,
-    /// The groups to monitor.
-    pub groups: GroupSelection,
-    /// The time between polls.
-    pub poll_interval: Duration,
-    /// What a lag is called.
-    pub thresholds: Thresholds,
-    /// What verdicts on groups take.
-    pub windows: Windows,
-    /// Entries that may be read per second to count lags that nothing else tells.
-    pub count_budget: u64,
+    /// What to sample: at least one target. The first is what `/metrics` shows.
+    pub targets: Vec<TargetConfig>,
+    /// Which of how many shards is sampled; all of it where it is `None`.
+    pub shard: Option<Shard>,
     /// The addresses to listen on, `host:port`.
     pub listen: Vec<String>,
     /// Whether to listen on systemd's sockets instead.
@@ -95,9 +67,6 @@ pub struct Config {
     pub token_rate: Option<Rate>,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
-    /// The length to which the event transport trims its streams, where it is given. The default is the transport's own,
-    /// and streams that it does not trim would look as if they were about to lose everything.
-    pub stream_max_len: Option<u64>,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How log lines look.
@@ -105,7 +74,7 @@ pub struct Config {
 }
 
 /// Where values come from: a setting's value as it was given last, by rank.
-pub trait Sources {
+pub(crate) trait Sources {
     /// The value of the setting with this key, if it was given or has a default.
     fn get(&self, key: &str) -> Option<Given>;
 
@@ -114,6 +83,9 @@ pub trait Sources {
 
     /// The API token, where one is set.
     fn api_token(&self) -> Option<String>;
+
+    /// The targets that the file lists, with what is theirs alone.
+    fn targets(&self) -> &[(TargetName, Section)];
 }
 
 impl Config {
@@ -137,18 +109,11 @@ impl Config {
     ///
     /// # Errors
     /// The first setting that is wrong: its name, its value and what it takes.
-    pub fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
+    pub(crate) fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
         Ok(Self {
-            redis: redis_target::from_sources(sources)?,
-            redis_max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
-            redis_timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
-            streams: streams(&need("streams")?)?,
-            groups: GroupSelection::new(need("groups")?.names()?),
-            poll_interval: need("poll.interval")?.duration(MIN_POLL_INTERVAL, MAX_DURATION)?,
-            thresholds: thresholds(&need("lag.degraded")?, &need("lag.unhealthy")?)?,
-            windows: windows(sources)?,
-            count_budget: need("lag.count-budget")?.whole_number(0, MAX_COUNT_BUDGET)?,
+            targets: target::all(sources)?,
+            shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.is_on("web.systemd-socket"),
             web: web(sources)?,
@@ -157,7 +122,6 @@ impl Config {
             auth: auth(sources)?,
             token_rate: token_rate(&need("api.rate-limit")?, &need("api.rate-burst")?)?,
             transport: transport(sources)?,
-            stream_max_len: stream_max_len(&need("event-transport.stream-max-len")?)?,
             log_level: need("log.level")?.one_of(&[
                 ("error", LevelFilter::ERROR),
                 ("warn", LevelFilter::WARN),
@@ -170,45 +134,10 @@ impl Config {
     }
 }
 
-fn streams(given: &Given) -> Result<Vec<StreamKey>, Problem> {
-    let mut streams: Vec<StreamKey> = Vec::new();
-    for name in given.names()? {
-        if glob::is_pattern(&name) {
-            let why = format!("it takes names; {name:?} is a pattern, which this version does not know here");
-            return Err(given.problem(&why));
-        }
-        let key = StreamKey::from(name.as_str());
-        if !streams.contains(&key) {
-            streams.push(key);
-        }
-    }
-    Ok(streams)
-}
-
-fn thresholds(degraded: &Given, unhealthy: &Given) -> Result<Thresholds, Problem> {
-    let thresholds =
-        Thresholds { degraded: degraded.whole_number(1, u64::MAX)?, unhealthy: unhealthy.whole_number(1, u64::MAX)? };
-    if thresholds.degraded > thresholds.unhealthy {
-        let why = format!("it contradicts {}: a lag is degraded before it is unhealthy", unhealthy.shown());
-        return Err(degraded.problem(&why));
-    }
-    Ok(thresholds)
-}
-
-fn windows(sources: &impl Sources) -> Result<Windows, Problem> {
-    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
-    let duration = |key: &str| need(key)?.duration(MIN_WINDOW, MAX_DURATION);
-    Ok(Windows {
-        window: duration("group.window")?,
-        samples: u32::try_from(need("group.window-samples")?.whole_number(2, MAX_WINDOW_SAMPLES)?).unwrap_or(u32::MAX),
-        dead_after: duration("consumer.dead-after")?,
-        drain_target: duration("group.drain-target")?,
+fn shard(given: &Given) -> Result<Shard, Problem> {
+    Shard::parse(&given.text()?).ok_or_else(|| {
+        given.problem(&format!("it takes i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
     })
-}
-
-fn stream_max_len(given: &Given) -> Result<Option<u64>, Problem> {
-    let length = given.whole_number(1, u64::MAX)?;
-    Ok((!given.is_default()).then_some(length))
 }
 
 fn telemetry_path(given: &Given) -> Result<String, Problem> {

@@ -14,4 +14,4 @@ pub use history::Windows;
 pub use ledger::Ledger;
 pub use resolve::{Lag, Quality};
 pub use state::{GroupState, Verdict};
-pub use status::{Status, Thresholds};
+pub use status::{Status, ThresholdRules, Thresholds};

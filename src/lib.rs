@@ -4,14 +4,15 @@
 //! what the sample means, and the result is published as one immutable [`snapshot`]. The [`server`] answers every request
 //! from the newest one and never touches Redis.
 //!
-//! In reading order, from the pure core outward: [`model`], [`lag`], [`xinfo`], [`assess`], [`render`], [`route`],
-//! [`snapshot`], [`source`], [`poller`], [`server`], [`config`], [`app`].
+//! In reading order, from the pure core outward: [`model`], [`lag`], [`xinfo`], [`assess`], [`logical`], [`render`],
+//! [`route`], [`snapshot`], [`source`], [`poller`], [`server`], [`config`], [`app`].
 
 pub mod model;
 
 pub mod lag;
 
 pub mod assess;
+pub mod logical;
 pub mod render;
 pub mod resp;
 pub mod route;

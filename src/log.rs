@@ -42,7 +42,8 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
     let subscriber = match format {
         Format::Logfmt => {
-            let layer = tracing_logfmt::builder().with_target(false).layer();
+            let layer =
+                tracing_logfmt::builder().with_target(false).with_span_name(false).with_span_path(false).layer();
             let layer = layer.with_writer(io::stderr).log_internal_errors(false);
             tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
         }
@@ -50,7 +51,7 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
             let layer = tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
-                .with_current_span(false)
+                .with_current_span(true)
                 .with_span_list(false)
                 .with_target(false)
                 .with_writer(io::stderr)

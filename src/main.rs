@@ -17,8 +17,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// memory, as pages are ready bytes.
 const WORKER_THREADS: usize = 2;
 
-/// Threads beside them, for encoding pages: one page is encoded at a time, and names are looked up now and then.
-const BLOCKING_THREADS: usize = 4;
+/// Threads beside them, for encoding pages and for looking names up, at most, and only as long as they are needed. A lookup
+/// that hangs has its thread for as long: with more of them than targets, no target's name server keeps the others from being
+/// polled.
+const BLOCKING_THREADS: usize = 1_004;
+
+const _: () = assert!(BLOCKING_THREADS > config::MAX_TARGETS);
 
 /// Bad configuration.
 const BAD_CONFIGURATION: u8 = 2;

@@ -3,12 +3,19 @@
 pub mod entry_id;
 pub mod failure;
 pub mod glob;
+pub mod logical;
 pub mod names;
 pub mod sample;
+pub mod shard;
 pub mod snapshot;
+pub mod stream_selection;
+pub mod target;
 pub mod view;
 
 pub use entry_id::EntryId;
 pub use failure::FailureReason;
 pub use glob::GroupSelection;
 pub use names::{ConsumerName, GroupName, StreamKey, rearranged};
+pub use shard::Shard;
+pub use stream_selection::StreamSelection;
+pub use target::TargetName;

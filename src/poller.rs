@@ -1,28 +1,29 @@
 //! One task per target: tick, sample, publish. Whatever Redis does, the task goes on and readers are told.
 
+mod assembly;
+mod press;
 mod said;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use prometheus_client::registry::Registry;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use crate::assess::{Assessor, all_unreadable};
-use crate::lag::Windows;
+use crate::assess::{Assessor, Bounds, all_unreadable};
+use crate::lag::{ThresholdRules, Windows};
+use crate::logical::LogicalStreams;
 use crate::model::sample::{ReadError, SampleError, TargetSample};
 use crate::model::snapshot::TargetSnapshot;
 use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
-use crate::process::process_stats;
-use crate::render::exposition::{self, Settings};
-use crate::render::page::Page;
-use crate::self_metrics::{PollOutcome, SelfMetrics};
+use crate::render::exposition::Settings;
+use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
 use crate::source::{Dial, Sampling, Standalone};
+use assembly::Assembly;
+use press::Press;
 use said::Said;
 
 /// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
@@ -32,17 +33,23 @@ const FRESH_INTERVALS: u32 = 3;
 /// Time that a page may take to be made before the poller counts as hanging.
 const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 
+/// What the newest sample took of Redis's time weighs so much against those before, so that one that met with a busy moment does
+/// not put off the next for long.
+const NEWEST_SHARE: f64 = 0.3;
+
 /// What a poller needs to know.
 #[derive(Clone, Debug)]
 pub struct PollerSettings {
-    /// The streams, in order.
-    pub streams: Vec<StreamKey>,
     /// The monitored groups.
     pub selection: GroupSelection,
     /// What verdicts on groups take.
     pub windows: Windows,
-    /// The length to which streams are trimmed, where the operator says so.
-    pub max_length: Option<u64>,
+    /// What the operator says of streams and groups.
+    pub bounds: Bounds,
+    /// Streams that are one to those who use them.
+    pub logical: LogicalStreams,
+    /// What a lag is called.
+    pub thresholds: ThresholdRules,
     /// The deadline of a whole poll.
     pub timeout: Duration,
     /// What the metrics page says of the configuration, the time between polls among it.
@@ -62,48 +69,63 @@ pub struct Plan {
     pub target: u64,
 }
 
+/// The program's own counters, as far as this target's page shows them.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// What is counted of this target's polls.
+    pub polls: Arc<Registry>,
+    /// What is counted of the process, which only the page of the whole shows.
+    pub process: Arc<Registry>,
+}
+
 /// Polls one target and publishes what it finds.
 pub struct Poller {
     settings: PollerSettings,
     source: Standalone,
     assessor: Assessor,
+    press: Press,
+    /// The streams of the newest sample.
+    streams: Arc<[StreamKey]>,
+    logical: LogicalStreams,
     /// From when the history counts.
     started: Instant,
     publisher: Publisher,
-    own: Arc<Registry>,
-    metrics: SelfMetrics,
+    own: Own,
+    metrics: PollMetrics,
     view: View,
     sampled: Option<Instant>,
     /// How long the newest poll took, publishing included.
     pace: Duration,
+    /// What a sample takes of Redis's time, of late.
+    redis_time: Duration,
     said: Said,
 }
 
 impl Poller {
-    /// A poller that has not polled yet. What it publishes first is in [`first`].
+    /// A poller of these streams, and of those that it will find, that has not polled yet. What it publishes first is in [`first`].
     #[must_use]
-    pub fn new(
-        settings: PollerSettings,
-        source: Standalone,
-        publisher: Publisher,
-        own: Arc<Registry>,
-        metrics: SelfMetrics,
-    ) -> Self {
-        let view = unread_view(&settings);
-        let assessor = assessor(&settings);
-        Self {
+    pub fn new(plan: &Plan, source: Standalone, publisher: Publisher, own: Own, metrics: PollMetrics) -> Self {
+        let settings = plan.settings.clone();
+        let streams: Arc<[StreamKey]> = plan.sampling.streams.literals().into();
+        let mut poller = Self {
+            view: unread_view(&settings, &streams),
+            assessor: assessor(&settings, &streams),
+            logical: settings.logical.clone(),
             settings,
             source,
-            assessor,
+            press: Press::default(),
+            streams,
             started: Instant::now(),
             publisher,
             own,
             metrics,
-            view,
             sampled: None,
             pace: Duration::ZERO,
+            redis_time: Duration::ZERO,
             said: Said::default(),
-        }
+        };
+        poller.logical.follow(&poller.streams);
+        poller
     }
 
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
@@ -112,82 +134,111 @@ impl Poller {
     /// A plan with other streams, another interval or another Redis is followed at once, any other with the next poll. What was
     /// seen of the streams that stay is kept.
     pub async fn run(mut self, mut plans: watch::Receiver<Plan>) {
-        let mut target = plans.borrow_and_update().target;
+        let mut plan = plans.borrow_and_update().clone();
+        let mut next = Instant::now();
         loop {
-            let mut ticks = interval(self.settings.page.poll_interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    biased;
-                    Ok(()) = plans.changed() => {
-                        let plan = plans.borrow_and_update().clone();
-                        if self.follow(plan, &mut target) {
-                            break;
-                        }
+            tokio::select! {
+                biased;
+                Ok(()) = plans.changed() => {
+                    let new = plans.borrow_and_update().clone();
+                    if self.follow(&plan, &new) {
+                        next = Instant::now();
                     }
-                    _ = ticks.tick() => self.poll().await,
+                    plan = new;
+                }
+                () = sleep_until(next) => {
+                    let began = Instant::now();
+                    self.poll().await;
+                    next = began + self.interval();
                 }
             }
         }
     }
 
     /// Goes by a new plan from now on; whether that calls for a poll at once.
-    fn follow(&mut self, plan: Plan, target: &mut u64) -> bool {
-        let (before, now) = (&self.settings, &plan.settings);
-        let another = plan.target != *target;
-        let at_once = another || before.page.poll_interval != now.page.poll_interval || before.streams != now.streams;
-        *target = plan.target;
-        self.source.follow(plan.sampling, another.then_some(plan.redis));
+    fn follow(&mut self, plan: &Plan, new: &Plan) -> bool {
+        let (before, now) = (&plan.settings.page, &new.settings.page);
+        let another = plan.target != new.target;
+        let same_page = before.poll_interval == now.poll_interval && before.whole == now.whole;
+        let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
+        self.source.follow(new.sampling.clone(), another.then(|| new.redis.clone()));
+        self.settings = new.settings.clone();
+        self.logical = self.settings.logical.clone();
         if another {
             // Nothing of the one server is to be held against the other.
-            self.assessor = assessor(now);
-            (self.sampled, self.view) = (None, View { newest_poll: self.view.newest_poll.clone(), ..unread_view(now) });
+            self.streams = new.sampling.streams.literals().into();
+            self.assessor = assessor(&self.settings, &self.streams);
+            let newest_poll = self.view.newest_poll.clone();
+            self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
+            (self.sampled, self.redis_time) = (None, Duration::ZERO);
         } else {
-            self.assessor.follow(assessor(now));
+            self.assessor.follow(assessor(&self.settings, &self.streams));
         }
-        self.settings = plan.settings;
+        self.logical.follow(&self.streams);
         at_once
+    }
+
+    /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time.
+    fn interval(&self) -> Duration {
+        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        poll_interval.max(self.redis_time.div_f64(max_redis_share))
     }
 
     async fn poll(&mut self) {
         let began = Instant::now();
-        let outcome = self.sample_while_fresh().await;
-        let poll_outcome = match outcome {
-            Ok(sample) => {
-                let snapshot = self.assessor.assess(sample, began - self.started);
-                self.sampled(began, snapshot)
-            }
+        let outcome = match self.sample_while_fresh().await {
+            Ok(snapshot) => self.sampled(began, snapshot),
             Err(error) => self.failed(error),
         };
-        self.metrics.poll_ended(poll_outcome, began.elapsed());
+        self.metrics.poll_ended(outcome, began.elapsed());
+        self.view.interval = self.interval();
+        self.said.interval(self.settings.page.poll_interval, self.view.interval);
         self.publish().await;
         self.pace = began.elapsed();
     }
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, should it become so.
-    async fn sample_while_fresh(&mut self) -> Result<TargetSample, SampleError> {
+    async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
         let stale_at = self.stale_at().filter(|_| self.view.fresh.is_some());
         let timeout = self.settings.timeout;
-        let Some(stale_at) = stale_at else {
-            return self.source.sample(timeout).await;
+        let Self { source, view, settings, publisher, own, sampled, assessor, press, streams, logical, .. } = self;
+        let before = Arc::clone(streams);
+        let mut assembly = Assembly::new(assessor, &mut press.lines, logical, streams, self.started);
+        let sample = {
+            let sampling = source.sample_into(timeout, &mut assembly);
+            tokio::pin!(sampling);
+            let stale = async {
+                match stale_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                sample = &mut sampling => sample?,
+                () = stale => {
+                    // Redis has been silent for so long, whatever this poll will bring.
+                    let silent = ReadError("Redis has not answered for too long".to_owned());
+                    make_stale(view, settings, &before, &silent);
+                    let page = press::print_without_streams(view.clone(), settings.page, own);
+                    let next_by = next_by(settings, view.interval);
+                    publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });
+                    sampling.await?
+                }
+            }
         };
-        let Self { source, view, settings, publisher, own, sampled, .. } = self;
-        let sampling = source.sample(timeout);
-        tokio::pin!(sampling);
-        tokio::select! {
-            outcome = &mut sampling => return outcome,
-            () = sleep_until(stale_at) => {}
-        }
-        // Redis has been silent for so long, whatever this poll will bring.
-        let silent = ReadError("Redis has not answered for too long".to_owned());
-        view.fresh = None;
-        view.streams = all_unreadable(&settings.streams, &settings.selection, &silent).into();
-        publish(publisher, view, *sampled, settings, own).await;
-        sampling.await
+        self.metrics.redis_time(sample.redis_time);
+        self.redis_time = match self.redis_time {
+            Duration::ZERO => sample.redis_time,
+            before => before.mul_f64(1.0 - NEWEST_SHARE) + sample.redis_time.mul_f64(NEWEST_SHARE),
+        };
+        let TargetSample { sampled_at, server_now_ms, server, round_trip, refused, streams_left_out, search, .. } =
+            sample;
+        let streams = assembly.end();
+        Ok(TargetSnapshot { sampled_at, server_now_ms, server, round_trip, streams, refused, streams_left_out, search })
     }
 
     fn stale_at(&self) -> Option<Instant> {
-        Some(self.sampled? + self.settings.page.poll_interval.max(self.pace) * FRESH_INTERVALS)
+        Some(self.sampled? + self.interval().max(self.pace) * FRESH_INTERVALS)
     }
 
     fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot) -> PollOutcome {
@@ -196,6 +247,16 @@ impl Poller {
         let complete = all_read && snapshot.refused.is_empty();
         self.sampled = Some(began);
         self.view = View::from(snapshot);
+        let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
+        if self.view.streams.len() != self.streams.len() {
+            // Some are gone: the next sample is of the others.
+            let left: Vec<StreamKey> = self.view.streams.iter().map(|stream| stream.key.clone()).collect();
+            self.logical.follow(&left);
+        }
+        self.view.logical = self.logical.summarize(&self.view.streams, thresholds).into();
+        if let Some(fresh) = &self.view.fresh {
+            self.said.over_limits(fresh.over);
+        }
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 
@@ -203,79 +264,54 @@ impl Poller {
         self.said.failure(&error);
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
-            let reason = ReadError(error.to_string());
-            self.view.fresh = None;
-            self.view.streams = all_unreadable(&self.settings.streams, &self.settings.selection, &reason).into();
+            make_stale(&mut self.view, &self.settings, &self.streams, &ReadError(error.to_string()));
         }
         self.view.newest_poll = Some(Err(error));
         PollOutcome::Failure
     }
 
     async fn publish(&mut self) {
-        self.metrics.tasks(Handle::current().metrics().num_alive_tasks());
-        publish(&mut self.publisher, &self.view, self.sampled, &self.settings, &self.own).await;
+        let (view, shown, own) = (self.view.clone(), self.settings.page, self.own.clone());
+        let page = self.press.print(view, shown, own).await;
+        let Some(page) = page else { return };
+        let next_by = next_by(&self.settings, self.view.interval);
+        self.publisher.publish(Published { view: self.view.clone(), sampled: self.sampled, next_by, page });
     }
 }
 
-fn assessor(settings: &PollerSettings) -> Assessor {
-    let PollerSettings { streams, selection, windows, max_length, .. } = settings;
-    Assessor::new(streams.clone(), selection.clone(), *windows, *max_length)
+fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
+    Assessor::new(streams.to_vec(), settings.selection.clone(), settings.windows, settings.bounds)
 }
 
 /// What readers see before the first poll has ended.
 #[must_use]
-pub fn first(settings: &PollerSettings, own: &Registry) -> Published {
-    let view = unread_view(settings);
-    let page = encode(view.clone(), settings.page, own, BytesMut::new());
-    Published { view, sampled: None, next_by: next_by(settings), page }
+pub fn first(plan: &Plan, own: &Own) -> Published {
+    let view = unread_view(&plan.settings, plan.sampling.streams.literals());
+    let page = press::print_without_streams(view.clone(), plan.settings.page, own);
+    Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }
 }
 
-fn unread_view(settings: &PollerSettings) -> View {
-    let reason = ReadError("not read yet".to_owned());
-    View {
+fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
+    let mut view = View {
         newest_poll: None,
         fresh: None,
         last_success: None,
-        streams: all_unreadable(&settings.streams, &settings.selection, &reason).into(),
-    }
+        streams: Vec::new().into(),
+        logical: Vec::new().into(),
+        interval: settings.page.poll_interval,
+    };
+    make_stale(&mut view, settings, streams, &ReadError("not read yet".to_owned()));
+    view
 }
 
-async fn publish(
-    publisher: &mut Publisher,
-    view: &View,
-    sampled: Option<Instant>,
-    settings: &PollerSettings,
-    own: &Arc<Registry>,
-) {
-    let (view, own, shown) = (view.clone(), Arc::clone(own), settings.page);
-    let buffer = publisher.buffer();
-    // A big page takes milliseconds, which the threads that serve should not lose.
-    let encoding = tokio::task::spawn_blocking(move || (encode(view.clone(), shown, &own, buffer), view));
-    match encoding.await {
-        Ok((page, view)) => publisher.publish(Published { view, sampled, next_by: next_by(settings), page }),
-        Err(error) => match error.try_into_panic() {
-            // Readers would be shown the last page for ever.
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => tracing::debug!("the program ends before the page is encoded"),
-        },
-    }
+/// Shows the streams as unreadable, for this reason.
+fn make_stale(view: &mut View, settings: &PollerSettings, streams: &[StreamKey], reason: &ReadError) {
+    view.fresh = None;
+    view.streams = all_unreadable(streams, &settings.selection, reason).into();
+    view.logical = Vec::new().into();
 }
 
 /// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.
-fn next_by(settings: &PollerSettings) -> Instant {
-    Instant::now() + settings.page.poll_interval + settings.timeout + PUBLISHING_TIME
-}
-
-/// Encodes a page into an empty buffer.
-fn encode(view: View, settings: Settings, own: &Registry, mut buffer: BytesMut) -> Page {
-    let encoded = exposition::encode(&mut buffer, view, settings, process_stats(), own);
-    debug_assert!(encoded.is_ok(), "writing to memory does not fail");
-    match Page::from_openmetrics(buffer.freeze()) {
-        Ok(page) => page,
-        Err(error) => {
-            // Writing to memory does not fail; should it, an empty page fails the scrape, which is seen.
-            tracing::error!(%error, "the metrics page could not be compressed");
-            Page::default()
-        }
-    }
+fn next_by(settings: &PollerSettings, interval: Duration) -> Instant {
+    Instant::now() + interval + settings.timeout + PUBLISHING_TIME
 }

@@ -1,6 +1,10 @@
 //! From a request's head to what it asks for. Pure.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+/// The longest name that DNS has.
+const MAX_HOST_BYTES: usize = 253;
 
 /// The prefix of the API.
 const API: &str = "/api/v1/events/";
@@ -12,13 +16,19 @@ pub enum Route {
     Landing,
     /// The metrics page, wherever it is configured to be.
     Metrics,
+    /// The metrics page of one target.
+    Probe,
+    /// What Prometheus finds the targets by.
+    Discovery,
     /// Whether the process is alive.
     Healthy,
     /// Whether it has something to say, and is not shutting down.
     Ready,
     /// Where a `POST` has the configuration reloaded.
     Reload,
-    /// A place that wants a token.
+    /// A place that wants a token: what there is to know of the targets.
+    Targets,
+    /// A place that wants a token: what there is to know of one target.
     Api(ApiRoute),
 }
 
@@ -50,6 +60,9 @@ impl Route {
             "/-/healthy" => Self::Healthy,
             "/-/ready" => Self::Ready,
             "/-/reload" => Self::Reload,
+            "/probe" => Self::Probe,
+            "/api/v1/sd" => Self::Discovery,
+            "/api/v1/targets" => Self::Targets,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
                 "streams" => ApiRoute::Streams,
@@ -70,6 +83,9 @@ impl Route {
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
             Self::Reload => "/-/reload",
+            Self::Probe => "/probe",
+            Self::Discovery => "/api/v1/sd",
+            Self::Targets => "/api/v1/targets",
             Self::Api(ApiRoute::ConsumerLag) => "/api/v1/events/consumer-lag",
             Self::Api(ApiRoute::Streams) => "/api/v1/events/streams",
             Self::Api(ApiRoute::Health) => "/api/v1/events/health",
@@ -90,6 +106,24 @@ impl Route {
 #[must_use]
 pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// Whether this is `host` or `host:port`, as a client names the server that it speaks to, and nothing else.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    let (is_name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').unwrap_or_default();
+            (address.parse::<Ipv6Addr>().is_ok(), port)
+        }
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+            (plain && (1..=MAX_HOST_BYTES).contains(&name.len()), port)
+        }
+    };
+    let is_port = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    is_name && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// The form of the metrics page that a client wants.
@@ -164,11 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn hosts() {
+        for host in ["h", "h:1", "exporter-1.example.org:8000", "10.0.0.1:8000", "[::1]", "[fe80::1]:65535", "a_b"] {
+            assert!(is_host(host), "{host}");
+        }
+        let long = "x".repeat(254);
+        for other in
+            ["", ":1", "h:", "h:x", "h:65536", "h:+1", "u@h", "h/x", "h x", "::1", "[::1", "[h]:1", "[::1]1", &long]
+        {
+            assert!(!is_host(other), "{other}");
+        }
+    }
+
+    #[test]
     fn every_label_finds_its_route() {
         use ApiRoute::{ConsumerLag, Consumers, Groups, Health, Streams};
         let api = [ConsumerLag, Consumers, Groups, Health, Streams].map(Route::Api);
-        for route in
-            api.into_iter().chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])
+        for route in api
+            .into_iter()
+            .chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])
+            .chain([Route::Probe, Route::Discovery, Route::Targets])
         {
             assert_eq!(Route::find(route.label(), "/metrics"), Some(route));
         }

@@ -1,32 +1,39 @@
-//! The program's own counters: what it did, not what it saw.
+//! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 
 use crate::model::FailureReason;
 use crate::render::names;
 
-/// Everything the program counts about itself. Clones share the counters.
+/// What is counted of one target's polls. Clones share the counters.
 #[derive(Clone, Debug)]
-pub struct SelfMetrics {
+pub struct PollMetrics {
     /// Commands sent to Redis.
     pub redis_commands: RedisCommands,
-    poll_duration: Histogram,
+    duration: Histogram,
     polls: Family<OutcomeLabel, Counter>,
-    poll_failures: Family<ReasonLabel, Counter>,
+    failures: Family<ReasonLabel, Counter>,
+    redis_time: Counter<f64, AtomicU64>,
+}
+
+/// Everything else that the program counts about itself. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct SelfMetrics {
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Family<PathLabel, Histogram>,
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
-    tasks: Gauge,
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
@@ -140,44 +147,86 @@ fn http_histogram() -> Histogram {
     Histogram::new(HTTP_BUCKETS)
 }
 
-impl SelfMetrics {
+/// Tasks that there are when the page is encoded.
+#[derive(Debug)]
+struct Tasks(Option<Handle>);
+
+impl EncodeMetric for Tasks {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let count = self.0.as_ref().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        encoder.encode_gauge(&u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+impl PollMetrics {
     /// All counters at zero, registered in `registry`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             redis_commands: RedisCommands::default(),
-            poll_duration: Histogram::new(POLL_BUCKETS),
+            duration: Histogram::new(POLL_BUCKETS),
             polls: Family::default(),
-            poll_failures: Family::default(),
-            http_requests: Family::default(),
-            http_duration: Family::new_with_constructor(http_histogram),
-            http_connections: Gauge::default(),
-            http_connections_closed: Family::default(),
-            tasks: Gauge::default(),
-            panics: Counter::default(),
-            reload_successful: Gauge::default(),
-            reload_time: Gauge::default(),
+            failures: Family::default(),
+            redis_time: Counter::default(),
         };
         // A counter that is not there until it counts hides its first increase from rate().
         for outcome in [PollOutcome::Success, PollOutcome::Partial, PollOutcome::Failure] {
             drop(metrics.polls.get_or_create(&outcome.label()));
         }
         for reason in FailureReason::ALL {
-            drop(metrics.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+            drop(metrics.failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
+        names::POLL_DURATION.register(registry, metrics.duration.clone());
+        names::POLLS.register(registry, metrics.polls.clone());
+        names::POLL_FAILURES.register(registry, metrics.failures.clone());
+        names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
+        names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        names::REDIS_TIME.register(registry, metrics.redis_time.clone());
+        metrics
+    }
+
+    /// A poll ended.
+    pub fn poll_ended(&self, outcome: PollOutcome, took: Duration) {
+        self.polls.get_or_create(&outcome.label()).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A sample took so much of Redis's time.
+    pub fn redis_time(&self, took: Duration) {
+        self.redis_time.inc_by(took.as_secs_f64());
+    }
+
+    /// A poll failed for this reason.
+    pub fn poll_failed(&self, reason: FailureReason) {
+        self.failures.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+}
+
+impl SelfMetrics {
+    /// All counters at zero, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            http_requests: Family::default(),
+            http_duration: Family::new_with_constructor(http_histogram),
+            http_connections: Gauge::default(),
+            http_connections_closed: Family::default(),
+            panics: Counter::default(),
+            reload_successful: Gauge::default(),
+            reload_time: Gauge::default(),
+        };
         for reason in Closed::ALL {
             drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
-        names::POLL_DURATION.register(registry, metrics.poll_duration.clone());
-        names::POLLS.register(registry, metrics.polls.clone());
-        names::POLL_FAILURES.register(registry, metrics.poll_failures.clone());
-        names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
-        names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
         names::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
         names::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
         names::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
         names::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
-        names::TASKS.register(registry, metrics.tasks.clone());
+        names::TASKS.register(registry, Tasks(Handle::try_current().ok()));
         names::PANICS.register(registry, metrics.panics.clone());
         names::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
         names::RELOAD_TIME.register(registry, metrics.reload_time.clone());
@@ -185,25 +234,9 @@ impl SelfMetrics {
         metrics
     }
 
-    /// A poll ended.
-    pub fn poll_ended(&self, outcome: PollOutcome, took: Duration) {
-        self.polls.get_or_create(&outcome.label()).inc();
-        self.poll_duration.observe(took.as_secs_f64());
-    }
-
-    /// A poll failed for this reason.
-    pub fn poll_failed(&self, reason: FailureReason) {
-        self.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
-    }
-
     /// A connection was closed early.
     pub fn connection_closed(&self, reason: Closed) {
         self.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
-    }
-
-    /// So many tasks there are.
-    pub fn tasks(&self, count: usize) {
-        self.tasks.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A task panicked.

@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod limits;
 mod policy;
 mod room;
+mod targets;
 pub mod tls;
 pub mod tokens;
 
@@ -32,6 +33,7 @@ pub use auth::ApiAuth;
 pub use basic_auth::BasicUsers;
 pub use limits::Rate;
 pub use policy::{Peer, Policy};
+pub use targets::{Target, Targets};
 pub use tls::Tls;
 
 use crate::shutdown::{self, Ending};

@@ -32,7 +32,7 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
             }
             signal => {
                 tracing::info!(signal = name(signal), "ending: requests in flight are finished first");
-                systemd::stopping();
+                systemd::stopping().await;
                 ending.send_replace(true);
             }
         }

@@ -1,8 +1,7 @@
-//! The one snapshot that everybody reads, swapped whole.
+//! The one snapshot of a target that everybody reads, swapped whole.
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,9 +25,10 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     sender: watch::Sender<Arc<Published>>,
-    /// What was published before the newest, kept for its buffer.
-    retired: Option<Arc<Published>>,
 }
+
+/// Where to look for each of the targets, which a reload may change.
+pub type Readers = watch::Receiver<Vec<Reader>>;
 
 /// Where readers look.
 #[derive(Clone, Debug)]
@@ -38,24 +38,24 @@ pub struct Reader(watch::Receiver<Arc<Published>>);
 #[must_use]
 pub fn channel(first: Published) -> (Publisher, Reader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
-    (Publisher { sender, retired: None }, Reader(receiver))
+    (Publisher { sender }, Reader(receiver))
 }
 
 impl Publisher {
     /// Replaces what readers see.
     pub fn publish(&mut self, published: Published) {
-        self.retired = Some(self.sender.send_replace(Arc::new(published)));
-    }
-
-    /// A buffer for the next page: that of the last page but one, where nobody reads it any more.
-    #[must_use]
-    pub fn buffer(&mut self) -> BytesMut {
-        let retired = self.retired.take().and_then(Arc::into_inner);
-        retired.map(|published| published.page.into_buffer()).unwrap_or_default()
+        self.sender.send_replace(Arc::new(published));
     }
 }
 
 impl Reader {
+    /// Waits until the first poll has ended.
+    pub async fn polled(&mut self) {
+        while self.newest().view.newest_poll.is_none() {
+            self.changed().await;
+        }
+    }
+
     /// Waits until there is a newer one.
     pub async fn changed(&mut self) {
         // An error means that there will be none.

@@ -3,11 +3,13 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::snapshot::Reader;
+use crate::snapshot::{Reader, Readers};
 
 /// How often the watchdog is told in the time that it allows, as sd_watchdog_enabled(3) advises.
 const PINGS_PER_TIMEOUT: u32 = 2;
@@ -16,7 +18,13 @@ const PINGS_PER_TIMEOUT: u32 = 2;
 /// its own, and what comes on top is left out.
 const MAX_WAITING: usize = 16;
 
-static TELLER: OnceLock<Option<SyncSender<Vec<NotifyState<'static>>>>> = OnceLock::new();
+/// How long the end waits until systemd has been told of it: a program that is gone tells nothing.
+const STOPPING_TIME: Duration = Duration::from_millis(100);
+
+/// What systemd is to be told, and what is dropped once it has been.
+type Message = (Vec<NotifyState<'static>>, Option<oneshot::Sender<()>>);
+
+static TELLER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
 
 /// Whether systemd knows that the program is ready.
 static READY: AtomicBool = AtomicBool::new(false);
@@ -36,22 +44,30 @@ pub fn reloaded() {
     }
 }
 
-/// The program is about to end.
-pub fn stopping() {
-    tell(vec![NotifyState::Stopping]);
+/// The program is about to end. Waits until systemd knows, but not for long.
+pub async fn stopping() {
+    let (done, told) = oneshot::channel();
+    send((vec![NotifyState::Stopping], Some(done)));
+    // An error is the news: nothing is ever sent.
+    let _ = timeout(STOPPING_TIME, told).await;
 }
 
-/// Says that the program is ready once the first poll has ended, and then, where systemd has a watchdog on it, that it is
-/// well as long as polls go on. A poller that hangs is thus started anew. Never ends.
-pub async fn watch(mut reader: Reader) {
-    while reader.newest().view.newest_poll.is_none() {
-        reader.changed().await;
+/// Says that the program is ready once the first poll of every target has ended, and then, where systemd has a watchdog on
+/// it, that it is well as long as all of them are polled. A poller that hangs is thus started anew. Never ends.
+pub async fn watch(mut readers: Readers) {
+    loop {
+        let now = readers.borrow_and_update().clone();
+        tokio::select! {
+            () = all_polled(now) => break,
+            Ok(()) = readers.changed() => {}
+        }
     }
     READY.store(true, Ordering::Relaxed);
     tell(vec![NotifyState::Ready]);
     let Some(timeout) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {
-        if Instant::now() < reader.newest().next_by {
+        let now = Instant::now();
+        if readers.borrow().iter().all(|reader| now < reader.newest().next_by) {
             tell(vec![NotifyState::Watchdog]);
         } else {
             tracing::error!("polls have stopped; the watchdog will end the program");
@@ -60,20 +76,30 @@ pub async fn watch(mut reader: Reader) {
     }
 }
 
+async fn all_polled(readers: Vec<Reader>) {
+    for mut reader in readers {
+        reader.polled().await;
+    }
+}
+
 fn tell(states: Vec<NotifyState<'static>>) {
+    send((states, None));
+}
+
+fn send(message: Message) {
     if let Some(teller) = TELLER.get_or_init(teller)
-        && teller.try_send(states).is_err()
+        && teller.try_send(message).is_err()
     {
         tracing::debug!("systemd does not listen: a message to it is left out");
     }
 }
 
 /// A thread that tells systemd; none, where nobody is to be told.
-fn teller() -> Option<SyncSender<Vec<NotifyState<'static>>>> {
+fn teller() -> Option<SyncSender<Message>> {
     std::env::var_os("NOTIFY_SOCKET")?;
-    let (sender, messages) = sync_channel::<Vec<NotifyState<'static>>>(MAX_WAITING);
+    let (sender, messages) = sync_channel::<Message>(MAX_WAITING);
     let thread = std::thread::Builder::new().name("systemd".to_owned()).spawn(move || {
-        for states in messages {
+        for (states, _done) in messages {
             if let Err(error) = sd_notify::notify(&states) {
                 tracing::debug!(%error, "systemd could not be told");
             }

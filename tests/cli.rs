@@ -47,7 +47,6 @@ fn bad_configuration_ends_with_2_and_one_line() {
     check(&["--redis.timeout"], &[], "--redis.timeout");
     check(&["--redis.timeout", "1s", "--redis.timeout", "2s"], &[], "--redis.timeout");
     check(&["--config.file", "/nonexistent.yml"], &[], "--config.file \"/nonexistent.yml\": it takes a file");
-    check(&["--streams", "a*"], &[], "is a pattern");
     check(&["--web.config.file", "w.yml"], &[], "--web.config.file \"w.yml\": it takes a file that can be read");
     check(&["--api.tokens-file", "t"], &[], "--api.tokens-file \"t\": it takes a file that can be read");
     check(&["--lag.degraded", "10", "--lag.unhealthy", "5"], &[], "contradicts");

@@ -201,7 +201,7 @@ fn a_reload_over_http_wants_a_token_and_to_be_enabled() {
     let before = on.metric("streamlag_config_last_reload_success_timestamp_seconds").unwrap();
     let reply = reload(&on, "POST", TOKEN);
     assert_eq!((reply.status, reply.text().as_str()), (200, "reloaded\n"));
-    assert_eq!(on.log_lines("was reloaded").len(), 1);
+    eventually("the log says so", || (on.log_lines("was reloaded").len() == 1).then_some(()));
     eventually("the metric says when", || {
         (on.metric("streamlag_config_last_reload_success_timestamp_seconds")? > before).then_some(())
     });
@@ -302,21 +302,32 @@ fn systemd_opens_the_sockets_and_is_told() {
     child.args(["-E", &format!("NOTIFY_SOCKET={}", dir.path().join("notify").display())]);
     // Half of it is 200 ms.
     child.args(["-E", "WATCHDOG_USEC=400000", "-E", &format!("STREAMLAG_API_TOKEN={TOKEN}")]);
-    child.args([env!("CARGO_BIN_EXE_streamlag"), "--web.systemd-socket", "--redis.url", &redis.url()]);
+    // Beside the Redis one that accepts and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = dir.path().join("streamlag.yml");
+    let targets = [("one", redis.url()), ("silent", format!("redis://{}/0", silent.local_addr().unwrap()))];
+    let targets = targets.map(|(name, url)| format!("- {{name: {name}, redis.url: '{url}', redis.timeout: 300ms}}\n"));
+    write(&file, &format!("targets:\n{}", targets.concat()));
+    child.args([env!("CARGO_BIN_EXE_streamlag"), "--web.systemd-socket", "--config.file", file.to_str().unwrap()]);
     child.args(["--poll.interval", "100ms"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child =
         Stopped(child.spawn().unwrap_or_else(|error| panic!("systemd-socket-activate ({error}): apt install systemd")));
     // It starts the program at the first connection, which that then answers.
-    let healthy = eventually("the first request is answered", || {
+    let get = |path: &str| {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        connection.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).ok()?;
         Some(answer)
-    });
+    };
+    let healthy = eventually("the first request is answered", || get("/-/healthy"));
     assert!(healthy.starts_with("HTTP/1.1 200"), "{healthy}");
     assert_eq!(told(), "READY=1");
+    // Once every target has been polled, in vain or not.
+    let page = get("/probe?target=silent").unwrap();
+    let in_vain = common::value_of(&page.replace('\r', ""), "streamlag_poll_failures_total{reason=\"timeout\"}");
+    assert!(in_vain >= Some(1.0), "{page}");
     assert_eq!((told(), told()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
     let signal = |signal: &str| {
         assert!(Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap().success());

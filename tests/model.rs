@@ -276,9 +276,12 @@ impl Walk {
     }
 
     fn cursors(&mut self) -> BTreeMap<String, EntryId> {
+        // Name and value by turns, of which the second and the eighth are the name and the cursor.
         let reply = self.run(&["XINFO", "GROUPS", STREAM]).unwrap();
-        let groups = streamlag::xinfo::groups(&reply).unwrap();
-        groups.into_iter().map(|group| (group.name.to_string(), group.last_delivered)).collect()
+        let groups: Vec<Vec<Value>> = redis::from_redis_value(reply).unwrap();
+        let text = |value: &Value| redis::from_redis_value_ref::<String>(value).unwrap();
+        let cursor = |group: &Vec<Value>| EntryId::parse(text(&group[7]).as_bytes()).unwrap();
+        groups.iter().map(|group| (text(&group[1]), cursor(group))).collect()
     }
 }
 

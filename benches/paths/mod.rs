@@ -5,18 +5,16 @@
 
 mod replies;
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use bytes::BytesMut;
-use prometheus_client::registry::Registry;
-use streamlag::assess::Assessor;
-use streamlag::lag::{Ledger, Thresholds, Windows};
-use streamlag::model::sample::{ServerInfo, StreamSample, TargetSample};
-use streamlag::model::snapshot::TargetSnapshot;
-use streamlag::model::view::View;
+use bytes::Bytes;
+use streamlag::assess::{Assessor, Bounds};
+use streamlag::lag::{Ledger, Windows};
+use streamlag::model::sample::StreamSample;
+use streamlag::model::snapshot::StreamSnapshot;
 use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
-use streamlag::render::exposition::{self, Settings};
-use streamlag::render::page::Page;
+use streamlag::render::lines::{Lines, STREAMS_PER_BLOCK};
+use streamlag::render::page::{Packer, Page};
 use streamlag::resp::{Allowance, Items, Replies};
 use streamlag::xinfo;
 
@@ -31,7 +29,6 @@ const FIRST_SAMPLE_MS: u64 = 1_700_000_060_000;
 /// Everything that is kept from sample to sample.
 pub struct Core {
     size: Size,
-    keys: Vec<StreamKey>,
     ledgers: Vec<Ledger>,
     assessor: Assessor,
     samples: u64,
@@ -53,8 +50,7 @@ impl Core {
         let mut core = Self {
             size,
             ledgers: keys.iter().map(|_| Ledger::default()).collect(),
-            assessor: Assessor::new(keys.clone(), selection, windows(), None),
-            keys,
+            assessor: Assessor::new(keys, selection, windows(), Bounds::default()),
             samples: 0,
             decoder: Decoder { replies: Replies::default(), names: Vec::new() },
         };
@@ -69,12 +65,12 @@ impl Core {
             core.decoder.names = sample.iter().map(names).collect();
             // Nothing is quicker than what is left out.
             let snapshot = resolve(&mut core, sample);
-            assert_eq!(snapshot.streams.len() as u64, size.streams);
-            for group in snapshot.streams.iter().flat_map(|stream| &stream.groups) {
+            assert_eq!(snapshot.len() as u64, size.streams);
+            for group in snapshot.iter().flat_map(|stream| &stream.groups) {
                 let members = group.present().and_then(|group| group.members.as_ref());
                 assert_eq!(members.map(Vec::len), Some(size.consumers as usize));
             }
-            assert!(snapshot.streams.iter().all(|stream| stream.groups.len() as u64 == size.groups));
+            assert!(snapshot.iter().all(|stream| stream.groups.len() as u64 == size.groups));
         }
         core
     }
@@ -120,38 +116,40 @@ fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerNa
 
 /// Samples to what they mean.
 #[inline(never)]
-pub fn resolve(core: &mut Core, mut streams: Vec<StreamSample>) -> TargetSnapshot {
-    for (ledger, stream) in core.ledgers.iter_mut().zip(&mut streams) {
-        stream.continuity = ledger.open(stream, stream.groups.iter());
+pub fn resolve(core: &mut Core, samples: Vec<StreamSample>) -> Vec<StreamSnapshot> {
+    let at = INTERVAL * u32::try_from(core.samples).expect("a few samples");
+    let now_ms = FIRST_SAMPLE_MS + u64::try_from(at.as_millis()).expect("a few samples");
+    let resolved = samples.into_iter().enumerate().map(|(place, mut stream)| {
+        let ledger = &mut core.ledgers[place];
+        stream.now_ms = now_ms;
+        stream.continuity = ledger.open(&stream, stream.groups.iter());
         let mut groups = std::mem::take(&mut stream.groups);
         for group in &mut groups {
-            group.resolved = ledger.resolve(stream, group);
+            group.resolved = ledger.resolve(&stream, group);
         }
         stream.groups = groups;
-    }
-    let at = INTERVAL * u32::try_from(core.samples).expect("a few samples");
-    let sample = TargetSample {
-        sampled_at: UNIX_EPOCH + Duration::from_millis(FIRST_SAMPLE_MS) + at,
-        server_now_ms: FIRST_SAMPLE_MS + u64::try_from(at.as_millis()).expect("a few samples"),
-        server: ServerInfo::default(),
-        round_trip: Duration::from_micros(100),
-        streams: core.keys.iter().cloned().zip(streams.into_iter().map(Ok)).collect(),
-        refused: Vec::new(),
-        redis_time: Duration::ZERO,
-    };
-    core.assessor.assess(sample, at)
+        core.assessor.stream(place, Ok(stream), at)
+    });
+    resolved.collect()
 }
 
-/// A snapshot to everything that is served of it.
+/// What is kept of pages.
+#[derive(Default)]
+pub struct Press {
+    lines: Lines,
+    packer: Packer,
+}
+
+/// The streams of a snapshot to everything that is served of them.
 #[inline(never)]
-pub fn encode(snapshot: TargetSnapshot, mut buffer: BytesMut) -> Page {
-    let settings = Settings {
-        poll_interval: INTERVAL,
-        round_trip_limit: Duration::from_millis(500),
-        thresholds: Thresholds { degraded: 100, unhealthy: 1000 },
-    };
-    exposition::encode(&mut buffer, View::from(snapshot), settings, None, &Registry::default()).expect("a page");
-    Page::from_openmetrics(buffer.freeze()).expect("memory takes what is written")
+pub fn encode(press: &mut Press, streams: &[StreamSnapshot]) -> Page {
+    press.lines.begin();
+    for block in streams.chunks(STREAMS_PER_BLOCK) {
+        press.lines.block(block);
+    }
+    press.lines.commit();
+    let rest = Bytes::from_static(b"# EOF\n");
+    press.packer.page(press.lines.families(), &rest).expect("memory takes what is written")
 }
 
 /// As they are by default.

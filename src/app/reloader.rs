@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::{plan, policy};
+use super::policy;
+use super::targets::Targets;
 use crate::config::{self, Config, Request};
-use crate::poller::Plan;
 use crate::reload::{Asked, Outcome};
 use crate::self_metrics::SelfMetrics;
 use crate::server::Service;
@@ -28,7 +27,7 @@ pub(super) struct Reloader {
     /// What holds.
     pub(super) config: Config,
     pub(super) service: Arc<Service>,
-    pub(super) plans: watch::Sender<Plan>,
+    pub(super) targets: Targets,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
 }
@@ -87,11 +86,10 @@ impl Reloader {
         let request = reading.map_err(|error| error.to_string())?.map_err(|problem| problem.to_string())?;
         let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
-        let target = self.plans.borrow().target + u64::from(!self.config.redis.is_like(&new.redis));
         self.say_what_opens(&new);
         // From here on nothing can fail.
-        self.service.set_policy(policy(&new));
-        self.plans.send_replace(plan(&new, target));
+        self.targets.follow(&new).await;
+        self.service.set_policy(policy(&new, &self.targets));
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())

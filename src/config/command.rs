@@ -8,10 +8,11 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::file::File;
+use super::file::{File, Section};
 use super::settings::{Flag, SETTINGS, Setting};
 use super::values::{Given, Origin, Problem};
 use super::{API_TOKEN_VARIABLE, Config, Sources};
+use crate::model::TargetName;
 use crate::server::tokens;
 
 /// What the command line asks for.
@@ -175,6 +176,10 @@ impl Sources for FromEverywhere {
         let token = std::env::var_os(API_TOKEN_VARIABLE)?;
         // What is not UTF-8 cannot be sent either; what is sent in its place is refused as such.
         Some(token.to_string_lossy().into_owned()).filter(|token| !token.is_empty())
+    }
+
+    fn targets(&self) -> &[(TargetName, Section)] {
+        self.file.targets()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The configuration file: YAML whose keys are the flags' names, nested or with dots, dashes or underscores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -8,16 +8,27 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
 use super::settings::{Flag, SETTINGS, Setting};
+use crate::model::TargetName;
 use crate::small_file;
+
+/// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
+pub const MAX_TARGETS: usize = 1000;
 
 /// The longest key that is repeated where there is no such setting: twice the longest there is.
 const MAX_NAMED: usize = 80;
 
-const PLAIN_VALUES: &str = "a list takes plain values";
+/// The key under which a file lists targets.
+const TARGETS: &str = "targets";
 
-/// The settings of a file, by key.
+/// Settings by key.
+pub(super) type Section = BTreeMap<&'static str, Vec<String>>;
+
+/// The settings of a file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct File(BTreeMap<&'static str, Vec<String>>);
+pub(super) struct File {
+    settings: Section,
+    targets: Vec<(TargetName, Section)>,
+}
 
 impl File {
     /// Reads a file.
@@ -33,21 +44,71 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut settings = BTreeMap::new();
+        let mut file = Self::default();
         if text.trim().is_empty() {
-            return Ok(Self(settings));
+            return Ok(file);
         }
         match serde_saphyr::from_str(text).map_err(|error| said(&error))? {
             Node::Empty => {}
-            Node::Map(entries) => flatten("", entries, &mut settings)?,
+            Node::Map(mut entries) => {
+                if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
+                    let (key, node) = entries.remove(place);
+                    file.targets = targets(key.referenced.line(), node)?;
+                }
+                flatten("", entries, Belongs::ToAll, &mut file.settings)?;
+            }
             Node::Value(_) | Node::List(_) => return Err("it takes a mapping of settings".to_owned()),
         }
-        Ok(Self(settings))
+        Ok(file)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&[String]> {
-        self.0.get(key).map(Vec::as_slice)
+        self.settings.get(key).map(Vec::as_slice)
     }
+
+    /// The targets in the order of the file, with what is theirs alone; none where the file lists none.
+    pub(super) fn targets(&self) -> &[(TargetName, Section)] {
+        &self.targets
+    }
+}
+
+fn targets(line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> {
+    const TAKES: &str = "targets takes a list of mappings, each with a name";
+    let listed = match node {
+        Node::Empty => return Ok(Vec::new()),
+        Node::List(listed) => listed,
+        Node::Value(_) | Node::Map(_) => return Err(format!("line {line}: {TAKES}")),
+    };
+    if listed.len() > MAX_TARGETS {
+        return Err(format!("line {line}: targets takes up to {MAX_TARGETS} of them, not {}", listed.len()));
+    }
+    let mut targets: Vec<(TargetName, Section)> = Vec::with_capacity(listed.len());
+    let mut names = BTreeSet::new();
+    for node in listed {
+        let Node::Map(mut entries) = node else { return Err(format!("line {line}: {TAKES}")) };
+        let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
+        let Some(place) = entries.iter().position(|(key, _)| key.value == "name") else {
+            return Err(format!("line {begins}: a target takes a name"));
+        };
+        let (key, node) = entries.remove(place);
+        let line = key.referenced.line();
+        let name = match &node {
+            Node::Value(name) => TargetName::new(name),
+            Node::Empty | Node::List(_) | Node::Map(_) => None,
+        };
+        let takes = "the name of a target takes 1 to 64 letters, digits, '.', '_' and '-'";
+        let name = name.ok_or_else(|| format!("line {line}: {takes}"))?;
+        if !names.insert(name.clone()) {
+            return Err(format!("line {line}: there are two targets of the name {name}"));
+        }
+        let mut section = Section::new();
+        flatten("", entries, Belongs::To(&name), &mut section)?;
+        targets.push((name, section));
+    }
+    if targets.is_empty() {
+        return Err(format!("line {line}: {TAKES}; there is none in it"));
+    }
+    Ok(targets)
 }
 
 /// What the parser found, and where, but not the text that it found there: that may be a URL with a password in it.
@@ -57,7 +118,6 @@ fn said(error: &Error) -> String {
         Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
         Error::MultipleDocuments { .. } => "it takes one document".to_owned(),
         Error::Eof { .. } => "it ends in the middle of something".to_owned(),
-        Error::Message { msg, .. } if msg.contains(PLAIN_VALUES) => PLAIN_VALUES.to_owned(),
         _ => "it takes YAML: settings with a value, a list of values, or more settings".to_owned(),
     };
     match error.location() {
@@ -66,41 +126,72 @@ fn said(error: &Error) -> String {
     }
 }
 
+/// Whose settings are read.
+#[derive(Clone, Copy)]
+enum Belongs<'a> {
+    ToAll,
+    To(&'a TargetName),
+}
+
+impl Belongs<'_> {
+    /// What is wrong, and where.
+    fn problem(self, line: u64, why: &str) -> String {
+        match self {
+            Self::ToAll => format!("line {line}: {why}"),
+            Self::To(target) => format!("line {line}: target {target}: {why}"),
+        }
+    }
+
+    /// The setting, where it can be given here.
+    fn setting(self, path: &str) -> Result<&'static Setting, String> {
+        let setting = Setting::find(path).filter(|setting| !BARRED.contains(&setting.key));
+        match (self, setting) {
+            (Self::ToAll, Some(setting)) => Ok(setting),
+            (Self::To(_), Some(setting)) if setting.per_target => Ok(setting),
+            (Self::To(_), Some(_)) => Err(format!("{path} is for the whole program, not for a target")),
+            (Self::ToAll, None) => Err(format!("there is no setting {} for a file", named(path))),
+            (Self::To(_), None) => Err(format!("there is no setting {} for a target", named(path))),
+        }
+    }
+}
+
 fn flatten(
     prefix: &str,
     entries: Vec<(Spanned<String>, Node)>,
-    settings: &mut BTreeMap<&'static str, Vec<String>>,
+    whose: Belongs<'_>,
+    settings: &mut Section,
 ) -> Result<(), String> {
     for (key, node) in entries {
         let line = key.referenced.line();
         let path = format!("{prefix}{}", key.value.replace('_', "-"));
+        let problem = |why: &str| whose.problem(line, why);
         let values = match node {
             // Nothing in it is as good as no section, and no value as good as no setting; but a slip is a slip.
             Node::Empty if is_section(&path) || Setting::find(&path).is_some() => continue,
             Node::Empty => Vec::new(),
-            Node::Map(_) if Setting::find(&path).is_some() => {
-                return Err(format!("line {line}: {path} takes a value, not a mapping"));
-            }
             Node::Map(entries) if is_section(&path) => {
-                flatten(&format!("{path}."), entries, settings)?;
+                flatten(&format!("{path}."), entries, whose, settings)?;
                 continue;
             }
+            Node::Map(_) if Setting::find(&path).is_some() => {
+                return Err(problem(&format!("{path} takes a value, not a mapping")));
+            }
             Node::Value(value) => vec![value],
-            Node::List(values) => values,
+            Node::List(nodes) => {
+                let plain: Option<Vec<String>> = nodes.into_iter().map(Node::into_value).collect();
+                plain.ok_or_else(|| problem("a list takes plain values"))?
+            }
             Node::Map(_) => Vec::new(),
         };
-        let setting = Setting::find(&path).filter(|setting| !BARRED.contains(&setting.key));
-        let Some(setting) = setting else {
-            return Err(format!("line {line}: there is no setting {} for a file", named(&path)));
-        };
+        let setting = whose.setting(&path).map_err(|why| problem(&why))?;
         if values.len() != 1 && setting.flag != Flag::List {
-            return Err(format!("line {line}: {path} takes one value, not {}", values.len()));
+            return Err(problem(&format!("{path} takes one value, not {}", values.len())));
         }
         if setting.flag == Flag::Switch && !["true", "false"].contains(&values[0].as_str()) {
-            return Err(format!("line {line}: {path} takes true or false"));
+            return Err(problem(&format!("{path} takes true or false")));
         }
         if settings.insert(setting.key, values).is_some() {
-            return Err(format!("line {line}: {path} is given twice"));
+            return Err(problem(&format!("{path} is given twice")));
         }
     }
     Ok(())
@@ -128,8 +219,17 @@ const BARRED: [&str; 3] = ["config.file", "config.check", "healthcheck"];
 enum Node {
     Empty,
     Value(String),
-    List(Vec<String>),
+    List(Vec<Node>),
     Map(Vec<(Spanned<String>, Node)>),
+}
+
+impl Node {
+    fn into_value(self) -> Option<String> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Empty | Self::List(_) | Self::Map(_) => None,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -174,12 +274,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut values = Vec::new();
         while let Some(node) = seq.next_element()? {
-            match node {
-                Node::Value(value) => values.push(value),
-                Node::Empty | Node::List(_) | Node::Map(_) => {
-                    return Err(serde::de::Error::custom(PLAIN_VALUES));
-                }
-            }
+            values.push(node);
         }
         Ok(Node::List(values))
     }

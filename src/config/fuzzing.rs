@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::file::File;
+use super::file::{File, Section};
 use super::redis_target::dial_in_plain_text;
 use super::settings::Flag;
 use super::values::Origin;
 use super::web::WebConfig;
 use super::{Config, Given, SETTINGS, Setting, Sources};
 use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
+use crate::model::TargetName;
 
 /// What stands for the value of settings that name other files; nothing is opened here.
 const FILE: &str = "FILE";
@@ -32,14 +33,19 @@ fn said_of_file(text: &str) -> Option<String> {
             return Some(error);
         }
     };
-    let given = || SETTINGS.iter().filter_map(|setting| Some((setting, file.get(setting.key)?)));
+    let own = file.targets().iter().flat_map(|(_, own)| own.iter());
+    let own: Vec<_> = own.filter_map(|(key, values)| Some((Setting::find(key)?, values.as_slice()))).collect();
+    let given = || {
+        let for_all = SETTINGS.iter().filter_map(|setting| Some((setting, file.get(setting.key)?)));
+        for_all.chain(own.iter().copied())
+    };
     for (setting, values) in given() {
         assert!(setting.flag == Flag::List || values.len() == 1, "{}: {values:?}", setting.key);
     }
     let is_elsewhere = |secret| given().any(|(setting, values)| !setting.secret && values.concat().contains(secret));
     let names_files = given().any(|(setting, _)| setting.value_name == FILE);
     // For TLS, what the system trusts is read, which takes time.
-    let is_tls = file.get("redis.url").is_some_and(|url| url.concat().starts_with("rediss"));
+    let is_tls = given().any(|(setting, url)| setting.key == "redis.url" && url.concat().starts_with("rediss"));
     if is_elsewhere(SECRET) || is_elsewhere(OTHER_SECRET) || names_files || is_tls {
         return None;
     }
@@ -76,6 +82,10 @@ impl Sources for Only<'_> {
 
     fn api_token(&self) -> Option<String> {
         None
+    }
+
+    fn targets(&self) -> &[(TargetName, Section)] {
+        self.0.targets()
     }
 }
 

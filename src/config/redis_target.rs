@@ -23,8 +23,9 @@ pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
     let url = parse(&given.text()?).map_err(|error| {
         given.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
     })?;
-    let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources)? };
-    Ok(Dial { login: login(sources, url.login)?, address: url.address, tls, db: url.db, resolver: Resolver::default() })
+    let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources, &given)? };
+    let login = login(sources, &given, url.login)?;
+    Ok(Dial { login, address: url.address, tls, db: url.db, resolver: Resolver::default() })
 }
 
 /// What a URL alone says, with what the system trusts where it is `rediss://`.
@@ -89,28 +90,52 @@ fn what_is_wrong(message: &str) -> String {
     message.split('-').next().unwrap_or_default().trim().to_lowercase()
 }
 
-fn login(sources: &impl Sources, mut login: Login) -> Result<Login, Problem> {
-    if let Some(user) = sources.get("redis.user") {
-        if login.has_user() {
-            return Err(user.problem("it contradicts the user in the Redis URL; give one of the two"));
-        }
-        let name = user.text()?;
-        if name.is_empty() {
-            return Err(user.problem("it takes the name of a user"));
-        }
-        login = login.with_user(name);
+/// Which of two settings counts that say the same: the one that a target gives itself.
+///
+/// # Errors
+/// Where both are of the same place: somebody gave both.
+fn outranks(given: &Given, other: &Given, contradicts: &str) -> Result<bool, Problem> {
+    if given.is_inherited() == other.is_inherited() {
+        return Err(given.problem(&format!("it contradicts {contradicts}; give one of the two")));
     }
-    let Some(file) = sources.get("redis.password-file") else {
-        return Ok(login);
-    };
-    if login.has_password() {
-        return Err(file.problem("it contradicts the password in the Redis URL; give one of the two"));
-    }
-    login.with_password_file(file.path()).map_err(|why| file.problem(&why))
+    Ok(other.is_inherited())
 }
 
-fn no_tls(sources: &impl Sources) -> Result<Option<Tls>, Problem> {
-    match TLS.iter().find_map(|key| sources.get(key)) {
+fn login(sources: &impl Sources, url: &Given, mut login: Login) -> Result<Login, Problem> {
+    if let Some(user) = sources.get("redis.user")
+        && (!login.has_user() || outranks(&user, url, "the user in the Redis URL")?)
+    {
+        login = login.with_user(user_name(&user)?);
+    }
+    if let Some(file) = sources.get("redis.password-file")
+        && (!login.has_password() || outranks(&file, url, "the password in the Redis URL")?)
+    {
+        login = login.with_password_file(file.path()).map_err(|why| file.problem(&why))?;
+    }
+    Ok(login)
+}
+
+fn user_name(given: &Given) -> Result<String, Problem> {
+    let name = given.text()?;
+    if name.is_empty() { Err(given.problem("it takes the name of a user")) } else { Ok(name) }
+}
+
+/// Who we are at the sentinels.
+pub(super) fn sentinel_login(user: Option<&Given>, file: Option<&Given>) -> Result<Login, Problem> {
+    let mut login = Login::default();
+    if let Some(user) = user {
+        login = login.with_user(user_name(user)?);
+    }
+    match file {
+        Some(file) => login.with_password_file(file.path()).map_err(|why| file.problem(&why)),
+        None => Ok(login),
+    }
+}
+
+fn no_tls(sources: &impl Sources, url: &Given) -> Result<Option<Tls>, Problem> {
+    // What all targets are given does not keep one of them from going without.
+    let meant = |given: &Given| !given.is_inherited() || url.is_inherited();
+    match TLS.iter().filter_map(|key| sources.get(key)).find(meant) {
         Some(given) => Err(given.problem("it takes a rediss:// URL beside it; this one is without TLS")),
         None => Ok(None),
     }

@@ -19,6 +19,8 @@ pub struct Setting {
     pub help: &'static str,
     /// Whether its value may hold a password, and is not to be repeated.
     pub secret: bool,
+    /// Whether each target of the file may have its own.
+    pub per_target: bool,
 }
 
 /// How a setting is given on the command line.
@@ -51,7 +53,11 @@ const BASE: Setting = Setting {
     heading: "Redis",
     help: "",
     secret: false,
+    per_target: false,
 };
+
+/// What each target may have its own of.
+const OF_A_TARGET: Setting = Setting { per_target: true, ..BASE };
 
 /// Every setting, in the order of the help.
 pub const SETTINGS: &[Setting] = &[
@@ -62,49 +68,87 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "URL",
         help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0",
         secret: true,
-        ..BASE
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "redis.mode",
+        env: Some("STREAMLAG_REDIS_MODE"),
+        default: Some("standalone"),
+        value_name: "MODE",
+        help: "What the URL leads to: standalone, cluster (any node of it) or sentinel (a sentinel, which names the master)",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "redis.nodes",
+        flag: Flag::List,
+        env: Some("STREAMLAG_REDIS_NODES"),
+        value_name: "HOST:PORT,...",
+        help: "More nodes of the cluster, or more sentinels, to ask where the one in the URL does not answer",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "redis.sentinel-master",
+        env: Some("STREAMLAG_REDIS_SENTINEL_MASTER"),
+        default: Some("mymaster"),
+        value_name: "NAME",
+        help: "Name of the master that the sentinels watch",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "redis.sentinel-user",
+        env: Some("STREAMLAG_REDIS_SENTINEL_USER"),
+        value_name: "NAME",
+        help: "User to log in as at the sentinels; the login in the URL is for Redis itself",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "redis.sentinel-password-file",
+        env: Some("STREAMLAG_REDIS_SENTINEL_PASSWORD_FILE"),
+        value_name: "FILE",
+        help: "File that holds the password for the sentinels",
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.user",
         env: Some("STREAMLAG_REDIS_USER"),
         value_name: "NAME",
         help: "Redis (ACL) user to log in as, where it is not in the URL",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.password-file",
         env: Some("STREAMLAG_REDIS_PASSWORD_FILE"),
         value_name: "FILE",
         help: "File that holds the Redis password; blanks around it are dropped, and it is read again for each connection",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-ca-file",
         env: Some("STREAMLAG_REDIS_TLS_CA_FILE"),
         value_name: "FILE",
         help: "PEM file of the CA certificates that may vouch for a rediss:// server; without it, those that the system trusts",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-cert-file",
         env: Some("STREAMLAG_REDIS_TLS_CERT_FILE"),
         value_name: "FILE",
         help: "PEM file of the certificate that streamlag shows to a rediss:// server",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-key-file",
         env: Some("STREAMLAG_REDIS_TLS_KEY_FILE"),
         value_name: "FILE",
         help: "PEM file of that certificate's key; it, too, is read again for each connection",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-server-name",
         env: Some("STREAMLAG_REDIS_TLS_SERVER_NAME"),
         value_name: "NAME",
         help: "Name or address that the certificate of a rediss:// server must be for; without it, the URL's host",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.max-connections",
@@ -112,7 +156,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("30"),
         value_name: "N",
         help: "Upper bound of connections to Redis; one is used",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "redis.timeout",
@@ -120,7 +164,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("2s"),
         value_name: "DURATION",
         help: "Deadline of a whole poll, connecting included",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "streams",
@@ -129,8 +173,26 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("events:chat,events:ticket,events:remote"),
         value_name: "NAME,...",
         heading: "What to sample",
-        help: "Streams to sample",
-        ..BASE
+        help: "Streams to sample, by name or Redis glob; one given by name is reported even where it does not exist",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "streams.exclude",
+        flag: Flag::List,
+        env: Some("STREAMLAG_STREAMS_EXCLUDE"),
+        value_name: "NAME,...",
+        heading: "What to sample",
+        help: "Streams that are never sampled, by name or Redis glob",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "logical-streams",
+        flag: Flag::List,
+        env: Some("STREAMLAG_LOGICAL_STREAMS"),
+        value_name: "NAME=PATTERN,...",
+        heading: "What to sample",
+        help: "Streams that are one stream in parts: a name for the whole, and the parts by Redis glob or as orders:{0..63}",
+        ..OF_A_TARGET
     },
     Setting {
         key: "groups",
@@ -140,6 +202,68 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "NAME,...",
         heading: "What to sample",
         help: "Consumer groups to monitor, by name or Redis glob; * means all",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "groups.exclude",
+        flag: Flag::List,
+        env: Some("STREAMLAG_GROUPS_EXCLUDE"),
+        value_name: "NAME,...",
+        heading: "What to sample",
+        help: "Consumer groups that are never monitored, by name or Redis glob",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "consumers",
+        env: Some("STREAMLAG_CONSUMERS"),
+        default: Some("on"),
+        value_name: "on|off",
+        heading: "What to sample",
+        help: "Whether consumers are asked for one by one: on or off",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "discovery.interval",
+        env: Some("STREAMLAG_DISCOVERY_INTERVAL"),
+        default: Some("60s"),
+        value_name: "DURATION",
+        heading: "What to sample",
+        help: "Time within which a new stream that a glob matches shows, at least 1s",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "limit.streams",
+        env: Some("STREAMLAG_LIMIT_STREAMS"),
+        default: Some("10000"),
+        value_name: "N",
+        heading: "What to sample",
+        help: "Most streams sampled; named ones come first, then those that globs find, by name",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "limit.groups",
+        env: Some("STREAMLAG_LIMIT_GROUPS"),
+        default: Some("100"),
+        value_name: "N",
+        heading: "What to sample",
+        help: "Most groups monitored per stream; named ones come first, then by name",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "limit.consumers",
+        env: Some("STREAMLAG_LIMIT_CONSUMERS"),
+        default: Some("100"),
+        value_name: "N",
+        heading: "What to sample",
+        help: "Consumers shown one by one per group, those with most pending entries; the others are summed",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "shard",
+        env: Some("STREAMLAG_SHARD"),
+        value_name: "I/N",
+        heading: "What to sample",
+        help: "Sample only the streams of this shard: 0/3, 1/3 and 2/3 are three instances that share the streams",
         ..BASE
     },
     Setting {
@@ -149,7 +273,25 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "DURATION",
         heading: "What to sample",
         help: "Time between polls, at least 50ms",
-        ..BASE
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "poll.max-redis-share",
+        env: Some("STREAMLAG_POLL_MAX_REDIS_SHARE"),
+        default: Some("5%"),
+        value_name: "PERCENT",
+        heading: "What to sample",
+        help: "Most of one core of Redis's time that polls may take; where they would take more, the interval is stretched",
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "poll.spread",
+        env: Some("STREAMLAG_POLL_SPREAD"),
+        default: Some("50%"),
+        value_name: "PERCENT",
+        heading: "What to sample",
+        help: "Share of the interval over which the pieces of a poll are spread; 0% is as quick as can be",
+        ..OF_A_TARGET
     },
     Setting {
         key: "lag.degraded",
@@ -158,7 +300,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "N",
         heading: "What to sample",
         help: "Lag from which a stream is called degraded",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "lag.unhealthy",
@@ -167,7 +309,16 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "N",
         heading: "What to sample",
         help: "Lag above which a stream is called unhealthy",
-        ..BASE
+        ..OF_A_TARGET
+    },
+    Setting {
+        key: "lag.thresholds",
+        flag: Flag::List,
+        env: Some("STREAMLAG_LAG_THRESHOLDS"),
+        value_name: "PATTERN=DEGRADED/UNHEALTHY,...",
+        heading: "What to sample",
+        help: "Other thresholds for streams that match a name or Redis glob; the first that matches counts",
+        ..OF_A_TARGET
     },
     Setting {
         key: "lag.count-budget",
@@ -176,7 +327,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "ENTRIES",
         heading: "What to sample",
         help: "Entries that may be read per second to count lags that nothing else tells; 0 turns counting off",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "group.window",
@@ -185,7 +336,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "DURATION",
         heading: "Verdicts",
         help: "Time over which rates are taken, and for which something must hold before a group's state says so",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "group.window-samples",
@@ -194,7 +345,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "N",
         heading: "Verdicts",
         help: "Samples in which it must hold, at least",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "group.drain-target",
@@ -203,7 +354,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "DURATION",
         heading: "Verdicts",
         help: "Time in which a group should drain its lag, for the recommended number of consumers",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "consumer.dead-after",
@@ -212,7 +363,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "DURATION",
         heading: "Verdicts",
         help: "Time after which a consumer that is idle, though there is something to do, counts as dead",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "web.listen-address",
@@ -358,7 +509,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("EVENT_TRANSPORT_STREAM_MAX_LEN"),
         default: Some("10000"),
         help: "Length to which the event transport trims its streams; where it is given, it bounds the trim headroom",
-        ..BASE
+        ..OF_A_TARGET
     },
     Setting {
         key: "event-transport.publish-timeout-ms",

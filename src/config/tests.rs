@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use super::file::File;
 use super::values::Origin;
 use super::*;
+use crate::lag::Thresholds;
+use crate::model::{GroupName, StreamKey};
+use crate::source::Address;
 
 /// Settings as if all of them came from the environment, over the defaults.
 #[derive(Default)]
@@ -30,6 +33,15 @@ impl Sources for Fake {
     fn api_token(&self) -> Option<String> {
         self.token.map(str::to_owned)
     }
+
+    fn targets(&self) -> &[(TargetName, Section)] {
+        &[]
+    }
+}
+
+/// The only target of a configuration.
+fn target(values: &[(&'static str, &'static str)]) -> Result<TargetConfig, Problem> {
+    config(values).map(|mut config| config.targets.remove(0))
 }
 
 fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
@@ -39,17 +51,21 @@ fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
 #[test]
 fn defaults_are_the_contracts() {
     let config = config(&[]).unwrap();
-    assert_eq!(config.redis.to_string(), "redis://localhost:6380/0");
-    assert_eq!(config.redis_max_connections, 30);
-    assert_eq!(config.redis_timeout, Duration::from_secs(2));
-    let streams: Vec<String> = config.streams.iter().map(ToString::to_string).collect();
-    assert_eq!(streams, ["events:chat", "events:ticket", "events:remote"]);
-    assert_eq!(config.groups.first_entry(), "signalr-consumers");
-    assert_eq!(config.poll_interval, Duration::from_secs(5));
-    assert_eq!(config.thresholds, Thresholds { degraded: 100, unhealthy: 1000 });
+    let [target] = &config.targets[..] else { panic!("{:?}", config.targets) };
+    assert_eq!(target.name, TargetName::default());
+    assert_eq!(target.redis.to_string(), "redis://localhost:6380/0");
+    assert_eq!((target.mode, target.nodes.len(), target.max_connections), (Mode::Standalone, 0, 30));
+    assert_eq!(target.timeout, Duration::from_secs(2));
+    assert_eq!(target.streams, ["events:chat", "events:ticket", "events:remote"]);
+    assert_eq!(target.groups.first_entry(), "signalr-consumers");
+    assert_eq!((target.streams_exclude.len(), target.logical.is_empty(), target.consumers), (0, true, true));
+    assert_eq!((target.interval, target.discovery_interval), (Duration::from_secs(5), Duration::from_secs(60)));
+    assert_eq!(target.thresholds, Thresholds { degraded: 100, unhealthy: 1000 }.into());
+    assert_eq!(target.limits, Limits { streams: 10_000, groups: 100, consumers: 100 });
+    assert_eq!((target.max_redis_share, target.spread), (0.05, 0.5));
+    assert_eq!((target.stream_max_len, config.shard), (None, None));
     assert_eq!(config.listen, ["0.0.0.0:8000"]);
     assert_eq!(config.telemetry_path, "/metrics");
-    assert_eq!(config.stream_max_len, None);
     assert_eq!(config.transport.mode, "redis_streams");
     assert_eq!(config.transport.publish_timeout, Duration::from_millis(100));
     assert!(matches!(config.auth, ApiAuth::Closed));
@@ -70,8 +86,32 @@ fn good_values() {
     check("log.format", "json");
     let addresses = config(&[("web.listen-address", ":8000, [::]:80")]).unwrap().listen;
     assert_eq!(addresses, ["0.0.0.0:8000", "[::]:80"]);
-    let twice = config(&[("streams", "a, b,a")]).unwrap().streams;
-    assert_eq!(twice, [StreamKey::from("a"), StreamKey::from("b")]);
+    let of = |key, value| target(&[(key, value)]).unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(of("streams", "a, b,a").streams, ["a", "b"]);
+    let streams = target(&[("streams", "a,b,events:*"), ("streams.exclude", "b*")]).unwrap();
+    assert_eq!(
+        (streams.streams.len(), streams.stream_selection(None).literals().to_vec()),
+        (3, vec![StreamKey::from("a")])
+    );
+    let groups = target(&[("groups", "a,b,c*"), ("groups.exclude", "b,cc")]).unwrap().groups;
+    assert!(groups.literals() == [GroupName::from("a")] && groups.contains(&"c".into()));
+    assert!(!groups.contains(&"b".into()) && !groups.contains(&"cc".into()));
+    for (text, on) in [("on", true), ("OFF", false), ("false", false)] {
+        assert_eq!(of("consumers", text).consumers, on, "{text}");
+    }
+    assert_eq!(of("poll.max-redis-share", "0.5 %").max_redis_share, 0.005);
+    assert_eq!(of("poll.spread", "0%").spread, 0.0);
+    assert_eq!(config(&[("shard", "2/3")]).unwrap().shard, Shard::new(2, 3));
+    let logical = of("logical-streams", "orders=orders:{0..63},mail=mail:{a,b}:*").logical;
+    assert_eq!((logical.names().count(), logical.patterns().count()), (64, 2));
+    let rules = of("lag.thresholds", "orders:*=5/50, a=b=1/1").thresholds;
+    assert_eq!(rules.of(&"orders:1".into()), Thresholds { degraded: 5, unhealthy: 50 });
+    assert_eq!(rules.of(&"a=b".into()), Thresholds { degraded: 1, unhealthy: 1 });
+    assert_eq!(rules.of(&"mail".into()), Thresholds { degraded: 100, unhealthy: 1000 });
+    let cluster = target(&[("redis.mode", "cluster"), ("redis.nodes", "b:1,[::1]:2")]).unwrap();
+    assert_eq!(cluster.nodes, [Address::Tcp("b".to_owned(), 1), Address::Tcp("::1".to_owned(), 2)]);
+    let sentinel = target(&[("redis.mode", "sentinel"), ("redis.sentinel-user", "me")]).unwrap();
+    assert!(sentinel.sentinel_master == "mymaster" && sentinel.sentinel_login.has_user());
 }
 
 #[test]
@@ -123,7 +163,33 @@ fn bad_values_are_named_in_one_line() {
     for value in ["", ",", "a,,b", "a, "] {
         check("streams", value, "one or more names");
     }
-    check("streams", "events:*", "\"events:*\" is a pattern");
+    for key in ["streams.exclude", "groups.exclude"] {
+        check(key, "a,,b", "one or more names");
+    }
+    check("redis.mode", "fleet", "it takes one of standalone, cluster, sentinel");
+    check("redis.nodes", "a:1", "it takes --redis.mode cluster or sentinel beside it");
+    check("redis.sentinel-master", "m", "it takes --redis.mode sentinel beside it");
+    check("redis.sentinel-user", "u", "it takes --redis.mode sentinel beside it");
+    check("redis.sentinel-password-file", "f", "it takes --redis.mode sentinel beside it");
+    check("consumers", "maybe", "it takes on or off");
+    check("discovery.interval", "999ms", "it takes a duration from 1s to 1day");
+    check("limit.streams", "0", "it takes a whole number, 1 to 1000000");
+    check("limit.groups", "0", "it takes a whole number, 1 to 10000");
+    check("limit.consumers", "10001", "it takes a whole number, 0 to 10000");
+    for value in ["5", "0%", "101%", "-1%", "+1%", "NaN%", "1e1%", "%", ""] {
+        check("poll.max-redis-share", value, "it takes 0.01% to 100%");
+    }
+    check("poll.spread", "91%", "it takes 0% to 90%");
+    for value in ["3/3", "0/0", "1", "-1/2", "+1/2", "0/10001", "a/b", "/", ""] {
+        check("shard", value, "it takes i/n, where i is 0 to n-1");
+    }
+    for value in ["a", "a=", "=b", "a=b,c"] {
+        check("logical-streams", value, "it takes NAME=PATTERN");
+    }
+    check("logical-streams", "a=b{0..3", "a brace is not closed");
+    for value in ["a", "a=1", "a=1/", "=1/2", "a=0/1", "a=2/1", "a=+1/2", "a=1/2/3"] {
+        check("lag.thresholds", value, "it takes PATTERN=DEGRADED/UNHEALTHY");
+    }
     check("groups", " ", "one or more names");
     check("lag.degraded", "none", "it takes a whole number, 1 or more");
     check("lag.degraded", "1001", "it contradicts --lag.unhealthy \"1000\"");
@@ -171,7 +237,7 @@ fn what_contradicts_is_refused() {
     assert!(problem("redis://localhost").contains("this one is empty"));
     let user = |url| config(&[("redis.url", url), ("redis.user", "me")]);
     assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
-    assert!(user("redis://:pw@localhost").unwrap().redis.login.has_user());
+    assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.login.has_user());
     let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
     assert!(tls("redis.tls-cert-file", "x").contains("it takes --redis.tls-key-file beside it"));
     assert!(tls("redis.tls-key-file", "x").contains("it takes --redis.tls-cert-file beside it"));
@@ -179,12 +245,28 @@ fn what_contradicts_is_refused() {
     assert!(tls("redis.tls-ca-file", "/nonexistent").contains("it takes a file that can be read"));
     std::fs::write(path, " secret \n").unwrap();
     assert!(
-        config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)])
-            .unwrap()
+        config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().targets[0]
             .redis
             .login
             .has_password()
     );
+}
+
+#[test]
+fn more_than_one_server_takes_a_url_that_fits() {
+    let check = |values: &[(&'static str, &'static str)], takes: &str| {
+        let problem = config(values).unwrap_err().to_string();
+        assert!(problem.contains(takes), "{problem:?} lacks {takes:?}");
+    };
+    for mode in ["cluster", "sentinel"] {
+        let unix = [("redis.mode", mode), ("redis.url", "unix:///run/redis.sock")];
+        check(&unix, "it takes a redis:// or rediss:// URL beside it");
+        for nodes in ["a", "a:0", "a:65536", ":1", "::1:1", "u@h:1", "redis://h:1", "a b:1"] {
+            check(&[("redis.mode", mode), ("redis.nodes", nodes)], "it takes host:port, such as redis-2:6379");
+        }
+    }
+    check(&[("redis.mode", "cluster"), ("redis.url", "redis://h/1")], "a cluster has no other");
+    check(&[("redis.mode", "cluster"), ("redis.sentinel-user", "u")], "it takes --redis.mode sentinel beside it");
 }
 
 #[test]
@@ -212,7 +294,8 @@ fn bad_files_are_named_with_key_and_line() {
     check("streems:\n", "line 1: there is no setting \"streems\"");
     check("redis:\n  urls:\n", "line 2: there is no setting \"redis.urls\"");
     check("streams: [a]\nredis.url=redis://:hunter2@h: 0\n", "line 2: there is no setting of this name");
-    check("\ntargets:\n  - a\n", "line 2: there is no setting \"targets\"");
+    check("streams: {include: [a]}\n", "line 1: there is no setting \"streams.include\"");
+    check("redis: [a, {b: c}]\n", "line 1: a list takes plain values");
     check("config.file: x\n", "line 1: there is no setting \"config.file\"");
     check("redis:\n  url: [a, b]\n", "line 2: redis.url takes one value, not 2");
     check("redis.url: {a: b}\n", "line 1: redis.url takes a value");

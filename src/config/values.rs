@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{Flag, Setting};
+use crate::logical::split_list;
+use crate::model::TargetName;
 
 /// What is wrong with the configuration: one line that names the setting, its value and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +25,16 @@ impl Problem {
 }
 
 /// Where a value was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// On the command line.
     Flag,
     /// In the environment.
     Environment,
-    /// In the file.
+    /// In the file, for all targets.
     File,
+    /// In the file, for this target.
+    Target(TargetName),
     /// Nowhere.
     Default,
 }
@@ -41,18 +45,32 @@ pub struct Given {
     setting: &'static Setting,
     origin: Origin,
     values: Vec<OsString>,
+    is_inherited: bool,
 }
 
 impl Given {
     pub(super) fn new(setting: &'static Setting, origin: Origin, values: Vec<OsString>) -> Self {
-        Self { setting, origin, values }
+        Self { setting, origin, values, is_inherited: false }
+    }
+
+    /// The same, for a target that does not give it itself.
+    pub(super) fn inherited(self) -> Self {
+        Self { is_inherited: true, ..self }
+    }
+
+    /// Whether a target has it from what holds for all of them, and so may be meant or not.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// The setting by the name under which it was given, and its value where it may be shown.
     pub(super) fn shown(&self) -> String {
-        let name = match (self.origin, self.setting.env) {
+        let name = match (&self.origin, self.setting.env) {
             (Origin::Environment, Some(env)) => env.to_owned(),
             (Origin::File, _) => format!("{} (in the configuration file)", self.setting.key),
+            (Origin::Target(target), _) => {
+                format!("{} of target {target} (in the configuration file)", self.setting.key)
+            }
             (_, Some(env)) if self.setting.flag == Flag::None => env.to_owned(),
             _ => format!("--{}", self.setting.key),
         };
@@ -114,20 +132,54 @@ impl Given {
         self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("it takes true or false"))
     }
 
+    /// A share, within bounds in percent, both included.
+    pub(super) fn share(&self, min: f64, max: f64) -> Result<f64, Problem> {
+        let text = self.text()?;
+        let digits = text.strip_suffix('%').map(str::trim_end);
+        let plain = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
+        let percent: Option<f64> = plain.and_then(|digits| digits.parse().ok());
+        let percent = percent.filter(|percent| (min..=max).contains(percent));
+        percent.map(|percent| percent / 100.0).ok_or_else(|| self.problem(&format!("it takes {min}% to {max}%")))
+    }
+
     /// Names: separated by commas on the command line and in the environment, one by one in the file.
     pub(super) fn names(&self) -> Result<Vec<String>, Problem> {
+        self.pieces(|text| text.split(',').map(str::to_owned).collect())
+    }
+
+    /// The same, where a comma between braces belongs to a name.
+    pub(super) fn names_with_braces(&self) -> Result<Vec<String>, Problem> {
+        self.pieces(|text| split_list(text).into_iter().map(str::to_owned).collect())
+    }
+
+    fn pieces(&self, split: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>, Problem> {
         let mut names = Vec::new();
         for value in &self.values {
             let text = value.to_str().ok_or_else(|| self.problem("it takes UTF-8 text"))?;
             match self.origin {
-                Origin::File => names.push(text.trim().to_owned()),
-                _ => names.extend(text.split(',').map(|name| name.trim().to_owned())),
+                Origin::File | Origin::Target(_) => names.push(text.trim().to_owned()),
+                _ => names.extend(split(text).iter().map(|name| name.trim().to_owned())),
             }
         }
         if names.is_empty() || names.iter().any(String::is_empty) {
             return Err(self.problem("it takes one or more names separated by commas, none of them empty"));
         }
         Ok(names)
+    }
+
+    /// Hosts with their ports.
+    pub(super) fn endpoints(&self) -> Result<Vec<(String, u16)>, Problem> {
+        let endpoint = |given: &String| {
+            let (host, port) = given.rsplit_once(':')?;
+            let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            let bare = bracketed.unwrap_or(host);
+            let is_host = bare.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@[]".contains(&byte));
+            let fits = is_host && !bare.is_empty() && (bracketed.is_some() || !bare.contains(':'));
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            fits.then(|| (bare.to_owned(), port))
+        };
+        let endpoints: Option<_> = self.names()?.iter().map(endpoint).collect();
+        endpoints.ok_or_else(|| self.problem("it takes host:port, such as redis-2:6379 or [::1]:26379"))
     }
 
     /// Addresses to listen on. A missing host means every IPv4 address.

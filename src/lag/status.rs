@@ -1,5 +1,7 @@
 //! What a lag is called.
 
+use crate::model::{StreamKey, glob};
+
 /// The lags at which a stream is called degraded and unhealthy, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
@@ -49,9 +51,48 @@ impl Thresholds {
     }
 }
 
+/// Thresholds by stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThresholdRules {
+    /// Those of streams that no pattern matches.
+    pub otherwise: Thresholds,
+    /// Those of streams that a name or Redis glob matches; the first that does counts.
+    pub by_pattern: Vec<(String, Thresholds)>,
+}
+
+impl ThresholdRules {
+    /// The thresholds of a stream.
+    #[must_use]
+    pub fn of(&self, stream: &StreamKey) -> Thresholds {
+        let matching = |(pattern, _): &&(String, Thresholds)| glob::matches(pattern.as_bytes(), stream.as_bytes());
+        self.by_pattern.iter().find(matching).map_or(self.otherwise, |(_, thresholds)| *thresholds)
+    }
+}
+
+/// The same for all streams.
+impl From<Thresholds> for ThresholdRules {
+    fn from(otherwise: Thresholds) -> Self {
+        Self { otherwise, by_pattern: Vec::new() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_pattern_that_matches_counts() {
+        let thresholds = |degraded| Thresholds { degraded, unhealthy: 10 * degraded };
+        let rules = ThresholdRules {
+            otherwise: thresholds(1),
+            by_pattern: vec![("orders:eu".to_owned(), thresholds(2)), ("orders:*".to_owned(), thresholds(3))],
+        };
+        let check = |stream: &str, expected| assert_eq!(rules.of(&stream.into()).degraded, expected, "{stream}");
+        check("orders:eu", 2);
+        check("orders:us", 3);
+        check("mail", 1);
+        assert_eq!(ThresholdRules::from(thresholds(5)).of(&"orders:eu".into()), thresholds(5));
+    }
 
     #[test]
     fn the_requirements_criteria() {

@@ -1,6 +1,6 @@
 //! Redis's own glob dialect, and which groups are monitored.
 //!
-//! Redis's dialect and no library's: users know it from `KEYS`, and patterns for streams will be answered by `SCAN
+//! Redis's dialect and no library's: users know it from `KEYS`, and patterns for streams are answered by `SCAN
 //! MATCH`, so both must agree. The crates at hand speak the shell's dialect (`[!a]`, `{a,b}`) instead.
 
 use super::GroupName;
@@ -77,10 +77,17 @@ pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', '\\'])
 }
 
-/// The groups to monitor: names, which are reported even where they do not exist, and patterns.
+/// Whether any of these names and patterns means `name`.
+#[must_use]
+pub fn any_matches(entries: &[String], name: &[u8]) -> bool {
+    entries.iter().any(|entry| matches(entry.as_bytes(), name))
+}
+
+/// The groups to monitor: names, which are reported even where they do not exist, and patterns; less those excluded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSelection {
     entries: Vec<String>,
+    exclude: Vec<String>,
     literals: Vec<GroupName>,
 }
 
@@ -95,13 +102,21 @@ impl GroupSelection {
                 literals.push(name);
             }
         }
-        Self { entries, literals }
+        Self { entries, exclude: Vec::new(), literals }
+    }
+
+    /// The same without the groups that these names and patterns mean: not even named ones are monitored then.
+    #[must_use]
+    pub fn without(mut self, exclude: Vec<String>) -> Self {
+        self.exclude.extend(exclude);
+        self.literals.retain(|name| !any_matches(&self.exclude, name.as_bytes()));
+        self
     }
 
     /// Whether a group of this name is monitored.
     #[must_use]
     pub fn contains(&self, group: &GroupName) -> bool {
-        self.entries.iter().any(|entry| matches(entry.as_bytes(), group.as_bytes()))
+        any_matches(&self.entries, group.as_bytes()) && !any_matches(&self.exclude, group.as_bytes())
     }
 
     /// The names that are no patterns: monitored whether or not they exist.
@@ -156,5 +171,17 @@ mod tests {
         assert!(groups.contains(&"mail".into()));
         assert!(!groups.contains(&"mails".into()));
         assert_eq!(groups.first_entry(), "billing-*");
+    }
+
+    #[test]
+    fn excluded_groups_are_not_monitored_whether_named_or_matched() {
+        let groups = GroupSelection::new(vec!["mail".into(), "audit".into(), "*".into()])
+            .without(vec!["audit".into(), "debug-*".into()]);
+        assert_eq!(groups.literals(), [GroupName::from("mail")]);
+        for (name, expected) in
+            [("mail", true), ("other", true), ("audit", false), ("debug-7", false), ("audits", true)]
+        {
+            assert_eq!(groups.contains(&name.into()), expected, "{name}");
+        }
     }
 }

@@ -24,6 +24,19 @@ pub struct TargetSample {
     pub refused: Vec<RefusedCommand>,
     /// Redis's time that the sample took, as seen from here: how long it was waited for, less the way there and back.
     pub redis_time: Duration,
+    /// Streams that are not sampled because there are too many.
+    pub streams_left_out: u64,
+    /// How the search for streams stands; `None` where none are searched for.
+    pub search: Option<Search>,
+}
+
+/// How the search for the streams that patterns mean stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// Streams that it found and that are sampled.
+    pub found: u64,
+    /// When the newest complete pass ended and how long it had taken; `None` before the first.
+    pub completed: Option<(SystemTime, Duration)>,
 }
 
 /// Takes the streams of a sample as they are read, in any order.
@@ -142,6 +155,8 @@ pub enum RefusedCommand {
     Xlen,
     /// `XRANGE`: no lag is counted, and no oldest undelivered entry shown where the stream's first one does not tell.
     Xrange,
+    /// `SCAN`: streams that only a pattern means are not found.
+    Scan,
     /// `MULTI`, of a server that is out of memory and may not evict: it queues no command then, not even one that reads. A
     /// stream is asked about twice instead, and what lies between counts where both answers agree.
     Multi,
@@ -159,6 +174,7 @@ impl RefusedCommand {
             Self::Xrange => {
                 ("XRANGE", "no lag is counted, and lag in seconds is left out where the first entry does not tell")
             }
+            Self::Scan => ("SCAN", "streams that match a pattern are not found"),
             Self::Multi => ("MULTI", "streams that change while they are read are not shown"),
         }
     }

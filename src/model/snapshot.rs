@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::sample::{ConsumerSample, ReadError, RefusedCommand, ServerInfo};
+use super::sample::{ConsumerSample, ReadError, RefusedCommand, Search, ServerInfo};
 use super::{EntryId, GroupName, StreamKey};
 use crate::lag::consumers::Recommendation;
 use crate::lag::history::{Course, StreamRates};
@@ -23,6 +23,10 @@ pub struct TargetSnapshot {
     pub streams: Vec<StreamSnapshot>,
     /// Commands that Redis refused; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
+    /// Streams that are not sampled because there are too many.
+    pub streams_left_out: u64,
+    /// How the search for streams stands; `None` where none are searched for.
+    pub search: Option<Search>,
 }
 
 /// One stream and its monitored groups.
@@ -34,6 +38,8 @@ pub struct StreamSnapshot {
     pub read: Result<StreamFacts, ReadError>,
     /// The monitored groups, by name. Groups named in the configuration are here even where they do not exist.
     pub groups: Vec<GroupSnapshot>,
+    /// Groups that are not among them because there are too many.
+    pub groups_left_out: u64,
 }
 
 /// What is known of a stream itself.
@@ -43,10 +49,10 @@ pub struct StreamFacts {
     pub length: u64,
     /// Groups of the stream, monitored or not.
     pub groups: u64,
-    /// The first entry's id; `None` where the stream is empty.
-    pub first: Option<EntryId>,
-    /// The last entry's id; `None` where the stream is empty.
-    pub last: Option<EntryId>,
+    /// The time in the first entry's id, seconds since the Unix epoch; `None` where the stream is empty, or ids are not clocks.
+    pub first_seconds: Option<f64>,
+    /// The same of the last entry.
+    pub last_seconds: Option<f64>,
     /// Entries ever added, where the server tells.
     pub entries_added: Option<u64>,
     /// How fast it changes.
@@ -102,8 +108,22 @@ pub struct PresentGroup {
     pub drain_seconds: Option<f64>,
     /// How many consumers it should have.
     pub recommendation: Recommendation,
-    /// The consumers, by name; `None` where Redis would not tell.
+    /// The consumers, by name; `None` where Redis would not tell. Where there are too many, those that hold most.
     pub members: Option<Vec<ConsumerSnapshot>>,
+    /// The others; `None` where there are none.
+    pub overflow: Option<Overflow>,
+    /// Consumers that are dead: those that hold pending entries, and those that hold none. `None` where Redis does not show
+    /// consumers.
+    pub dead: Option<(u64, u64)>,
+}
+
+/// Consumers that are not shown one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// How many they are.
+    pub consumers: u64,
+    /// Entries that were given to them and not acknowledged.
+    pub pending: u64,
 }
 
 /// One consumer of one group.
@@ -117,19 +137,6 @@ pub struct ConsumerSnapshot {
     pub oldest_pending_seconds: Option<f64>,
     /// Its health, from 0 (dead) to 100.
     pub health: u8,
-}
-
-impl PresentGroup {
-    /// Consumers that are dead: those that hold pending entries, and those that hold none. `None` where Redis does not
-    /// show consumers.
-    #[must_use]
-    pub fn dead_consumers(&self) -> Option<(u64, u64)> {
-        let dead = self.members.as_ref()?.iter().filter(|consumer| consumer.active == Some(false));
-        Some(dead.fold((0, 0), |(holding, empty), consumer| match consumer.sample.pending {
-            0 => (holding, empty + 1),
-            _ => (holding + 1, empty),
-        }))
-    }
 }
 
 impl GroupSnapshot {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::sample::{SampleError, ServerInfo};
+use super::logical::LogicalSnapshot;
+use super::sample::{SampleError, Search, ServerInfo};
 use super::snapshot::{StreamSnapshot, TargetSnapshot};
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
@@ -17,6 +18,10 @@ pub struct View {
     pub last_success: Option<SystemTime>,
     /// Every configured stream, in the order of the configuration: as in `fresh`, or unreadable where that is `None`.
     pub streams: Arc<[StreamSnapshot]>,
+    /// Every logical stream, in the order of the configuration; none where `fresh` is `None`.
+    pub logical: Arc<[LogicalSnapshot]>,
+    /// The time between polls that is in force: longer than the configured one where that would take too much of Redis's time.
+    pub interval: Duration,
 }
 
 /// What a good sample told beside its streams.
@@ -28,17 +33,51 @@ pub struct Fresh {
     pub server_now_ms: u64,
     /// How long the sample's first command took to be answered.
     pub round_trip: Duration,
+    /// How many are left out because there are too many.
+    pub over: OverLimits,
+    /// How the search for streams stands; `None` where none are searched for.
+    pub search: Option<Search>,
+}
+
+/// How many are left out because there are too many: streams and groups that are not sampled or shown, and consumers that are
+/// only summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OverLimits {
+    /// Streams.
+    pub streams: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Consumers.
+    pub consumers: u64,
+}
+
+impl OverLimits {
+    /// Of these streams; `streams` is how many others there are.
+    fn of(streams: u64, sampled: &[StreamSnapshot]) -> Self {
+        let overflow = |stream: &StreamSnapshot| -> u64 {
+            let groups = stream.groups.iter().filter_map(|group| group.present()?.overflow);
+            groups.map(|overflow| overflow.consumers).sum()
+        };
+        Self {
+            streams,
+            groups: sampled.iter().map(|stream| stream.groups_left_out).sum(),
+            consumers: sampled.iter().map(overflow).sum(),
+        }
+    }
 }
 
 /// What readers see after a poll that Redis answered.
 impl From<TargetSnapshot> for View {
     fn from(snapshot: TargetSnapshot) -> Self {
-        let TargetSnapshot { server, server_now_ms, round_trip, .. } = snapshot;
+        let TargetSnapshot { server, server_now_ms, round_trip, search, .. } = snapshot;
+        let over = OverLimits::of(snapshot.streams_left_out, &snapshot.streams);
         Self {
             newest_poll: Some(Ok(())),
-            fresh: Some(Fresh { server, server_now_ms, round_trip }),
+            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search }),
             last_success: Some(snapshot.sampled_at),
             streams: snapshot.streams.into(),
+            logical: Vec::new().into(),
+            interval: Duration::ZERO,
         }
     }
 }

@@ -7,10 +7,14 @@ use tokio::time::Instant;
 
 use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::snapshot::{Presence, TargetSnapshot};
+use crate::model::view::OverLimits;
 use crate::model::{FailureReason, GroupName, StreamKey};
 
 /// A round trip counts as quick again below this share of its limit, so that one that hovers there is not news.
 const QUICK_AGAIN: f64 = 0.5;
+
+/// An interval counts as stretched from so many times the configured one on: a little is no news.
+const STRETCHED: f64 = 1.5;
 
 /// What the log has said.
 #[derive(Debug, Default)]
@@ -21,6 +25,9 @@ pub(super) struct Said {
     missing: BTreeSet<(StreamKey, GroupName)>,
     refused: BTreeSet<RefusedCommand>,
     slow: bool,
+    stretched: bool,
+    /// Whether each of the limits bites: streams, groups, consumers.
+    over: [bool; 3],
 }
 
 /// Since when Redis has not answered, and every reason for it so far.
@@ -55,6 +62,40 @@ impl Said {
         self.groups(snapshot);
         self.commands(snapshot);
         self.round_trip(snapshot.round_trip, round_trip_limit);
+    }
+
+    /// How many are left out because there are too many.
+    pub(super) fn over_limits(&mut self, over: OverLimits) {
+        let limits = [
+            ("limit.streams", "streams are not sampled", over.streams),
+            ("limit.groups", "groups are not monitored", over.groups),
+            ("limit.consumers", "consumers are shown as a sum only", over.consumers),
+        ];
+        for ((limit, what, left_out), said) in limits.into_iter().zip(&mut self.over) {
+            match (left_out > 0, *said) {
+                (true, false) => tracing::warn!(limit, left_out, "there are more than the limit: {what}"),
+                (false, true) => tracing::info!(limit, "there are no more than the limit again"),
+                _ => {}
+            }
+            *said = left_out > 0;
+        }
+    }
+
+    /// How far polls are apart, and how far they should be.
+    pub(super) fn interval(&mut self, configured: Duration, in_force: Duration) {
+        let seconds = in_force.as_secs_f64();
+        if !self.stretched && in_force > configured.mul_f64(STRETCHED) {
+            let wanted_seconds = configured.as_secs_f64();
+            tracing::warn!(
+                interval_seconds = seconds,
+                wanted_seconds,
+                "polls are farther apart than configured: they would take more of Redis's time than poll.max-redis-share"
+            );
+            self.stretched = true;
+        } else if self.stretched && in_force == configured {
+            tracing::info!(interval_seconds = seconds, "polls are as close as configured again");
+            self.stretched = false;
+        }
     }
 
     fn streams(&mut self, snapshot: &TargetSnapshot) {

@@ -1,13 +1,15 @@
 //! The API's JSON: the only types that are serialized. The requirement's keys stand as written there; the rest is beside
 //! them. Durations are seconds as numbers, times RFC 3339 in UTC, and what the server does not tell is null.
 
+mod logical;
+
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::lag::{GroupState, Status, Thresholds};
+use crate::lag::{GroupState, Status, ThresholdRules};
 use crate::model::sample::ReadError;
 use crate::model::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamSnapshot};
 use crate::model::view::View;
@@ -32,7 +34,7 @@ pub struct Api<'a> {
     /// How long ago the newest good sample was taken; `None` before the first.
     pub age: Option<Duration>,
     /// What a lag is called.
-    pub thresholds: Thresholds,
+    pub thresholds: &'a ThresholdRules,
     /// Which groups are monitored.
     pub selection: &'a GroupSelection,
     /// The event transport's settings.
@@ -228,7 +230,7 @@ struct StreamLag<'a> {
 }
 
 impl<'a> StreamLag<'a> {
-    fn of(stream: &'a StreamSnapshot, name: &GroupName, thresholds: Thresholds) -> Self {
+    fn of(stream: &'a StreamSnapshot, name: &GroupName, thresholds: &ThresholdRules) -> Self {
         let group = stream.groups.iter().find(|group| group.name == *name);
         let row = Row::of(stream, group, thresholds);
         Self {
@@ -275,14 +277,14 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// `group` is `None` where a pattern matches a group that this stream does not have.
-    fn of(stream: &StreamSnapshot, group: Option<&'a GroupSnapshot>, thresholds: Thresholds) -> Self {
+    fn of(stream: &StreamSnapshot, group: Option<&'a GroupSnapshot>, thresholds: &ThresholdRules) -> Self {
         let unknown = Self { lag: UNREADABLE_LAG, status: Status::Unknown, state: None, exists: None, present: None };
         match group.map(|group| &group.presence) {
             _ if stream.read.is_err() => unknown,
             Some(Presence::Unknown) => unknown,
             Some(Presence::Present(group)) => Self {
                 lag: i64::try_from(group.lag.point).unwrap_or(i64::MAX),
-                status: thresholds.status(group.lag.point),
+                status: thresholds.of(&stream.key).status(group.lag.point),
                 state: Some(group.course.verdict.state),
                 exists: Some(true),
                 present: Some(group),
@@ -388,9 +390,9 @@ struct GroupRow<'a> {
 }
 
 impl<'a> GroupRow<'a> {
-    fn of(stream: &'a StreamSnapshot, group: &'a GroupSnapshot, thresholds: Thresholds) -> Self {
+    fn of(stream: &'a StreamSnapshot, group: &'a GroupSnapshot, thresholds: &ThresholdRules) -> Self {
         let row = Row::of(stream, Some(group), thresholds);
-        let dead = row.present.and_then(PresentGroup::dead_consumers);
+        let dead = row.present.and_then(|group| group.dead);
         let added = stream.read.as_ref().ok().and_then(|facts| facts.rates.added);
         Self {
             stream: stream.key.shown(),
@@ -486,7 +488,7 @@ fn error(stream: &StreamSnapshot) -> Option<String> {
 }
 
 /// Seconds to the microsecond: the rest is noise.
-fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
@@ -495,6 +497,6 @@ fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

@@ -1,6 +1,5 @@
-//! The metrics page: everything known, as OpenMetrics text, through prometheus-client.
-//!
-//! Families are built afresh from the facts each time, so that what vanished from Redis vanishes from the page.
+//! What the metrics page says beside the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
+//! are nearly all of it, are written in [`lines`](super::lines).
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,10 +9,10 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
+use super::logical::{self, Value};
 use super::names::{self, Kind, Name};
-use crate::lag::{GroupState, Thresholds};
-use crate::model::EntryId;
-use crate::model::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, StreamFacts, StreamSnapshot};
+use crate::lag::Thresholds;
+use crate::model::Shard;
 use crate::model::view::View;
 
 /// What the page says beside the view: settings and the process.
@@ -21,10 +20,16 @@ use crate::model::view::View;
 pub struct Settings {
     /// The configured time between polls.
     pub poll_interval: Duration,
+    /// The most of one core of Redis's time that polls may take, 1 being all of it.
+    pub max_redis_share: f64,
+    /// Which share of the streams is sampled; `None` where all are.
+    pub shard: Option<Shard>,
     /// What a Redis round trip is held against.
     pub round_trip_limit: Duration,
     /// What a lag is called.
     pub thresholds: Thresholds,
+    /// Whether the page is of the process as well, and not of the target alone.
+    pub whole: bool,
 }
 
 /// The process as the operating system sees it.
@@ -46,21 +51,21 @@ pub struct ProcessStats {
     pub start_seconds: f64,
 }
 
-/// Appends the whole page to `page`: the view, then the program's own counters.
+/// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters.
 ///
 /// # Errors
 /// Where `page` refuses to be written to.
-pub fn encode(
+pub fn encode_rest(
     page: &mut impl fmt::Write,
     view: View,
     settings: Settings,
     process: Option<ProcessStats>,
-    own: &Registry,
+    own: &[&Registry],
 ) -> fmt::Result {
     let mut facts = Registry::default();
     facts.register_collector(Box::new(Facts { view, settings, process }));
     encode_registry(page, &facts)?;
-    encode_registry(page, own)?;
+    own.iter().try_for_each(|registry| encode_registry(page, registry))?;
     encode_eof(page)
 }
 
@@ -74,102 +79,62 @@ struct Facts {
 impl Collector for Facts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Families { encoder: &mut encoder };
-        if let Some(fresh) = &self.view.fresh {
-            self.streams(&mut page, fresh.server_now_ms)?;
-        }
+        self.logical(&mut page)?;
+        self.found(&mut page)?;
         self.redis(&mut page)?;
         self.process(&mut page)
     }
 }
 
-impl Facts {
-    fn streams(&self, page: &mut Families<'_, '_>, now_ms: u64) -> fmt::Result {
-        let per_group: [(&Name, Of<PresentGroup>); 17] = [
-            (&names::LAG, |group| Some(group.lag.point.into())),
-            (&names::LAG_UNCERTAINTY, |group| Some(group.lag.uncertainty().into())),
-            (&names::LAG_SECONDS, |group| group.lag_seconds.map(Number::from)),
-            (&names::GROUP_ENTRIES_READ, |group| group.entries_read.map(Number::from)),
-            (&names::GROUP_PENDING, |group| Some(group.pending.into())),
-            (&names::GROUP_OLDEST_PENDING, |group| group.oldest_pending_seconds.map(Number::from)),
-            (&names::GROUP_CONSUMERS, |group| Some(group.consumers.into())),
-            (&names::GROUP_LOST, |group| Some(group.course.lost.into())),
-            (&names::GROUP_HEADROOM, |group| Some(group.trim_headroom_entries.into())),
-            (&names::GROUP_HEADROOM_SECONDS, |group| group.trim_headroom_seconds.map(Number::from)),
-            (&names::GROUP_GHOSTS, |group| group.ghost_pending.map(Number::from)),
-            (&names::GROUP_DELIVERED_RATE, |group| group.course.delivered_rate.map(Number::from)),
-            (&names::GROUP_ACKNOWLEDGED_RATE, |group| group.course.acknowledged_rate.map(Number::from)),
-            (&names::GROUP_DRAIN, |group| group.drain_seconds.map(Number::from)),
-            (&names::GROUP_DEAD_HOLDING, |group| group.dead_consumers().map(|(holding, _)| holding.into())),
-            (&names::GROUP_DEAD_EMPTY, |group| group.dead_consumers().map(|(_, empty)| empty.into())),
-            (&names::GROUP_RECOMMENDED, |group| group.recommendation.count().map(Number::from)),
-        ];
-        for (name, number) in per_group {
-            page.family(name, |family| {
-                self.each_group(|labels, group| match group.present().and_then(number) {
-                    Some(number) => family.sample(&labels, number),
-                    None => Ok(()),
-                })
-            })?;
-        }
-        page.family(&names::GROUP_STATE, |family| {
-            self.each_group(|[stream, group_name], group| {
-                let Some(state) = group.state() else { return Ok(()) };
-                // OpenMetrics has a type for such a set, but demands that the label be named like the metric.
-                GroupState::ALL.iter().try_for_each(|each| {
-                    let is_it = u64::from(*each == state);
-                    family.sample(&[stream, group_name, ("state", each.as_str())], is_it.into())
-                })
-            })
-        })?;
-        self.consumers(page)?;
-        page.family(&names::STREAM_UP, |family| {
-            self.each_stream(|labels, stream| family.sample(&labels, u64::from(stream.read.is_ok()).into()))
-        })?;
-        let mut per_stream = |name: &Name, number: &dyn Fn(&StreamFacts) -> Option<Number>| {
-            page.family(name, |family| {
-                self.each_stream(|labels, stream| match stream.read.as_ref().ok().and_then(number) {
-                    Some(number) => family.sample(&labels, number),
-                    None => Ok(()),
-                })
-            })
-        };
-        let timestamp = |id: Option<EntryId>| id.and_then(|id| id.timestamp_seconds(now_ms)).map(Number::from);
-        per_stream(&names::STREAM_LENGTH, &|stream| Some(stream.length.into()))?;
-        per_stream(&names::STREAM_GROUPS, &|stream| Some(stream.groups.into()))?;
-        per_stream(&names::STREAM_FIRST_ENTRY, &|stream| timestamp(stream.first))?;
-        per_stream(&names::STREAM_LAST_ENTRY, &|stream| timestamp(stream.last))?;
-        per_stream(&names::STREAM_ENTRIES_ADDED, &|stream| stream.entries_added.map(Number::from))?;
-        per_stream(&names::STREAM_ADDED_RATE, &|stream| stream.rates.added.map(Number::from))?;
-        per_stream(&names::STREAM_REMOVED_RATE, &|stream| stream.rates.removed.map(Number::from))
-    }
+fn since_epoch(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
 
-    fn consumers(&self, page: &mut Families<'_, '_>) -> fmt::Result {
-        let per_consumer: [(&Name, Of<ConsumerSnapshot>); 4] = [
-            (&names::INSTANCE_PENDING, |consumer| Some(consumer.sample.pending.into())),
-            (&names::INSTANCE_IDLE, |consumer| Some(seconds(consumer.sample.idle_ms))),
-            (&names::INSTANCE_INACTIVE, |consumer| consumer.sample.inactive_ms.map(seconds)),
-            (&names::INSTANCE_HEALTH, |consumer| Some(u64::from(consumer.health).into())),
-        ];
-        for (name, number) in per_consumer {
+impl Facts {
+    fn logical(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if self.view.logical.is_empty() {
+            return Ok(());
+        }
+        for (name, value) in logical::FAMILIES {
             page.family(name, |family| {
-                self.each_group(|[stream, group_name], group| {
-                    let members = group.present().and_then(|group| group.members.as_deref()).unwrap_or_default();
-                    for consumer in members {
-                        if let Some(number) = number(consumer) {
-                            let labels = [stream, group_name, ("consumer", &*consumer.sample.name.shown())];
-                            family.sample(&labels, number)?;
-                        }
-                    }
-                    Ok(())
+                self.view.logical.iter().try_for_each(|stream| {
+                    stream.groups.iter().try_for_each(|group| {
+                        let number = match value(group) {
+                            Some(Value::Whole(number)) => Number::Whole(number),
+                            Some(Value::Float(number)) => Number::Float(number),
+                            None => return Ok(()),
+                        };
+                        let labels = [("logical_stream", &*stream.name), ("consumer_group", &*group.name.shown())];
+                        family.sample(&labels, number)
+                    })
                 })
             })?;
         }
         Ok(())
     }
 
+    /// Which streams there are, and how many there are too many of.
+    fn found(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if let Some(shard) = self.settings.shard {
+            let shard = shard.to_string();
+            page.family(&names::SHARD, |family| family.sample(&[("shard", &*shard)], 1u64.into()))?;
+        }
+        let Some(fresh) = &self.view.fresh else { return Ok(()) };
+        page.single(&names::STREAMS, (self.view.streams.len() as u64).into())?;
+        page.family(&names::OVER_LIMIT, |family| {
+            let over = fresh.over;
+            let limits = [("streams", over.streams), ("groups", over.groups), ("consumers", over.consumers)];
+            limits.into_iter().try_for_each(|(limit, number)| family.sample(&[("limit", limit)], number.into()))
+        })?;
+        let Some(search) = fresh.search else { return Ok(()) };
+        page.single(&names::DISCOVERY_STREAMS, search.found.into())?;
+        let ended = search.completed.map_or(0.0, |(ended, _)| since_epoch(ended));
+        page.single(&names::DISCOVERY_LAST_SCAN, ended.into())?;
+        search.completed.map_or(Ok(()), |(_, took)| page.single(&names::DISCOVERY_SCAN, took.as_secs_f64().into()))
+    }
+
     fn redis(&self, page: &mut Families<'_, '_>) -> fmt::Result {
         let (view, settings) = (&self.view, &self.settings);
-        let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         page.single(&names::REDIS_UP, u64::from(view.redis_up()).into())?;
         if let Some(fresh) = &view.fresh {
             if !fresh.server.name.is_empty() {
@@ -181,10 +146,15 @@ impl Facts {
         page.single(&names::REDIS_ROUND_TRIP_LIMIT, settings.round_trip_limit.as_secs_f64().into())?;
         page.single(&names::LAST_SUCCESSFUL_POLL, view.last_success.map_or(0.0, since_epoch).into())?;
         page.single(&names::POLL_INTERVAL, settings.poll_interval.as_secs_f64().into())?;
+        page.single(&names::POLL_EFFECTIVE_INTERVAL, view.interval.as_secs_f64().into())?;
+        page.single(&names::REDIS_TIME_LIMIT, settings.max_redis_share.into())?;
         page.family(&names::LAG_THRESHOLD, |family| {
             family.sample(&[("level", "degraded")], settings.thresholds.degraded.into())?;
             family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())
         })?;
+        if !settings.whole {
+            return Ok(());
+        }
         page.family(&names::BUILD, |family| family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1u64.into()))
     }
 
@@ -200,28 +170,13 @@ impl Facts {
         page.single(&names::PROCESS_THREADS, process.threads.into())?;
         page.single(&names::PROCESS_START, process.start_seconds.into())
     }
-
-    fn each_stream(&self, mut visit: impl FnMut([Label<'_>; 1], &StreamSnapshot) -> fmt::Result) -> fmt::Result {
-        self.view.streams.iter().try_for_each(|stream| visit([("stream", &*stream.key.shown())], stream))
-    }
-
-    fn each_group(&self, mut visit: impl FnMut([Label<'_>; 2], &GroupSnapshot) -> fmt::Result) -> fmt::Result {
-        self.each_stream(|[stream_label], stream| {
-            let mut visit =
-                |group: &GroupSnapshot| visit([stream_label, ("consumer_group", &*group.name.shown())], group);
-            stream.groups.iter().try_for_each(&mut visit)
-        })
-    }
 }
-
-/// What a series says of a thing; `None` where the thing has no such series.
-type Of<T> = fn(&T) -> Option<Number>;
 
 type Label<'a> = (&'static str, &'a str);
 
 /// A value of a sample. The format knows whole numbers and floats.
 #[derive(Clone, Copy, Debug)]
-enum Number {
+pub(super) enum Number {
     Whole(u64),
     Float(f64),
 }
@@ -236,10 +191,6 @@ impl From<f64> for Number {
     fn from(number: f64) -> Self {
         Self::Float(number)
     }
-}
-
-fn seconds(ms: u64) -> Number {
-    Number::Float(ms as f64 / 1000.0)
 }
 
 /// Writes families to the page.

@@ -29,8 +29,11 @@ code {{ font: .9em ui-monospace, monospace }}
 <p class="version">{version}: consumer-group lag on Redis Streams, for Prometheus</p>
 <table>
 <tr><td><a href="{telemetry_path}"><code>{telemetry_path}</code></a></td><td>metrics</td></tr>
+<tr><td><code>/probe?target=NAME</code></td><td>metrics of one target</td></tr>
+<tr><td><a href="/api/v1/sd"><code>/api/v1/sd</code></a></td><td>the targets, for Prometheus's HTTP service discovery</td></tr>
 <tr><td><a href="/-/healthy"><code>/-/healthy</code></a></td><td>the process is alive</td></tr>
 <tr><td><a href="/-/ready"><code>/-/ready</code></a></td><td>a first poll has ended, and it is not shutting down</td></tr>
+<tr><td><code>/api/v1/targets</code></td><td>the targets (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/consumer-lag</code></td><td>lag per stream (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/streams</code></td><td>streams (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/health</code></td><td>health of the whole (bearer token)</td></tr>

@@ -32,6 +32,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word that both formats use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+
     /// As prometheus-client has it.
     #[must_use]
     pub fn metric_type(self) -> MetricType {
@@ -63,7 +74,28 @@ impl Name {
 
 const STREAM: &[&str] = &["stream"];
 const GROUP: &[&str] = &["stream", "consumer_group"];
+const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
+
+/// What is of the process and not of a target.
+pub const OF_PROCESS: &[&Name] = &[
+    &HTTP_REQUESTS,
+    &HTTP_REQUEST_DURATION,
+    &HTTP_CONNECTIONS,
+    &HTTP_CONNECTIONS_CLOSED,
+    &TASKS,
+    &PANICS,
+    &RELOAD_SUCCESSFUL,
+    &RELOAD_TIME,
+    &BUILD,
+    &PROCESS_CPU,
+    &PROCESS_RESIDENT,
+    &PROCESS_VIRTUAL,
+    &PROCESS_OPEN_FDS,
+    &PROCESS_MAX_FDS,
+    &PROCESS_THREADS,
+    &PROCESS_START,
+];
 
 /// Declares the names and the list of all of them.
 macro_rules! names {
@@ -114,6 +146,10 @@ names! {
         "Consumers that are dead and hold nothing: safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
         "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
+    GROUP_OVERFLOW = "event_consumer_group_overflow_consumers", Gauge, GROUP,
+        "Consumers of the group that have no series of their own, because there are more than --limit.consumers; absent where there are none.";
+    GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,
+        "Entries given to those consumers and not acknowledged.";
     INSTANCE_PENDING = "event_consumer_instance_pending", Gauge, CONSUMER,
         "Entries given to the consumer and not acknowledged.";
     INSTANCE_IDLE = "event_consumer_instance_idle_seconds", Gauge, CONSUMER,
@@ -138,6 +174,30 @@ names! {
         "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
     STREAM_REMOVED_RATE = "event_stream_removed_per_second", Gauge, STREAM,
         "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+    LOGICAL_LAG = "event_logical_stream_lag", Gauge, LOGICAL,
+        "Entries in all partitions of a logical stream that the group has not been given yet; at least so many where partitions are unknown, and absent where that would be 0.";
+    LOGICAL_LAG_UNCERTAINTY = "event_logical_stream_lag_uncertainty", Gauge, LOGICAL,
+        "How far apart the proven bounds of the logical stream's lag are, in entries; absent where partitions are unknown.";
+    LOGICAL_LAG_WORST = "event_logical_stream_lag_worst", Gauge, LOGICAL,
+        "Lag of the partition that has most of it, in entries.";
+    LOGICAL_LAG_SECONDS = "event_logical_stream_lag_seconds", Gauge, LOGICAL,
+        "Age of the oldest entry of any partition that the group has not been given yet; absent where a partition's is not known.";
+    LOGICAL_LAG_SKEW = "event_logical_stream_lag_skew_ratio", Gauge, LOGICAL,
+        "Lag of the worst partition over the average of all: 1 where they are even; absent where there is no lag.";
+    LOGICAL_PARTITIONS = "event_logical_stream_partitions", Gauge, LOGICAL,
+        "Partitions of the logical stream that are sampled.";
+    LOGICAL_PARTITIONS_UNKNOWN = "event_logical_stream_partitions_unknown", Gauge, LOGICAL,
+        "Partitions that could not be read or do not have the group.";
+    STREAMS = "streamlag_streams", Gauge, &[],
+        "Streams that are sampled, named and found.";
+    SHARD = "streamlag_shard", Info, &["shard"],
+        "Which share of the streams is sampled, such as 1/3; absent where all are.";
+    DISCOVERY_STREAMS = "streamlag_discovery_streams", Gauge, &[],
+        "Streams that patterns found; absent where there are no patterns.";
+    DISCOVERY_SCAN = "streamlag_discovery_scan_seconds", Gauge, &[],
+        "How long the newest complete search for streams took; absent before the first.";
+    DISCOVERY_LAST_SCAN = "streamlag_discovery_last_scan_timestamp_seconds", Gauge, &[],
+        "When the newest complete search for streams ended; 0 before the first, absent where there are no patterns.";
     REDIS_UP = "streamlag_redis_up", Gauge, &[],
         "1 where Redis answered the newest poll, 0 where not or before the first.";
     REDIS_SERVER = "streamlag_redis_server", Info, &["server", "version"],
@@ -154,6 +214,14 @@ names! {
         "When the newest poll that Redis answered began; 0 before the first.";
     POLL_INTERVAL = "streamlag_poll_interval_seconds", Gauge, &[],
         "The configured time between polls.";
+    POLL_EFFECTIVE_INTERVAL = "streamlag_poll_effective_interval_seconds", Gauge, &[],
+        "The time between polls that is in force: the configured one, or longer where polls would take more of Redis's time than --poll.max-redis-share.";
+    REDIS_TIME = "streamlag_redis_time_seconds", Counter, &[],
+        "Redis's time that samples took, as seen from here: how long answers were waited for, less the way there and back. It may be less, as others are served meanwhile.";
+    REDIS_TIME_LIMIT = "streamlag_redis_time_ratio_limit", Gauge, &[],
+        "The most of one core of Redis's time that polls may take: --poll.max-redis-share.";
+    OVER_LIMIT = "streamlag_over_limit", Gauge, &["limit"],
+        "How many there are more than the limit allows: streams and groups that are left out, consumers that are only summed.";
     POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
         "How long polls took, failed ones included.";
     POLLS = "streamlag_polls", Counter, &["outcome"],

@@ -1,10 +1,16 @@
 //! The ready bytes of the metrics page: two formats, each plain and gzip, from one encoding.
+//!
+//! The lines about streams come in blocks, one per family and some hundred streams. A block that says what it said last time is
+//! not compressed again, nor held twice; and both formats share all of them.
 
 use std::io::{self, Write as _};
 
-use bytes::{Bytes, BytesMut};
-use flate2::Compression;
+use bytes::Bytes;
+use crc32fast::Hasher;
 use flate2::write::GzEncoder;
+use flate2::{Compress, Compression, FlushCompress};
+
+use super::names::{Kind, Name};
 
 /// The content type of OpenMetrics 1.0.0.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -13,7 +19,16 @@ pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; char
 pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Fast rather than small: level 6 takes some fifteen times as long to save a third.
-const GZIP_LEVEL: u32 = 1;
+const GZIP_LEVEL: Compression = Compression::new(1);
+
+/// A page shorter than this is compressed as a whole: its blocks are too short to be compressed well one by one.
+const SHORT_PAGE: usize = 64 * 1024;
+
+/// A gzip header that says nothing (RFC 1952): no name, no time, an unknown system.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// An empty last block of deflated data (RFC 1951).
+const LAST_BLOCK: [u8; 2] = [3, 0];
 
 /// One encoded page in every form in which it is served.
 #[derive(Clone, Debug, Default)]
@@ -37,31 +52,179 @@ impl Page {
     /// All forms of a page that is OpenMetrics text.
     ///
     /// # Errors
-    /// Never by itself: writing to memory does not fail. The compressor's signature has one.
-    pub fn from_openmetrics(text: Bytes) -> io::Result<Self> {
-        let classic = classic_pieces(&text);
-        Ok(Self {
-            openmetrics: Encoded { gzip: gzip(std::slice::from_ref(&text))?, plain: vec![text] },
-            classic: Encoded { gzip: gzip(&classic)?, plain: classic },
-        })
-    }
-
-    /// The buffer of a page that nobody reads any more, empty, to write the next page into; a new one where somebody
-    /// still does. Pages are megabytes: freeing and asking for that much every poll fragments the heap.
-    #[must_use]
-    pub fn into_buffer(self) -> BytesMut {
-        let Self { openmetrics, classic } = self;
-        // Its pieces are slices of the same buffer.
-        drop(classic);
-        let text = openmetrics.plain.into_iter().next().unwrap_or_default();
-        let mut buffer = text.try_into_mut().unwrap_or_default();
-        buffer.clear();
-        buffer
+    /// Never by itself: see [`Packer::page`].
+    pub fn from_openmetrics(text: &Bytes) -> io::Result<Self> {
+        Packer::default().page(&mut [], text)
     }
 }
 
+/// The lines of one family about some streams.
+#[derive(Clone, Debug)]
+pub struct Block {
+    text: Bytes,
+    /// Made when it is first needed.
+    packed: Option<Packed>,
+}
+
+/// A piece of text compressed by itself, so that it can stand anywhere in a page.
+#[derive(Clone, Debug)]
+struct Packed {
+    deflated: Bytes,
+    checksum: Hasher,
+    /// Bytes of the text.
+    length: u64,
+}
+
+impl Block {
+    /// A block of this text; the one of last time where that says the same.
+    #[must_use]
+    pub fn of(text: &[u8], last: Option<&Self>) -> Self {
+        match last.filter(|last| last.text == text) {
+            Some(last) => last.clone(),
+            None => Self { text: Bytes::copy_from_slice(text), packed: None },
+        }
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+}
+
+/// A family on the page: how it is described in both formats, and its blocks.
+#[derive(Clone, Debug)]
+pub struct Family {
+    openmetrics: Block,
+    classic: Block,
+    /// Its lines, in the order of the streams.
+    pub blocks: Vec<Block>,
+}
+
+impl Family {
+    /// A family without lines.
+    #[must_use]
+    pub fn new(name: &Name) -> Self {
+        let Name { family, help, .. } = name;
+        let describe = |name: &str, kind: &str| {
+            Block::of(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").as_bytes(), None)
+        };
+        // In the classic format a counter's and an info's description carry the name of the samples, and there are no infos.
+        let kind = name.kind.as_str();
+        let classic = describe(&name.series(), if name.kind == Kind::Info { "gauge" } else { kind });
+        Self { openmetrics: describe(family, kind), classic, blocks: Vec::new() }
+    }
+}
+
+/// Compresses pages.
+#[derive(Debug)]
+pub struct Packer {
+    deflate: Compress,
+    buffer: Vec<u8>,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self { deflate: Compress::new(GZIP_LEVEL, false), buffer: Vec::new() }
+    }
+}
+
+impl Packer {
+    /// All forms of a page: the families, and then `rest`, which is OpenMetrics text to its end.
+    ///
+    /// # Errors
+    /// Never by itself: writing to memory does not fail. The compressor's signature has one.
+    pub fn page(&mut self, families: &mut [Family], rest: &Bytes) -> io::Result<Page> {
+        let openmetrics_rest = vec![rest.clone()];
+        let classic_rest = classic_pieces(rest);
+        let openmetrics = pieces(families, |family| &family.openmetrics, &openmetrics_rest);
+        let classic = pieces(families, |family| &family.classic, &classic_rest);
+        let length: usize = openmetrics.iter().map(Bytes::len).sum();
+        if length < SHORT_PAGE {
+            return Ok(Page {
+                openmetrics: Encoded { gzip: gzip(&openmetrics)?, plain: openmetrics },
+                classic: Encoded { gzip: gzip(&classic)?, plain: classic },
+            });
+        }
+        for family in families.iter_mut() {
+            for block in family.blocks.iter_mut().chain([&mut family.openmetrics, &mut family.classic]) {
+                if block.packed.is_none() {
+                    block.packed = Some(self.pack(std::slice::from_ref(&block.text))?);
+                }
+            }
+        }
+        let rests = [self.pack(&openmetrics_rest)?, self.pack(&classic_rest)?];
+        let [openmetrics_gzip, classic_gzip] = [
+            joined(families, |family| &family.openmetrics, &rests[0]),
+            joined(families, |family| &family.classic, &rests[1]),
+        ];
+        Ok(Page {
+            openmetrics: Encoded { gzip: openmetrics_gzip, plain: openmetrics },
+            classic: Encoded { gzip: classic_gzip, plain: classic },
+        })
+    }
+
+    /// Compresses a piece of text so that it hangs on nothing before it and ends on a whole byte.
+    fn pack(&mut self, pieces: &[Bytes]) -> io::Result<Packed> {
+        self.deflate.reset();
+        self.buffer.clear();
+        let (mut checksum, mut length) = (Hasher::new(), 0);
+        let mut spare = vec![0; 16 * 1024];
+        for (place, piece) in pieces.iter().enumerate() {
+            checksum.update(piece);
+            length += piece.len() as u64;
+            let flush = if place + 1 == pieces.len() { FlushCompress::Sync } else { FlushCompress::None };
+            let mut text = &piece[..];
+            loop {
+                let (before_in, before_out) = (self.deflate.total_in(), self.deflate.total_out());
+                self.deflate.compress(text, &mut spare, flush).map_err(io::Error::other)?;
+                let took = (self.deflate.total_in() - before_in) as usize;
+                let made = (self.deflate.total_out() - before_out) as usize;
+                text = &text[took..];
+                self.buffer.extend_from_slice(&spare[..made]);
+                // With room to spare there is nothing left to be said.
+                if text.is_empty() && made < spare.len() {
+                    break;
+                }
+            }
+        }
+        Ok(Packed { deflated: Bytes::copy_from_slice(&self.buffer), checksum, length })
+    }
+}
+
+/// A page's text in pieces.
+fn pieces<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Block, rest: &[Bytes]) -> Vec<Bytes> {
+    let of_family = |family: &'a Family| {
+        let lines = family.blocks.iter().map(|block| &block.text);
+        [&description(family).text].into_iter().chain(lines).filter(|text| !text.is_empty()).cloned()
+    };
+    families.iter().flat_map(of_family).chain(rest.iter().cloned()).collect()
+}
+
+/// A page's compressed pieces as one gzip file.
+fn joined<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Block, rest: &Packed) -> Bytes {
+    let of_family = |family: &'a Family| {
+        [description(family)].into_iter().chain(&family.blocks).filter_map(|block| block.packed.as_ref())
+    };
+    let all: Vec<&Packed> = families.iter().flat_map(of_family).chain([rest]).collect();
+    let length: usize = all.iter().map(|packed| packed.deflated.len()).sum();
+    let mut gzip = Vec::with_capacity(length + 64);
+    gzip.extend_from_slice(&GZIP_HEADER);
+    let (mut checksum, mut text_length) = (Hasher::new(), 0);
+    for packed in all {
+        gzip.extend_from_slice(&packed.deflated);
+        checksum.combine(&packed.checksum);
+        text_length += packed.length;
+    }
+    gzip.extend_from_slice(&LAST_BLOCK);
+    gzip.extend_from_slice(&checksum.finalize().to_le_bytes());
+    // Its length modulo 2^32, as the format has it.
+    gzip.extend_from_slice(&(text_length as u32).to_le_bytes());
+    gzip.into()
+}
+
 fn gzip(pieces: &[Bytes]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
+    let mut encoder = GzEncoder::new(Vec::new(), GZIP_LEVEL);
     for piece in pieces {
         encoder.write_all(piece)?;
     }
@@ -124,6 +287,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::render::names;
 
     const OPENMETRICS_TEXT: &str = "\
 # HELP a A gauge.
@@ -170,7 +334,7 @@ d_bucket{le=\"+Inf\"} 0
 
     #[test]
     fn classic_differs_only_in_descriptions_and_gzip_says_the_same() {
-        let page = Page::from_openmetrics(Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        let page = Packer::default().page(&mut [], &Bytes::from(OPENMETRICS_TEXT)).unwrap();
         let joined = |pieces: &[Bytes]| String::from_utf8(pieces.concat()).unwrap();
         assert_eq!(joined(&page.openmetrics.plain), OPENMETRICS_TEXT);
         assert_eq!(joined(&page.classic.plain), CLASSIC_TEXT);
@@ -178,14 +342,35 @@ d_bucket{le=\"+Inf\"} 0
         assert_eq!(inflated(&page.classic.gzip), CLASSIC_TEXT);
     }
 
+    const LINE: &str = "streamlag_polls_total{outcome=\"success\"} 1\n";
+
     #[test]
-    fn a_buffer_is_used_again_only_when_nobody_reads_it() {
-        let page = || Page::from_openmetrics(Bytes::from(OPENMETRICS_TEXT.as_bytes().to_vec())).unwrap();
-        let buffer = page().into_buffer();
-        assert!(buffer.is_empty() && buffer.capacity() >= OPENMETRICS_TEXT.len());
-        let being_read = page();
-        let reader = being_read.classic.plain[0].clone();
-        assert_eq!(being_read.into_buffer().capacity(), 0);
-        assert!(reader.starts_with(b"# HELP a"));
+    fn a_long_page_says_the_same_in_pieces_and_compresses_only_what_is_new() {
+        let mut families = [Family::new(&names::POLLS), Family::new(&names::REDIS_SERVER)];
+        families[0].blocks = [3000, 0, 2].map(|lines| Block::of(LINE.repeat(lines).as_bytes(), None)).to_vec();
+        let mut packer = Packer::default();
+        let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        let help = names::POLLS.help;
+        let samples = LINE.repeat(3002);
+        let plain = |form: &Encoded| String::from_utf8(form.plain.concat()).unwrap();
+        let expected = format!("# HELP streamlag_polls {help}\n# TYPE streamlag_polls counter\n{samples}");
+        assert!(
+            plain(&page.openmetrics).starts_with(&expected) && plain(&page.openmetrics).ends_with(OPENMETRICS_TEXT)
+        );
+        let expected = format!("# HELP streamlag_polls_total {help}\n# TYPE streamlag_polls_total counter\n{samples}");
+        assert!(plain(&page.classic).starts_with(&expected) && plain(&page.classic).ends_with(CLASSIC_TEXT));
+        assert!(plain(&page.classic).contains("# TYPE streamlag_redis_server_info gauge\n"));
+        for form in [&page.openmetrics, &page.classic] {
+            assert_eq!(inflated(&form.gzip), plain(form));
+        }
+
+        let again = |lines: usize, last: &Block| Block::of(LINE.repeat(lines).as_bytes(), Some(last));
+        let same = again(3000, &families[0].blocks[0]);
+        assert!(std::ptr::eq(same.text.as_ref(), families[0].blocks[0].text.as_ref()) && same.packed.is_some());
+        let other = again(2999, &families[0].blocks[0]);
+        assert!(other.packed.is_none());
+        families[0].blocks[0] = other;
+        let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        assert_eq!(inflated(&page.openmetrics.gzip), plain(&page.openmetrics));
     }
 }

@@ -1,18 +1,19 @@
 //! One request, one answer, from memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::auth::Denied;
@@ -20,12 +21,17 @@ use super::basic_auth::{BasicUsers, Credentials, credentials};
 use super::body::Ready;
 use super::limits::{Allowance, Bucket, Failures, Rate};
 use super::policy::{Peer, Policy};
+use super::targets::Target;
+use crate::model::TargetName;
 use crate::reload::Reloads;
+use crate::render::alone::alone;
 use crate::render::api::{Api, Problem};
-use crate::render::{landing, page};
-use crate::route::{ApiRoute, Route, Wanted, query_parameter};
+use crate::render::page::Page;
+use crate::render::targets::{Watched, discovery};
+use crate::render::{self, landing, page};
+use crate::route::{ApiRoute, Route, Wanted, is_host, query_parameter};
 use crate::self_metrics::SelfMetrics;
-use crate::snapshot::{Published, Reader};
+use crate::snapshot::Published;
 
 /// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
 const PASSWORDS_AT_ONCE: usize = 1;
@@ -34,16 +40,21 @@ const PASSWORDS_AT_ONCE: usize = 1;
 #[derive(Debug)]
 pub struct Service {
     policy: RwLock<Arc<Policy>>,
-    reader: Reader,
+    /// The address it listens on.
+    address: String,
     pub(super) metrics: SelfMetrics,
     reloads: Reloads,
     /// Whether the server is about to end.
     draining: AtomicBool,
+    /// Whether every target has been polled once. Those that a reload adds do not change it: there is something to say.
+    polled: AtomicBool,
     began: Instant,
     failures: Failures,
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Bucket>,
     passwords: Arc<Semaphore>,
+    /// The first target's page without what is of the process, and what it was made of.
+    alone: Mutex<Option<(Weak<Published>, Page)>>,
 }
 
 type Answer = Response<Ready>;
@@ -56,19 +67,21 @@ struct Trouble {
 }
 
 impl Service {
-    /// A service that reads there and counts there.
+    /// A service at this address that counts there.
     #[must_use]
-    pub fn new(policy: Policy, reader: Reader, metrics: SelfMetrics, reloads: Reloads) -> Self {
+    pub fn new(policy: Policy, address: String, metrics: SelfMetrics, reloads: Reloads) -> Self {
         Self {
             policy: RwLock::new(Arc::new(policy)),
-            reader,
+            address,
             metrics,
             reloads,
             draining: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
             began: Instant::now(),
             failures: Failures::default(),
             bucket: std::sync::Mutex::default(),
             passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            alone: Mutex::default(),
         }
     }
 
@@ -132,11 +145,33 @@ impl Service {
             Route::Ready => self.ready(policy),
             Route::Metrics => {
                 self.check_password(policy, head, peer).await?;
-                Ok(self.metrics_page(&head.headers))
+                Ok(metrics_page(&target(policy, None)?.reader.newest().page, &head.headers))
+            }
+            Route::Probe => {
+                self.check_password(policy, head, peer).await?;
+                let asked = query_parameter(head.uri.query(), "target").filter(|asked| !asked.is_empty());
+                let asked = asked.ok_or_else(|| {
+                    Trouble::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
+                })?;
+                let target = target(policy, Some(&asked))?;
+                let newest = target.reader.newest();
+                if policy.targets.is_first(target) {
+                    return Ok(metrics_page(&self.alone(newest).await, &head.headers));
+                }
+                Ok(metrics_page(&newest.page, &head.headers))
+            }
+            Route::Discovery => {
+                self.check_password(policy, head, peer).await?;
+                let names = policy.targets.all().map(|target| &target.name).collect();
+                json(StatusCode::OK, &discovery(self.address_for(head), names))
+            }
+            Route::Targets => {
+                let limits = self.check_token(policy, head, peer)?;
+                Ok(with_headers(targets(policy).unwrap_or_else(Trouble::into_answer), limits))
             }
             Route::Api(place) => {
                 let limits = self.check_token(policy, head, peer)?;
-                let answer = self.api(policy, place, head.uri.query());
+                let answer = api(policy, place, head.uri.query());
                 Ok(with_headers(answer.unwrap_or_else(Trouble::into_answer), limits))
             }
             Route::Reload => {
@@ -253,72 +288,130 @@ impl Service {
     }
 
     fn ready(&self, policy: &Policy) -> Result<Answer, Trouble> {
+        let unavailable =
+            |detail| policy.targets.find(None).map_or_else(nothing_there, |first| unavailable(first, detail));
         if self.draining.load(Ordering::Relaxed) {
-            return Err(unavailable(policy, "streamlag is shutting down"));
+            return Err(unavailable("streamlag is shutting down"));
         }
-        self.polled(policy)?;
+        if !self.polled.load(Ordering::Relaxed) {
+            if !policy.targets.all().all(|target| target.reader.newest().view.newest_poll.is_some()) {
+                return Err(unavailable(NOT_POLLED));
+            }
+            self.polled.store(true, Ordering::Relaxed);
+        }
         Ok(text("streamlag is ready\n"))
     }
 
-    fn metrics_page(&self, headers: &HeaderMap) -> Answer {
-        let header = |name: HeaderName| {
-            let all: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-            (!all.is_empty()).then(|| all.join(","))
-        };
-        let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
-        let published = self.reader.newest();
-        let (form, content_type) = if wanted.openmetrics {
-            (&published.page.openmetrics, page::OPENMETRICS)
-        } else {
-            (&published.page.classic, page::CLASSIC)
-        };
-        let body = if wanted.gzip { form.gzip.clone().into() } else { form.plain.clone().into() };
-        let mut answer = Answer::new(body);
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if wanted.gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    /// The first target's page without what is of the process. It is made when somebody asks for it, once per poll: who has
+    /// one target has no use for it.
+    async fn alone(&self, newest: Arc<Published>) -> Page {
+        let mut kept = self.alone.lock().await;
+        let of = Arc::downgrade(&newest);
+        if let Some((page_of, page)) = &*kept
+            && page_of.ptr_eq(&of)
+        {
+            return page.clone();
         }
-        answer
+        let text = newest.page.openmetrics.plain.clone();
+        drop(newest);
+        let making = tokio::task::spawn_blocking(move || Page::from_openmetrics(&alone(&text)));
+        let made = making.await.map_err(std::io::Error::other).flatten();
+        let page = made.unwrap_or_else(|error| {
+            // As with every page: an empty one fails the scrape, which is seen.
+            tracing::error!(%error, "a target's page could not be made");
+            Page::default()
+        });
+        *kept = Some((of, page.clone()));
+        page
     }
 
-    fn api(&self, policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
-        let published = self.polled(policy)?;
-        let api = Api {
-            view: &published.view,
-            age: published.sampled.map(|sampled| sampled.elapsed()),
-            thresholds: policy.thresholds,
-            selection: &policy.selection,
-            transport: policy.transport,
-        };
-        let asked = query_parameter(query, "group");
-        let Some(group) = api.group(asked.as_deref()) else {
-            let detail = format!("the group {:?} is not monitored", asked.unwrap_or_default());
-            return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
-        };
-        let only = asked.as_ref().map(|_| &group);
-        match place {
-            ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(&group)),
-            ApiRoute::Streams => json(StatusCode::OK, &api.streams(&group)),
-            ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
-            ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
-            ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(&group)),
-            ApiRoute::Health => {
-                let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(&group))?;
-                answer.headers_mut().insert(RETRY_AFTER, whole_seconds(policy.retry_after));
-                Ok(answer)
-            }
-        }
+    /// Where the client found this server, as it says itself, and otherwise where the server listens.
+    fn address_for<'a>(&'a self, head: &'a Parts) -> &'a str {
+        let authority = head.uri.authority().map(|authority| authority.as_str());
+        let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        authority.or_else(host).filter(|host| is_host(host)).unwrap_or(&self.address)
     }
+}
 
-    /// What was published, once a first poll has ended.
-    fn polled(&self, policy: &Policy) -> Result<Arc<Published>, Trouble> {
-        let published = self.reader.newest();
-        if published.view.newest_poll.is_none() {
-            return Err(unavailable(policy, "the first poll of Redis has not ended yet"));
+const NOT_POLLED: &str = "the first poll of Redis has not ended yet";
+
+/// The target that is asked for, or is meant where none is named.
+fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Trouble> {
+    policy.targets.find(asked).ok_or_else(|| {
+        // What is no name may be a URL with a password in it.
+        let name = asked.and_then(TargetName::new);
+        let detail =
+            name.map_or("there is no such target".to_owned(), |name| format!("the target {name} is not declared"));
+        Trouble::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+fn nothing_there() -> Trouble {
+    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there is no target".to_owned())
+}
+
+fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
+    let header = |name: HeaderName| {
+        let all: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!all.is_empty()).then(|| all.join(","))
+    };
+    let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
+    let (form, content_type) =
+        if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
+    let body = if wanted.gzip { form.gzip.clone().into() } else { form.plain.clone().into() };
+    let mut answer = Answer::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if wanted.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+fn targets(policy: &Policy) -> Result<Answer, Trouble> {
+    let published: Vec<_> = policy.targets.all().map(|target| (target, target.reader.newest())).collect();
+    let watched = published.iter().map(|(target, published)| Watched {
+        name: &target.name,
+        redis: &target.redis,
+        mode: target.mode,
+        interval: target.interval,
+        view: &published.view,
+        age: published.sampled.map(|sampled| sampled.elapsed()),
+    });
+    json(StatusCode::OK, &render::targets::targets(watched.collect()))
+}
+
+fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
+    let target = target(policy, query_parameter(query, "target").as_deref())?;
+    let published = target.reader.newest();
+    if published.view.newest_poll.is_none() {
+        return Err(unavailable(target, NOT_POLLED));
+    }
+    let api = Api {
+        view: &published.view,
+        age: published.sampled.map(|sampled| sampled.elapsed()),
+        thresholds: &target.thresholds,
+        selection: &target.selection,
+        transport: policy.transport,
+    };
+    let asked = query_parameter(query, "group");
+    let Some(group) = api.group(asked.as_deref()) else {
+        let detail = format!("the group {:?} is not monitored", asked.unwrap_or_default());
+        return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
+    };
+    let only = asked.as_ref().map(|_| &group);
+    match place {
+        ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(&group)),
+        ApiRoute::Streams => json(StatusCode::OK, &api.streams(&group)),
+        ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
+        ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
+        ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(&group)),
+        ApiRoute::Health => {
+            let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(&group))?;
+            answer.headers_mut().insert(RETRY_AFTER, whole_seconds(target.interval));
+            Ok(answer)
         }
-        Ok(published)
     }
 }
 
@@ -338,8 +431,8 @@ fn login_failed(peer: &Peer, denied: &Denied) {
     peer.take_known();
 }
 
-fn unavailable(policy: &Policy, detail: &str) -> Trouble {
-    let retry_after = whole_seconds(policy.retry_after);
+fn unavailable(target: &Target, detail: &str) -> Trouble {
+    let retry_after = whole_seconds(target.interval);
     Trouble::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
 }
 
@@ -426,11 +519,8 @@ fn text(body: impl Into<Bytes>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lag::Thresholds;
-    use crate::model::GroupSelection;
-    use crate::model::view::View;
     use crate::render::api::Transport;
-    use crate::server::ApiAuth;
+    use crate::server::{ApiAuth, Targets};
 
     fn service() -> Service {
         let policy = Policy {
@@ -442,15 +532,11 @@ mod tests {
             rate: None,
             headers: Vec::new(),
             tls: None,
-            thresholds: Thresholds { degraded: 100, unhealthy: 1000 },
-            selection: GroupSelection::new(Vec::new()),
+            targets: Targets::new(Vec::new()),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
-            retry_after: Duration::from_secs(5),
         };
-        let view = View { newest_poll: None, fresh: None, last_success: None, streams: Vec::new().into() };
-        let first = Published { view, sampled: None, next_by: Instant::now(), page: page::Page::default() };
         let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
-        Service::new(policy, crate::snapshot::channel(first).1, metrics, crate::reload::channel().0)
+        Service::new(policy, String::new(), metrics, crate::reload::channel().0)
     }
 
     #[tokio::test]

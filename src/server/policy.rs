@@ -2,16 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::auth::ApiAuth;
 use super::basic_auth::BasicUsers;
 use super::limits::Rate;
+use super::targets::Targets;
 use super::tls::Tls;
-use crate::lag::Thresholds;
-use crate::model::GroupSelection;
 use crate::render::api::Transport;
 
 /// What the server goes by.
@@ -33,14 +31,10 @@ pub struct Policy {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How connections are encrypted; `None` where they are not.
     pub tls: Option<Tls>,
-    /// What a lag is called.
-    pub thresholds: Thresholds,
-    /// Which groups are monitored.
-    pub selection: GroupSelection,
+    /// What is watched.
+    pub targets: Targets,
     /// The event transport's settings.
     pub transport: Transport,
-    /// How long a client should wait before it asks again, where there is nothing to say yet.
-    pub retry_after: Duration,
 }
 
 impl Policy {

@@ -202,8 +202,8 @@ impl Batch {
     pub(super) fn probe(&mut self, key: &StreamKey) {
         for command in self.without.clone() {
             match command {
-                // TIME is always asked.
-                RefusedCommand::Time => continue,
+                // TIME is always asked, and SCAN when its turn comes.
+                RefusedCommand::Time | RefusedCommand::Scan => continue,
                 RefusedCommand::XinfoConsumers => {
                     self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[b""])
                 }

@@ -43,10 +43,15 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A sample begins that costs so many microseconds as a guess, and is to be spread over this time.
-    pub(super) fn begin(&mut self, spread: Duration, all: u64) {
+    /// A sample begins.
+    pub(super) fn begin(&mut self) {
+        self.taken = Duration::ZERO;
+    }
+
+    /// What is asked from now on costs so many microseconds as a guess, and is to be spread over this time.
+    pub(super) fn spread(&mut self, spread: Duration, all: u64) {
         self.spread = (!spread.is_zero()).then_some(spread);
-        (self.began, self.all, self.asked, self.taken) = (Instant::now(), all.max(1), 0, Duration::ZERO);
+        (self.began, self.all, self.asked) = (Instant::now(), all.max(1), 0);
     }
 
     /// The round trip of the smallest question.
@@ -106,18 +111,18 @@ mod tests {
     #[test]
     fn a_sample_is_spread_evenly_by_cost() {
         let mut pace = Pace::default();
-        pace.begin(100 * MS, 1000);
+        pace.spread(100 * MS, 1000);
         let began = pace.began;
         let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost) - began).to_vec();
         assert_eq!(starts, [0, 25, 50, 75, 100].map(|ms| ms * MS));
-        pace.begin(Duration::ZERO, 1000);
+        pace.spread(Duration::ZERO, 1000);
         assert!(!pace.is_spread() && pace.next(999) == pace.began && pace.next(1) == pace.began);
     }
 
     #[test]
     fn batches_shrink_on_a_slow_server_and_the_way_there_does_not_count() {
         let mut pace = Pace::default();
-        pace.begin(100 * MS, 1000);
+        pace.spread(100 * MS, 1000);
         assert_eq!(pace.batch_cost(), MAX_TURN_US / 2);
         pace.round_trip(10 * MS);
         for _ in 0..50 {

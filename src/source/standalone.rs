@@ -9,25 +9,32 @@ mod rounds;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
 
+use super::answers::{is_command_refused, protocol, server_wide};
 use super::connection::Connected;
 use super::counting::Budget;
 use super::dial::Dial;
+use super::discovery::Discovery;
 use super::lane::Lane;
 use super::pace::Pace;
-use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, StreamSample, TargetSample};
-use crate::model::{FailureReason, GroupSelection, StreamKey, rearranged};
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
+use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, rearranged};
 use crate::self_metrics::RedisCommands;
+use crate::xinfo;
 use rounds::Rounds;
 
 /// What to sample, and what it may cost.
 #[derive(Clone, Debug)]
 pub struct Sampling {
-    /// The streams, in order.
-    pub streams: Vec<StreamKey>,
+    /// Which streams: by name, and by pattern.
+    pub streams: StreamSelection,
+    /// Streams that are sampled at most.
+    pub stream_limit: usize,
+    /// The time within which a new stream that a pattern means is to show.
+    pub discovery_interval: Duration,
     /// The monitored groups.
     pub selection: GroupSelection,
     /// Groups of a stream that are monitored at most.
@@ -46,7 +53,17 @@ impl Sampling {
     /// All of these streams at once, with everything that may be asked.
     #[must_use]
     pub fn of(streams: Vec<StreamKey>, selection: GroupSelection, interval: Duration, count_budget: u64) -> Self {
-        Self { streams, selection, group_limit: usize::MAX, consumers: true, interval, count_budget, spread: 0.0 }
+        Self {
+            streams: StreamSelection::default().and(streams, []),
+            stream_limit: usize::MAX,
+            discovery_interval: interval,
+            selection,
+            group_limit: usize::MAX,
+            consumers: true,
+            interval,
+            count_budget,
+            spread: 0.0,
+        }
     }
 }
 
@@ -65,29 +82,37 @@ pub struct Standalone {
     turn: usize,
     refused: BTreeSet<RefusedCommand>,
     pace: Pace,
+    discovery: Discovery,
+    /// From when the time counts that discovery is told.
+    started: Instant,
 }
 
 impl Standalone {
     /// A source for these streams. It connects at the first sample.
     #[must_use]
     pub fn new(dial: Dial, sampling: Sampling, commands: RedisCommands) -> Self {
-        let lanes = sampling.streams.iter().map(|_| Lane::default()).collect();
+        let discovery = Discovery::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         Self {
             dial,
-            streams: sampling.streams.clone().into(),
+            streams: discovery.streams().into(),
             sampling,
             commands,
             connection: None,
-            lanes,
+            lanes: discovery.streams().iter().map(|_| Lane::default()).collect(),
             turn: 0,
             refused: BTreeSet::new(),
             pace: Pace::default(),
+            discovery,
+            started: Instant::now(),
         }
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
     pub fn follow(&mut self, sampling: Sampling, another: Option<Dial>) {
-        self.sample_these(sampling.streams.clone().into());
+        self.discovery.follow(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+        if self.discovery.changed() {
+            self.sample_these(self.discovery.streams().into());
+        }
         self.sampling = sampling;
         if let Some(dial) = another {
             (self.dial, self.connection, self.pace) = (dial, None, Pace::default());
@@ -139,6 +164,7 @@ impl Standalone {
         }
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
         self.lanes.iter_mut().for_each(Lane::forget);
+        self.discovery.interrupted();
         let mut new = timeout_at(deadline, Connected::new(&mut self.dial, deadline, &self.commands))
             .await
             .map_err(|_| late("no connection"))??;
@@ -156,10 +182,61 @@ impl Standalone {
         sink: &mut dyn Sink,
     ) -> Result<TargetSample, SampleError> {
         connected.begin_sample();
+        self.pace.begin();
+        self.discover(connected).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
-        self.pace.begin(spread, self.lanes.iter().map(Lane::cost).sum());
+        self.pace.spread(spread, self.lanes.iter().map(Lane::cost).sum());
         Rounds::new(self, connected, sink).run(budget).await
+    }
+
+    /// Looks for streams that patterns mean, a little further than the last sample did.
+    async fn discover(&mut self, connected: &mut Connected) -> Result<(), SampleError> {
+        while let Some(ask) = self.discovery.next(self.started.elapsed()) {
+            self.commands.add("scan", 1);
+            let asked = Instant::now();
+            let (cursor, count) = (ask.cursor.to_string(), ask.count.to_string());
+            let mut words: Vec<&[u8]> =
+                vec![b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes(), b"TYPE", b"stream"];
+            if let Some(pattern) = &ask.pattern {
+                words.extend([b"MATCH", pattern.as_bytes()]);
+            }
+            let reply = connected.ask(&words).await?;
+            self.pace.answered(0, asked.elapsed());
+            if let Some(refusal) = reply.error() {
+                match server_wide(&refusal) {
+                    Some(error) => return Err(error),
+                    None if is_command_refused(&refusal) => self.refused.insert(RefusedCommand::Scan),
+                    None => return Err(protocol(&format!("SCAN was answered {}", refusal.text()))),
+                };
+                break;
+            }
+            self.refused.remove(&RefusedCommand::Scan);
+            let (cursor, keys) = xinfo::scan(reply).map_err(|error| protocol(&error.to_string()))?;
+            self.discovery.answer(cursor, keys, self.started.elapsed());
+        }
+        if self.discovery.changed() {
+            self.sample_these(self.discovery.streams().into());
+        }
+        Ok(())
+    }
+
+    /// Whether the stream at this place is sampled because it was found, and not because it was named.
+    fn was_found(&self, at: usize) -> bool {
+        at >= self.sampling.streams.literals().len()
+    }
+
+    /// How the search for streams stands; `None` where none are searched for.
+    fn search(&self) -> Option<Search> {
+        if self.sampling.streams.patterns().is_empty() {
+            return None;
+        }
+        let stats = self.discovery.stats();
+        let completed = stats.completed_at.zip(stats.took).map(|(at, took)| {
+            let ago = self.started.elapsed().saturating_sub(at);
+            (SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH), took)
+        });
+        Some(Search { found: stats.found as u64, completed })
     }
 }
 

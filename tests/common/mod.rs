@@ -226,6 +226,10 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
     if !arguments.contains(&"--poll.interval") {
         all.extend(["--poll.interval", "100ms"]);
     }
+    // How long Redis takes on a machine that runs tests is no reason to poll less often.
+    if !arguments.contains(&"--poll.max-redis-share") {
+        all.extend(["--poll.max-redis-share", "100%"]);
+    }
     all.extend(arguments);
     let mut child = command(&all, env).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
     let stderr = child.stderr.take().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
-use streamlag::assess::Assessor;
+use streamlag::assess::{Assessor, Bounds};
 use streamlag::lag::Windows;
 use streamlag::model::snapshot::{PresentGroup, StreamSnapshot};
 use streamlag::model::{EntryId, GroupSelection};
@@ -46,7 +46,7 @@ impl Sampled {
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             source: Standalone::new(streamlag::config::dial(url).unwrap(), sampling, RedisCommands::default()),
-            assessor: Assessor::new(streams, selection, windows, None),
+            assessor: Assessor::new(streams, selection, windows, Bounds::default()),
             at: Duration::ZERO,
         }
     }

@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::{Budget, Collected, Connected, Sampling, Standalone};
-use crate::assess::Assessor;
-use crate::lag::{Thresholds, Windows};
+use crate::assess::{Assessor, Bounds};
+use crate::lag::{ThresholdRules, Thresholds, Windows};
 use crate::model::sample::{ServerInfo, TargetSample};
 use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
 use crate::render::api::{Api, Transport};
 use crate::render::exposition::{self, Settings};
+use crate::render::lines::Lines;
 use crate::self_metrics::RedisCommands;
 use crate::source::dial::{Address, Dial, Login, Resolver};
 use crate::source::script::Script;
@@ -62,7 +62,8 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
     let mut source = Standalone::new(nobody, sampling, RedisCommands::default());
     let windows =
         Windows { window: 2 * INTERVAL, samples: 2, dead_after: INTERVAL, drain_target: Duration::from_secs(60) };
-    let mut assessor = Assessor::new(streams, selection.clone(), windows, Some(1000));
+    let mut assessor =
+        Assessor::new(streams, selection.clone(), windows, Bounds { max_length: Some(1000), consumers: 2 });
     for n in 0..MAX_SAMPLES {
         let budget = Budget::new(1000, INTERVAL, Instant::now(), TIMEOUT);
         let mut collected = Collected::default();
@@ -101,7 +102,8 @@ fn lags_lie_within_their_bounds(sample: &TargetSample) {
 fn show(view: View, selection: &GroupSelection) {
     let thresholds = Thresholds { degraded: 100, unhealthy: 1000 };
     let transport = Transport { mode: "hybrid", fallback_to_http: true, publish_timeout: TIMEOUT };
-    let api = Api { view: &view, age: Some(INTERVAL), thresholds, selection, transport };
+    let rules = ThresholdRules::from(thresholds);
+    let api = Api { view: &view, age: Some(INTERVAL), thresholds: &rules, selection, transport };
     if let Some(group) = api.group(None) {
         let lags = json(&api.consumer_lag(&group));
         for (_, stream) in lags["streams"].as_object().into_iter().flatten() {
@@ -111,8 +113,19 @@ fn show(view: View, selection: &GroupSelection) {
         json(&(api.consumers(Some(&group)), api.consumers(None)));
     }
     let mut page = bytes::BytesMut::new();
-    let settings = Settings { poll_interval: INTERVAL, round_trip_limit: TIMEOUT, thresholds };
-    assert!(exposition::encode(&mut page, view, settings, None, &Registry::default()).is_ok());
+    let settings = Settings {
+        poll_interval: INTERVAL,
+        max_redis_share: 1.0,
+        shard: None,
+        round_trip_limit: TIMEOUT,
+        thresholds,
+        whole: true,
+    };
+    let mut lines = Lines::of(&view.streams);
+    for block in lines.families().iter().flat_map(|family| &family.blocks) {
+        page.extend_from_slice(block.text());
+    }
+    assert!(exposition::encode_rest(&mut page, view, settings, None, &[]).is_ok());
     let Ok(text) = std::str::from_utf8(&page) else { panic!("a page that is not UTF-8") };
     let mut seen = HashSet::new();
     // A line feed in a label is escaped, and another character that ends lines elsewhere does not end one here.

@@ -46,6 +46,9 @@ const MAX_GLANCES: u32 = 12;
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
 
+/// What Redis says of a stream that was found and is not there any more, or is something else by now.
+const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
+
 /// One sample on its way.
 pub(super) struct Rounds<'a> {
     source: &'a mut Standalone,
@@ -101,6 +104,8 @@ impl<'a> Rounds<'a> {
             streams: Vec::new(),
             refused: self.source.refused.iter().copied().collect(),
             redis_time: self.source.pace.taken(),
+            streams_left_out: self.source.discovery.stats().left_out,
+            search: self.source.search(),
         })
     }
 
@@ -304,7 +309,7 @@ impl<'a> Rounds<'a> {
                 {
                     let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
                     let script = lane.script(self.connected.script);
-                    room(&mut batches, &self.source).first(at, key, group, cursor, script);
+                    room(&mut batches, self.source).first(at, key, group, cursor, script);
                 }
             }
             batches.retain(|batch| !batch.is_empty());
@@ -493,6 +498,14 @@ impl<'a> Rounds<'a> {
                 Err(unread.into_error())
             }
         };
+        if let Err(error) = &read
+            && self.source.was_found(at)
+            && IS_GONE.iter().any(|gone| error.0.starts_with(gone))
+        {
+            self.source.discovery.is_gone(&self.source.streams[at]);
+            self.sink.gone(at);
+            return;
+        }
         self.sink.stream(at, read);
     }
 }

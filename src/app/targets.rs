@@ -1,0 +1,132 @@
+//! The targets that are polled: begun, changed and ended as the configuration says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+use super::pollers::{Running, Start};
+use crate::assess::Bounds;
+use crate::config::{Config, TargetConfig};
+use crate::model::TargetName;
+use crate::poller::{self, Own, Plan, Poller, PollerSettings};
+use crate::render::exposition::Settings;
+use crate::self_metrics::PollMetrics;
+use crate::server;
+use crate::snapshot::{self, Reader, Readers};
+use crate::source::{Sampling, Standalone};
+
+/// Everything that is polled.
+pub(super) struct Targets {
+    start: Start,
+    /// The counters of the process, which are on the first target's page.
+    process: Arc<Registry>,
+    /// In the order of the configuration.
+    polled: Vec<Polled>,
+    readers: watch::Sender<Vec<Reader>>,
+}
+
+/// A target that is polled until this is dropped.
+struct Polled {
+    config: TargetConfig,
+    plans: watch::Sender<Plan>,
+    reader: Reader,
+    _running: Running,
+}
+
+impl Targets {
+    /// No targets yet.
+    pub(super) fn new(start: Start, process: Arc<Registry>) -> Self {
+        Self { start, process, polled: Vec::new(), readers: watch::Sender::default() }
+    }
+
+    /// Where to look for what was found.
+    pub(super) fn readers(&self) -> Readers {
+        self.readers.subscribe()
+    }
+
+    /// Polls the targets of this configuration from now on. Those that stay keep what was seen of them; those that are not
+    /// in it any more end.
+    pub(super) async fn follow(&mut self, config: &Config) {
+        let mut before: BTreeMap<TargetName, Polled> =
+            self.polled.drain(..).map(|polled| (polled.config.name.clone(), polled)).collect();
+        let several = config.targets.len() > 1;
+        for (place, target) in config.targets.iter().enumerate() {
+            let polled = match before.remove(&target.name) {
+                Some(mut polled) => {
+                    let changes = polled.plans.borrow().target + u64::from(!polled.config.asks_like(target));
+                    polled.plans.send_replace(plan(config, target, place == 0, changes));
+                    polled.config = target.clone();
+                    polled
+                }
+                None => self.begin(plan(config, target, place == 0, 0), target.clone(), several).await,
+            };
+            self.polled.push(polled);
+        }
+        self.readers.send_replace(self.polled.iter().map(|polled| polled.reader.clone()).collect());
+    }
+
+    async fn begin(&self, plan: Plan, config: TargetConfig, several: bool) -> Polled {
+        let mut registry = Registry::default();
+        let metrics = PollMetrics::register(&mut registry);
+        let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
+        let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
+        let (publisher, reader) = snapshot::channel(poller::first(&plan, &own));
+        let poller = Poller::new(&plan, source, publisher, own, metrics);
+        let (plans, new_plans) = watch::channel(plan);
+        // Where there is one target, its lines need not say which.
+        let span =
+            if several { tracing::error_span!("poller", redis_target = %config.name) } else { tracing::Span::none() };
+        let running = self.start.start(poller.run(new_plans).instrument(span)).await;
+        Polled { config, plans, reader, _running: running }
+    }
+
+    /// What the server is to know of them.
+    pub(super) fn known(&self) -> server::Targets {
+        let known = |Polled { config, reader, .. }: &Polled| server::Target {
+            name: config.name.clone(),
+            redis: config.redis.to_string(),
+            mode: config.mode.as_str(),
+            thresholds: config.thresholds.clone(),
+            selection: config.groups.clone(),
+            interval: config.interval,
+            reader: reader.clone(),
+        };
+        server::Targets::new(self.polled.iter().map(known).collect())
+    }
+}
+
+/// What a poller is to do. `changes` counts those of the Redis that is sampled.
+fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> Plan {
+    let logical = target.logical.clone();
+    let settings = PollerSettings {
+        selection: target.groups.clone(),
+        windows: target.windows,
+        bounds: Bounds { max_length: target.stream_max_len, consumers: target.limits.consumers },
+        thresholds: target.thresholds.clone(),
+        timeout: target.timeout,
+        page: Settings {
+            poll_interval: target.interval,
+            max_redis_share: target.max_redis_share,
+            shard: config.shard,
+            round_trip_limit: config.transport.publish_timeout,
+            thresholds: target.thresholds.otherwise,
+            whole: is_first,
+        },
+        logical,
+    };
+    let sampling = Sampling {
+        streams: target.stream_selection(config.shard),
+        stream_limit: target.limits.streams,
+        discovery_interval: target.discovery_interval,
+        selection: target.groups.clone(),
+        group_limit: target.limits.groups,
+        consumers: target.consumers,
+        interval: target.interval,
+        count_budget: target.count_budget,
+        spread: target.spread,
+    };
+    Plan { settings, sampling, redis: target.redis.clone(), target: changes }
+}

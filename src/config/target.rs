@@ -1,0 +1,346 @@
+//! The settings of one target, checked: what the file says of it, over what holds for all.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::file::Section;
+use super::values::{Given, Origin, Problem};
+use super::{MAX_DURATION, Setting, Sources, redis_target};
+use crate::lag::{ThresholdRules, Thresholds, Windows};
+use crate::logical::LogicalStreams;
+use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
+use crate::source::{Address, Dial, Login};
+
+/// A poll takes a round trip; more often than this, Redis would do little else.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Anything shorter fails on a healthy network.
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// What Redis serves at its default `maxclients`.
+const MAX_CONNECTIONS: u64 = 10_000;
+
+/// A verdict over less than this would follow every hiccup.
+const MIN_WINDOW: Duration = Duration::from_millis(100);
+
+/// At the shortest interval, a thousand samples are most of a minute.
+const MAX_WINDOW_SAMPLES: u64 = 1000;
+
+/// Some half a second of Redis's time per second: more is no monitoring.
+const MAX_COUNT_BUDGET: u64 = 1_000_000;
+
+/// Looking for streams is a walk over all keys; more often than this, it would never end.
+const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Streams of a target, at some kilobytes of memory each.
+const MAX_STREAMS: u64 = 1_000_000;
+
+/// Groups of a stream, and consumers of a group: what is more is no list that anybody reads.
+const MAX_GROUPS: u64 = 10_000;
+
+/// The least share of Redis's time, in percent: with less, most polls of a mere three streams would be put off.
+const MIN_REDIS_PERCENT: f64 = 0.01;
+
+/// The most of the interval over which a poll is spread, in percent: what is left is for polls that take longer.
+const MAX_SPREAD_PERCENT: f64 = 90.0;
+
+/// The most more nodes or sentinels to ask: they are for the case that others are down.
+const MAX_NODES: usize = 1000;
+
+/// What a Redis URL leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The one Redis to sample.
+    Standalone,
+    /// A node of a cluster.
+    Cluster,
+    /// A sentinel, which names the master.
+    Sentinel,
+}
+
+impl Mode {
+    /// The word of the configuration and the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Cluster => "cluster",
+            Self::Sentinel => "sentinel",
+        }
+    }
+}
+
+/// How many of each are sampled or shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams of the target.
+    pub streams: usize,
+    /// Monitored groups of a stream.
+    pub groups: usize,
+    /// Consumers of a group that are shown one by one.
+    pub consumers: usize,
+}
+
+/// Every setting of one target, checked.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// What the operator calls it.
+    pub name: TargetName,
+    /// The Redis to sample, a node of the cluster, or a sentinel. The login is for Redis itself.
+    pub redis: Dial,
+    /// What it is that the URL leads to.
+    pub mode: Mode,
+    /// More nodes, or more sentinels.
+    pub nodes: Vec<Address>,
+    /// The master that the sentinels watch.
+    pub sentinel_master: String,
+    /// Who we are at the sentinels.
+    pub sentinel_login: Login,
+    /// The most connections to Redis; one is used for each server.
+    pub max_connections: u64,
+    /// The deadline of a whole poll.
+    pub timeout: Duration,
+    /// The streams to sample, by name or glob, in order, each once.
+    pub streams: Vec<String>,
+    /// Names and globs of streams that are not sampled, whatever `streams` says.
+    pub streams_exclude: Vec<String>,
+    /// The groups to monitor.
+    pub groups: GroupSelection,
+    /// Whether consumers are asked for one by one.
+    pub consumers: bool,
+    /// The time between polls.
+    pub interval: Duration,
+    /// The time within which a new stream shows.
+    pub discovery_interval: Duration,
+    /// How many of each.
+    pub limits: Limits,
+    /// The most of one core of Redis's time that polls may take, 1 being all of it.
+    pub max_redis_share: f64,
+    /// The share of the interval over which a poll is spread.
+    pub spread: f64,
+    /// What a lag is called, by stream.
+    pub thresholds: ThresholdRules,
+    /// What verdicts on groups take.
+    pub windows: Windows,
+    /// Entries that may be read per second to count lags that nothing else tells.
+    pub count_budget: u64,
+    /// The length to which the event transport trims its streams, where it is given. The default is the transport's own,
+    /// and streams that it does not trim would look as if they were about to lose everything.
+    pub stream_max_len: Option<u64>,
+    /// Streams that are one to those who use them.
+    pub logical: LogicalStreams,
+}
+
+/// The sources as they are for one target of the file.
+struct OfTarget<'a, S> {
+    all: &'a S,
+    name: &'a TargetName,
+    own: &'a Section,
+}
+
+impl<S: Sources> Sources for OfTarget<'_, S> {
+    fn get(&self, key: &str) -> Option<Given> {
+        let own = || Some((Setting::find(key)?, self.own.get(key)?));
+        match own() {
+            Some((setting, values)) => {
+                let values = values.iter().map(OsString::from).collect();
+                Some(Given::new(setting, Origin::Target(self.name.clone()), values))
+            }
+            None => self.all.get(key).map(Given::inherited),
+        }
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.all.is_on(key)
+    }
+
+    fn api_token(&self) -> Option<String> {
+        self.all.api_token()
+    }
+
+    fn targets(&self) -> &[(TargetName, Section)] {
+        &[]
+    }
+}
+
+/// All targets, in the order of the file: at least one.
+pub(super) fn all(sources: &impl Sources) -> Result<Vec<TargetConfig>, Problem> {
+    if sources.targets().is_empty() {
+        return Ok(vec![from_sources(TargetName::default(), sources)?]);
+    }
+    let of = |(name, own): &(TargetName, Section)| from_sources(name.clone(), &OfTarget { all: sources, name, own });
+    sources.targets().iter().map(of).collect()
+}
+
+impl TargetConfig {
+    /// Whether the same servers are asked as the same user, so that what is remembered of the one holds for the other.
+    #[must_use]
+    pub fn asks_like(&self, other: &Self) -> bool {
+        let of = |it: &Self| (it.mode, it.nodes.clone(), it.sentinel_master.clone());
+        self.redis.is_like(&other.redis) && of(self) == of(other) && self.sentinel_login.is_like(&other.sentinel_login)
+    }
+
+    /// Which streams are sampled: those of `streams` and of the logical streams, less those excluded, as far as they are this
+    /// shard's.
+    #[must_use]
+    pub fn stream_selection(&self, shard: Option<Shard>) -> StreamSelection {
+        StreamSelection::new(&self.streams)
+            .and(self.logical.names().cloned(), self.logical.patterns().cloned())
+            .without(self.streams_exclude.clone())
+            .of_shard(shard)
+    }
+}
+
+fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig, Problem> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    let names = |key: &str| sources.get(key).map_or(Ok(Vec::new()), |given| given.names());
+    let count = |key: &str, min, max| {
+        let number = need(key)?.whole_number(min, max)?;
+        Ok::<_, Problem>(usize::try_from(number).unwrap_or(usize::MAX))
+    };
+    let redis = redis_target::from_sources(sources)?;
+    let topology = topology(sources, &redis)?;
+    Ok(TargetConfig {
+        name,
+        redis,
+        mode: topology.mode,
+        nodes: topology.nodes,
+        sentinel_master: topology.sentinel_master,
+        sentinel_login: topology.sentinel_login,
+        max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
+        timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
+        streams: each_once(need("streams")?.names()?),
+        streams_exclude: names("streams.exclude")?,
+        groups: GroupSelection::new(need("groups")?.names()?).without(names("groups.exclude")?),
+        consumers: on_or_off(&need("consumers")?)?,
+        interval: need("poll.interval")?.duration(MIN_POLL_INTERVAL, MAX_DURATION)?,
+        discovery_interval: need("discovery.interval")?.duration(MIN_DISCOVERY_INTERVAL, MAX_DURATION)?,
+        limits: Limits {
+            streams: count("limit.streams", 1, MAX_STREAMS)?,
+            groups: count("limit.groups", 1, MAX_GROUPS)?,
+            consumers: count("limit.consumers", 0, MAX_GROUPS)?,
+        },
+        max_redis_share: need("poll.max-redis-share")?.share(MIN_REDIS_PERCENT, 100.0)?,
+        spread: need("poll.spread")?.share(0.0, MAX_SPREAD_PERCENT)?,
+        thresholds: thresholds(sources)?,
+        windows: windows(sources)?,
+        count_budget: need("lag.count-budget")?.whole_number(0, MAX_COUNT_BUDGET)?,
+        stream_max_len: stream_max_len(&need("event-transport.stream-max-len")?)?,
+        logical: logical_streams(sources)?,
+    })
+}
+
+fn each_once(names: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    names.into_iter().filter(|name| seen.insert(name.clone())).collect()
+}
+
+fn on_or_off(given: &Given) -> Result<bool, Problem> {
+    // A YAML parser may take the words for truth values.
+    given.boolean().map_err(|_| given.problem("it takes on or off"))
+}
+
+/// What of a target's settings is about more than one server.
+struct Topology {
+    mode: Mode,
+    nodes: Vec<Address>,
+    sentinel_master: String,
+    sentinel_login: Login,
+}
+
+fn topology(sources: &impl Sources, redis: &Dial) -> Result<Topology, Problem> {
+    let given = sources.get("redis.mode").ok_or_else(|| Problem::missing("redis.mode"))?;
+    let modes = [Mode::Standalone, Mode::Cluster, Mode::Sentinel].map(|mode| (mode.as_str(), mode));
+    let mode = given.one_of(&modes)?;
+    if mode != Mode::Standalone && matches!(redis.address, Address::Unix(_)) {
+        return Err(
+            given.problem("it takes a redis:// or rediss:// URL beside it, as nodes are known by host and port")
+        );
+    }
+    if mode == Mode::Cluster && redis.db != 0 {
+        return Err(given.problem("it takes a URL of database 0 beside it: a cluster has no other"));
+    }
+    // What all targets are given does not concern one that is of another kind.
+    let only_in = |modes: &[Mode], key: &str| match sources.get(key) {
+        Some(given) if modes.contains(&mode) => Ok(Some(given)),
+        Some(given) if !given.is_inherited() && !given.is_default() => {
+            let words: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
+            Err(given.problem(&format!("it takes --redis.mode {} beside it", words.join(" or "))))
+        }
+        Some(_) | None => Ok(None),
+    };
+    let nodes = match only_in(&[Mode::Cluster, Mode::Sentinel], "redis.nodes")? {
+        Some(given) => {
+            let nodes = given.endpoints()?;
+            if nodes.len() > MAX_NODES {
+                return Err(given.problem(&format!("it takes up to {MAX_NODES} of them")));
+            }
+            nodes.into_iter().map(|(host, port)| Address::Tcp(host, port)).collect()
+        }
+        None => Vec::new(),
+    };
+    let master = only_in(&[Mode::Sentinel], "redis.sentinel-master")?;
+    let sentinel_master = match master {
+        Some(given) => {
+            Some(given.text()?).filter(|name| !name.is_empty()).ok_or_else(|| given.problem("it takes a name"))?
+        }
+        None => String::new(),
+    };
+    let user = only_in(&[Mode::Sentinel], "redis.sentinel-user")?;
+    let file = only_in(&[Mode::Sentinel], "redis.sentinel-password-file")?;
+    let sentinel_login = redis_target::sentinel_login(user.as_ref(), file.as_ref())?;
+    Ok(Topology { mode, nodes, sentinel_master, sentinel_login })
+}
+
+fn thresholds(sources: &impl Sources) -> Result<ThresholdRules, Problem> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    let (degraded, unhealthy) = (need("lag.degraded")?, need("lag.unhealthy")?);
+    let otherwise =
+        Thresholds { degraded: degraded.whole_number(1, u64::MAX)?, unhealthy: unhealthy.whole_number(1, u64::MAX)? };
+    if otherwise.degraded > otherwise.unhealthy {
+        let why = format!("it contradicts {}: a lag is degraded before it is unhealthy", unhealthy.shown());
+        return Err(degraded.problem(&why));
+    }
+    let Some(given) = sources.get("lag.thresholds") else { return Ok(otherwise.into()) };
+    let rule = |text: String| {
+        threshold_rule(&text).ok_or_else(|| {
+            given.problem(
+                "it takes PATTERN=DEGRADED/UNHEALTHY, such as orders:*=500/5000, the first not above the second",
+            )
+        })
+    };
+    Ok(ThresholdRules { otherwise, by_pattern: given.names()?.into_iter().map(rule).collect::<Result<_, _>>()? })
+}
+
+fn threshold_rule(text: &str) -> Option<(String, Thresholds)> {
+    let (pattern, lags) = text.rsplit_once('=')?;
+    let (degraded, unhealthy) = lags.split_once('/')?;
+    let lag = |text: &str| text.trim().parse().ok().filter(|lag: &u64| *lag > 0 && !text.contains('+'));
+    let thresholds = Thresholds { degraded: lag(degraded)?, unhealthy: lag(unhealthy)? };
+    let pattern = pattern.trim();
+    (!pattern.is_empty() && thresholds.degraded <= thresholds.unhealthy).then(|| (pattern.to_owned(), thresholds))
+}
+
+fn windows(sources: &impl Sources) -> Result<Windows, Problem> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    let duration = |key: &str| need(key)?.duration(MIN_WINDOW, MAX_DURATION);
+    Ok(Windows {
+        window: duration("group.window")?,
+        samples: u32::try_from(need("group.window-samples")?.whole_number(2, MAX_WINDOW_SAMPLES)?).unwrap_or(u32::MAX),
+        dead_after: duration("consumer.dead-after")?,
+        drain_target: duration("group.drain-target")?,
+    })
+}
+
+fn stream_max_len(given: &Given) -> Result<Option<u64>, Problem> {
+    let length = given.whole_number(1, u64::MAX)?;
+    Ok((!given.is_default()).then_some(length))
+}
+
+fn logical_streams(sources: &impl Sources) -> Result<LogicalStreams, Problem> {
+    let Some(given) = sources.get("logical-streams") else { return Ok(LogicalStreams::default()) };
+    LogicalStreams::parse(&given.names_with_braces()?).map_err(|problem| given.problem(&problem.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! What there is to know of the targets: JSON for people, and the document by which Prometheus finds them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::api::{rfc3339, seconds};
+use crate::model::TargetName;
+use crate::model::view::View;
+
+/// One target, and what was made of its newest poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched<'a> {
+    /// What the operator calls it.
+    pub name: &'a TargetName,
+    /// Where it is, without credentials.
+    pub redis: &'a str,
+    /// What is there: one Redis, a cluster, sentinels.
+    pub mode: &'static str,
+    /// The configured time between polls.
+    pub interval: Duration,
+    /// What there is to see.
+    pub view: &'a View,
+    /// How long ago the newest good sample was taken; `None` before the first.
+    pub age: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Targets<'a> {
+    targets: Vec<TargetRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct TargetRow<'a> {
+    name: &'a str,
+    redis: &'a str,
+    mode: &'static str,
+    up: bool,
+    streams: usize,
+    unknown_streams: usize,
+    sampled_at: Option<String>,
+    age_seconds: Option<f64>,
+    poll_interval_seconds: f64,
+    effective_poll_interval_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// `GET /api/v1/targets`.
+#[must_use]
+pub fn targets(watched: Vec<Watched<'_>>) -> impl Serialize {
+    Targets { targets: watched.into_iter().map(row).collect() }
+}
+
+fn row(watched: Watched<'_>) -> TargetRow<'_> {
+    let Watched { name, redis, mode, interval, view, age } = watched;
+    TargetRow {
+        name: name.as_str(),
+        redis,
+        mode,
+        up: view.redis_up(),
+        streams: view.streams.len(),
+        unknown_streams: view.streams.iter().filter(|stream| stream.read.is_err()).count(),
+        sampled_at: view.last_success.map(rfc3339),
+        age_seconds: age.map(seconds),
+        poll_interval_seconds: seconds(interval),
+        effective_poll_interval_seconds: seconds(interval),
+        error: match &view.newest_poll {
+            Some(Err(error)) => Some(error.to_string()),
+            Some(Ok(())) | None => None,
+        },
+    }
+}
+
+/// A group of Prometheus's HTTP service discovery: one per target, as each has labels of its own.
+#[derive(Serialize)]
+struct Discovered<'a> {
+    targets: [&'a str; 1],
+    labels: Labels<'a>,
+}
+
+#[derive(Serialize)]
+struct Labels<'a> {
+    #[serde(rename = "__metrics_path__")]
+    metrics_path: &'static str,
+    #[serde(rename = "__param_target")]
+    parameter: &'a str,
+    redis_target: &'a str,
+}
+
+/// `GET /api/v1/sd`: each target's page, at `address`.
+#[must_use]
+pub fn discovery<'a>(address: &'a str, names: Vec<&'a TargetName>) -> impl Serialize + use<'a> {
+    let discovered = |name: &'a TargetName| Discovered {
+        targets: [address],
+        labels: Labels { metrics_path: "/probe", parameter: name.as_str(), redis_target: name.as_str() },
+    };
+    names.into_iter().map(discovered).collect::<Vec<_>>()
+}
