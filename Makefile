@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-core bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-profile bench-core bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -74,7 +74,7 @@ fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler wher
 
 bench-tools:
 	@scripts/install cc:build-essential redis-server:redis-server wrk:wrk python3:python3 taskset:util-linux \
-		prometheus-redis-exporter:prometheus-redis-exporter
+		prometheus-redis-exporter:prometheus-redis-exporter perf:linux-perf
 	cargo build --release --locked --bin streamlag
 	@# By itself: together with an example, the program would be built with the features that only tests ask for.
 	cargo build --release --locked --example static_http
@@ -82,9 +82,13 @@ bench-tools:
 bench: bench-tools ## streamlag beside redis_exporter, and beside other clients of Redis, into docs/performance.md; an hour (BENCH_QUICK=1: minutes)
 	python3 -B benches/side_by_side/run.py
 	python3 -B benches/side_by_side/guest.py
+	python3 -B benches/side_by_side/profile.py
 
-bench-guest: bench-tools ## the second half of it: what other clients of Redis feel
+bench-guest: bench-tools ## the second part of it: what other clients of Redis feel
 	python3 -B benches/side_by_side/guest.py
+
+bench-profile: bench-tools ## the third: where its time goes
+	python3 -B benches/side_by_side/profile.py
 
 bench-core: ## the core paths alone: decode, resolve, encode
 	@scripts/install cc:build-essential

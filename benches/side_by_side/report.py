@@ -34,6 +34,56 @@ def side_by_side(results):
     return "".join(lines)
 
 
+def summary(results):
+    """One line for each size."""
+    lines = []
+    for size, rounds in results["sizes"].items():
+        sides = with_serving(rounds)
+        floor, paced, peer, best, ours = (sides[name] for name in ("floor", "paced", "peer", "best", "ours"))
+        samples = [shown(side["sample"], "s") for side in (floor, paced, peer, best, ours)]
+        redis = [shown(side["redis_cpu"], "s") for side in (floor, peer, ours)]
+        lines.append(["%s × %d × %d" % ("{:,}".format(SIZES[size][0]), *SIZES[size][1:]), *samples, " / ".join(redis),
+                      *(" / ".join(shown(side[what], unit) for side in (peer, ours)) for what, unit in (("cpu", "s"), ("rss", "B"))),
+                      *("%s (%s)" % (shown(side["page_bytes"], "B"), shown(side["gzip_bytes"], "B")) for side in (peer, ours))])
+    return table(["streams × groups × consumers", "sample: floor", "paced", "redis_exporter", "its best", "streamlag",
+                  "Redis CPU: floor / redis_exporter / streamlag", "exporter CPU: redis_exporter / streamlag",
+                  "memory at rest: redis_exporter / streamlag", "redis_exporter's page (gzip)", "streamlag's page (gzip)"], lines)
+
+
+# What streamlag is meant to reach: at most so many times what another side has.
+GOALS = [
+    ("sample, of the floor", 1.5, "sample", ("floor", "sample")),
+    ("sample, of the floor, paced", 1.5, "sample", ("paced", "sample")),
+    ("sample until its page is seen, of the floor, paced", 1.5, "until_seen", ("paced", "sample")),
+    ("Redis CPU, of the floor", 1.2, "redis_cpu", ("floor", "redis_cpu")),
+    ("Redis CPU, of the floor, paced", 1.2, "redis_cpu", ("paced", "redis_cpu")),
+    ("exporter CPU, of redis_exporter's", 0.1, "cpu", ("peer", "cpu")),
+    ("exporter CPU, of redis_exporter's at its best", 0.1, "cpu", ("best", "cpu")),
+    ("memory at rest, of redis_exporter's", 1.0, "rss", ("peer", "rss")),
+]
+SCRAPE_GOAL = 1.1
+
+
+def goals(results):
+    """Whether it did."""
+    sizes = [with_serving(rounds) for rounds in results["sizes"].values()]
+
+    def row(what, goal, pairs):
+        cells = ["%s %s" % ("yes:" if ours <= goal * theirs else "**no:**", ratio(ours, theirs)) for ours, theirs in pairs]
+        return ["%s, at most %g ×" % (what, goal), *cells]
+
+    rows = [row(what, goal, [(sides["ours"][mine], sides[side][theirs]) for sides in sizes])
+            for what, goal, mine, (side, theirs) in GOALS]
+    for form in ("plain", "gzip"):
+        for connections in CONNECTIONS[1:]:
+            for share in ("p50", "p99"):
+                load = "%s %d" % (form, connections)
+                pairs = [[sides[side][load][share] for side in ("ours serving", "static serving")] for sides in sizes]
+                what = "%s scrape %s, %d connections, of the static server's" % (form, share, connections)
+                rows.append(row(what, SCRAPE_GOAL, pairs))
+    return table(["goal", *results["sizes"]], rows)
+
+
 def with_serving(rounds):
     """The medians, with the turns of serving taken together."""
     sides = merged([{name: side for name, side in one.items() if name != "serving"} for one in rounds])

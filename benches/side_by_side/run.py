@@ -44,14 +44,17 @@ class Bench:
 
 
 def idle_cpu(redis, seconds):
-    """CPU seconds that Redis takes in a second of doing nothing. It is no sample's, and at a few commands it would show."""
-    cpu = Cpu(redis.pid)
-    time.sleep(seconds)
-    return cpu.seconds() / seconds
+    """CPU seconds that Redis takes in a second of doing nothing, at least. It is no sample's, and at a few commands it would show."""
+    shares = []
+    for _ in range(3):
+        cpu = Cpu(redis.pid)
+        time.sleep(seconds / 3)
+        shares.append(cpu.seconds() / (seconds / 3))
+    return min(shares)
 
 
 def measure_round(bench, redis, size):
-    idle = idle_cpu(redis, bench.seconds)
+    idle = idle_cpu(redis, 2 * bench.seconds)
     sides = {"floor": floor.measure(redis, size, bench.seconds),
              "paced": floor.measure(redis, size, bench.window / 2, bench.paces[size], idle)}
     sides["peer"] = measure_peer(bench, redis, size, idle)
@@ -90,11 +93,11 @@ def main():
                 results["sizes"][size] = [measure_round(bench, redis, size) for _ in range(rounds)]
             # After each size, so that a run that is broken off leaves what it has.
             save("side_by_side", results)
-    text, sizing = report.side_by_side(results), report.sizing(results)
-    print(text + "\n" + sizing)
-    if not quick:
-        report.write("bench", text)
-        report.write("sizing", sizing)
+    for marker, tell in (("summary", report.summary), ("bench", report.side_by_side), ("sizing", report.sizing), ("goals", report.goals)):
+        text = tell(results)
+        print(text)
+        if not quick:
+            report.write(marker, text)
 
 
 if __name__ == "__main__":
