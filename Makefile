@@ -49,6 +49,7 @@ advisories: deny ## known vulnerabilities of dependencies; fetches the advisory 
 audit: advisories ## the same under the name that cargo audit gave it: both read the RustSec database
 
 alerts: tools ## alert rules: syntax, and a firing and a quiet case each
+	alerts/generate --check
 	promtool check rules alerts/*.rules.yml
 	promtool test rules alerts/tests/*.yml
 

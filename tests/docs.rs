@@ -80,11 +80,23 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
         let page = streamlag.metrics();
         changing.iter().all(|name| page.contains(&format!("event_consumer_group_{name}{{"))).then_some(page)
     });
-    // Told by servers from 7.2 on only; and where there are logical streams, patterns or shards.
-    let elsewhere = |series: &String| {
-        let parts =
-            ["instance_inactive_seconds", "event_logical_stream_", "streamlag_discovery_", "streamlag_shard_info"];
-        parts.iter().any(|part| series.contains(part)) || series == "streamlag_streams"
+    // Told by servers from 7.2 on only, or where there are logical streams, patterns, shards, a cluster, or many consumers.
+    let elsewhere = |series: &&String| {
+        let parts = [
+            "event_consumer_instance_inactive_seconds",
+            "event_consumer_group_overflow_",
+            "event_logical_stream_",
+            "streamlag_discovery_",
+            "streamlag_over_limit",
+            "streamlag_poll_effective_interval_seconds",
+            "streamlag_redis_master_changes_total",
+            "streamlag_redis_node_",
+            "streamlag_redis_redirects_total",
+            "streamlag_redis_time_",
+            "streamlag_shard_info",
+            "streamlag_streams",
+        ];
+        parts.iter().any(|part| series.starts_with(part))
     };
     let mut found = BTreeSet::new();
     for line in page.lines().filter(|line| !line.starts_with('#')) {

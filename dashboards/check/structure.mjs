@@ -204,7 +204,8 @@ function checkQuery(raw, { declared, used, documented, filters, instant }, fail)
       const known = OF_PROMETHEUS.has(metric) || (documented ? isDocumented(metric, documented) : OURS.test(metric));
       if (!known) fail(`${metric} is not a metric of docs/metrics.md`);
       for (const name of filters) {
-        if (name === 'stream' && (!metric.startsWith('event_') || asksAboutExporter(node, text))) continue;
+        // Logical streams have no stream label.
+        if (name === 'stream' && (!metric.startsWith('event_') || metric.startsWith('event_logical_') || asksAboutExporter(node, text))) continue;
         const m = matchers.get(name);
         if (m?.op !== '=~' || m.value !== `$${name}`) fail(`${metric} is not filtered by ${name}=~"$${name}"`);
       }

@@ -194,6 +194,8 @@ names! {
         "Which share of the streams is sampled, such as 1/3; absent where all are.";
     DISCOVERY_STREAMS = "streamlag_discovery_streams", Gauge, &[],
         "Streams that patterns found; absent where there are no patterns.";
+    DISCOVERY_INTERVAL = "streamlag_discovery_interval_seconds", Gauge, &[],
+        "The time within which a new stream is to show; absent where there are no patterns.";
     DISCOVERY_SCAN = "streamlag_discovery_scan_seconds", Gauge, &[],
         "How long the newest complete search for streams took; absent before the first.";
     DISCOVERY_LAST_SCAN = "streamlag_discovery_last_scan_timestamp_seconds", Gauge, &[],
@@ -208,6 +210,14 @@ names! {
         "What a round trip is held against: the publish timeout of the event transport.";
     REDIS_COMMANDS = "streamlag_redis_commands", Counter, &["command"],
         "Commands sent to Redis.";
+    REDIS_NODE_UP = "streamlag_redis_node_up", Gauge, &["node"],
+        "1 where a master of the cluster answered the newest poll, 0 where not; with sentinels, the master that they name.";
+    REDIS_NODE_STREAMS = "streamlag_redis_node_streams", Gauge, &["node"],
+        "Sampled streams that the node has.";
+    REDIS_REDIRECTS = "streamlag_redis_redirects", Counter, &["kind"],
+        "Streams that a node of the cluster said are elsewhere: moved, or ask (on their way).";
+    REDIS_MASTER_CHANGES = "streamlag_redis_master_changes", Counter, &[],
+        "How often the sentinels named another master.";
     COUNTED_ENTRIES = "streamlag_counted_entries", Counter, &[],
         "Entries read from Redis to count what its counters do not tell.";
     LAST_SUCCESSFUL_POLL = "streamlag_last_successful_poll_timestamp_seconds", Gauge, &[],
