@@ -15,7 +15,6 @@ WORKDIR /src
 # be there.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo ./.cargo
-RUN mkdir src \
 RUN mkdir src benches \
  && touch benches/core.rs \
  && printf '//! Stand-in, replaced below.\nfn main() {}\n' > src/main.rs \
