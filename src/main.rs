@@ -13,16 +13,11 @@ use streamlag::{app, log};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Threads that serve and that read Redis's replies; the poller itself has the main thread. More would only hold more
-/// memory, as pages are ready bytes.
+/// Threads that serve; the pollers have one of their own. More would only hold more memory, as pages are ready bytes.
 const WORKER_THREADS: usize = 2;
 
-/// Threads beside them, for encoding pages and for looking names up, at most, and only as long as they are needed. A lookup
-/// that hangs has its thread for as long: with more of them than targets, no target's name server keeps the others from being
-/// polled.
-const BLOCKING_THREADS: usize = 1_004;
-
-const _: () = assert!(BLOCKING_THREADS > config::MAX_TARGETS);
+/// Threads beside them, for reading files again and for checking passwords, of which one is checked at a time.
+const BLOCKING_THREADS: usize = 4;
 
 /// Bad configuration.
 const BAD_CONFIGURATION: u8 = 2;

@@ -59,6 +59,8 @@ pub(super) struct Rounds<'a> {
     /// What is to be asked in the second round.
     rest: Vec<Batch>,
     wanted: Vec<Wanted>,
+    /// Streams of whose groups only the second round tells the oldest pending entry.
+    detailed: Vec<usize>,
     clock: Clock,
     /// When the clock was asked for, until it has answered.
     clock_asked: Option<Instant>,
@@ -78,6 +80,7 @@ impl<'a> Rounds<'a> {
             streams,
             rest: Vec::new(),
             wanted: Vec::new(),
+            detailed: Vec::new(),
             clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
             clock_asked: None,
             clock_read: Instant::now(),
@@ -336,8 +339,14 @@ impl<'a> Rounds<'a> {
             wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
             self.wanted = wanted;
             for at in another {
-                if let Some(Ok(stream)) = self.streams[at].take() {
+                if let Some(stream) = self.take_read(at) {
                     self.ask_for_lags(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            for at in std::mem::take(&mut self.detailed) {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_ghosts(at, &stream);
                     self.streams[at] = Some(Ok(stream));
                 }
             }
@@ -347,13 +356,11 @@ impl<'a> Rounds<'a> {
 
     /// Asks for what only this sample could tell is missing of a stream; whether anything is.
     fn ask_for_the_rest(&mut self, at: usize) -> bool {
-        let mut stream = match self.streams[at].take() {
-            Some(Ok(stream)) if !stream.carried => stream,
-            other => {
-                self.streams[at] = other;
-                return false;
-            }
-        };
+        let Some(mut stream) = self.take_read(at) else { return false };
+        if stream.carried {
+            self.streams[at] = Some(Ok(stream));
+            return false;
+        }
         let asked_before = (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len());
         let source = &mut *self.source;
         let lane = &mut source.lanes[at];
@@ -374,17 +381,11 @@ impl<'a> Rounds<'a> {
         }
         if !details.is_empty() {
             room(&mut self.rest, source).details(at, &source.streams[at], details);
+            self.detailed.push(at);
         }
         let lane = &mut source.lanes[at];
         let continuity = lane.ledger.open(&stream, monitored(&stream).map(|(_, group)| group));
-        for (place, group) in monitored(&stream) {
-            // Pending entries are not trimmed with the stream: those before its first entry are gone.
-            if let (Some(oldest), Some(first)) = (group.oldest_pending, stream.first)
-                && oldest < first
-            {
-                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
-            }
-        }
+        self.ask_for_ghosts(at, &stream);
         stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
         let source = &mut *self.source;
@@ -396,6 +397,29 @@ impl<'a> Rounds<'a> {
         }
         self.streams[at] = Some(Ok(stream));
         asked_before != (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len())
+    }
+
+    /// Takes a stream out that was read, for as long as it is looked at.
+    fn take_read(&mut self, at: usize) -> Option<StreamSample> {
+        match self.streams[at].take() {
+            Some(Ok(stream)) => Some(stream),
+            other => {
+                self.streams[at] = other;
+                None
+            }
+        }
+    }
+
+    /// Pending entries are not trimmed with the stream: those before its first entry are gone.
+    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamSample) {
+        for (place, group) in monitored(stream) {
+            if let (Some(oldest), Some(first), None) = (group.oldest_pending, stream.first, group.ghost_pending)
+                && oldest < first
+            {
+                let source = &*self.source;
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+            }
+        }
     }
 
     /// What is missing to know the lags of a stream's groups, in entries and in time.
