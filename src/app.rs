@@ -12,7 +12,7 @@ use crate::poller::{self, Plan, Poller, PollerSettings};
 use crate::render::exposition::Settings;
 use crate::self_metrics::SelfMetrics;
 use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
-use crate::source::{Sampling, Standalone};
+use crate::source::{Sampling, Source};
 use crate::{panics, reload, shutdown, snapshot, systemd};
 
 mod healthcheck;
@@ -51,7 +51,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 
     let plan = plan(&config, 0);
     let commands = metrics.redis_commands.clone();
-    let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), commands);
+    let source = Source::new(plan.redis.clone(), plan.sampling.clone(), commands);
     let (publisher, reader) = snapshot::channel(poller::first(&plan.settings, &registry));
     let poller = Poller::new(plan.settings.clone(), source, publisher, registry, metrics.clone());
     let (new_plans, plans) = watch::channel(plan);

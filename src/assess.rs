@@ -51,14 +51,18 @@ impl Assessor {
     #[must_use]
     pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
         let Self { selection, windows, max_length, streams, .. } = self;
-        let context = Context { now_ms: sample.server_now_ms, at, selection, windows, max_length: *max_length };
         let read = sample.streams.into_iter().zip(streams);
+        let streams = read.map(|((key, stream), seen)| {
+            let now_ms = stream.as_ref().map_or(sample.server_now_ms, |stream| stream.now_ms);
+            Context { now_ms, at, selection, windows, max_length: *max_length }.stream(key, stream, seen)
+        });
         TargetSnapshot {
             sampled_at: sample.sampled_at,
             server_now_ms: sample.server_now_ms,
             round_trip: sample.round_trip,
-            streams: read.map(|((key, stream), seen)| context.stream(key, stream, seen)).collect(),
+            streams: streams.collect(),
             refused: sample.refused,
+            nodes: sample.nodes,
             server: sample.server,
         }
     }
@@ -75,8 +79,9 @@ fn unreadable(key: StreamKey, selection: &GroupSelection, error: ReadError) -> S
     StreamSnapshot { key, read: Err(error), groups: selection.literals().iter().map(unknown).collect() }
 }
 
-/// What every stream of a sample shares.
+/// What a stream is held against.
 struct Context<'a> {
+    /// The clock of its server.
     now_ms: u64,
     at: Duration,
     selection: &'a GroupSelection,
@@ -269,13 +274,21 @@ mod tests {
             round_trip: Duration::ZERO,
             streams: vec![("s".into(), stream)],
             refused: Vec::new(),
+            nodes: Vec::new(),
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
         Assessor::new(vec!["s".into()], selection, WINDOWS, Some(2)).assess(sample, Duration::ZERO).streams.remove(0)
     }
 
     fn stream(groups: Vec<GroupSample>) -> StreamSample {
-        StreamSample { length: 3, first: Some(id(9000)), last: Some(id(1000)), groups, ..StreamSample::default() }
+        StreamSample {
+            length: 3,
+            first: Some(id(9000)),
+            last: Some(id(1000)),
+            now_ms: NOW,
+            groups,
+            ..StreamSample::default()
+        }
     }
 
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {

@@ -29,7 +29,7 @@ use crate::route::Route;
 use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
 use crate::server::{ApiAuth, Rate};
 use crate::small_file;
-use crate::source::Dial;
+use crate::source::Topology;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -62,9 +62,7 @@ const MAX_COUNT_BUDGET: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Redis to sample.
-    pub redis: Dial,
-    /// The most connections to Redis; one is used.
-    pub redis_max_connections: u64,
+    pub redis: Topology,
     /// The deadline of a whole poll.
     pub redis_timeout: Duration,
     /// The streams to sample, in order, each once.
@@ -141,7 +139,6 @@ impl Config {
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
         Ok(Self {
             redis: redis_target::from_sources(sources)?,
-            redis_max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
             redis_timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
             streams: streams(&need("streams")?)?,
             groups: GroupSelection::new(need("groups")?.names()?),

@@ -9,6 +9,6 @@ pub mod snapshot;
 pub mod view;
 
 pub use entry_id::EntryId;
-pub use failure::FailureReason;
+pub use failure::{FailureReason, RedirectKind};
 pub use glob::GroupSelection;
 pub use names::{ConsumerName, GroupName, StreamKey, rearranged};

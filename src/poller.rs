@@ -22,7 +22,7 @@ use crate::render::exposition::{self, Settings};
 use crate::render::page::Page;
 use crate::self_metrics::{PollOutcome, SelfMetrics};
 use crate::snapshot::{Published, Publisher};
-use crate::source::{Dial, Sampling, Standalone};
+use crate::source::{Sampling, Source, Topology};
 use said::Said;
 
 /// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
@@ -57,7 +57,7 @@ pub struct Plan {
     /// What it is to ask for.
     pub sampling: Sampling,
     /// Whom it is to ask.
-    pub redis: Dial,
+    pub redis: Topology,
     /// How often whom to ask has changed.
     pub target: u64,
 }
@@ -65,7 +65,7 @@ pub struct Plan {
 /// Polls one target and publishes what it finds.
 pub struct Poller {
     settings: PollerSettings,
-    source: Standalone,
+    source: Source,
     assessor: Assessor,
     /// From when the history counts.
     started: Instant,
@@ -84,7 +84,7 @@ impl Poller {
     #[must_use]
     pub fn new(
         settings: PollerSettings,
-        source: Standalone,
+        source: Source,
         publisher: Publisher,
         own: Arc<Registry>,
         metrics: SelfMetrics,
@@ -207,7 +207,7 @@ impl Poller {
             self.view.fresh = None;
             self.view.streams = all_unreadable(&self.settings.streams, &self.settings.selection, &reason).into();
         }
-        self.view.newest_poll = Some(Err(error));
+        self.view.failed(error);
         PollOutcome::Failure
     }
 
@@ -237,6 +237,7 @@ fn unread_view(settings: &PollerSettings) -> View {
         fresh: None,
         last_success: None,
         streams: all_unreadable(&settings.streams, &settings.selection, &reason).into(),
+        nodes: Arc::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::model::FailureReason;
+use crate::model::{FailureReason, RedirectKind};
 use crate::render::names;
 
 /// Everything the program counts about itself. Clones share the counters.
@@ -101,6 +101,11 @@ struct CommandLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PathLabel {
     path: String,
 }
@@ -116,6 +121,8 @@ struct RequestLabels {
 pub struct RedisCommands {
     sent: Family<CommandLabel, Counter>,
     counted: Counter,
+    redirects: Family<KindLabel, Counter>,
+    master_changes: Counter,
 }
 
 impl RedisCommands {
@@ -127,6 +134,16 @@ impl RedisCommands {
     /// So many more entries were read to be counted.
     pub fn counted(&self, entries: u64) {
         self.counted.inc_by(entries);
+    }
+
+    /// A node of a cluster said that a stream is elsewhere.
+    pub fn redirected(&self, kind: RedirectKind) {
+        self.redirects.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// The sentinels named another master.
+    pub fn master_changed(&self) {
+        self.master_changes.inc();
     }
 }
 
@@ -165,6 +182,9 @@ impl SelfMetrics {
         for reason in FailureReason::ALL {
             drop(metrics.poll_failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
+        for kind in RedirectKind::ALL {
+            drop(metrics.redis_commands.redirects.get_or_create(&KindLabel { kind: kind.as_str() }));
+        }
         for reason in Closed::ALL {
             drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
@@ -173,6 +193,8 @@ impl SelfMetrics {
         names::POLL_FAILURES.register(registry, metrics.poll_failures.clone());
         names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
         names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        names::REDIS_REDIRECTS.register(registry, metrics.redis_commands.redirects.clone());
+        names::REDIS_MASTER_CHANGES.register(registry, metrics.redis_commands.master_changes.clone());
         names::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
         names::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
         names::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());

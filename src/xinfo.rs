@@ -46,6 +46,7 @@ pub fn stream(reply: &Value) -> Decoded<StreamSample> {
         payload_bytes: fields.payload_bytes("first-entry").saturating_add(fields.payload_bytes("last-entry")),
         carried: false,
         may_be_carried: false,
+        now_ms: 0,
         continuity: Continuity::Unknown,
         groups: Vec::new(),
     })
@@ -409,6 +410,7 @@ mod tests {
             payload_bytes: 24,
             carried: false,
             may_be_carried: false,
+            now_ms: 0,
             continuity: Continuity::Unknown,
             groups: Vec::new(),
         };

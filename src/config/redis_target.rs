@@ -3,9 +3,9 @@
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use rustls::pki_types::ServerName;
 
-use super::Sources;
 use super::values::{Given, Problem};
-use crate::source::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
+use super::{MAX_CONNECTIONS, Sources};
+use crate::source::{Address, Dial, Login, Mode, Part, Resolver, Tls, TlsFiles, TlsProblem, Topology};
 
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
@@ -18,7 +18,35 @@ struct Url {
     is_tls: bool,
 }
 
-pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
+pub(super) fn from_sources(sources: &impl Sources) -> Result<Topology, Problem> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    let nodes = sources.get("redis.nodes").map_or_else(|| Ok(Vec::new()), |given| given.addresses())?;
+    Ok(Topology {
+        mode: need("redis.mode")?.one_of(&[
+            ("standalone", Mode::Standalone),
+            ("cluster", Mode::Cluster),
+            ("sentinel", Mode::Sentinel),
+        ])?,
+        dial: first(sources)?,
+        nodes: nodes.into_iter().map(|(host, port)| Address::Tcp(host, port)).collect(),
+        sentinel_master: need("redis.sentinel-master")?.text()?,
+        sentinel_login: sentinel_login(sources)?,
+        max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
+    })
+}
+
+fn sentinel_login(sources: &impl Sources) -> Result<Login, Problem> {
+    let mut login = Login::default();
+    if let Some(user) = sources.get("redis.sentinel-user") {
+        login = login.with_user(user.text()?);
+    }
+    match sources.get("redis.sentinel-password-file") {
+        Some(file) => login.with_password_file(file.path()).map_err(|why| file.problem(&why)),
+        None => Ok(login),
+    }
+}
+
+fn first(sources: &impl Sources) -> Result<Dial, Problem> {
     let given = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
     let url = parse(&given.text()?).map_err(|error| {
         given.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
@@ -131,7 +159,8 @@ fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Pr
             .ok_or_else(|| url.problem("no certificate can be for its host; give --redis.tls-server-name"))?,
     };
     let files = TlsFiles { ca: ca.as_ref().map(Given::path), identity };
-    Tls::new(files, server_name).map_err(|TlsProblem { part, why }| {
+    let tls = Tls::new(files, server_name).map(|tls| if name.is_some() { tls.pinned() } else { tls });
+    tls.map_err(|TlsProblem { part, why }| {
         let given = match part {
             Part::Ca => &ca,
             Part::Certificate => &certificate,

@@ -111,7 +111,45 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("REDIS_MAX_CONNECTIONS"),
         default: Some("30"),
         value_name: "N",
-        help: "Upper bound of connections to Redis; one is used",
+        help: "Upper bound of connections to Redis; one is used, in a cluster one for each master and one more",
+        ..BASE
+    },
+    Setting {
+        key: "redis.mode",
+        env: Some("STREAMLAG_REDIS_MODE"),
+        default: Some("standalone"),
+        value_name: "MODE",
+        help: "How Redis is set up: standalone, cluster or sentinel",
+        ..BASE
+    },
+    Setting {
+        key: "redis.nodes",
+        flag: Flag::List,
+        env: Some("STREAMLAG_REDIS_NODES"),
+        value_name: "HOST:PORT,...",
+        help: "More nodes of the cluster, or more sentinels, beside the one in the URL",
+        ..BASE
+    },
+    Setting {
+        key: "redis.sentinel-master",
+        env: Some("STREAMLAG_REDIS_SENTINEL_MASTER"),
+        default: Some("mymaster"),
+        value_name: "NAME",
+        help: "Name of the master that the sentinels watch",
+        ..BASE
+    },
+    Setting {
+        key: "redis.sentinel-user",
+        env: Some("STREAMLAG_REDIS_SENTINEL_USER"),
+        value_name: "NAME",
+        help: "User (ACL) to log in as at the sentinels",
+        ..BASE
+    },
+    Setting {
+        key: "redis.sentinel-password-file",
+        env: Some("STREAMLAG_REDIS_SENTINEL_PASSWORD_FILE"),
+        value_name: "FILE",
+        help: "File that holds the password for the sentinels, which may be another than that for Redis",
         ..BASE
     },
     Setting {

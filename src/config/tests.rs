@@ -40,7 +40,7 @@ fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
 fn defaults_are_the_contracts() {
     let config = config(&[]).unwrap();
     assert_eq!(config.redis.to_string(), "redis://localhost:6380/0");
-    assert_eq!(config.redis_max_connections, 30);
+    assert_eq!(config.redis.max_connections, 30);
     assert_eq!(config.redis_timeout, Duration::from_secs(2));
     let streams: Vec<String> = config.streams.iter().map(ToString::to_string).collect();
     assert_eq!(streams, ["events:chat", "events:ticket", "events:remote"]);

@@ -144,6 +144,19 @@ impl Given {
         addresses.ok_or_else(|| self.problem("it takes host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
     }
 
+    /// Addresses of servers, `host:port`.
+    pub(super) fn addresses(&self) -> Result<Vec<(String, u16)>, Problem> {
+        let address = |given: String| {
+            let (host, port) = given.rsplit_once(':')?;
+            let port: u16 = port.parse().ok()?;
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+            (is_host && (bare.is_some() || !host.contains(':'))).then(|| (bare.unwrap_or(host).to_owned(), port))
+        };
+        let addresses: Option<Vec<(String, u16)>> = self.names()?.into_iter().map(address).collect();
+        addresses.ok_or_else(|| self.problem("it takes host:port, such as redis-2:6379 or [::1]:6379"))
+    }
+
     /// The file that the value names.
     pub(super) fn path(&self) -> PathBuf {
         self.values.last().map(PathBuf::from).unwrap_or_default()

@@ -21,6 +21,27 @@ pub struct TargetSample {
     pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
     /// Commands that Redis would not let this user run; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
+    /// The masters of a cluster, by address; the one that the sentinels named; empty for a server by itself.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How one of several servers answered a sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Where it is, as its cluster or its sentinels say.
+    pub address: String,
+    /// The sampled streams that it has.
+    pub streams: u64,
+    /// Why it could not be sampled.
+    pub error: Option<String>,
+}
+
+impl NodeStatus {
+    /// What is said of its streams where it could not be sampled.
+    #[must_use]
+    pub fn why(&self) -> Option<ReadError> {
+        self.error.as_ref().map(|error| ReadError(format!("node {}: {error}", self.address)))
+    }
 }
 
 /// Who answered, as `HELLO` tells.
@@ -54,6 +75,8 @@ pub struct StreamSample {
     pub carried: bool,
     /// Whether the next samples may be this one again, for that reason.
     pub may_be_carried: bool,
+    /// The server's clock when it was read, milliseconds since the Unix epoch.
+    pub now_ms: u64,
     /// How it goes on from the sample before.
     pub continuity: Continuity,
     /// Every group of the stream, monitored or not.

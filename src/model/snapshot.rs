@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::sample::{ConsumerSample, ReadError, RefusedCommand, ServerInfo};
+use super::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, ServerInfo};
 use super::{EntryId, GroupName, StreamKey};
 use crate::lag::consumers::Recommendation;
 use crate::lag::history::{Course, StreamRates};
@@ -23,6 +23,8 @@ pub struct TargetSnapshot {
     pub streams: Vec<StreamSnapshot>,
     /// Commands that Redis refused; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
+    /// How each of several servers answered.
+    pub nodes: Vec<NodeStatus>,
 }
 
 /// One stream and its monitored groups.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::sample::{SampleError, ServerInfo};
+use super::sample::{NodeStatus, SampleError, ServerInfo};
 use super::snapshot::{StreamSnapshot, TargetSnapshot};
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
@@ -17,6 +17,8 @@ pub struct View {
     pub last_success: Option<SystemTime>,
     /// Every configured stream, in the order of the configuration: as in `fresh`, or unreadable where that is `None`.
     pub streams: Arc<[StreamSnapshot]>,
+    /// How each of several servers answered the newest poll.
+    pub nodes: Arc<[NodeStatus]>,
 }
 
 /// What a good sample told beside its streams.
@@ -39,6 +41,7 @@ impl From<TargetSnapshot> for View {
             fresh: Some(Fresh { server, server_now_ms, round_trip }),
             last_success: Some(snapshot.sampled_at),
             streams: snapshot.streams.into(),
+            nodes: snapshot.nodes.into(),
         }
     }
 }
@@ -48,5 +51,12 @@ impl View {
     #[must_use]
     pub fn redis_up(&self) -> bool {
         matches!(self.newest_poll, Some(Ok(())))
+    }
+
+    /// The newest poll failed: none of several servers answered it.
+    pub fn failed(&mut self, error: SampleError) {
+        let down = |node: &NodeStatus| NodeStatus { error: Some(error.to_string()), ..node.clone() };
+        self.nodes = self.nodes.iter().map(down).collect();
+        self.newest_poll = Some(Err(error));
     }
 }

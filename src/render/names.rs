@@ -148,6 +148,14 @@ names! {
         "What a round trip is held against: the publish timeout of the event transport.";
     REDIS_COMMANDS = "streamlag_redis_commands", Counter, &["command"],
         "Commands sent to Redis.";
+    REDIS_NODE_UP = "streamlag_redis_node_up", Gauge, &["node"],
+        "1 where a master of the cluster answered the newest poll, 0 where not; with sentinels, the master that they name.";
+    REDIS_NODE_STREAMS = "streamlag_redis_node_streams", Gauge, &["node"],
+        "Sampled streams that the node has.";
+    REDIS_REDIRECTS = "streamlag_redis_redirects", Counter, &["kind"],
+        "Streams that a node of the cluster said are elsewhere: moved, or ask (on their way).";
+    REDIS_MASTER_CHANGES = "streamlag_redis_master_changes", Counter, &[],
+        "How often the sentinels named another master.";
     COUNTED_ENTRIES = "streamlag_counted_entries", Counter, &[],
         "Entries read from Redis to count what its counters do not tell.";
     LAST_SUCCESSFUL_POLL = "streamlag_last_successful_poll_timestamp_seconds", Gauge, &[],

@@ -447,7 +447,13 @@ mod tests {
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
             retry_after: Duration::from_secs(5),
         };
-        let view = View { newest_poll: None, fresh: None, last_success: None, streams: Vec::new().into() };
+        let view = View {
+            newest_poll: None,
+            fresh: None,
+            last_success: None,
+            streams: Vec::new().into(),
+            nodes: Vec::new().into(),
+        };
         let first = Published { view, sampled: None, next_by: Instant::now(), page: page::Page::default() };
         let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
         Service::new(policy, crate::snapshot::channel(first).1, metrics, crate::reload::channel().0)

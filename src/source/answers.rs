@@ -25,7 +25,7 @@ impl Batch {
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         let per_group = self.commands_per_group();
-        let mut replies = Replies(replies.into_iter());
+        let mut replies = Replies { replies: replies.into_iter(), asking: self.asking };
         for question in &self.questions {
             match question {
                 Question::Probe(RefusedCommand::Multi) => {
@@ -276,11 +276,15 @@ impl From<DecodeError> for StreamError {
 }
 
 /// The replies of a round trip, in the order of its commands.
-struct Replies(std::vec::IntoIter<Value>);
+struct Replies {
+    replies: std::vec::IntoIter<Value>,
+    /// Whether each transaction has an `ASKING` before it.
+    asking: bool,
+}
 
 impl Replies {
     fn next(&mut self) -> Result<Value, SampleError> {
-        let reply = self.0.next().ok_or_else(|| protocol("fewer replies than commands"))?;
+        let reply = self.replies.next().ok_or_else(|| protocol("fewer replies than commands"))?;
         match &reply {
             Value::ServerError(error) => server_wide(error).map_or(Ok(reply), Err),
             _ => Ok(reply),
@@ -301,6 +305,10 @@ impl Replies {
 
     /// The answers of one transaction of `commands` commands.
     fn transaction(&mut self, commands: usize) -> Result<Result<Vec<Value>, StreamError>, SampleError> {
+        if self.asking {
+            // Where it is refused, so is what follows.
+            self.next()?;
+        }
         let begun = self.next()?;
         let mut not_queued = Vec::new();
         for at in 0..commands {
@@ -336,6 +344,8 @@ pub(super) fn server_wide(error: &ServerError) -> Option<SampleError> {
     let reason = match error.code() {
         "LOADING" => FailureReason::Loading,
         "NOAUTH" | "WRONGPASS" => FailureReason::Auth,
+        // In a cluster that need not be whole, that is said of one slot.
+        "CLUSTERDOWN" if error.details().is_some_and(|details| details.contains("slot not served")) => return None,
         "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => FailureReason::Server,
         _ => return None,
     };

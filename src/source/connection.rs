@@ -9,6 +9,7 @@ use super::answers::{is_command_refused, protocol, server_wide};
 use super::batch::Batch;
 use super::dial::{Dial, Dialled};
 use super::script::Script;
+use super::sentinel::role;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
 use crate::self_metrics::RedisCommands;
@@ -50,6 +51,18 @@ impl Connected {
     /// A sample begins, and may read as much as any.
     pub(super) fn begin_sample(&self) {
         self.dialled.meter.renew();
+    }
+
+    /// Makes sure that it is not a replica, where that may be asked.
+    pub(super) async fn must_be_master(&self, commands: &RedisCommands) -> Result<(), SampleError> {
+        commands.add("role", 1);
+        match role(&self.dialled.ask(&redis::cmd("ROLE"), FailureReason::Connect).await?) {
+            Some(role) if role != "master" => {
+                let detail = format!("it is no master any more but a {role}");
+                Err(SampleError { reason: FailureReason::Server, detail })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A connection to whoever is at the other end of it.

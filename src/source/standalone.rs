@@ -73,6 +73,10 @@ pub struct Standalone {
     /// The stream whose turn it is to be read first, where not all can be read at once.
     turn: usize,
     refused: BTreeSet<RefusedCommand>,
+    /// Whether a replica is the wrong one to ask.
+    masters_only: bool,
+    /// Whether the streams are on their way to this node of a cluster.
+    asking: bool,
 }
 
 impl Standalone {
@@ -80,7 +84,13 @@ impl Standalone {
     #[must_use]
     pub fn new(dial: Dial, sampling: Sampling, commands: RedisCommands) -> Self {
         let lanes = sampling.streams.iter().map(|_| Lane::default()).collect();
-        Self { dial, sampling, commands, connection: None, lanes, turn: 0, refused: BTreeSet::new() }
+        let (connection, refused) = (None, BTreeSet::new());
+        Self { dial, sampling, commands, connection, lanes, turn: 0, refused, masters_only: false, asking: false }
+    }
+
+    /// The same, where a server that has become a replica is to be refused.
+    pub(super) fn masters_only(self) -> Self {
+        Self { masters_only: true, ..self }
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
@@ -102,13 +112,10 @@ impl Standalone {
         let deadline = began + timeout;
         let Sampling { count_budget, interval, .. } = self.sampling;
         let budget = Budget::new(count_budget, interval, began, timeout);
-        let late = |what: &str| SampleError {
-            reason: FailureReason::Timeout,
-            detail: format!("{what} within {}", humantime::format_duration(timeout)),
-        };
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
         if let Some(kept) = self.connection.take() {
-            match timeout_at(deadline, self.sample_over(&kept, budget)).await.map_err(|_| late("no answer"))? {
+            let sampled = timeout_at(deadline, self.sample_over(&kept, budget)).await;
+            match sampled.map_err(|_| late("no answer", timeout))? {
                 Ok(sample) => {
                     self.connection = Some(kept);
                     return Ok(sample);
@@ -118,14 +125,24 @@ impl Standalone {
                 Err(error) => return Err(error),
             }
         }
-        // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
-        self.lanes.iter_mut().for_each(Lane::forget);
-        let new = timeout_at(deadline, Connected::new(&mut self.dial, deadline, &self.commands))
-            .await
-            .map_err(|_| late("no connection"))??;
-        let sample = timeout_at(deadline, self.sample_over(&new, budget)).await.map_err(|_| late("no answer"))??;
+        let new = self.connect(deadline, timeout).await?;
+        let sampled = timeout_at(deadline, self.sample_over(&new, budget)).await;
+        let sample = sampled.map_err(|_| late("no answer", timeout))??;
         self.connection = Some(new);
         Ok(sample)
+    }
+
+    async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
+        // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
+        self.lanes.iter_mut().for_each(Lane::forget);
+        let connecting = async {
+            let new = Connected::new(&mut self.dial, deadline, &self.commands).await?;
+            if self.masters_only {
+                new.must_be_master(&self.commands).await?;
+            }
+            Ok(new)
+        };
+        timeout_at(deadline, connecting).await.map_err(|_| late("no connection", timeout))?
     }
 
     async fn sample_over(&mut self, connected: &Connected, budget: Budget) -> Result<TargetSample, SampleError> {
@@ -135,18 +152,54 @@ impl Standalone {
         streams.resize_with(self.lanes.len(), || Err(Unread::Error(ReadError("not asked".to_owned()))));
         let clock = self.first_round(connected, &mut streams).await?;
         self.later_rounds(connected, &mut streams, budget).await?;
+        let now_ms = clock.server_now_ms.unwrap_or_else(|| milliseconds(sampled_at));
         for (lane, stream) in self.lanes.iter_mut().zip(&mut streams) {
-            settle(lane, stream);
+            settle(lane, stream, now_ms);
         }
         let streams = streams.into_iter().map(|stream| stream.map_err(Unread::into_error));
         Ok(TargetSample {
             sampled_at,
-            server_now_ms: clock.server_now_ms.unwrap_or_else(|| milliseconds(sampled_at)),
+            server_now_ms: now_ms,
             server: connected.server.clone(),
             round_trip: clock.round_trip,
             streams: self.sampling.streams.iter().cloned().zip(streams).collect(),
             refused: self.refused.iter().copied().collect(),
+            nodes: Vec::new(),
         })
+    }
+
+    /// Asks for streams that are not its own: of a cluster whose slots have moved, or are `asking` to. Nothing is remembered of
+    /// them, and nothing forgotten of its own.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read.
+    pub(super) async fn sample_guests(
+        &mut self,
+        streams: Vec<StreamKey>,
+        asking: bool,
+        timeout: Duration,
+    ) -> Result<TargetSample, SampleError> {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let Sampling { count_budget, interval, .. } = self.sampling;
+        let sampling = Sampling { streams, ..self.sampling.clone() };
+        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone());
+        guests.refused.clone_from(&self.refused);
+        guests.asking = asking;
+        let connected = match self.connection.take() {
+            Some(kept) => kept,
+            None => self.connect(deadline, timeout).await?,
+        };
+        let budget = Budget::new(count_budget, interval, began, timeout);
+        let sampled = timeout_at(deadline, guests.sample_over(&connected, budget)).await;
+        let sample = sampled.map_err(|_| late("no answer", timeout))??;
+        self.connection = Some(connected);
+        Ok(sample)
+    }
+
+    /// Nothing asked yet, but for what Redis refuses.
+    fn empty_batch(&self) -> Batch {
+        Batch::without(&self.refused).asking(self.asking)
     }
 
     /// Everything that can be asked without knowing more than the last sample told.
@@ -204,7 +257,7 @@ impl Standalone {
 
     /// The questions of some streams, each in the way that its entries call for.
     fn batch(&self, connected: &Connected, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
-        let mut batch = Batch::without(&self.refused);
+        let mut batch = self.empty_batch();
         for &at in places {
             let (lane, key) = (&self.lanes[at], &self.sampling.streams[at]);
             let groups = lane.ledger.groups().cloned().collect();
@@ -241,7 +294,7 @@ impl Standalone {
     /// those that have waited longest, up to [`MAX_PAYLOAD_BYTES`]. Of the others only the length and the groups are told.
     async fn read_again(&mut self, connected: &Connected, streams: &mut [Read]) -> Result<(), SampleError> {
         let (mut bytes, mut first_left_out): (u64, _) = (0, None);
-        let mut batch = Batch::without(&self.refused);
+        let mut batch = self.empty_batch();
         for at in self.in_turn() {
             let lane = &mut self.lanes[at];
             lane.changed = matches!(streams[at], Err(Unread::Changed(_)));
@@ -283,7 +336,7 @@ impl Standalone {
         let mut wanted = Vec::new();
         let mut batches = Vec::new();
         for (number, streams) in streams.chunks_mut(STREAMS_PER_BATCH).enumerate() {
-            let mut batch = Batch::without(&self.refused);
+            let mut batch = self.empty_batch();
             for (at, stream) in (number * STREAMS_PER_BATCH..).zip(streams) {
                 self.ask_for_the_rest(connected, &mut batch, at, stream, &mut wanted);
             }
@@ -307,7 +360,7 @@ impl Standalone {
             let findings = self.ask(connected, &batches, streams).await?;
             let another = self.apply(findings, streams, &mut budget);
             wanted.retain(|wanted| self.rest(wanted, streams).is_some() && !another.contains(&wanted.at));
-            let mut batch = Batch::without(&self.refused);
+            let mut batch = self.empty_batch();
             for at in another {
                 if let Ok(stream) = &streams[at] {
                     self.ask_for_lags(connected, &mut batch, at, stream, &mut wanted);
@@ -474,7 +527,10 @@ fn batch_for(batches: &mut [Batch], at: usize) -> &mut Batch {
 }
 
 /// Resolves the lags of a stream that was read, and keeps what the next sample needs.
-fn settle(lane: &mut Lane, stream: &mut Read) {
+fn settle(lane: &mut Lane, stream: &mut Read, now_ms: u64) {
+    if let Ok(stream) = stream {
+        stream.now_ms = now_ms;
+    }
     match stream {
         Ok(stream) if stream.carried => {
             let lag = Lag::within_length(stream.length);
@@ -493,6 +549,11 @@ fn settle(lane: &mut Lane, stream: &mut Read) {
         }
         Err(_) => lane.forget_all(),
     }
+}
+
+fn late(what: &str, timeout: Duration) -> SampleError {
+    let detail = format!("{what} within {}", humantime::format_duration(timeout));
+    SampleError { reason: FailureReason::Timeout, detail }
 }
 
 fn milliseconds(time: SystemTime) -> u64 {

@@ -53,7 +53,7 @@ impl Login {
     }
 
     /// Whether it is the same user with the same password, or with one from the same file.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    pub(in crate::source) fn is_like(&self, other: &Self) -> bool {
         let fixed = |login: &Self| login.password.clone().filter(|_| login.file.is_none()).map(|Password(text)| text);
         self.user == other.user && self.file == other.file && fixed(self) == fixed(other)
     }

@@ -1,0 +1,356 @@
+//! Redis Cluster: one [`Standalone`] per master, each with the streams of its slots, all sampled at a time.
+//!
+//! Whatever is kept of a stream from sample to sample is its master's, with that connection. A stream whose slot moves to
+//! another master starts anew there, as one whose server was exchanged.
+
+mod gathered;
+mod redirect;
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use redis::Value;
+use tokio::time::{Instant, timeout_at};
+
+use super::answers::{error_text, protocol};
+use super::dial::Address;
+use super::standalone::{Sampling, Standalone};
+use super::topology::Topology;
+use crate::model::sample::{SampleError, TargetSample};
+use crate::model::{FailureReason, RedirectKind};
+use crate::self_metrics::RedisCommands;
+use gathered::Gathered;
+use redirect::Redirect;
+use slots::{SlotMap, slot_of};
+
+/// How often the cluster is asked who has which slots while nothing calls for it. What does (a redirection, a node that does
+/// not answer, a slot that nobody has) has it asked with the next sample.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is asked at most: a node may stay away for long, and samples may be close together.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(250);
+
+/// How many nodes are asked at a time for the slots, one after the other, until one answers. The next time others are.
+const NODES_PER_LOOK: usize = 8;
+
+/// How many of those are masters that answered the last sample: the others might know of each other only.
+const KNOWN_PER_LOOK: usize = 2;
+
+/// What part of the time that is left asking for the slots may take.
+const LOOK_SHARE: u32 = 2;
+
+/// How often a stream is asked for elsewhere in one sample. One is usual; a second is for a slot that moved on meanwhile.
+const MAX_REDIRECTIONS: usize = 3;
+
+/// What part of the time the nodes have for their own streams; the rest is for streams that have moved.
+const NODE_SHARE: f64 = 0.8;
+
+/// Samples a cluster.
+pub(super) struct Cluster {
+    topology: Topology,
+    sampling: Sampling,
+    commands: RedisCommands,
+    /// The slot of each stream, in the order of the configuration.
+    slots: Vec<u16>,
+    map: Option<SlotMap>,
+    /// When the cluster was asked for it, answered or not.
+    looked: Option<Instant>,
+    /// Whether something calls for asking again.
+    is_stale: bool,
+    /// Whether streams may have other nodes than they had.
+    is_new: bool,
+    /// Whose turn it is to be asked for the slots.
+    turn: usize,
+    nodes: BTreeMap<Address, Node>,
+}
+
+/// One master.
+struct Node {
+    source: Standalone,
+    /// Its streams, by their places in the configuration.
+    streams: Vec<usize>,
+    /// Whether it answered the newest sample.
+    is_up: bool,
+    /// Whether it was asked for streams that are on their way to it.
+    has_guests: bool,
+}
+
+impl Cluster {
+    /// Connects at the first sample.
+    pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
+        let slots = sampling.streams.iter().map(slot_of).collect();
+        let (map, looked, nodes) = (None, None, BTreeMap::new());
+        Self { topology, sampling, commands, slots, map, looked, is_stale: false, is_new: true, turn: 0, nodes }
+    }
+
+    /// Samples this from now on. What is known of the streams that stay is kept.
+    pub(super) fn follow(&mut self, sampling: Sampling) {
+        self.slots = sampling.streams.iter().map(slot_of).collect();
+        // Places have changed.
+        for node in self.nodes.values_mut() {
+            node.streams.clear();
+        }
+        (self.sampling, self.is_new) = (sampling, true);
+    }
+
+    /// Takes one sample, all of it within `timeout`.
+    ///
+    /// # Errors
+    /// Where no master could be sampled. One that could not costs its own streams.
+    pub(super) async fn sample(&mut self, timeout: Duration) -> Result<TargetSample, SampleError> {
+        let sampled_at = SystemTime::now();
+        let deadline = Instant::now() + timeout;
+        self.look_where_due(deadline).await?;
+        self.distribute()?;
+        let mut gathered = Gathered::new(sampled_at, self.slots.len());
+        for (place, slot) in self.slots.iter().enumerate() {
+            if self.master_of(*slot).is_none() {
+                gathered.unread(place, format!("no node of the cluster has its slot, {slot}"));
+                self.is_stale = true;
+            }
+        }
+        let time = left(deadline).mul_f64(NODE_SHARE);
+        let asked = self.nodes.iter_mut().map(|(address, node)| async move {
+            let sample = node.source.sample(time).await;
+            node.is_up = sample.is_ok();
+            (address, &node.streams, sample)
+        });
+        for (address, places, sample) in join_all(asked).await {
+            gathered.take(address, places, sample);
+        }
+        self.go_on_elsewhere(&mut gathered, deadline).await;
+        gathered.sample(&self.sampling.streams)
+    }
+
+    fn master_of(&self, slot: u16) -> Option<&Address> {
+        self.map.as_ref()?.master_of(slot)
+    }
+
+    /// Asks other nodes for the streams that have moved, or are on their way, and for those of nodes that were replaced.
+    async fn go_on_elsewhere(&mut self, gathered: &mut Gathered, deadline: Instant) {
+        let mut ask = self.replaced(gathered, deadline).await;
+        for _ in 0..MAX_REDIRECTIONS {
+            for (place, redirect) in gathered.redirected() {
+                self.commands.redirected(redirect.kind);
+                if redirect.kind == RedirectKind::Moved {
+                    self.moved(&redirect);
+                }
+                ask.push((place, redirect.node, redirect.kind == RedirectKind::Ask));
+            }
+            if ask.is_empty() {
+                return;
+            }
+            self.ask_guests(std::mem::take(&mut ask), gathered, deadline).await;
+        }
+    }
+
+    fn moved(&mut self, Redirect { slot, node, .. }: &Redirect) {
+        if let Some(map) = &mut self.map {
+            map.moved(*slot, node);
+        }
+        (self.is_stale, self.is_new) = (true, true);
+    }
+
+    /// Where nodes failed, asks who has their slots: a replica may have taken over since. Answers with the streams to be asked
+    /// for there.
+    async fn replaced(&mut self, gathered: &mut Gathered, deadline: Instant) -> Vec<(usize, Address, bool)> {
+        let failed: BTreeSet<Address> = gathered.failed().cloned().collect();
+        if failed.is_empty() {
+            return Vec::new();
+        }
+        self.is_stale = true;
+        // Without an answer everything stays as it is.
+        if self.look_where_due(deadline).await.is_err() {
+            return Vec::new();
+        }
+        let mut ask = Vec::new();
+        for address in &failed {
+            let Some(node) = self.nodes.get(address) else { continue };
+            for &place in &node.streams {
+                if let Some(master) = self.master_of(self.slots[place]).filter(|master| *master != address) {
+                    ask.push((place, master.clone(), false));
+                }
+            }
+            if self.map.as_ref().is_some_and(|map| !map.masters().contains(address)) {
+                gathered.drop_node(address);
+            }
+        }
+        ask
+    }
+
+    /// Asks nodes for streams that are not theirs yet, as far as there may be a connection to them.
+    async fn ask_guests(&mut self, ask: Vec<(usize, Address, bool)>, gathered: &mut Gathered, deadline: Instant) {
+        let mut guests: BTreeMap<Address, [Vec<usize>; 2]> = BTreeMap::new();
+        for (place, node, asking) in ask {
+            if !self.nodes.contains_key(&node) {
+                if self.nodes.len() >= self.most_nodes() {
+                    gathered.unread(place, self.too_many(self.nodes.len() + 1));
+                    continue;
+                }
+                self.nodes.insert(node.clone(), self.node(&node));
+            }
+            guests.entry(node).or_default()[usize::from(asking)].push(place);
+        }
+        let streams = &self.sampling.streams;
+        let asked = self.nodes.iter_mut().filter_map(|(address, node)| {
+            let places = guests.remove(address)?;
+            Some(async move {
+                node.has_guests = true;
+                let mut answers = Vec::new();
+                for (places, asking) in places.into_iter().zip([false, true]) {
+                    if !places.is_empty() {
+                        let keys = places.iter().map(|&place| streams[place].clone()).collect();
+                        let sample = node.source.sample_guests(keys, asking, left(deadline)).await;
+                        node.is_up = sample.is_ok();
+                        answers.push((places, sample));
+                    }
+                }
+                (address, answers)
+            })
+        });
+        for (address, answers) in join_all(asked).await {
+            for (places, sample) in answers {
+                gathered.take(address, &places, sample);
+            }
+        }
+    }
+
+    /// Gives each master the streams of its slots.
+    fn distribute(&mut self) -> Result<(), SampleError> {
+        let Some(map) = &self.map else { return Ok(()) };
+        let masters = map.masters();
+        if masters.len() > self.most_nodes() {
+            return Err(SampleError { reason: FailureReason::Connect, detail: self.too_many(masters.len()) });
+        }
+        self.nodes.retain(|address, node| std::mem::take(&mut node.has_guests) || masters.contains(address));
+        if !std::mem::take(&mut self.is_new) {
+            return Ok(());
+        }
+        let mut streams: BTreeMap<&Address, Vec<usize>> = BTreeMap::new();
+        for (place, slot) in self.slots.iter().enumerate() {
+            if let Some(master) = map.master_of(*slot) {
+                streams.entry(master).or_default().push(place);
+            }
+        }
+        let missing: Vec<Address> = masters.iter().filter(|master| !self.nodes.contains_key(master)).cloned().collect();
+        let missing: Vec<_> = missing.into_iter().map(|master| (self.node(&master), master)).collect();
+        self.nodes.extend(missing.into_iter().map(|(node, master)| (master, node)));
+        for (address, node) in &mut self.nodes {
+            node.streams = streams.remove(address).unwrap_or_default();
+            let keys = node.streams.iter().map(|&place| self.sampling.streams[place].clone()).collect();
+            node.source.follow(Sampling { streams: keys, ..self.sampling.clone() }, None);
+        }
+        Ok(())
+    }
+
+    fn node(&self, address: &Address) -> Node {
+        let sampling = Sampling { streams: Vec::new(), ..self.sampling.clone() };
+        let source = Standalone::new(self.topology.way_to(address.clone()), sampling, self.commands.clone());
+        Node { source, streams: Vec::new(), is_up: false, has_guests: false }
+    }
+
+    /// One connection is for asking who has which slots.
+    fn most_nodes(&self) -> usize {
+        usize::try_from(self.topology.max_connections).unwrap_or(usize::MAX).saturating_sub(1)
+    }
+
+    fn too_many(&self, masters: usize) -> String {
+        let most = self.topology.max_connections;
+        format!("{masters} masters take {} connections, and --redis.max-connections allows {most}", masters + 1)
+    }
+
+    /// Asks the cluster who has which slots, where that is due.
+    ///
+    /// # Errors
+    /// Where nobody answers and nobody ever did.
+    async fn look_where_due(&mut self, deadline: Instant) -> Result<(), SampleError> {
+        let now = Instant::now();
+        let is_due = match (self.looked, &self.map) {
+            (None, _) | (_, None) => true,
+            (Some(looked), _) => now - looked >= if self.is_stale { LOOK_AT_MOST_EVERY } else { LOOK_EVERY },
+        };
+        if !is_due {
+            return Ok(());
+        }
+        self.looked = Some(now);
+        match self.look(now + left(deadline) / LOOK_SHARE).await {
+            Ok(map) => {
+                self.is_stale = false;
+                self.is_new |= self.map.as_ref() != Some(&map);
+                self.map = Some(map);
+                Ok(())
+            }
+            Err(error) if self.map.is_none() => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks one node after the other until one answers. None takes more than its share of the time.
+    async fn look(&mut self, deadline: Instant) -> Result<SlotMap, SampleError> {
+        let candidates = self.candidates();
+        self.turn = self.turn.wrapping_add(1);
+        let mut trouble = None;
+        for (tried, address) in candidates.iter().enumerate() {
+            let others = u32::try_from(candidates.len() - tried).unwrap_or(u32::MAX);
+            let share = Instant::now() + left(deadline) / others;
+            let late = || SampleError { reason: FailureReason::Timeout, detail: "no answer in time".to_owned() };
+            match timeout_at(share, self.ask_for_slots(address, share)).await.map_err(|_| late()).flatten() {
+                Ok(map) => return Ok(map),
+                Err(error) => trouble = trouble.or(Some((address, error))),
+            }
+        }
+        Err(match trouble {
+            Some((address, error)) => SampleError {
+                detail: format!("no node tells who has which slots; {address}: {}", error.detail),
+                ..error
+            },
+            None => protocol("nobody to ask for the slots"),
+        })
+    }
+
+    async fn ask_for_slots(&self, address: &Address, deadline: Instant) -> Result<SlotMap, SampleError> {
+        let dialled = self.topology.way_to(address.clone()).connect(deadline).await?;
+        self.commands.add("cluster_slots", 1);
+        match dialled.ask(redis::cmd("CLUSTER").arg("SLOTS"), FailureReason::Io).await? {
+            Value::ServerError(error) => {
+                let detail = format!("CLUSTER SLOTS was answered {}", error_text(&error));
+                Err(SampleError { reason: FailureReason::Server, detail })
+            }
+            reply => {
+                let map = SlotMap::read(&reply, address).map_err(protocol)?;
+                let is_empty =
+                    || SampleError { reason: FailureReason::Server, detail: "no slots are given out".to_owned() };
+                if map.masters().is_empty() { Err(is_empty()) } else { Ok(map) }
+            }
+        }
+    }
+
+    /// Whom to ask who has which slots: first masters that answered, then all others that are known or configured. Those
+    /// who come first take turns: a node that is cut off from the others would tell what once was.
+    fn candidates(&self) -> Vec<Address> {
+        let turned = |mut addresses: Vec<Address>| {
+            let turn = self.turn.checked_rem(addresses.len()).unwrap_or(0);
+            addresses.rotate_left(turn);
+            addresses
+        };
+        let up = self.nodes.iter().filter(|(_, node)| node.is_up).map(|(address, _)| address.clone()).collect();
+        let mut others = self.topology.seeds();
+        if let Some(map) = &self.map {
+            others.extend(map.masters().iter().chain(map.replicas()).cloned());
+        }
+        let mut candidates: Vec<Address> = turned(up).into_iter().take(KNOWN_PER_LOOK).collect();
+        for address in turned(others) {
+            if !candidates.contains(&address) {
+                candidates.push(address);
+            }
+        }
+        candidates.truncate(NODES_PER_LOOK);
+        candidates
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,127 @@
+//! A sample of a cluster while its parts come in. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use super::redirect::Redirect;
+use crate::model::sample::{
+    NodeStatus, ReadError, RefusedCommand, SampleError, ServerInfo, StreamSample, TargetSample,
+};
+use crate::model::{FailureReason, StreamKey};
+use crate::source::Address;
+
+/// What every stream has that no node was asked for yet.
+const NOT_ASKED: &str = "not asked";
+
+/// What the nodes have said so far.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    sampled_at: SystemTime,
+    streams: Vec<Result<StreamSample, ReadError>>,
+    nodes: BTreeMap<Address, NodeStatus>,
+    /// The oldest server that answered, so that it is the same one each time whoever answers first.
+    server: Option<ServerInfo>,
+    server_now_ms: Option<u64>,
+    round_trip: Duration,
+    refused: BTreeSet<RefusedCommand>,
+    failure: Option<SampleError>,
+    /// Streams that are to be asked for elsewhere, by their places in the configuration.
+    redirected: Vec<(usize, Redirect)>,
+}
+
+impl Gathered {
+    /// Nothing of so many streams yet.
+    pub(super) fn new(sampled_at: SystemTime, streams: usize) -> Self {
+        Self {
+            sampled_at,
+            streams: (0..streams).map(|_| Err(ReadError(NOT_ASKED.to_owned()))).collect(),
+            nodes: BTreeMap::new(),
+            server: None,
+            server_now_ms: None,
+            round_trip: Duration::ZERO,
+            refused: BTreeSet::new(),
+            failure: None,
+            redirected: Vec::new(),
+        }
+    }
+
+    /// What a node says of the streams at these places, its own or guests.
+    pub(super) fn take(&mut self, node: &Address, places: &[usize], sample: Result<TargetSample, SampleError>) {
+        let status = self.nodes.entry(node.clone()).or_insert_with(|| NodeStatus {
+            address: node.to_string(),
+            streams: 0,
+            error: None,
+        });
+        let sample = match sample {
+            Ok(sample) => sample,
+            Err(error) => {
+                // How long it was waited for is different each time, and would be news each time.
+                let in_time = || "no answer in time".to_owned();
+                status.error =
+                    Some(if error.reason == FailureReason::Timeout { in_time() } else { error.detail.clone() });
+                status.streams += places.len() as u64;
+                if let Some(why) = status.why() {
+                    places.iter().for_each(|&place| self.streams[place] = Err(why.clone()));
+                }
+                self.failure.get_or_insert(error);
+                return;
+            }
+        };
+        self.round_trip = self.round_trip.max(sample.round_trip);
+        self.server_now_ms.get_or_insert(sample.server_now_ms);
+        let is_older =
+            |known: &ServerInfo| (&sample.server.name, &sample.server.version) < (&known.name, &known.version);
+        if self.server.as_ref().is_none_or(is_older) {
+            self.server = Some(sample.server);
+        }
+        self.refused.extend(sample.refused);
+        for (&place, (_, stream)) in places.iter().zip(sample.streams) {
+            match stream.as_ref().err().and_then(|error| Redirect::read(error, node)) {
+                Some(redirect) => self.redirected.push((place, redirect)),
+                None => status.streams += 1,
+            }
+            self.streams[place] = stream;
+        }
+    }
+
+    /// A node turned out to be a master no more.
+    pub(super) fn drop_node(&mut self, node: &Address) {
+        self.nodes.remove(node);
+    }
+
+    /// Nobody can be asked for a stream.
+    pub(super) fn unread(&mut self, place: usize, why: String) {
+        self.streams[place] = Err(ReadError(why));
+    }
+
+    /// The streams that are to be asked for elsewhere. Each is told once.
+    pub(super) fn redirected(&mut self) -> Vec<(usize, Redirect)> {
+        std::mem::take(&mut self.redirected)
+    }
+
+    /// The nodes that could not be sampled.
+    pub(super) fn failed(&self) -> impl Iterator<Item = &Address> {
+        self.nodes.iter().filter(|(_, status)| status.error.is_some()).map(|(node, _)| node)
+    }
+
+    /// All of it, for streams with these keys.
+    ///
+    /// # Errors
+    /// Where no node could be sampled.
+    pub(super) fn sample(self, keys: &[StreamKey]) -> Result<TargetSample, SampleError> {
+        let (Some(server), Some(server_now_ms)) = (self.server, self.server_now_ms) else {
+            let why = self.nodes.values().find_map(NodeStatus::why).map_or_else(String::new, |why| format!(": {why}"));
+            let reason = self.failure.map_or(FailureReason::Server, |error| error.reason);
+            return Err(SampleError { reason, detail: format!("no master of the cluster can be sampled{why}") });
+        };
+        Ok(TargetSample {
+            sampled_at: self.sampled_at,
+            server_now_ms,
+            server,
+            round_trip: self.round_trip,
+            streams: keys.iter().cloned().zip(self.streams).collect(),
+            refused: self.refused.into_iter().collect(),
+            nodes: self.nodes.into_values().collect(),
+        })
+    }
+}
