@@ -29,8 +29,8 @@ use slots::{SlotMap, slot_of};
 /// not answer, a slot that nobody has) has it asked with the next sample.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is asked at most: a node may stay away for long, and samples may be close together.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(250);
+/// How often it is asked at most: not twice in one sample, but where samples are closest, in each of them.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
 /// How many nodes are asked at a time for the slots, one after the other, until one answers. The next time others are.
 const NODES_PER_LOOK: usize = 8;
@@ -46,6 +46,13 @@ const MAX_REDIRECTIONS: usize = 3;
 
 /// What part of the time the nodes have for their own streams; the rest is for streams that have moved.
 const NODE_SHARE: f64 = 0.8;
+
+/// A node may take so many times what its last sample took, and an interval in any case. One that falls silent would else hold
+/// up the streams of the others until they are too old to be shown.
+const SLOWER_THAN_USUAL: u32 = 4;
+
+/// By so much a node that was too slow may be slower the next time, up to all the time there is.
+const SLOWER_EACH_TIME: f64 = 1.5;
 
 /// Samples a cluster.
 pub(super) struct Cluster {
@@ -73,6 +80,8 @@ struct Node {
     streams: Vec<usize>,
     /// Whether it answered the newest sample.
     is_up: bool,
+    /// How long its next sample may take; `None` where that is not known.
+    patience: Option<Duration>,
     /// Whether it was asked for streams that are on their way to it.
     has_guests: bool,
 }
@@ -111,10 +120,9 @@ impl Cluster {
                 self.is_stale = true;
             }
         }
-        let time = left(deadline).mul_f64(NODE_SHARE);
+        let (time, interval) = (left(deadline).mul_f64(NODE_SHARE), self.sampling.interval);
         let asked = self.nodes.iter_mut().map(|(address, node)| async move {
-            let sample = node.source.sample(time).await;
-            node.is_up = sample.is_ok();
+            let sample = node.sample(time, interval).await;
             (address, &node.streams, sample)
         });
         for (address, places, sample) in join_all(asked).await {
@@ -248,7 +256,7 @@ impl Cluster {
     fn node(&self, address: &Address) -> Node {
         let sampling = Sampling { streams: Vec::new(), ..self.sampling.clone() };
         let source = Standalone::new(self.topology.way_to(address.clone()), sampling, self.commands.clone());
-        Node { source, streams: Vec::new(), is_up: false, has_guests: false }
+        Node { source, streams: Vec::new(), is_up: false, patience: None, has_guests: false }
     }
 
     /// One connection is for asking who has which slots.
@@ -348,6 +356,24 @@ impl Cluster {
         }
         candidates.truncate(NODES_PER_LOOK);
         candidates
+    }
+}
+
+impl Node {
+    /// Samples its own streams, for no longer than it may take.
+    async fn sample(&mut self, most: Duration, interval: Duration) -> Result<TargetSample, SampleError> {
+        let time = self.patience.map_or(most, |patience| patience.min(most));
+        let began = Instant::now();
+        let sample = self.source.sample(time).await;
+        self.is_up = sample.is_ok();
+        match &sample {
+            Ok(_) => self.patience = Some(interval.max(began.elapsed() * SLOWER_THAN_USUAL)),
+            Err(error) if error.reason == FailureReason::Timeout => {
+                self.patience = Some(time.mul_f64(SLOWER_EACH_TIME).min(most));
+            }
+            Err(_) => {}
+        }
+        sample
     }
 }
 

@@ -13,9 +13,14 @@ pub const MASTER: &str = "events";
 /// The documented user of the sentinels.
 pub const USER: &str = "streamlag-sentinel";
 
+/// What that user may do.
+const GRANTS: &str = "+sentinel|get-master-addr-by-name";
+
 pub struct Trio {
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
+    /// Whether sentinels know users: from 6.2 on.
+    pub has_users: bool,
 }
 
 pub struct Sentinel {
@@ -44,8 +49,9 @@ impl Trio {
                 replica.info("replication").contains("master_link_status:up").then_some(())
             });
         }
-        let sentinels = (0..3).map(|_| Sentinel::start(server, &port)).collect();
-        let trio = Self { servers, sentinels };
+        let has_users = grants::version(server) >= (6, 2);
+        let sentinels = (0..3).map(|_| Sentinel::start(server, &port, has_users)).collect();
+        let trio = Self { servers, sentinels, has_users };
         for sentinel in &trio.sentinels {
             eventually("every sentinel knows the others and the replicas", || {
                 let state = format!("{:?}", sentinel.try_run(&["SENTINEL", "MASTER", MASTER]).ok()?);
@@ -83,15 +89,16 @@ impl Trio {
 }
 
 impl Sentinel {
-    fn start(server: &Path, master: &str) -> Self {
+    fn start(server: &Path, master: &str, has_users: bool) -> Self {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
         let path: PathBuf = dir.path().join("sentinel.conf");
+        let user = format!("user {USER} on >sentinel-pw -@all {GRANTS}\n");
         let config = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n\
              sentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} 1000\n\
-             sentinel failover-timeout {MASTER} 4000\nsentinel parallel-syncs {MASTER} 2\n\
-             user {USER} on >sentinel-pw -@all +sentinel|get-master-addr-by-name\n",
+             sentinel failover-timeout {MASTER} 4000\nsentinel parallel-syncs {MASTER} 2\n{}",
             dir.path().display(),
+            if has_users { &user } else { "" },
         );
         std::fs::write(&path, config).unwrap();
         let child = Command::new(server)

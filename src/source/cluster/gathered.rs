@@ -13,6 +13,9 @@ use crate::source::Address;
 /// What every stream has that no node was asked for yet.
 const NOT_ASKED: &str = "not asked";
 
+/// How many nodes are named where all of them failed: mostly they do so for the same reason.
+const NAMED: usize = 3;
+
 /// What the nodes have said so far.
 #[derive(Debug)]
 pub(super) struct Gathered {
@@ -110,9 +113,10 @@ impl Gathered {
     /// Where no node could be sampled.
     pub(super) fn sample(self, keys: &[StreamKey]) -> Result<TargetSample, SampleError> {
         let (Some(server), Some(server_now_ms)) = (self.server, self.server_now_ms) else {
-            let why = self.nodes.values().find_map(NodeStatus::why).map_or_else(String::new, |why| format!(": {why}"));
+            let why: Vec<String> = self.nodes.values().filter_map(|node| Some(node.why()?.0)).take(NAMED).collect();
             let reason = self.failure.map_or(FailureReason::Server, |error| error.reason);
-            return Err(SampleError { reason, detail: format!("no master of the cluster can be sampled{why}") });
+            let detail = format!("no master of the cluster can be sampled: {}", why.join("; "));
+            return Err(SampleError { reason, detail });
         };
         Ok(TargetSample {
             sampled_at: self.sampled_at,
