@@ -114,6 +114,11 @@ fn bad_values_are_named_in_one_line() {
     for value in ["0", "10001", "-1", "+1", "many", "1.5", " 1", ""] {
         check("redis.max-connections", value, "it takes a whole number, 1 to 10000");
     }
+    check("redis.mode", "clustered", "it takes one of standalone, cluster, sentinel");
+    for value in ["redis-2", "redis-2:65536", ":6379", "::1:6379", "redis-2:", "a/b:1", "a:1,b"] {
+        check("redis.nodes", value, "it takes host:port");
+    }
+    check("redis.sentinel-password-file", "/nonexistent", "it takes a file that can be read");
     for value in ["0s", "9ms", "2", "forever", "2 days", "-1s", ""] {
         check("redis.timeout", value, "it takes a duration from 10ms to 1day");
     }
@@ -171,7 +176,7 @@ fn what_contradicts_is_refused() {
     assert!(problem("redis://localhost").contains("this one is empty"));
     let user = |url| config(&[("redis.url", url), ("redis.user", "me")]);
     assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
-    assert!(user("redis://:pw@localhost").unwrap().redis.login.has_user());
+    assert!(user("redis://:pw@localhost").unwrap().redis.dial.login.has_user());
     let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
     assert!(tls("redis.tls-cert-file", "x").contains("it takes --redis.tls-key-file beside it"));
     assert!(tls("redis.tls-key-file", "x").contains("it takes --redis.tls-cert-file beside it"));
@@ -182,6 +187,7 @@ fn what_contradicts_is_refused() {
         config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)])
             .unwrap()
             .redis
+            .dial
             .login
             .has_password()
     );

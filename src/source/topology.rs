@@ -98,3 +98,54 @@ impl fmt::Display for Topology {
         self.dial.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(url: &str) -> Topology {
+        Topology::standalone(crate::config::dial(url).unwrap())
+    }
+
+    fn at(host: &str, port: u16) -> Address {
+        Address::Tcp(host.to_owned(), port)
+    }
+
+    #[test]
+    fn whom_to_ask_first_and_each_once() {
+        let nodes = vec![at("b", 1), at("a", 6379), at("b", 1), at("c", 1)];
+        let topology = Topology { nodes, ..topology("redis://a") };
+        assert_eq!(topology.seeds(), [at("a", 6379), at("b", 1), at("c", 1)]);
+    }
+
+    #[test]
+    fn the_way_to_another_server_has_the_same_login() {
+        let way = topology("redis://user:hunter2@a:1/3").way_to(at("::1", 7));
+        assert_eq!(way.to_string(), "redis://[::1]:7/3");
+        assert!(way.login.has_user() && way.login.has_password());
+    }
+
+    #[test]
+    fn what_makes_it_another() {
+        let one = || Topology { nodes: vec![at("b", 1)], ..topology("redis://a") };
+        assert!(one().is_like(&one()));
+        let others = [
+            topology("redis://a"),
+            Topology { mode: Mode::Cluster, ..one() },
+            Topology { sentinel_master: "x".to_owned(), ..one() },
+            Topology { sentinel_login: Login::default().with_user("u".to_owned()), ..one() },
+            Topology { max_connections: 2, ..one() },
+            Topology { nodes: vec![at("b", 1)], ..topology("redis://c") },
+        ];
+        for other in others {
+            assert!(!one().is_like(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_as_people_write_them() {
+        assert_eq!(at("10.0.0.1", 6379).to_string(), "10.0.0.1:6379");
+        assert_eq!(at("::1", 6379).to_string(), "[::1]:6379");
+        assert_eq!(Address::Unix("/run/a\nb".into()).to_string(), "/run/a\\nb");
+    }
+}

@@ -129,3 +129,78 @@ impl Gathered {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RedirectKind;
+
+    fn at(port: u16) -> Address {
+        Address::Tcp("h".to_owned(), port)
+    }
+
+    fn sample(version: &str, round_trip_ms: u64, streams: Vec<Result<StreamSample, ReadError>>) -> TargetSample {
+        TargetSample {
+            sampled_at: SystemTime::now(),
+            server_now_ms: 7,
+            server: ServerInfo { name: "redis".to_owned(), version: version.to_owned() },
+            round_trip: Duration::from_millis(round_trip_ms),
+            streams: streams.into_iter().map(|stream| ("".into(), stream)).collect(),
+            refused: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    fn stream(length: u64) -> Result<StreamSample, ReadError> {
+        Ok(StreamSample { length, ..StreamSample::default() })
+    }
+
+    fn error(text: &str) -> Result<StreamSample, ReadError> {
+        Err(ReadError(text.to_owned()))
+    }
+
+    fn timeout(detail: &str) -> SampleError {
+        SampleError { reason: FailureReason::Timeout, detail: detail.to_owned() }
+    }
+
+    #[test]
+    fn parts_become_one_sample_in_the_order_of_the_configuration() {
+        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, 5);
+        gathered.take(&at(1), &[3, 0], Ok(sample("7.2.0", 1, vec![stream(3), error("MOVED 5 h:3")])));
+        gathered.take(&at(2), &[1], Ok(sample("7.0.0", 9, vec![stream(1)])));
+        gathered.take(&at(4), &[2], Err(timeout("no answer within 799ms")));
+        gathered.unread(4, "nobody".to_owned());
+        let redirect = Redirect { kind: RedirectKind::Moved, slot: 5, node: at(3) };
+        assert_eq!(gathered.redirected(), [(0, redirect)]);
+        assert_eq!(gathered.redirected(), []);
+        gathered.take(&at(3), &[0], Ok(sample("8.0.0", 2, vec![stream(10)])));
+        assert_eq!(gathered.failed().collect::<Vec<_>>(), [&at(4)]);
+
+        let keys: Vec<StreamKey> = ["a", "b", "c", "d", "e"].map(StreamKey::from).to_vec();
+        let whole = gathered.sample(&keys).unwrap();
+        let read: Vec<_> =
+            whole.streams.into_iter().map(|(key, read)| (key.to_string(), read.map(|s| s.length))).collect();
+        let error = |text: &str| Err(ReadError(text.to_owned()));
+        let expected = [Ok(10), Ok(1), error("node h:4: no answer in time"), Ok(3), error("nobody")];
+        assert_eq!(read, ["a", "b", "c", "d", "e"].map(str::to_owned).into_iter().zip(expected).collect::<Vec<_>>());
+        assert_eq!((whole.server.version.as_str(), whole.round_trip), ("7.0.0", Duration::from_millis(9)));
+        let nodes: Vec<_> =
+            whole.nodes.iter().map(|node| (&*node.address, node.streams, node.error.is_none())).collect();
+        assert_eq!(nodes, [("h:1", 1, true), ("h:2", 1, true), ("h:3", 1, true), ("h:4", 1, false)]);
+    }
+
+    #[test]
+    fn a_sample_of_no_node_is_none() {
+        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, 1);
+        gathered.take(&at(1), &[0], Err(timeout("")));
+        gathered.take(
+            &at(2),
+            &[],
+            Err(SampleError { reason: FailureReason::Server, detail: "CLUSTERDOWN".to_owned() }),
+        );
+        let error = gathered.sample(&["a".into()]).unwrap_err();
+        assert_eq!(error.reason, FailureReason::Timeout);
+        let why = "no master of the cluster can be sampled: node h:1: no answer in time; node h:2: CLUSTERDOWN";
+        assert_eq!(error.detail, why);
+    }
+}

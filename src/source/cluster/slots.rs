@@ -196,6 +196,8 @@ mod tests {
         check("foo{bar}{zap}", 5061);
         check("bar", 5061);
         check("}{bar}", 5061);
+        check("a}b{c}d", 7365);
+        check("x{", 3596);
     }
 
     fn text(text: &str) -> Value {
