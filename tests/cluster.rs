@@ -1,6 +1,7 @@
 //! Redis Cluster: real ones, of three masters and three replicas, while nothing happens, while slots move and while nodes die.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "timelines are there to be read")]
 
 mod common;
 
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use common::cluster::{Cluster, GROUP, MASTERS, STREAMS, USER, address, cli, id, is_master, owns, slot};
+use common::cluster::{Cluster, GROUP, MASTERS, STREAMS, Traffic, USER};
+use common::cluster::{address, cli, id, is_master, owns, slot};
 use common::observer::{Observer, Truth};
 use common::{Redis, Streamlag, eventually, servers, streamlag, value_of};
 use redis::Value;
@@ -152,6 +154,7 @@ fn a_reshard_while_sampling_costs_no_lag_and_invents_no_loss() {
         let streamlag = watch(&cluster.url(), &[]).ready();
         all_are_exact(&streamlag, &lags, "before");
         let observer = Observer::start(streamlag.address, truth(&lags));
+        let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
         let before = node_metric(&streamlag.metrics(), "streams", &cluster.nodes[0]).unwrap();
         let [from, to] = [0, 1].map(|node| id(&cluster.nodes[node]));
         let seed = address(&cluster.nodes[0]);
@@ -163,11 +166,14 @@ fn a_reshard_while_sampling_costs_no_lag_and_invents_no_loss() {
             (after < before && readable(&page, lags.keys()) == STREAMS).then_some(())
         });
         all_are_exact(&streamlag, &lags, "after");
-        let moved = streamlag.metric("streamlag_redis_redirects_total{kind=\"moved\"}");
+        let [moved, asked] = ["moved", "ask"]
+            .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
+        let turns = traffic.stop();
         observer.nothing_was_wrong();
         assert_eq!(observer.lost(), 0.0);
         let unread: Vec<String> = streamlag.log_lines("a stream cannot be read");
-        eprintln!("{}: moved {moved:?}, of {before} streams; unread meanwhile: {}", server.display(), unread.len());
+        let server = server.display();
+        eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");
         assert!(unread.is_empty(), "{unread:#?}");
     }
 }
@@ -189,6 +195,7 @@ fn a_master_goes(
         lags.keys().cloned().partition(|stream| owns(&cluster.nodes[victim], stream));
     assert!(!its.is_empty() && !others.is_empty());
 
+    let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
     let began = Instant::now();
     go(&mut cluster.nodes[victim]);
     let mut timeline = Vec::new();
@@ -202,6 +209,9 @@ fn a_master_goes(
         if read == 0 && unread.is_none() {
             unread = at;
             assert_eq!(node_metric(&page, "up", &cluster.nodes[victim]), Some(0.0));
+            let health = streamlag.json("health");
+            let error = health["error"].as_str().unwrap_or_default();
+            assert!(error.starts_with(&format!("node {}: ", address(&cluster.nodes[victim]))), "{health}");
             timeline.push(format!("unreadable after {:.2?}", began.elapsed()));
         }
         if promoted.is_none() && cluster.nodes[MASTERS..].iter().any(is_master) {
@@ -215,6 +225,7 @@ fn a_master_goes(
         followed
     });
     all_are_exact(&streamlag, &lags, "after");
+    assert!(traffic.stop() > 0);
     observer.nothing_was_wrong();
     assert_eq!(observer.lost(), 0.0);
     let said = streamlag.log_lines("a node does not answer");
@@ -332,6 +343,33 @@ fn without_a_cluster_it_says_so_and_waits_for_one() {
             Some(())
         });
     }
+}
+
+#[test]
+fn a_reload_with_other_streams_keeps_what_is_known_of_those_that_stay() {
+    let cluster = Cluster::start(&servers()[0], &[]);
+    let lags = cluster.fill();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |streams: &[&String]| {
+        let streams: Vec<&str> = streams.iter().map(|stream| stream.as_str()).collect();
+        let nodes = cluster.others().replace(',', "\", \"");
+        let redis = format!("{{url: \"{}\", mode: cluster, nodes: [\"{nodes}\"]}}", cluster.url());
+        std::fs::write(&file, format!("redis: {redis}\nstreams: [\"{}\"]\n", streams.join("\", \""))).unwrap();
+    };
+    let all: Vec<&String> = lags.keys().collect();
+    write(&all[..40]);
+    let streamlag = streamlag(&["--config.file", file.path().to_str().unwrap()]).ready();
+    let some = |streams: &[&String]| -> BTreeMap<String, u64> {
+        streams.iter().map(|stream| ((*stream).clone(), lags[*stream])).collect()
+    };
+    all_are_exact(&streamlag, &some(&all[..40]), "before");
+    let connections = || streamlag.metric("streamlag_redis_commands_total{command=\"hello\"}").unwrap();
+    let before = connections();
+    write(&all[20..]);
+    streamlag.signal("-HUP");
+    all_are_exact(&streamlag, &some(&all[20..]), "after");
+    assert!(!streamlag.metrics().contains(&labels(all[0])));
+    assert_eq!(connections(), before, "the connections stay");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Sentinel: a real master with two replicas and three sentinels, while the master is exchanged and while sentinels die.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "timelines are there to be read")]
 
 mod common;
 

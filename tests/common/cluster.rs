@@ -1,8 +1,13 @@
 //! A real cluster: three masters, a replica each, and streams whose lags are known in slots of all of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use redis::Value;
 
@@ -144,4 +149,83 @@ pub fn cli(arguments: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "redis-cli {arguments:?}: {text}");
     text
+}
+
+/// Adds an entry to a stream and reads one, in one: everything moves on but the lag. What was read long ago is trimmed.
+const TURN_OVER: &str = "
+    redis.call('XADD', KEYS[1], 'MAXLEN', 100, '*', 'n', '1')
+    redis.call('XREADGROUP', 'GROUP', ARGV[1], 'instance-1', 'COUNT', 1, 'STREAMS', KEYS[1], '>')";
+
+/// Somebody who turns over one stream after the other, wherever they are.
+pub struct Traffic {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Traffic {
+    pub fn start(cluster: &Cluster, streams: Vec<String>) -> Self {
+        let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.port).collect();
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            let mut connections = BTreeMap::new();
+            let mut known: BTreeMap<&str, u16> = BTreeMap::new();
+            let mut turns = 0;
+            while !until.load(Ordering::Relaxed) {
+                for (n, stream) in streams.iter().enumerate() {
+                    let port = known.get(stream.as_str()).copied().unwrap_or(ports[n % ports.len()]);
+                    // One that is on its way, or of a node that is down, is looked for from anywhere the next time.
+                    match turn_over(&mut connections, stream, port) {
+                        Some(port) => {
+                            known.insert(stream, port);
+                            turns += 1;
+                        }
+                        None => drop(known.remove(stream.as_str())),
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            turns
+        });
+        Self { ended, thread: Some(thread) }
+    }
+
+    /// Stops; how many entries were added and read.
+    pub fn stop(mut self) -> u64 {
+        self.ended.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Turns a stream over, and says where it was.
+fn turn_over(connections: &mut BTreeMap<u16, redis::Connection>, stream: &str, mut port: u16) -> Option<u16> {
+    let mut asking = false;
+    for _ in 0..3 {
+        let timeout = Duration::from_millis(200);
+        if let Entry::Vacant(place) = connections.entry(port) {
+            let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+            let connection = client.get_connection_with_timeout(timeout).ok()?;
+            connection.set_read_timeout(Some(timeout)).unwrap();
+            place.insert(connection);
+        }
+        let connection = connections.get_mut(&port).unwrap();
+        if asking {
+            redis::cmd("ASKING").exec(connection).ok()?;
+        }
+        let script = redis::cmd("EVAL").arg(TURN_OVER).arg(1).arg(stream).arg(GROUP).exec(connection);
+        let Err(error) = script else { return Some(port) };
+        let Some((address, _)) = error.redirect_node() else {
+            connections.remove(&port);
+            return None;
+        };
+        asking = error.code() == Some("ASK");
+        port = address.rsplit_once(':')?.1.parse().ok()?;
+    }
+    None
 }
