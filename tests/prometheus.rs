@@ -32,7 +32,7 @@ const LATE: &[&str] = &[
 
 /// Every rule, and the streams and groups for which it is to fire, and no other. Where it is about an exporter, `""`.
 /// Those that fire for nobody need an outage in the middle of things; `alerts/tests` has cases for all.
-const RULES: [(&str, &[&str]); 26] = [
+const RULES: [(&str, &[&str]); 27] = [
     (
         "CriticalEventConsumerLag",
         &["events:chat is-draining", "events:ticket is-stalled", "events:ticket signalr-consumers"],
@@ -74,17 +74,19 @@ const RULES: [(&str, &[&str]); 26] = [
     ("StreamlagPanicked", &[]),
     ("StreamlagPollsFailing", &[]),
     ("StreamlagRedisDown", &[""]),
+    ("StreamlagRedisNodeDown", &[]),
     ("StreamlagRedisSlow", &[]),
     ("StreamlagReloadFailed", &[]),
     ("StreamlagSampleStale", &[]),
 ];
 
 /// Parts of documented queries that have nothing to say here, each of them rightly.
-const QUIET: [(&str, &str); 5] = [
+const QUIET: [(&str, &str); 6] = [
     ("offset 1d", "nothing was scraped yesterday"),
     ("offset 15m", "nor a quarter of an hour ago"),
     ("event_consumer_instance_idle_seconds > 600", "no consumer is as old as that"),
     ("changes(event_consumer_group_state{state=\"ok\"}[1h]) > 4", "no state comes and goes"),
+    ("streamlag_redis_node_up == 0", "there is no cluster"),
     ("unless on () (streamlag_redis_up == 0)", "the total is incomplete"),
 ];
 

@@ -186,7 +186,7 @@ mod tests {
         check("123456789", 12739);
         check("", 0);
         check("foo", 12182);
-        check("events:chat", 4862);
+        check("events:chat", 9608);
         check("{user1000}.following", 3443);
         check("{user1000}.followers", 3443);
         check("user1000", 3443);
