@@ -10,6 +10,9 @@ use crate::source::{Address, Dial, Login, Mode, Part, Resolver, Tls, TlsFiles, T
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
 
+/// The settings that mean nothing without sentinels.
+const SENTINEL: [&str; 3] = ["redis.sentinel-master", "redis.sentinel-user", "redis.sentinel-password-file"];
+
 /// What a URL says.
 struct Url {
     address: Address,
@@ -20,13 +23,21 @@ struct Url {
 
 pub(super) fn from_sources(sources: &impl Sources) -> Result<Topology, Problem> {
     let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    let mode = need("redis.mode")?.one_of(&[
+        ("standalone", Mode::Standalone),
+        ("cluster", Mode::Cluster),
+        ("sentinel", Mode::Sentinel),
+    ])?;
+    let given = |key: &&str| sources.get(key).filter(|given| !given.is_default());
+    if let Some(nodes) = given(&"redis.nodes").filter(|_| mode == Mode::Standalone) {
+        return Err(nodes.problem("it takes --redis.mode cluster or sentinel beside it"));
+    }
+    if let Some(setting) = SENTINEL.iter().find_map(given).filter(|_| mode != Mode::Sentinel) {
+        return Err(setting.problem("it takes --redis.mode sentinel beside it"));
+    }
     let nodes = sources.get("redis.nodes").map_or_else(|| Ok(Vec::new()), |given| given.addresses())?;
     Ok(Topology {
-        mode: need("redis.mode")?.one_of(&[
-            ("standalone", Mode::Standalone),
-            ("cluster", Mode::Cluster),
-            ("sentinel", Mode::Sentinel),
-        ])?,
+        mode,
         dial: first(sources)?,
         nodes: nodes.into_iter().map(|(host, port)| Address::Tcp(host, port)).collect(),
         sentinel_master: need("redis.sentinel-master")?.text()?,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use super::file::File;
 use super::values::Origin;
 use super::*;
+use crate::source::Mode;
 
 /// Settings as if all of them came from the environment, over the defaults.
 #[derive(Default)]
@@ -91,6 +92,22 @@ fn transport_mode_is_what_the_switch_and_the_share_say() {
 
 /// Every bad value ends in one line that names the setting as it was given, the value, and what it takes.
 #[test]
+fn nodes_and_sentinels() {
+    for value in ["redis-2", "redis-2:65536", ":6379", "::1:6379", "redis-2:", "a/b:1", "a:1,b"] {
+        let problem = config(&[("redis.mode", "cluster"), ("redis.nodes", value)]).unwrap_err().to_string();
+        assert!(problem.contains("it takes host:port, such as redis-2:6379"), "{problem}");
+    }
+    let redis = config(&[("redis.mode", "Sentinel"), ("redis.nodes", "a:1,[::1]:2"), ("redis.sentinel-user", "u")]);
+    let redis = redis.unwrap().redis;
+    assert_eq!(redis.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "[::1]:2"]);
+    assert_eq!((redis.mode, redis.sentinel_master.as_str()), (Mode::Sentinel, "mymaster"));
+    assert!(redis.sentinel_login.has_user() && !redis.dial.login.has_user());
+    let file = ("redis.sentinel-password-file", "/nonexistent");
+    let problem = config(&[("redis.mode", "sentinel"), file]).unwrap_err().to_string();
+    assert!(problem.contains("it takes a file that can be read"), "{problem}");
+}
+
+#[test]
 fn bad_values_are_named_in_one_line() {
     let check = |key: &'static str, value: &'static str, takes: &str| {
         let setting = Setting::find(key).unwrap();
@@ -115,10 +132,10 @@ fn bad_values_are_named_in_one_line() {
         check("redis.max-connections", value, "it takes a whole number, 1 to 10000");
     }
     check("redis.mode", "clustered", "it takes one of standalone, cluster, sentinel");
-    for value in ["redis-2", "redis-2:65536", ":6379", "::1:6379", "redis-2:", "a/b:1", "a:1,b"] {
-        check("redis.nodes", value, "it takes host:port");
+    check("redis.nodes", "redis-2:6379", "it takes --redis.mode cluster or sentinel beside it");
+    for key in ["redis.sentinel-master", "redis.sentinel-user", "redis.sentinel-password-file"] {
+        check(key, "x", "it takes --redis.mode sentinel beside it");
     }
-    check("redis.sentinel-password-file", "/nonexistent", "it takes a file that can be read");
     for value in ["0s", "9ms", "2", "forever", "2 days", "-1s", ""] {
         check("redis.timeout", value, "it takes a duration from 10ms to 1day");
     }

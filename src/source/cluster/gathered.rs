@@ -28,6 +28,8 @@ pub(super) struct Gathered {
     round_trip: Duration,
     refused: BTreeSet<RefusedCommand>,
     failure: Option<SampleError>,
+    /// Streams that no place was given for: a node found them.
+    found: BTreeMap<StreamKey, Result<StreamSample, ReadError>>,
     /// Streams that are to be asked for elsewhere, by their places in the configuration.
     redirected: Vec<(usize, Redirect)>,
 }
@@ -44,11 +46,12 @@ impl Gathered {
             round_trip: Duration::ZERO,
             refused: BTreeSet::new(),
             failure: None,
+            found: BTreeMap::new(),
             redirected: Vec::new(),
         }
     }
 
-    /// What a node says of the streams at these places, its own or guests.
+    /// What a node says of the streams at these places, its own or guests, and after them of any that it found itself.
     pub(super) fn take(&mut self, node: &Address, places: &[usize], sample: Result<TargetSample, SampleError>) {
         let status = self.nodes.entry(node.clone()).or_insert_with(|| NodeStatus {
             address: node.to_string(),
@@ -78,12 +81,20 @@ impl Gathered {
             self.server = Some(sample.server);
         }
         self.refused.extend(sample.refused);
-        for (&place, (_, stream)) in places.iter().zip(sample.streams) {
+        let mut streams = sample.streams.into_iter();
+        for (&place, (_, stream)) in places.iter().zip(streams.by_ref()) {
             match stream.as_ref().err().and_then(|error| Redirect::read(error, node)) {
                 Some(redirect) => self.redirected.push((place, redirect)),
                 None => status.streams += 1,
             }
             self.streams[place] = stream;
+        }
+        for (key, stream) in streams {
+            // One that has moved is found at its new master.
+            if stream.as_ref().err().and_then(|error| Redirect::read(error, node)).is_none() {
+                status.streams += 1;
+                self.found.insert(key, stream);
+            }
         }
     }
 
@@ -123,7 +134,7 @@ impl Gathered {
             server_now_ms,
             server,
             round_trip: self.round_trip,
-            streams: keys.iter().cloned().zip(self.streams).collect(),
+            streams: keys.iter().cloned().zip(self.streams).chain(self.found).collect(),
             refused: self.refused.into_iter().collect(),
             nodes: self.nodes.into_values().collect(),
         })
@@ -166,7 +177,9 @@ mod tests {
     #[test]
     fn parts_become_one_sample_in_the_order_of_the_configuration() {
         let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, 5);
-        gathered.take(&at(1), &[3, 0], Ok(sample("7.2.0", 1, vec![stream(3), error("MOVED 5 h:3")])));
+        let mut first = sample("7.2.0", 1, vec![stream(3), error("MOVED 5 h:3")]);
+        first.streams.extend([("found".into(), stream(7)), ("gone".into(), error("MOVED 6 h:3"))]);
+        gathered.take(&at(1), &[3, 0], Ok(first));
         gathered.take(&at(2), &[1], Ok(sample("7.0.0", 9, vec![stream(1)])));
         gathered.take(&at(4), &[2], Err(timeout("no answer within 799ms")));
         gathered.unread(4, "nobody".to_owned());
@@ -181,12 +194,15 @@ mod tests {
         let read: Vec<_> =
             whole.streams.into_iter().map(|(key, read)| (key.to_string(), read.map(|s| s.length))).collect();
         let error = |text: &str| Err(ReadError(text.to_owned()));
-        let expected = [Ok(10), Ok(1), error("node h:4: no answer in time"), Ok(3), error("nobody")];
-        assert_eq!(read, ["a", "b", "c", "d", "e"].map(str::to_owned).into_iter().zip(expected).collect::<Vec<_>>());
+        let expected = [Ok(10), Ok(1), error("node h:4: no answer in time"), Ok(3), error("nobody"), Ok(7)];
+        assert_eq!(
+            read,
+            ["a", "b", "c", "d", "e", "found"].map(str::to_owned).into_iter().zip(expected).collect::<Vec<_>>()
+        );
         assert_eq!((whole.server.version.as_str(), whole.round_trip), ("7.0.0", Duration::from_millis(9)));
         let nodes: Vec<_> =
             whole.nodes.iter().map(|node| (&*node.address, node.streams, node.error.is_none())).collect();
-        assert_eq!(nodes, [("h:1", 1, true), ("h:2", 1, true), ("h:3", 1, true), ("h:4", 1, false)]);
+        assert_eq!(nodes, [("h:1", 2, true), ("h:2", 1, true), ("h:3", 1, true), ("h:4", 1, false)]);
     }
 
     #[test]
