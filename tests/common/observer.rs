@@ -51,6 +51,8 @@ struct Seen {
     /// What may be shown: the lags before and after a change of the data.
     truths: Vec<Truth>,
     wrong: Vec<String>,
+    /// The most that any group was ever said to have lost.
+    lost: f64,
 }
 
 impl Observer {
@@ -81,6 +83,11 @@ impl Observer {
         self.seen.lock().unwrap().truths = vec![truth];
         self.next_poll();
         self.nothing_was_wrong();
+    }
+
+    /// The most that any group was ever said to have lost.
+    pub fn lost(&self) -> f64 {
+        self.seen.lock().unwrap().lost
     }
 
     pub fn newest(&self) -> Look {
@@ -148,6 +155,10 @@ impl Seen {
         for line in page.lines() {
             if line.starts_with("event_") && line.rsplit_once(' ').is_some_and(|(_, value)| value.starts_with('-')) {
                 self.wrong.push(format!("below zero: {line}"));
+            }
+            if line.starts_with("event_consumer_group_lost_entries_total") {
+                let lost = line.rsplit_once(' ').and_then(|(_, lost)| lost.parse().ok()).unwrap();
+                self.lost = self.lost.max(lost);
             }
             let Some((labels, lag)) = line.strip_prefix("event_consumer_lag{").and_then(|rest| rest.rsplit_once(' '))
             else {
