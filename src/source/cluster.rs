@@ -151,8 +151,9 @@ impl Cluster {
             }
         }
         let (time, interval) = (left(deadline).mul_f64(NODE_SHARE), self.sampling.interval);
+        let spread = interval.min(time).mul_f64(self.sampling.spread);
         let asked = self.nodes.iter_mut().map(|(address, node)| async move {
-            let sample = node.sample(time, interval).await;
+            let sample = node.sample(time, interval, spread).await;
             (address, node, sample)
         });
         for (address, node, sample) in join_all(asked).await {
@@ -407,13 +408,22 @@ impl Cluster {
 
 impl Node {
     /// Samples its own streams, for no longer than it may take.
-    async fn sample(&mut self, most: Duration, interval: Duration) -> Result<TargetSample, SampleError> {
+    async fn sample(
+        &mut self,
+        most: Duration,
+        interval: Duration,
+        spread: Duration,
+    ) -> Result<TargetSample, SampleError> {
         let time = self.patience.map_or(most, |patience| patience.min(most));
         let began = Instant::now();
         let sample = self.source.sample(time).await;
         self.is_up = sample.is_ok();
         match &sample {
-            Ok(_) => self.patience = Some(interval.max(began.elapsed() * SLOWER_THAN_USUAL)),
+            Ok(_) => {
+                // The time over which it was spread is none that it was waited for.
+                let waited = began.elapsed().saturating_sub(spread);
+                self.patience = Some(interval.max(spread + waited * SLOWER_THAN_USUAL));
+            }
             Err(error) if error.reason == FailureReason::Timeout => {
                 self.patience = Some(time.mul_f64(SLOWER_EACH_TIME).min(most));
             }
