@@ -67,9 +67,18 @@ impl LogicalStreams {
     /// # Errors
     /// Where one of them is none.
     pub fn parse(definitions: &[String]) -> Result<Self, LogicalProblem> {
+        let pair = |text: &String| text.split_once('=').map(|(name, pattern)| (name.to_owned(), pattern.to_owned()));
+        let pairs: Option<Vec<_>> = definitions.iter().map(pair).collect();
+        Self::new(&pairs.ok_or(LogicalProblem::Form)?)
+    }
+
+    /// The same from names and their patterns.
+    ///
+    /// # Errors
+    /// Where one of them is none.
+    pub fn new(definitions: &[(String, String)]) -> Result<Self, LogicalProblem> {
         let mut streams = Self::default();
-        for text in definitions {
-            let (name, pattern) = text.split_once('=').ok_or(LogicalProblem::Form)?;
+        for (name, pattern) in definitions {
             let (name, pattern) = (name.trim(), pattern.trim());
             if name.is_empty() || pattern.is_empty() {
                 return Err(LogicalProblem::Form);
