@@ -15,6 +15,7 @@ mod room;
 mod targets;
 pub mod tls;
 pub mod tokens;
+mod trouble;
 
 use std::convert::Infallible;
 use std::io::ErrorKind;

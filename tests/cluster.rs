@@ -31,8 +31,16 @@ fn truth(lags: &BTreeMap<String, u64>) -> Truth {
 }
 
 fn watch(url: &str, more: &[&str]) -> Streamlag {
-    let streams = keys();
-    let base = ["--redis.mode", "cluster", "--redis.url", url, "--streams", &streams];
+    watch_these(url, &keys(), more)
+}
+
+/// The same, of streams that are found.
+fn watch_for(url: &str, pattern: &str) -> Streamlag {
+    watch_these(url, pattern, &["--discovery.interval", "1s"])
+}
+
+fn watch_these(url: &str, streams: &str, more: &[&str]) -> Streamlag {
+    let base = ["--redis.mode", "cluster", "--redis.url", url, "--streams", streams];
     streamlag(&[&base[..], more].concat())
 }
 

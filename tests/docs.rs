@@ -47,6 +47,12 @@ fn the_table_of_settings() {
 }
 
 #[test]
+fn the_list_of_what_a_target_may_have_of_its_own() {
+    let keys = SETTINGS.iter().filter(|setting| setting.per_target).map(|setting| format!("`{}`", setting.key));
+    check("docs/targets.md", "per-target", &format!("{}\n", keys.collect::<Vec<_>>().join(", ")));
+}
+
+#[test]
 fn the_table_of_metrics() {
     let kind = |name: &Name| match name.kind {
         Kind::Gauge => "gauge",

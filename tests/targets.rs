@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::prometheus::Prometheus;
 use common::{Redis, Reply, Streamlag, TOKEN, command, eventually, free_port, streamlag, streamlag_with_env, value_of};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// As many databases as a redis-server has.
 const DATABASES: usize = 16;
@@ -153,12 +153,14 @@ fn each_target_has_its_page_and_the_first_is_the_one_of_metrics() {
     let (one, two, file) = two();
     let (streamlag, _file) = with_file(&file, &[]);
     let streamlag = streamlag.ready();
+    streamlag.next_sample();
     let (whole, first, second) = (streamlag.metrics(), probe(&streamlag, "one"), probe(&streamlag, "two"));
     assert_eq!([&whole, &first, &second].map(|page| value_of(page, LAG)), [Some(1.0), Some(1.0), Some(2.0)]);
     // What is of the process is on the page of the whole, and on no other.
     let alone: BTreeSet<&str> = names(&second).difference(&names(&whole)).copied().collect();
     assert!(alone.is_empty(), "{alone:?}");
-    for of_process in ["process_cpu_seconds", "streamlag_http_requests", "streamlag_build", "streamlag_panics"] {
+    assert!(first.contains("\nstreamlag_build_info{") && second.contains("\nstreamlag_build_info{"));
+    for of_process in ["process_cpu_seconds", "streamlag_http_requests", "streamlag_panics"] {
         let has = |page: &str| page.contains(&format!("\n{of_process}"));
         assert!(has(&whole) && !has(&first) && !has(&second), "{of_process}");
     }
@@ -409,33 +411,33 @@ fn no_secret_of_a_target_is_shown() {
     }
 }
 
-/// The job of docs/targets.md, and what comes of it: each target is an instance of its own, and nothing is there twice.
+/// A piece of docs/targets.md: the code between two markers, with the exporter's address as it is in this test.
+fn documented(marker: &str, address: &str) -> String {
+    let text = std::fs::read_to_string(common::prometheus::repository("docs/targets.md")).unwrap();
+    let (_, rest) = text.split_once(&format!("<!-- {marker}: begin -->\n```yaml\n")).expect(marker);
+    rest.split_once("```").unwrap().0.replace("streamlag:8000", address)
+}
+
+/// The scrape jobs of docs/targets.md, and what comes of them: each target is an instance of its own, and nothing but the
+/// version is there twice.
 #[test]
 fn prometheus_finds_the_targets_and_keeps_them_apart() {
     let (_one, _two, file) = two();
     let (streamlag, _file) = with_file(&file, &[]);
     let streamlag = streamlag.ready();
     let address = streamlag.address.to_string();
-    let prometheus = Prometheus::scraping(json!([
-        {
-            "job_name": "streamlag",
-            "http_sd_configs": [{"url": format!("http://{address}/api/v1/sd")}],
-            "relabel_configs": [{"source_labels": ["redis_target"], "target_label": "instance"}],
-        },
-        {
-            "job_name": "streamlag-process",
-            "static_configs": [{"targets": [address]}],
-            "metric_relabel_configs": [{
-                "source_labels": ["__name__"],
-                "regex": "(process|streamlag_http|streamlag_config)_.+|streamlag_(tasks|panics_total|build_info)",
-                "action": "keep",
-            }],
-        },
-    ]));
+    for marker in ["found-by-prometheus", "named-for-prometheus"] {
+        // The document's targets have other names.
+        let text = documented(marker, &address).replace("orders-eu", "one").replace("sessions", "two");
+        let config: Value = serde_saphyr::from_str(&text).unwrap();
+        scraped(&streamlag, &Prometheus::scraping(config["scrape_configs"].clone()));
+    }
+}
+
+fn scraped(streamlag: &Streamlag, prometheus: &Prometheus) {
     let query = |query: &str| prometheus.api("query", &[("query", query)]).unwrap()["result"].clone();
     let lags = eventually("both are scraped", || {
-        let lags = query("event_consumer_lag");
-        let found = lags.as_array().unwrap().clone();
+        let found = query("event_consumer_lag").as_array().unwrap().clone();
         (found.len() == 2).then_some(found)
     });
     for lag in &lags {
@@ -444,7 +446,6 @@ fn prometheus_finds_the_targets_and_keeps_them_apart() {
         assert_eq!(lag["value"][1], expected, "{lag}");
         assert_eq!((&metric["job"], &metric["instance"]), (&json!("streamlag"), &metric["redis_target"]), "{lag}");
     }
-    // What is of the process is there once, and every other metric of both targets.
     let once = eventually("the process is scraped", || {
         Some(query("process_resident_memory_bytes")).filter(|found| found.as_array().is_some_and(|all| !all.is_empty()))
     });
@@ -453,10 +454,11 @@ fn prometheus_finds_the_targets_and_keeps_them_apart() {
         let found = prometheus.api("label/__name__/values", &[("match[]", selector)]).unwrap();
         found.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     };
-    let scrapes = |name: &String| name == "up" || name.starts_with("scrape_");
+    let of_both = |name: &&String| **name == "up" || name.starts_with("scrape_") || *name == "streamlag_build_info";
     let (of_targets, of_process) = (names("{job='streamlag'}"), names("{job='streamlag-process'}"));
-    let twice: Vec<&String> = of_targets.intersection(&of_process).filter(|name| !scrapes(name)).collect();
+    let twice: Vec<&String> = of_targets.intersection(&of_process).filter(|name| !of_both(name)).collect();
     assert!(twice.is_empty(), "{twice:?}");
+    // And nothing of a whole page is missing.
     let whole = streamlag.metrics();
     let known = of_targets.union(&of_process).cloned().collect::<BTreeSet<String>>();
     let series = whole.lines().filter_map(|line| line.split(['{', ' ']).next()).filter(|name| !name.starts_with('#'));
@@ -466,4 +468,19 @@ fn prometheus_finds_the_targets_and_keeps_them_apart() {
     let late =
         query("event_consumer_lag > on (job, instance) group_left () (0 * streamlag_lag_threshold{level='unhealthy'})");
     assert_eq!(late.as_array().map(Vec::len), Some(2), "{late}");
+}
+
+/// The file that docs/targets.md shows is good.
+#[test]
+fn the_file_that_is_shown_is_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_str().unwrap();
+    let text = documented("targets", "").replace("/etc/streamlag", at);
+    for name in ["redis-password", "sessions-password"] {
+        write(&dir.path().join(name), "pw");
+    }
+    let file = dir.path().join("streamlag.yml");
+    write(&file, &text);
+    let output = command(&["--config.check", "--config.file", file.to_str().unwrap()], &[]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::route::{Route, Wanted, query_parameter};
+use crate::route::{Route, Wanted, is_host, query_parameter};
 
 const TELEMETRY_PATH: &str = "/metrics";
 
@@ -16,6 +16,7 @@ pub fn request(data: &[u8]) {
         path(uri.path());
         query(uri.query().unwrap_or_default(), name);
     }
+    host(target);
     let (before, after) = target.split_once('?').unwrap_or((target, ""));
     path(before);
     query(after, name);
@@ -27,6 +28,16 @@ fn path(path: &str) {
     if let Some(route) = Route::find(path, TELEMETRY_PATH) {
         assert_eq!(route.label(), path);
         assert_eq!(Route::is_taken(path), route != Route::Metrics, "{path}");
+    }
+}
+
+/// What is taken for the name of this server is a name and a port, and leads nowhere else.
+fn host(text: &str) {
+    if is_host(text) {
+        let uri = format!("http://{text}/").parse::<hyper::Uri>();
+        let authority = uri.ok().and_then(|uri| uri.authority().cloned());
+        assert_eq!(authority.map(|authority| authority.to_string()), Some(text.to_owned()));
+        assert!(!text.contains(['@', '/', '?', '#', '\\', '"', '<', ' ']) && text.is_ascii(), "{text}");
     }
 }
 

@@ -154,9 +154,6 @@ impl Facts {
             family.sample(&[("level", "degraded")], settings.thresholds.degraded.into())?;
             family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())
         })?;
-        if !settings.whole {
-            return Ok(());
-        }
         page.family(&names::BUILD, |family| family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1u64.into()))
     }
 

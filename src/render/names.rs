@@ -77,7 +77,7 @@ const GROUP: &[&str] = &["stream", "consumer_group"];
 const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
-/// What is of the process and not of a target.
+/// What is of the process and not of a target. The version is said of both: it is what dashboards know a streamlag by.
 pub const OF_PROCESS: &[&Name] = &[
     &HTTP_REQUESTS,
     &HTTP_REQUEST_DURATION,
@@ -87,7 +87,6 @@ pub const OF_PROCESS: &[&Name] = &[
     &PANICS,
     &RELOAD_SUCCESSFUL,
     &RELOAD_TIME,
-    &BUILD,
     &PROCESS_CPU,
     &PROCESS_RESIDENT,
     &PROCESS_VIRTUAL,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use hyper::header::{
@@ -22,10 +22,11 @@ use super::body::Ready;
 use super::limits::{Allowance, Bucket, Failures, Rate};
 use super::policy::{Peer, Policy};
 use super::targets::Target;
+use super::trouble::{Trouble, nothing_there, too_many, unavailable, whole_seconds};
 use crate::model::TargetName;
 use crate::reload::Reloads;
 use crate::render::alone::alone;
-use crate::render::api::{Api, Problem};
+use crate::render::api::Api;
 use crate::render::page::Page;
 use crate::render::targets::{Watched, discovery};
 use crate::render::{self, landing, page};
@@ -57,14 +58,7 @@ pub struct Service {
     alone: Mutex<Option<(Weak<Published>, Page)>>,
 }
 
-type Answer = Response<Ready>;
-
-/// An answer that is no success: a status, a sentence, and headers that go with the status.
-struct Trouble {
-    status: StatusCode,
-    detail: String,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
+pub(super) type Answer = Response<Ready>;
 
 impl Service {
     /// A service at this address that counts there.
@@ -346,10 +340,6 @@ fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Tro
     })
 }
 
-fn nothing_there() -> Trouble {
-    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there is no target".to_owned())
-}
-
 fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
     let header = |name: HeaderName| {
         let all: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -431,20 +421,6 @@ fn login_failed(peer: &Peer, denied: &Denied) {
     peer.take_known();
 }
 
-fn unavailable(target: &Target, detail: &str) -> Trouble {
-    let retry_after = whole_seconds(target.interval);
-    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
-}
-
-fn too_many(what: &str, wait: Duration) -> Trouble {
-    Trouble::new(StatusCode::TOO_MANY_REQUESTS, what.to_owned()).with(RETRY_AFTER, whole_seconds(wait))
-}
-
-/// As `Retry-After` takes it: whole seconds, and not none, or a client would come back at once.
-fn whole_seconds(time: Duration) -> HeaderValue {
-    HeaderValue::from(time.as_secs_f64().ceil().max(1.0) as u64)
-}
-
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What a token has and what is left of it (draft-ietf-httpapi-ratelimit-headers-10).
@@ -460,39 +436,6 @@ fn rate_headers(rate: Rate, allowance: Allowance) -> Headers {
 fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
     answer.headers_mut().extend(headers);
     answer
-}
-
-impl Trouble {
-    fn new(status: StatusCode, detail: String) -> Self {
-        Self { status, detail, headers: Vec::new() }
-    }
-
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// The one place where an error becomes what a client sees (RFC 9457).
-    fn into_answer(self) -> Answer {
-        let title = self.status.canonical_reason().unwrap_or("Error");
-        let problem = Problem { kind: "about:blank", title, status: self.status.as_u16(), detail: &self.detail };
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let mut answer = Answer::new(Bytes::from(body).into());
-        *answer.status_mut() = self.status;
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(self.headers);
-        answer
-    }
-}
-
-impl From<Denied> for Trouble {
-    fn from(denied: Denied) -> Self {
-        let challenge = HeaderValue::from_static(denied.challenge());
-        Self::new(StatusCode::UNAUTHORIZED, denied.detail().to_owned()).with(WWW_AUTHENTICATE, challenge)
-    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
@@ -518,6 +461,8 @@ fn text(body: impl Into<Bytes>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::render::api::Transport;
     use crate::server::{ApiAuth, Targets};

@@ -71,6 +71,8 @@ pub(super) struct Cluster {
     is_stale: bool,
     /// Whether streams may have other nodes than they had.
     is_new: bool,
+    /// Streams that a pattern found and that were on their way to another node at the newest sample.
+    away: Vec<StreamKey>,
     /// Whose turn it is to be asked for the slots.
     turn: usize,
     nodes: BTreeMap<Address, Node>,
@@ -104,8 +106,8 @@ impl Cluster {
     pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
         let (map, looked, nodes, streams) = (None, None, BTreeMap::new(), [].into());
         let named = named(&sampling);
-        let (is_stale, is_new, turn) = (false, true, 0);
-        Self { topology, sampling, commands, named, streams, map, looked, is_stale, is_new, turn, nodes }
+        let (is_stale, is_new, away, turn) = (false, true, Vec::new(), 0);
+        Self { topology, sampling, commands, named, streams, map, looked, is_stale, is_new, away, turn, nodes }
     }
 
     /// Samples this from now on. What is known of the streams that stay is kept.
@@ -174,14 +176,24 @@ impl Cluster {
     /// Asks other nodes for the streams that have moved, or are on their way, and for those of nodes that were replaced.
     async fn go_on_elsewhere(&mut self, gathered: &mut Gathered, deadline: Instant) {
         let mut ask = self.replaced(gathered, deadline).await;
+        // A search may meet them no more where they were, and not yet where they go.
+        for key in std::mem::take(&mut self.away) {
+            if let Some(master) = self.master_of(slot_of(&key)).filter(|_| !gathered.has(&key)) {
+                ask.push(Ask { node: master.clone(), key, asking: false });
+            }
+        }
         for _ in 0..MAX_REDIRECTIONS {
             for (key, from, redirect) in gathered.redirected() {
                 self.commands.redirected(redirect.kind);
-                if redirect.kind == RedirectKind::Moved {
-                    self.moved(&redirect);
-                    if let Some(node) = self.nodes.get_mut(&from) {
-                        node.source.lose(&key);
+                match redirect.kind {
+                    RedirectKind::Moved => {
+                        self.moved(&redirect);
+                        if let Some(node) = self.nodes.get_mut(&from) {
+                            node.source.lose(&key);
+                        }
                     }
+                    RedirectKind::Ask if gathered.is_named(&key) => {}
+                    RedirectKind::Ask => self.away.push(key.clone()),
                 }
                 ask.push(Ask { key, node: redirect.node, asking: redirect.kind == RedirectKind::Ask });
             }

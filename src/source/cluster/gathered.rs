@@ -167,6 +167,11 @@ impl Gathered {
         }
     }
 
+    /// Whether anything is known of a stream, or is to be.
+    pub(super) fn has(&self, key: &StreamKey) -> bool {
+        self.streams.contains_key(key)
+    }
+
     /// Whether a stream was named, and not found by a pattern.
     pub(super) fn is_named(&self, key: &StreamKey) -> bool {
         self.streams.get(key).is_some_and(|told| told.is_named)
