@@ -35,8 +35,9 @@ fn watch(url: &str, more: &[&str]) -> Streamlag {
 }
 
 /// The same, of streams that are found.
-fn watch_for(url: &str, pattern: &str) -> Streamlag {
-    watch_these(url, pattern, &["--discovery.interval", "1s"])
+fn watch_for(cluster: &Cluster, pattern: &str) -> Streamlag {
+    cluster.grant_scan();
+    watch_these(&cluster.url(), pattern, &["--discovery.interval", "1s"])
 }
 
 fn watch_these(url: &str, streams: &str, more: &[&str]) -> Streamlag {
@@ -98,92 +99,162 @@ fn every_stream_is_read_from_its_master_with_the_documented_grants() {
 }
 
 #[test]
-fn a_slot_that_is_on_its_way_is_followed_key_by_key() {
+fn patterns_find_streams_on_every_master() {
     for server in servers() {
         let cluster = Cluster::start(&server, &[]);
-        let streams = ["events:{way}:gone", "events:{way}:here"];
-        let from = cluster.node_of(streams[0]);
-        let to = (0..MASTERS).find(|node| *node != from).unwrap();
-        let [source, target] = [&cluster.nodes[from], &cluster.nodes[to]];
-        for (stream, read) in streams.into_iter().zip([5, 7]) {
-            source.add(stream, 300);
-            source.run(&format!("XGROUP CREATE {stream} {GROUP} 0"));
-            source.read(stream, GROUP, "instance-1", read);
+        let mut lags = cluster.fill();
+        let streamlag = watch_for(&cluster, "events:*").ready();
+        let found = |lags: &BTreeMap<String, u64>, when: &str| {
+            all_are_exact(&streamlag, lags, when);
+            let expected = lags.len() as f64;
+            eventually(&format!("as many as there are, {when}"), || {
+                let page = streamlag.metrics();
+                let on_nodes = cluster.nodes[..MASTERS].iter().filter_map(|node| node_metric(&page, "streams", node));
+                let counts = ["streamlag_streams", "streamlag_discovery_streams"].map(|name| value_of(&page, name));
+                (counts == [Some(expected); 2] && on_nodes.sum::<f64>() == expected).then_some(())
+            });
+        };
+        found(&lags, "at first");
+        assert!(streamlag.metric("streamlag_discovery_last_scan_timestamp_seconds").unwrap() > 0.0);
+        // One more of each master, and as many less.
+        for node in &cluster.nodes[..MASTERS] {
+            let new = (0..).map(|n| format!("events:new:{n}")).find(|stream| owns(node, stream)).unwrap();
+            node.add(&new, 5);
+            node.run(&format!("XGROUP CREATE {new} {GROUP} 0"));
+            lags.insert(new, 5);
         }
-        let lags: BTreeMap<String, u64> = streams.iter().map(|s| (*s).to_owned()).zip([295, 293]).collect();
-        let arguments = ["--redis.mode", "cluster", "--redis.url", &cluster.url(), "--streams", &streams.join(",")];
-        let streamlag = streamlag(&arguments).ready();
-        all_are_exact(&streamlag, &lags, "before");
-        let observer = Observer::start(streamlag.address, truth(&lags));
-        let redirects =
-            |kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap();
-
-        // As redis-cli does it, but with all the time in the world.
-        let slot = slot(source, streams[0]);
-        target.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(source)));
-        source.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(target)));
-        let migrate = |stream: &str| source.run(&format!("MIGRATE 127.0.0.1 {} {stream} 0 5000", target.port));
-        migrate(streams[0]);
-        eventually("the key that is gone is asked for where it went", || (redirects("ask") > 3.0).then_some(()));
-        all_are_exact(&streamlag, &lags, "half way");
-
-        // Somebody adds to it there, and reads from it.
-        let mut asking = target.connection();
-        let mut pipe = redis::pipe();
-        pipe.cmd("ASKING").ignore().cmd("XADD").arg(streams[0]).arg("*").arg("n").arg(1).ignore();
-        let more = lags.clone().into_iter().map(|(s, lag)| (s.clone(), lag + u64::from(s == streams[0]))).collect();
-        observer.also(truth(&more));
-        pipe.query::<()>(&mut asking).unwrap();
-        all_are_exact(&streamlag, &more, "half way, with one more");
-        assert_eq!(redirects("moved"), 0.0);
-
-        migrate(streams[1]);
-        for node in [target, source] {
-            node.run(&format!("CLUSTER SETSLOT {slot} NODE {}", id(target)));
+        found(&lags, "with new ones");
+        for node in &cluster.nodes[..MASTERS] {
+            let old = lags.keys().find(|stream| owns(node, stream)).unwrap().clone();
+            node.run(&format!("DEL {old}"));
+            lags.remove(&old);
+            eventually("the deleted one leaves", || (!streamlag.metrics().contains(&labels(&old))).then_some(()));
         }
-        eventually("the streams are known to have moved", || {
-            let page = streamlag.metrics();
-            (node_metric(&page, "streams", target) == Some(2.0)).then_some(())
-        });
-        all_are_exact(&streamlag, &more, "after");
-        let asked = redirects("ask");
-        observer.next_poll();
-        assert_eq!(redirects("ask"), asked, "nothing is on its way any more");
-        observer.nothing_was_wrong();
-        assert_eq!(observer.lost(), 0.0);
+        found(&lags, "without old ones");
+        assert_eq!(streamlag.log_lines("a stream cannot be read"), Vec::<String>::new());
+        assert_eq!(streamlag.metric("streamlag_redis_redirects_total{kind=\"moved\"}"), Some(0.0));
     }
+}
+
+#[test]
+fn a_slot_that_is_on_its_way_is_followed_key_by_key() {
+    for server in servers() {
+        a_slot_is_on_its_way(&server, false);
+    }
+}
+
+#[test]
+fn a_stream_that_a_pattern_found_is_not_lost_on_its_way() {
+    for server in servers() {
+        a_slot_is_on_its_way(&server, true);
+    }
+}
+
+fn a_slot_is_on_its_way(server: &Path, are_found: bool) {
+    let cluster = Cluster::start(server, &[]);
+    let streams = ["events:{way}:gone", "events:{way}:here"];
+    let from = cluster.node_of(streams[0]);
+    let to = (0..MASTERS).find(|node| *node != from).unwrap();
+    let [source, target] = [&cluster.nodes[from], &cluster.nodes[to]];
+    for (stream, read) in streams.into_iter().zip([5, 7]) {
+        source.add(stream, 300);
+        source.run(&format!("XGROUP CREATE {stream} {GROUP} 0"));
+        source.read(stream, GROUP, "instance-1", read);
+    }
+    let lags: BTreeMap<String, u64> = streams.iter().map(|s| (*s).to_owned()).zip([295, 293]).collect();
+    let streamlag = if are_found {
+        watch_for(&cluster, "events:{way}:*")
+    } else {
+        watch_these(&cluster.url(), &streams.join(","), &[])
+    };
+    let streamlag = streamlag.ready();
+    all_are_exact(&streamlag, &lags, "before");
+    let observer = Observer::start(streamlag.address, truth(&lags));
+    let redirects = |kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap();
+
+    // As redis-cli does it, but with all the time in the world.
+    let slot = slot(source, streams[0]);
+    target.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(source)));
+    source.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(target)));
+    let migrate = |stream: &str| source.run(&format!("MIGRATE 127.0.0.1 {} {stream} 0 5000", target.port));
+    migrate(streams[0]);
+    eventually("the key that is gone is asked for where it went", || (redirects("ask") > 3.0).then_some(()));
+    all_are_exact(&streamlag, &lags, "half way");
+
+    // Somebody adds to it there, and reads from it.
+    let mut asking = target.connection();
+    let mut pipe = redis::pipe();
+    pipe.cmd("ASKING").ignore().cmd("XADD").arg(streams[0]).arg("*").arg("n").arg(1).ignore();
+    let more = lags.clone().into_iter().map(|(s, lag)| (s.clone(), lag + u64::from(s == streams[0]))).collect();
+    observer.also(truth(&more));
+    pipe.query::<()>(&mut asking).unwrap();
+    all_are_exact(&streamlag, &more, "half way, with one more");
+    if are_found {
+        // Both nodes have gone through their keys more than once: each has, or had, only one of the two.
+        let scanned = || streamlag.metric("streamlag_discovery_last_scan_timestamp_seconds").unwrap();
+        let before = scanned();
+        eventually("further searches", || (scanned() > before + 2.0).then_some(()));
+    } else {
+        assert_eq!(redirects("moved"), 0.0);
+    }
+
+    migrate(streams[1]);
+    for node in [target, source] {
+        node.run(&format!("CLUSTER SETSLOT {slot} NODE {}", id(target)));
+    }
+    eventually("the streams are known to have moved", || {
+        let page = streamlag.metrics();
+        (node_metric(&page, "streams", target) == Some(2.0)).then_some(())
+    });
+    all_are_exact(&streamlag, &more, "after");
+    let asked = redirects("ask");
+    observer.next_poll();
+    assert_eq!(redirects("ask"), asked, "nothing is on its way any more");
+    observer.nothing_was_wrong();
+    assert_eq!((observer.lost(), observer.fewest()), (0.0, 2));
 }
 
 #[test]
 fn a_reshard_while_sampling_costs_no_lag_and_invents_no_loss() {
     for server in servers() {
-        let cluster = Cluster::start(&server, &[]);
-        let lags = cluster.fill();
-        let streamlag = watch(&cluster.url(), &[]).ready();
-        all_are_exact(&streamlag, &lags, "before");
-        let observer = Observer::start(streamlag.address, truth(&lags));
-        let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
-        let before = node_metric(&streamlag.metrics(), "streams", &cluster.nodes[0]).unwrap();
-        let [from, to] = [0, 1].map(|node| id(&cluster.nodes[node]));
-        let seed = address(&cluster.nodes[0]);
-        let way = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "1000", "--cluster-yes"];
-        cli(&[&["--cluster", "reshard", &seed][..], &way].concat());
-        eventually("streams have another node", || {
-            let page = streamlag.metrics();
-            let after = node_metric(&page, "streams", &cluster.nodes[0])?;
-            (after < before && readable(&page, lags.keys()) == STREAMS).then_some(())
-        });
-        let turns = traffic.stop();
-        all_are_exact(&streamlag, &lags, "after");
-        let [moved, asked] = ["moved", "ask"]
-            .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
-        observer.nothing_was_wrong();
-        assert_eq!(observer.lost(), 0.0);
-        let unread: Vec<String> = streamlag.log_lines("a stream cannot be read");
-        let server = server.display();
-        eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");
-        assert!(unread.is_empty(), "{unread:#?}");
+        a_reshard_while_sampling(&server, |cluster| watch(&cluster.url(), &[]));
     }
+}
+
+#[test]
+fn a_reshard_costs_no_stream_that_a_pattern_found() {
+    for server in servers() {
+        a_reshard_while_sampling(&server, |cluster| watch_for(cluster, "events:*"));
+    }
+}
+
+fn a_reshard_while_sampling(server: &Path, watch: impl Fn(&Cluster) -> Streamlag) {
+    let cluster = Cluster::start(server, &[]);
+    let lags = cluster.fill();
+    let streamlag = watch(&cluster).ready();
+    all_are_exact(&streamlag, &lags, "before");
+    let observer = Observer::start(streamlag.address, truth(&lags));
+    let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
+    let before = node_metric(&streamlag.metrics(), "streams", &cluster.nodes[0]).unwrap();
+    let [from, to] = [0, 1].map(|node| id(&cluster.nodes[node]));
+    let seed = address(&cluster.nodes[0]);
+    let way = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "1000", "--cluster-yes"];
+    cli(&[&["--cluster", "reshard", &seed][..], &way].concat());
+    eventually("streams have another node", || {
+        let page = streamlag.metrics();
+        let after = node_metric(&page, "streams", &cluster.nodes[0])?;
+        (after < before && readable(&page, lags.keys()) == STREAMS).then_some(())
+    });
+    let turns = traffic.stop();
+    all_are_exact(&streamlag, &lags, "after");
+    let [moved, asked] = ["moved", "ask"]
+        .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
+    observer.nothing_was_wrong();
+    assert_eq!((observer.lost(), observer.fewest()), (0.0, STREAMS));
+    let unread: Vec<String> = streamlag.log_lines("a stream cannot be read");
+    let server = server.display();
+    eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");
+    assert!(unread.is_empty(), "{unread:#?}");
 }
 
 /// A master dies, or falls silent: only its streams are gone meanwhile, and the replica that takes over is followed.

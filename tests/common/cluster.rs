@@ -19,6 +19,9 @@ pub const USER: &str = "streamlag-cluster";
 /// What is added to the documented line for a cluster.
 const GRANTS: &str = "+cluster|slots +asking";
 
+/// The same where streams are given by pattern.
+const SCAN: &str = "+scan";
+
 /// Masters, which come first among the nodes.
 pub const MASTERS: usize = 3;
 
@@ -37,7 +40,9 @@ pub fn documented_grants() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/topologies.md");
     let text = std::fs::read_to_string(path).unwrap();
     let words = GRANTS.split(' ').map(str::to_owned).collect();
-    assert!(text.contains(GRANTS), "docs/topologies.md does not name {GRANTS}");
+    for grants in [GRANTS, SCAN] {
+        assert!(text.contains(grants), "docs/topologies.md does not name {grants}");
+    }
     words
 }
 
@@ -69,6 +74,13 @@ impl Cluster {
             (cluster.nodes.iter().filter(|node| in_step(node)).count() == MASTERS).then_some(())
         });
         cluster
+    }
+
+    /// Gives the documented user what patterns take besides.
+    pub fn grant_scan(&self) {
+        for node in &self.nodes {
+            node.run(&format!("ACL SETUSER {USER} {SCAN}"));
+        }
     }
 
     /// Where streamlag finds it, as the documented user.

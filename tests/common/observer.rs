@@ -53,6 +53,8 @@ struct Seen {
     wrong: Vec<String>,
     /// The most that any group was ever said to have lost.
     lost: f64,
+    /// The fewest lags on any page.
+    fewest: Option<usize>,
 }
 
 impl Observer {
@@ -88,6 +90,11 @@ impl Observer {
     /// The most that any group was ever said to have lost.
     pub fn lost(&self) -> f64 {
         self.seen.lock().unwrap().lost
+    }
+
+    /// The fewest lags on any page.
+    pub fn fewest(&self) -> usize {
+        eventually("a look at the page", || self.seen.lock().unwrap().fewest)
     }
 
     pub fn newest(&self) -> Look {
@@ -152,6 +159,8 @@ impl Seen {
     /// Whether every lag there should be is shown as exact. One that is wrong is noted.
     fn lags(&mut self, page: &str) -> Result<bool, ()> {
         let mut exact = 0;
+        let shown = page.lines().filter(|line| line.starts_with("event_consumer_lag{")).count();
+        self.fewest = Some(self.fewest.map_or(shown, |fewest| fewest.min(shown)));
         for line in page.lines() {
             if line.starts_with("event_") && line.rsplit_once(' ').is_some_and(|(_, value)| value.starts_with('-')) {
                 self.wrong.push(format!("below zero: {line}"));
