@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-profile bench-core bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -72,6 +72,32 @@ fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler wher
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \
 		|| cargo install cargo-fuzz --locked --version $(CARGO_FUZZ)
 	scripts/fuzz
+
+bench-tools:
+	@scripts/install cc:build-essential redis-server:redis-server wrk:wrk python3:python3 taskset:util-linux \
+		prometheus-redis-exporter:prometheus-redis-exporter perf:linux-perf
+	cargo build --release --locked --bin streamlag
+	@# By itself: together with an example, the program would be built with the features that only tests ask for.
+	cargo build --release --locked --example static_http
+
+bench: bench-tools ## streamlag beside redis_exporter, and beside other clients of Redis, into docs/performance.md; an hour (BENCH_QUICK=1: minutes)
+	python3 -B benches/side_by_side/run.py
+	python3 -B benches/side_by_side/guest.py
+	python3 -B benches/side_by_side/profile.py
+
+bench-guest: bench-tools ## the second part of it: what other clients of Redis feel
+	python3 -B benches/side_by_side/guest.py
+
+bench-profile: bench-tools ## the third: where its time goes
+	python3 -B benches/side_by_side/profile.py
+
+bench-core: ## the core paths alone: decode, resolve, encode
+	@scripts/install cc:build-essential
+	cargo bench --locked --bench core
+
+callgrind: ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
+	@scripts/install cc:build-essential valgrind:valgrind
+	benches/callgrind
 
 release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist
 	scripts/release $(CARGO_CYCLONEDX)

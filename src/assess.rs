@@ -10,7 +10,7 @@ use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample,
 use crate::model::snapshot::{
     ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
 };
-use crate::model::{EntryId, GroupName, GroupSelection, StreamKey, rearranged};
+use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
 
 /// Makes snapshots of samples.
 #[derive(Debug)]
@@ -165,14 +165,14 @@ impl Context<'_> {
             groups.extend(missing.into_iter().map(|name| GroupSnapshot { name, presence: Presence::Missing }));
             groups.sort_by(|one, other| one.name.cmp(&other.name));
         }
-        let timestamp = |id: Option<EntryId>| id.and_then(|id| id.timestamp_seconds(self.now_ms));
         let snapshot = StreamSnapshot {
             key,
             read: Ok(StreamFacts {
                 length: stream.length,
                 groups: group_count,
-                first_seconds: timestamp(stream.first),
-                last_seconds: timestamp(stream.last),
+                first: stream.first,
+                last: stream.last,
+                now_ms: self.now_ms,
                 entries_added: stream.entries_added,
                 rates,
             }),

@@ -78,6 +78,10 @@ impl<const N: usize> Rates<N> {
             let seconds = (at - *then).as_secs_f64();
             std::array::from_fn(|place| totals[place].saturating_sub(before[place]) as f64 / seconds)
         });
+        if self.0.capacity() == 0 {
+            // Left to itself it would be half as large again.
+            self.0.reserve_exact(RATE_POINTS as usize + 2);
+        }
         if self.0.back().is_none_or(|(last, _)| at.saturating_sub(*last) >= windows.window / RATE_POINTS) {
             self.0.push_back((at, totals));
         }
@@ -202,7 +206,7 @@ struct Seen {
 }
 
 /// What the history of a group says of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Course {
     /// Entries that were gone before they were delivered, since the group was first seen; at least so many.
     pub lost: u64,
@@ -291,11 +295,46 @@ impl Seen {
     }
 }
 
+/// What is kept of a sample to tell what was delivered since.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    cursor: EntryId,
+    lag: Lag,
+    added: Option<u64>,
+    last_generated: EntryId,
+    entries_read: Option<u64>,
+    pending: u64,
+    /// Entries that were lost by then.
+    lost: u64,
+}
+
+impl Anchor {
+    fn of(seen: &Seen, lost: u64) -> Self {
+        Self {
+            cursor: seen.cursor,
+            lag: seen.lag,
+            added: seen.stream.added,
+            last_generated: seen.stream.last_generated,
+            entries_read: seen.entries_read,
+            pending: seen.pending,
+            lost,
+        }
+    }
+
+    /// Entries added until `now`, where the server tells.
+    fn added_until(&self, now: &Seen) -> Option<u64> {
+        match (now.stream.added, self.added) {
+            (Some(now), Some(then)) => now.checked_sub(then),
+            _ => (now.stream.last_generated == self.last_generated).then_some(0),
+        }
+    }
+}
+
 /// What flows through a group: entries delivered and acknowledged.
 #[derive(Debug, Default)]
 struct Flow {
-    /// The newest sample from which what was delivered since can be told, and what was lost by then.
-    anchor: Option<(Seen, u64)>,
+    /// The newest sample from which what was delivered since can be told.
+    anchor: Option<Anchor>,
     /// Delivered and acknowledged by then.
     totals: [u64; 2],
     rates: Rates<2>,
@@ -305,13 +344,13 @@ impl Flow {
     /// Takes a sample, by which so many entries were lost, and answers with the rates; `None` until they are known.
     fn take(&mut self, now: &Seen, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
         let exact = now.lag.uncertainty() == 0;
-        let Some((anchor, lost_then)) = self.anchor.filter(|(anchor, _)| anchor.cursor <= now.cursor) else {
-            *self = Self { anchor: Some((*now, lost)), totals: self.totals, rates: Rates::default() };
+        let Some(anchor) = self.anchor.filter(|anchor| anchor.cursor <= now.cursor) else {
+            *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, rates: Rates::default() };
             return self.rates.take(at, self.totals, windows);
         };
         let by_lags = || {
-            let added = now.added_since(&anchor).filter(|_| exact && anchor.lag.uncertainty() == 0)?;
-            let gone = now.lag.point.saturating_add(lost - lost_then);
+            let added = anchor.added_until(now).filter(|_| exact && anchor.lag.uncertainty() == 0)?;
+            let gone = now.lag.point.saturating_add(lost - anchor.lost);
             Some(anchor.lag.point.saturating_add(added).saturating_sub(gone))
         };
         let by_reads = || now.entries_read.zip(anchor.entries_read).and_then(|(now, then)| now.checked_sub(then));
@@ -324,8 +363,8 @@ impl Flow {
         let delivered = if now.cursor == anchor.cursor { Some(0) } else { either };
         let Some(delivered) = delivered else {
             // Not known yet. With an exact lag it can be from here on.
-            if exact && (anchor.lag.uncertainty() > 0 || now.added_since(&anchor).is_none()) {
-                *self = Self { anchor: Some((*now, lost)), totals: self.totals, rates: Rates::default() };
+            if exact && (anchor.lag.uncertainty() > 0 || anchor.added_until(now).is_none()) {
+                *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, rates: Rates::default() };
             }
             return None;
         };
@@ -333,8 +372,7 @@ impl Flow {
         self.totals = [self.totals[0].saturating_add(delivered), self.totals[1].saturating_add(acknowledged)];
         // With the cursor where it was, an exact lag is the better one to reckon from.
         let keep = now.cursor == anchor.cursor && !exact;
-        let anchor = if keep { Seen { pending: now.pending, ..anchor } } else { *now };
-        self.anchor = Some((anchor, if keep { lost_then } else { lost }));
+        self.anchor = Some(if keep { Anchor { pending: now.pending, ..anchor } } else { Anchor::of(now, lost) });
         self.rates.take(at, self.totals, windows)
     }
 }

@@ -50,12 +50,13 @@ struct Account {
     /// What is known of the cursor.
     here: Known,
     /// What was known of the last one that the group has moved on from.
-    before: Option<Known>,
+    before: Option<Box<Known>>,
     /// The first entry after the cursor, and the sample for which it was found.
     oldest_undelivered: Option<(EntryId, Facts)>,
     /// Whether the lag at this sample hangs on what earlier ones told.
     hangs_on_earlier: bool,
-    count: Option<Count>,
+    /// Seldom there, and large.
+    count: Option<Box<Count>>,
     /// The most that the lag was at some sample, with this cursor or a lower one.
     most: Option<(u64, Facts)>,
 }
@@ -166,7 +167,8 @@ impl Ledger {
             let to = if small { None } else { marks.at_or_above(beyond_deleted) };
             let resumed = account.count.take().filter(|count| count.still_good(&now));
             let sides = if small { Sides::Above } else { Sides::Any { floor: account.floor(&now, marks), shrinking } };
-            account.count = resumed.or_else(|| Count::begin(&now, account.here.cursor, to, lag, sides));
+            let cursor = account.here.cursor;
+            account.count = resumed.or_else(|| Count::begin(&now, cursor, to, lag, sides).map(Box::new));
             ask.count = account.count.as_ref().map(|_| lag.uncertainty().max(1));
         } else {
             if lag.uncertainty() == 0 {
@@ -175,7 +177,7 @@ impl Ledger {
             }
             account.count = None;
         }
-        let counts_afresh = account.count.as_ref().is_some_and(Count::hangs_on_itself);
+        let counts_afresh = account.count.as_deref().is_some_and(Count::hangs_on_itself);
         account.hangs_on_earlier = !unchanged && !counts_afresh;
         ask.comes_along = account.count.as_ref().is_some_and(|count| count.range.begins_after(account.here.cursor));
         ask.first = account.oldest_undelivered(&now).is_none().then_some(account.here.cursor);
@@ -199,7 +201,7 @@ impl Ledger {
     pub fn witness_is_gone(&mut self) {
         self.marks.clear();
         for account in &mut self.groups {
-            let count = account.count.take().filter(Count::hangs_on_itself);
+            let count = account.count.take().filter(|count| count.hangs_on_itself());
             account.forget();
             account.count = count;
         }
@@ -308,8 +310,9 @@ impl Account {
         if cursor < self.here.cursor {
             self.forget();
         } else if cursor > self.here.cursor {
-            let known = Some(self.here).filter(|here| here.exact.is_some());
-            self.before = known.or(self.before);
+            if self.here.exact.is_some() {
+                self.before = Some(Box::new(self.here));
+            }
             self.here = Known::default();
             (self.oldest_undelivered, self.count) = (None, None);
         }
@@ -318,7 +321,7 @@ impl Account {
 
     /// The highest id at or below the cursor above which the number of entries is known, and that number.
     fn floor(&self, now: &Facts, marks: &Marks) -> Option<(EntryId, u64)> {
-        let before = self.before.and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
+        let before = self.before.as_ref().and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
         let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| now.nothing_removed_above(*id));
         let mark = mark.and_then(|(id, rank)| Some((id, now.added?.checked_sub(rank)?)));
         before.max(mark)

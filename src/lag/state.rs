@@ -2,6 +2,7 @@
 //! things went over a window of samples, never from a single one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Lag;
@@ -123,8 +124,8 @@ pub(super) struct Watch {
     state: GroupState,
     /// Since when its rule has failed.
     failing: Option<Duration>,
-    /// What it rested on when it last held.
-    held: Option<Evidence>,
+    /// What it rested on when it last held; of `ok`, which rests on nothing, not kept.
+    held: Option<Arc<Evidence>>,
 }
 
 impl Watch {
@@ -145,71 +146,38 @@ impl Watch {
                 *self = Self { state: found, failing: None, held: None };
             }
         }
-        let held = self.held.filter(|_| self.failing.is_some() && self.state != GroupState::Ok).unwrap_or(evidence);
-        self.held = Some(held);
+        let lag = evidence.lag;
+        self.held = match self.state {
+            GroupState::Ok => None,
+            _ => self.held.take().filter(|_| self.failing.is_some()).or_else(|| Some(Arc::new(evidence))),
+        };
         let failing = self.failing.map(|since| at.saturating_sub(since));
         let leaves_after = windows.window / LEAVE_SHARE;
-        Verdict { state: self.state, failing, leaves_after, evidence: held }
+        Verdict { state: self.state, lag, failing, leaves_after, evidence: self.held.clone() }
     }
 }
 
 /// A group's state and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The state.
     pub state: GroupState,
+    lag: Lag,
     /// For how long its rule has failed.
     failing: Option<Duration>,
     leaves_after: Duration,
-    /// What it rests on, as of when its rule last held.
-    evidence: Evidence,
+    /// What it rests on, as of when its rule last held; nothing where nothing is wrong.
+    evidence: Option<Arc<Evidence>>,
 }
 
 /// The rule that decided, and the evidence, in a sentence.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let e = &self.evidence;
-        let seconds = |since: Duration| e.at.saturating_sub(since).as_secs();
-        let held = |streak: &Streak| format!("for {} s, {} samples", seconds(streak.since), streak.samples);
-        let alive = match e.alive {
-            Some(alive) => format!("{alive} of {} consumers alive", e.consumers),
-            None => format!("{} consumers, which Redis does not show", e.consumers),
-        };
-        match self.state {
-            GroupState::Ok if e.lag.max == 0 => write!(f, "nothing undelivered"),
-            GroupState::Ok => write!(f, "{}; no rule has held for a whole window", lag_text(e.lag)),
-            GroupState::Lagging => write!(
-                f,
-                "the lag has not fallen {}: it was {}, now {}",
-                held(&e.not_fallen),
-                amount(e.not_fallen_from),
-                amount(e.lag)
-            ),
-            GroupState::Stalled | GroupState::Stopped => {
-                let so =
-                    if self.state == GroupState::Stopped { "and nobody reads" } else { "though there are readers" };
-                write!(f, "{}, cursor still at {} {} {so}: {alive}", lag_text(e.lag), e.cursor, held(&e.still))
-            }
-            GroupState::AckStalled => {
-                let oldest = e.oldest_pending.map_or_else(|| "acknowledged by now".to_owned(), |id| id.to_string());
-                let held = held(&e.oldest_pending_still);
-                write!(f, "{} pending, the oldest of them the same {held}: {oldest}; {alive}", e.pending)
-            }
-            GroupState::Losing => {
-                let (when, lost) = e.lost.unwrap_or_default();
-                write!(
-                    f,
-                    "at least {lost} entries gone undelivered, found {} s ago; {}",
-                    seconds(when),
-                    lag_text(e.lag)
-                )
-            }
-            GroupState::Rewound => {
-                let (when, from) = e.rewound.unwrap_or_default();
-                write!(f, "the cursor moved back from {from} {} s ago; it is at {}", seconds(when), e.cursor)
-            }
-            GroupState::NoGroup => write!(f, "the group does not exist"),
-        }?;
+        match &self.evidence {
+            Some(evidence) => self.state.write(f, evidence)?,
+            None if self.lag.max == 0 => write!(f, "nothing undelivered")?,
+            None => write!(f, "{}; no rule has held for a whole window", lag_text(self.lag))?,
+        }
         match self.failing {
             Some(failing) => write!(
                 f,
@@ -218,6 +186,51 @@ impl fmt::Display for Verdict {
                 self.leaves_after.as_secs()
             ),
             None => Ok(()),
+        }
+    }
+}
+
+impl GroupState {
+    /// What a state rests on, in a sentence.
+    fn write(self, f: &mut fmt::Formatter<'_>, e: &Evidence) -> fmt::Result {
+        let seconds = |since: Duration| e.at.saturating_sub(since).as_secs();
+        let held = |streak: &Streak| format!("for {} s, {} samples", seconds(streak.since), streak.samples);
+        let alive = match e.alive {
+            Some(alive) => format!("{alive} of {} consumers alive", e.consumers),
+            None => format!("{} consumers, which Redis does not show", e.consumers),
+        };
+        match self {
+            Self::Ok => Ok(()),
+            Self::Lagging => write!(
+                f,
+                "the lag has not fallen {}: it was {}, now {}",
+                held(&e.not_fallen),
+                amount(e.not_fallen_from),
+                amount(e.lag)
+            ),
+            Self::Stalled | Self::Stopped => {
+                let so = if self == Self::Stopped { "and nobody reads" } else { "though there are readers" };
+                write!(f, "{}, cursor still at {} {} {so}: {alive}", lag_text(e.lag), e.cursor, held(&e.still))
+            }
+            Self::AckStalled => {
+                let oldest = e.oldest_pending.map_or_else(|| "acknowledged by now".to_owned(), |id| id.to_string());
+                let held = held(&e.oldest_pending_still);
+                write!(f, "{} pending, the oldest of them the same {held}: {oldest}; {alive}", e.pending)
+            }
+            Self::Losing => {
+                let (when, lost) = e.lost.unwrap_or_default();
+                write!(
+                    f,
+                    "at least {lost} entries gone undelivered, found {} s ago; {}",
+                    seconds(when),
+                    lag_text(e.lag)
+                )
+            }
+            Self::Rewound => {
+                let (when, from) = e.rewound.unwrap_or_default();
+                write!(f, "the cursor moved back from {from} {} s ago; it is at {}", seconds(when), e.cursor)
+            }
+            Self::NoGroup => write!(f, "the group does not exist"),
         }
     }
 }

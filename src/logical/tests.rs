@@ -137,8 +137,9 @@ fn stream(key: &str, groups: Vec<GroupSnapshot>) -> StreamSnapshot {
     let facts = StreamFacts {
         length: 0,
         groups: 0,
-        first_seconds: None,
-        last_seconds: None,
+        first: None,
+        last: None,
+        now_ms: 0,
         entries_added: None,
         rates: StreamRates::default(),
     };

@@ -51,10 +51,12 @@ pub struct StreamFacts {
     pub length: u64,
     /// Groups of the stream, monitored or not.
     pub groups: u64,
-    /// The time in the first entry's id, seconds since the Unix epoch; `None` where the stream is empty, or ids are not clocks.
-    pub first_seconds: Option<f64>,
-    /// The same of the last entry.
-    pub last_seconds: Option<f64>,
+    /// The first entry's id; `None` where the stream is empty.
+    pub first: Option<EntryId>,
+    /// The last entry's id; `None` where the stream is empty.
+    pub last: Option<EntryId>,
+    /// The server's clock when it was read, milliseconds since the Unix epoch.
+    pub now_ms: u64,
     /// Entries ever added, where the server tells.
     pub entries_added: Option<u64>,
     /// How fast it changes.

@@ -10,6 +10,7 @@ use super::exposition::Number;
 use super::names::{self, Name};
 use super::page::{Block, Family};
 use crate::lag::GroupState;
+use crate::model::EntryId;
 use crate::model::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, StreamFacts, StreamSnapshot};
 
 /// Streams whose lines in a family are one block: few enough that a change leaves most blocks what they were, many enough that
@@ -58,12 +59,17 @@ const FAMILIES: [(&Name, Each); 32] = [
     (&names::STREAM_UP, Each::Up),
     (&names::STREAM_LENGTH, Each::Stream(|stream| Some(stream.length.into()))),
     (&names::STREAM_GROUPS, Each::Stream(|stream| Some(stream.groups.into()))),
-    (&names::STREAM_FIRST_ENTRY, Each::Stream(|stream| stream.first_seconds.map(Number::from))),
-    (&names::STREAM_LAST_ENTRY, Each::Stream(|stream| stream.last_seconds.map(Number::from))),
+    (&names::STREAM_FIRST_ENTRY, Each::Stream(|stream| timestamp(stream.first, stream))),
+    (&names::STREAM_LAST_ENTRY, Each::Stream(|stream| timestamp(stream.last, stream))),
     (&names::STREAM_ENTRIES_ADDED, Each::Stream(|stream| stream.entries_added.map(Number::from))),
     (&names::STREAM_ADDED_RATE, Each::Stream(|stream| stream.rates.added.map(Number::from))),
     (&names::STREAM_REMOVED_RATE, Each::Stream(|stream| stream.rates.removed.map(Number::from))),
 ];
+
+/// The time in an entry's id, where ids are clocks.
+fn timestamp(id: Option<EntryId>, stream: &StreamFacts) -> Option<Number> {
+    id?.timestamp_seconds(stream.now_ms).map(Number::from)
+}
 
 fn seconds(ms: u64) -> Number {
     Number::Float(ms as f64 / 1000.0)

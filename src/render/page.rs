@@ -3,11 +3,10 @@
 //! The lines about streams come in blocks, one per family and some hundred streams. A block that says what it said last time is
 //! not compressed again, nor held twice; and both formats share all of them.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
-use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::names::{Kind, Name};
@@ -23,6 +22,9 @@ const GZIP_LEVEL: Compression = Compression::new(1);
 
 /// A page shorter than this is compressed as a whole: its blocks are too short to be compressed well one by one.
 const SHORT_PAGE: usize = 64 * 1024;
+
+/// Bytes of compressed text that are made at a time.
+const ROOM: usize = 16 * 1024;
 
 /// A gzip header that says nothing (RFC 1952): no name, no time, an unknown system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -120,12 +122,14 @@ impl Family {
 #[derive(Debug)]
 pub struct Packer {
     deflate: Compress,
+    /// Where compressed text is put, a piece at a time.
+    room: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Default for Packer {
     fn default() -> Self {
-        Self { deflate: Compress::new(GZIP_LEVEL, false), buffer: Vec::new() }
+        Self { deflate: Compress::new(GZIP_LEVEL, false), room: vec![0; ROOM], buffer: Vec::new() }
     }
 }
 
@@ -141,9 +145,10 @@ impl Packer {
         let classic = pieces(families, |family| &family.classic, &classic_rest);
         let length: usize = openmetrics.iter().map(Bytes::len).sum();
         if length < SHORT_PAGE {
+            let [openmetrics_gzip, classic_gzip] = [self.pack(&openmetrics)?, self.pack(&classic)?];
             return Ok(Page {
-                openmetrics: Encoded { gzip: gzip(&openmetrics)?, plain: openmetrics },
-                classic: Encoded { gzip: gzip(&classic)?, plain: classic },
+                openmetrics: Encoded { gzip: gzip([&openmetrics_gzip]), plain: openmetrics },
+                classic: Encoded { gzip: gzip([&classic_gzip]), plain: classic },
             });
         }
         for family in families.iter_mut() {
@@ -169,7 +174,6 @@ impl Packer {
         self.deflate.reset();
         self.buffer.clear();
         let (mut checksum, mut length) = (Hasher::new(), 0);
-        let mut spare = vec![0; 16 * 1024];
         for (place, piece) in pieces.iter().enumerate() {
             checksum.update(piece);
             length += piece.len() as u64;
@@ -177,13 +181,13 @@ impl Packer {
             let mut text = &piece[..];
             loop {
                 let (before_in, before_out) = (self.deflate.total_in(), self.deflate.total_out());
-                self.deflate.compress(text, &mut spare, flush).map_err(io::Error::other)?;
+                self.deflate.compress(text, &mut self.room, flush).map_err(io::Error::other)?;
                 let took = (self.deflate.total_in() - before_in) as usize;
                 let made = (self.deflate.total_out() - before_out) as usize;
                 text = &text[took..];
-                self.buffer.extend_from_slice(&spare[..made]);
+                self.buffer.extend_from_slice(&self.room[..made]);
                 // With room to spare there is nothing left to be said.
-                if text.is_empty() && made < spare.len() {
+                if text.is_empty() && made < self.room.len() {
                     break;
                 }
             }
@@ -207,7 +211,13 @@ fn joined<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Bl
         [description(family)].into_iter().chain(&family.blocks).filter_map(|block| block.packed.as_ref())
     };
     let all: Vec<&Packed> = families.iter().flat_map(of_family).chain([rest]).collect();
-    let length: usize = all.iter().map(|packed| packed.deflated.len()).sum();
+    gzip(all.iter().copied())
+}
+
+/// Compressed pieces as one gzip file.
+fn gzip<'a>(all: impl IntoIterator<Item = &'a Packed, IntoIter: Clone>) -> Bytes {
+    let all = all.into_iter();
+    let length: usize = all.clone().map(|packed| packed.deflated.len()).sum();
     let mut gzip = Vec::with_capacity(length + 64);
     gzip.extend_from_slice(&GZIP_HEADER);
     let (mut checksum, mut text_length) = (Hasher::new(), 0);
@@ -221,14 +231,6 @@ fn joined<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Bl
     // Its length modulo 2^32, as the format has it.
     gzip.extend_from_slice(&(text_length as u32).to_le_bytes());
     gzip.into()
-}
-
-fn gzip(pieces: &[Bytes]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), GZIP_LEVEL);
-    for piece in pieces {
-        encoder.write_all(piece)?;
-    }
-    Ok(encoder.finish()?.into())
 }
 
 /// The classic format of an OpenMetrics page: its samples as they are, and its descriptions where the formats differ.

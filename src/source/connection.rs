@@ -12,7 +12,7 @@ use super::sentinel::role;
 use super::wire::Wire;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
-use crate::resp::{Refusal, Replies};
+use crate::resp::{Refusal, Replies, Reply, command};
 use crate::self_metrics::RedisCommands;
 use crate::xinfo;
 
@@ -77,11 +77,20 @@ impl Connected {
     }
 
     /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip.
-    pub(super) async fn time(&mut self, commands: &RedisCommands) -> Result<Clock, SampleError> {
+    pub(super) async fn ask_time(&mut self, commands: &RedisCommands) -> Result<Instant, SampleError> {
         commands.add("time", 1);
         let asked = Instant::now();
-        let reply = self.wire.ask(&[b"TIME"]).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+        let mut request = Vec::new();
+        command(&mut request, [b"TIME".as_slice()]);
+        self.wire.send(&request).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+        Ok(asked)
+    }
+
+    /// What the clock was, when it was asked for at this time and nothing was received since.
+    pub(super) async fn time(&mut self, asked: Instant) -> Result<Clock, SampleError> {
+        let replies = self.wire.receive(1).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
         let round_trip = asked.elapsed();
+        let reply = replies.iter().next().ok_or_else(|| protocol("no reply"))?;
         let server_now_ms = match reply.error() {
             Some(refusal) => match server_wide(&refusal) {
                 Some(error) => return Err(error),
@@ -107,7 +116,7 @@ impl Connected {
     }
 
     /// Sends one command; the answer, or what Redis has against it.
-    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<crate::resp::Reply<'_>, SampleError> {
+    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, SampleError> {
         self.wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 }

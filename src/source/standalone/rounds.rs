@@ -65,7 +65,9 @@ pub(super) struct Rounds<'a> {
     rest: Vec<Batch>,
     wanted: Vec<Wanted>,
     clock: Clock,
-    /// When the clock was read.
+    /// When the clock was asked for, until it has answered.
+    clock_asked: Option<Instant>,
+    /// When it had.
     clock_read: Instant,
     sampled_at: SystemTime,
 }
@@ -82,19 +84,17 @@ impl<'a> Rounds<'a> {
             rest: Vec::new(),
             wanted: Vec::new(),
             clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
+            clock_asked: None,
             clock_read: Instant::now(),
             sampled_at: SystemTime::now(),
         }
     }
 
     pub(super) async fn run(mut self, budget: Budget) -> Result<TargetSample, SampleError> {
-        self.clock = self.connected.time(&self.source.commands).await?;
-        self.clock_read = Instant::now();
-        self.source.pace.round_trip(self.clock.round_trip);
-        match self.clock.server_now_ms {
-            Some(_) => self.source.refused.remove(&RefusedCommand::Time),
-            None => self.source.refused.insert(RefusedCommand::Time),
-        };
+        self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
+        if self.source.pace.is_spread() || self.streams.is_empty() {
+            self.read_clock().await?;
+        }
         self.first_round().await?;
         self.read_again().await?;
         self.later_rounds(budget).await?;
@@ -113,6 +113,20 @@ impl<'a> Rounds<'a> {
             search: self.source.search(),
             nodes: Vec::new(),
         })
+    }
+
+    /// Takes the answer of the clock, which comes before all others. Where there is no hurry it is waited for at once; else it
+    /// would cost a round trip.
+    async fn read_clock(&mut self) -> Result<(), SampleError> {
+        let Some(asked) = self.clock_asked.take() else { return Ok(()) };
+        self.clock = self.connected.time(asked).await?;
+        self.clock_read = Instant::now();
+        self.source.pace.round_trip(self.clock.round_trip);
+        match self.clock.server_now_ms {
+            Some(_) => self.source.refused.remove(&RefusedCommand::Time),
+            None => self.source.refused.insert(RefusedCommand::Time),
+        };
+        Ok(())
     }
 
     /// Everything that can be asked without knowing more than the last sample told.
@@ -546,6 +560,7 @@ impl InFlight {
 
     /// Waits for the answers to the oldest batch, and reads them.
     async fn receive(&mut self, rounds: &mut Rounds<'_>) -> Result<(Batch, Vec<Finding>), SampleError> {
+        rounds.read_clock().await?;
         let Some((batch, sent)) = self.batches.pop_front() else {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
