@@ -305,10 +305,7 @@ impl Replies {
 
     /// The answers of one transaction of `commands` commands.
     fn transaction(&mut self, commands: usize) -> Result<Result<Vec<Value>, StreamError>, SampleError> {
-        if self.asking {
-            // Where it is refused, so is what follows.
-            self.next()?;
-        }
+        let asked = if self.asking { self.next()? } else { Value::Okay };
         let begun = self.next()?;
         let mut not_queued = Vec::new();
         for at in 0..commands {
@@ -317,8 +314,9 @@ impl Replies {
             }
         }
         let answer = self.next()?;
-        // MULTI itself refused: what followed ran one by one, and its facts need not agree.
-        if let Value::ServerError(error) = begun {
+        // MULTI itself refused: what followed ran one by one, and its facts need not agree. ASKING refused: what followed was
+        // sent back to where it came from.
+        if let Some(error) = [asked, begun].into_iter().find_map(|reply| ok(&reply).err()) {
             return Ok(Err(StreamError::Server(error)));
         }
         if !not_queued.is_empty() {
