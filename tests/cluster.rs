@@ -12,7 +12,7 @@ use std::time::Instant;
 use common::cluster::{Cluster, GROUP, MASTERS, STREAMS, Traffic, USER};
 use common::cluster::{address, cli, id, is_master, owns, slot};
 use common::observer::{Observer, Truth};
-use common::{Redis, Streamlag, eventually, servers, streamlag, value_of};
+use common::{Redis, Streamlag, cluster, eventually, grants, servers, streamlag, value_of};
 use redis::Value;
 
 /// A cluster whose other masters go on where one is gone.
@@ -180,6 +180,9 @@ fn a_slot_is_on_its_way(server: &Path, are_found: bool) {
     migrate(streams[0]);
     eventually("the key that is gone is asked for where it went", || (redirects("ask") > 3.0).then_some(()));
     all_are_exact(&streamlag, &lags, "half way");
+    if !are_found {
+        grants_are_needed(&cluster, server, streams[0]);
+    }
 
     // Somebody adds to it there, and reads from it.
     let mut asking = target.connection();
@@ -212,6 +215,25 @@ fn a_slot_is_on_its_way(server: &Path, are_found: bool) {
     assert_eq!(redirects("ask"), asked, "nothing is on its way any more");
     observer.nothing_was_wrong();
     assert_eq!((observer.lost(), observer.fewest()), (0.0, 2));
+}
+
+/// Without one of the grants for clusters, what is missing is named. The stream is on its way.
+fn grants_are_needed(cluster: &Cluster, server: &Path, stream: &str) {
+    let documented = [grants::on(server, "events:*"), cluster::documented_grants()].concat();
+    for (user, missing) in [("no-slots", "+cluster|slots"), ("no-asking", "+asking")] {
+        let words: Vec<&str> = documented.iter().map(String::as_str).filter(|word| *word != missing).collect();
+        for node in &cluster.nodes {
+            node.run(&format!("ACL SETUSER {user} on >pw {}", words.join(" ")));
+        }
+        let url = cluster.nodes[0].url_as(user);
+        let streamlag = streamlag(&["--redis.mode", "cluster", "--redis.url", &url, "--streams", stream]);
+        let command = missing.trim_start_matches('+').split('|').next().unwrap();
+        eventually(&format!("{}: it says what is missing: {missing}", server.display()), || {
+            let said = streamlag.log_lines("NOPERM").pop()?;
+            assert!(said.contains(command), "{said}");
+            Some(())
+        });
+    }
 }
 
 #[test]

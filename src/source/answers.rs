@@ -331,10 +331,7 @@ impl<'a> Replies<'a> {
 
     /// The answers of one transaction of `commands` commands.
     fn transaction(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
-        if self.asking {
-            // Where it is refused, so is what follows.
-            self.next()?;
-        }
+        let asked = if self.asking { Some(self.next()?) } else { None };
         let begun = self.next()?;
         let mut not_queued = Vec::new();
         for at in 0..commands {
@@ -343,8 +340,9 @@ impl<'a> Replies<'a> {
             }
         }
         let answer = self.next()?;
-        // MULTI itself refused: what followed ran one by one, and its facts need not agree.
-        if let Some(error) = begun.error() {
+        // MULTI itself refused: what followed ran one by one, and its facts need not agree. ASKING refused: what followed was
+        // sent back to where it came from.
+        if let Some(error) = asked.into_iter().chain([begun]).find_map(Reply::error) {
             return Ok(Err(StreamError::Server(error)));
         }
         if !not_queued.is_empty() {
