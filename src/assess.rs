@@ -95,6 +95,7 @@ impl Assessor {
             server: sample.server,
             streams_left_out: sample.streams_left_out,
             search: sample.search,
+            nodes: sample.nodes,
         }
     }
 }
@@ -361,6 +362,7 @@ mod tests {
             redis_time: Duration::ZERO,
             streams_left_out: 0,
             search: None,
+            nodes: Vec::new(),
         };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
         Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)

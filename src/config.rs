@@ -20,7 +20,7 @@ pub use command::{Request, parse};
 pub use file::MAX_TARGETS;
 pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
-pub use target::{Limits, Mode, TargetConfig};
+pub use target::{Limits, TargetConfig};
 pub use values::{Given, Problem};
 pub use web::WebConfig;
 

@@ -13,7 +13,7 @@ pub mod target;
 pub mod view;
 
 pub use entry_id::EntryId;
-pub use failure::FailureReason;
+pub use failure::{FailureReason, RedirectKind};
 pub use glob::GroupSelection;
 pub use names::{ConsumerName, GroupName, StreamKey, rearranged};
 pub use shard::Shard;

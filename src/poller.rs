@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::assess::{Assessor, Bounds, all_unreadable};
 use crate::lag::{ThresholdRules, Windows};
 use crate::logical::LogicalStreams;
-use crate::model::sample::{ReadError, SampleError, TargetSample};
+use crate::model::sample::{ReadError, SampleError};
 use crate::model::snapshot::TargetSnapshot;
 use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
 use crate::render::exposition::Settings;
 use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
-use crate::source::{Dial, Sampling, Standalone};
+use crate::source::{Sampling, Source, Topology};
 use assembly::Assembly;
 use press::Press;
 use said::Said;
@@ -64,7 +64,7 @@ pub struct Plan {
     /// What it is to ask for.
     pub sampling: Sampling,
     /// Whom it is to ask.
-    pub redis: Dial,
+    pub redis: Topology,
     /// How often whom to ask has changed.
     pub target: u64,
 }
@@ -81,7 +81,7 @@ pub struct Own {
 /// Polls one target and publishes what it finds.
 pub struct Poller {
     settings: PollerSettings,
-    source: Standalone,
+    source: Source,
     assessor: Assessor,
     press: Press,
     /// The streams of the newest sample.
@@ -104,7 +104,7 @@ pub struct Poller {
 impl Poller {
     /// A poller of these streams, and of those that it will find, that has not polled yet. What it publishes first is in [`first`].
     #[must_use]
-    pub fn new(plan: &Plan, source: Standalone, publisher: Publisher, own: Own, metrics: PollMetrics) -> Self {
+    pub fn new(plan: &Plan, source: Source, publisher: Publisher, own: Own, metrics: PollMetrics) -> Self {
         let settings = plan.settings.clone();
         let streams: Arc<[StreamKey]> = plan.sampling.streams.literals().into();
         let mut poller = Self {
@@ -231,10 +231,18 @@ impl Poller {
             Duration::ZERO => sample.redis_time,
             before => before.mul_f64(1.0 - NEWEST_SHARE) + sample.redis_time.mul_f64(NEWEST_SHARE),
         };
-        let TargetSample { sampled_at, server_now_ms, server, round_trip, refused, streams_left_out, search, .. } =
-            sample;
         let streams = assembly.end();
-        Ok(TargetSnapshot { sampled_at, server_now_ms, server, round_trip, streams, refused, streams_left_out, search })
+        Ok(TargetSnapshot {
+            sampled_at: sample.sampled_at,
+            server_now_ms: sample.server_now_ms,
+            server: sample.server,
+            round_trip: sample.round_trip,
+            streams,
+            refused: sample.refused,
+            streams_left_out: sample.streams_left_out,
+            search: sample.search,
+            nodes: sample.nodes,
+        })
     }
 
     fn stale_at(&self) -> Option<Instant> {
@@ -266,7 +274,7 @@ impl Poller {
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
             make_stale(&mut self.view, &self.settings, &self.streams, &ReadError(error.to_string()));
         }
-        self.view.newest_poll = Some(Err(error));
+        self.view.failed(error);
         PollOutcome::Failure
     }
 
@@ -299,6 +307,7 @@ fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
         streams: Vec::new().into(),
         logical: Vec::new().into(),
         interval: settings.page.poll_interval,
+        nodes: Arc::default(),
     };
     make_stale(&mut view, settings, streams, &ReadError("not read yet".to_owned()));
     view

@@ -423,6 +423,24 @@ impl Refusal {
 pub(crate) mod tests {
     use super::*;
 
+    /// No value, as it comes.
+    pub(crate) const NIL: &str = "$-1\r\n";
+
+    /// A number as it comes.
+    pub(crate) fn int(number: i64) -> String {
+        format!(":{number}\r\n")
+    }
+
+    /// A text as it comes.
+    pub(crate) fn text(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
+    }
+
+    /// A list as it comes.
+    pub(crate) fn list(items: &[String]) -> String {
+        format!("*{}\r\n{}", items.len(), items.concat())
+    }
+
     /// Replies that are all there.
     pub(crate) fn whole(bytes: &[u8]) -> Replies {
         let mut replies = Replies::default();

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
-use crate::model::FailureReason;
+use crate::model::{FailureReason, RedirectKind};
 use crate::render::names;
 
 /// What is counted of one target's polls. Clones share the counters.
@@ -108,6 +108,11 @@ struct CommandLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PathLabel {
     path: String,
 }
@@ -123,6 +128,8 @@ struct RequestLabels {
 pub struct RedisCommands {
     sent: Family<CommandLabel, Counter>,
     counted: Counter,
+    redirects: Family<KindLabel, Counter>,
+    master_changes: Counter,
 }
 
 impl RedisCommands {
@@ -134,6 +141,16 @@ impl RedisCommands {
     /// So many more entries were read to be counted.
     pub fn counted(&self, entries: u64) {
         self.counted.inc_by(entries);
+    }
+
+    /// A node of a cluster said that a stream is elsewhere.
+    pub fn redirected(&self, kind: RedirectKind) {
+        self.redirects.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// The sentinels named another master.
+    pub fn master_changed(&self) {
+        self.master_changes.inc();
     }
 }
 
@@ -180,11 +197,16 @@ impl PollMetrics {
         for reason in FailureReason::ALL {
             drop(metrics.failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
+        for kind in RedirectKind::ALL {
+            drop(metrics.redis_commands.redirects.get_or_create(&KindLabel { kind: kind.as_str() }));
+        }
         names::POLL_DURATION.register(registry, metrics.duration.clone());
         names::POLLS.register(registry, metrics.polls.clone());
         names::POLL_FAILURES.register(registry, metrics.failures.clone());
         names::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
         names::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        names::REDIS_REDIRECTS.register(registry, metrics.redis_commands.redirects.clone());
+        names::REDIS_MASTER_CHANGES.register(registry, metrics.redis_commands.master_changes.clone());
         names::REDIS_TIME.register(registry, metrics.redis_time.clone());
         metrics
     }

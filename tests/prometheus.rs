@@ -32,7 +32,7 @@ const LATE: &[&str] = &[
 
 /// Every rule, and the streams and groups for which it is to fire, and no other. Where it is about an exporter, `""`.
 /// Those that fire for nobody need an outage in the middle of things; `alerts/tests` has cases for all.
-const RULES: [(&str, &[&str]); 30] = [
+const RULES: [(&str, &[&str]); 31] = [
     (
         "CriticalEventConsumerLag",
         &["events:chat is-draining", "events:ticket is-stalled", "events:ticket signalr-consumers"],
@@ -78,6 +78,7 @@ const RULES: [(&str, &[&str]); 30] = [
     ("StreamlagPanicked", &[]),
     ("StreamlagPollsFailing", &[]),
     ("StreamlagRedisDown", &[""]),
+    ("StreamlagRedisNodeDown", &[]),
     ("StreamlagRedisSlow", &[]),
     ("StreamlagReloadFailed", &[]),
     ("StreamlagSampleStale", &[]),

@@ -9,7 +9,8 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use common::grants::{PASSWORD, USER};
-use common::{Redis, Streamlag, TOKEN, command, eventually, free_port, streamlag, streamlag_with_env};
+use common::{Redis, Streamlag, TOKEN, command, eventually, free_port, free_port_of_a_node};
+use common::{streamlag, streamlag_with_env};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// The name that the server's certificate is for. It is not where the server is.
@@ -43,8 +44,14 @@ impl Authority {
 
     /// Writes a certificate for a name, and its key; where they are.
     fn issue(&self, name: &str) -> [String; 2] {
+        self.issue_for(&[name])
+    }
+
+    /// The same, for several.
+    fn issue_for(&self, names: &[&str]) -> [String; 2] {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let (certificate, name) = (params.signed_by(&key, &self.issuer).unwrap(), names.join("-"));
         let files = [self.file(&format!("{name}.crt")), self.file(&format!("{name}.key"))];
         std::fs::write(&files[0], certificate.pem()).unwrap();
         std::fs::write(&files[1], key.serialize_pem()).unwrap();
@@ -114,6 +121,39 @@ fn tls_with_our_own_ca_a_client_certificate_and_a_server_name() {
     let other_name = ["--redis.tls-server-name", "other.test"];
     down(&mut watch(&url, &[&ca[..], &other_name, &identity].concat()), "connect", &["certificate not valid for name"]);
     down(&mut watch(&url.replace("rediss", "redis"), &[]), "connect", &["onnection", "no reply"]);
+}
+
+#[test]
+fn in_a_cluster_each_node_shows_a_certificate_for_its_own_host_or_for_the_one_name() {
+    let authority = Authority::new();
+    let ca = authority.ca();
+    // The URL has a name, the cluster an address.
+    let check = |names: &[&str], more: &[&str], expected: Result<(), &str>| {
+        let [certificate, key] = authority.issue_for(names);
+        let [port, tls_port] = [(); 2].map(|()| free_port_of_a_node());
+        let shown = tls_port.to_string();
+        let tls = ["--tls-port", &shown, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        let tls = [&tls[..], &["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--tls-cluster", "yes"]].concat();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+        let redis = Redis::start_at(port, Path::new("redis-server"), &[&tls[..], &cluster].concat());
+        redis.wait();
+        redis.run("CLUSTER ADDSLOTSRANGE 0 16383");
+        eventually("it has all slots", || {
+            let state: String = redis::cmd("CLUSTER").arg("INFO").query(&mut redis.connection()).unwrap();
+            state.contains("cluster_state:ok").then_some(())
+        });
+        redis.add("events:chat", 20);
+        let url = format!("rediss://localhost:{tls_port}/0");
+        let base = ["--redis.mode", "cluster", "--redis.tls-ca-file", &ca];
+        let mut streamlag = watch(&url, &[&base[..], more].concat());
+        match expected {
+            Ok(()) => up(&streamlag),
+            Err(words) => down(&mut streamlag, "connect", &[words]),
+        }
+    };
+    check(&["localhost", "127.0.0.1"], &[], Ok(()));
+    check(&["localhost"], &[], Err("certificate not valid for name"));
+    check(&["localhost"], &["--redis.tls-server-name", "localhost"], Ok(()));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::render::exposition::Settings;
 use crate::self_metrics::PollMetrics;
 use crate::server;
 use crate::snapshot::{self, Reader, Readers};
-use crate::source::{Sampling, Standalone};
+use crate::source::{Sampling, Source};
 
 /// Everything that is polled.
 pub(super) struct Targets {
@@ -56,7 +56,7 @@ impl Targets {
         for (place, target) in config.targets.iter().enumerate() {
             let polled = match before.remove(&target.name) {
                 Some(mut polled) => {
-                    let changes = polled.plans.borrow().target + u64::from(!polled.config.asks_like(target));
+                    let changes = polled.plans.borrow().target + u64::from(!polled.config.redis.is_like(&target.redis));
                     polled.plans.send_replace(plan(config, target, place == 0, changes));
                     polled.config = target.clone();
                     polled
@@ -72,7 +72,7 @@ impl Targets {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
         let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
-        let source = Standalone::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
+        let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = snapshot::channel(poller::first(&plan, &own));
         let poller = Poller::new(&plan, source, publisher, own, metrics);
         let (plans, new_plans) = watch::channel(plan);
@@ -88,7 +88,7 @@ impl Targets {
         let known = |Polled { config, reader, .. }: &Polled| server::Target {
             name: config.name.clone(),
             redis: config.redis.to_string(),
-            mode: config.mode.as_str(),
+            mode: config.redis.mode.as_str(),
             thresholds: config.thresholds.clone(),
             selection: config.groups.clone(),
             interval: config.interval,

@@ -156,7 +156,8 @@ fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Pr
             .ok_or_else(|| url.problem("no certificate can be for its host; give --redis.tls-server-name"))?,
     };
     let files = TlsFiles { ca: ca.as_ref().map(Given::path), identity };
-    Tls::new(files, server_name).map_err(|TlsProblem { part, why }| {
+    let tls = Tls::new(files, server_name).map(|tls| if name.is_some() { tls.pinned() } else { tls });
+    tls.map_err(|TlsProblem { part, why }| {
         let given = match part {
             Part::Ca => &ca,
             Part::Certificate => &certificate,

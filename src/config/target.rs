@@ -9,7 +9,7 @@ use super::{MAX_DURATION, Setting, Sources, redis_target};
 use crate::lag::{ThresholdRules, Thresholds, Windows};
 use crate::logical::LogicalStreams;
 use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
-use crate::source::{Address, Dial, Login};
+use crate::source::{Address, Mode, Topology};
 
 /// A poll takes a round trip; more often than this, Redis would do little else.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -47,29 +47,6 @@ const MAX_SPREAD_PERCENT: f64 = 90.0;
 /// The most more nodes or sentinels to ask: they are for the case that others are down.
 const MAX_NODES: usize = 1000;
 
-/// What a Redis URL leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The one Redis to sample.
-    Standalone,
-    /// A node of a cluster.
-    Cluster,
-    /// A sentinel, which names the master.
-    Sentinel,
-}
-
-impl Mode {
-    /// The word of the configuration and the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Standalone => "standalone",
-            Self::Cluster => "cluster",
-            Self::Sentinel => "sentinel",
-        }
-    }
-}
-
 /// How many of each are sampled or shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -86,18 +63,8 @@ pub struct Limits {
 pub struct TargetConfig {
     /// What the operator calls it.
     pub name: TargetName,
-    /// The Redis to sample, a node of the cluster, or a sentinel. The login is for Redis itself.
-    pub redis: Dial,
-    /// What it is that the URL leads to.
-    pub mode: Mode,
-    /// More nodes, or more sentinels.
-    pub nodes: Vec<Address>,
-    /// The master that the sentinels watch.
-    pub sentinel_master: String,
-    /// Who we are at the sentinels.
-    pub sentinel_login: Login,
-    /// The most connections to Redis; one is used for each server.
-    pub max_connections: u64,
+    /// The Redis to sample.
+    pub redis: Topology,
     /// The deadline of a whole poll.
     pub timeout: Duration,
     /// The streams to sample, by name or glob, in order, each once.
@@ -173,13 +140,6 @@ pub(super) fn all(sources: &impl Sources) -> Result<Vec<TargetConfig>, Problem> 
 }
 
 impl TargetConfig {
-    /// Whether the same servers are asked as the same user, so that what is remembered of the one holds for the other.
-    #[must_use]
-    pub fn asks_like(&self, other: &Self) -> bool {
-        let of = |it: &Self| (it.mode, it.nodes.clone(), it.sentinel_master.clone());
-        self.redis.is_like(&other.redis) && of(self) == of(other) && self.sentinel_login.is_like(&other.sentinel_login)
-    }
-
     /// Which streams are sampled: those of `streams` and of the logical streams, less those excluded, as far as they are this
     /// shard's.
     #[must_use]
@@ -198,16 +158,9 @@ fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig
         let number = need(key)?.whole_number(min, max)?;
         Ok::<_, Problem>(usize::try_from(number).unwrap_or(usize::MAX))
     };
-    let redis = redis_target::from_sources(sources)?;
-    let topology = topology(sources, &redis)?;
     Ok(TargetConfig {
         name,
-        redis,
-        mode: topology.mode,
-        nodes: topology.nodes,
-        sentinel_master: topology.sentinel_master,
-        sentinel_login: topology.sentinel_login,
-        max_connections: need("redis.max-connections")?.whole_number(1, MAX_CONNECTIONS)?,
+        redis: topology(sources)?,
         timeout: need("redis.timeout")?.duration(MIN_TIMEOUT, MAX_DURATION)?,
         streams: each_once(need("streams")?.names()?),
         streams_exclude: names("streams.exclude")?,
@@ -240,24 +193,17 @@ fn on_or_off(given: &Given) -> Result<bool, Problem> {
     given.boolean().map_err(|_| given.problem("it takes on or off"))
 }
 
-/// What of a target's settings is about more than one server.
-struct Topology {
-    mode: Mode,
-    nodes: Vec<Address>,
-    sentinel_master: String,
-    sentinel_login: Login,
-}
-
-fn topology(sources: &impl Sources, redis: &Dial) -> Result<Topology, Problem> {
+fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
+    let dial = redis_target::from_sources(sources)?;
     let given = sources.get("redis.mode").ok_or_else(|| Problem::missing("redis.mode"))?;
     let modes = [Mode::Standalone, Mode::Cluster, Mode::Sentinel].map(|mode| (mode.as_str(), mode));
     let mode = given.one_of(&modes)?;
-    if mode != Mode::Standalone && matches!(redis.address, Address::Unix(_)) {
+    if mode != Mode::Standalone && matches!(dial.address, Address::Unix(_)) {
         return Err(
             given.problem("it takes a redis:// or rediss:// URL beside it, as nodes are known by host and port")
         );
     }
-    if mode == Mode::Cluster && redis.db != 0 {
+    if mode == Mode::Cluster && dial.db != 0 {
         return Err(given.problem("it takes a URL of database 0 beside it: a cluster has no other"));
     }
     // What all targets are given does not concern one that is of another kind.
@@ -289,7 +235,16 @@ fn topology(sources: &impl Sources, redis: &Dial) -> Result<Topology, Problem> {
     let user = only_in(&[Mode::Sentinel], "redis.sentinel-user")?;
     let file = only_in(&[Mode::Sentinel], "redis.sentinel-password-file")?;
     let sentinel_login = redis_target::sentinel_login(user.as_ref(), file.as_ref())?;
-    Ok(Topology { mode, nodes, sentinel_master, sentinel_login })
+    let max_connections =
+        sources.get("redis.max-connections").ok_or_else(|| Problem::missing("redis.max-connections"))?;
+    Ok(Topology {
+        mode,
+        dial,
+        nodes,
+        sentinel_master,
+        sentinel_login,
+        max_connections: max_connections.whole_number(1, MAX_CONNECTIONS)?,
+    })
 }
 
 fn thresholds(sources: &impl Sources) -> Result<ThresholdRules, Problem> {

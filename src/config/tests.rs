@@ -6,7 +6,7 @@ use super::values::Origin;
 use super::*;
 use crate::lag::Thresholds;
 use crate::model::{GroupName, StreamKey};
-use crate::source::Address;
+use crate::source::{Address, Mode};
 
 /// Settings as if all of them came from the environment, over the defaults.
 #[derive(Default)]
@@ -54,7 +54,7 @@ fn defaults_are_the_contracts() {
     let [target] = &config.targets[..] else { panic!("{:?}", config.targets) };
     assert_eq!(target.name, TargetName::default());
     assert_eq!(target.redis.to_string(), "redis://localhost:6380/0");
-    assert_eq!((target.mode, target.nodes.len(), target.max_connections), (Mode::Standalone, 0, 30));
+    assert_eq!((target.redis.mode, target.redis.nodes.len(), target.redis.max_connections), (Mode::Standalone, 0, 30));
     assert_eq!(target.timeout, Duration::from_secs(2));
     assert_eq!(target.streams, ["events:chat", "events:ticket", "events:remote"]);
     assert_eq!(target.groups.first_entry(), "signalr-consumers");
@@ -109,9 +109,10 @@ fn good_values() {
     assert_eq!(rules.of(&"a=b".into()), Thresholds { degraded: 1, unhealthy: 1 });
     assert_eq!(rules.of(&"mail".into()), Thresholds { degraded: 100, unhealthy: 1000 });
     let cluster = target(&[("redis.mode", "cluster"), ("redis.nodes", "b:1,[::1]:2")]).unwrap();
-    assert_eq!(cluster.nodes, [Address::Tcp("b".to_owned(), 1), Address::Tcp("::1".to_owned(), 2)]);
+    assert_eq!(cluster.redis.nodes, [Address::Tcp("b".to_owned(), 1), Address::Tcp("::1".to_owned(), 2)]);
     let sentinel = target(&[("redis.mode", "sentinel"), ("redis.sentinel-user", "me")]).unwrap();
-    assert!(sentinel.sentinel_master == "mymaster" && sentinel.sentinel_login.has_user());
+    let redis = &sentinel.redis;
+    assert!(redis.sentinel_master == "mymaster" && redis.sentinel_login.has_user() && !redis.dial.login.has_user());
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn what_contradicts_is_refused() {
     assert!(problem("redis://localhost").contains("this one is empty"));
     let user = |url| config(&[("redis.url", url), ("redis.user", "me")]);
     assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
-    assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.login.has_user());
+    assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.dial.login.has_user());
     let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
     assert!(tls("redis.tls-cert-file", "x").contains("it takes --redis.tls-key-file beside it"));
     assert!(tls("redis.tls-key-file", "x").contains("it takes --redis.tls-cert-file beside it"));
@@ -247,6 +248,7 @@ fn what_contradicts_is_refused() {
     assert!(
         config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().targets[0]
             .redis
+            .dial
             .login
             .has_password()
     );

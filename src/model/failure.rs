@@ -46,3 +46,26 @@ impl fmt::Display for FailureReason {
         f.write_str(self.as_str())
     }
 }
+
+/// Why a node of a cluster sends one elsewhere for a key. A metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RedirectKind {
+    /// The slot belongs to the other node.
+    Moved,
+    /// The slot is on its way there, and this key has gone already.
+    Ask,
+}
+
+impl RedirectKind {
+    /// Both, in the order of the metric.
+    pub const ALL: [Self; 2] = [Self::Moved, Self::Ask];
+
+    /// As a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Ask => "ask",
+        }
+    }
+}

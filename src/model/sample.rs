@@ -28,6 +28,27 @@ pub struct TargetSample {
     pub streams_left_out: u64,
     /// How the search for streams stands; `None` where none are searched for.
     pub search: Option<Search>,
+    /// The masters of a cluster, by address; the one that the sentinels named; empty for a server by itself.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// How one of several servers answered a sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Where it is, as its cluster or its sentinels say.
+    pub address: String,
+    /// The sampled streams that it has.
+    pub streams: u64,
+    /// Why it could not be sampled.
+    pub error: Option<String>,
+}
+
+impl NodeStatus {
+    /// What is said of its streams where it could not be sampled.
+    #[must_use]
+    pub fn why(&self) -> Option<ReadError> {
+        self.error.as_ref().map(|error| ReadError(format!("node {}: {error}", self.address)))
+    }
 }
 
 /// How the search for the streams that patterns mean stands.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::sample::{ConsumerSample, ReadError, RefusedCommand, Search, ServerInfo};
+use super::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, Search, ServerInfo};
 use super::{EntryId, GroupName, StreamKey};
 use crate::lag::consumers::Recommendation;
 use crate::lag::history::{Course, StreamRates};
@@ -27,6 +27,8 @@ pub struct TargetSnapshot {
     pub streams_left_out: u64,
     /// How the search for streams stands; `None` where none are searched for.
     pub search: Option<Search>,
+    /// How each of several servers answered.
+    pub nodes: Vec<NodeStatus>,
 }
 
 /// One stream and its monitored groups.

@@ -49,6 +49,13 @@ impl StreamSelection {
         self.narrowed()
     }
 
+    /// The same with these names in place of its own: those that one of several servers has.
+    #[must_use]
+    pub fn naming(&self, names: Vec<StreamKey>) -> Self {
+        let (patterns, exclude) = (self.patterns.clone(), self.exclude.clone());
+        Self { literals: names, patterns, exclude, shard: self.shard }
+    }
+
     /// The same for the share of one of several exporters.
     #[must_use]
     pub fn of_shard(mut self, shard: Option<Shard>) -> Self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::logical::LogicalSnapshot;
-use super::sample::{SampleError, Search, ServerInfo};
+use super::sample::{NodeStatus, SampleError, Search, ServerInfo};
 use super::snapshot::{StreamSnapshot, TargetSnapshot};
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
@@ -22,6 +22,8 @@ pub struct View {
     pub logical: Arc<[LogicalSnapshot]>,
     /// The time between polls that is in force: longer than the configured one where that would take too much of Redis's time.
     pub interval: Duration,
+    /// How each of several servers answered the newest poll.
+    pub nodes: Arc<[NodeStatus]>,
 }
 
 /// What a good sample told beside its streams.
@@ -78,6 +80,7 @@ impl From<TargetSnapshot> for View {
             streams: snapshot.streams.into(),
             logical: Vec::new().into(),
             interval: Duration::ZERO,
+            nodes: snapshot.nodes.into(),
         }
     }
 }
@@ -87,5 +90,12 @@ impl View {
     #[must_use]
     pub fn redis_up(&self) -> bool {
         matches!(self.newest_poll, Some(Ok(())))
+    }
+
+    /// The newest poll failed: none of several servers answered it.
+    pub fn failed(&mut self, error: SampleError) {
+        let down = |node: &NodeStatus| NodeStatus { error: Some(error.to_string()), ..node.clone() };
+        self.nodes = self.nodes.iter().map(down).collect();
+        self.newest_poll = Some(Err(error));
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Said {
     outage: Option<Outage>,
     server: Option<ServerInfo>,
     unreadable: BTreeMap<StreamKey, String>,
+    /// Nodes that do not answer, and every reason for it so far.
+    nodes: BTreeMap<String, BTreeSet<String>>,
     missing: BTreeSet<(StreamKey, GroupName)>,
     refused: BTreeSet<RefusedCommand>,
     slow: bool,
@@ -58,6 +60,7 @@ impl Said {
             tracing::info!(server = known(&server.name), version = known(&server.version), "sampling");
             self.server = Some(server.clone());
         }
+        self.nodes(snapshot);
         self.streams(snapshot);
         self.groups(snapshot);
         self.commands(snapshot);
@@ -98,10 +101,31 @@ impl Said {
         }
     }
 
+    fn nodes(&mut self, snapshot: &TargetSnapshot) {
+        self.nodes.retain(|address, _| {
+            let node = snapshot.nodes.iter().find(|node| node.address == *address);
+            match node {
+                Some(node) if node.error.is_none() => tracing::info!(node = address, "a node answers again"),
+                Some(_) => return true,
+                None => tracing::info!(node = address, "a node that did not answer is a master no more"),
+            }
+            false
+        });
+        for node in &snapshot.nodes {
+            let Some(error) = &node.error else { continue };
+            if self.nodes.entry(node.address.clone()).or_default().insert(error.clone()) {
+                tracing::error!(node = node.address, error, streams = node.streams, "a node does not answer");
+            }
+        }
+    }
+
     fn streams(&mut self, snapshot: &TargetSnapshot) {
+        // What is the node's trouble was said of the node.
+        let of_nodes: BTreeSet<String> = snapshot.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
         for stream in &snapshot.streams {
             let said = self.unreadable.get(&stream.key);
             match &stream.read {
+                Err(error) if of_nodes.contains(&error.0) => {}
                 Err(error) if said != Some(&error.0) => {
                     tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
                     self.unreadable.insert(stream.key.clone(), error.0.clone());

@@ -131,10 +131,16 @@ impl<'a> Api<'a> {
             redis_round_trip_limit_seconds: seconds(self.transport.publish_timeout),
             error: match &self.view.newest_poll {
                 Some(Err(error)) => Some(error.to_string()),
-                Some(Ok(())) | None => None,
+                Some(Ok(())) | None => self.nodes_down(),
             },
             sample: self.sample(),
         }
+    }
+
+    /// What is wrong with the nodes that could not be sampled.
+    fn nodes_down(&self) -> Option<String> {
+        let why: Vec<String> = self.view.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
+        (!why.is_empty()).then(|| why.join("; "))
     }
 
     /// `GET /api/v1/events/groups`: every monitored group, or those of one name.

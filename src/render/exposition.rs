@@ -13,6 +13,7 @@ use super::logical::{self, Value};
 use super::names::{self, Kind, Name};
 use crate::lag::Thresholds;
 use crate::model::Shard;
+use crate::model::sample::NodeStatus;
 use crate::model::view::View;
 
 /// What the page says beside the view: settings and the process.
@@ -82,6 +83,7 @@ impl Collector for Facts {
         self.logical(&mut page)?;
         self.found(&mut page)?;
         self.redis(&mut page)?;
+        self.nodes(&mut page)?;
         self.process(&mut page)
     }
 }
@@ -153,6 +155,17 @@ impl Facts {
             family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())
         })?;
         page.family(&names::BUILD, |family| family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1u64.into()))
+    }
+
+    fn nodes(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        let nodes = &self.view.nodes;
+        page.family(&names::REDIS_NODE_UP, |family| {
+            let is_up = |node: &NodeStatus| u64::from(node.error.is_none());
+            nodes.iter().try_for_each(|node| family.sample(&[("node", &*node.address)], is_up(node).into()))
+        })?;
+        page.family(&names::REDIS_NODE_STREAMS, |family| {
+            nodes.iter().try_for_each(|node| family.sample(&[("node", &*node.address)], node.streams.into()))
+        })
     }
 
     fn process(&self, page: &mut Families<'_, '_>) -> fmt::Result {

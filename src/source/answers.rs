@@ -25,7 +25,7 @@ impl Batch {
         findings: &mut Vec<Finding>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
-        let mut replies = Replies(replies.iter());
+        let mut replies = Replies { replies: replies.iter(), asking: self.asking };
         for question in &self.questions {
             match question {
                 Question::Probe(RefusedCommand::Multi) => {
@@ -299,11 +299,15 @@ impl From<DecodeError> for StreamError {
 }
 
 /// The replies of a round trip, in the order of its commands.
-struct Replies<'a>(Items<'a>);
+struct Replies<'a> {
+    replies: Items<'a>,
+    /// Whether each transaction has an `ASKING` before it.
+    asking: bool,
+}
 
 impl<'a> Replies<'a> {
     fn next(&mut self) -> Result<Reply<'a>, SampleError> {
-        let reply = self.0.next().ok_or_else(|| protocol("fewer replies than commands"))?;
+        let reply = self.replies.next().ok_or_else(|| protocol("fewer replies than commands"))?;
         match reply.error().and_then(|error| server_wide(&error)) {
             Some(error) => Err(error),
             None => Ok(reply),
@@ -311,7 +315,7 @@ impl<'a> Replies<'a> {
     }
 
     fn take(&mut self, commands: usize) -> Result<Items<'a>, SampleError> {
-        let taken = self.0.first(commands);
+        let taken = self.replies.first(commands);
         (0..commands).try_for_each(|_| self.next().map(drop))?;
         Ok(taken)
     }
@@ -327,6 +331,7 @@ impl<'a> Replies<'a> {
 
     /// The answers of one transaction of `commands` commands.
     fn transaction(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
+        let asked = if self.asking { Some(self.next()?) } else { None };
         let begun = self.next()?;
         let mut not_queued = Vec::new();
         for at in 0..commands {
@@ -335,8 +340,9 @@ impl<'a> Replies<'a> {
             }
         }
         let answer = self.next()?;
-        // MULTI itself refused: what followed ran one by one, and its facts need not agree.
-        if let Some(error) = begun.error() {
+        // MULTI itself refused: what followed ran one by one, and its facts need not agree. ASKING refused: what followed was
+        // sent back to where it came from.
+        if let Some(error) = asked.into_iter().chain([begun]).find_map(Reply::error) {
             return Ok(Err(StreamError::Server(error)));
         }
         if !not_queued.is_empty() {
@@ -362,6 +368,8 @@ pub(super) fn server_wide(error: &Refusal) -> Option<SampleError> {
     let reason = match error.code() {
         "LOADING" => FailureReason::Loading,
         "NOAUTH" | "WRONGPASS" => FailureReason::Auth,
+        // In a cluster that need not be whole, that is said of one slot.
+        "CLUSTERDOWN" if error.text().contains("slot not served") => return None,
         "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => FailureReason::Server,
         _ => return None,
     };

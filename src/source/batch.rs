@@ -141,6 +141,8 @@ pub(super) struct Batch {
     commands: usize,
     pub(super) questions: Vec<Question>,
     without: BTreeSet<RefusedCommand>,
+    /// Whether the streams are on their way to this node of a cluster, which serves them only to those who know that.
+    pub(super) asking: bool,
     sent: Vec<(&'static str, u64)>,
     /// What it will take of Redis's time, in microseconds, as a guess: see [`cost`].
     pub(super) cost: u64,
@@ -166,9 +168,15 @@ impl Batch {
             commands: 0,
             questions: Vec::new(),
             without: refused.clone(),
+            asking: false,
             sent: Vec::new(),
             cost: 0,
         }
+    }
+
+    /// The same, for streams that are on their way to this node of a cluster.
+    pub(super) fn asking(self, asking: bool) -> Self {
+        Self { asking, ..self }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -200,6 +208,9 @@ impl Batch {
 
     /// Asks whether what was refused is allowed by now, with questions that cost nothing to answer.
     pub(super) fn probe(&mut self, key: &StreamKey) {
+        if self.asking {
+            return;
+        }
         for command in self.without.clone() {
             match command {
                 // TIME is always asked, and SCAN when its turn comes.
@@ -284,7 +295,7 @@ impl Batch {
 
     /// Asks for the first entry after a cursor, where that is allowed.
     pub(super) fn first(&mut self, at: usize, key: &StreamKey, group: usize, cursor: EntryId, script: Option<Script>) {
-        let Some(from) = cursor.next().filter(|_| self.may(RefusedCommand::Xrange)) else { return };
+        let Some(from) = cursor.next().filter(|_| self.may(RefusedCommand::Xrange) && !self.asking) else { return };
         // An exclusive `(cursor` would be plainer, but needs 6.2.
         self.range(key, &from.to_string(), "+", 1, script);
         self.questions.push(Question::First { at, group });
@@ -336,7 +347,8 @@ impl Batch {
 
     /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.
     pub(super) fn ghosts(&mut self, at: usize, key: &StreamKey, group: (usize, &GroupName), first: EntryId) {
-        let Some(end) = first.previous().filter(|_| self.may(RefusedCommand::Xpending)) else { return };
+        let may = self.may(RefusedCommand::Xpending) && !self.asking;
+        let Some(end) = first.previous().filter(|_| may) else { return };
         let (end, limit) = (end.to_string(), MAX_GHOSTS.to_string());
         self.command("xpending", &[b"XPENDING"], key, &[group.1.as_bytes(), b"-", end.as_bytes(), limit.as_bytes()]);
         self.questions.push(Question::Ghosts { at, group: group.0 });
@@ -369,6 +381,10 @@ impl Batch {
     /// What follows is to be of one moment.
     fn begin(&mut self) {
         if self.may(RefusedCommand::Multi) {
+            if self.asking {
+                // It holds for the next command, and where that is MULTI, to the end of the transaction.
+                self.bare("asking", b"ASKING");
+            }
             self.bare("multi", b"MULTI");
         }
     }

@@ -8,6 +8,7 @@ use super::answers::{is_command_refused, protocol, server_wide};
 use super::batch::Batch;
 use super::dial::{Dial, refused};
 use super::script::Script;
+use super::sentinel::role;
 use super::wire::Wire;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
@@ -54,6 +55,19 @@ impl Connected {
     /// A sample begins, and may read as much as any.
     pub(super) fn begin_sample(&mut self) {
         self.wire.begin_sample();
+    }
+
+    /// Makes sure that it is not a replica, where that may be asked.
+    pub(super) async fn must_be_master(&mut self, commands: &RedisCommands) -> Result<(), SampleError> {
+        commands.add("role", 1);
+        let reply = self.wire.ask(&[b"ROLE"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+        match role(reply) {
+            Some(role) if role != "master" => {
+                let detail = format!("it is no master any more but a {role}");
+                Err(SampleError { reason: FailureReason::Server, detail })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A connection to whoever is at the other end of it.

@@ -63,7 +63,7 @@ impl Resolver {
 }
 
 /// Where a Redis listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// At a port of a host, by name or by address.
     Tcp(String, u16),

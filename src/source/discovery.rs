@@ -155,6 +155,19 @@ impl Discovery {
         self.pace.interrupted();
     }
 
+    /// A stream that another server had is here now: where it is meant, it counts as found.
+    pub fn adopt(&mut self, key: StreamKey) {
+        let is_meant = self.selection.matches(key.as_bytes()) && !self.literals.contains(&key);
+        if !is_meant || self.found.len() >= self.room() {
+            return;
+        }
+        // A pass that is under way may be past it.
+        if let Some(pass) = &mut self.pass {
+            pass.met.insert(key.clone());
+        }
+        self.found.insert(key);
+    }
+
     /// Redis said that this found stream is not there, or is no stream: it is not sampled any more. Named streams stay.
     pub fn is_gone(&mut self, key: &StreamKey) {
         self.found.remove(key);

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
 use super::answers::{is_command_refused, protocol, server_wide};
+use super::batch::Batch;
 use super::connection::Connected;
 use super::counting::Budget;
 use super::dial::Dial;
@@ -25,6 +26,7 @@ use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, re
 use crate::self_metrics::RedisCommands;
 use crate::xinfo;
 use rounds::Rounds;
+pub(super) use rounds::is_gone;
 
 /// What to sample, and what it may cost.
 #[derive(Clone, Debug)]
@@ -81,6 +83,10 @@ pub struct Standalone {
     /// The stream whose turn it is to be read first, where not all can be read at once.
     turn: usize,
     refused: BTreeSet<RefusedCommand>,
+    /// Whether a replica is the wrong one to ask.
+    masters_only: bool,
+    /// Whether the streams are on their way to this node of a cluster.
+    asking: bool,
     pace: Pace,
     discovery: Discovery,
     /// From when the time counts that discovery is told.
@@ -101,10 +107,17 @@ impl Standalone {
             lanes: discovery.streams().iter().map(|_| Lane::default()).collect(),
             turn: 0,
             refused: BTreeSet::new(),
+            masters_only: false,
+            asking: false,
             pace: Pace::default(),
             discovery,
             started: Instant::now(),
         }
+    }
+
+    /// The same, where a server that has become a replica is to be refused.
+    pub(super) fn masters_only(self) -> Self {
+        Self { masters_only: true, ..self }
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
@@ -133,7 +146,7 @@ impl Standalone {
     pub async fn sample(&mut self, timeout: Duration) -> Result<TargetSample, SampleError> {
         let mut collected = Collected::default();
         let sample = self.sample_into(timeout, &mut collected).await?;
-        Ok(TargetSample { streams: collected.0, ..sample })
+        Ok(TargetSample { streams: collected.streams(), ..sample })
     }
 
     /// The same, but each stream is handed to the sink as it is read, and is not in the sample.
@@ -143,16 +156,12 @@ impl Standalone {
     pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
         let began = Instant::now();
         let deadline = began + timeout;
-        let late = |what: &str| SampleError {
-            reason: FailureReason::Timeout,
-            detail: format!("{what} within {}", humantime::format_duration(timeout)),
-        };
         let Sampling { count_budget, interval, .. } = self.sampling;
         let budget = Budget::new(count_budget, interval, began, timeout);
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
         if let Some(mut kept) = self.connection.take() {
             let sampling = self.sample_over(&mut kept, budget, timeout, sink);
-            match timeout_at(deadline, sampling).await.map_err(|_| late("no answer"))? {
+            match timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))? {
                 Ok(sample) => {
                     self.connection = Some(kept);
                     return Ok(sample);
@@ -162,16 +171,77 @@ impl Standalone {
                 Err(error) => return Err(error),
             }
         }
+        let mut new = self.connect(deadline, timeout).await?;
+        let sampling = self.sample_over(&mut new, budget, timeout, sink);
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))??;
+        self.connection = Some(new);
+        Ok(sample)
+    }
+
+    async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
         self.lanes.iter_mut().for_each(Lane::forget);
         self.discovery.interrupted();
-        let mut new = timeout_at(deadline, Connected::new(&mut self.dial, deadline, &self.commands))
-            .await
-            .map_err(|_| late("no connection"))??;
-        let sampling = self.sample_over(&mut new, budget, timeout, sink);
-        let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer"))??;
-        self.connection = Some(new);
-        Ok(sample)
+        let connecting = async {
+            let mut new = Connected::new(&mut self.dial, deadline, &self.commands).await?;
+            if self.masters_only {
+                new.must_be_master(&self.commands).await?;
+            }
+            Ok(new)
+        };
+        timeout_at(deadline, connecting).await.map_err(|_| late("no connection", timeout))?
+    }
+
+    /// Asks for streams that are not its own: of a cluster whose slots have moved, or are `asking` to. Nothing is remembered of
+    /// them, and nothing forgotten of its own.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read.
+    pub(super) async fn sample_guests(
+        &mut self,
+        streams: Vec<StreamKey>,
+        asking: bool,
+        timeout: Duration,
+    ) -> Result<TargetSample, SampleError> {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let Sampling { count_budget, interval, .. } = self.sampling;
+        let streams = StreamSelection::default().and(streams, []);
+        // As quick as can be: what was asked for elsewhere has taken its time already.
+        let sampling = Sampling { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
+        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone());
+        guests.refused.clone_from(&self.refused);
+        guests.asking = asking;
+        let mut connected = match self.connection.take() {
+            Some(kept) => kept,
+            None => self.connect(deadline, timeout).await?,
+        };
+        let budget = Budget::new(count_budget, interval, began, timeout);
+        let mut collected = Collected::default();
+        let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))??;
+        self.connection = Some(connected);
+        Ok(TargetSample { streams: collected.streams(), ..sample })
+    }
+
+    /// The streams of the newest sample: those that are named, then those that were found.
+    pub(super) fn streams(&self) -> &[StreamKey] {
+        &self.streams
+    }
+
+    /// A stream that another server had is to be found here.
+    pub(super) fn adopt(&mut self, key: StreamKey) {
+        self.discovery.adopt(key);
+    }
+
+    /// A stream that was found here has gone to another server.
+    pub(super) fn lose(&mut self, key: &StreamKey) {
+        self.discovery.is_gone(key);
+    }
+
+    /// Nothing asked yet, but for what Redis refuses.
+    fn empty_batch(&self) -> Batch {
+        Batch::without(&self.refused).asking(self.asking)
     }
 
     async fn sample_over(
@@ -227,7 +297,7 @@ impl Standalone {
     }
 
     /// How the search for streams stands; `None` where none are searched for.
-    fn search(&self) -> Option<Search> {
+    pub(super) fn search(&self) -> Option<Search> {
         if self.sampling.streams.patterns().is_empty() {
             return None;
         }
@@ -240,21 +310,32 @@ impl Standalone {
     }
 }
 
-/// The streams of a sample, in their order.
+fn late(what: &str, timeout: Duration) -> SampleError {
+    let detail = format!("{what} within {}", humantime::format_duration(timeout));
+    SampleError { reason: FailureReason::Timeout, detail }
+}
+
+/// The streams of a sample, in their order; `None` for one that is gone.
 #[derive(Default)]
-struct Collected(Vec<(StreamKey, Result<StreamSample, ReadError>)>);
+struct Collected(Vec<(StreamKey, Option<Result<StreamSample, ReadError>>)>);
+
+impl Collected {
+    /// Those that are not gone.
+    fn streams(self) -> Vec<(StreamKey, Result<StreamSample, ReadError>)> {
+        self.0.into_iter().filter_map(|(key, read)| Some((key, read?))).collect()
+    }
+}
 
 impl Sink for Collected {
     fn begin(&mut self, streams: &Arc<[StreamKey]>) {
-        let unread = || Err(ReadError("not asked".to_owned()));
-        self.0 = streams.iter().map(|key| (key.clone(), unread())).collect();
+        self.0 = streams.iter().map(|key| (key.clone(), Some(Err(ReadError("not asked".to_owned()))))).collect();
     }
 
     fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {
-        self.0[at].1 = read;
+        self.0[at].1 = Some(read);
     }
 
     fn gone(&mut self, at: usize) {
-        self.0[at].1 = Err(ReadError("no such key".to_owned()));
+        self.0[at].1 = None;
     }
 }

@@ -3,12 +3,14 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod cluster;
 pub mod events;
 pub mod grants;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;
 pub mod sampled;
+pub mod sentinel;
 pub mod storm;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -45,6 +47,14 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The same, of a node of a cluster, whose own port lies 10,000 above.
+pub fn free_port_of_a_node() -> u16 {
+    eventually("a port with another for the cluster's own traffic", || {
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        Some(free_port()).filter(|port| port.checked_add(10_000).is_some_and(is_free))
+    })
+}
+
 /// The server binaries to test against: `STREAMLAG_TEST_SERVERS`, separated by colons, else the installed redis-server.
 pub fn servers() -> Vec<PathBuf> {
     let listed = std::env::var("STREAMLAG_TEST_SERVERS").unwrap_or_default();
@@ -66,10 +76,16 @@ impl Redis {
     }
 
     pub fn start_with(binary: &Path, options: &[&str]) -> Self {
-        let mut redis =
-            Self { port: free_port(), dir: tempfile::tempdir().unwrap(), binary: binary.to_owned(), child: None };
-        redis.launch(options);
+        let redis = Self::start_at(free_port(), binary, options);
         redis.wait();
+        redis
+    }
+
+    /// At this port, without waiting for it.
+    pub fn start_at(port: u16, binary: &Path, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut redis = Self { port, dir, binary: binary.to_owned(), child: None };
+        redis.launch(options);
         redis
     }
 
@@ -98,6 +114,11 @@ impl Redis {
     /// Waits until it answers.
     pub fn wait(&self) {
         eventually("redis-server answers", || self.try_connect());
+    }
+
+    /// Whether it answers.
+    pub fn is_answering(&self) -> bool {
+        self.child.is_some() && self.try_connect().is_some()
     }
 
     fn try_connect(&self) -> Option<redis::Connection> {

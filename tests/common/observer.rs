@@ -51,6 +51,10 @@ struct Seen {
     /// What may be shown: the lags before and after a change of the data.
     truths: Vec<Truth>,
     wrong: Vec<String>,
+    /// The most that any group was ever said to have lost.
+    lost: f64,
+    /// The fewest lags on any page.
+    fewest: Option<usize>,
 }
 
 impl Observer {
@@ -81,6 +85,16 @@ impl Observer {
         self.seen.lock().unwrap().truths = vec![truth];
         self.next_poll();
         self.nothing_was_wrong();
+    }
+
+    /// The most that any group was ever said to have lost.
+    pub fn lost(&self) -> f64 {
+        self.seen.lock().unwrap().lost
+    }
+
+    /// The fewest lags on any page.
+    pub fn fewest(&self) -> usize {
+        eventually("a look at the page", || self.seen.lock().unwrap().fewest)
     }
 
     pub fn newest(&self) -> Look {
@@ -145,9 +159,15 @@ impl Seen {
     /// Whether every lag there should be is shown as exact. One that is wrong is noted.
     fn lags(&mut self, page: &str) -> Result<bool, ()> {
         let mut exact = 0;
+        let shown = page.lines().filter(|line| line.starts_with("event_consumer_lag{")).count();
+        self.fewest = Some(self.fewest.map_or(shown, |fewest| fewest.min(shown)));
         for line in page.lines() {
             if line.starts_with("event_") && line.rsplit_once(' ').is_some_and(|(_, value)| value.starts_with('-')) {
                 self.wrong.push(format!("below zero: {line}"));
+            }
+            if line.starts_with("event_consumer_group_lost_entries_total") {
+                let lost = line.rsplit_once(' ').and_then(|(_, lost)| lost.parse().ok()).unwrap();
+                self.lost = self.lost.max(lost);
             }
             let Some((labels, lag)) = line.strip_prefix("event_consumer_lag{").and_then(|rest| rest.rsplit_once(' '))
             else {

@@ -25,6 +25,7 @@ pub struct Sampled {
     source: Standalone,
     assessor: Assessor,
     at: Duration,
+    ends: Option<(EntryId, EntryId)>,
 }
 
 impl Sampled {
@@ -48,6 +49,7 @@ impl Sampled {
             source: Standalone::new(streamlag::config::dial(url).unwrap(), sampling, RedisCommands::default()),
             assessor: Assessor::new(streams, selection, windows, Bounds::default()),
             at: Duration::ZERO,
+            ends: None,
         }
     }
 
@@ -56,7 +58,13 @@ impl Sampled {
         // Whether a poll is quick is not what these tests are about.
         let sample = self.runtime.block_on(self.source.sample(Duration::from_secs(60))).unwrap();
         self.at += INTERVAL;
+        self.ends = sample.streams[0].1.as_ref().ok().and_then(|stream| stream.first.zip(stream.last));
         self.assessor.assess(sample, self.at).streams
+    }
+
+    /// The first and the last entry of the first stream, in the newest sample.
+    pub fn ends(&self) -> Option<(EntryId, EntryId)> {
+        self.ends
     }
 
     /// The next sample, of which there is one stream.

@@ -139,7 +139,7 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
     // A login in the target's own URL is its login.
     let all = "redis: {user: me, password-file: FILE}";
     assert!(one(all, "redis.url: redis://you:pw@h").is_ok());
-    assert!(one(all, "redis.url: redis://h").unwrap().redis.login.has_password());
+    assert!(one(all, "redis.url: redis://h").unwrap().redis.dial.login.has_password());
     // Its own file is, where the URL is of all.
     assert!(one("redis.url: redis://you:pw@h", "redis: {user: me, password-file: FILE}").is_ok());
     // Both at the same place contradict each other.
@@ -149,26 +149,26 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
     assert!(both.contains("redis.user of target a") && both.contains("contradicts the user"), "{both}");
     // One may go without TLS, and another be no cluster.
     let tls = "redis: {url: 'rediss://h', tls-server-name: h}";
-    assert!(one(tls, "redis.url: redis://h").unwrap().redis.tls.is_none());
+    assert!(one(tls, "redis.url: redis://h").unwrap().redis.dial.tls.is_none());
     let none = one("", "redis: {url: 'redis://h', tls-server-name: h}").unwrap_err();
     assert!(none.contains("it takes a rediss:// URL beside it"), "{none}");
     let cluster = "redis: {mode: cluster, nodes: ['b:1']}";
-    assert_eq!(one(cluster, "redis.mode: standalone").unwrap().nodes, []);
-    assert_eq!(one(cluster, "streams: [a]").unwrap().nodes, [Address::Tcp("b".to_owned(), 1)]);
+    assert_eq!(one(cluster, "redis.mode: standalone").unwrap().redis.nodes, []);
+    assert_eq!(one(cluster, "streams: [a]").unwrap().redis.nodes, [Address::Tcp("b".to_owned(), 1)]);
     assert!(one("", "redis.nodes: ['b:1']").unwrap_err().contains("it takes --redis.mode cluster or sentinel"));
 }
 
 #[test]
 fn other_servers_or_another_login_are_not_the_same() {
-    let of = |own: &str| good(&format!("targets:\n- name: a\n  redis: {{{own}}}\n"), &[]).remove(0);
+    let of = |own: &str| good(&format!("targets:\n- name: a\n  redis: {{{own}}}\n"), &[]).remove(0).redis;
     let cluster = of("url: 'redis://h', mode: cluster, nodes: ['b:1']");
-    assert!(cluster.asks_like(&of("url: 'redis://h', mode: cluster, nodes: ['b:1'], timeout: 9s")));
+    assert!(cluster.is_like(&of("url: 'redis://h', mode: cluster, nodes: ['b:1'], timeout: 9s")));
     for other in
         ["url: 'redis://h'", "url: 'redis://h', mode: cluster", "url: 'redis://i', mode: cluster, nodes: ['b:1']"]
     {
-        assert!(!cluster.asks_like(&of(other)), "{other}");
+        assert!(!cluster.is_like(&of(other)), "{other}");
     }
     let sentinel = of("url: 'redis://h', mode: sentinel");
-    assert!(!sentinel.asks_like(&of("url: 'redis://h', mode: sentinel, sentinel-user: me")));
-    assert!(!sentinel.asks_like(&of("url: 'redis://h', mode: sentinel, sentinel-master: other")));
+    assert!(!sentinel.is_like(&of("url: 'redis://h', mode: sentinel, sentinel-user: me")));
+    assert!(!sentinel.is_like(&of("url: 'redis://h', mode: sentinel, sentinel-master: other")));
 }

@@ -52,6 +52,8 @@ pub struct TlsProblem {
 pub struct Tls {
     files: TlsFiles,
     server_name: ServerName<'static>,
+    /// Whether that name is for every server, whatever its host.
+    pinned: bool,
     /// As it was read last.
     config: Arc<ClientConfig>,
     /// Whether the log has said that the files cannot be read.
@@ -60,14 +62,14 @@ pub struct Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, server_name, config: _, said: _ } = self;
+        let Self { files, server_name, pinned: _, config: _, said: _ } = self;
         f.debug_struct("Tls").field("files", files).field("server_name", server_name).finish_non_exhaustive()
     }
 }
 
 impl Tls {
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.files == other.files && self.server_name == other.server_name
+        self.files == other.files && self.server_name == other.server_name && self.pinned == other.pinned
     }
 
     /// Reads the files.
@@ -76,7 +78,20 @@ impl Tls {
     /// Which of them cannot be used, and why.
     pub fn new(files: TlsFiles, server_name: ServerName<'static>) -> Result<Self, TlsProblem> {
         let config = Arc::new(read(&files)?);
-        Ok(Self { files, server_name, config, said: false })
+        Ok(Self { files, server_name, pinned: false, config, said: false })
+    }
+
+    /// The same, with one name for every server: the certificate of each must be for it.
+    #[must_use]
+    pub fn pinned(self) -> Self {
+        Self { pinned: true, ..self }
+    }
+
+    /// TLS to another server that the same certificates vouch for: its own certificate must be for its host, where nothing
+    /// else was asked for.
+    pub(in crate::source) fn for_host(&self, host: &str) -> Self {
+        let name = ServerName::try_from(host.to_owned()).ok().filter(|_| !self.pinned);
+        Self { server_name: name.unwrap_or_else(|| self.server_name.clone()), ..self.clone() }
     }
 
     /// Makes a stream one that nobody can read or change on its way, and makes sure who is at its end.

@@ -73,7 +73,7 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
             () = nothing_moves(&moved) => return,
         };
         let Ok(sample) = sample else { return };
-        let sample = TargetSample { streams: collected.0, ..sample };
+        let sample = TargetSample { streams: collected.streams(), ..sample };
         lags_lie_within_their_bounds(&sample);
         show(View::from(assessor.assess(sample, n * INTERVAL)), &selection);
     }

@@ -46,8 +46,13 @@ const MAX_GLANCES: u32 = 12;
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
 
-/// What Redis says of a stream that was found and is not there any more, or is something else by now.
+/// What Redis says then.
 const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
+
+/// Whether this says that a stream is not there any more, or is something else by now.
+pub(in crate::source) fn is_gone(error: &ReadError) -> bool {
+    IS_GONE.iter().any(|gone| error.0.starts_with(gone))
+}
 
 /// One sample on its way.
 pub(super) struct Rounds<'a> {
@@ -109,6 +114,7 @@ impl<'a> Rounds<'a> {
             redis_time: self.source.pace.taken(),
             streams_left_out: self.source.discovery.stats().left_out,
             search: self.source.search(),
+            nodes: Vec::new(),
         })
     }
 
@@ -207,7 +213,7 @@ impl<'a> Rounds<'a> {
 
     /// The questions of some streams, each in the way that its entries call for.
     fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
-        let mut batch = Batch::without(&self.source.refused);
+        let mut batch = self.source.empty_batch();
         for &at in places {
             let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
             let groups = self.groups_asked(lane);
@@ -293,7 +299,7 @@ impl<'a> Rounds<'a> {
         }
         self.source.turn = first_left_out.unwrap_or(0);
         for places in again.chunks(STREAMS_PER_LOOK) {
-            let mut batch = Batch::without(&self.source.refused);
+            let mut batch = self.source.empty_batch();
             for &at in places {
                 let lane = &self.source.lanes[at];
                 let groups = self.groups_asked(lane);
@@ -538,7 +544,7 @@ impl<'a> Rounds<'a> {
         };
         if let Err(error) = &read
             && self.source.was_found(at)
-            && IS_GONE.iter().any(|gone| error.0.starts_with(gone))
+            && is_gone(error)
         {
             self.source.discovery.is_gone(&self.source.streams[at]);
             self.sink.gone(at);
@@ -602,7 +608,7 @@ impl InFlight {
 fn room<'b>(batches: &'b mut Vec<Batch>, source: &Standalone) -> &'b mut Batch {
     let most = source.pace.batch_cost().min(MAX_REST_COST);
     if batches.last().is_none_or(|batch| batch.cost >= most) {
-        batches.push(Batch::without(&source.refused));
+        batches.push(source.empty_batch());
     }
     let last = batches.len() - 1;
     &mut batches[last]
