@@ -153,6 +153,7 @@ impl Context<'_> {
         let monitored = || all.iter().filter(|group| group.monitored);
         if !monitored().map(|group| &group.name).eq(seen.groups.iter().map(|(name, _)| name)) {
             let mut before = std::mem::take(&mut seen.groups).into_iter().peekable();
+            seen.groups.reserve_exact(monitored().count());
             for group in monitored() {
                 while before.next_if(|(name, _)| *name < group.name).is_some() {}
                 let known = before.next_if(|(name, _)| *name == group.name).map(|(_, history)| history);

@@ -7,7 +7,7 @@ use crate::model::sample::{GroupSample, StreamSample};
 use crate::source::lane::Lane;
 
 /// The monitored groups of a stream, each with its place in the sample.
-pub(super) fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> {
+pub(super) fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> + Clone {
     stream.groups.iter().enumerate().filter(|(_, group)| group.monitored)
 }
 
