@@ -214,7 +214,7 @@ fn a_slot_is_on_its_way(server: &Path, are_found: bool) {
     observer.next_poll();
     assert_eq!(redirects("ask"), asked, "nothing is on its way any more");
     observer.nothing_was_wrong();
-    assert_eq!((observer.lost(), observer.fewest()), (0.0, 2));
+    assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, 2));
 }
 
 /// Without one of the grants for clusters, what is missing is named. The stream is on its way.
@@ -272,7 +272,7 @@ fn a_reshard_while_sampling(server: &Path, watch: impl Fn(&Cluster) -> Streamlag
     let [moved, asked] = ["moved", "ask"]
         .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
     observer.nothing_was_wrong();
-    assert_eq!((observer.lost(), observer.fewest()), (0.0, STREAMS));
+    assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, STREAMS));
     let unread: Vec<String> = streamlag.log_lines("a stream cannot be read");
     let server = server.display();
     eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");

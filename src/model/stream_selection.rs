@@ -154,6 +154,9 @@ mod tests {
         check("events:new", true);
         check("events:debug", false);
         check("events:tmp:1", false);
+        let part = selection.naming(vec!["elsewhere".into()]);
+        assert_eq!((literals(&part), part.patterns()), (vec!["elsewhere".to_owned()], selection.patterns()));
+        assert!(part.contains(b"events:new") && !part.contains(b"events:tmp:1"));
         let later = selection.and([StreamKey::from("events:debug"), "orders:1".into()], ["orders:*".to_owned()]);
         assert_eq!(literals(&later), ["events:chat", "orders:1"]);
         assert!(later.contains(b"orders:2"));

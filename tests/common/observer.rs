@@ -53,7 +53,7 @@ struct Seen {
     wrong: Vec<String>,
     /// The most that any group was ever said to have lost.
     lost: f64,
-    /// The fewest lags on any page.
+    /// The fewest streams on any page that has some, whether they could be read or not.
     fewest: Option<usize>,
 }
 
@@ -92,8 +92,8 @@ impl Observer {
         self.seen.lock().unwrap().lost
     }
 
-    /// The fewest lags on any page.
-    pub fn fewest(&self) -> usize {
+    /// The fewest streams on any page that has some, whether they could be read or not.
+    pub fn fewest_streams(&self) -> usize {
         eventually("a look at the page", || self.seen.lock().unwrap().fewest)
     }
 
@@ -159,8 +159,8 @@ impl Seen {
     /// Whether every lag there should be is shown as exact. One that is wrong is noted.
     fn lags(&mut self, page: &str) -> Result<bool, ()> {
         let mut exact = 0;
-        let shown = page.lines().filter(|line| line.starts_with("event_consumer_lag{")).count();
-        self.fewest = Some(self.fewest.map_or(shown, |fewest| fewest.min(shown)));
+        let shown = Some(page.matches("\nevent_stream_up{").count()).filter(|shown| *shown > 0);
+        self.fewest = [self.fewest, shown].into_iter().flatten().min();
         for line in page.lines() {
             if line.starts_with("event_") && line.rsplit_once(' ').is_some_and(|(_, value)| value.starts_with('-')) {
                 self.wrong.push(format!("below zero: {line}"));

@@ -110,6 +110,25 @@ fn a_stream_that_redis_does_not_have_leaves_at_once_and_a_named_one_stays() {
 }
 
 #[test]
+fn a_stream_that_came_from_elsewhere_is_here_until_a_pass_that_began_later_has_not_met_it() {
+    let keys = Keys::of(&["s:1"]);
+    let mut discovery = Discovery::new(selection(&["named", "s:*"]), INTERVAL, 3);
+    // It comes while a pass is under way, which may be past its place.
+    let ask = discovery.next(Duration::ZERO).unwrap();
+    let (cursor, found) = keys.scan(&ask);
+    assert_ne!(cursor, 0, "there is more to come");
+    discovery.answer(cursor, found, Duration::ZERO);
+    for key in ["s:2", "named", "other", "s:3"] {
+        discovery.adopt(key.into());
+    }
+    poll(&mut discovery, &keys, Duration::ZERO);
+    assert!(discovery.stats().completed_at.is_some());
+    assert_eq!(names(&discovery), ["named", "s:1", "s:2"], "what is meant, and no more than the limit");
+    poll(&mut discovery, &keys, INTERVAL);
+    assert_eq!(names(&discovery), ["named", "s:1"]);
+}
+
+#[test]
 fn the_limit_keeps_named_streams_and_the_first_by_name_and_says_what_it_leaves_out() {
     let mut keys = Keys::of(&["s:1", "s:2", "s:3", "s:4", "s:5"]);
     let mut discovery = Discovery::new(selection(&["z", "s:*"]), INTERVAL, 3);
