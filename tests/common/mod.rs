@@ -5,6 +5,7 @@
 
 pub mod events;
 pub mod grants;
+pub mod monitor;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;
