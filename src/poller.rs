@@ -131,8 +131,8 @@ impl Poller {
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
     /// up for.
     ///
-    /// A plan with other streams, another interval or another Redis is followed at once, any other with the next poll. What was
-    /// seen of the streams that stay is kept.
+    /// A plan with other streams, another pace or another Redis is followed at once, any other with the next poll. What was seen
+    /// of the streams that stay is kept.
     pub async fn run(mut self, mut plans: watch::Receiver<Plan>) {
         let mut plan = plans.borrow_and_update().clone();
         let mut next = Instant::now();
@@ -159,7 +159,8 @@ impl Poller {
     fn follow(&mut self, plan: &Plan, new: &Plan) -> bool {
         let (before, now) = (&plan.settings.page, &new.settings.page);
         let another = plan.target != new.target;
-        let same_page = before.poll_interval == now.poll_interval && before.whole == now.whole;
+        let same_pace = before.poll_interval == now.poll_interval && before.max_redis_share == now.max_redis_share;
+        let same_page = same_pace && before.whole == now.whole;
         let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
         self.source.follow(new.sampling.clone(), another.then(|| new.redis.clone()));
         self.settings = new.settings.clone();
@@ -256,12 +257,15 @@ impl Poller {
         self.sampled = Some(began);
         self.view = View::from(snapshot);
         let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
-        if self.view.streams.len() != self.streams.len() {
-            // Some are gone: the next sample is of the others.
+        self.view.logical = if self.view.streams.len() == self.streams.len() {
+            self.logical.summarize(&self.view.streams, thresholds).into()
+        } else {
+            // Some are gone, from this sample only: the next may be of all of them again.
             let left: Vec<StreamKey> = self.view.streams.iter().map(|stream| stream.key.clone()).collect();
-            self.logical.follow(&left);
-        }
-        self.view.logical = self.logical.summarize(&self.view.streams, thresholds).into();
+            let mut logical = self.logical.clone();
+            logical.follow(&left);
+            logical.summarize(&self.view.streams, thresholds).into()
+        };
         if let Some(fresh) = &self.view.fresh {
             self.said.over_limits(fresh.over);
         }

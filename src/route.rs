@@ -45,6 +45,8 @@ pub enum ApiRoute {
     Groups,
     /// Consumers.
     Consumers,
+    /// Logical streams.
+    LogicalStreams,
 }
 
 impl Route {
@@ -69,6 +71,7 @@ impl Route {
                 "health" => ApiRoute::Health,
                 "groups" => ApiRoute::Groups,
                 "consumers" => ApiRoute::Consumers,
+                "logical-streams" => ApiRoute::LogicalStreams,
                 _ => return None,
             }),
         })
@@ -91,6 +94,7 @@ impl Route {
             Self::Api(ApiRoute::Health) => "/api/v1/events/health",
             Self::Api(ApiRoute::Groups) => "/api/v1/events/groups",
             Self::Api(ApiRoute::Consumers) => "/api/v1/events/consumers",
+            Self::Api(ApiRoute::LogicalStreams) => "/api/v1/events/logical-streams",
         }
     }
 
@@ -212,8 +216,8 @@ mod tests {
 
     #[test]
     fn every_label_finds_its_route() {
-        use ApiRoute::{ConsumerLag, Consumers, Groups, Health, Streams};
-        let api = [ConsumerLag, Consumers, Groups, Health, Streams].map(Route::Api);
+        use ApiRoute::{ConsumerLag, Consumers, Groups, Health, LogicalStreams, Streams};
+        let api = [ConsumerLag, Consumers, Groups, Health, LogicalStreams, Streams].map(Route::Api);
         for route in api
             .into_iter()
             .chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])

@@ -126,6 +126,7 @@ fn the_requirements_answers_on_every_server() {
                 "added_per_second",
                 "consumer_group",
                 "consumers",
+                "consumers_not_shown",
                 "dead_consumers_with_pending",
                 "dead_consumers_without_pending",
                 "delivered_per_second",
@@ -153,6 +154,7 @@ fn the_requirements_answers_on_every_server() {
             ]
         );
         assert_eq!((&group["consumers"], &group["pending"]), (&json!(1), &json!(77)), "{name}");
+        assert_eq!(group["consumers_not_shown"], 0, "{name}");
         assert_eq!(streamlag.metric("streamlag_polls_total{outcome=\"failure\"}"), Some(0.0), "{name}");
     }
 }

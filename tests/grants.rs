@@ -136,6 +136,36 @@ fn scripts_are_all_that_the_optional_grant_adds() {
     }
 }
 
+/// Makes a user of this name, and starts a streamlag as it that has to look for its streams.
+fn search(redis: &Redis, user: &str, words: &[String]) -> Streamlag {
+    redis.run(&format!("ACL SETUSER {user} on >{} {}", grants::PASSWORD, words.join(" ")));
+    streamlag(&["--redis.url", &redis.url_as(user), "--streams", "events:*", "--discovery.interval", "1s"]).ready()
+}
+
+/// Patterns take the one grant that the documents say, and nothing else.
+#[test]
+fn patterns_need_scan_and_no_more() {
+    for server in servers() {
+        let redis = Redis::start_with(&server, &[]);
+        fill(&redis);
+        let words = grants::on(&server, "events:*");
+        let with = search(&redis, "finder", &[words.clone(), vec![grants::of_patterns()]].concat());
+        disconnect_and_wait(&redis, &with);
+        assert_eq!(with.metric("streamlag_discovery_streams"), Some(3.0), "{}", server.display());
+        assert!(with.log_lines("level=warn").is_empty(), "{}: {:?}", server.display(), with.log());
+        let mut refused = refused(&redis, "finder");
+        refused.remove(grants::of_scripts(&server).trim_start_matches('+'));
+        refused.remove("hello").filter(|_| grants::version(&server) < (6, 2));
+        assert!(refused.is_empty(), "{}: {refused:?}", server.display());
+
+        let without = search(&redis, "blind", &words);
+        without.next_sample();
+        assert_eq!(without.metric("streamlag_discovery_streams"), Some(0.0), "{}", server.display());
+        let said = without.log_lines("Redis refuses a command\" command=SCAN");
+        assert_eq!(said.len(), 1, "{}: {:?}", server.display(), without.log());
+    }
+}
+
 /// Without a grant, streamlag says what is missing.
 #[test]
 fn each_grant_of_the_documented_line_is_needed() {
@@ -183,7 +213,11 @@ fn nothing_in_the_documented_line_writes() {
         let words = grants::on(&server, "*");
         let first_grant = words.iter().position(|word| word.starts_with('+')).unwrap();
         assert!(words[..first_grant].iter().any(|word| word == "-@all"), "{words:?}");
-        for word in words.iter().filter_map(|word| word.strip_prefix('+')).chain([&grants::of_scripts(&server)[1..]]) {
+        for word in words
+            .iter()
+            .filter_map(|word| word.strip_prefix('+'))
+            .chain([&grants::of_scripts(&server)[1..], &grants::of_patterns()[1..]])
+        {
             assert!(!word.starts_with('@'), "{word} grants what a later version puts into it");
             let command = if redis.is_before_7() { word.split('|').next().unwrap() } else { word };
             let flags = flags(&redis, command);

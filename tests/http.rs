@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use common::{PATIENCE, Redis, Reply, Streamlag, TOKEN, pipe_through, streamlag, streamlag_with_env};
 
-const API: [&str; 5] = [
+const API: [&str; 6] = [
     "/api/v1/events/consumer-lag",
     "/api/v1/events/streams",
     "/api/v1/events/health",
     "/api/v1/events/groups",
     "/api/v1/events/consumers",
+    "/api/v1/events/logical-streams",
 ];
 
 fn with_redis() -> (Redis, Streamlag) {

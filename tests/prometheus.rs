@@ -74,7 +74,7 @@ const RULES: [(&str, &[&str]); 31] = [
     ("StreamlagDiscoveryStale", &[]),
     ("StreamlagDown", &[""]),
     ("StreamlagIntervalStretched", &[]),
-    ("StreamlagLimitBites", &[]),
+    ("StreamlagLimitBites", &[""]),
     ("StreamlagPanicked", &[]),
     ("StreamlagPollsFailing", &[]),
     ("StreamlagRedisDown", &[""]),
@@ -84,29 +84,17 @@ const RULES: [(&str, &[&str]); 31] = [
     ("StreamlagSampleStale", &[]),
 ];
 
-/// Beginnings of metrics that these exporters do not tell: they have no cluster, patterns, shards, logical streams or limits that bite.
-const ELSEWHERE: [&str; 12] = [
-    "command=\"scan\"",
-    "event_consumer_group_overflow_",
-    "event_logical_stream_",
-    "streamlag_discovery_",
-    "streamlag_over_limit",
-    "streamlag_poll_effective_interval_seconds",
-    "streamlag_redis_master_changes",
-    "streamlag_redis_node_",
-    "streamlag_redis_redirects",
-    "streamlag_redis_time_",
-    "streamlag_shard",
-    "streamlag_streams",
-];
+/// Beginnings of metrics that these exporters do not tell: they have no cluster and no sentinels.
+const ELSEWHERE: [&str; 3] = ["streamlag_redis_master_changes", "streamlag_redis_node_", "streamlag_redis_redirects"];
 
 /// Parts of documented queries that have nothing to say here, each of them rightly.
-const QUIET: [(&str, &str); 5] = [
+const QUIET: [(&str, &str); 6] = [
     ("offset 1d", "nothing was scraped yesterday"),
     ("offset 15m", "nor a quarter of an hour ago"),
     ("event_consumer_instance_idle_seconds > 600", "no consumer is as old as that"),
     ("changes(event_consumer_group_state{state=\"ok\"}[1h]) > 4", "no state comes and goes"),
     ("unless on () (streamlag_redis_up == 0)", "the total is incomplete"),
+    ("event_logical_stream_lag_skew_ratio > 3", "three partitions cannot be as uneven as that"),
 ];
 
 /// What some panels say of one exporter: a count that finds nothing shows 0, so that having data proves little.
@@ -139,15 +127,18 @@ fn dashboards_alerts_and_documented_queries_work_in_prometheus() {
         streamlag(&[&about, &VERDICTS[..], more].concat())
     };
     // Two on one Redis, as some run it: a query that matches series too loosely fails only then. One that does not count
-    // what the counters leave open, and is refused a command. One without a Redis.
+    // what the counters leave open, and is refused a command. One without a Redis. One with patterns, and with limits that bite.
     let url = redis.url();
     redis.run("ACL SETUSER limited on nopass allkeys +@all -xpending");
     let limited = redis.url_as("limited");
+    redis.run("ACL SETUSER finder on nopass allkeys +@all");
+    let finder = redis.url_as("finder");
     let exporters = [
         exporter(&url, &STREAMS, MONITORED, &[]).ready(),
         exporter(&url, &STREAMS, MONITORED, &[]).ready(),
         exporter(&limited, &["events:remote"], GROUP, &["--lag.count-budget", "0"]).ready(),
         exporter(&format!("redis://{NOBODY}"), &STREAMS, MONITORED, &[]),
+        exporter(&finder, &["events:*"], "signalr-consumers,audit,is-*", &FLEET).ready(),
     ];
     exporters[..2].iter().for_each(events::settled);
     // A rate of refused requests takes one before the first scrape and one after it.
@@ -179,7 +170,8 @@ fn targets(prometheus: &Prometheus, exporters: &[Streamlag]) -> Vec<String> {
         assert!(found.is_empty(), "{found:?}: {:?}", exporter.log());
     }
 
-    let selector = format!("{{instance=\"{}\"}}", exporters[0].address);
+    let [one, .., fleet] = exporters else { panic!("too few exporters") };
+    let selector = format!("{{instance=~\"{}|{}\"}}", one.address, fleet.address);
     let families = prometheus.api("targets/metadata", &[("match_target", &selector)]).unwrap();
     let families = families.as_array().unwrap();
     let misunderstood = names::ALL.iter().filter(|name| !is_elsewhere(name.family)).filter_map(|name| {
@@ -197,6 +189,22 @@ fn is_elsewhere(expr: &str) -> bool {
     ELSEWHERE.iter().any(|part| expr.contains(part))
 }
 
+/// What makes an exporter tell what is about many streams, all of it on few.
+const FLEET: [&str; 12] = [
+    "--shard",
+    "0/1",
+    "--logical-streams",
+    "all=events:*",
+    "--discovery.interval",
+    "1s",
+    "--limit.streams",
+    "3",
+    "--limit.groups",
+    "2",
+    "--limit.consumers",
+    "1",
+];
+
 /// What is chosen in the dashboard's variables: name, and what takes its place in a regular expression.
 type Choice = Vec<(String, String)>;
 
@@ -213,7 +221,8 @@ fn dashboards(prometheus: &Prometheus, exporters: &[Streamlag]) -> Vec<String> {
     let one = exporters[0].address.to_string();
     // Several groups, because none has a lag and is missing, or holds entries and catches up.
     let groups = ["absent", "is-draining", "is-holding", GROUP];
-    let few = choice([&["streamlag"], &[&one], &["events:chat"], &groups]);
+    let fleet = exporters[exporters.len() - 1].address.to_string();
+    let few = choice([&["streamlag"], &[&one, &fleet], &["events:chat"], &groups]);
     let mut found = Vec::new();
     for (name, choice) in [("All", &all), ("few", &few)] {
         let mut queries = queries(&dashboard, choice);

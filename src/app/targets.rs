@@ -101,6 +101,7 @@ impl Targets {
 /// What a poller is to do. `changes` counts those of the Redis that is sampled.
 fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> Plan {
     let logical = target.logical.clone();
+    let streams = target.stream_selection(config.shard);
     let settings = PollerSettings {
         selection: target.groups.clone(),
         windows: target.windows,
@@ -110,6 +111,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         page: Settings {
             poll_interval: target.interval,
             max_redis_share: target.max_redis_share,
+            discovery_interval: (!streams.patterns().is_empty()).then_some(target.discovery_interval),
             shard: config.shard,
             round_trip_limit: config.transport.publish_timeout,
             thresholds: target.thresholds.otherwise,
@@ -118,7 +120,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         logical,
     };
     let sampling = Sampling {
-        streams: target.stream_selection(config.shard),
+        streams,
         stream_limit: target.limits.streams,
         discovery_interval: target.discovery_interval,
         selection: target.groups.clone(),

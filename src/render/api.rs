@@ -378,6 +378,7 @@ struct GroupRow<'a> {
     ghost_pending: Option<u64>,
     oldest_pending_seconds: Option<f64>,
     consumers: Option<u64>,
+    consumers_not_shown: Option<u64>,
     dead_consumers_with_pending: Option<u64>,
     dead_consumers_without_pending: Option<u64>,
     recommended_consumers: Option<u64>,
@@ -416,6 +417,7 @@ impl<'a> GroupRow<'a> {
             ghost_pending: row.present.and_then(|group| group.ghost_pending),
             oldest_pending_seconds: row.present.and_then(|group| group.oldest_pending_seconds),
             consumers: row.present.map(|group| group.consumers),
+            consumers_not_shown: row.present.and_then(not_shown),
             dead_consumers_with_pending: dead.map(|(holding, _)| holding),
             dead_consumers_without_pending: dead.map(|(_, empty)| empty),
             recommended_consumers: row.present.and_then(|group| group.recommendation.count()),
@@ -487,6 +489,11 @@ pub struct Problem<'a> {
 
 fn members(group: &GroupSnapshot) -> &[ConsumerSnapshot] {
     group.present().and_then(|group| group.members.as_deref()).unwrap_or_default()
+}
+
+/// Consumers that are left out of the list because there are too many; `None` where there is no list.
+fn not_shown(group: &PresentGroup) -> Option<u64> {
+    group.members.as_ref().map(|_| group.overflow.map_or(0, |overflow| overflow.consumers))
 }
 
 fn error(stream: &StreamSnapshot) -> Option<String> {

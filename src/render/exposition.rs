@@ -23,6 +23,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// The most of one core of Redis's time that polls may take, 1 being all of it.
     pub max_redis_share: f64,
+    /// The time within which a new stream is to show; `None` where no patterns look for any.
+    pub discovery_interval: Option<Duration>,
     /// Which share of the streams is sampled; `None` where all are.
     pub shard: Option<Shard>,
     /// What a Redis round trip is held against.
@@ -120,6 +122,9 @@ impl Facts {
         if let Some(shard) = self.settings.shard {
             let shard = shard.to_string();
             page.family(&names::SHARD, |family| family.sample(&[("shard", &*shard)], 1u64.into()))?;
+        }
+        if let Some(interval) = self.settings.discovery_interval {
+            page.single(&names::DISCOVERY_INTERVAL, interval.as_secs_f64().into())?;
         }
         let Some(fresh) = &self.view.fresh else { return Ok(()) };
         page.single(&names::STREAMS, (self.view.streams.len() as u64).into())?;

@@ -39,6 +39,7 @@ code {{ font: .9em ui-monospace, monospace }}
 <tr><td><code>/api/v1/events/health</code></td><td>health of the whole (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/groups</code></td><td>consumer groups (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/consumers</code></td><td>consumers (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/logical-streams</code></td><td>logical streams (bearer token)</td></tr>
 </table>
 </body>
 </html>

@@ -396,6 +396,7 @@ fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, 
         ApiRoute::Streams => json(StatusCode::OK, &api.streams(&group)),
         ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
         ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
+        ApiRoute::LogicalStreams => json(StatusCode::OK, &api.logical_streams(only)),
         ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(&group)),
         ApiRoute::Health => {
             let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(&group))?;

@@ -38,6 +38,14 @@ pub fn of_scripts(server: &Path) -> &'static str {
     if version(server) < (7, 0) { "+eval" } else { "+eval_ro" }
 }
 
+/// The grant that the documents give for patterns.
+pub fn of_patterns() -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy.md")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("for [patterns]")).collect();
+    let [line] = lines[..] else { panic!("docs/deploy.md says {} times what patterns need", lines.len()) };
+    line.split('`').nth(1).unwrap().to_owned()
+}
+
 /// The options that make a server have both users from its start on.
 pub fn options(server: &Path) -> Vec<String> {
     let user = |name: &str, more: &[&str]| {

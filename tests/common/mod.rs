@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod events;
 pub mod grants;
+pub mod monitor;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Api, Sample, Word, rounded};
 use crate::lag::{GroupState, Quality, Status};
 use crate::model::GroupName;
-use crate::model::logical::{LogicalGroup, LogicalSnapshot};
+use crate::model::logical::LogicalGroup;
 
 /// The quality of a lag that is the sum of some partitions only: the whole is at least that.
 const PARTIAL: &str = "partial";
@@ -15,13 +15,9 @@ const PARTIAL: &str = "partial";
 impl<'a> Api<'a> {
     /// `GET /api/v1/events/logical-streams`: every monitored group of every logical stream, or those of one name.
     #[must_use]
-    pub fn logical_streams(
-        &self,
-        streams: &'a [LogicalSnapshot],
-        only: Option<&GroupName>,
-    ) -> impl Serialize + use<'a> {
+    pub fn logical_streams(&self, only: Option<&GroupName>) -> impl Serialize + use<'a> {
         let mut rows = Vec::new();
-        for stream in streams {
+        for stream in self.view.logical.iter() {
             let wanted = |group: &&LogicalGroup| only.is_none_or(|only| group.name == *only);
             rows.extend(stream.groups.iter().filter(wanted).map(|group| Row::of(&stream.name, group)));
         }

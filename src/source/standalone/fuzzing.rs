@@ -116,6 +116,7 @@ fn show(view: View, selection: &GroupSelection) {
     let settings = Settings {
         poll_interval: INTERVAL,
         max_redis_share: 1.0,
+        discovery_interval: None,
         shard: None,
         round_trip_limit: TIMEOUT,
         thresholds,

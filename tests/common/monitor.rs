@@ -1,0 +1,56 @@
+//! What a server executes, in its order, as `MONITOR` tells.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
+use super::{PATIENCE, Redis};
+
+/// A connection on which `MONITOR` runs.
+pub struct Monitor(BufReader<TcpStream>);
+
+/// A command that was executed.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// When, in seconds of Redis's clock.
+    pub at: f64,
+    /// Its words, in quotes each.
+    pub words: String,
+}
+
+impl Monitor {
+    pub fn start(redis: &Redis) -> Self {
+        let mut connection = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        connection.write_all(b"MONITOR\r\n").unwrap();
+        let mut monitor = Self(BufReader::new(connection));
+        assert_eq!(monitor.line(), "+OK");
+        monitor
+    }
+
+    pub fn next(&mut self) -> Executed {
+        let line = self.line();
+        let parts = line.strip_prefix('+').and_then(|line| line.split_once(" ["));
+        let (at, rest) = parts.unwrap_or_else(|| panic!("no command: {line}"));
+        let (_client, words) = rest.split_once("] ").unwrap();
+        Executed { at: at.parse().unwrap(), words: words.to_owned() }
+    }
+
+    /// Everything that was executed until now.
+    pub fn until_now(&mut self, redis: &Redis) -> Vec<Executed> {
+        redis.run("ECHO until-now");
+        let mut executed = Vec::new();
+        loop {
+            let next = self.next();
+            if next.words.contains("until-now") {
+                return executed;
+            }
+            executed.push(next);
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.0.read_until(b'\n', &mut line).unwrap();
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+}
