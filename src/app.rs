@@ -29,6 +29,9 @@ pub enum RunError {
     /// Signals cannot be handled.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// There is no thread for the pollers.
+    #[error("cannot start polling: {0}")]
+    Pollers(std::io::Error),
 }
 
 /// Runs until a signal ends the program. `arguments` are those that the configuration was made of; a reload reads them
@@ -56,11 +59,12 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     say_what_runs(&config, &bound);
     let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, level, metrics };
 
-    // The pollers run on this thread: spawned, they would take turns with the tasks that read replies, on the same workers.
+    let polling = pollers.run_apart().map_err(RunError::Pollers)?;
+
     // Should one of them panic, the program ends: see the module `panics`.
     tokio::select! {
         () = bound.serve(service, ending.clone()) => {}
-        () = pollers.run() => {}
+        () = polling => {}
         () = reloader.run(asked, ending) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}

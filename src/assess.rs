@@ -150,16 +150,22 @@ impl Context<'_> {
         let is_there = |name: &GroupName| all.binary_search_by(|group| group.name.cmp(name)).is_ok();
         let missing: Vec<GroupName> =
             self.selection.literals().iter().filter(|name| !is_there(name)).cloned().collect();
-        let mut histories = std::mem::take(&mut seen.groups).into_iter().peekable();
-        let mut groups = Vec::with_capacity(missing.len() + all.len());
-        for group in all.into_iter().filter(|group| group.monitored) {
-            while histories.next_if(|(name, _)| *name < group.name).is_some() {}
-            let known = histories.next_if(|(name, _)| *name == group.name);
-            let name = group.name.clone();
-            let mut history = known.map_or_else(|| GroupHistory::new(&stream, &group, self.at), |(_, history)| history);
-            let presence = Presence::Present(Box::new(self.group(&stream, rates, group, &mut history)));
+        let monitored = || all.iter().filter(|group| group.monitored);
+        if !monitored().map(|group| &group.name).eq(seen.groups.iter().map(|(name, _)| name)) {
+            let mut before = std::mem::take(&mut seen.groups).into_iter().peekable();
+            seen.groups.reserve_exact(monitored().count());
+            for group in monitored() {
+                while before.next_if(|(name, _)| *name < group.name).is_some() {}
+                let known = before.next_if(|(name, _)| *name == group.name).map(|(_, history)| history);
+                let history = known.unwrap_or_else(|| GroupHistory::new(&stream, group, self.at));
+                seen.groups.push((group.name.clone(), history));
+            }
+        }
+        let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
+        let present = all.into_iter().filter(|group| group.monitored);
+        for (group, (name, history)) in present.zip(&mut seen.groups) {
+            let presence = Presence::Present(Box::new(self.group(&stream, rates, group, history)));
             groups.push(GroupSnapshot { name: name.clone(), presence });
-            seen.groups.push((name, history));
         }
         if !missing.is_empty() {
             groups.extend(missing.into_iter().map(|name| GroupSnapshot { name, presence: Presence::Missing }));

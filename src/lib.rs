@@ -1,10 +1,10 @@
 //! streamlag: a Prometheus exporter for consumer-group lag on Redis Streams.
 //!
-//! A background [`poller`] takes one sample of every configured stream per interval from its [`source`], [`assess`] says
-//! what the sample means, and the result is published as one immutable [`snapshot`]. The [`server`] answers every request
+//! For each Redis, a background [`poller`] takes one sample of every stream per interval from its [`source`], [`assess`] says what
+//! the sample means, and the result is published as one immutable [`snapshot`]. The [`server`] answers every request
 //! from the newest one and never touches Redis.
 //!
-//! In reading order, from the pure core outward: [`model`], [`lag`], [`xinfo`], [`assess`], [`logical`], [`render`],
+//! In reading order, from the pure core outward: [`model`], [`lag`], [`resp`], [`xinfo`], [`assess`], [`logical`], [`render`],
 //! [`route`], [`snapshot`], [`source`], [`poller`], [`server`], [`config`], [`app`].
 
 pub mod model;

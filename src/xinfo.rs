@@ -1,7 +1,7 @@
 //! Redis's replies to the model: pure, total, and deaf to fields it does not know.
 //!
-//! The redis crate has typed replies for these commands; they drop fields, wrap a negative lag to 18446744073709551517
-//! and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
+//! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
+//! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
 use crate::lag::ledger::{Continuity, Page};
 use crate::model::sample::{ConsumerSample, GroupSample, ServerInfo, StreamSample};

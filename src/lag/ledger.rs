@@ -110,7 +110,11 @@ impl Ledger {
 
     /// Opens a sample: what it says is held against what is remembered. Returns how the stream goes on from
     /// the sample before.
-    pub fn open<'a>(&mut self, stream: &StreamSample, monitored: impl Iterator<Item = &'a GroupSample>) -> Continuity {
+    pub fn open<'a>(
+        &mut self,
+        stream: &StreamSample,
+        monitored: impl Iterator<Item = &'a GroupSample> + Clone,
+    ) -> Continuity {
         let now = Facts::from(stream);
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before));
@@ -125,12 +129,17 @@ impl Ledger {
         }
         self.witness = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
-        // Redis lists groups in the same order each time, so the one looked for is mostly the first.
-        let mut old = VecDeque::from(std::mem::take(&mut self.groups));
-        for group in monitored {
-            let place = old.iter().position(|account| account.name == group.name);
-            let known = place.and_then(|place| old.remove(place));
-            let mut account = known.unwrap_or_else(|| Account::new(group.name.clone()));
+        if !monitored.clone().map(|group| &group.name).eq(self.groups.iter().map(|account| &account.name)) {
+            let mut old = VecDeque::from(std::mem::take(&mut self.groups));
+            self.groups.reserve_exact(monitored.clone().count());
+            for group in monitored.clone() {
+                // Redis lists groups in the same order each time, so the one looked for is mostly the first.
+                let place = old.iter().position(|account| account.name == group.name);
+                let known = place.and_then(|place| old.remove(place));
+                self.groups.push(known.unwrap_or_else(|| Account::new(group.name.clone())));
+            }
+        }
+        for (group, account) in monitored.zip(&mut self.groups) {
             if account.entries_read > group.entries_read {
                 // Only `SETID` does that, or making the group anew, maybe together with the stream.
                 account.forget();
@@ -138,7 +147,6 @@ impl Ledger {
             }
             account.entries_read = group.entries_read;
             account.at(group.last_delivered);
-            self.groups.push(account);
         }
         if let Some(added) = now.added {
             let lowest = self.groups.iter().map(|account| account.here.cursor).min();

@@ -18,7 +18,7 @@ pub struct TargetSample {
     pub server: ServerInfo,
     /// How long the sample's first command took to be answered.
     pub round_trip: Duration,
-    /// One entry per configured stream, in the order of the configuration.
+    /// One entry per stream, in the order in which [`Sink::begin`] is told of them; none where they were handed to a sink.
     pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
     /// Commands that Redis would not let this user run; what they tell is left out.
     pub refused: Vec<RefusedCommand>,

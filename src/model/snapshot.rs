@@ -19,7 +19,7 @@ pub struct TargetSnapshot {
     pub server: ServerInfo,
     /// How long the sample's first command took to be answered.
     pub round_trip: Duration,
-    /// One per configured stream, in the order of the configuration.
+    /// One per stream: the named ones in the order of the configuration, then those that patterns found, by name.
     pub streams: Vec<StreamSnapshot>,
     /// Commands that Redis refused; what they tell is left out.
     pub refused: Vec<RefusedCommand>,

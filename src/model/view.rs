@@ -16,7 +16,7 @@ pub struct View {
     pub fresh: Option<Fresh>,
     /// The local clock at the newest good sample, however old.
     pub last_success: Option<SystemTime>,
-    /// Every configured stream, in the order of the configuration: as in `fresh`, or unreadable where that is `None`.
+    /// Every stream, the named ones first, then those that patterns found, by name; unreadable where there is no fresh sample.
     pub streams: Arc<[StreamSnapshot]>,
     /// Every logical stream, in the order of the configuration; none where `fresh` is `None`.
     pub logical: Arc<[LogicalSnapshot]>,

@@ -15,7 +15,7 @@ use crate::model::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, Stre
 
 /// Streams whose lines in a family are one block: few enough that a change leaves most blocks what they were, many enough that
 /// there are not too many of them.
-pub const STREAMS_PER_BLOCK: usize = 256;
+pub const STREAMS_PER_BLOCK: usize = 128;
 
 /// What a family's lines say of a thing; `None` where the thing has no line in it.
 type Of<T> = fn(&T) -> Option<Number>;

@@ -145,6 +145,7 @@ impl Lane {
         let consumers: usize = stream.groups.iter().filter_map(|group| group.members.as_ref()).map(Vec::len).sum();
         let mut commands = COMMANDS_PER_STREAM + 2;
         let mut known = std::mem::take(&mut self.pending);
+        self.pending.reserve_exact(stream.groups.iter().filter(|group| group.monitored).count());
         for (group, members) in stream.groups.iter().zip(&mut self.names.members) {
             if !group.monitored {
                 continue;

@@ -1,5 +1,5 @@
 //! How fast a sample is taken: how much of it is asked at once, and when. A guest does not keep its host from serving others.
-//! Pure.
+//! No I/O.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One Redis server, one connection, and one pipelined round trip per sample where nothing more is missing.
+//! One Redis server over one connection, asked in one pipelined round per sample where nothing more is missing.
 //!
 //! What a sample asks, and in which rounds, is in [`rounds`]; here is when a connection is made, kept and given up, and what is
 //! remembered between samples.

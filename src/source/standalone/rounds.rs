@@ -7,27 +7,27 @@
 //!
 //! A stream of which nothing is missing any more is handed on at once, while Redis works at the next ones.
 
+mod in_flight;
+mod settle;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Standalone;
-use crate::lag::Lag;
-use crate::lag::ledger::{CountRange, Resolved};
-use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, Sink, StreamSample, TargetSample};
-use crate::model::{GroupName, GroupSelection};
+use crate::lag::ledger::CountRange;
+use crate::model::GroupName;
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, StreamSample, TargetSample};
 use crate::source::batch::{Batch, Finding, GroupAsked, ITS_TURN_COMES, PageAsked, Read, Unread};
 use crate::source::connection::{Clock, Connected};
 use crate::source::counting::{Budget, Wanted};
 use crate::source::lane::Lane;
+use in_flight::{InFlight, room};
+use settle::{mark_monitored, monitored, settle};
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
 const STREAMS_PER_BATCH: usize = 64;
-
-/// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 600 commands each,
-/// Redis never runs dry: from 512 commands in flight on, a sample is as quick as with all of them.
-const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Bytes of first and last entries that a poll reads, where they are large: 100 ms of Redis's time with entries of 1 MiB,
 /// up to four times that with larger ones. Streams beyond it are read at one of the next polls, in turn.
@@ -64,6 +64,8 @@ pub(super) struct Rounds<'a> {
     /// What is to be asked in the second round.
     rest: Vec<Batch>,
     wanted: Vec<Wanted>,
+    /// Streams of whose groups only the second round tells the oldest pending entry.
+    detailed: Vec<usize>,
     clock: Clock,
     /// When the clock was asked for, until it has answered.
     clock_asked: Option<Instant>,
@@ -83,6 +85,7 @@ impl<'a> Rounds<'a> {
             streams,
             rest: Vec::new(),
             wanted: Vec::new(),
+            detailed: Vec::new(),
             clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
             clock_asked: None,
             clock_read: Instant::now(),
@@ -342,8 +345,14 @@ impl<'a> Rounds<'a> {
             wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
             self.wanted = wanted;
             for at in another {
-                if let Some(Ok(stream)) = self.streams[at].take() {
+                if let Some(stream) = self.take_read(at) {
                     self.ask_for_lags(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            for at in std::mem::take(&mut self.detailed) {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_ghosts(at, &stream);
                     self.streams[at] = Some(Ok(stream));
                 }
             }
@@ -353,13 +362,11 @@ impl<'a> Rounds<'a> {
 
     /// Asks for what only this sample could tell is missing of a stream; whether anything is.
     fn ask_for_the_rest(&mut self, at: usize) -> bool {
-        let mut stream = match self.streams[at].take() {
-            Some(Ok(stream)) if !stream.carried => stream,
-            other => {
-                self.streams[at] = other;
-                return false;
-            }
-        };
+        let Some(mut stream) = self.take_read(at) else { return false };
+        if stream.carried {
+            self.streams[at] = Some(Ok(stream));
+            return false;
+        }
         let asked_before = (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len());
         let source = &mut *self.source;
         let lane = &mut source.lanes[at];
@@ -380,17 +387,11 @@ impl<'a> Rounds<'a> {
         }
         if !details.is_empty() {
             room(&mut self.rest, source).details(at, &source.streams[at], details);
+            self.detailed.push(at);
         }
         let lane = &mut source.lanes[at];
         let continuity = lane.ledger.open(&stream, monitored(&stream).map(|(_, group)| group));
-        for (place, group) in monitored(&stream) {
-            // Pending entries are not trimmed with the stream: those before its first entry are gone.
-            if let (Some(oldest), Some(first)) = (group.oldest_pending, stream.first)
-                && oldest < first
-            {
-                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
-            }
-        }
+        self.ask_for_ghosts(at, &stream);
         stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
         let source = &mut *self.source;
@@ -402,6 +403,29 @@ impl<'a> Rounds<'a> {
         }
         self.streams[at] = Some(Ok(stream));
         asked_before != (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len())
+    }
+
+    /// Takes a stream out that was read, for as long as it is looked at.
+    fn take_read(&mut self, at: usize) -> Option<StreamSample> {
+        match self.streams[at].take() {
+            Some(Ok(stream)) => Some(stream),
+            other => {
+                self.streams[at] = other;
+                None
+            }
+        }
+    }
+
+    /// Pending entries are not trimmed with the stream: those before its first entry are gone.
+    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamSample) {
+        for (place, group) in monitored(stream) {
+            if let (Some(oldest), Some(first), None) = (group.oldest_pending, stream.first, group.ghost_pending)
+                && oldest < first
+            {
+                let source = &*self.source;
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+            }
+        }
     }
 
     /// What is missing to know the lags of a stream's groups, in entries and in time.
@@ -528,115 +552,6 @@ impl<'a> Rounds<'a> {
         }
         self.sink.stream(at, read);
     }
-}
-
-/// Batches that were sent and not yet answered.
-#[derive(Default)]
-struct InFlight {
-    batches: VecDeque<(Batch, Instant)>,
-    /// When the newest answer came.
-    answered: Option<Instant>,
-}
-
-impl InFlight {
-    fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-
-    fn has_room(&self, pace: &super::Pace) -> bool {
-        self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
-    }
-
-    async fn send(&mut self, rounds: &mut Rounds<'_>, batch: Batch) -> Result<(), SampleError> {
-        let due = rounds.source.pace.next(batch.cost);
-        if rounds.source.pace.is_spread() {
-            sleep_until(due).await;
-        }
-        let sent = Instant::now();
-        rounds.connected.send(&batch, &rounds.source.commands).await?;
-        self.batches.push_back((batch, sent));
-        Ok(())
-    }
-
-    /// Waits for the answers to the oldest batch, and reads them.
-    async fn receive(&mut self, rounds: &mut Rounds<'_>) -> Result<(Batch, Vec<Finding>), SampleError> {
-        rounds.read_clock().await?;
-        let Some((batch, sent)) = self.batches.pop_front() else {
-            return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
-        };
-        let Rounds { source, connected, streams, .. } = rounds;
-        let replies = connected.receive(&batch).await?;
-        let now = Instant::now();
-        // Redis began with it when it was done with the one before.
-        let since = self.answered.map_or(sent, |answered| answered.max(sent));
-        let waited = now - since;
-        self.answered = Some(now);
-        // The way there and back shows in the first of those that are on their way together only.
-        let way = if since == sent { Duration::ZERO } else { source.pace.way() };
-        source.pace.answered(batch.cost, waited + way);
-        let mut findings = Vec::new();
-        batch.read(replies, &source.lanes, streams, &mut findings, &mut source.refused)?;
-        Ok((batch, findings))
-    }
-}
-
-/// A batch with room for more.
-fn room<'b>(batches: &'b mut Vec<Batch>, source: &Standalone) -> &'b mut Batch {
-    let most = source.pace.batch_cost().min(MAX_REST_COST);
-    if batches.last().is_none_or(|batch| batch.cost >= most) {
-        batches.push(source.empty_batch());
-    }
-    let last = batches.len() - 1;
-    &mut batches[last]
-}
-
-/// What a batch of the later rounds costs at most, as a guess in microseconds, where the pace does not limit it: as much as one of
-/// the first round does.
-const MAX_REST_COST: u64 = 1500;
-
-/// The monitored groups of a stream, each with its place in the sample.
-fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> {
-    stream.groups.iter().enumerate().filter(|(_, group)| group.monitored)
-}
-
-/// Says which groups are monitored: those that are named, then others in their order, up to the limit.
-fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelection, limit: usize) {
-    let mut selected = 0;
-    for group in &mut stream.groups {
-        group.monitored = selection.contains(&group.name);
-        selected += usize::from(group.monitored);
-    }
-    if selected <= limit {
-        return;
-    }
-    stream.groups_left_out = (selected - limit) as u64;
-    let is_named = |group: &GroupSample| selection.literals().contains(&group.name);
-    let named = stream.groups.iter().filter(|group| group.monitored && is_named(group)).count().min(limit);
-    let (mut of_named, mut of_others) = (named, limit - named);
-    for group in stream.groups.iter_mut().filter(|group| group.monitored) {
-        let left = if is_named(group) { &mut of_named } else { &mut of_others };
-        group.monitored = *left > 0;
-        *left = left.saturating_sub(1);
-    }
-}
-
-/// Resolves the lags of a stream that was read, and keeps what the next sample needs.
-fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
-    if stream.carried {
-        let lag = Lag::within_length(stream.length);
-        for group in &mut stream.groups {
-            group.resolved = Some(Resolved { lag, ..Resolved::default() });
-        }
-        return;
-    }
-    let mut groups = std::mem::take(&mut stream.groups);
-    for group in groups.iter_mut().filter(|group| group.monitored) {
-        group.resolved = lane.ledger.resolve(stream, group);
-    }
-    stream.groups = groups;
-    stream.may_be_carried = lane.is_large();
-    lane.keep(at, stream);
-    lane.kept = lane.is_large().then(|| stream.clone());
 }
 
 fn milliseconds(time: SystemTime) -> u64 {

@@ -1,0 +1,52 @@
+//! What is said of a stream once everything about it is there. Pure.
+
+use crate::lag::Lag;
+use crate::lag::ledger::Resolved;
+use crate::model::GroupSelection;
+use crate::model::sample::{GroupSample, StreamSample};
+use crate::source::lane::Lane;
+
+/// The monitored groups of a stream, each with its place in the sample.
+pub(super) fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> + Clone {
+    stream.groups.iter().enumerate().filter(|(_, group)| group.monitored)
+}
+
+/// Says which groups are monitored: those that are named, then others in their order, up to the limit.
+pub(super) fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelection, limit: usize) {
+    let mut selected = 0;
+    for group in &mut stream.groups {
+        group.monitored = selection.contains(&group.name);
+        selected += usize::from(group.monitored);
+    }
+    if selected <= limit {
+        return;
+    }
+    stream.groups_left_out = (selected - limit) as u64;
+    let is_named = |group: &GroupSample| selection.literals().contains(&group.name);
+    let named = stream.groups.iter().filter(|group| group.monitored && is_named(group)).count().min(limit);
+    let (mut of_named, mut of_others) = (named, limit - named);
+    for group in stream.groups.iter_mut().filter(|group| group.monitored) {
+        let left = if is_named(group) { &mut of_named } else { &mut of_others };
+        group.monitored = *left > 0;
+        *left = left.saturating_sub(1);
+    }
+}
+
+/// Resolves the lags of a stream that was read, and keeps what the next sample needs.
+pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
+    if stream.carried {
+        let lag = Lag::within_length(stream.length);
+        for group in &mut stream.groups {
+            group.resolved = Some(Resolved { lag, ..Resolved::default() });
+        }
+        return;
+    }
+    let mut groups = std::mem::take(&mut stream.groups);
+    for group in groups.iter_mut().filter(|group| group.monitored) {
+        group.resolved = lane.ledger.resolve(stream, group);
+    }
+    stream.groups = groups;
+    stream.may_be_carried = lane.is_large();
+    lane.keep(at, stream);
+    lane.kept = lane.is_large().then(|| stream.clone());
+}
