@@ -53,7 +53,7 @@ struct Seen {
     wrong: Vec<String>,
     /// The most that any group was ever said to have lost.
     lost: f64,
-    /// The fewest streams on any page that has some, whether they could be read or not.
+    /// The fewest streams that were sampled at a time, whether they could be read or not.
     fewest: Option<usize>,
 }
 
@@ -92,7 +92,7 @@ impl Observer {
         self.seen.lock().unwrap().lost
     }
 
-    /// The fewest streams on any page that has some, whether they could be read or not.
+    /// The fewest streams that were sampled at a time, whether they could be read or not.
     pub fn fewest_streams(&self) -> usize {
         eventually("a look at the page", || self.seen.lock().unwrap().fewest)
     }
@@ -159,8 +159,8 @@ impl Seen {
     /// Whether every lag there should be is shown as exact. One that is wrong is noted.
     fn lags(&mut self, page: &str) -> Result<bool, ()> {
         let mut exact = 0;
-        let shown = Some(page.matches("\nevent_stream_up{").count()).filter(|shown| *shown > 0);
-        self.fewest = [self.fewest, shown].into_iter().flatten().min();
+        let sampled = value_of(page, "streamlag_streams").map(|streams| streams as usize);
+        self.fewest = [self.fewest, sampled].into_iter().flatten().min();
         for line in page.lines() {
             if line.starts_with("event_") && line.rsplit_once(' ').is_some_and(|(_, value)| value.starts_with('-')) {
                 self.wrong.push(format!("below zero: {line}"));
