@@ -91,10 +91,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
     });
     // Told by servers from 7.2 on only, or where there is a cluster, or sentinels.
     let elsewhere = |series: &&String| {
-        let parts = [
-            "event_consumer_instance_inactive_seconds",
-            "streamlag_redis_node_",
-        ];
+        let parts = ["event_consumer_instance_inactive_seconds", "streamlag_redis_node_"];
         parts.iter().any(|part| series.starts_with(part))
     };
     let mut found = BTreeSet::new();

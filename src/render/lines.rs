@@ -4,7 +4,9 @@
 //! once, and then its line in each family. prometheus-client, which writes the rest of the page, escapes each label of each line
 //! anew: some eight times the work (docs/performance.md).
 //!
-//! Lines are written afresh from the facts each time, so that what vanished from Redis vanishes from the page.
+//! A block whose things and numbers are what they were is not written again: most are, as a group that does not change has some
+//! twenty lines that say so. Everything else is written afresh from the facts each time, so that what vanished from Redis vanishes
+//! from the page.
 
 use super::exposition::Number;
 use super::names::{self, Name};
@@ -86,8 +88,54 @@ pub struct Lines {
     labels: Vec<u8>,
     /// The families with the lines that hold.
     families: Vec<Family>,
-    /// Blocks that will take their place, by family.
+    /// What each of their blocks was written of.
+    marks: Vec<Vec<Mark>>,
+    /// Blocks that will take their place, by family, and what those were written of.
     new: Vec<Vec<Block>>,
+    new_marks: Vec<Vec<Mark>>,
+    /// Whether a family's lines of the block at hand are not what they were.
+    changed: Vec<bool>,
+}
+
+/// What the lines of a block are written of: things and numbers, as 128 bits that stand for them. That two different blocks had the
+/// same is as likely as an error of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark(u64, u64);
+
+impl Default for Mark {
+    /// The two halves begin, and go on, with different odd numbers: those of FNV-1a and of SplitMix64.
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325, 0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Mark {
+    fn add(&mut self, value: u64) {
+        let mix = |half: u64, by: u64| {
+            let mixed = (half ^ value).wrapping_mul(by);
+            mixed ^ (mixed >> 29)
+        };
+        *self = Self(mix(self.0, 0xbf58_476d_1ce4_e5b9), mix(self.1, 0x94d0_49bb_1331_11eb));
+    }
+
+    fn add_name(&mut self, name: &[u8]) {
+        for piece in name.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..piece.len()].copy_from_slice(piece);
+            self.add(u64::from_le_bytes(bytes));
+        }
+        self.add(name.len() as u64);
+    }
+
+    /// A line of the thing that `of` stands for.
+    fn add_line(&mut self, of: Self, number: Number) {
+        let (kind, bits) = match number {
+            Number::Whole(number) => (1, number),
+            Number::Float(number) => (2, number.to_bits()),
+        };
+        self.add(of.0 ^ kind);
+        self.add(of.1 ^ bits);
+    }
 }
 
 impl Default for Lines {
@@ -97,7 +145,10 @@ impl Default for Lines {
             written: vec![Vec::new(); FAMILIES.len()],
             labels: Vec::new(),
             families: FAMILIES.iter().map(|(name, _)| Family::new(name)).collect(),
+            marks: vec![Vec::new(); FAMILIES.len()],
             new: vec![Vec::new(); FAMILIES.len()],
+            new_marks: vec![Vec::new(); FAMILIES.len()],
+            changed: vec![true; FAMILIES.len()],
         }
     }
 }
@@ -117,15 +168,31 @@ impl Lines {
     /// Forgets blocks that do not hold yet.
     pub fn begin(&mut self) {
         self.new.iter_mut().for_each(Vec::clear);
+        self.new_marks.iter_mut().for_each(Vec::clear);
     }
 
     /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
-    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot>) {
+    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot, IntoIter: Clone>) {
+        let streams = streams.into_iter();
+        let mut marks = [Mark::default(); FAMILIES.len()];
+        for stream in streams.clone() {
+            mark_stream(&mut marks, stream);
+        }
+        for (place, mark) in marks.iter().enumerate() {
+            let at = self.new[place].len();
+            self.changed[place] = self.marks[place].get(at) != Some(mark);
+            self.new_marks[place].push(*mark);
+        }
         for stream in streams {
             self.stream(stream);
         }
-        for ((family, new), written) in self.families.iter().zip(&mut self.new).zip(&mut self.written) {
-            new.push(Block::of(written, family.blocks.get(new.len())));
+        for place in 0..FAMILIES.len() {
+            let (family, new, written) = (&self.families[place], &mut self.new[place], &mut self.written[place]);
+            let last = family.blocks.get(new.len());
+            new.push(match last.filter(|_| !self.changed[place]) {
+                Some(last) => last.clone(),
+                None => Block::of(written, last),
+            });
             written.clear();
         }
     }
@@ -136,6 +203,8 @@ impl Lines {
             family.blocks.clear();
             std::mem::swap(&mut family.blocks, new);
         }
+        std::mem::swap(&mut self.marks, &mut self.new_marks);
+        self.begin();
     }
 
     /// The families with the lines that hold.
@@ -185,8 +254,8 @@ impl Lines {
         for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
             self.labels.push(b',');
             label(&mut self.labels, "consumer", &consumer.sample.name.shown());
-            for (place, (_, each)) in FAMILIES.iter().enumerate() {
-                if let Each::Consumer(number) = each
+            for place in CONSUMER_FAMILIES {
+                if let (_, Each::Consumer(number)) = FAMILIES[place]
                     && let Some(number) = number(consumer)
                 {
                     self.line(place, number);
@@ -197,6 +266,9 @@ impl Lines {
     }
 
     fn state(&mut self, place: usize, state: GroupState) {
+        if !self.changed[place] {
+            return;
+        }
         let of_group = self.labels.len();
         // OpenMetrics has a type for such a set, but demands that the label be named like the metric.
         for each in GroupState::ALL {
@@ -209,6 +281,9 @@ impl Lines {
 
     /// The line in a family of the thing whose labels are at hand.
     fn line(&mut self, place: usize, number: Number) {
+        if !self.changed[place] {
+            return;
+        }
         let line = &mut self.written[place];
         line.extend_from_slice(self.series[place].as_bytes());
         line.extend_from_slice(&self.labels);
@@ -221,6 +296,52 @@ impl Lines {
         line.push(b'\n');
     }
 }
+
+/// Adds what the lines about a stream are written of, family by family.
+fn mark_stream(marks: &mut [Mark; FAMILIES.len()], stream: &StreamSnapshot) {
+    let mut of_stream = Mark::default();
+    of_stream.add_name(stream.key.as_bytes());
+    for (mark, (_, each)) in marks.iter_mut().zip(&FAMILIES) {
+        let number = match (each, &stream.read) {
+            (Each::Up, read) => Some(u64::from(read.is_ok()).into()),
+            (Each::Stream(number), Ok(facts)) => number(facts),
+            _ => None,
+        };
+        if let Some(number) = number {
+            mark.add_line(of_stream, number);
+        }
+    }
+    for group in &stream.groups {
+        let Some(state) = group.state() else { continue };
+        let mut of_group = of_stream;
+        of_group.add_name(group.name.as_bytes());
+        let present = group.present();
+        for (mark, (_, each)) in marks.iter_mut().zip(&FAMILIES) {
+            let number = match each {
+                Each::Group(number) => present.and_then(number),
+                Each::State => Some(Number::Whole(state as u64)),
+                Each::Consumer(_) | Each::Up | Each::Stream(_) => None,
+            };
+            if let Some(number) = number {
+                mark.add_line(of_group, number);
+            }
+        }
+        for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
+            let mut of_consumer = of_group;
+            of_consumer.add_name(consumer.sample.name.as_bytes());
+            for place in CONSUMER_FAMILIES {
+                if let (_, Each::Consumer(number)) = FAMILIES[place]
+                    && let Some(number) = number(consumer)
+                {
+                    marks[place].add_line(of_consumer, number);
+                }
+            }
+        }
+    }
+}
+
+/// The places of the families about consumers, of whom there are most.
+const CONSUMER_FAMILIES: std::ops::Range<usize> = 20..24;
 
 /// Appends a label. In both formats a value escapes the backslash, the quote and the line feed, and nothing else.
 fn label(labels: &mut Vec<u8>, name: &str, value: &str) {
@@ -241,6 +362,7 @@ fn label(labels: &mut Vec<u8>, name: &str, value: &str) {
 mod tests {
     use super::*;
     use crate::model::sample::ReadError;
+    use crate::model::snapshot::Presence;
 
     fn unreadable(name: &str) -> StreamSnapshot {
         StreamSnapshot { key: name.into(), read: Err(ReadError(String::new())), groups: Vec::new(), groups_left_out: 0 }
@@ -249,6 +371,49 @@ mod tests {
     fn text(lines: &mut Lines) -> String {
         let blocks = lines.families().iter().flat_map(|family| &family.blocks);
         String::from_utf8(blocks.flat_map(|block| block.text().to_vec()).collect()).unwrap()
+    }
+
+    #[test]
+    fn the_families_about_consumers_are_where_they_are_looked_for() {
+        let places: Vec<usize> =
+            (0..FAMILIES.len()).filter(|at| matches!(FAMILIES[*at].1, Each::Consumer(_))).collect();
+        assert_eq!(places, CONSUMER_FAMILIES.collect::<Vec<_>>());
+    }
+
+    /// Whatever changes, the page says what one says that is written from nothing.
+    #[test]
+    fn a_block_is_written_again_when_anything_in_it_changes() {
+        let facts = |length| StreamFacts {
+            length,
+            groups: 0,
+            first: None,
+            last: None,
+            now_ms: 0,
+            entries_added: Some(0),
+            rates: crate::lag::history::StreamRates::default(),
+        };
+        let readable = |name: &str, length| StreamSnapshot { read: Ok(facts(length)), ..unreadable(name) };
+        let missing = |name: &str, group: &str| StreamSnapshot {
+            groups: vec![GroupSnapshot { name: group.into(), presence: Presence::Missing }],
+            ..readable(name, 1)
+        };
+        let mut lines = Lines::default();
+        let pages = [
+            vec![readable("a", 1), readable("b", 2)],
+            vec![readable("a", 1), readable("b", 2)],
+            vec![readable("a", 2), readable("b", 1)],
+            vec![readable("b", 2), readable("a", 1)],
+            vec![readable("ab", 2), readable("", 1)],
+            vec![readable("a", 1), unreadable("b")],
+            vec![missing("a", "g"), readable("b", 2)],
+            vec![missing("a", "h"), readable("b", 2)],
+            vec![readable("a", 1), missing("b", "h")],
+        ];
+        for page in pages {
+            lines.block(&page);
+            lines.commit();
+            assert_eq!(text(&mut lines), text(&mut Lines::of(&page)), "{page:?}");
+        }
     }
 
     #[test]
