@@ -159,69 +159,101 @@ impl Replies {
 
     /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
     fn value(&mut self, allowance: &Allowance) -> Result<Option<usize>, String> {
-        let junk = || "Redis sent something that is no reply".to_owned();
-        let Some(end) = self.line_end()? else {
-            allowance.may_come(self.unread())?;
-            return Ok(None);
-        };
-        let (from, after) = (self.read + 1, end + 2);
-        let kind = *self.bytes.get(self.read).filter(|_| from <= end).ok_or_else(junk)?;
-        let number = || number(&self.bytes[from..end]).ok_or_else(junk);
-        let text = |length: usize| (from as u32, length as u32);
+        let Some(kind) = self.bytes.get(self.read) else { return Ok(None) };
         match kind {
-            b'+' => {
-                let (at, length) = text(end - from);
-                self.push(Node::Text { at, length });
+            b'+' | b'-' => {
+                let is_error = *kind == b'-';
+                let Some(end) = self.line_end()? else { return Ok(None) };
+                let (at, length) = (self.read as u32 + 1, (end - self.read - 1) as u32);
+                self.push(if is_error { Node::Error { at, length } } else { Node::Text { at, length } });
+                Ok(Some(end + 2))
             }
-            b'-' => {
-                let (at, length) = text(end - from);
-                self.push(Node::Error { at, length });
-            }
-            b':' => {
-                let number = number()?;
-                self.push(Node::Int(number));
-            }
-            b'$' => match u64::try_from(number()?) {
-                // Below 0 is null, and has no bytes.
-                Err(_) => self.push(Node::Nil),
-                Ok(length) => {
-                    allowance.may_come(length)?;
-                    let length = length as usize;
-                    let Some(tail) = self.bytes.get(after + length..after + length + 2) else { return Ok(None) };
-                    if tail != b"\r\n" {
-                        return Err(junk());
-                    }
-                    self.push(Node::Text { at: after as u32, length: length as u32 });
-                    return Ok(Some(after + length + 2));
-                }
-            },
-            b'*' => match u64::try_from(number()?) {
-                Err(_) => self.push(Node::Nil),
-                Ok(0) => self.push(Node::List { items: 0, end: self.nodes.len() as u32 + 1 }),
-                Ok(_) if self.open.len() == MAX_DEPTH => {
-                    return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
-                }
-                Ok(items) => {
-                    allowance.values_may_come(items)?;
-                    self.open.push((self.nodes.len(), items as u32));
-                    self.nodes.push(Node::List { items: items as u32, end: 0 });
-                }
-            },
-            _ => return Err(junk()),
+            b':' => self.number(|replies, number, after| {
+                replies.push(Node::Int(number));
+                Ok(Some(after))
+            }),
+            b'$' => self.number(|replies, length, after| replies.text(allowance, length, after)),
+            b'*' => self.number(|replies, items, after| {
+                replies.list(allowance, items)?;
+                Ok(Some(after))
+            }),
+            _ => Err(junk()),
         }
-        Ok(Some(after))
+    }
+
+    /// Text of this length; below 0 it is null, and has no bytes.
+    fn text(&mut self, allowance: &Allowance, length: i64, after: usize) -> Result<Option<usize>, String> {
+        let Ok(length) = u64::try_from(length) else {
+            self.push(Node::Nil);
+            return Ok(Some(after));
+        };
+        allowance.may_come(length)?;
+        let end = after + length as usize;
+        match self.bytes.get(end..end + 2) {
+            None => Ok(None),
+            Some(b"\r\n") => {
+                self.push(Node::Text { at: after as u32, length: length as u32 });
+                Ok(Some(end + 2))
+            }
+            Some(_) => Err(junk()),
+        }
+    }
+
+    /// The head of a list; below 0 it is null.
+    fn list(&mut self, allowance: &Allowance, items: i64) -> Result<(), String> {
+        match u64::try_from(items) {
+            Err(_) => self.push(Node::Nil),
+            Ok(0) => self.push(Node::List { items: 0, end: self.nodes.len() as u32 + 1 }),
+            Ok(_) if self.open.len() == MAX_DEPTH => {
+                return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
+            }
+            Ok(items) => {
+                allowance.values_may_come(items)?;
+                self.open.push((self.nodes.len(), items as u32));
+                self.nodes.push(Node::List { items: items as u32, end: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the number that makes up the rest of the line, and goes on with it and the place behind the line.
+    fn number(
+        &mut self,
+        go_on: impl FnOnce(&mut Self, i64, usize) -> Result<Option<usize>, String>,
+    ) -> Result<Option<usize>, String> {
+        let from = self.read + 1;
+        let line = &self.bytes[from..];
+        let negative = line.first() == Some(&b'-');
+        let mut number: i64 = 0;
+        for (place, byte) in line.iter().enumerate().skip(usize::from(negative)) {
+            match byte {
+                b'0'..=b'9' => {
+                    let (step, digit) = (number.checked_mul(10).ok_or_else(junk)?, i64::from(byte - b'0'));
+                    number =
+                        if negative { step.checked_sub(digit) } else { step.checked_add(digit) }.ok_or_else(junk)?;
+                }
+                b'\r' if place > usize::from(negative) => {
+                    return match line.get(place + 1) {
+                        None => Ok(None),
+                        Some(b'\n') => go_on(self, number, from + place + 2),
+                        Some(_) => Err(junk()),
+                    };
+                }
+                _ => return Err(junk()),
+            }
+        }
+        if line.len() > MAX_LINE_BYTES { Err(too_long()) } else { Ok(None) }
     }
 
     /// Where the line that begins at the first unread byte ends, before its line end; `None` where that has not come.
     fn line_end(&self) -> Result<Option<usize>, String> {
         let mut from = self.read;
         loop {
-            // Nearly all lines are a few digits, for which a search would be too much ado.
             let rest = &self.bytes[from..];
-            let found = rest.iter().take(16).position(|byte| *byte == b'\n').or_else(|| memchr::memchr(b'\n', rest));
+            let found = memchr::memchr(b'\n', rest);
             let length = from - self.read + found.unwrap_or(rest.len());
             if length > MAX_LINE_BYTES {
-                return Err(format!("Redis sent a line of more than {MAX_LINE_BYTES} bytes"));
+                return Err(too_long());
             }
             match found {
                 None => return Ok(None),
@@ -258,19 +290,12 @@ impl Replies {
     }
 }
 
-/// A number as RESP has it.
-fn number(digits: &[u8]) -> Option<i64> {
-    let (negative, digits) = digits.strip_prefix(b"-").map_or((false, digits), |digits| (true, digits));
-    if digits.is_empty() {
-        return None;
-    }
-    let mut number: i64 = 0;
-    for digit in digits {
-        let digit = i64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
-        let step = number.checked_mul(10)?;
-        number = if negative { step.checked_sub(digit) } else { step.checked_add(digit) }?;
-    }
-    Some(number)
+fn too_long() -> String {
+    format!("Redis sent a line of more than {MAX_LINE_BYTES} bytes")
+}
+
+fn junk() -> String {
+    "Redis sent something that is no reply".to_owned()
 }
 
 /// A value of a reply.
@@ -490,6 +515,7 @@ pub(crate) mod tests {
         check(b"*9223372036854775807\r\n", Err("announced 9223372036854775807 values"));
         check(&b"*1\r\n".repeat(10_000), Err("nested more than 8 deep"));
         check(&[b"-ERR ".as_slice(), &[b'x'; MAX_LINE_BYTES]].concat(), Err("a line of more than 4096 bytes"));
+        check(&[b":".as_slice(), &[b'0'; MAX_LINE_BYTES + 1]].concat(), Err("a line of more than 4096 bytes"));
     }
 
     #[test]
