@@ -5,9 +5,10 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::monitor::Monitor;
+use common::proxy::{Fault, Proxy};
 use common::{Redis, Streamlag, eventually, eventually_right, grants, servers, streamlag, value_of};
 use serde_json::{Value, json};
 
@@ -17,6 +18,13 @@ fn stream(redis: &Redis, key: &str, entries: usize) {
     if entries > 0 {
         redis.add(key, entries);
     }
+}
+
+/// A page with a sample on it. On a machine that is busy with other things, samples come so late that old ones are withdrawn.
+fn page_of(streamlag: &Streamlag) -> String {
+    eventually("a page with a sample", || {
+        Some(streamlag.metrics()).filter(|page| page.contains("\nstreamlag_streams "))
+    })
 }
 
 /// The streams of a page, and whether each could be read.
@@ -36,7 +44,7 @@ fn groups<'a>(page: &'a str, stream: &str) -> Vec<&'a str> {
 }
 
 fn over(streamlag: &Streamlag, limit: &str) -> Option<f64> {
-    streamlag.metric(&format!("streamlag_over_limit{{limit=\"{limit}\"}}"))
+    value_of(&page_of(streamlag), &format!("streamlag_over_limit{{limit=\"{limit}\"}}"))
 }
 
 #[test]
@@ -51,7 +59,7 @@ fn streams_that_patterns_mean_are_there_at_once_come_and_go() {
 
         // There is no second poll within the test.
         let once = streamlag(&[&arguments[..], &["--poll.interval", "1h"]].concat()).ready();
-        let page = once.metrics();
+        let page = page_of(&once);
         let expected = BTreeMap::from([("events:a", true), ("events:b", true), ("named", false)]);
         assert_eq!(up(&page), expected, "{}", server.display());
         assert_eq!(lag(&page, "events:a", "g"), Some(3.0));
@@ -61,7 +69,7 @@ fn streams_that_patterns_mean_are_there_at_once_come_and_go() {
         assert!(named.len() == 1 && named[0].contains("stream=named"), "{named:?}");
         let shows = |key: &str| {
             eventually(&format!("{key} shows"), || {
-                let page = streamlag.metrics();
+                let page = page_of(&streamlag);
                 let streams = up(&page);
                 for never in ["events:secret", "events:string", "mail:c"] {
                     assert!(!streams.contains_key(never), "{}: {never} shows", server.display());
@@ -71,7 +79,7 @@ fn streams_that_patterns_mean_are_there_at_once_come_and_go() {
         };
         let left = |key: &str| {
             streamlag.next_sample();
-            let page = streamlag.metrics();
+            let page = page_of(&streamlag);
             assert!(!page.contains(key), "{}: {key} is still there", server.display());
         };
         stream(&redis, "events:new", 1);
@@ -87,7 +95,7 @@ fn streams_that_patterns_mean_are_there_at_once_come_and_go() {
         shows("named");
         redis.run("DEL named");
         streamlag.next_sample();
-        let page = streamlag.metrics();
+        let page = page_of(&streamlag);
         assert_eq!(up(&page), BTreeMap::from([("events:a", true), ("events:new", true), ("named", false)]));
         assert_eq!(value_of(&page, "streamlag_streams"), Some(3.0));
         assert_eq!(value_of(&page, "streamlag_discovery_streams"), Some(2.0));
@@ -126,7 +134,7 @@ fn streams_are_found_among_many_keys_in_few_calls_a_poll() {
         let mut before = None;
         let mut shows = |expected: &[&str]| {
             eventually(&format!("{expected:?} show"), || {
-                let page = streamlag.metrics();
+                let page = page_of(&streamlag);
                 let scans = value_of(&page, "streamlag_redis_commands_total{command=\"scan\"}").unwrap_or_default();
                 let polls: f64 = ["success", "partial", "failure"]
                     .iter()
@@ -153,19 +161,47 @@ fn streams_are_found_among_many_keys_in_few_calls_a_poll() {
 }
 
 #[test]
+fn a_search_that_takes_long_does_not_take_the_samples_time() {
+    let redis = Redis::start();
+    redis.run_bytes(&[b"EVAL", b"for n = 1, 20000 do redis.call('SET', 'other:' .. n, 'x') end", b"0"]);
+    ["events:a", "named"].iter().for_each(|key| stream(&redis, key, 1));
+    let proxy = Proxy::start(redis.port);
+    // Forty calls of SCAN take longer than a poll may.
+    proxy.set(Fault::Latency(Duration::from_millis(40)));
+    let arguments = ["--redis.url", &proxy.url(), "--streams", "events:*,named", "--groups", "g"];
+    let pace = ["--redis.timeout", "1s", "--poll.interval", "500ms", "--poll.max-redis-share", "50%"];
+    let streamlag = streamlag(&[&arguments[..], &pace].concat()).ready();
+    assert_eq!(lag(&page_of(&streamlag), "named", "g"), Some(1.0));
+    let page = eventually("events:a is found, and the search is complete", || {
+        let page = page_of(&streamlag);
+        let complete = value_of(&page, "streamlag_discovery_scan_seconds").is_some();
+        (complete && up(&page).contains_key("events:a")).then_some(page)
+    });
+    assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"failure\"}"), Some(0.0), "{:?}", streamlag.log());
+
+    // The way there and back is not Redis's time, from the first poll on.
+    proxy.set(Fault::Latency(Duration::from_millis(200)));
+    let once = ["--redis.timeout", "10s", "--poll.interval", "1h"];
+    let once = common::streamlag(&[&arguments[..], &once].concat()).ready();
+    let page = page_of(&once);
+    assert!(value_of(&page, "streamlag_redis_commands_total{command=\"scan\"}") > Some(5.0));
+    assert!(value_of(&page, "streamlag_redis_time_seconds_total").is_some_and(|taken| taken < 1.0), "{page}");
+}
+
+#[test]
 fn without_the_grant_what_is_named_is_sampled_and_the_rest_once_it_is_given() {
     let redis = Redis::start();
     ["events:a", "events:b"].iter().for_each(|key| stream(&redis, key, 1));
     let streamlag =
         streamlag(&["--redis.url", &redis.url(), "--streams", "events:*,events:a", "--groups", "g"]).ready();
     streamlag.next_sample();
-    let page = streamlag.metrics();
+    let page = page_of(&streamlag);
     assert_eq!(up(&page), BTreeMap::from([("events:a", true)]));
     assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0), "no poll is complete");
     assert_eq!(value_of(&page, "streamlag_discovery_last_scan_timestamp_seconds"), Some(0.0));
     assert_eq!(streamlag.log_lines("Redis refuses a command\" command=SCAN").len(), 1, "{:?}", streamlag.log());
     redis.run(&format!("ACL SETUSER {} +scan", grants::USER));
-    eventually("events:b is found", || up(&streamlag.metrics()).contains_key("events:b").then_some(()));
+    eventually("events:b is found", || up(&page_of(&streamlag)).contains_key("events:b").then_some(()));
     streamlag.next_sample();
     assert_eq!(streamlag.log_lines("Redis refuses a command").len(), 1, "{:?}", streamlag.log());
     assert_eq!(streamlag.log_lines("Redis allows a command again\" command=SCAN").len(), 1, "{:?}", streamlag.log());
@@ -187,7 +223,7 @@ fn what_is_known_of_streams_that_stay_survives_when_others_come_and_go() {
         streamlag.next_sample();
         ["events:m", "named"].iter().for_each(|key| drop(redis.run(&format!("XTRIM {key} MAXLEN 40"))));
         let before = eventually("losses and rates are known", || {
-            let page = streamlag.metrics();
+            let page = page_of(&streamlag);
             let known = lost(&page, "events:m") > Some(0.0) && lost(&page, "named") > Some(0.0);
             (known && (rate(&page).is_some() || !counts_added)).then_some(page)
         });
@@ -202,13 +238,13 @@ fn what_is_known_of_streams_that_stay_survives_when_others_come_and_go() {
             let others = [format!("events:a{round}"), format!("events:z{round}")];
             others.iter().for_each(|key| stream(&redis, key, 1));
             eventually("the others show", || {
-                let page = streamlag.metrics();
+                let page = page_of(&streamlag);
                 unharmed(&page);
                 others.iter().all(|key| up(&page).contains_key(&**key)).then_some(())
             });
             others.iter().for_each(|key| drop(redis.run(&format!("DEL {key}"))));
             eventually("the others are gone", || {
-                let page = streamlag.metrics();
+                let page = page_of(&streamlag);
                 unharmed(&page);
                 (up(&page).len() == 2).then_some(())
             });
@@ -224,7 +260,7 @@ fn groups_that_are_excluded_are_not_monitored_however_they_were_given() {
     }
     let arguments = ["--redis.url", &redis.url(), "--streams", "s", "--groups", "z,audit,*"];
     let streamlag = streamlag(&[&arguments[..], &["--groups.exclude", "audit,tmp-*"]].concat()).ready();
-    let page = streamlag.metrics();
+    let page = page_of(&streamlag);
     assert_eq!(groups(&page, "s"), ["a", "z"]);
     assert_eq!(value_of(&page, "event_stream_groups{stream=\"s\"}"), Some(4.0));
     assert_eq!(streamlag.get("/api/v1/events/consumer-lag?group=audit").status, 404);
@@ -246,7 +282,7 @@ fn limits_leave_out_what_they_say_and_say_so_once() {
         let interval = ["--discovery.interval", "1s"];
         let streamlag = streamlag(&[&arguments[..], &limits, &interval].concat()).ready();
 
-        let page = streamlag.metrics();
+        let page = page_of(&streamlag);
         assert_eq!(
             up(&page).into_keys().collect::<Vec<_>>(),
             ["events:1", "events:2", "named"],
@@ -258,7 +294,7 @@ fn limits_leave_out_what_they_say_and_say_so_once() {
         assert_eq!(groups(&page, "named"), ["a", "b", "z"], "{}", server.display());
         assert_eq!(over(&streamlag, "groups"), Some(2.0), "{}", server.display());
         let of_z = |metric: &str| {
-            value_of(&streamlag.metrics(), &format!("event_consumer_{metric}{{stream=\"named\",consumer_group=\"z\"}}"))
+            value_of(&page_of(&streamlag), &format!("event_consumer_{metric}{{stream=\"named\",consumer_group=\"z\"}}"))
         };
         let instances = |page: &str| -> BTreeMap<String, f64> {
             let begin = "event_consumer_instance_pending{stream=\"named\",consumer_group=\"z\",consumer=\"";
@@ -292,7 +328,7 @@ fn limits_leave_out_what_they_say_and_say_so_once() {
             ["streams", "groups", "consumers"].iter().all(|limit| over(&streamlag, limit) == Some(0.0)).then_some(())
         });
         streamlag.next_sample();
-        let page = streamlag.metrics();
+        let page = page_of(&streamlag);
         assert_eq!(
             up(&page).into_keys().collect::<Vec<_>>(),
             ["events:2", "events:4", "named"],
@@ -324,7 +360,7 @@ fn with_consumers_off_they_are_not_asked_for() {
             let executed = monitor.until_now(&redis);
             let has = |word: &str| executed.iter().any(|command| command.words.to_ascii_uppercase().contains(word));
             assert!(has("\"GROUPS\""), "{executed:?}");
-            (has("\"CONSUMERS\""), streamlag.metrics(), streamlag.json("groups")["groups"][0].clone())
+            (has("\"CONSUMERS\""), page_of(&streamlag), streamlag.json("groups")["groups"][0].clone())
         };
         let (with, page, row) = asked("on");
         assert!(with && page.contains("event_consumer_instance_pending{"), "{}", server.display());
@@ -353,7 +389,7 @@ fn shards_share_the_streams_each_one_on_one_of_them() {
     });
     let mut all = BTreeSet::new();
     for (n, streamlag) in shards.iter().enumerate() {
-        let page = streamlag.metrics();
+        let page = page_of(&streamlag);
         assert_eq!(value_of(&page, &format!("streamlag_shard_info{{shard=\"{n}/2\"}}")), Some(1.0));
         let own = up(&page);
         assert_eq!(value_of(&page, "streamlag_streams"), Some(own.len() as f64));
@@ -373,8 +409,9 @@ fn partitions_are_summed_on_the_page_and_by_the_api() {
     orders.iter().enumerate().for_each(|(n, entries)| stream(&redis, &format!("orders:{n}"), *entries));
     [("mail:eu", 3), ("mail:us", 0)].iter().for_each(|(key, entries)| stream(&redis, key, *entries));
     redis.run("XGROUP CREATE mail:eu audit $");
+    stream(&redis, "a:1", 1);
     let url = redis.url_as(&finder(&redis, std::path::Path::new("redis-server")));
-    let arguments = ["--redis.url", &url, "--streams", "orders:0", "--groups", "g,*", "--discovery.interval", "1s"];
+    let arguments = ["--redis.url", &url, "--streams", "orders:0,a:*", "--groups", "g,*", "--discovery.interval", "1s"];
     let thresholds = ["--lag.thresholds", "orders=18/100"];
     let logical = ["--logical-streams", "orders=orders:{0..3}", "--logical-streams", "mail=mail:*"];
     let streamlag = streamlag(&[&arguments[..], &thresholds, &logical].concat()).ready();
@@ -388,7 +425,7 @@ fn partitions_are_summed_on_the_page_and_by_the_api() {
         let rows = rows("").as_array().unwrap().clone();
         rows.into_iter().find(|row| row["logical_stream"] == name && row["consumer_group"] == group).unwrap()
     };
-    let page = streamlag.metrics();
+    let page = page_of(&streamlag);
     let (sum, worst) = (orders.iter().sum::<usize>() as f64, *orders.iter().max().unwrap() as f64);
     let numbers = ["lag", "lag_uncertainty", "lag_worst", "lag_skew_ratio", "partitions", "partitions_unknown"];
     let expected = [sum, 0.0, worst, worst / (sum / 4.0), 4.0, 0.0].map(Some);
@@ -423,7 +460,7 @@ fn partitions_are_summed_on_the_page_and_by_the_api() {
     // A partition that is named stays one; one that was found leaves.
     redis.run("DEL orders:2 mail:us");
     streamlag.next_sample();
-    let page = streamlag.metrics();
+    let page = page_of(&streamlag);
     let expected = [Some(8.0), None, Some(5.0), Some(5.0 / (8.0 / 3.0)), Some(4.0), Some(1.0)];
     assert_eq!(numbers.map(|metric| of(&page, "orders", "g", metric)), expected);
     let told = row("orders", "g");
@@ -435,13 +472,20 @@ fn partitions_are_summed_on_the_page_and_by_the_api() {
     // New ones join, before and behind.
     ["mail:asia", "mail:zz"].iter().for_each(|key| stream(&redis, key, 7));
     eventually_right(|| {
-        let page = streamlag.metrics();
+        let page = page_of(&streamlag);
         let is =
             [of(&page, "mail", "g", "partitions"), of(&page, "mail", "g", "lag"), of(&page, "mail", "g", "lag_worst")];
         // Not one page tells the one number without the other.
         let consistent = matches!(is, [Some(1.0), Some(3.0), Some(3.0)] | [Some(2.0), Some(10.0), Some(7.0)]);
         assert!(consistent || is == [Some(3.0), Some(17.0), Some(7.0)], "{is:?}");
         if consistent { Err(format!("{is:?}")) } else { Ok(()) }
+    });
+    // Not on one page is another stream taken for a partition, as one that stands before them goes.
+    redis.run("DEL a:1");
+    eventually("a:1 is gone", || {
+        let page = page_of(&streamlag);
+        assert_eq!([of(&page, "mail", "g", "partitions"), of(&page, "mail", "g", "lag")], [Some(3.0), Some(17.0)]);
+        (!up(&page).contains_key("a:1")).then_some(())
     });
 }
 

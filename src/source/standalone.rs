@@ -28,6 +28,10 @@ use crate::xinfo;
 use rounds::Rounds;
 pub(super) use rounds::is_gone;
 
+/// The share of a poll's deadline after which no more streams are looked for: where each call takes long to come back, the search
+/// takes more polls, and not the sample's time.
+const DISCOVERY_SHARE: u32 = 4;
+
 /// What to sample, and what it may cost.
 #[derive(Clone, Debug)]
 pub struct Sampling {
@@ -253,7 +257,7 @@ impl Standalone {
     ) -> Result<TargetSample, SampleError> {
         connected.begin_sample();
         self.pace.begin();
-        self.discover(connected).await?;
+        self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
         self.pace.spread(spread, self.lanes.iter().map(Lane::cost).sum());
@@ -261,8 +265,16 @@ impl Standalone {
     }
 
     /// Looks for streams that patterns mean, a little further than the last sample did.
-    async fn discover(&mut self, connected: &mut Connected) -> Result<(), SampleError> {
-        while let Some(ask) = self.discovery.next(self.started.elapsed()) {
+    async fn discover(&mut self, connected: &mut Connected, most: Duration) -> Result<(), SampleError> {
+        let until = Instant::now() + most;
+        while Instant::now() < until
+            && let Some(ask) = self.discovery.next(self.started.elapsed())
+        {
+            if self.pace.way().is_zero() {
+                // Or all the ways there and back would count as Redis's time.
+                let asked = connected.ask_time(&self.commands).await?;
+                self.pace.round_trip(connected.time(asked).await?.round_trip);
+            }
             self.commands.add("scan", 1);
             let asked = Instant::now();
             let (cursor, count) = (ask.cursor.to_string(), ask.count.to_string());
