@@ -389,7 +389,7 @@ fn shards_share_the_streams_each_one_on_one_of_them() {
     });
     let mut all = BTreeSet::new();
     for (n, streamlag) in shards.iter().enumerate() {
-        let page = page_of(&streamlag);
+        let page = page_of(streamlag);
         assert_eq!(value_of(&page, &format!("streamlag_shard_info{{shard=\"{n}/2\"}}")), Some(1.0));
         let own = up(&page);
         assert_eq!(value_of(&page, "streamlag_streams"), Some(own.len() as f64));
