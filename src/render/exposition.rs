@@ -9,7 +9,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
-use super::logical::{self, Value};
+use super::logical;
 use super::names::{self, Kind, Name};
 use crate::lag::Thresholds;
 use crate::model::Shard;
@@ -103,11 +103,7 @@ impl Facts {
             page.family(name, |family| {
                 self.view.logical.iter().try_for_each(|stream| {
                     stream.groups.iter().try_for_each(|group| {
-                        let number = match value(group) {
-                            Some(Value::Whole(number)) => Number::Whole(number),
-                            Some(Value::Float(number)) => Number::Float(number),
-                            None => return Ok(()),
-                        };
+                        let Some(number) = value(group) else { return Ok(()) };
                         let labels = [("logical_stream", &*stream.name), ("consumer_group", &*group.name.shown())];
                         family.sample(&labels, number)
                     })
@@ -190,7 +186,7 @@ impl Facts {
 type Label<'a> = (&'static str, &'a str);
 
 /// A value of a sample. The format knows whole numbers and floats.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Number {
     Whole(u64),
     Float(f64),

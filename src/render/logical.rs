@@ -1,32 +1,24 @@
 //! The series of logical streams: what each family says of a group of one.
 
+use super::exposition::Number;
 use super::names::{self, Name};
 use crate::model::logical::LogicalGroup;
 
-/// A value of a sample. The formats know whole numbers and floats.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// A count.
-    Whole(u64),
-    /// A measure.
-    Float(f64),
-}
-
 /// What a family says of a group; `None` where there is nothing to say.
-pub type Of = fn(&LogicalGroup) -> Option<Value>;
+type Of = fn(&LogicalGroup) -> Option<Number>;
 
 /// The families, in the order of the page. Their labels are the logical stream's name and the group's.
-pub const FAMILIES: [(&Name, Of); 7] = [
-    (&names::LOGICAL_LAG, |group| group.lag.map(|lag| Value::Whole(lag.point))),
+pub(super) const FAMILIES: [(&Name, Of); 7] = [
+    (&names::LOGICAL_LAG, |group| group.lag.map(|lag| Number::Whole(lag.point))),
     // With partitions unknown there is no upper bound.
     (&names::LOGICAL_LAG_UNCERTAINTY, |group| {
-        group.lag.filter(|_| group.unknown == 0).map(|lag| Value::Whole(lag.uncertainty()))
+        group.lag.filter(|_| group.unknown == 0).map(|lag| Number::Whole(lag.uncertainty()))
     }),
-    (&names::LOGICAL_LAG_WORST, |group| group.worst.as_ref().map(|worst| Value::Whole(worst.lag))),
-    (&names::LOGICAL_LAG_SECONDS, |group| group.lag_seconds.map(Value::Float)),
-    (&names::LOGICAL_LAG_SKEW, |group| group.skew.map(Value::Float)),
-    (&names::LOGICAL_PARTITIONS, |group| Some(Value::Whole(group.partitions))),
-    (&names::LOGICAL_PARTITIONS_UNKNOWN, |group| Some(Value::Whole(group.unknown))),
+    (&names::LOGICAL_LAG_WORST, |group| group.worst.as_ref().map(|worst| Number::Whole(worst.lag))),
+    (&names::LOGICAL_LAG_SECONDS, |group| group.lag_seconds.map(Number::Float)),
+    (&names::LOGICAL_LAG_SKEW, |group| group.skew.map(Number::Float)),
+    (&names::LOGICAL_PARTITIONS, |group| Some(Number::Whole(group.partitions))),
+    (&names::LOGICAL_PARTITIONS_UNKNOWN, |group| Some(Number::Whole(group.unknown))),
 ];
 
 #[cfg(test)]
@@ -35,7 +27,7 @@ mod tests {
     use crate::lag::{Lag, Status};
     use crate::model::logical::WorstPartition;
 
-    fn told(group: &LogicalGroup) -> Vec<(&'static str, Value)> {
+    fn told(group: &LogicalGroup) -> Vec<(&'static str, Number)> {
         FAMILIES.iter().filter_map(|(name, of)| Some((name.family, of(group)?))).collect()
     }
 
@@ -54,18 +46,18 @@ mod tests {
             state: None,
         };
         let all = [
-            ("event_logical_stream_lag", Value::Whole(6)),
-            ("event_logical_stream_lag_uncertainty", Value::Whole(3)),
-            ("event_logical_stream_lag_worst", Value::Whole(3)),
-            ("event_logical_stream_lag_seconds", Value::Float(1.5)),
-            ("event_logical_stream_lag_skew_ratio", Value::Float(2.0)),
-            ("event_logical_stream_partitions", Value::Whole(4)),
-            ("event_logical_stream_partitions_unknown", Value::Whole(0)),
+            ("event_logical_stream_lag", Number::Whole(6)),
+            ("event_logical_stream_lag_uncertainty", Number::Whole(3)),
+            ("event_logical_stream_lag_worst", Number::Whole(3)),
+            ("event_logical_stream_lag_seconds", Number::Float(1.5)),
+            ("event_logical_stream_lag_skew_ratio", Number::Float(2.0)),
+            ("event_logical_stream_partitions", Number::Whole(4)),
+            ("event_logical_stream_partitions_unknown", Number::Whole(0)),
         ];
         assert_eq!(told(&group), all);
         group.unknown = 1;
         assert!(told(&group).iter().all(|(name, _)| *name != "event_logical_stream_lag_uncertainty"));
         (group.lag, group.worst, group.skew, group.lag_seconds) = (None, None, None, None);
-        assert_eq!(told(&group), [all[5], ("event_logical_stream_partitions_unknown", Value::Whole(1))]);
+        assert_eq!(told(&group), [all[5], ("event_logical_stream_partitions_unknown", Number::Whole(1))]);
     }
 }
