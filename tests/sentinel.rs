@@ -21,13 +21,17 @@ fn password() -> tempfile::NamedTempFile {
     file
 }
 
+/// The login at the sentinels, where they know users.
+fn login<'a>(trio: &Trio, password: &'a tempfile::NamedTempFile) -> Vec<&'a str> {
+    let file = password.path().to_str().unwrap();
+    let login = ["--redis.sentinel-user", USER, "--redis.sentinel-password-file", file];
+    if trio.has_users { login.to_vec() } else { Vec::new() }
+}
+
 fn watch(trio: &Trio, password: &tempfile::NamedTempFile, more: &[&str]) -> Streamlag {
     let (url, others) = (trio.url(), trio.others());
-    let file = password.path().to_str().unwrap();
     let base = ["--redis.mode", "sentinel", "--redis.url", &url, "--redis.nodes", &others, "--streams", "events:chat"];
-    let login = ["--redis.sentinel-user", USER, "--redis.sentinel-password-file", file];
-    let login = if trio.has_users { &login[..] } else { &[] };
-    streamlag(&[&base[..], &["--redis.sentinel-master", MASTER], login, more].concat())
+    streamlag(&[&base[..], &["--redis.sentinel-master", MASTER], &login(trio, password), more].concat())
 }
 
 /// A stream in the master that every replica has.
@@ -171,11 +175,9 @@ fn what_no_sentinel_knows_is_said() {
             Some(())
         });
     };
-    let file = password.path().to_str().unwrap();
-    let login = ["--redis.sentinel-user", USER, "--redis.sentinel-password-file", file];
     let url = trio.url();
     let base = ["--redis.mode", "sentinel", "--redis.url", &url];
-    let another = [&base[..], &login, &["--redis.sentinel-master", "another"]].concat();
+    let another = [&base[..], &login(&trio, &password), &["--redis.sentinel-master", "another"]].concat();
     check(&another, "no master is named \\\"another\\\"");
     let nobody = ["--redis.mode", "sentinel", "--redis.url", "redis://127.0.0.1:1/0"];
     check(&nobody, "no sentinel names the master; 127.0.0.1:1: Connection refused");
