@@ -31,6 +31,10 @@ pub fn command<'a>(bytes: &mut Vec<u8>, words: impl IntoIterator<Item = &'a [u8]
     let words = words.into_iter();
     let mut digits = itoa::Buffer::new();
     let mut number = |bytes: &mut Vec<u8>, kind: u8, number: usize| {
+        // Nearly all are.
+        if number < 10 {
+            return bytes.extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']);
+        }
         bytes.push(kind);
         bytes.extend_from_slice(digits.format(number).as_bytes());
         bytes.extend_from_slice(b"\r\n");
@@ -134,13 +138,16 @@ impl Replies {
 
     /// Forgets the replies that were read, and keeps what came after them.
     pub fn next(&mut self) {
-        if self.bytes.capacity() > KEPT_BYTES && self.unread() < KEPT_BYTES as u64 {
+        if self.bytes.capacity() > KEPT_BYTES && self.unread() < (KEPT_BYTES / 2) as u64 {
             self.bytes = self.bytes[self.read..].to_vec();
-        } else {
+            self.read = 0;
+        } else if self.read as u64 >= self.unread() {
+            // Not each time: what is moved is never more than was read since.
             self.bytes.drain(..self.read);
+            self.read = 0;
         }
         self.nodes.clear();
-        (self.read, self.whole) = (0, 0);
+        self.whole = 0;
     }
 
     /// Reads on, until there are so many whole replies. Whether there are.

@@ -9,6 +9,7 @@ mod dial;
 mod discovery;
 mod lane;
 mod pace;
+mod pump;
 mod script;
 mod sentinel;
 mod standalone;

@@ -70,7 +70,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
 /// Where a field is missing or is not what it should be.
 pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>> {
     const COMMAND: &str = "XINFO GROUPS";
-    let mut known = Known { names: known, next: 0 };
+    let mut known = Known::from(known);
     let decode = |reply| {
         let [mut name, mut consumers, mut pending, mut delivered, mut read, mut lag] = [None; 6];
         each_field(COMMAND, reply, |field, value| {
@@ -97,7 +97,9 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
         })
     };
     let groups: Vec<GroupSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
-    each_once(COMMAND, groups.iter().map(|group| group.name.as_bytes()))?;
+    if known.another {
+        each_once(COMMAND, groups.iter().map(|group| group.name.as_bytes()))?;
+    }
     Ok(groups)
 }
 
@@ -107,7 +109,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
 /// Where a field is missing or is not what it should be.
 pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerSample>> {
     const COMMAND: &str = "XINFO CONSUMERS";
-    let mut known = Known { names: known, next: 0 };
+    let mut known = Known::from(known);
     let decode = |reply| {
         let [mut name, mut pending, mut idle, mut inactive] = [None; 4];
         each_field(COMMAND, reply, |field, value| {
@@ -130,7 +132,9 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
         })
     };
     let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
-    each_once(COMMAND, consumers.iter().map(|consumer| consumer.name.as_bytes()))?;
+    if known.another {
+        each_once(COMMAND, consumers.iter().map(|consumer| consumer.name.as_bytes()))?;
+    }
     Ok(consumers)
 }
 
@@ -283,6 +287,7 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    #[inline]
     fn need(self) -> Decoded<Reply<'a>> {
         self.value.ok_or_else(|| wrong(self.command, &format!("no field {}", self.name)))
     }
@@ -293,6 +298,7 @@ impl<'a> Field<'a> {
     }
 
     /// A count that must be there.
+    #[inline]
     fn count(self) -> Decoded<u64> {
         let value = self.need()?;
         count(value).ok_or_else(|| self.wrong(&format!("is {}, not a count", value.kind())))
@@ -300,6 +306,7 @@ impl<'a> Field<'a> {
 
     /// A count that older servers do not tell, and others only sometimes. A negative one is an unknown one: servers
     /// answer `-1` for "never", and a negative lag where their own arithmetic broke.
+    #[inline]
     fn optional_count(self) -> Decoded<Option<u64>> {
         match self.told() {
             Some(value) if value.int().is_none_or(|number| number >= 0) => self.count().map(Some),
@@ -329,6 +336,7 @@ impl<'a> Field<'a> {
         self.value.map_or(0, payload_bytes)
     }
 
+    #[inline]
     fn bytes(self) -> Decoded<&'a [u8]> {
         self.need()?.bytes().ok_or_else(|| self.wrong("is not a string"))
     }
@@ -338,15 +346,24 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The names of last time. Redis lists names in order, and mostly they are the same.
+/// The names of last time, each of which was there once. Redis lists names in order, and mostly they are the same.
 struct Known<'a, N> {
     names: &'a [N],
     next: usize,
+    /// Whether there was a name that was not the next one of last time.
+    another: bool,
+}
+
+impl<'a, N> From<&'a [N]> for Known<'a, N> {
+    fn from(names: &'a [N]) -> Self {
+        Self { names, next: 0, another: false }
+    }
 }
 
 impl<N: Clone + AsRef<[u8]> + for<'b> From<&'b [u8]>> Known<'_, N> {
     fn name(&mut self, bytes: &[u8]) -> N {
         let is_next = self.names.get(self.next).is_some_and(|name| name.as_ref() == bytes);
+        self.another |= !is_next;
         let place = match is_next {
             true => Some(self.next),
             false => self.names.binary_search_by(|name| name.as_ref().cmp(bytes)).ok(),
@@ -388,6 +405,7 @@ fn entry_id(entry: Reply<'_>) -> Option<EntryId> {
     entry.list()?.next().and_then(Reply::bytes).and_then(EntryId::parse)
 }
 
+#[inline]
 fn count(value: Reply<'_>) -> Option<u64> {
     if let Some(number) = value.int() {
         return u64::try_from(number).ok();

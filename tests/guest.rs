@@ -128,6 +128,49 @@ fn a_poll_is_spread_over_its_share_of_the_interval_and_others_are_served_meanwhi
     });
 }
 
+/// Whoever wants many streams at once has a thread that moves the bytes. Nothing else tells: connections that broke or fell silent
+/// are given up as ever, and none is left behind.
+#[test]
+fn a_thread_moves_the_bytes_of_many_streams_that_are_asked_for_at_once() {
+    let redis = Redis::start();
+    let (streams, url) = (fill(&redis), redis.url());
+    let watch = |spread| {
+        let base = ["--redis.url", &url, "--streams", &streams, "--groups", "*", "--redis.timeout", "1s"];
+        let streamlag = streamlag(&[&base[..], &["--poll.spread", spread]].concat()).ready();
+        (0..3).for_each(|_| streamlag.next_sample());
+        streamlag
+    };
+    let has_pump = |streamlag: &Streamlag| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", streamlag.pid())).unwrap();
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .any(|name| name == "pump\n")
+    };
+    let lags = |streamlag: &Streamlag| {
+        let page = streamlag.metrics();
+        page.lines().filter(|line| line.starts_with("event_consumer_lag{") && line.ends_with(" 1")).count()
+    };
+    assert!(!has_pump(&watch("50%")));
+    let streamlag = watch("0%");
+    assert!(has_pump(&streamlag));
+    assert_eq!(lags(&streamlag), STREAMS * GROUPS);
+
+    redis.run("CLIENT KILL TYPE normal SKIPME yes");
+    (0..3).for_each(|_| streamlag.next_sample());
+    assert_eq!(streamlag.metric("streamlag_polls_total{outcome=\"failure\"}"), Some(0.0), "{:?}", streamlag.log());
+    redis.signal("-STOP");
+    eventually("it is seen that Redis is silent", || {
+        (streamlag.metric("streamlag_polls_total{outcome=\"failure\"}")? >= 3.0).then_some(())
+    });
+    redis.signal("-CONT");
+    eventually("all are read again", || (lags(&streamlag) == STREAMS * GROUPS).then_some(()));
+    eventually_right(|| {
+        let clients = format!("{:?}", redis.run("CLIENT LIST"));
+        let ours = clients.matches("user=streamlag ").count();
+        if ours == 1 { Ok(()) } else { Err(clients) }
+    });
+}
+
 #[test]
 fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     let redis = Redis::start();

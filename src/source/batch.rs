@@ -17,6 +17,9 @@ const MAX_GHOSTS: u64 = 1000;
 /// `XINFO STREAM` and `XINFO GROUPS`, before whatever its groups are asked.
 pub(super) const COMMANDS_PER_STREAM: usize = 2;
 
+/// What the questions about a stream with some groups take on the wire, more or less.
+const BYTES_PER_STREAM: usize = 512;
+
 /// What is said of a stream that could not be read within what a poll may read.
 pub(super) const ITS_TURN_COMES: &str = "not read yet: its entries are large, and its turn comes";
 
@@ -177,6 +180,12 @@ impl Batch {
     /// The same, for streams that are on their way to this node of a cluster.
     pub(super) fn asking(self, asking: bool) -> Self {
         Self { asking, ..self }
+    }
+
+    /// The same, made ready for the questions of so many streams.
+    pub(super) fn with_room_for(mut self, streams: usize) -> Self {
+        self.requests.reserve(streams * BYTES_PER_STREAM);
+        self
     }
 
     pub(super) fn is_empty(&self) -> bool {

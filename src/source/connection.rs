@@ -12,7 +12,7 @@ use super::sentinel::role;
 use super::wire::Wire;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
-use crate::resp::{Refusal, Replies, Reply, command};
+use crate::resp::{Refusal, Replies, Reply};
 use crate::self_metrics::RedisCommands;
 use crate::xinfo;
 
@@ -52,6 +52,15 @@ impl Connected {
         Ok(Self { wire, server, script: may_run_scripts.then_some(script) })
     }
 
+    /// The same with its bytes moved by another thread, where that can be; `None` where the connection was lost over it.
+    pub(super) fn apart(self) -> Option<Self> {
+        let apart = self.wire.apart();
+        if let Err(error) = &apart {
+            tracing::debug!(%error, "a connection cannot be moved to another thread");
+        }
+        Some(Self { wire: apart.ok()?, ..self })
+    }
+
     /// A sample begins, and may read as much as any.
     pub(super) fn begin_sample(&mut self) {
         self.wire.begin_sample();
@@ -76,14 +85,17 @@ impl Connected {
         Self { wire, server, script }
     }
 
-    /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip.
-    pub(super) async fn ask_time(&mut self, commands: &RedisCommands) -> Result<Instant, SampleError> {
+    /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip. It goes out with
+    /// what is asked next, unless it is sent before.
+    pub(super) fn ask_time(&mut self, commands: &RedisCommands) -> Instant {
         commands.add("time", 1);
-        let asked = Instant::now();
-        let mut request = Vec::new();
-        command(&mut request, [b"TIME".as_slice()]);
-        self.wire.send(&request).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
-        Ok(asked)
+        self.wire.hold(&[b"TIME"]);
+        Instant::now()
+    }
+
+    /// Sends what goes out with what is asked next.
+    pub(super) async fn send_held(&mut self) -> Result<(), SampleError> {
+        self.wire.send_held().await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 
     /// What the clock was, when it was asked for at this time and nothing was received since.

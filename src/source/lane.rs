@@ -110,21 +110,23 @@ impl Lane {
 
     /// What is asked about its groups: of pending entries only where something may have changed.
     pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupAsked> {
-        let asked = |name: &GroupName| {
-            let quiet = self.pending_of(name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
+        let asked = |(place, name): (usize, &GroupName)| {
+            let quiet = self.pending_of(place, name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
             GroupAsked { name: name.clone(), consumers, pending: pending && !quiet }
         };
-        self.ledger.groups().map(asked).collect()
+        self.ledger.groups().enumerate().map(asked).collect()
     }
 
-    fn pending_of(&self, group: &GroupName) -> Option<&Pending> {
-        self.pending.iter().find(|known| known.group == *group)
+    /// What is known of a group's pending entries. It is likely to be at this place.
+    fn pending_of(&self, place: usize, group: &GroupName) -> Option<&Pending> {
+        let likely = self.pending.get(place).filter(|known| known.group == *group);
+        likely.or_else(|| self.pending.iter().find(|known| known.group == *group))
     }
 
     /// Fills in a group's oldest pending entry, where that was not asked for and nothing has changed since it was. Whether that
-    /// is so.
-    pub(super) fn fill_in_pending(&self, group: &mut GroupSample) -> bool {
-        let Some(known) = self.pending_of(&group.name).filter(|known| known.marks == marks(group)) else {
+    /// is so. It is likely to be the one at this place of those that are monitored.
+    pub(super) fn fill_in_pending(&self, place: usize, group: &mut GroupSample) -> bool {
+        let Some(known) = self.pending_of(place, &group.name).filter(|known| known.marks == marks(group)) else {
             return false;
         };
         if let Some((id, consumer)) = &known.oldest {

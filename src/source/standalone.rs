@@ -32,6 +32,10 @@ pub(super) use rounds::is_gone;
 /// takes more polls, and not the sample's time.
 const DISCOVERY_SHARE: u32 = 4;
 
+/// With so many streams, and where a sample is not spread, another thread moves the bytes: see the module `pump`. With fewer,
+/// waking it takes longer than it saves.
+const STREAMS_FOR_A_PUMP: usize = 64;
+
 /// What to sample, and what it may cost.
 #[derive(Clone, Debug)]
 pub struct Sampling {
@@ -163,7 +167,7 @@ impl Standalone {
         let Sampling { count_budget, interval, .. } = self.sampling;
         let budget = Budget::new(count_budget, interval, began, timeout);
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
-        if let Some(mut kept) = self.connection.take() {
+        if let Some(mut kept) = self.take_kept() {
             let sampling = self.sample_over(&mut kept, budget, timeout, sink);
             match timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))? {
                 Ok(sample) => {
@@ -180,6 +184,13 @@ impl Standalone {
         let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))??;
         self.connection = Some(new);
         Ok(sample)
+    }
+
+    /// The connection of the last sample.
+    fn take_kept(&mut self) -> Option<Connected> {
+        let kept = self.connection.take()?;
+        let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
+        if hurries { kept.apart() } else { Some(kept) }
     }
 
     async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
@@ -272,7 +283,7 @@ impl Standalone {
         {
             if self.pace.way().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
-                let asked = connected.ask_time(&self.commands).await?;
+                let asked = connected.ask_time(&self.commands);
                 self.pace.round_trip(connected.time(asked).await?.round_trip);
             }
             self.commands.add("scan", 1);

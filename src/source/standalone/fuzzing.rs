@@ -24,7 +24,7 @@ use crate::render::lines::Lines;
 use crate::self_metrics::RedisCommands;
 use crate::source::dial::{Address, Dial, Login, Resolver};
 use crate::source::script::Script;
-use crate::source::wire::Wire;
+use crate::source::wire::{Socket, Wire};
 
 /// Ends the bytes that one question is answered with. Redis's own replies hold none, but for somebody's data.
 const END_OF_ANSWER: u8 = 0x1e;
@@ -52,7 +52,8 @@ pub fn sampling(data: &[u8]) {
 async fn take_samples(scripts: bool, answers: &[u8]) {
     let moved = Arc::new(AtomicUsize::new(0));
     let peer = Peer { answers: answers.to_vec(), moved: Arc::clone(&moved), ..Peer::default() };
-    let mut connected = Connected::to(Wire::over(peer), ServerInfo::default(), scripts.then_some(Script::EvalRo));
+    let mut connected =
+        Connected::to(Wire::over(Box::new(peer)), ServerInfo::default(), scripts.then_some(Script::EvalRo));
 
     let selection = GroupSelection::new(vec!["g".to_owned(), "*".to_owned()]);
     let streams: Vec<StreamKey> = vec!["a".into(), "b".into()];
@@ -156,6 +157,12 @@ struct Peer {
     not_queued: bool,
     reader: Option<Waker>,
     moved: Arc<AtomicUsize>,
+}
+
+impl Socket for Peer {
+    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
+        Ok(self)
+    }
 }
 
 impl Peer {

@@ -27,7 +27,7 @@ use in_flight::{InFlight, room};
 use settle::{mark_monitored, monitored, settle};
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
-const STREAMS_PER_BATCH: usize = 64;
+const STREAMS_PER_BATCH: usize = 32;
 
 /// Bytes of first and last entries that a poll reads, where they are large: 100 ms of Redis's time with entries of 1 MiB,
 /// up to four times that with larger ones. Streams beyond it are read at one of the next polls, in turn.
@@ -94,9 +94,12 @@ impl<'a> Rounds<'a> {
     }
 
     pub(super) async fn run(mut self, budget: Budget) -> Result<TargetSample, SampleError> {
-        self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
+        self.clock_asked = Some(self.connected.ask_time(&self.source.commands));
         if self.source.pace.is_spread() || self.streams.is_empty() {
             self.read_clock().await?;
+        } else if self.streams.len() > STREAMS_PER_BATCH {
+            // Or it would be answered when they are, and the way there and back would seem as long as that takes.
+            self.connected.send_held().await?;
         }
         self.first_round().await?;
         self.read_again().await?;
@@ -213,7 +216,7 @@ impl<'a> Rounds<'a> {
 
     /// The questions of some streams, each in the way that its entries call for.
     fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
-        let mut batch = self.source.empty_batch();
+        let mut batch = self.source.empty_batch().with_room_for(places.len());
         for &at in places {
             let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
             let groups = self.groups_asked(lane);
@@ -377,9 +380,9 @@ impl<'a> Rounds<'a> {
             !source.refused.contains(&RefusedCommand::Xpending),
         );
         let mut details = Vec::new();
-        for group in stream.groups.iter_mut().filter(|group| group.monitored) {
+        for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
             let is_new = !lane.ledger.groups().any(|known| *known == group.name);
-            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(group);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group);
             if is_new || changed {
                 let (name, consumers) = (group.name.clone(), may_ask_consumers && is_new);
                 details.push(GroupAsked { name, consumers, pending: may_ask_pending });

@@ -1,0 +1,97 @@
+//! A connection that a thread of its own reads and writes, while the poller's thread has its time for what is in the answers.
+//!
+//! Linux likes to wake whoever waits for bytes on the very processor that has just sent them, through epoll since 6.13. A Redis on
+//! the same machine and a poller that waits for it then take turns on one processor, even where another is idle, and a sample takes
+//! as long as both together. Here it is a thread that only moves bytes that is woken so, and it wakes the poller, which is
+//! left where it was: docs/performance.md has what that saves.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinSet;
+
+/// Bytes between the two threads, either way: some answers ahead of the poller.
+const ROOM: usize = 256 * 1024;
+
+/// The poller's end.
+pub(super) struct Apart {
+    inner: DuplexStream,
+    /// Closes the connection when it is dropped.
+    _pump: JoinSet<()>,
+}
+
+impl Apart {
+    /// Has another thread move the bytes of a connection.
+    ///
+    /// # Errors
+    /// Where there is no such thread to be had; then the connection is lost.
+    pub(super) fn tcp(socket: TcpStream) -> io::Result<Self> {
+        let socket = socket.into_std()?;
+        Self::of(async { TcpStream::from_std(socket) })
+    }
+
+    /// The same for a socket in the file system.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn unix(socket: UnixStream) -> io::Result<Self> {
+        let socket = socket.into_std()?;
+        Self::of(async { UnixStream::from_std(socket) })
+    }
+
+    /// `there` makes the socket one of the other thread.
+    fn of<S>(there: impl Future<Output = io::Result<S>> + Send + 'static) -> io::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let (inner, mut outer) = duplex(ROOM);
+        let mut pump = JoinSet::new();
+        let moving = async move {
+            // Whatever goes wrong, the poller sees that the connection is at its end.
+            if let Ok(mut socket) = there.await {
+                let _ = copy_bidirectional(&mut socket, &mut outer).await;
+            }
+        };
+        pump.spawn_on(moving, &thread()?);
+        Ok(Self { inner, _pump: pump })
+    }
+}
+
+/// The thread that moves bytes, one for all connections.
+fn thread() -> io::Result<Handle> {
+    static THREAD: OnceLock<Handle> = OnceLock::new();
+    if let Some(handle) = THREAD.get() {
+        return Ok(handle.clone());
+    }
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("pump".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(THREAD.get_or_init(|| handle).clone())
+}
+
+impl AsyncRead for Apart {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Apart {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
