@@ -200,8 +200,10 @@ impl Poller {
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, should it become so.
     async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
-        let stale_at = self.stale_at().filter(|_| self.view.fresh.is_some());
         let timeout = self.settings.timeout;
+        // A timer is a system call, and mostly the sample has ended by then.
+        let ends_by = Instant::now() + timeout;
+        let stale_at = self.stale_at().filter(|at| self.view.fresh.is_some() && *at < ends_by);
         let Self { source, view, settings, publisher, own, sampled, assessor, press, streams, logical, .. } = self;
         let before = Arc::clone(streams);
         let mut assembly = Assembly::new(assessor, &mut press.lines, logical, streams, self.started);
@@ -220,7 +222,7 @@ impl Poller {
                     // Redis has been silent for so long, whatever this poll will bring.
                     let silent = ReadError("Redis has not answered for too long".to_owned());
                     make_stale(view, settings, &before, &silent);
-                    let page = press::print_without_streams(view.clone(), settings.page, own);
+                    let page = press::print_without_streams(view.clone(), settings.page, own.clone());
                     let next_by = next_by(settings, view.interval);
                     publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });
                     sampling.await?
@@ -299,7 +301,7 @@ fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
 #[must_use]
 pub fn first(plan: &Plan, own: &Own) -> Published {
     let view = unread_view(&plan.settings, plan.sampling.streams.literals());
-    let page = press::print_without_streams(view.clone(), plan.settings.page, own);
+    let page = press::print_without_streams(view.clone(), plan.settings.page, own.clone());
     Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }
 }
 

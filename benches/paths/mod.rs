@@ -14,7 +14,7 @@ use streamlag::model::sample::StreamSample;
 use streamlag::model::snapshot::StreamSnapshot;
 use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
 use streamlag::render::lines::{Lines, STREAMS_PER_BLOCK};
-use streamlag::render::page::{Packer, Page};
+use streamlag::render::page::{Forms, Packer};
 use streamlag::resp::{Allowance, Items, Replies};
 use streamlag::xinfo;
 
@@ -142,7 +142,7 @@ pub struct Press {
 
 /// The streams of a snapshot to everything that is served of them.
 #[inline(never)]
-pub fn encode(press: &mut Press, streams: &[StreamSnapshot]) -> Page {
+pub fn encode(press: &mut Press, streams: &[StreamSnapshot]) -> Forms {
     press.lines.begin();
     for block in streams.chunks(STREAMS_PER_BLOCK) {
         press.lines.block(block);

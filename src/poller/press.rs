@@ -7,7 +7,7 @@ use crate::model::view::View;
 use crate::process::process_stats;
 use crate::render::exposition::{self, Settings};
 use crate::render::lines::Lines;
-use crate::render::page::{Packer, Page};
+use crate::render::page::{self, Forms, Packer, Page};
 
 /// A page with more streams than this is compressed on a thread of its own, so that the pollers of other targets need not wait for
 /// it: it takes more than a millisecond. With fewer, going there takes longer.
@@ -23,6 +23,13 @@ pub(super) struct Press {
 impl Press {
     /// The page of a view whose streams' lines hold. `None` where the program ends before it is made.
     pub(super) async fn print(&mut self, view: View, shown: Settings, own: Own) -> Option<Page> {
+        if view.fresh.is_none() {
+            return Some(print_without_streams(view, shown, own));
+        }
+        if page::is_short(self.lines.families()) {
+            let families = self.lines.families().to_vec();
+            return Some(Page::when_asked(move || Forms::short(&families, &rest(view, shown, &own))));
+        }
         if view.streams.len() <= COMPRESSED_AT_ONCE {
             return Some(self.print_now(view, shown, &own));
         }
@@ -45,20 +52,18 @@ impl Press {
     }
 
     fn print_now(&mut self, view: View, shown: Settings, own: &Own) -> Page {
-        // Without a fresh sample nothing is said of streams.
-        let families = if view.fresh.is_some() { self.lines.families() } else { &mut [] };
-        let page = self.packer.page(families, &rest(view, shown, own));
-        page.unwrap_or_else(|error| {
+        let forms = self.packer.page(self.lines.families(), &rest(view, shown, own));
+        Page::made(forms.unwrap_or_else(|error| {
             // Writing to memory does not fail; should it, an empty page fails the scrape, which is seen.
             tracing::error!(%error, "the metrics page could not be compressed");
-            Page::default()
-        })
+            Forms::default()
+        }))
     }
 }
 
-/// The page of a view without a fresh sample.
-pub(super) fn print_without_streams(view: View, shown: Settings, own: &Own) -> Page {
-    Press::default().print_now(view, shown, own)
+/// The page of a view without a fresh sample: nothing is said of streams.
+pub(super) fn print_without_streams(view: View, shown: Settings, own: Own) -> Page {
+    Page::when_asked(move || Forms::short(&[], &rest(view, shown, &own)))
 }
 
 /// What the page says beside the streams.

@@ -1,12 +1,16 @@
-//! The ready bytes of the metrics page: two formats, each plain and gzip, from one encoding.
+//! The bytes of the metrics page: two formats, each plain and gzip, from one encoding.
 //!
 //! The lines about streams come in blocks, one per family and some hundred streams. A block that says what it said last time is
-//! not compressed again, nor held twice; and both formats share all of them.
+//! not compressed again, nor held twice; and both formats share all of them. A long page is ready before anybody is told of it. A
+//! short one is made when somebody asks for it: making it takes longer than to sample so few streams, and most are never asked for.
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
+use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::names::{Kind, Name};
@@ -20,8 +24,9 @@ pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Fast rather than small: level 6 takes some fifteen times as long to save a third.
 const GZIP_LEVEL: Compression = Compression::new(1);
 
-/// A page shorter than this is compressed as a whole: its blocks are too short to be compressed well one by one.
-const SHORT_PAGE: usize = 64 * 1024;
+/// With fewer bytes of lines about streams than this, a page is short: made when it is asked for, and compressed as a whole, as its
+/// blocks are too short to be compressed well one by one.
+const SHORT_PAGE: usize = 32 * 1024;
 
 /// The pieces of a page shorter than this are put together for those who read it: some thirty would be three writes to the socket
 /// where one will do.
@@ -36,9 +41,43 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty last block of deflated data (RFC 1951).
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
+/// A page, or how to make it.
+#[derive(Clone)]
+pub struct Page(Arc<LazyLock<Forms, Make>>);
+
+type Make = Box<dyn FnOnce() -> Forms + Send>;
+
+impl Page {
+    /// A page that is there.
+    #[must_use]
+    pub fn made(forms: Forms) -> Self {
+        let page = Self::when_asked(move || forms);
+        LazyLock::force(&page.0);
+        page
+    }
+
+    /// A page that is made when it is first asked for, by whoever asks.
+    #[must_use]
+    pub fn when_asked(make: impl FnOnce() -> Forms + Send + 'static) -> Self {
+        Self(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    /// The page in every form.
+    #[must_use]
+    pub fn forms(&self) -> &Forms {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Page").finish_non_exhaustive()
+    }
+}
+
 /// One encoded page in every form in which it is served.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct Forms {
     /// OpenMetrics.
     pub openmetrics: Encoded,
     /// Prometheus's classic text.
@@ -50,11 +89,19 @@ pub struct Page {
 pub struct Encoded {
     /// The text in pieces. The two formats share the bytes of their samples and differ in a few lines between.
     pub plain: Vec<Bytes>,
-    /// The same compressed.
-    pub gzip: Bytes,
+    /// The same compressed, of a short page once somebody has asked for it.
+    gzip: OnceLock<Bytes>,
 }
 
-impl Page {
+impl Encoded {
+    /// The text compressed.
+    #[must_use]
+    pub fn gzip(&self) -> Bytes {
+        self.gzip.get_or_init(|| compressed(&self.plain)).clone()
+    }
+}
+
+impl Forms {
     /// All forms of a page that is OpenMetrics text.
     ///
     /// # Errors
@@ -62,6 +109,29 @@ impl Page {
     pub fn from_openmetrics(text: &Bytes) -> io::Result<Self> {
         Packer::default().page(&mut [], text)
     }
+
+    /// All forms of a short page: the families, and then `rest`, which is OpenMetrics text to its end.
+    #[must_use]
+    pub fn short(families: &[Family], rest: &Bytes) -> Self {
+        let [openmetrics, classic] = plain(families, rest);
+        let form = |pieces: Vec<Bytes>| Encoded { plain: vec![pieces.concat().into()], gzip: OnceLock::new() };
+        Self { openmetrics: form(openmetrics), classic: form(classic) }
+    }
+}
+
+/// Whether a page with these families is short.
+#[must_use]
+pub fn is_short(families: &[Family]) -> bool {
+    let blocks = families.iter().flat_map(|family| &family.blocks);
+    blocks.map(|block| block.text.len()).sum::<usize>() < SHORT_PAGE
+}
+
+/// A text as a gzip file.
+fn compressed(pieces: &[Bytes]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), GZIP_LEVEL);
+    let written = pieces.iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
+    // Writing to memory does not fail; should it, an empty answer fails the scrape, which is seen.
+    written.unwrap_or_default().into()
 }
 
 /// The lines of one family about some streams.
@@ -142,35 +212,24 @@ impl Packer {
     ///
     /// # Errors
     /// Never by itself: writing to memory does not fail. The compressor's signature has one.
-    pub fn page(&mut self, families: &mut [Family], rest: &Bytes) -> io::Result<Page> {
-        let openmetrics_rest = vec![rest.clone()];
-        let classic_rest = classic_pieces(rest);
-        let openmetrics = pieces(families, |family| &family.openmetrics, &openmetrics_rest);
-        let classic = pieces(families, |family| &family.classic, &classic_rest);
-        let length: usize = openmetrics.iter().map(Bytes::len).sum();
-        let [openmetrics_gzip, classic_gzip] = if length < SHORT_PAGE {
-            [gzip([&self.pack(&openmetrics)?]), gzip([&self.pack(&classic)?])]
-        } else {
-            for family in families.iter_mut() {
-                for block in family.blocks.iter_mut().chain([&mut family.openmetrics, &mut family.classic]) {
-                    if block.packed.is_none() {
-                        block.packed = Some(self.pack(std::slice::from_ref(&block.text))?);
-                    }
+    pub fn page(&mut self, families: &mut [Family], rest: &Bytes) -> io::Result<Forms> {
+        for family in families.iter_mut() {
+            for block in family.blocks.iter_mut().chain([&mut family.openmetrics, &mut family.classic]) {
+                if block.packed.is_none() {
+                    block.packed = Some(self.pack(std::slice::from_ref(&block.text))?);
                 }
             }
-            let rests = [self.pack(&openmetrics_rest)?, self.pack(&classic_rest)?];
-            [
-                joined(families, |family| &family.openmetrics, &rests[0]),
-                joined(families, |family| &family.classic, &rests[1]),
-            ]
+        }
+        let [openmetrics, classic] = plain(families, rest);
+        let rests = [self.pack(std::slice::from_ref(rest))?, self.pack(&classic_pieces(rest))?];
+        let form = |pieces: Vec<Bytes>, gzip: Bytes| {
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            let plain = if length < JOINED_PAGE { vec![pieces.concat().into()] } else { pieces };
+            Encoded { plain, gzip: gzip.into() }
         };
-        let [openmetrics, classic] = [openmetrics, classic].map(|pieces| match length {
-            ..JOINED_PAGE => vec![pieces.concat().into()],
-            _ => pieces,
-        });
-        Ok(Page {
-            openmetrics: Encoded { gzip: openmetrics_gzip, plain: openmetrics },
-            classic: Encoded { gzip: classic_gzip, plain: classic },
+        Ok(Forms {
+            openmetrics: form(openmetrics, joined(families, |family| &family.openmetrics, &rests[0])),
+            classic: form(classic, joined(families, |family| &family.classic, &rests[1])),
         })
     }
 
@@ -201,7 +260,15 @@ impl Packer {
     }
 }
 
-/// A page's text in pieces.
+/// A page's text in pieces: OpenMetrics, and the classic format.
+fn plain(families: &[Family], rest: &Bytes) -> [Vec<Bytes>; 2] {
+    [
+        pieces(families, |family| &family.openmetrics, std::slice::from_ref(rest)),
+        pieces(families, |family| &family.classic, &classic_pieces(rest)),
+    ]
+}
+
+/// A page's text in one format.
 fn pieces<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Block, rest: &[Bytes]) -> Vec<Bytes> {
     let of_family = |family: &'a Family| {
         let lines = family.blocks.iter().map(|block| &block.text);
@@ -292,6 +359,7 @@ fn description_lines(text: &[u8]) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::render::names;
@@ -341,12 +409,30 @@ d_bucket{le=\"+Inf\"} 0
 
     #[test]
     fn classic_differs_only_in_descriptions_and_gzip_says_the_same() {
-        let page = Packer::default().page(&mut [], &Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        let text = Bytes::from(OPENMETRICS_TEXT);
         let joined = |pieces: &[Bytes]| String::from_utf8(pieces.concat()).unwrap();
-        assert_eq!(joined(&page.openmetrics.plain), OPENMETRICS_TEXT);
-        assert_eq!(joined(&page.classic.plain), CLASSIC_TEXT);
-        assert_eq!(inflated(&page.openmetrics.gzip), OPENMETRICS_TEXT);
-        assert_eq!(inflated(&page.classic.gzip), CLASSIC_TEXT);
+        for page in [Packer::default().page(&mut [], &text).unwrap(), Forms::short(&[], &text)] {
+            assert_eq!(joined(&page.openmetrics.plain), OPENMETRICS_TEXT);
+            assert_eq!(joined(&page.classic.plain), CLASSIC_TEXT);
+            assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
+            assert_eq!(inflated(&page.classic.gzip()), CLASSIC_TEXT);
+        }
+    }
+
+    #[test]
+    fn a_page_is_made_once_and_not_before_it_is_asked_for() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let page = Page::when_asked(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Forms::short(&[], &Bytes::from(OPENMETRICS_TEXT))
+        });
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+        let same = page.clone();
+        for page in [page, same] {
+            assert_eq!(page.forms().openmetrics.plain.concat(), OPENMETRICS_TEXT.as_bytes());
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 1);
     }
 
     const LINE: &str = "streamlag_polls_total{outcome=\"success\"} 1\n";
@@ -368,7 +454,7 @@ d_bucket{le=\"+Inf\"} 0
         assert!(plain(&page.classic).starts_with(&expected) && plain(&page.classic).ends_with(CLASSIC_TEXT));
         assert!(plain(&page.classic).contains("# TYPE streamlag_redis_server_info gauge\n"));
         for form in [&page.openmetrics, &page.classic] {
-            assert_eq!(inflated(&form.gzip), plain(form));
+            assert_eq!(inflated(&form.gzip()), plain(form));
         }
 
         let again = |lines: usize, last: &Block| Block::of(LINE.repeat(lines).as_bytes(), Some(last));
@@ -378,6 +464,6 @@ d_bucket{le=\"+Inf\"} 0
         assert!(other.packed.is_none());
         families[0].blocks[0] = other;
         let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
-        assert_eq!(inflated(&page.openmetrics.gzip), plain(&page.openmetrics));
+        assert_eq!(inflated(&page.openmetrics.gzip()), plain(&page.openmetrics));
     }
 }

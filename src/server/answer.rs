@@ -27,7 +27,7 @@ use crate::model::TargetName;
 use crate::reload::Reloads;
 use crate::render::alone::alone;
 use crate::render::api::Api;
-use crate::render::page::Page;
+use crate::render::page::{Forms, Page};
 use crate::render::targets::{Watched, discovery};
 use crate::render::{self, landing, page};
 use crate::route::{ApiRoute, Route, Wanted, is_host, query_parameter};
@@ -306,15 +306,15 @@ impl Service {
         {
             return page.clone();
         }
-        let text = newest.page.openmetrics.plain.clone();
+        let text = newest.page.forms().openmetrics.plain.clone();
         drop(newest);
-        let making = tokio::task::spawn_blocking(move || Page::from_openmetrics(&alone(&text)));
+        let making = tokio::task::spawn_blocking(move || Forms::from_openmetrics(&alone(&text)));
         let made = making.await.map_err(std::io::Error::other).flatten();
-        let page = made.unwrap_or_else(|error| {
+        let page = Page::made(made.unwrap_or_else(|error| {
             // As with every page: an empty one fails the scrape, which is seen.
             tracing::error!(%error, "a target's page could not be made");
-            Page::default()
-        });
+            Forms::default()
+        }));
         *kept = Some((of, page.clone()));
         page
     }
@@ -346,9 +346,10 @@ fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
         (!all.is_empty()).then(|| all.join(","))
     };
     let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
+    let page = page.forms();
     let (form, content_type) =
         if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
-    let body = if wanted.gzip { form.gzip.clone().into() } else { form.plain.clone().into() };
+    let body = if wanted.gzip { form.gzip().into() } else { form.plain.clone().into() };
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
