@@ -114,12 +114,12 @@ struct KindLabel {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PathLabel {
-    path: String,
+    path: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    path: String,
+    path: &'static str,
     code: u16,
 }
 
@@ -276,8 +276,8 @@ impl SelfMetrics {
     }
 
     /// A request was answered. `path` is a route's, so that their number is bounded.
-    pub fn request_answered(&self, path: &str, code: u16, took: Duration) {
-        self.http_requests.get_or_create(&RequestLabels { path: path.to_owned(), code }).inc();
-        self.http_duration.get_or_create(&PathLabel { path: path.to_owned() }).observe(took.as_secs_f64());
+    pub fn request_answered(&self, path: &'static str, code: u16, took: Duration) {
+        self.http_requests.get_or_create(&RequestLabels { path, code }).inc();
+        self.http_duration.get_or_create(&PathLabel { path }).observe(took.as_secs_f64());
     }
 }

@@ -1,5 +1,6 @@
 //! One request, one answer, from memory.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
@@ -342,14 +343,15 @@ fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Tro
 
 fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
     let header = |name: HeaderName| {
-        let all: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        (!all.is_empty()).then(|| all.join(","))
+        let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let first = all.next().map(Cow::from)?;
+        Some(all.fold(first, |before, value| format!("{before},{value}").into()))
     };
     let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
     let page = page.forms();
     let (form, content_type) =
         if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
-    let body = if wanted.gzip { form.gzip().into() } else { form.plain.clone().into() };
+    let body = if wanted.gzip { form.gzip().into() } else { form.plain.as_slice().into() };
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

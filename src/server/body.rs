@@ -12,7 +12,9 @@ use super::room::OpenRequest;
 /// A body of pieces that are there already. Its length is known, so it is never sent chunked.
 #[derive(Debug)]
 pub struct Ready {
-    pieces: std::vec::IntoIter<Bytes>,
+    /// Most bodies are one piece.
+    first: Option<Bytes>,
+    others: std::vec::IntoIter<Bytes>,
     left: u64,
     /// What is to last as long as this body does.
     _open: Option<OpenRequest>,
@@ -25,16 +27,18 @@ impl Ready {
     }
 }
 
-impl From<Vec<Bytes>> for Ready {
-    fn from(pieces: Vec<Bytes>) -> Self {
+impl From<&[Bytes]> for Ready {
+    fn from(pieces: &[Bytes]) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into_iter(), left, _open: None }
+        let others = pieces.get(1..).unwrap_or_default().to_vec().into_iter();
+        Self { first: pieces.first().cloned(), others, left, _open: None }
     }
 }
 
 impl From<Bytes> for Ready {
     fn from(bytes: Bytes) -> Self {
-        vec![bytes].into()
+        let left = bytes.len() as u64;
+        Self { first: Some(bytes), others: Vec::new().into_iter(), left, _open: None }
     }
 }
 
@@ -43,13 +47,13 @@ impl Body for Ready {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.next();
+        let piece = self.first.take().or_else(|| self.others.next());
         self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.len() == 0
+        self.first.is_none() && self.others.len() == 0
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,7 @@
 //! The connections that are open, and which of them has to go when there are too many or it takes too long.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -152,8 +152,8 @@ struct State {
     /// When the stage began; of answers, when the oldest request came of those that are open, or were when all bytes had last
     /// gone out.
     since: Instant,
-    /// When the open requests came, by their number.
-    open: BTreeMap<u64, Instant>,
+    /// The open requests, by their number, and when they came.
+    open: Vec<(u64, Instant)>,
     requests: u64,
     /// Whether what is read between requests is the head of the next one. Over HTTP/2 it may be anything.
     reads_heads: bool,
@@ -174,7 +174,7 @@ enum Stage {
 impl Activity {
     fn new() -> Self {
         let (stage, since) = (Stage::Opening, Instant::now());
-        let state = State { stage, since, open: BTreeMap::new(), requests: 0, reads_heads: true };
+        let state = State { stage, since, open: Vec::new(), requests: 0, reads_heads: true };
         Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
     }
 
@@ -213,7 +213,7 @@ impl Activity {
         }
         state.requests += 1;
         let number = state.requests;
-        state.open.insert(number, now);
+        state.open.push((number, now));
         self.opened.notify_one();
         OpenRequest { activity: Arc::clone(self), number }
     }
@@ -271,11 +271,11 @@ pub(super) struct OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.open.remove(&self.number);
+        state.open.retain(|(number, _)| *number != self.number);
         // Over HTTP/2 others may still be open, and the oldest of them counts: a client that does not read one answer gains
         // nothing by reading others.
-        if let Some(oldest) = state.open.values().min() {
-            state.since = *oldest;
+        if let Some(oldest) = state.open.iter().map(|(_, came)| *came).min() {
+            state.since = oldest;
         }
     }
 }
