@@ -128,6 +128,39 @@ fn a_poll_is_spread_over_its_share_of_the_interval_and_others_are_served_meanwhi
     });
 }
 
+/// A group's oldest pending entry is asked for where it may have changed, and now and then.
+#[test]
+fn pending_entries_are_asked_for_where_they_may_have_changed() {
+    let redis = Redis::start();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let [first, second] = [now - 100_000, now - 50_000];
+    redis.run(&format!("XADD s {first}-0 n 1"));
+    redis.run(&format!("XADD s {second}-0 n 2"));
+    redis.run("XGROUP CREATE s g 0");
+    redis.read("s", "g", "a", 2);
+    let streamlag = watch(&redis, "s", &["--poll.interval", "50ms"]);
+    let is_oldest = |ago: f64| {
+        let age =
+            streamlag.metric("event_consumer_group_oldest_pending_seconds{stream=\"s\",consumer_group=\"g\"}").unwrap();
+        (ago..ago + 40.0).contains(&age)
+    };
+    let asked = || {
+        let page = streamlag.metrics();
+        let of = |series: &str| value_of(&page, series).unwrap();
+        (of("streamlag_polls_total{outcome=\"success\"}"), of("streamlag_redis_commands_total{command=\"xpending\"}"))
+    };
+    assert!(is_oldest(100.0));
+    let (polls, pending) = asked();
+    let (polls, pending) = eventually("many polls", || {
+        let (polls_now, pending_now) = asked();
+        (polls_now - polls >= 60.0).then_some((polls_now - polls, pending_now - pending))
+    });
+    // Every twelfth or so; the page may lie a poll behind the counters.
+    assert!((3.0..=polls / 6.0).contains(&pending), "{pending} of {polls}");
+    redis.run(&format!("XACK s g {first}-0"));
+    eventually("the next one is the oldest", || is_oldest(50.0).then_some(()));
+}
+
 /// Whoever wants many streams at once has a thread that moves the bytes. Nothing else tells: connections that broke or fell silent
 /// are given up as ever, and none is left behind.
 #[test]

@@ -1,6 +1,6 @@
 //! What the log has said, so that it says each change once and not every poll.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,9 @@ const QUICK_AGAIN: f64 = 0.5;
 
 /// An interval counts as stretched from so many times the configured one on: a little is no news.
 const STRETCHED: f64 = 1.5;
+
+/// Lines about single streams, and about single groups, that one poll logs at most.
+const LINES_PER_POLL: usize = 50;
 
 /// What the log has said.
 #[derive(Debug, Default)]
@@ -37,6 +40,30 @@ pub(super) struct Said {
 struct Outage {
     since: Instant,
     reasons: BTreeSet<FailureReason>,
+}
+
+/// Lines about single streams or groups, of which one poll says no more than a person reads.
+#[derive(Default)]
+struct Few {
+    lines: usize,
+}
+
+impl Few {
+    fn has_room(&mut self) -> bool {
+        self.lines += 1;
+        self.lines <= LINES_PER_POLL
+    }
+
+    fn say_rest(&self, what: &str) {
+        if self.lines > LINES_PER_POLL {
+            let more = self.lines - LINES_PER_POLL;
+            tracing::warn!(more, "as many more {what} have changed in the same way; the metrics page has them all");
+        }
+    }
+}
+
+fn keys(snapshot: &TargetSnapshot) -> HashSet<&StreamKey> {
+    snapshot.streams.iter().map(|stream| &stream.key).collect()
 }
 
 impl Said {
@@ -122,41 +149,57 @@ impl Said {
     fn streams(&mut self, snapshot: &TargetSnapshot) {
         // What is the node's trouble was said of the node.
         let of_nodes: BTreeSet<String> = snapshot.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
+        let mut lines = Few::default();
         for stream in &snapshot.streams {
             let said = self.unreadable.get(&stream.key);
             match &stream.read {
                 Err(error) if of_nodes.contains(&error.0) => {}
                 Err(error) if said != Some(&error.0) => {
-                    tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
+                    if lines.has_room() {
+                        tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
+                    }
                     self.unreadable.insert(stream.key.clone(), error.0.clone());
                 }
                 Ok(_) if said.is_some() => {
-                    tracing::info!(stream = %stream.key, "a stream can be read again");
+                    if lines.has_room() {
+                        tracing::info!(stream = %stream.key, "a stream can be read again");
+                    }
                     self.unreadable.remove(&stream.key);
                 }
                 Ok(_) | Err(_) => {}
             }
         }
+        lines.say_rest("streams");
+        if !self.unreadable.is_empty() {
+            let there = keys(snapshot);
+            self.unreadable.retain(|key, _| there.contains(key));
+        }
     }
 
     fn groups(&mut self, snapshot: &TargetSnapshot) {
+        let mut lines = Few::default();
         for stream in &snapshot.streams {
             for group in &stream.groups {
-                let place = (stream.key.clone(), group.name.clone());
+                let place = || (stream.key.clone(), group.name.clone());
                 match group.presence {
                     Presence::Missing => {
-                        if self.missing.insert(place) {
+                        if self.missing.insert(place()) && lines.has_room() {
                             tracing::warn!(stream = %stream.key, consumer_group = %group.name, "a group does not exist");
                         }
                     }
                     Presence::Present(_) => {
-                        if self.missing.remove(&place) {
+                        if !self.missing.is_empty() && self.missing.remove(&place()) && lines.has_room() {
                             tracing::info!(stream = %stream.key, consumer_group = %group.name, "a group exists now");
                         }
                     }
                     Presence::Unknown => {}
                 }
             }
+        }
+        lines.say_rest("groups");
+        if !self.missing.is_empty() {
+            let there = keys(snapshot);
+            self.missing.retain(|(key, _)| there.contains(key));
         }
     }
 
@@ -185,5 +228,51 @@ impl Said {
             tracing::info!(round_trip_seconds = seconds, "Redis round trips are quick again");
             self.slow = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::sample::ReadError;
+    use crate::model::snapshot::{GroupSnapshot, StreamSnapshot};
+
+    fn snapshot(streams: std::ops::Range<usize>) -> TargetSnapshot {
+        let unreadable = |n: usize| StreamSnapshot {
+            key: format!("s:{n}").as_str().into(),
+            read: Err(ReadError("WRONGTYPE".to_owned())),
+            groups: vec![GroupSnapshot { name: "g".into(), presence: Presence::Missing }],
+            groups_left_out: 0,
+        };
+        TargetSnapshot {
+            sampled_at: SystemTime::UNIX_EPOCH,
+            server_now_ms: 0,
+            server: ServerInfo::default(),
+            round_trip: Duration::ZERO,
+            streams: streams.map(unreadable).collect(),
+            refused: Vec::new(),
+            streams_left_out: 0,
+            search: None,
+            nodes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn streams_that_are_gone_are_forgotten() {
+        let mut said = Said::default();
+        for from in [0, 500, 1000] {
+            said.sample(&snapshot(from..from + 1000), Duration::MAX);
+            assert_eq!((said.unreadable.len(), said.missing.len()), (1000, 1000));
+        }
+        assert!(said.unreadable.keys().all(|key| key.to_string() != "s:999"));
+    }
+
+    #[test]
+    fn a_poll_logs_a_few_lines_about_single_streams_and_how_many_more_there_are() {
+        let mut lines = Few::default();
+        assert_eq!((0..1000).filter(|_| lines.has_room()).count(), LINES_PER_POLL);
+        assert_eq!(lines.lines, 1000);
     }
 }
