@@ -4,13 +4,13 @@
 //! not compressed again, nor held twice; and both formats share all of them. A long page is ready before anybody is told of it. A
 //! short one is made when somebody asks for it: making it takes longer than to sample so few streams, and most are never asked for.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
-use flate2::write::GzEncoder;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::names::{Kind, Name};
@@ -88,16 +88,31 @@ pub struct Forms {
 #[derive(Clone, Debug, Default)]
 pub struct Encoded {
     /// The text in pieces. The two formats share the bytes of their samples and differ in a few lines between.
-    pub plain: Vec<Bytes>,
+    pieces: Vec<Bytes>,
+    /// The same in one piece, once somebody has asked for it.
+    joined: OnceLock<Bytes>,
     /// The same compressed, of a short page once somebody has asked for it.
     gzip: OnceLock<Bytes>,
 }
 
 impl Encoded {
+    fn of(pieces: Vec<Bytes>) -> Self {
+        Self { pieces, joined: OnceLock::new(), gzip: OnceLock::new() }
+    }
+
+    /// The text, in few pieces.
+    #[must_use]
+    pub fn plain(&self) -> &[Bytes] {
+        if self.pieces.iter().map(Bytes::len).sum::<usize>() >= JOINED_PAGE {
+            return &self.pieces;
+        }
+        std::slice::from_ref(self.joined.get_or_init(|| self.pieces.concat().into()))
+    }
+
     /// The text compressed.
     #[must_use]
     pub fn gzip(&self) -> Bytes {
-        self.gzip.get_or_init(|| compressed(&self.plain)).clone()
+        self.gzip.get_or_init(|| compressed(&self.pieces)).clone()
     }
 }
 
@@ -113,9 +128,8 @@ impl Forms {
     /// All forms of a short page: the families, and then `rest`, which is OpenMetrics text to its end.
     #[must_use]
     pub fn short(families: &[Family], rest: &Bytes) -> Self {
-        let [openmetrics, classic] = plain(families, rest);
-        let form = |pieces: Vec<Bytes>| Encoded { plain: vec![pieces.concat().into()], gzip: OnceLock::new() };
-        Self { openmetrics: form(openmetrics), classic: form(classic) }
+        let [openmetrics, classic] = plain(families, rest).map(Encoded::of);
+        Self { openmetrics, classic }
     }
 }
 
@@ -128,10 +142,13 @@ pub fn is_short(families: &[Family]) -> bool {
 
 /// A text as a gzip file.
 fn compressed(pieces: &[Bytes]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), GZIP_LEVEL);
-    let written = pieces.iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish());
+    thread_local! {
+        // Made anew each time, it would take as long as what it is for.
+        static PACKER: RefCell<Packer> = RefCell::default();
+    }
+    let packed = PACKER.with_borrow_mut(|packer| packer.pack(pieces));
     // Writing to memory does not fail; should it, an empty answer fails the scrape, which is seen.
-    written.unwrap_or_default().into()
+    packed.map(|packed| gzip([&packed])).unwrap_or_default()
 }
 
 /// The lines of one family about some streams.
@@ -222,11 +239,7 @@ impl Packer {
         }
         let [openmetrics, classic] = plain(families, rest);
         let rests = [self.pack(std::slice::from_ref(rest))?, self.pack(&classic_pieces(rest))?];
-        let form = |pieces: Vec<Bytes>, gzip: Bytes| {
-            let length: usize = pieces.iter().map(Bytes::len).sum();
-            let plain = if length < JOINED_PAGE { vec![pieces.concat().into()] } else { pieces };
-            Encoded { plain, gzip: gzip.into() }
-        };
+        let form = |pieces, gzip: Bytes| Encoded { gzip: gzip.into(), ..Encoded::of(pieces) };
         Ok(Forms {
             openmetrics: form(openmetrics, joined(families, |family| &family.openmetrics, &rests[0])),
             classic: form(classic, joined(families, |family| &family.classic, &rests[1])),
@@ -412,8 +425,8 @@ d_bucket{le=\"+Inf\"} 0
         let text = Bytes::from(OPENMETRICS_TEXT);
         let joined = |pieces: &[Bytes]| String::from_utf8(pieces.concat()).unwrap();
         for page in [Packer::default().page(&mut [], &text).unwrap(), Forms::short(&[], &text)] {
-            assert_eq!(joined(&page.openmetrics.plain), OPENMETRICS_TEXT);
-            assert_eq!(joined(&page.classic.plain), CLASSIC_TEXT);
+            assert_eq!(joined(&page.openmetrics.plain()), OPENMETRICS_TEXT);
+            assert_eq!(joined(&page.classic.plain()), CLASSIC_TEXT);
             assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
             assert_eq!(inflated(&page.classic.gzip()), CLASSIC_TEXT);
         }
@@ -430,7 +443,7 @@ d_bucket{le=\"+Inf\"} 0
         assert_eq!(made.load(Ordering::Relaxed), 0);
         let same = page.clone();
         for page in [page, same] {
-            assert_eq!(page.forms().openmetrics.plain.concat(), OPENMETRICS_TEXT.as_bytes());
+            assert_eq!(page.forms().openmetrics.plain().concat(), OPENMETRICS_TEXT.as_bytes());
         }
         assert_eq!(made.load(Ordering::Relaxed), 1);
     }
@@ -445,7 +458,7 @@ d_bucket{le=\"+Inf\"} 0
         let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
         let help = names::POLLS.help;
         let samples = LINE.repeat(3002);
-        let plain = |form: &Encoded| String::from_utf8(form.plain.concat()).unwrap();
+        let plain = |form: &Encoded| String::from_utf8(form.plain().concat()).unwrap();
         let expected = format!("# HELP streamlag_polls {help}\n# TYPE streamlag_polls counter\n{samples}");
         assert!(
             plain(&page.openmetrics).starts_with(&expected) && plain(&page.openmetrics).ends_with(OPENMETRICS_TEXT)

@@ -307,7 +307,7 @@ impl Service {
         {
             return page.clone();
         }
-        let text = newest.page.forms().openmetrics.plain.clone();
+        let text = newest.page.forms().openmetrics.plain().to_vec();
         drop(newest);
         let making = tokio::task::spawn_blocking(move || Forms::from_openmetrics(&alone(&text)));
         let made = making.await.map_err(std::io::Error::other).flatten();
@@ -351,7 +351,7 @@ fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
     let page = page.forms();
     let (form, content_type) =
         if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
-    let body = if wanted.gzip { form.gzip().into() } else { form.plain.as_slice().into() };
+    let body = if wanted.gzip { form.gzip().into() } else { form.plain().into() };
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,0 +1,211 @@
+//! What only a sample's first round could tell: groups that are new, the entry after a cursor that moved to mid stream, lags that
+//! have to be counted, witnesses.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::Rounds;
+use super::in_flight::room;
+use super::settle::{mark_monitored, monitored};
+use crate::lag::ledger::CountRange;
+use crate::model::GroupName;
+use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
+use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked};
+use crate::source::counting::{Budget, Wanted};
+
+/// Pages of one stream in a transaction, during which Redis serves nobody else.
+const PAGES_AT_ONCE: usize = 4;
+
+impl Rounds<'_> {
+    /// What only the first round could tell. Nothing is sent where nothing is missing.
+    pub(super) async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
+        let mut batches = std::mem::take(&mut self.rest);
+        loop {
+            let pages = budget.round(&mut self.wanted, Instant::now());
+            self.add_counts(&mut batches, &pages);
+            // A count that must wait does not bring the first entry along.
+            for place in 0..self.wanted.len() {
+                let wanted = &mut self.wanted[place];
+                let (at, group) = (wanted.at, wanted.group);
+                if wanted.asked == 0
+                    && let Some(cursor) = wanted.first.take()
+                {
+                    let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
+                    let script = lane.script(self.connected.script);
+                    room(&mut batches, self.source).first(at, key, group, cursor, script);
+                }
+            }
+            batches.retain(|batch| !batch.is_empty());
+            if batches.is_empty() {
+                return Ok(());
+            }
+            let findings = self.ask(std::mem::take(&mut batches)).await?;
+            let another = self.apply(findings, &mut budget);
+            let mut wanted = std::mem::take(&mut self.wanted);
+            wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
+            self.wanted = wanted;
+            for at in another {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_lags(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            for at in std::mem::take(&mut self.detailed) {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_ghosts(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            batches = std::mem::take(&mut self.rest);
+        }
+    }
+
+    /// Asks for what only this sample could tell is missing of a stream; whether anything is.
+    pub(super) fn ask_for_the_rest(&mut self, at: usize) -> bool {
+        let Some(mut stream) = self.take_read(at) else { return false };
+        if stream.carried {
+            self.streams[at] = Some(Ok(stream));
+            return false;
+        }
+        let asked_before = (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len());
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        lane.sampled(&stream);
+        mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
+        let (may_ask_consumers, may_ask_pending) = (
+            source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
+            !source.refused.contains(&RefusedCommand::Xpending),
+        );
+        let mut details = Vec::new();
+        for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
+            let is_new = !lane.ledger.groups().any(|known| *known == group.name);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group);
+            if is_new || changed {
+                let (name, consumers) = (group.name.clone(), may_ask_consumers && is_new);
+                details.push(GroupAsked { name, consumers, pending: may_ask_pending });
+            }
+        }
+        if !details.is_empty() {
+            room(&mut self.rest, source).details(at, &source.streams[at], details);
+            self.detailed.push(at);
+        }
+        let lane = &mut source.lanes[at];
+        let continuity = lane.ledger.open(&stream, monitored(&stream).map(|(_, group)| group));
+        self.ask_for_ghosts(at, &stream);
+        stream.continuity = continuity;
+        self.ask_for_lags(at, &stream);
+        let source = &mut *self.source;
+        let script = source.lanes[at].script(self.connected.script);
+        for witness in source.lanes[at].ledger.witnesses() {
+            if !room(&mut self.rest, source).witness(at, &source.streams[at], witness, script) {
+                source.lanes[at].ledger.witness_is_gone();
+            }
+        }
+        self.streams[at] = Some(Ok(stream));
+        asked_before != (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len())
+    }
+
+    /// Takes a stream out that was read, for as long as it is looked at.
+    fn take_read(&mut self, at: usize) -> Option<StreamSample> {
+        match self.streams[at].take() {
+            Some(Ok(stream)) => Some(stream),
+            other => {
+                self.streams[at] = other;
+                None
+            }
+        }
+    }
+
+    /// Pending entries are not trimmed with the stream: those before its first entry are gone.
+    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamSample) {
+        for (place, group) in monitored(stream) {
+            if let (Some(oldest), Some(first), None) = (group.oldest_pending, stream.first, group.ghost_pending)
+                && oldest < first
+            {
+                let source = &*self.source;
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+            }
+        }
+    }
+
+    /// What is missing to know the lags of a stream's groups, in entries and in time.
+    fn ask_for_lags(&mut self, at: usize, stream: &StreamSample) {
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        let script = lane.script(self.connected.script);
+        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        for (place, group) in monitored(stream) {
+            let ask = source.lanes[at].ledger.ask(stream, group, entry_bytes);
+            let first = ask.first.filter(|_| ask.comes_along);
+            if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
+                room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
+            }
+            if let Some(uncertainty) = ask.count {
+                self.wanted.push(Wanted { at, group: place, uncertainty, entry_bytes, most_bytes, first, asked: 0 });
+            }
+        }
+    }
+
+    /// Adds pages to the batches, those of one stream together.
+    fn add_counts(&self, batches: &mut Vec<Batch>, pages: &[(Wanted, u64)]) {
+        let mut by_stream: BTreeMap<usize, Vec<PageAsked>> = BTreeMap::new();
+        for (wanted, limit) in pages {
+            if let Some(range) = self.rest_of(wanted) {
+                let page = PageAsked { group: wanted.group, range, limit: *limit, most_bytes: wanted.most_bytes };
+                by_stream.entry(wanted.at).or_default().push(page);
+            }
+        }
+        for (at, pages) in by_stream {
+            let lane = &self.source.lanes[at];
+            if let Some(Ok(stream)) = &self.streams[at] {
+                let (key, script) = (&self.source.streams[at], lane.script(self.connected.script));
+                for pages in pages.chunks(PAGES_AT_ONCE) {
+                    let batch = room(batches, self.source);
+                    batch.counts(at, key, stream, pages.to_vec(), lane.is_large(), script);
+                }
+            }
+        }
+    }
+
+    /// What is left of a count.
+    fn rest_of(&self, wanted: &Wanted) -> Option<CountRange> {
+        let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
+        self.source.lanes[wanted.at].ledger.rest(&stream.groups[wanted.group].name)
+    }
+
+    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams that turned out
+    /// to be others than they were.
+    fn apply(&mut self, findings: Vec<Finding>, budget: &mut Budget) -> Vec<usize> {
+        let mut another = Vec::new();
+        let Self { source, streams, .. } = self;
+        let name = |at: usize, group: usize| -> Option<&GroupName> {
+            Some(&streams[at].as_ref()?.as_ref().ok()?.groups[group].name)
+        };
+        for finding in findings {
+            match finding {
+                Finding::First { at, group, id } => {
+                    if let Some(name) = name(at, group) {
+                        source.lanes[at].ledger.found_first(name, id);
+                    }
+                }
+                Finding::WitnessGone { at } => {
+                    if !another.contains(&at) {
+                        source.lanes[at].ledger.witness_is_gone();
+                        another.push(at);
+                    }
+                }
+                Finding::Page(found) => {
+                    let (lane, read) = (&mut source.lanes[found.at], found.page.entries + found.page.beyond);
+                    budget.settle(found.asked.limit, read, found.asked.most_bytes, found.bytes);
+                    source.commands.counted(read);
+                    lane.read_page(read, found.bytes);
+                    if let Some(name) = name(found.at, found.asked.group) {
+                        lane.ledger.counted(name, &found.page, &found.after);
+                    }
+                }
+            }
+        }
+        another
+    }
+}
