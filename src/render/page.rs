@@ -425,8 +425,8 @@ d_bucket{le=\"+Inf\"} 0
         let text = Bytes::from(OPENMETRICS_TEXT);
         let joined = |pieces: &[Bytes]| String::from_utf8(pieces.concat()).unwrap();
         for page in [Packer::default().page(&mut [], &text).unwrap(), Forms::short(&[], &text)] {
-            assert_eq!(joined(&page.openmetrics.plain()), OPENMETRICS_TEXT);
-            assert_eq!(joined(&page.classic.plain()), CLASSIC_TEXT);
+            assert_eq!(joined(page.openmetrics.plain()), OPENMETRICS_TEXT);
+            assert_eq!(joined(page.classic.plain()), CLASSIC_TEXT);
             assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
             assert_eq!(inflated(&page.classic.gzip()), CLASSIC_TEXT);
         }
