@@ -54,11 +54,9 @@ impl Few {
         self.lines <= LINES_PER_POLL
     }
 
-    fn say_rest(&self, what: &str) {
-        if self.lines > LINES_PER_POLL {
-            let more = self.lines - LINES_PER_POLL;
-            tracing::warn!(more, "as many more {what} have changed in the same way; the metrics page has them all");
-        }
+    /// How many more there were.
+    fn rest(&self) -> Option<usize> {
+        self.lines.checked_sub(LINES_PER_POLL).filter(|more| *more > 0)
     }
 }
 
@@ -149,19 +147,19 @@ impl Said {
     fn streams(&mut self, snapshot: &TargetSnapshot) {
         // What is the node's trouble was said of the node.
         let of_nodes: BTreeSet<String> = snapshot.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
-        let mut lines = Few::default();
+        let (mut worse, mut better) = (Few::default(), Few::default());
         for stream in &snapshot.streams {
             let said = self.unreadable.get(&stream.key);
             match &stream.read {
                 Err(error) if of_nodes.contains(&error.0) => {}
                 Err(error) if said != Some(&error.0) => {
-                    if lines.has_room() {
+                    if worse.has_room() {
                         tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
                     }
                     self.unreadable.insert(stream.key.clone(), error.0.clone());
                 }
                 Ok(_) if said.is_some() => {
-                    if lines.has_room() {
+                    if better.has_room() {
                         tracing::info!(stream = %stream.key, "a stream can be read again");
                     }
                     self.unreadable.remove(&stream.key);
@@ -169,7 +167,12 @@ impl Said {
                 Ok(_) | Err(_) => {}
             }
         }
-        lines.say_rest("streams");
+        if let Some(more) = worse.rest() {
+            tracing::warn!(more, "more streams cannot be read");
+        }
+        if let Some(more) = better.rest() {
+            tracing::info!(more, "more streams can be read again");
+        }
         if !self.unreadable.is_empty() {
             let there = keys(snapshot);
             self.unreadable.retain(|key, _| there.contains(key));
@@ -177,18 +180,18 @@ impl Said {
     }
 
     fn groups(&mut self, snapshot: &TargetSnapshot) {
-        let mut lines = Few::default();
+        let (mut worse, mut better) = (Few::default(), Few::default());
         for stream in &snapshot.streams {
             for group in &stream.groups {
                 let place = || (stream.key.clone(), group.name.clone());
                 match group.presence {
                     Presence::Missing => {
-                        if self.missing.insert(place()) && lines.has_room() {
+                        if self.missing.insert(place()) && worse.has_room() {
                             tracing::warn!(stream = %stream.key, consumer_group = %group.name, "a group does not exist");
                         }
                     }
                     Presence::Present(_) => {
-                        if !self.missing.is_empty() && self.missing.remove(&place()) && lines.has_room() {
+                        if !self.missing.is_empty() && self.missing.remove(&place()) && better.has_room() {
                             tracing::info!(stream = %stream.key, consumer_group = %group.name, "a group exists now");
                         }
                     }
@@ -196,7 +199,12 @@ impl Said {
                 }
             }
         }
-        lines.say_rest("groups");
+        if let Some(more) = worse.rest() {
+            tracing::warn!(more, "more groups do not exist");
+        }
+        if let Some(more) = better.rest() {
+            tracing::info!(more, "more groups exist now");
+        }
         if !self.missing.is_empty() {
             let there = keys(snapshot);
             self.missing.retain(|(key, _)| there.contains(key));
@@ -273,6 +281,6 @@ mod tests {
     fn a_poll_logs_a_few_lines_about_single_streams_and_how_many_more_there_are() {
         let mut lines = Few::default();
         assert_eq!((0..1000).filter(|_| lines.has_room()).count(), LINES_PER_POLL);
-        assert_eq!(lines.lines, 1000);
+        assert_eq!(lines.rest(), Some(1000 - LINES_PER_POLL));
     }
 }

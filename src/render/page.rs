@@ -56,7 +56,8 @@ impl Page {
         page
     }
 
-    /// A page that is made when it is first asked for, by whoever asks.
+    /// A page that is made when it is first asked for, by whoever asks: a defect in that fails the scrape, and is counted as one of a
+    /// connection.
     #[must_use]
     pub fn when_asked(make: impl FnOnce() -> Forms + Send + 'static) -> Self {
         Self(Arc::new(LazyLock::new(Box::new(make))))

@@ -300,6 +300,8 @@ impl Service {
     /// The first target's page without what is of the process. It is made when somebody asks for it, once per poll: who has
     /// one target has no use for it.
     async fn alone(&self, newest: Arc<Published>) -> Page {
+        // Made before anybody is waited for: its counters are never to be later than those of the page after it.
+        let text = newest.page.forms().openmetrics.plain().to_vec();
         let mut kept = self.alone.lock().await;
         let of = Arc::downgrade(&newest);
         if let Some((page_of, page)) = &*kept
@@ -307,7 +309,6 @@ impl Service {
         {
             return page.clone();
         }
-        let text = newest.page.forms().openmetrics.plain().to_vec();
         drop(newest);
         let making = tokio::task::spawn_blocking(move || Forms::from_openmetrics(&alone(&text)));
         let made = making.await.map_err(std::io::Error::other).flatten();

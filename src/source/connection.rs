@@ -12,7 +12,7 @@ use super::sentinel::role;
 use super::wire::Wire;
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
-use crate::resp::{Refusal, Replies, Reply};
+use crate::resp::{Refusal, Replies, Reply, command};
 use crate::self_metrics::RedisCommands;
 use crate::xinfo;
 
@@ -85,17 +85,14 @@ impl Connected {
         Self { wire, server, script }
     }
 
-    /// Asks for the server's clock, ahead of what else is asked, so that the answer also measures the round trip. It goes out with
-    /// what is asked next, unless it is sent before.
-    pub(super) fn ask_time(&mut self, commands: &RedisCommands) -> Instant {
+    /// Asks for the server's clock, ahead of what else is asked and by itself, so that the answer also measures the round trip.
+    pub(super) async fn ask_time(&mut self, commands: &RedisCommands) -> Result<Instant, SampleError> {
         commands.add("time", 1);
-        self.wire.hold(&[b"TIME"]);
-        Instant::now()
-    }
-
-    /// Sends what goes out with what is asked next.
-    pub(super) async fn send_held(&mut self) -> Result<(), SampleError> {
-        self.wire.send_held().await.map_err(|broken| broken.into_error(FailureReason::Io))
+        let asked = Instant::now();
+        let mut request = Vec::new();
+        command(&mut request, [b"TIME".as_slice()]);
+        self.wire.send(&request).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+        Ok(asked)
     }
 
     /// What the clock was, when it was asked for at this time and nothing was received since.

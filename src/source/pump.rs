@@ -10,13 +10,16 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional_with_sizes, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
 /// Bytes between the two threads, either way: some answers ahead of the poller.
 const ROOM: usize = 256 * 1024;
+
+/// Bytes that are moved at a time: of answers what Redis writes at most, of questions a message or two.
+const MOVED: (usize, usize) = (64 * 1024, 16 * 1024);
 
 /// The poller's end.
 pub(super) struct Apart {
@@ -26,54 +29,71 @@ pub(super) struct Apart {
 }
 
 impl Apart {
-    /// Has another thread move the bytes of a connection.
+    /// Has this thread move the bytes of a connection.
     ///
     /// # Errors
-    /// Where there is no such thread to be had; then the connection is lost.
-    pub(super) fn tcp(socket: TcpStream) -> io::Result<Self> {
+    /// Where the socket cannot be taken from one thread to the other; then the connection is lost.
+    pub(super) fn tcp(socket: TcpStream, thread: &Handle) -> io::Result<Self> {
         let socket = socket.into_std()?;
-        Self::of(async { TcpStream::from_std(socket) })
+        Ok(Self::of(async { TcpStream::from_std(socket) }, thread))
     }
 
     /// The same for a socket in the file system.
     ///
     /// # Errors
     /// As above.
-    pub(super) fn unix(socket: UnixStream) -> io::Result<Self> {
+    pub(super) fn unix(socket: UnixStream, thread: &Handle) -> io::Result<Self> {
         let socket = socket.into_std()?;
-        Self::of(async { UnixStream::from_std(socket) })
+        Ok(Self::of(async { UnixStream::from_std(socket) }, thread))
     }
 
     /// `there` makes the socket one of the other thread.
-    fn of<S>(there: impl Future<Output = io::Result<S>> + Send + 'static) -> io::Result<Self>
+    fn of<S>(there: impl Future<Output = io::Result<S>> + Send + 'static, thread: &Handle) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let (inner, mut outer) = duplex(ROOM);
         let mut pump = JoinSet::new();
         let moving = async move {
-            // Whatever goes wrong, the poller sees that the connection is at its end.
-            if let Ok(mut socket) = there.await {
-                let _ = copy_bidirectional(&mut socket, &mut outer).await;
+            let moved = match there.await {
+                Ok(mut socket) => copy_bidirectional_with_sizes(&mut socket, &mut outer, MOVED.0, MOVED.1).await,
+                Err(error) => Err(error),
+            };
+            // The poller sees no more than that the connection is at its end.
+            if let Err(error) = moved {
+                tracing::debug!(%error, "a connection to Redis broke");
             }
         };
-        pump.spawn_on(moving, &thread()?);
-        Ok(Self { inner, _pump: pump })
+        pump.spawn_on(moving, thread);
+        Self { inner, _pump: pump }
     }
 }
 
-/// The thread that moves bytes, one for all connections.
-fn thread() -> io::Result<Handle> {
-    static THREAD: OnceLock<Handle> = OnceLock::new();
-    if let Some(handle) = THREAD.get() {
-        return Ok(handle.clone());
-    }
-    let runtime = Builder::new_current_thread().enable_io().build()?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("pump".to_owned())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    Ok(THREAD.get_or_init(|| handle).clone())
+/// The thread that moves bytes, one for all connections. `None` where there is none to be had: it is tried once.
+pub(super) fn thread() -> Option<&'static Handle> {
+    static THREAD: OnceLock<Option<Handle>> = OnceLock::new();
+    let started = THREAD.get_or_init(|| {
+        let handle = start();
+        if let Err(error) = &handle {
+            tracing::warn!(%error, "there is no thread to move bytes: samples of many streams take longer");
+        }
+        handle.ok()
+    });
+    started.as_ref()
+}
+
+fn start() -> io::Result<Handle> {
+    let (started, handle) = std::sync::mpsc::sync_channel(1);
+    // Made where it runs: a poller's thread, which waits for others, may not even drop it.
+    let run = move || match Builder::new_current_thread().enable_io().build() {
+        Ok(runtime) => {
+            let _ = started.send(Ok(runtime.handle().clone()));
+            runtime.block_on(std::future::pending::<()>());
+        }
+        Err(error) => drop(started.send(Err(error))),
+    };
+    std::thread::Builder::new().name("pump".to_owned()).spawn(run)?;
+    handle.recv().map_err(io::Error::other)?
 }
 
 impl AsyncRead for Apart {

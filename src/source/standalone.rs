@@ -186,7 +186,7 @@ impl Standalone {
         Ok(sample)
     }
 
-    /// The connection of the last sample.
+    /// The connection of the last sample, by which it is known how many streams there are.
     fn take_kept(&mut self) -> Option<Connected> {
         let kept = self.connection.take()?;
         let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
@@ -283,7 +283,7 @@ impl Standalone {
         {
             if self.pace.way().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
-                let asked = connected.ask_time(&self.commands);
+                let asked = connected.ask_time(&self.commands).await?;
                 self.pace.round_trip(connected.time(asked).await?.round_trip);
             }
             self.commands.add("scan", 1);

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
-use super::pump::Apart;
+use super::pump::{self, Apart};
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::resp::{Allowance, Replies, Reply, command};
@@ -26,30 +27,30 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     ///
     /// # Errors
     /// Where the connection was lost over it.
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>>;
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>>;
 }
 
 impl Socket for TcpStream {
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(Apart::tcp(*self)?))
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(Box::new(Apart::tcp(*self, thread)?))
     }
 }
 
 impl Socket for UnixStream {
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(Apart::unix(*self)?))
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(Box::new(Apart::unix(*self, thread)?))
     }
 }
 
 impl Socket for Apart {
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
+    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
         Ok(self)
     }
 }
 
 /// What TLS knows of the connection cannot be taken elsewhere.
 impl Socket for TlsStream<TcpStream> {
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
+    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
         Ok(self)
     }
 }
@@ -57,8 +58,6 @@ impl Socket for TlsStream<TcpStream> {
 /// A connection. Dropped, it is closed.
 pub(super) struct Wire {
     socket: Box<dyn Socket>,
-    /// Requests that go out with the next ones.
-    held: Vec<u8>,
     replies: Replies,
     allowance: Allowance,
 }
@@ -91,7 +90,7 @@ impl From<io::Error> for Broken {
 impl Wire {
     /// A connection over this socket. Nothing is said yet.
     pub(super) fn over(socket: Box<dyn Socket>) -> Self {
-        Self { socket, held: Vec::new(), replies: Replies::default(), allowance: Allowance::default() }
+        Self { socket, replies: Replies::default(), allowance: Allowance::default() }
     }
 
     /// The same with its bytes moved by another thread, where that can be.
@@ -99,7 +98,8 @@ impl Wire {
     /// # Errors
     /// Where the connection was lost over it.
     pub(super) fn apart(self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.apart()?, ..self })
+        let Some(thread) = pump::thread() else { return Ok(self) };
+        Ok(Self { socket: self.socket.apart(thread)?, ..self })
     }
 
     /// A sample begins, and may read as much as any.
@@ -121,25 +121,8 @@ impl Wire {
 
     /// Sends requests.
     pub(super) async fn send(&mut self, requests: &[u8]) -> Result<(), Broken> {
-        let mut all = std::mem::take(&mut self.held);
-        let requests = if all.is_empty() {
-            requests
-        } else {
-            all.extend_from_slice(requests);
-            &all
-        };
         let mut sent = 0;
         poll_fn(|cx| self.poll_send(cx, requests, &mut sent)).await
-    }
-
-    /// Sends a command with the next requests, or when it is waited for replies. That is one message less.
-    pub(super) fn hold(&mut self, words: &[&[u8]]) {
-        command(&mut self.held, words.iter().copied());
-    }
-
-    /// Sends what is held, if anything is.
-    pub(super) async fn send_held(&mut self) -> Result<(), Broken> {
-        if self.held.is_empty() { Ok(()) } else { self.send(&[]).await }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, requests: &[u8], sent: &mut usize) -> Poll<Result<(), Broken>> {
@@ -163,7 +146,6 @@ impl Wire {
 
     /// Waits for the next replies, so many of them.
     pub(super) async fn receive(&mut self, wanted: usize) -> Result<&Replies, Broken> {
-        self.send_held().await?;
         self.replies.next();
         while !self.replies.read(wanted, &mut self.allowance).map_err(Broken::Excess)? {
             poll_fn(|cx| self.poll_read(cx)).await?;

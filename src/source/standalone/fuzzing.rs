@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::{Budget, Collected, Connected, Sampling, Standalone};
@@ -160,7 +161,7 @@ struct Peer {
 }
 
 impl Socket for Peer {
-    fn apart(self: Box<Self>) -> io::Result<Box<dyn Socket>> {
+    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
         Ok(self)
     }
 }

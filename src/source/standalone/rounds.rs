@@ -90,12 +90,9 @@ impl<'a> Rounds<'a> {
     }
 
     pub(super) async fn run(mut self, budget: Budget) -> Result<TargetSample, SampleError> {
-        self.clock_asked = Some(self.connected.ask_time(&self.source.commands));
+        self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
         if self.source.pace.is_spread() || self.streams.is_empty() {
             self.read_clock().await?;
-        } else if self.streams.len() > STREAMS_PER_BATCH {
-            // Or it would be answered when they are, and the way there and back would seem as long as that takes.
-            self.connected.send_held().await?;
         }
         self.first_round().await?;
         self.read_again().await?;
