@@ -10,16 +10,13 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional_with_sizes, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 
 /// Bytes between the two threads, either way: some answers ahead of the poller.
 const ROOM: usize = 256 * 1024;
-
-/// Bytes that are moved at a time: of answers what Redis writes at most, of questions a message or two.
-const MOVED: (usize, usize) = (64 * 1024, 16 * 1024);
 
 /// The poller's end.
 pub(super) struct Apart {
@@ -56,7 +53,7 @@ impl Apart {
         let mut pump = JoinSet::new();
         let moving = async move {
             let moved = match there.await {
-                Ok(mut socket) => copy_bidirectional_with_sizes(&mut socket, &mut outer, MOVED.0, MOVED.1).await,
+                Ok(mut socket) => copy_bidirectional(&mut socket, &mut outer).await,
                 Err(error) => Err(error),
             };
             // The poller sees no more than that the connection is at its end.
