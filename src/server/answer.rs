@@ -301,7 +301,7 @@ impl Service {
     /// one target has no use for it.
     async fn alone(&self, newest: Arc<Published>) -> Page {
         // Made before anybody is waited for: its counters are never to be later than those of the page after it.
-        let text = newest.page.forms().openmetrics.plain().to_vec();
+        let _ = newest.page.forms();
         let mut kept = self.alone.lock().await;
         let of = Arc::downgrade(&newest);
         if let Some((page_of, page)) = &*kept
@@ -309,6 +309,7 @@ impl Service {
         {
             return page.clone();
         }
+        let text = newest.page.forms().openmetrics.plain().to_vec();
         drop(newest);
         let making = tokio::task::spawn_blocking(move || Forms::from_openmetrics(&alone(&text)));
         let made = making.await.map_err(std::io::Error::other).flatten();
