@@ -54,7 +54,8 @@ pub struct ProcessStats {
     pub start_seconds: f64,
 }
 
-/// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters.
+/// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters: those of
+/// the polls, which are text already, and those of the process.
 ///
 /// # Errors
 /// Where `page` refuses to be written to.
@@ -63,12 +64,14 @@ pub fn encode_rest(
     view: View,
     settings: Settings,
     process: Option<ProcessStats>,
-    own: &[&Registry],
+    polls: &str,
+    own: Option<&Registry>,
 ) -> fmt::Result {
     let mut facts = Registry::default();
     facts.register_collector(Box::new(Facts { view, settings, process }));
     encode_registry(page, &facts)?;
-    own.iter().try_for_each(|registry| encode_registry(page, registry))?;
+    page.write_str(polls)?;
+    own.map_or(Ok(()), |own| encode_registry(page, own))?;
     encode_eof(page)
 }
 

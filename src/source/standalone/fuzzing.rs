@@ -128,7 +128,7 @@ fn show(view: View, selection: &GroupSelection) {
     for block in lines.families().iter().flat_map(|family| &family.blocks) {
         page.extend_from_slice(block.text());
     }
-    assert!(exposition::encode_rest(&mut page, view, settings, None, &[]).is_ok());
+    assert!(exposition::encode_rest(&mut page, view, settings, None, "", None).is_ok());
     let Ok(text) = std::str::from_utf8(&page) else { panic!("a page that is not UTF-8") };
     let mut seen = HashSet::new();
     // A line feed in a label is escaped, and another character that ends lines elsewhere does not end one here.
