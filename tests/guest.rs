@@ -263,3 +263,31 @@ fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     assert_eq!(streamlag.log_lines("polls are farther apart than configured").len(), 1, "{:?}", streamlag.log());
     assert_eq!(streamlag.log_lines("polls are as close as configured again").len(), 1, "{:?}", streamlag.log());
 }
+
+/// A lag that only counting tells is counted though polls are spread, and in the poll that finds it.
+#[test]
+fn a_poll_that_is_spread_counts_as_far_as_its_budget_goes() {
+    let redis = Redis::start();
+    redis.add("events", 20_000);
+    let middle: Vec<String> = redis::cmd("XRANGE")
+        .arg("events")
+        .arg("-")
+        .arg("+")
+        .arg("COUNT")
+        .arg(10_000)
+        .query::<Vec<(String, Vec<String>)>>(&mut redis.connection())
+        .unwrap()
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    redis.run(&format!("XGROUP CREATE events g {}", middle[9_999]));
+    let url = redis.url();
+    // As it comes, but for what it watches: five seconds between polls, half of the timeout to spread them over.
+    let arguments = ["--redis.url", &url, "--streams", "events", "--groups", "*", "--poll.interval", "5s"];
+    let streamlag = streamlag(&arguments).ready();
+    let of_group = "{stream=\"events\",consumer_group=\"g\"}";
+    let page = streamlag.metrics();
+    let shown = |family: &str| value_of(&page, &format!("{family}{of_group}"));
+    assert_eq!((shown("event_consumer_lag"), shown("event_consumer_lag_uncertainty")), (Some(10_000.0), Some(0.0)));
+    assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(1.0));
+}

@@ -24,8 +24,9 @@ const PAGES_IN_FLIGHT: usize = 64;
 /// The share of a poll's entries that one group may have: the rest is for others.
 const GROUP_SHARE: f64 = 0.8;
 
-/// The share of a poll's deadline after which no more is asked.
-const TIME_SHARE: f64 = 0.5;
+/// The share of a poll's deadline after which no more is asked: there has to be time for the answers. A sample that has taken much
+/// of it already, as it is spread or Redis is slow, has a quarter of it for counting, up to the later of the two.
+const TIME_SHARES: (f64, f64) = (0.5, 0.75);
 
 /// The longest interval for which the budget grows. After a longer one, a poll may still read no more than this allows.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,7 +37,9 @@ pub(super) struct Budget {
     entries: u64,
     bytes: u64,
     per_group: u64,
+    /// After which no more is asked, and what that may become.
     until: Instant,
+    at_last: Instant,
 }
 
 /// A group whose lag is not known without a count.
@@ -66,8 +69,14 @@ impl Budget {
             entries: entries as u64,
             bytes: POLL_BYTES,
             per_group: (entries * GROUP_SHARE) as u64,
-            until: began + timeout.mul_f64(TIME_SHARE),
+            until: began + timeout.mul_f64(TIME_SHARES.0),
+            at_last: began + timeout.mul_f64(TIME_SHARES.1),
         }
+    }
+
+    /// Counting begins: everything else was asked by now.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.until = self.until.max((now + (self.at_last - self.until)).min(self.at_last));
     }
 
     /// The next round of pages, each with its limit of entries: the most uncertain groups first, every group once before
@@ -140,6 +149,20 @@ mod tests {
         let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let asked: Vec<u64> = (0..10).flat_map(|_| budget.round(&mut large, now)).map(|(_, limit)| limit).collect();
         assert_eq!(asked, [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_sample_that_is_spread_leaves_time_to_count() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let asks_at = |begins: Duration, now: Duration| {
+            let mut budget = Budget::new(1000, second, began, 4 * second);
+            budget.begin(began + begins);
+            !budget.round(&mut [wanted(1, 5, 100)], began + now).is_empty()
+        };
+        let millis = Duration::from_millis;
+        assert!(asks_at(millis(0), millis(1999)) && !asks_at(millis(0), millis(2000)));
+        assert!(asks_at(millis(1500), millis(2499)) && !asks_at(millis(1500), millis(2500)));
+        assert!(asks_at(millis(2500), millis(2999)) && !asks_at(millis(2500), millis(3000)));
     }
 
     #[test]

@@ -18,6 +18,10 @@ const SLOWNESS: (f64, f64) = (0.25, 50.0);
 /// How much longer than the last one the quickest round trip may become: a way that got longer is noticed in some samples.
 const FORGET_ROUND_TRIP: f64 = 1.1;
 
+/// The share of Redis's time that may be asked for at a time beyond what was foreseen, until the time over which the sample is
+/// spread has passed. What one poll may ask so is bounded elsewhere; this keeps it from being asked all at once.
+const BEYOND_SHARE: f64 = 0.2;
+
 /// The pace of one server's samples.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -31,6 +35,8 @@ pub(super) struct Pace {
     began: Instant,
     all: u64,
     asked: u64,
+    /// From when what was not foreseen may be asked; `None` while what was is.
+    beyond: Option<Instant>,
     /// Redis's time that this sample took so far.
     taken: Duration,
 }
@@ -38,7 +44,8 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let taken = Duration::ZERO;
-        Self { slowness: 1.0, round_trip: None, spread: None, began: Instant::now(), all: 0, asked: 0, taken }
+        let (began, all, asked) = (Instant::now(), 0, 0);
+        Self { slowness: 1.0, round_trip: None, spread: None, began, all, asked, beyond: None, taken }
     }
 }
 
@@ -51,7 +58,12 @@ impl Pace {
     /// What is asked from now on costs so many microseconds as a guess, and is to be spread over this time.
     pub(super) fn spread(&mut self, spread: Duration, all: u64) {
         self.spread = (!spread.is_zero()).then_some(spread);
-        (self.began, self.all, self.asked) = (Instant::now(), all.max(1), 0);
+        (self.began, self.all, self.asked, self.beyond) = (Instant::now(), all.max(1), 0, None);
+    }
+
+    /// What is asked from now on was not foreseen: it need not wait for the end of the time over which the rest was spread.
+    pub(super) fn go_beyond(&mut self, now: Instant) {
+        self.beyond = Some(now);
     }
 
     /// The round trip of the smallest question.
@@ -74,11 +86,17 @@ impl Pace {
     }
 
     /// When a batch of this cost may be asked.
-    pub(super) fn next(&mut self, cost: u64) -> Instant {
-        let at =
-            self.spread.map_or(0.0, |spread| spread.as_secs_f64() * (self.asked as f64 / self.all as f64).min(1.0));
+    pub(super) fn next(&mut self, cost: u64, now: Instant) -> Instant {
+        let spread = self.spread.unwrap_or_default();
+        if let Some(free) = self.beyond {
+            let due = free.min(self.began + spread);
+            let takes = Duration::from_secs_f64(cost as f64 * self.slowness / 1e6);
+            self.beyond = Some(due.max(now) + takes.div_f64(BEYOND_SHARE));
+            return due;
+        }
+        let at = spread.mul_f64((self.asked as f64 / self.all as f64).min(1.0));
         self.asked += cost;
-        self.began + Duration::from_secs_f64(at)
+        self.began + at
     }
 
     /// What was asked and cost so much as a guess was answered after this time.
@@ -113,10 +131,29 @@ mod tests {
         let mut pace = Pace::default();
         pace.spread(100 * MS, 1000);
         let began = pace.began;
-        let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost) - began).to_vec();
+        let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost, began) - began).to_vec();
         assert_eq!(starts, [0, 25, 50, 75, 100].map(|ms| ms * MS));
         pace.spread(Duration::ZERO, 1000);
-        assert!(!pace.is_spread() && pace.next(999) == pace.began && pace.next(1) == pace.began);
+        let began = pace.began;
+        assert!(!pace.is_spread() && pace.next(999, began) == began && pace.next(1, began) == began);
+        pace.go_beyond(began);
+        assert!(pace.next(999, began) == began && pace.next(1, began) == began);
+    }
+
+    #[test]
+    fn what_was_not_foreseen_is_asked_with_pauses_and_does_not_wait_for_the_end() {
+        let mut pace = Pace::default();
+        pace.spread(100 * MS, 1000);
+        let began = pace.began;
+        assert_eq!(pace.next(1000, began), began);
+        pace.go_beyond(began + 2 * MS);
+        // A millisecond of Redis's time each, and four of its own.
+        assert_eq!([1000, 1000].map(|cost| pace.next(cost, began + 2 * MS) - began), [2, 7].map(|ms| ms * MS));
+        // An answer that was long in coming.
+        assert_eq!(pace.next(1000, began + 50 * MS), began + 12 * MS);
+        assert_eq!(pace.next(10_000, began + 50 * MS), began + 55 * MS);
+        // No later than by when all would have been asked.
+        assert_eq!([1000, 1000].map(|cost| pace.next(cost, began + 60 * MS) - began), [100, 100].map(|ms| ms * MS));
     }
 
     #[test]

@@ -89,12 +89,15 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    pub(super) async fn run(mut self, budget: Budget) -> Result<TargetSample, SampleError> {
+    pub(super) async fn run(mut self, mut budget: Budget) -> Result<TargetSample, SampleError> {
         self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
         if self.source.pace.is_spread() || self.streams.is_empty() {
             self.read_clock().await?;
         }
         self.first_round().await?;
+        let now = Instant::now();
+        self.source.pace.go_beyond(now);
+        budget.begin(now);
         self.read_again().await?;
         self.later_rounds(budget).await?;
         for at in 0..self.streams.len() {

@@ -37,7 +37,7 @@ impl InFlight {
     }
 
     pub(super) async fn send(&mut self, rounds: &mut Rounds<'_>, batch: Batch) -> Result<(), SampleError> {
-        let due = rounds.source.pace.next(batch.cost);
+        let due = rounds.source.pace.next(batch.cost, Instant::now());
         if rounds.source.pace.is_spread() {
             sleep_until(due).await;
         }
