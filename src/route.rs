@@ -145,39 +145,56 @@ impl Wanted {
     #[must_use]
     pub fn from_headers(accept: Option<&str>, accept_encoding: Option<&str>) -> Self {
         let openmetrics = accept.map_or(0, |accept| {
-            quality(accept, |media, parameters| {
-                media == "application/openmetrics-text"
-                    && parameters.iter().all(|&(name, value)| name != "version" || value == "1.0.0")
-            })
+            quality(accept, |media| media.is("application/openmetrics-text") && media.has_version("1.0.0"))
         });
-        let classic = accept.map_or(0, |accept| {
-            quality(accept, |media, parameters| {
-                media == "text/plain" && parameters.iter().all(|&(name, value)| name != "version" || value == "0.0.4")
-            })
-        });
+        let classic =
+            accept.map_or(0, |accept| quality(accept, |media| media.is("text/plain") && media.has_version("0.0.4")));
         let gzip =
-            accept_encoding.map_or(0, |accept| quality(accept, |coding, _| coding == "gzip" || coding == "x-gzip"));
+            accept_encoding.map_or(0, |accept| quality(accept, |coding| coding.is("gzip") || coding.is("x-gzip")));
         Self { openmetrics: openmetrics > 0 && openmetrics >= classic, gzip: gzip > 0 }
     }
 }
 
 /// The greatest `q` (in thousandths, 1000 where none is given) among a header's elements that match; 0 for none.
-fn quality(header: &str, matches: impl Fn(&str, &[(&str, &str)]) -> bool) -> u32 {
-    let mut best = 0;
-    for element in header.split(',') {
-        let mut parts = element.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let parameters: Vec<(&str, &str)> = parts
-            .filter_map(|parameter| parameter.split_once('='))
-            .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
-            .collect();
-        if matches(&name, &parameters) {
-            let q = parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case("q"));
-            let q = q.map_or(1.0, |(_, value)| value.parse::<f64>().unwrap_or(0.0));
-            best = best.max((q.clamp(0.0, 1.0) * 1000.0) as u32);
-        }
+fn quality(header: &str, matches: impl Fn(Element<'_>) -> bool) -> u32 {
+    let qualities = header.split(',').map(Element::from).filter(|element| matches(*element)).map(Element::quality);
+    qualities.max().unwrap_or(0)
+}
+
+/// One of the things that a header accepts.
+#[derive(Clone, Copy)]
+struct Element<'a> {
+    name: &'a str,
+    parameters: &'a str,
+}
+
+impl<'a> From<&'a str> for Element<'a> {
+    fn from(text: &'a str) -> Self {
+        let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
+        Self { name: name.trim(), parameters }
     }
-    best
+}
+
+impl<'a> Element<'a> {
+    fn is(self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Whether this version would do: it is the one that is named, or none is.
+    fn has_version(self, version: &str) -> bool {
+        self.parameters().all(|(name, value)| name != "version" || value == version)
+    }
+
+    fn quality(self) -> u32 {
+        let q = self.parameters().find(|(name, _)| name.eq_ignore_ascii_case("q"));
+        let q = q.map_or(1.0, |(_, value)| value.parse::<f64>().unwrap_or(0.0));
+        (q.clamp(0.0, 1.0) * 1000.0) as u32
+    }
+
+    fn parameters(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let pairs = self.parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+        pairs.map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+    }
 }
 
 #[cfg(test)]
