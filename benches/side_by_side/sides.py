@@ -56,6 +56,7 @@ def measure_peer(bench, redis, size, idle_cpu, core=None):
                    rss=memory(peer.pid)["rss"])
         out["commands"] = sum(out["calls"].values())
         out["plain 1"] = {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)}
+        out.update(paced_scrapes(plain, peer, redis, bench.paces[size], bench.window / 2, idle_cpu))
         if core is None:
             answers = [packed.get() for _ in range(3)]
             times = [answer.seconds for answer in answers]
@@ -70,6 +71,18 @@ def measure_peer(bench, redis, size, idle_cpu, core=None):
                         out["%s %d" % (form, connections)] = scrape.wrk(peer, connections, seconds, form == "gzip")
         out["rss_peak"] = memory(peer.pid)["rss_peak"]
         return out
+
+
+def paced_scrapes(scraper, peer, redis, pace, seconds, idle_cpu):
+    """One scrape per `pace`, or one after the other where they take longer; figures per scrape."""
+    times, used, redis_used, began = [], Cpu(peer.pid), Cpu(redis.pid), time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - began < seconds:
+        if times and times[-1] < pace:
+            time.sleep(pace - (time.perf_counter() - began) % pace)
+        times.append(scraper.get().seconds)
+    wall = time.perf_counter() - began
+    return {"paced_sample": statistics.median(times), "paced_cpu": used.seconds() / len(times),
+            "paced_redis_cpu": (redis_used.seconds() - idle_cpu * wall) / len(times)}
 
 
 def measure_sampling(bench, redis, size, idle_cpu):
