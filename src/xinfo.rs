@@ -249,6 +249,18 @@ pub fn hello(reply: Reply<'_>) -> Decoded<ServerInfo> {
     Ok(ServerInfo { name: text("server", server)?, version: text("version", version)? })
 }
 
+/// Whether the answer to `HELLO` is a sentinel's.
+#[must_use]
+pub fn is_sentinel(reply: Reply<'_>) -> bool {
+    let mut mode = None;
+    let read = each_field("HELLO", reply, |name, value| {
+        if name == b"mode" {
+            mode = value.bytes();
+        }
+    });
+    read.is_ok() && mode == Some(b"sentinel")
+}
+
 /// `SCAN`: the cursor to go on from, 0 at the end, and the keys.
 ///
 /// # Errors

@@ -222,6 +222,38 @@ fn a_slot_is_on_its_way(server: &Path, are_found: bool) {
     assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, 2));
 }
 
+/// A stream moves between two samples, and a search that begins in the second does not meet it any more where it was.
+#[test]
+fn a_stream_that_moves_while_it_is_looked_for_anew_is_not_lost() {
+    // It is nothing that servers differ in.
+    let server = servers().remove(0);
+    let cluster = Cluster::start(&server, &[]);
+    cluster.grant_scan();
+    let stream = "events:moves";
+    let from = cluster.node_of(stream);
+    let [source, target] = [&cluster.nodes[from], &cluster.nodes[(from + 1) % MASTERS]];
+    source.add(stream, 300);
+    source.run(&format!("XGROUP CREATE {stream} {GROUP} 0"));
+    let lags = BTreeMap::from([(stream.to_owned(), 300)]);
+    let streamlag = watch_these(&cluster.url(), "events:m*", &["--poll.interval", "2s"]).ready();
+    all_are_exact(&streamlag, &lags, "before");
+    let observer = Observer::start(streamlag.address, truth(&lags));
+    let slot = slot(source, stream);
+
+    streamlag.next_sample();
+    target.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(source)));
+    source.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(target)));
+    source.run(&format!("MIGRATE 127.0.0.1 {} {stream} 0 5000", target.port));
+    for node in [target, source] {
+        node.run(&format!("CLUSTER SETSLOT {slot} NODE {}", id(target)));
+    }
+    source.run("CLIENT KILL TYPE normal SKIPME yes");
+    (0..3).for_each(|_| streamlag.next_sample());
+    all_are_exact(&streamlag, &lags, "after");
+    observer.nothing_was_wrong();
+    assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, 1), "{}", server.display());
+}
+
 /// Without one of the grants for clusters, what is missing is named. The stream is on its way.
 fn grants_are_needed(cluster: &Cluster, server: &Path, stream: &str) {
     let documented = [grants::on(server, "events:*"), cluster::documented_grants()].concat();
@@ -485,4 +517,11 @@ fn more_masters_than_connections_are_an_error_that_says_so() {
     let streamlag = watch(&cluster.url(), &["--redis.max-connections", "3"]);
     let line = eventually("it says so", || streamlag.log_lines("Redis does not answer").pop());
     assert!(line.contains("3 masters take 4 connections, and --redis.max-connections allows 3"), "{line}");
+
+    // Nor does a node that is taken for all of Redis only say what it says.
+    let stream = "events:elsewhere";
+    let others = &cluster.nodes[(cluster.node_of(stream) + 1) % MASTERS];
+    let streamlag = common::streamlag(&["--redis.url", &others.url_of_everybody(), "--streams", stream]);
+    let line = eventually("it says so", || streamlag.log_lines("a stream cannot be read").pop());
+    assert!(line.contains("MOVED ") && line.contains(": this Redis is a node of a cluster; see redis.mode"), "{line}");
 }

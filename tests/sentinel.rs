@@ -61,6 +61,17 @@ fn shows(streamlag: &Streamlag, trio: &Trio, server: usize, when: &str) {
     });
 }
 
+#[test]
+fn a_sentinel_that_is_taken_for_a_redis_is_called_one() {
+    // Older ones do not know HELLO, and then it is TIME that they do not know.
+    let server = servers().pop().unwrap();
+    let trio = Trio::start(&server, &[]);
+    let url = format!("redis://{USER}:sentinel-pw@127.0.0.1:{}/0", trio.sentinels[0].port);
+    let streamlag = streamlag(&["--redis.url", &url, "--streams", "events:chat"]);
+    let line = eventually("it says so", || streamlag.log_lines("Redis does not answer").pop());
+    assert!(line.contains("this is a sentinel, which has no streams; see redis.mode"), "{line}");
+}
+
 /// Follows a failover; how long it took from `began`, and from when every sentinel named the new master.
 fn follow(trio: &Trio, streamlag: &Streamlag, before: usize, began: Instant) -> (usize, String) {
     let (mut down, mut first, mut agreed) = (None, None, None);

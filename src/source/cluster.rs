@@ -55,8 +55,6 @@ pub(super) struct Cluster {
     is_stale: bool,
     /// Whether streams may have other nodes than they had.
     is_new: bool,
-    /// Streams that a pattern found and that were on their way to another node at the newest sample.
-    away: Vec<StreamKey>,
     /// Whose turn it is to be asked for the slots.
     turn: usize,
     nodes: BTreeMap<Address, Node>,
@@ -90,8 +88,8 @@ impl Cluster {
     pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
         let (map, looked, nodes, streams) = (None, None, BTreeMap::new(), [].into());
         let named = named(&sampling);
-        let (is_stale, is_new, away, turn) = (false, true, Vec::new(), 0);
-        Self { topology, sampling, commands, named, streams, map, looked, is_stale, is_new, away, turn, nodes }
+        let (is_stale, is_new, turn) = (false, true, 0);
+        Self { topology, sampling, commands, named, streams, map, looked, is_stale, is_new, turn, nodes }
     }
 
     /// Samples this from now on. What is known of the streams that stay is kept.
@@ -124,9 +122,15 @@ impl Cluster {
         Ok(sample)
     }
 
+    /// What the newest sample took of the time of the busiest master, as far as its own streams go.
+    pub(super) fn redis_time(&self) -> Duration {
+        self.nodes.values().map(|node| node.source.redis_time()).max().unwrap_or_default()
+    }
+
     async fn sample(&mut self, timeout: Duration) -> Result<TargetSample, SampleError> {
         let sampled_at = SystemTime::now();
         let deadline = Instant::now() + timeout;
+        self.nodes.values_mut().for_each(|node| node.source.begin_sample());
         self.look_where_due(deadline).await?;
         self.distribute()?;
         let mut gathered = Gathered::new(sampled_at, self.named.iter().map(|(key, _)| key));
@@ -161,23 +165,20 @@ impl Cluster {
     async fn go_on_elsewhere(&mut self, gathered: &mut Gathered, deadline: Instant) {
         let mut ask = self.replaced(gathered, deadline).await;
         // A search may meet them no more where they were, and not yet where they go.
-        for key in std::mem::take(&mut self.away) {
-            if let Some(master) = self.master_of(slot_of(&key)).filter(|_| !gathered.has(&key)) {
-                ask.push(Ask { node: master.clone(), key, asking: false });
+        let patterns = &self.sampling.streams;
+        for key in self.streams.iter().filter(|key| !gathered.has(key) && patterns.matches(key.as_bytes())) {
+            if let Some(master) = self.master_of(slot_of(key)) {
+                ask.push(Ask { node: master.clone(), key: key.clone(), asking: false });
             }
         }
         for _ in 0..MAX_REDIRECTIONS {
             for (key, from, redirect) in gathered.redirected() {
                 self.commands.redirected(redirect.kind);
-                match redirect.kind {
-                    RedirectKind::Moved => {
-                        self.moved(&redirect);
-                        if let Some(node) = self.nodes.get_mut(&from) {
-                            node.source.lose(&key);
-                        }
+                if redirect.kind == RedirectKind::Moved {
+                    self.moved(&redirect);
+                    if let Some(node) = self.nodes.get_mut(&from) {
+                        node.source.lose(&key);
                     }
-                    RedirectKind::Ask if gathered.is_named(&key) => {}
-                    RedirectKind::Ask => self.away.push(key.clone()),
                 }
                 ask.push(Ask { key, node: redirect.node, asking: redirect.kind == RedirectKind::Ask });
             }
@@ -314,7 +315,8 @@ impl Cluster {
 
     fn node(&self, address: &Address) -> Node {
         let sampling = Sampling { streams: self.sampling.streams.naming(Vec::new()), ..self.sampling.clone() };
-        let source = Standalone::new(self.topology.way_to(address.clone()), sampling, self.commands.clone());
+        let source =
+            Standalone::new(self.topology.way_to(address.clone()), sampling, self.commands.clone()).of_cluster();
         Node { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_guests: false }
     }
 

@@ -40,6 +40,10 @@ impl Connected {
         // The 2 asks for RESP2; 6.0 insists on being asked.
         let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
         let server = match reply.error() {
+            None if xinfo::is_sentinel(reply) => {
+                let detail = "this is a sentinel, which has no streams; see redis.mode".to_owned();
+                return Err(SampleError { reason: FailureReason::Server, detail });
+            }
             None => xinfo::hello(reply).map_err(|error| protocol(&error.to_string()))?,
             // Redis 5 has streams and no HELLO. Redis 6.0 wants a grant for it, which newer ones do not.
             Some(refusal) if refusal.text().contains("unknown command") || refusal.code() == "NOPERM" => {
@@ -104,7 +108,7 @@ impl Connected {
             Some(refusal) => match server_wide(&refusal) {
                 Some(error) => return Err(error),
                 None if is_command_refused(&refusal) => None,
-                None => return Err(protocol(&format!("TIME was answered {}", refusal.code()))),
+                None => return Err(protocol(&format!("TIME was answered {}", refusal.text()))),
             },
             None => Some(xinfo::time(reply).map_err(|error| protocol(&error.to_string()))?),
         };

@@ -39,20 +39,32 @@ pub(super) struct Pace {
     beyond: Option<Instant>,
     /// Redis's time that this sample took so far.
     taken: Duration,
+    /// Whether any of its questions was answered.
+    has_answers: bool,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         let taken = Duration::ZERO;
         let (began, all, asked) = (Instant::now(), 0, 0);
-        Self { slowness: 1.0, round_trip: None, spread: None, began, all, asked, beyond: None, taken }
+        Self {
+            slowness: 1.0,
+            round_trip: None,
+            spread: None,
+            began,
+            all,
+            asked,
+            beyond: None,
+            taken,
+            has_answers: false,
+        }
     }
 }
 
 impl Pace {
     /// A sample begins.
     pub(super) fn begin(&mut self) {
-        self.taken = Duration::ZERO;
+        (self.taken, self.has_answers) = (Duration::ZERO, false);
     }
 
     /// What is asked from now on costs so many microseconds as a guess, and is to be spread over this time.
@@ -103,6 +115,7 @@ impl Pace {
     pub(super) fn answered(&mut self, cost: u64, waited: Duration) {
         let took = waited.saturating_sub(self.round_trip.unwrap_or_default());
         self.taken += took;
+        self.has_answers = true;
         if cost > 0 {
             let slowness = (took.as_secs_f64() * 1e6 / cost as f64).clamp(SLOWNESS.0, SLOWNESS.1);
             self.slowness += (slowness - self.slowness) * NEWEST_SHARE;
@@ -112,6 +125,11 @@ impl Pace {
     /// The way to Redis and back.
     pub(super) fn way(&self) -> Duration {
         self.round_trip.unwrap_or_default()
+    }
+
+    /// Whether any question of this sample was answered.
+    pub(super) fn has_answers(&self) -> bool {
+        self.has_answers
     }
 
     /// Redis's time that this sample took so far, as seen from here.

@@ -60,6 +60,9 @@ impl Sentinel {
         sink: &mut dyn Sink,
     ) -> Result<TargetSample, SampleError> {
         let deadline = Instant::now() + timeout;
+        if let Some((_, source)) = &mut self.master {
+            source.begin_sample();
+        }
         let mut trouble = None;
         for _ in 0..ATTEMPTS {
             let is_another = self.find_master(deadline).await?;
@@ -81,6 +84,11 @@ impl Sentinel {
         }
         let unknown = || SampleError { reason: FailureReason::Connect, detail: "no master is known".to_owned() };
         Err(trouble.unwrap_or_else(unknown))
+    }
+
+    /// What the newest sample took of the master's time.
+    pub(super) fn redis_time(&self) -> Duration {
+        self.master.as_ref().map_or(Duration::ZERO, |(_, source)| source.redis_time())
     }
 
     /// Asks for the master and turns to it; whether it is another one than before. Where no sentinel answers, it is the last one

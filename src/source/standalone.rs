@@ -93,6 +93,8 @@ pub struct Standalone {
     refused: BTreeSet<RefusedCommand>,
     /// Whether a replica is the wrong one to ask.
     masters_only: bool,
+    /// Whether it is one node of a cluster that is sampled as a whole.
+    of_cluster: bool,
     /// Whether the streams are on their way to this node of a cluster.
     asking: bool,
     pace: Pace,
@@ -116,6 +118,7 @@ impl Standalone {
             turn: 0,
             refused: BTreeSet::new(),
             masters_only: false,
+            of_cluster: false,
             asking: false,
             pace: Pace::default(),
             discovery,
@@ -126,6 +129,11 @@ impl Standalone {
     /// The same, where a server that has become a replica is to be refused.
     pub(super) fn masters_only(self) -> Self {
         Self { masters_only: true, ..self }
+    }
+
+    /// The same, as one node of a cluster: what it says of streams that others have is no news.
+    pub(super) fn of_cluster(self) -> Self {
+        Self { of_cluster: true, ..self }
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
@@ -166,10 +174,11 @@ impl Standalone {
         let deadline = began + timeout;
         let Sampling { count_budget, interval, .. } = self.sampling;
         let budget = Budget::new(count_budget, interval, began, timeout);
+        self.begin_sample();
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
         if let Some(mut kept) = self.take_kept() {
             let sampling = self.sample_over(&mut kept, budget, timeout, sink);
-            match timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))? {
+            match timeout_at(deadline, sampling).await.map_err(|_| self.unfinished(timeout))? {
                 Ok(sample) => {
                     self.connection = Some(kept);
                     return Ok(sample);
@@ -181,7 +190,7 @@ impl Standalone {
         }
         let mut new = self.connect(deadline, timeout).await?;
         let sampling = self.sample_over(&mut new, budget, timeout, sink);
-        let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))??;
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| self.unfinished(timeout))??;
         self.connection = Some(new);
         Ok(sample)
     }
@@ -191,6 +200,12 @@ impl Standalone {
         let kept = self.connection.take()?;
         let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
         if hurries { kept.apart() } else { Some(kept) }
+    }
+
+    /// Why a sample has no more time: a Redis that is asked for too much is another trouble than one that is silent.
+    fn unfinished(&self, timeout: Duration) -> SampleError {
+        let what = if self.pace.has_answers() { "answers, but not to all questions," } else { "no answer" };
+        late(what, timeout)
     }
 
     async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
@@ -224,7 +239,7 @@ impl Standalone {
         let streams = StreamSelection::default().and(streams, []);
         // As quick as can be: what was asked for elsewhere has taken its time already.
         let sampling = Sampling { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
-        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone());
+        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone()).of_cluster();
         guests.refused.clone_from(&self.refused);
         guests.asking = asking;
         let mut connected = match self.connection.take() {
@@ -234,9 +249,19 @@ impl Standalone {
         let budget = Budget::new(count_budget, interval, began, timeout);
         let mut collected = Collected::default();
         let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
-        let sample = timeout_at(deadline, sampling).await.map_err(|_| late("no answer", timeout))??;
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| guests.unfinished(timeout))??;
         self.connection = Some(connected);
         Ok(TargetSample { streams: collected.streams(), ..sample })
+    }
+
+    /// A sample begins that may end before this server is asked.
+    pub(super) fn begin_sample(&mut self) {
+        self.pace.begin();
+    }
+
+    /// What the newest sample took of Redis's time until it ended, well or not.
+    pub(super) fn redis_time(&self) -> Duration {
+        self.pace.taken()
     }
 
     /// The streams of the newest sample: those that are named, then those that were found.

@@ -347,7 +347,8 @@ impl<'a> Rounds<'a> {
             }
             Err(unread) => {
                 lane.forget_all();
-                Err(unread.into_error())
+                let error = unread.into_error();
+                Err(if self.source.of_cluster { error } else { with_hint(error) })
             }
         };
         if let Err(error) = &read
@@ -360,6 +361,14 @@ impl<'a> Rounds<'a> {
         }
         self.sink.stream(at, read);
     }
+}
+
+/// What a node of a cluster says of the streams of others is cryptic to who does not know that it is one.
+fn with_hint(error: ReadError) -> ReadError {
+    if ["MOVED ", "ASK ", "CLUSTERDOWN"].iter().any(|said| error.0.starts_with(said)) {
+        return ReadError(format!("{}: this Redis is a node of a cluster; see redis.mode", error.0));
+    }
+    error
 }
 
 fn milliseconds(time: SystemTime) -> u64 {
