@@ -188,8 +188,15 @@ impl Poller {
     async fn poll(&mut self) {
         let began = Instant::now();
         let outcome = match self.sample_while_fresh().await {
-            Ok(snapshot) => self.sampled(began, snapshot),
-            Err(error) => self.failed(error),
+            Ok((snapshot, redis_time)) => {
+                self.took(redis_time);
+                self.sampled(began, snapshot)
+            }
+            Err(error) => {
+                // What it took is taken, though nothing came of it.
+                self.took(self.source.redis_time());
+                self.failed(error)
+            }
         };
         self.metrics.poll_ended(outcome, began.elapsed());
         self.view.interval = self.interval();
@@ -199,7 +206,7 @@ impl Poller {
     }
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, should it become so.
-    async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
+    async fn sample_while_fresh(&mut self) -> Result<(TargetSnapshot, Duration), SampleError> {
         let timeout = self.settings.timeout;
         // A timer is a system call, and mostly the sample has ended by then.
         let ends_by = Instant::now() + timeout;
@@ -229,13 +236,8 @@ impl Poller {
                 }
             }
         };
-        self.metrics.redis_time(sample.redis_time);
-        self.redis_time = match self.redis_time {
-            Duration::ZERO => sample.redis_time,
-            before => before.mul_f64(1.0 - NEWEST_SHARE) + sample.redis_time.mul_f64(NEWEST_SHARE),
-        };
         let streams = assembly.end();
-        Ok(TargetSnapshot {
+        let snapshot = TargetSnapshot {
             sampled_at: sample.sampled_at,
             server_now_ms: sample.server_now_ms,
             server: sample.server,
@@ -245,7 +247,17 @@ impl Poller {
             streams_left_out: sample.streams_left_out,
             search: sample.search,
             nodes: sample.nodes,
-        })
+        };
+        Ok((snapshot, sample.redis_time))
+    }
+
+    /// Counts what a poll took of Redis's time.
+    fn took(&mut self, redis_time: Duration) {
+        self.metrics.redis_time(redis_time);
+        self.redis_time = match self.redis_time {
+            Duration::ZERO => redis_time,
+            before => before.mul_f64(1.0 - NEWEST_SHARE) + redis_time.mul_f64(NEWEST_SHARE),
+        };
     }
 
     fn stale_at(&self) -> Option<Instant> {

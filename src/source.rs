@@ -76,4 +76,14 @@ impl Source {
             Way::Sentinel(source) => source.sample_into(timeout, sink).await,
         }
     }
+
+    /// What the newest sample took of Redis's time until it ended, well or not: of the busiest, where there are several.
+    #[must_use]
+    pub fn redis_time(&self) -> Duration {
+        match &self.way {
+            Way::Standalone(source) => source.redis_time(),
+            Way::Cluster(source) => source.redis_time(),
+            Way::Sentinel(source) => source.redis_time(),
+        }
+    }
 }

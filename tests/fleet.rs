@@ -200,8 +200,14 @@ fn without_the_grant_what_is_named_is_sampled_and_the_rest_once_it_is_given() {
     assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0), "no poll is complete");
     assert_eq!(value_of(&page, "streamlag_discovery_last_scan_timestamp_seconds"), Some(0.0));
     assert_eq!(streamlag.log_lines("Redis refuses a command\" command=SCAN").len(), 1, "{:?}", streamlag.log());
+    let health = || {
+        let health = streamlag.json("health");
+        (health["status"].clone(), health["error"].clone())
+    };
+    assert_eq!(health(), (json!("degraded"), json!("Redis refuses SCAN: streams that match a pattern are not found")));
     redis.run(&format!("ACL SETUSER {} +scan", grants::USER));
     eventually("events:b is found", || up(&page_of(&streamlag)).contains_key("events:b").then_some(()));
+    assert_eq!(health(), (json!("healthy"), Value::Null));
     streamlag.next_sample();
     assert_eq!(streamlag.log_lines("Redis refuses a command").len(), 1, "{:?}", streamlag.log());
     assert_eq!(streamlag.log_lines("Redis allows a command again\" command=SCAN").len(), 1, "{:?}", streamlag.log());
@@ -266,6 +272,38 @@ fn groups_that_are_excluded_are_not_monitored_however_they_were_given() {
     assert_eq!(streamlag.get("/api/v1/events/consumer-lag?group=audit").status, 404);
 }
 
+/// Where there is nothing to watch, nothing is healthy.
+#[test]
+fn a_pattern_that_means_no_stream_is_no_good_health() {
+    let redis = Redis::start();
+    stream(&redis, "events:a", 1);
+    let streamlag = streamlag(&[
+        "--redis.url",
+        &redis.url_of_everybody(),
+        "--streams",
+        "evnts:*",
+        "--groups",
+        "g",
+        "--discovery.interval",
+        "1s",
+    ])
+    .ready();
+    let health = eventually("the search has ended", || {
+        Some(streamlag.json("health")).filter(|health| !health["error"].to_string().contains("first search"))
+    });
+    let error = "no stream is watched: none is named, and patterns have found none";
+    assert_eq!((&health["status"], &health["error"]), (&json!("degraded"), &json!(error)));
+    stream(&redis, "evnts:b", 0);
+    eventually_right(|| {
+        let health = streamlag.json("health?group=g");
+        if (&health["status"], &health["error"]) == (&json!("healthy"), &Value::Null) {
+            Ok(())
+        } else {
+            Err(health.to_string())
+        }
+    });
+}
+
 #[test]
 fn limits_leave_out_what_they_say_and_say_so_once() {
     for server in servers() {
@@ -314,6 +352,12 @@ fn limits_leave_out_what_they_say_and_say_so_once() {
         };
         assert_eq!(row(&streamlag)["consumers_not_shown"], 4);
         assert_eq!(row(&streamlag)["consumers"], 6);
+
+        // Nothing is called healthy that nobody looks at.
+        let health = streamlag.json("health?group=z");
+        let error = "2 streams are not watched: there are more than limit.streams; 2 groups are not watched: there are more than limit.groups";
+        assert_eq!((&health["status"], &health["error"]), (&json!("degraded"), &json!(error)), "{}", server.display());
+        assert_eq!(streamlag.get("/api/v1/targets").json()["targets"][0]["error"], json!(error));
 
         // Down to the limits, and they say so, once each.
         streamlag.next_sample();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use common::monitor::{Executed, Monitor};
+use common::proxy::{Fault, Proxy};
 use common::{PATIENCE, Redis, Streamlag, eventually, eventually_right, streamlag, value_of};
 
 const STREAMS: usize = 300;
@@ -262,6 +263,30 @@ fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     streamlag.next_sample();
     assert_eq!(streamlag.log_lines("polls are farther apart than configured").len(), 1, "{:?}", streamlag.log());
     assert_eq!(streamlag.log_lines("polls are as close as configured again").len(), 1, "{:?}", streamlag.log());
+}
+
+/// A Redis that answers, but not to everything in time, is asked less often: what nothing came of has been taken from it as well.
+#[test]
+fn polls_that_fail_half_way_count_for_the_share() {
+    let redis = Redis::start();
+    let streams = fill(&redis);
+    let proxy = Proxy::start(redis.port);
+    // The replies from here on are lost: those to the later batches.
+    let lost_from = 1500;
+    proxy.set(Fault::Replies(Arc::new(move |at, reply| if at < lost_from { reply.to_vec() } else { Vec::new() })));
+    let url = proxy.url();
+    let base = ["--redis.url", &url, "--streams", &streams, "--groups", "*", "--redis.timeout", "500ms"];
+    let streamlag = streamlag(&[&base[..], &["--poll.spread", "0%", "--poll.max-redis-share", "0.01%"]].concat());
+    let page = eventually("a poll that failed", || {
+        let page = streamlag.metrics();
+        (value_of(&page, "streamlag_polls_total{outcome=\"failure\"}")? >= 1.0).then_some(page)
+    });
+    assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0));
+    let taken = value_of(&page, "streamlag_redis_time_seconds_total").unwrap();
+    let interval = value_of(&page, "streamlag_poll_effective_interval_seconds").unwrap();
+    assert!(taken > 0.0 && interval > 0.1, "{taken} s taken, {interval} s between polls");
+    let said = streamlag.log_lines("Redis does not answer").pop().unwrap();
+    assert!(said.contains("answers, but not to all questions, within 500ms"), "{said}");
 }
 
 /// A lag that only counting tells is counted though polls are spread, and in the poll that finds it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::logical::LogicalSnapshot;
-use super::sample::{NodeStatus, SampleError, Search, ServerInfo};
+use super::sample::{NodeStatus, RefusedCommand, SampleError, Search, ServerInfo};
 use super::snapshot::{StreamSnapshot, TargetSnapshot};
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
@@ -39,6 +39,8 @@ pub struct Fresh {
     pub over: OverLimits,
     /// How the search for streams stands; `None` where none are searched for.
     pub search: Option<Search>,
+    /// Commands that the server refuses.
+    pub refused: Vec<RefusedCommand>,
 }
 
 /// How many are left out because there are too many: streams and groups that are not sampled or shown, and consumers that are
@@ -71,11 +73,11 @@ impl OverLimits {
 /// What readers see after a poll that Redis answered.
 impl From<TargetSnapshot> for View {
     fn from(snapshot: TargetSnapshot) -> Self {
-        let TargetSnapshot { server, server_now_ms, round_trip, search, .. } = snapshot;
+        let TargetSnapshot { server, server_now_ms, round_trip, search, refused, .. } = snapshot;
         let over = OverLimits::of(snapshot.streams_left_out, &snapshot.streams);
         Self {
             newest_poll: Some(Ok(())),
-            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search }),
+            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search, refused }),
             last_success: Some(snapshot.sampled_at),
             streams: snapshot.streams.into(),
             logical: Vec::new().into(),
@@ -90,6 +92,39 @@ impl View {
     #[must_use]
     pub fn redis_up(&self) -> bool {
         matches!(self.newest_poll, Some(Ok(())))
+    }
+
+    /// Why there may be more to watch than is watched: nothing is to be called healthy that nobody looks at.
+    #[must_use]
+    pub fn unwatched(&self) -> Vec<String> {
+        let Some(fresh) = &self.fresh else { return Vec::new() };
+        let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
+        if self.streams.is_empty() {
+            why.push("no stream is watched: none is named, and patterns have found none".to_owned());
+        }
+        if fresh.refused.contains(&RefusedCommand::Scan) {
+            let (command, without) = RefusedCommand::Scan.describe();
+            why.push(format!("Redis refuses {command}: {without}"));
+        } else if fresh.search.is_some_and(|search| search.completed.is_none()) {
+            why.push("the first search for streams that match a pattern has not ended yet".to_owned());
+        }
+        let OverLimits { streams, groups, .. } = fresh.over;
+        if streams > 0 {
+            why.push(format!("{streams} streams are not watched: there are more than limit.streams"));
+        }
+        if groups > 0 {
+            why.push(format!("{groups} groups are not watched: there are more than limit.groups"));
+        }
+        why
+    }
+
+    /// What is wrong: with the newest poll, or with what is watched. `None` where nothing is.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        match &self.newest_poll {
+            Some(Err(error)) => Some(error.to_string()),
+            Some(Ok(())) | None => Some(self.unwatched().join("; ")).filter(|why| !why.is_empty()),
+        }
     }
 
     /// The newest poll failed: none of several servers answered it.

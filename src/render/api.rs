@@ -112,7 +112,7 @@ impl<'a> Api<'a> {
         let connected = self.view.redis_up();
         let status = if !connected || counts.unhealthy > 0 {
             Status::Unhealthy
-        } else if counts.degraded + counts.unknown > 0 {
+        } else if counts.degraded + counts.unknown > 0 || !self.view.unwatched().is_empty() {
             Status::Degraded
         } else {
             Status::Healthy
@@ -129,18 +129,9 @@ impl<'a> Api<'a> {
             fallback_to_http: self.transport.fallback_to_http,
             redis_round_trip_seconds: fresh.map(|fresh| seconds(fresh.round_trip)),
             redis_round_trip_limit_seconds: seconds(self.transport.publish_timeout),
-            error: match &self.view.newest_poll {
-                Some(Err(error)) => Some(error.to_string()),
-                Some(Ok(())) | None => self.nodes_down(),
-            },
+            error: self.view.error(),
             sample: self.sample(),
         }
-    }
-
-    /// What is wrong with the nodes that could not be sampled.
-    fn nodes_down(&self) -> Option<String> {
-        let why: Vec<String> = self.view.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
-        (!why.is_empty()).then(|| why.join("; "))
     }
 
     /// `GET /api/v1/events/groups`: every monitored group, or those of one name.

@@ -65,10 +65,7 @@ fn row(watched: Watched<'_>) -> TargetRow<'_> {
         age_seconds: age.map(seconds),
         poll_interval_seconds: seconds(interval),
         effective_poll_interval_seconds: seconds(view.interval),
-        error: match &view.newest_poll {
-            Some(Err(error)) => Some(error.to_string()),
-            Some(Ok(())) | None => None,
-        },
+        error: view.error(),
     }
 }
 
