@@ -1,8 +1,10 @@
 //! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -31,12 +33,22 @@ pub struct PollMetrics {
 pub struct SelfMetrics {
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Family<PathLabel, Histogram>,
+    http_answers: Arc<ArcSwap<Vec<Answers>>>,
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
+}
+
+/// Where answers of one kind are counted. To look that up in a family takes locks that all processors want for each request.
+#[derive(Clone, Debug)]
+struct Answers {
+    path: &'static str,
+    code: u16,
+    count: Counter,
+    duration: Histogram,
 }
 
 /// How a poll ended.
@@ -235,6 +247,7 @@ impl SelfMetrics {
         let metrics = Self {
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(http_histogram),
+            http_answers: Arc::default(),
             http_connections: Gauge::default(),
             http_connections_closed: Family::default(),
             panics: Counter::default(),
@@ -277,7 +290,19 @@ impl SelfMetrics {
 
     /// A request was answered. `path` is a route's, so that their number is bounded.
     pub fn request_answered(&self, path: &'static str, code: u16, took: Duration) {
-        self.http_requests.get_or_create(&RequestLabels { path, code }).inc();
-        self.http_duration.get_or_create(&PathLabel { path }).observe(took.as_secs_f64());
+        let known = self.http_answers.load();
+        let found = known.iter().find(|answers| answers.code == code && answers.path == path);
+        let Some(answers) = found else { return self.request_answered_first(path, code, took) };
+        answers.count.inc();
+        answers.duration.observe(took.as_secs_f64());
+    }
+
+    fn request_answered_first(&self, path: &'static str, code: u16, took: Duration) {
+        let count = self.http_requests.get_or_create_owned(&RequestLabels { path, code });
+        let duration = self.http_duration.get_or_create_owned(&PathLabel { path });
+        count.inc();
+        duration.observe(took.as_secs_f64());
+        let answers = Answers { path, code, count, duration };
+        self.http_answers.rcu(|known| known.iter().chain([&answers]).cloned().collect::<Vec<_>>());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -24,27 +25,33 @@ pub struct Published {
 /// Where the poller publishes.
 #[derive(Debug)]
 pub struct Publisher {
-    sender: watch::Sender<Arc<Published>>,
+    newest: Arc<ArcSwap<Published>>,
+    changes: watch::Sender<()>,
 }
 
 /// Where to look for each of the targets, which a reload may change.
 pub type Readers = watch::Receiver<Vec<Reader>>;
 
-/// Where readers look.
+/// Where readers look. To look writes nothing that other readers need, as it is done for each request.
 #[derive(Clone, Debug)]
-pub struct Reader(watch::Receiver<Arc<Published>>);
+pub struct Reader {
+    newest: Arc<ArcSwap<Published>>,
+    changes: watch::Receiver<()>,
+}
 
 /// A publisher and its readers, who see `first` until something is published.
 #[must_use]
 pub fn channel(first: Published) -> (Publisher, Reader) {
-    let (sender, receiver) = watch::channel(Arc::new(first));
-    (Publisher { sender }, Reader(receiver))
+    let newest = Arc::new(ArcSwap::from_pointee(first));
+    let (sender, receiver) = watch::channel(());
+    (Publisher { newest: Arc::clone(&newest), changes: sender }, Reader { newest, changes: receiver })
 }
 
 impl Publisher {
     /// Replaces what readers see.
     pub fn publish(&mut self, published: Published) {
-        self.sender.send_replace(Arc::new(published));
+        self.newest.store(Arc::new(published));
+        self.changes.send_replace(());
     }
 }
 
@@ -59,14 +66,14 @@ impl Reader {
     /// Waits until there is a newer one.
     pub async fn changed(&mut self) {
         // An error means that there will be none.
-        if self.0.changed().await.is_err() {
+        if self.changes.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     /// The newest there is.
     #[must_use]
-    pub fn newest(&self) -> Arc<Published> {
-        self.0.borrow().clone()
+    pub fn newest(&self) -> Guard<Arc<Published>> {
+        self.newest.load()
     }
 }

@@ -104,6 +104,9 @@ impl Encoded {
     /// The text, in few pieces.
     #[must_use]
     pub fn plain(&self) -> &[Bytes] {
+        if let Some(joined) = self.joined.get() {
+            return std::slice::from_ref(joined);
+        }
         if self.pieces.iter().map(Bytes::len).sum::<usize>() >= JOINED_PAGE {
             return &self.pieces;
         }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::SystemTime;
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
@@ -41,7 +42,7 @@ const PASSWORDS_AT_ONCE: usize = 1;
 /// What answers requests.
 #[derive(Debug)]
 pub struct Service {
-    policy: RwLock<Arc<Policy>>,
+    policy: ArcSwap<Policy>,
     /// The address it listens on.
     address: String,
     pub(super) metrics: SelfMetrics,
@@ -66,7 +67,7 @@ impl Service {
     #[must_use]
     pub fn new(policy: Policy, address: String, metrics: SelfMetrics, reloads: Reloads) -> Self {
         Self {
-            policy: RwLock::new(Arc::new(policy)),
+            policy: ArcSwap::from_pointee(policy),
             address,
             metrics,
             reloads,
@@ -87,14 +88,14 @@ impl Service {
 
     /// What it goes by now.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn policy(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
     }
 
     /// Goes by this from the next request on.
     pub fn set_policy(&self, policy: Policy) {
         policy.inherit(&self.policy());
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.policy.store(Arc::new(policy));
     }
 
     /// Answers a request.
@@ -151,7 +152,7 @@ impl Service {
                 let target = target(policy, Some(&asked))?;
                 let newest = target.reader.newest();
                 if policy.targets.is_first(target) {
-                    return Ok(metrics_page(&self.alone(newest).await, &head.headers));
+                    return Ok(metrics_page(&self.alone(Guard::into_inner(newest)).await, &head.headers));
                 }
                 Ok(metrics_page(&newest.page, &head.headers))
             }

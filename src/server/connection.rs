@@ -142,15 +142,17 @@ impl Connection {
     }
 
     fn answers(&self, peer: Peer) -> impl Answers + use<> {
-        let (service, activity, peer) = (Arc::clone(&self.service), Arc::clone(&self.place.activity), Arc::new(peer));
+        // One thing of the connection's own: what all connections share is counted by all processors in turns.
+        let client = Arc::new((Arc::clone(&self.service), Arc::clone(&self.place.activity), peer));
         service_fn(move |request: Request<Incoming>| {
-            let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
-            let open = Activity::request(&activity);
+            let client = Arc::clone(&client);
+            let open = Activity::request(&client.1);
             async move {
                 // No place wants a body. Where one comes, nothing behind it is taken for a request.
                 let has_body = !request.body().is_end_stream();
                 let (head, _) = request.into_parts();
-                let mut answer = service.answer(&head, &peer).await.map(|body| body.until_sent(open));
+                let (service, _, peer) = &*client;
+                let mut answer = service.answer(&head, peer).await.map(|body| body.until_sent(open));
                 // Over HTTP/1 hyper leaves the body out by itself.
                 if head.method == Method::HEAD && head.version == Version::HTTP_2 {
                     let length = answer.body().size_hint().lower();

@@ -208,13 +208,15 @@ impl Activity {
     pub(super) fn request(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.state();
         let now = Instant::now();
+        if state.stage == Stage::Opening {
+            self.opened.notify_one();
+        }
         if state.stage != Stage::Answering {
             (state.stage, state.since) = (Stage::Answering, now);
         }
         state.requests += 1;
         let number = state.requests;
         state.open.push((number, now));
-        self.opened.notify_one();
         OpenRequest { activity: Arc::clone(self), number }
     }
 
