@@ -94,12 +94,13 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     for target in &config.targets {
-        let (redis, streams) = (&target.redis, target.stream_selection(config.shard).literals().len());
+        let (redis, selection) = (&target.redis, target.stream_selection(config.shard));
+        let (streams, patterns) = (selection.literals().len(), selection.patterns().len());
         let interval_seconds = target.interval.as_secs_f64();
         if config.targets.len() == 1 {
-            tracing::info!(%redis, streams, interval_seconds, "polling");
+            tracing::info!(%redis, streams, patterns, interval_seconds, "polling");
         } else {
-            tracing::info!(redis_target = %target.name, %redis, streams, interval_seconds, "polling");
+            tracing::info!(redis_target = %target.name, %redis, streams, patterns, interval_seconds, "polling");
         }
     }
     match &config.auth {

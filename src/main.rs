@@ -13,7 +13,7 @@ use streamlag::{app, log};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Threads that serve; the pollers have one of their own. More would only hold more memory, as pages are ready bytes.
+/// Threads that serve; the pollers have one of their own. More would only hold more memory, as most pages are ready bytes.
 const WORKER_THREADS: usize = 2;
 
 /// Threads beside them, for reading files again and for checking passwords, of which one is checked at a time.

@@ -282,7 +282,11 @@ impl Poller {
         };
         if let Some(fresh) = &self.view.fresh {
             self.said.over_limits(fresh.over);
+            if fresh.search.is_some() {
+                self.said.watched(&self.streams);
+            }
         }
+        self.said.logical(&self.view.logical);
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 

@@ -166,10 +166,11 @@ impl RedisCommands {
     }
 }
 
-/// From half a millisecond (three streams on this machine) to ten seconds (more than any sane deadline).
+/// From half a millisecond (which a few streams do not take) to ten seconds (more than any sane deadline).
 const POLL_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Pages are served from memory: most take microseconds, and what takes a second is in trouble.
+/// Pages are served from memory: most take microseconds, the first scrape of a short page some hundred, and what takes a second is in
+/// trouble.
 const HTTP_BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
 
 fn http_histogram() -> Histogram {

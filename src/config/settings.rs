@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("REDIS_MAX_CONNECTIONS"),
         default: Some("30"),
         value_name: "N",
-        help: "Upper bound of connections to Redis; one is used, in a cluster one for each master and one more",
+        help: "Upper bound of connections to Redis; one is used, with sentinels one more, in a cluster one for each master and one more",
         ..OF_A_TARGET
     },
     Setting {

@@ -83,7 +83,7 @@ pub struct TargetConfig {
     pub limits: Limits,
     /// The most of one core of Redis's time that polls may take, 1 being all of it.
     pub max_redis_share: f64,
-    /// The share of the interval over which a poll is spread.
+    /// The share of the interval, or of the timeout where that is shorter, over which a poll is spread: 0 for none, up to 0.9.
     pub spread: f64,
     /// What a lag is called, by stream.
     pub thresholds: ThresholdRules,

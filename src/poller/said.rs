@@ -1,10 +1,12 @@
 //! What the log has said, so that it says each change once and not every poll.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::logical::LogicalSnapshot;
 use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::snapshot::{Presence, TargetSnapshot};
 use crate::model::view::OverLimits;
@@ -33,6 +35,10 @@ pub(super) struct Said {
     stretched: bool,
     /// Whether each of the limits bites: streams, groups, consumers.
     over: [bool; 3],
+    /// The streams that are watched.
+    watched: Arc<[StreamKey]>,
+    /// Logical streams that nothing is known of.
+    empty: BTreeSet<Arc<str>>,
 }
 
 /// Since when Redis has not answered, and every reason for it so far.
@@ -109,9 +115,37 @@ impl Said {
         }
     }
 
+    /// Which streams are watched, where patterns look for them.
+    pub(super) fn watched(&mut self, streams: &Arc<[StreamKey]>) {
+        if Arc::ptr_eq(&self.watched, streams) {
+            return;
+        }
+        let [before, now] = [&self.watched, streams].map(|streams| streams.iter().collect::<HashSet<_>>());
+        let (new, gone) = (now.difference(&before).count(), before.difference(&now).count());
+        if new + gone > 0 {
+            tracing::info!(new, gone, streams = streams.len(), "patterns mean other streams than before");
+        }
+        self.watched = Arc::clone(streams);
+    }
+
+    /// What logical streams came to.
+    pub(super) fn logical(&mut self, logical: &[LogicalSnapshot]) {
+        let is_empty = |stream: &&LogicalSnapshot| stream.groups.is_empty();
+        let empty: BTreeSet<Arc<str>> =
+            logical.iter().filter(is_empty).map(|stream| Arc::clone(&stream.name)).collect();
+        for name in empty.difference(&self.empty) {
+            tracing::warn!(logical_stream = %name, "a logical stream has no partition with a monitored group here");
+        }
+        for name in self.empty.difference(&empty) {
+            tracing::info!(logical_stream = %name, "a logical stream has partitions now");
+        }
+        self.empty = empty;
+    }
+
     /// How far polls are apart, and how far they should be.
     pub(super) fn interval(&mut self, configured: Duration, in_force: Duration) {
-        let seconds = in_force.as_secs_f64();
+        // To the millisecond: the rest is noise.
+        let seconds = in_force.as_millis() as f64 / 1000.0;
         if !self.stretched && in_force > configured.mul_f64(STRETCHED) {
             let wanted_seconds = configured.as_secs_f64();
             tracing::warn!(

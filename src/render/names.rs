@@ -180,7 +180,7 @@ names! {
     LOGICAL_LAG_WORST = "event_logical_stream_lag_worst", Gauge, LOGICAL,
         "Lag of the partition that has most of it, in entries.";
     LOGICAL_LAG_SECONDS = "event_logical_stream_lag_seconds", Gauge, LOGICAL,
-        "Age of the oldest entry of any partition that the group has not been given yet; absent where a partition's is not known.";
+        "Age of the oldest entry of any partition that the group has not been given yet; at least so old where partitions are unknown, and absent where that of one that was read is not known.";
     LOGICAL_LAG_SKEW = "event_logical_stream_lag_skew_ratio", Gauge, LOGICAL,
         "Lag of the worst partition over the average of all: 1 where they are even; absent where there is no lag.";
     LOGICAL_PARTITIONS = "event_logical_stream_partitions", Gauge, LOGICAL,

@@ -151,7 +151,7 @@ pub(super) struct Batch {
     pub(super) cost: u64,
 }
 
-/// What commands take of Redis's time in microseconds, pipelined: STREAMS of a thousand measured on Redis 7.0.
+/// What commands take of Redis's time in microseconds, pipelined, measured with a thousand streams on Redis 7.0.
 pub(super) mod cost {
     /// Any command.
     pub(in crate::source) const COMMAND: u64 = 2;

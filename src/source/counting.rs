@@ -24,9 +24,12 @@ const PAGES_IN_FLIGHT: usize = 64;
 /// The share of a poll's entries that one group may have: the rest is for others.
 const GROUP_SHARE: f64 = 0.8;
 
-/// The share of a poll's deadline after which no more is asked: there has to be time for the answers. A sample that has taken much
-/// of it already, as it is spread or Redis is slow, has a quarter of it for counting, up to the later of the two.
-const TIME_SHARES: (f64, f64) = (0.5, 0.75);
+/// The share of a poll's deadline after which no more is asked: there has to be time for the answers.
+const TIME_SHARE: f64 = 0.5;
+
+/// The same where a sample has taken much of it before counting begins, as it is spread or Redis is slow: it has what lies between the
+/// two, up to this.
+const LAST_TIME_SHARE: f64 = 0.75;
 
 /// The longest interval for which the budget grows. After a longer one, a poll may still read no more than this allows.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,8 +72,8 @@ impl Budget {
             entries: entries as u64,
             bytes: POLL_BYTES,
             per_group: (entries * GROUP_SHARE) as u64,
-            until: began + timeout.mul_f64(TIME_SHARES.0),
-            at_last: began + timeout.mul_f64(TIME_SHARES.1),
+            until: began + timeout.mul_f64(TIME_SHARE),
+            at_last: began + timeout.mul_f64(LAST_TIME_SHARE),
         }
     }
 

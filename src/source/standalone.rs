@@ -55,7 +55,8 @@ pub struct Sampling {
     pub interval: Duration,
     /// Entries that may be read per second of the interval, to count lags that nothing else tells.
     pub count_budget: u64,
-    /// The share of the interval over which a sample is spread; 0 for as quick as can be.
+    /// The share of the interval, or of the timeout where that is shorter, over which a sample is spread: a fraction, 0 for as quick as
+    /// can be.
     pub spread: f64,
 }
 
@@ -101,6 +102,8 @@ pub struct Standalone {
     discovery: Discovery,
     /// From when the time counts that discovery is told.
     started: Instant,
+    /// When the newest complete pass of it ended, by the clock of then.
+    searched_at: SystemTime,
 }
 
 impl Standalone {
@@ -123,6 +126,7 @@ impl Standalone {
             pace: Pace::default(),
             discovery,
             started: Instant::now(),
+            searched_at: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -332,6 +336,9 @@ impl Standalone {
             self.refused.remove(&RefusedCommand::Scan);
             let (cursor, keys) = xinfo::scan(reply).map_err(|error| protocol(&error.to_string()))?;
             self.discovery.answer(cursor, keys, self.started.elapsed());
+            if cursor == 0 {
+                self.searched_at = SystemTime::now();
+            }
         }
         if self.discovery.changed() {
             self.sample_these(self.discovery.streams().into());
@@ -350,10 +357,7 @@ impl Standalone {
             return None;
         }
         let stats = self.discovery.stats();
-        let completed = stats.completed_at.zip(stats.took).map(|(at, took)| {
-            let ago = self.started.elapsed().saturating_sub(at);
-            (SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH), took)
-        });
+        let completed = stats.took.map(|took| (self.searched_at, took));
         Some(Search { found: stats.found as u64, completed })
     }
 }

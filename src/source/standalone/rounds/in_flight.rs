@@ -11,12 +11,12 @@ use crate::source::batch::{Batch, Finding};
 use crate::source::pace::Pace;
 use crate::source::standalone::Standalone;
 
-/// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 600 commands each,
-/// Redis never runs dry: from 512 commands in flight on, a sample is as quick as with all of them.
+/// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 200 to 300 commands
+/// each, Redis never runs dry: from 512 commands in flight on, a sample is as quick as with all of them.
 const BATCHES_IN_FLIGHT: usize = 4;
 
-/// What a batch of the later rounds costs at most, as a guess in microseconds, where the pace does not limit it: as much as one of
-/// the first round does.
+/// What a batch of the later rounds costs at most, as a guess in microseconds, where the pace does not limit it: half as much
+/// again as one of the first round does.
 const MAX_REST_COST: u64 = 1500;
 
 /// Batches that were sent and not yet answered.
