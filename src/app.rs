@@ -97,10 +97,11 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         let (redis, selection) = (&target.redis, target.stream_selection(config.shard));
         let (streams, patterns) = (selection.literals().len(), selection.patterns().len());
         let interval_seconds = target.interval.as_secs_f64();
+        let shard = config.shard.map(tracing::field::display);
         if config.targets.len() == 1 {
-            tracing::info!(%redis, streams, patterns, interval_seconds, "polling");
+            tracing::info!(%redis, streams, patterns, shard, interval_seconds, "polling");
         } else {
-            tracing::info!(redis_target = %target.name, %redis, streams, patterns, interval_seconds, "polling");
+            tracing::info!(redis_target = %target.name, %redis, streams, patterns, shard, interval_seconds, "polling");
         }
     }
     match &config.auth {

@@ -132,10 +132,10 @@ impl Poller {
     /// up for.
     ///
     /// A plan with other streams, another pace or another Redis is followed at once, any other with the next poll. What was seen
-    /// of the streams that stay is kept.
-    pub async fn run(mut self, mut plans: watch::Receiver<Plan>) {
+    /// of the streams that stay is kept. The first poll is at `first`.
+    pub async fn run(mut self, mut plans: watch::Receiver<Plan>, first: Instant) {
         let mut plan = plans.borrow_and_update().clone();
-        let mut next = Instant::now();
+        let mut next = first;
         loop {
             tokio::select! {
                 biased;

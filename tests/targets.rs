@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::prometheus::Prometheus;
-use common::{Redis, Reply, Streamlag, TOKEN, command, eventually, free_port, streamlag, streamlag_with_env, value_of};
+use common::{
+    Redis, Reply, Streamlag, TOKEN, command, eventually, eventually_right, free_port, streamlag, streamlag_with_env,
+    value_of,
+};
 use serde_json::{Value, json};
 
 /// As many databases as a redis-server has.
@@ -60,6 +63,26 @@ fn problem(reply: &Reply) -> String {
 /// Names of the metrics on a page.
 fn names(page: &str) -> BTreeSet<&str> {
     page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
+}
+
+/// Targets do not poll in the same moments, as some may be databases of one server.
+#[test]
+fn several_targets_are_polled_one_after_the_other() {
+    let redis = Redis::start();
+    let url = redis.url_of_everybody();
+    let targets: String = ["a", "b", "c", "d"].map(|name| format!("- {{name: {name}, redis.url: '{url}'}}\n")).concat();
+    let (streamlag, _file) = with_file(&format!("targets:\n{targets}"), &["--poll.interval", "2s"]);
+    let streamlag = streamlag.ready();
+    eventually_right(|| {
+        let targets = streamlag.get("/api/v1/targets").json();
+        let ages = targets["targets"].as_array().unwrap().iter().map(|target| target["age_seconds"].as_f64().unwrap());
+        let ages: Vec<f64> = ages.collect();
+        // Four in a second, some quarter of a second apart, and the first one again a second later.
+        let mut turns = ages.clone();
+        turns.sort_by(f64::total_cmp);
+        let close = turns.windows(2).filter(|pair| pair[1] - pair[0] < 0.1).count();
+        if close == 0 { Ok(()) } else { Err(format!("{ages:?}")) }
+    });
 }
 
 /// One hundred targets: three of them are dead, frozen and locked, and the others do not notice.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::pollers::{Running, Start};
@@ -17,6 +19,10 @@ use crate::self_metrics::PollMetrics;
 use crate::server;
 use crate::snapshot::{self, Reader, Readers};
 use crate::source::{Sampling, Source};
+
+/// Over how long the first polls of several targets are spread, or an interval where that is shorter, so that they do not all poll in
+/// the same moments: some may be databases of one server.
+const FIRST_POLLS: Duration = Duration::from_secs(1);
 
 /// Everything that is polled.
 pub(super) struct Targets {
@@ -52,7 +58,7 @@ impl Targets {
     pub(super) async fn follow(&mut self, config: &Config) {
         let mut before: BTreeMap<TargetName, Polled> =
             self.polled.drain(..).map(|polled| (polled.config.name.clone(), polled)).collect();
-        let several = config.targets.len() > 1;
+        let (several, now) = (config.targets.len() > 1, Instant::now());
         for (place, target) in config.targets.iter().enumerate() {
             let polled = match before.remove(&target.name) {
                 Some(mut polled) => {
@@ -61,14 +67,18 @@ impl Targets {
                     polled.config = target.clone();
                     polled
                 }
-                None => self.begin(plan(config, target, place == 0, 0), target.clone(), several).await,
+                None => {
+                    let turn = place as f64 / config.targets.len() as f64;
+                    let first = now + FIRST_POLLS.min(target.interval).mul_f64(turn);
+                    self.begin(plan(config, target, place == 0, 0), target.clone(), several, first).await
+                }
             };
             self.polled.push(polled);
         }
         self.readers.send_replace(self.polled.iter().map(|polled| polled.reader.clone()).collect());
     }
 
-    async fn begin(&self, plan: Plan, config: TargetConfig, several: bool) -> Polled {
+    async fn begin(&self, plan: Plan, config: TargetConfig, several: bool, first: Instant) -> Polled {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
         let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
@@ -79,7 +89,7 @@ impl Targets {
         // Where there is one target, its lines need not say which.
         let span =
             if several { tracing::error_span!("poller", redis_target = %config.name) } else { tracing::Span::none() };
-        let running = self.start.start(poller.run(new_plans).instrument(span)).await;
+        let running = self.start.start(poller.run(new_plans, first).instrument(span)).await;
         Polled { config, plans, reader, _running: running }
     }
 
