@@ -277,14 +277,14 @@ fn polls_that_fail_half_way_count_for_the_share() {
     let url = proxy.url();
     let base = ["--redis.url", &url, "--streams", &streams, "--groups", "*", "--redis.timeout", "500ms"];
     let streamlag = streamlag(&[&base[..], &["--poll.spread", "0%", "--poll.max-redis-share", "0.01%"]].concat());
-    let page = eventually("a poll that failed", || {
+    // What an answer took beyond the quickest of late may be nothing by the clock, but not each time.
+    let page = eventually("polls that failed count", || {
         let page = streamlag.metrics();
-        (value_of(&page, "streamlag_polls_total{outcome=\"failure\"}")? >= 1.0).then_some(page)
+        let taken = value_of(&page, "streamlag_redis_time_seconds_total")?;
+        let interval = value_of(&page, "streamlag_poll_effective_interval_seconds")?;
+        (taken > 0.0 && interval > 0.1).then_some(page)
     });
     assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0));
-    let taken = value_of(&page, "streamlag_redis_time_seconds_total").unwrap();
-    let interval = value_of(&page, "streamlag_poll_effective_interval_seconds").unwrap();
-    assert!(taken > 0.0 && interval > 0.1, "{taken} s taken, {interval} s between polls");
     let said = streamlag.log_lines("Redis does not answer").pop().unwrap();
     assert!(said.contains("answers, but not to all questions, within 500ms"), "{said}");
 }
