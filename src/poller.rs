@@ -30,6 +30,9 @@ use said::Said;
 /// polls take longer than the interval, their own pace counts instead, or pages would flap.
 const FRESH_INTERVALS: u32 = 3;
 
+/// So many times the configured interval polls that fail may put off the next one, for what they took of Redis's time.
+const FAILED_INTERVALS: u32 = 4;
+
 /// Time that a page may take to be made before the poller counts as hanging.
 const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 
@@ -98,6 +101,8 @@ pub struct Poller {
     pace: Duration,
     /// What a sample takes of Redis's time, of late.
     redis_time: Duration,
+    /// The most that one took of those that have failed since the last good one.
+    failed_time: Duration,
     said: Said,
 }
 
@@ -122,7 +127,8 @@ impl Poller {
             sampled: None,
             pace: Duration::ZERO,
             redis_time: Duration::ZERO,
-            said: Said::default(),
+            failed_time: Duration::ZERO,
+            said: Said::of(&plan.sampling.streams),
         };
         poller.logical.follow(&poller.streams);
         poller
@@ -171,7 +177,8 @@ impl Poller {
             self.assessor = assessor(&self.settings, &self.streams);
             let newest_poll = self.view.newest_poll.clone();
             self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
-            (self.sampled, self.redis_time) = (None, Duration::ZERO);
+            (self.sampled, self.redis_time, self.failed_time) = (None, Duration::ZERO, Duration::ZERO);
+            self.said.another(&new.sampling.streams);
         } else {
             self.assessor.follow(assessor(&self.settings, &self.streams));
         }
@@ -179,8 +186,16 @@ impl Poller {
         at_once
     }
 
-    /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time.
+    /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time. What
+    /// failed polls have taken counts up to a bound, or it would take long to see that Redis is well again.
     fn interval(&self) -> Duration {
+        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        let failed = self.failed_time.div_f64(max_redis_share).min(poll_interval * FAILED_INTERVALS);
+        self.good_interval().max(failed)
+    }
+
+    /// The same while all is well.
+    fn good_interval(&self) -> Duration {
         let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
         poll_interval.max(self.redis_time.div_f64(max_redis_share))
     }
@@ -194,7 +209,9 @@ impl Poller {
             }
             Err(error) => {
                 // What it took is taken, though nothing came of it.
-                self.took(self.source.redis_time());
+                let redis_time = self.source.redis_time();
+                self.metrics.redis_time(redis_time);
+                self.failed_time = self.failed_time.max(redis_time);
                 self.failed(error)
             }
         };
@@ -251,9 +268,10 @@ impl Poller {
         Ok((snapshot, sample.redis_time))
     }
 
-    /// Counts what a poll took of Redis's time.
+    /// Counts what a good poll took of Redis's time.
     fn took(&mut self, redis_time: Duration) {
         self.metrics.redis_time(redis_time);
+        self.failed_time = Duration::ZERO;
         self.redis_time = match self.redis_time {
             Duration::ZERO => redis_time,
             before => before.mul_f64(1.0 - NEWEST_SHARE) + redis_time.mul_f64(NEWEST_SHARE),
@@ -261,7 +279,7 @@ impl Poller {
     }
 
     fn stale_at(&self) -> Option<Instant> {
-        Some(self.sampled? + self.interval().max(self.pace) * FRESH_INTERVALS)
+        Some(self.sampled? + self.good_interval().max(self.pace) * FRESH_INTERVALS)
     }
 
     fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot) -> PollOutcome {
@@ -270,6 +288,9 @@ impl Poller {
         let complete = all_read && snapshot.refused.is_empty();
         self.sampled = Some(began);
         self.view = View::from(snapshot);
+        if let Some(fresh) = &mut self.view.fresh {
+            fresh.is_share = self.settings.page.shard.is_some();
+        }
         let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
         self.view.logical = if self.view.streams.len() == self.streams.len() {
             self.logical.summarize(&self.view.streams, thresholds).into()
@@ -282,11 +303,13 @@ impl Poller {
         };
         if let Some(fresh) = &self.view.fresh {
             self.said.over_limits(fresh.over);
-            if fresh.search.is_some() {
-                self.said.watched(&self.streams);
+            if let Some((at, _)) = fresh.search.and_then(|search| search.completed) {
+                self.said.watched(&self.streams, at);
             }
         }
-        self.said.logical(&self.view.logical);
+        if all_read && self.view.unwatched().is_empty() {
+            self.said.logical(&self.view.logical);
+        }
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 

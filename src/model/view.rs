@@ -41,6 +41,8 @@ pub struct Fresh {
     pub search: Option<Search>,
     /// Commands that the server refuses.
     pub refused: Vec<RefusedCommand>,
+    /// Whether this is one shard's share of the streams.
+    pub is_share: bool,
 }
 
 /// How many are left out because there are too many: streams and groups that are not sampled or shown, and consumers that are
@@ -77,7 +79,7 @@ impl From<TargetSnapshot> for View {
         let over = OverLimits::of(snapshot.streams_left_out, &snapshot.streams);
         Self {
             newest_poll: Some(Ok(())),
-            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search, refused }),
+            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search, refused, is_share: false }),
             last_success: Some(snapshot.sampled_at),
             streams: snapshot.streams.into(),
             logical: Vec::new().into(),
@@ -97,10 +99,11 @@ impl View {
     /// Why there may be more to watch than is watched: nothing is to be called healthy that nobody looks at.
     #[must_use]
     pub fn unwatched(&self) -> Vec<String> {
-        let Some(fresh) = &self.fresh else { return Vec::new() };
         let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
-        if self.streams.is_empty() {
-            why.push("no stream is watched: none is named, and patterns have found none".to_owned());
+        let Some(fresh) = &self.fresh else { return why };
+        // One share of few streams may be none.
+        if self.streams.is_empty() && !fresh.is_share {
+            why.push("no stream is watched: patterns have found none, or all are excluded".to_owned());
         }
         if fresh.refused.contains(&RefusedCommand::Scan) {
             let (command, without) = RefusedCommand::Scan.describe();
@@ -110,10 +113,10 @@ impl View {
         }
         let OverLimits { streams, groups, .. } = fresh.over;
         if streams > 0 {
-            why.push(format!("{streams} streams are not watched: there are more than limit.streams"));
+            why.push(format!("streams over limit.streams, which nobody watches: {streams}"));
         }
         if groups > 0 {
-            why.push(format!("{groups} groups are not watched: there are more than limit.groups"));
+            why.push(format!("groups over limit.groups, which nobody watches: {groups}"));
         }
         why
     }

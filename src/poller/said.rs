@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::model::logical::LogicalSnapshot;
 use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::snapshot::{Presence, TargetSnapshot};
 use crate::model::view::OverLimits;
-use crate::model::{FailureReason, GroupName, StreamKey};
+use crate::model::{FailureReason, GroupName, StreamKey, StreamSelection};
 
 /// A round trip counts as quick again below this share of its limit, so that one that hovers there is not news.
 const QUICK_AGAIN: f64 = 0.5;
@@ -35,8 +35,9 @@ pub(super) struct Said {
     stretched: bool,
     /// Whether each of the limits bites: streams, groups, consumers.
     over: [bool; 3],
-    /// The streams that are watched.
+    /// The streams that were watched when the newest complete search ended, and when it did.
     watched: Arc<[StreamKey]>,
+    searched: Option<SystemTime>,
     /// Logical streams that nothing is known of.
     empty: BTreeSet<Arc<str>>,
 }
@@ -71,6 +72,16 @@ fn keys(snapshot: &TargetSnapshot) -> HashSet<&StreamKey> {
 }
 
 impl Said {
+    /// Nothing said yet, of these streams.
+    pub(super) fn of(streams: &StreamSelection) -> Self {
+        Self { watched: streams.literals().into(), ..Self::default() }
+    }
+
+    /// Another Redis is sampled, or these are other streams of it: nothing has come or gone by that.
+    pub(super) fn another(&mut self, streams: &StreamSelection) {
+        (self.watched, self.searched) = (streams.literals().into(), None);
+    }
+
     /// Redis did not answer. Said once per reason and outage: reasons may take turns, as where connections are now
     /// refused and now reset.
     pub(super) fn failure(&mut self, error: &SampleError) {
@@ -115,9 +126,9 @@ impl Said {
         }
     }
 
-    /// Which streams are watched, where patterns look for them.
-    pub(super) fn watched(&mut self, streams: &Arc<[StreamKey]>) {
-        if Arc::ptr_eq(&self.watched, streams) {
+    /// Which streams are watched, where patterns look for them; once for each search, however quickly streams come and go.
+    pub(super) fn watched(&mut self, streams: &Arc<[StreamKey]>, searched: SystemTime) {
+        if self.searched.replace(searched) == Some(searched) || Arc::ptr_eq(&self.watched, streams) {
             return;
         }
         let [before, now] = [&self.watched, streams].map(|streams| streams.iter().collect::<HashSet<_>>());
@@ -137,7 +148,10 @@ impl Said {
             tracing::warn!(logical_stream = %name, "a logical stream has no partition with a monitored group here");
         }
         for name in self.empty.difference(&empty) {
-            tracing::info!(logical_stream = %name, "a logical stream has partitions now");
+            // Or it is not configured any more.
+            if logical.iter().any(|stream| stream.name == *name) {
+                tracing::info!(logical_stream = %name, "a logical stream has partitions now");
+            }
         }
         self.empty = empty;
     }

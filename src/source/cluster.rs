@@ -48,6 +48,8 @@ pub(super) struct Cluster {
     named: Vec<(StreamKey, u16)>,
     /// The streams of the newest sample.
     streams: Arc<[StreamKey]>,
+    /// When a search at all masters had ended last. One that a new master has not ended yet does not undo it.
+    searched: Option<(SystemTime, Duration)>,
     map: Option<SlotMap>,
     /// When the cluster was asked for it, answered or not.
     looked: Option<Instant>,
@@ -89,12 +91,32 @@ impl Cluster {
         let (map, looked, nodes, streams) = (None, None, BTreeMap::new(), [].into());
         let named = named(&sampling);
         let (is_stale, is_new, turn) = (false, true, 0);
-        Self { topology, sampling, commands, named, streams, map, looked, is_stale, is_new, turn, nodes }
+        Self {
+            topology,
+            sampling,
+            commands,
+            named,
+            streams,
+            map,
+            looked,
+            is_stale,
+            is_new,
+            turn,
+            nodes,
+            searched: None,
+        }
     }
 
     /// Samples this from now on. What is known of the streams that stay is kept.
     pub(super) fn follow(&mut self, sampling: Sampling) {
         self.named = named(&sampling);
+        if sampling.streams.patterns() != self.sampling.streams.patterns() {
+            self.searched = None;
+        }
+        if sampling.stream_limit < self.sampling.stream_limit {
+            // Those that are left out now are not to be looked for.
+            self.streams = [].into();
+        }
         for node in self.nodes.values_mut() {
             node.is_outdated = true;
         }
@@ -154,6 +176,12 @@ impl Cluster {
         let named_over = self.sampling.streams.literals().len() - self.named.len();
         let mut sample = gathered.sample(self.named.iter().map(|(key, _)| key), self.sampling.stream_limit)?;
         sample.streams_left_out += named_over as u64;
+        // Nodes that have failed have taken of their time as well.
+        sample.redis_time = sample.redis_time.max(self.redis_time());
+        if let Some(search) = &mut sample.search {
+            self.searched = search.completed.or(self.searched);
+            search.completed = self.searched;
+        }
         Ok(sample)
     }
 
@@ -255,9 +283,16 @@ impl Cluster {
                 (address, answers)
             })
         });
+        let mut gone = Vec::new();
         for (address, answers) in join_all(asked).await {
             for (streams, sample) in answers {
                 gathered.take(address, &streams, sample);
+                gone.extend(streams.into_iter().filter(|key| gathered.is_gone(key)).map(|key| (address.clone(), key)));
+            }
+        }
+        for (address, key) in gone {
+            if let Some(node) = self.nodes.get_mut(&address) {
+                node.source.lose(&key);
             }
         }
     }

@@ -12,6 +12,9 @@ const FIRST_PAGE: u64 = 128;
 /// Entries in a later page: some 150 µs of Redis's time, during which it serves nobody else.
 const PAGE: u64 = 500;
 
+/// The same as a guess in microseconds.
+pub(super) const PAGE_COST: u64 = 150;
+
 /// Bytes in a page: copying more than this would take Redis as long as reading a full page does.
 const PAGE_BYTES: u64 = 256 * 1024;
 
@@ -31,6 +34,9 @@ const TIME_SHARE: f64 = 0.5;
 /// two, up to this.
 const LAST_TIME_SHARE: f64 = 0.75;
 
+/// The share of the time that is left that one round of pages may take.
+const ROUND_SHARE: f64 = 0.5;
+
 /// The longest interval for which the budget grows. After a longer one, a poll may still read no more than this allows.
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -43,6 +49,8 @@ pub(super) struct Budget {
     /// After which no more is asked, and what that may become.
     until: Instant,
     at_last: Instant,
+    /// By when all of it has to be answered.
+    deadline: Instant,
 }
 
 /// A group whose lag is not known without a count.
@@ -74,6 +82,7 @@ impl Budget {
             per_group: (entries * GROUP_SHARE) as u64,
             until: began + timeout.mul_f64(TIME_SHARE),
             at_last: began + timeout.mul_f64(LAST_TIME_SHARE),
+            deadline: began + timeout,
         }
     }
 
@@ -83,15 +92,18 @@ impl Budget {
     }
 
     /// The next round of pages, each with its limit of entries: the most uncertain groups first, every group once before
-    /// any gets more. Nothing where the budget is spent.
-    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant) -> Vec<(Wanted, u64)> {
+    /// any gets more. Nothing where the budget is spent. `page` is what a page is expected to take until it is answered: a round may
+    /// have half of the time that is left, so that it does not cost the whole sample.
+    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant, page: Duration) -> Vec<(Wanted, u64)> {
         if now >= self.until {
             return Vec::new();
         }
+        let left = self.deadline.saturating_duration_since(now).mul_f64(ROUND_SHARE);
+        let most = (left.as_secs_f64() / page.as_secs_f64().max(f64::EPSILON)).min(PAGES_IN_FLIGHT as f64) as usize;
         wanted.sort_by_key(|wanted| (wanted.asked > 0, std::cmp::Reverse(wanted.uncertainty)));
         let mut round = Vec::new();
         for wanted in wanted.iter_mut() {
-            if round.len() == PAGES_IN_FLIGHT && wanted.asked > 0 {
+            if round.len() >= most {
                 break;
             }
             let page = if wanted.asked == 0 { FIRST_PAGE } else { PAGE };
@@ -121,6 +133,8 @@ impl Budget {
 mod tests {
     use super::*;
 
+    const PAGE_TIME: Duration = Duration::from_millis(1);
+
     fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> Wanted {
         Wanted { at, group: 0, uncertainty, entry_bytes, most_bytes: entry_bytes, first: None, asked: 0 }
     }
@@ -134,11 +148,14 @@ mod tests {
         let now = Instant::now();
         let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let mut all = [wanted(1, 5, 100), wanted(2, 500, 100), wanted(3, 50, 100)];
-        assert_eq!(limits(&budget.round(&mut all, now)), [(2, FIRST_PAGE), (3, FIRST_PAGE), (1, FIRST_PAGE)]);
+        assert_eq!(
+            limits(&budget.round(&mut all, now, PAGE_TIME)),
+            [(2, FIRST_PAGE), (3, FIRST_PAGE), (1, FIRST_PAGE)]
+        );
         budget.settle(FIRST_PAGE, 10, 100, 1000);
         // 1000 - 3 * 128 + 118 are left.
-        assert_eq!(limits(&budget.round(&mut all, now)), [(2, 500), (3, 234)]);
-        assert_eq!(limits(&budget.round(&mut all, now)), []);
+        assert_eq!(limits(&budget.round(&mut all, now, PAGE_TIME)), [(2, 500), (3, 234)]);
+        assert_eq!(limits(&budget.round(&mut all, now, PAGE_TIME)), []);
     }
 
     #[test]
@@ -146,12 +163,29 @@ mod tests {
         let now = Instant::now();
         let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let mut one = [wanted(1, 5000, 100)];
-        let asked: u64 = (0..10).flat_map(|_| budget.round(&mut one, now)).map(|(_, limit)| limit).sum();
+        let asked: u64 = (0..10).flat_map(|_| budget.round(&mut one, now, PAGE_TIME)).map(|(_, limit)| limit).sum();
         assert_eq!(asked, 800);
         let mut large = [wanted(1, 50, 10 * 1024 * 1024)];
         let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
-        let asked: Vec<u64> = (0..10).flat_map(|_| budget.round(&mut large, now)).map(|(_, limit)| limit).collect();
+        let asked: Vec<u64> =
+            (0..10).flat_map(|_| budget.round(&mut large, now, PAGE_TIME)).map(|(_, limit)| limit).collect();
         assert_eq!(asked, [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_round_leaves_time_for_its_answers() {
+        let (began, millis) = (Instant::now(), Duration::from_millis);
+        let pages = |now: Duration, page: Duration| {
+            let mut budget = Budget::new(1_000_000, millis(1000), began, millis(2000));
+            budget.begin(began + now);
+            let mut all: Vec<Wanted> = (0..800).map(|at| wanted(at, 5, 100)).collect();
+            budget.round(&mut all, began + now, page).len()
+        };
+        assert_eq!(pages(millis(0), millis(1)), PAGES_IN_FLIGHT);
+        assert_eq!(pages(millis(0), Duration::ZERO), PAGES_IN_FLIGHT);
+        // Half a second is left, and half of that is for this round.
+        assert_eq!(pages(millis(1499), millis(10)), 25);
+        assert_eq!(pages(millis(1499), millis(300)), 0);
     }
 
     #[test]
@@ -160,7 +194,7 @@ mod tests {
         let asks_at = |begins: Duration, now: Duration| {
             let mut budget = Budget::new(1000, second, began, 4 * second);
             budget.begin(began + begins);
-            !budget.round(&mut [wanted(1, 5, 100)], began + now).is_empty()
+            !budget.round(&mut [wanted(1, 5, 100)], began + now, PAGE_TIME).is_empty()
         };
         let millis = Duration::from_millis;
         assert!(asks_at(millis(0), millis(1999)) && !asks_at(millis(0), millis(2000)));
@@ -172,8 +206,8 @@ mod tests {
     fn nothing_after_half_the_deadline_and_nothing_without_a_budget() {
         let now = Instant::now();
         let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
-        assert!(budget.round(&mut [wanted(1, 5, 100)], now + Duration::from_secs(1)).is_empty());
+        assert!(budget.round(&mut [wanted(1, 5, 100)], now + Duration::from_secs(1), PAGE_TIME).is_empty());
         let mut budget = Budget::new(0, Duration::from_secs(1), now, Duration::from_secs(2));
-        assert!(budget.round(&mut [wanted(1, 5, 100)], now).is_empty());
+        assert!(budget.round(&mut [wanted(1, 5, 100)], now, PAGE_TIME).is_empty());
     }
 }

@@ -96,6 +96,10 @@ impl Discovery {
     /// Goes by other settings from now on. What was found and is still meant stays; a pass begins at once.
     pub fn follow(&mut self, selection: StreamSelection, interval: Duration, limit: usize) {
         self.literals = selection.literals().iter().cloned().collect();
+        if selection.patterns() != self.selection.patterns() {
+            // No pass has looked for these yet.
+            (self.stats.completed_at, self.stats.took) = (None, None);
+        }
         (self.selection, self.limit) = (selection, limit);
         self.found.retain(|key| self.selection.matches(key.as_bytes()) && !self.literals.contains(key));
         let room = self.room();

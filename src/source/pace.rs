@@ -111,6 +111,13 @@ impl Pace {
         self.began + at
     }
 
+    /// How long something of this cost is expected to take until it is answered, with others before it: with its way, where each waits
+    /// for the one before, and with pauses.
+    pub(super) fn expected(&self, cost: u64) -> Duration {
+        let takes = Duration::from_secs_f64(cost as f64 * self.slowness / 1e6);
+        if self.is_spread() { self.way() + takes.div_f64(BEYOND_SHARE) } else { takes }
+    }
+
     /// What was asked and cost so much as a guess was answered after this time.
     pub(super) fn answered(&mut self, cost: u64, waited: Duration) {
         let took = waited.saturating_sub(self.round_trip.unwrap_or_default());

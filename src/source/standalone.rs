@@ -146,6 +146,10 @@ impl Standalone {
         if self.discovery.changed() {
             self.sample_these(self.discovery.streams().into());
         }
+        if sampling.streams.patterns().is_empty() {
+            // Nothing asks for it any more, so nothing would take it back.
+            self.refused.remove(&RefusedCommand::Scan);
+        }
         self.sampling = sampling;
         if let Some(dial) = another {
             (self.dial, self.connection, self.pace) = (dial, None, Pace::default());
@@ -296,7 +300,6 @@ impl Standalone {
         sink: &mut dyn Sink,
     ) -> Result<TargetSample, SampleError> {
         connected.begin_sample();
-        self.pace.begin();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);

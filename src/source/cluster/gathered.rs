@@ -32,6 +32,8 @@ pub(super) struct Gathered {
     failure: Option<SampleError>,
     streams_left_out: u64,
     search: Option<Search>,
+    /// Streams that were found and that the node that has their slot says are not there.
+    gone: BTreeSet<StreamKey>,
     /// Streams that are to be asked for elsewhere, each with the node that said so.
     redirected: Vec<(StreamKey, Address, Redirect)>,
 }
@@ -72,6 +74,7 @@ impl Gathered {
             failure: None,
             streams_left_out: 0,
             search: None,
+            gone: BTreeSet::new(),
             redirected: Vec::new(),
         }
     }
@@ -107,6 +110,9 @@ impl Gathered {
         }
         self.refused.extend(sample.refused);
         self.streams_left_out += sample.streams_left_out;
+        // Those that are not there are left out of a sample, whose order is theirs.
+        let mut told = sample.streams.iter().map(|(key, _)| key).peekable();
+        self.gone.extend(asked.iter().filter(|key| told.next_if_eq(key).is_none()).cloned());
         for (key, read) in sample.streams {
             if let Some(redirect) = read.as_ref().err().and_then(|error| Redirect::read(error, address)) {
                 self.redirected.push((key.clone(), address.clone(), redirect));
@@ -134,6 +140,7 @@ impl Gathered {
         // It was found, went elsewhere and is not there.
         if !is_named && read.as_ref().is_err_and(is_gone) {
             self.streams.remove(&key);
+            self.gone.insert(key);
             return;
         }
         self.streams.insert(key, Told { is_named, node: Some(node), read });
@@ -169,7 +176,12 @@ impl Gathered {
 
     /// Whether anything is known of a stream, or is to be.
     pub(super) fn has(&self, key: &StreamKey) -> bool {
-        self.streams.contains_key(key)
+        self.streams.contains_key(key) || self.gone.contains(key)
+    }
+
+    /// Whether a stream that was found turned out to be gone.
+    pub(super) fn is_gone(&self, key: &StreamKey) -> bool {
+        !self.streams.contains_key(key) && self.gone.contains(key)
     }
 
     /// Whether a stream was named, and not found by a pattern.
@@ -332,6 +344,21 @@ mod tests {
         assert_eq!(told(&whole), expected.map(|(name, read)| (name.to_owned(), read)));
         assert_eq!(whole.streams_left_out, 4 * 2 + 1);
         assert_eq!(whole.search, Some(Search { found: 3, completed: Some((old, 2 * second)) }));
+    }
+
+    /// A deleted stream is told from one that nobody has told of: only that one is asked for again.
+    #[test]
+    fn what_its_node_does_not_have_is_gone_and_what_no_node_told_is_not() {
+        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &[]);
+        let asked = keys(["a", "deleted", "moved", "z"]);
+        let found = vec![("a", stream(1)), ("moved", error("MOVED 5 h:2")), ("z", stream(2))];
+        gathered.take(&at(1), &asked, Ok(sample("7", 1, found)));
+        gathered.take(&at(2), &keys(["guest"]), Ok(sample("7", 1, vec![("guest", error("no such key"))])));
+        gathered.take(&at(3), &keys(["silent"]), Err(timeout("")));
+        let gone = ["a", "deleted", "moved", "guest", "silent", "elsewhere"].map(|key| gathered.is_gone(&key.into()));
+        assert_eq!(gone, [false, true, false, true, false, false]);
+        let known = ["a", "deleted", "moved", "guest", "silent", "elsewhere"].map(|key| gathered.has(&key.into()));
+        assert_eq!(known, [true, true, true, true, true, false]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::lag::ledger::CountRange;
 use crate::model::GroupName;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked};
-use crate::source::counting::{Budget, Wanted};
+use crate::source::counting::{Budget, PAGE_COST, Wanted};
 
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
@@ -22,7 +22,8 @@ impl Rounds<'_> {
     pub(super) async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
         let mut batches = std::mem::take(&mut self.rest);
         loop {
-            let pages = budget.round(&mut self.wanted, Instant::now());
+            let page = self.source.pace.expected(PAGE_COST);
+            let pages = budget.round(&mut self.wanted, Instant::now(), page);
             self.add_counts(&mut batches, &pages);
             // A count that must wait does not bring the first entry along.
             for place in 0..self.wanted.len() {
