@@ -203,17 +203,8 @@ impl Poller {
     async fn poll(&mut self) {
         let began = Instant::now();
         let outcome = match self.sample_while_fresh().await {
-            Ok((snapshot, redis_time)) => {
-                self.took(redis_time);
-                self.sampled(began, snapshot)
-            }
-            Err(error) => {
-                // What it took is taken, though nothing came of it.
-                let redis_time = self.source.redis_time();
-                self.metrics.redis_time(redis_time);
-                self.failed_time = self.failed_time.max(redis_time);
-                self.failed(error)
-            }
+            Ok(snapshot) => self.sampled(began, snapshot),
+            Err(error) => self.failed(error),
         };
         self.metrics.poll_ended(outcome, began.elapsed());
         self.view.interval = self.interval();
@@ -223,7 +214,7 @@ impl Poller {
     }
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, should it become so.
-    async fn sample_while_fresh(&mut self) -> Result<(TargetSnapshot, Duration), SampleError> {
+    async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
         let timeout = self.settings.timeout;
         // A timer is a system call, and mostly the sample has ended by then.
         let ends_by = Instant::now() + timeout;
@@ -254,7 +245,8 @@ impl Poller {
             }
         };
         let streams = assembly.end();
-        let snapshot = TargetSnapshot {
+        self.took(sample.redis_time);
+        Ok(TargetSnapshot {
             sampled_at: sample.sampled_at,
             server_now_ms: sample.server_now_ms,
             server: sample.server,
@@ -264,8 +256,7 @@ impl Poller {
             streams_left_out: sample.streams_left_out,
             search: sample.search,
             nodes: sample.nodes,
-        };
-        Ok((snapshot, sample.redis_time))
+        })
     }
 
     /// Counts what a good poll took of Redis's time.
@@ -307,13 +298,17 @@ impl Poller {
                 self.said.watched(&self.streams, at);
             }
         }
-        if all_read && self.view.unwatched().is_empty() {
+        if all_read && self.view.error().is_none() {
             self.said.logical(&self.view.logical);
         }
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 
     fn failed(&mut self, error: SampleError) -> PollOutcome {
+        // What it took of Redis's time is taken, though nothing came of it.
+        let redis_time = self.source.redis_time();
+        self.metrics.redis_time(redis_time);
+        self.failed_time = self.failed_time.max(redis_time);
         self.said.failure(&error);
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {

@@ -51,6 +51,13 @@ struct Answers {
     duration: Histogram,
 }
 
+impl Answers {
+    fn add(&self, took: Duration) {
+        self.count.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
 /// How a poll ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollOutcome {
@@ -292,18 +299,13 @@ impl SelfMetrics {
     /// A request was answered. `path` is a route's, so that their number is bounded.
     pub fn request_answered(&self, path: &'static str, code: u16, took: Duration) {
         let known = self.http_answers.load();
-        let found = known.iter().find(|answers| answers.code == code && answers.path == path);
-        let Some(answers) = found else { return self.request_answered_first(path, code, took) };
-        answers.count.inc();
-        answers.duration.observe(took.as_secs_f64());
-    }
-
-    fn request_answered_first(&self, path: &'static str, code: u16, took: Duration) {
+        if let Some(answers) = known.iter().find(|answers| answers.code == code && answers.path == path) {
+            return answers.add(took);
+        }
         let count = self.http_requests.get_or_create_owned(&RequestLabels { path, code });
         let duration = self.http_duration.get_or_create_owned(&PathLabel { path });
-        count.inc();
-        duration.observe(took.as_secs_f64());
         let answers = Answers { path, code, count, duration };
+        answers.add(took);
         self.http_answers.rcu(|known| known.iter().chain([&answers]).cloned().collect::<Vec<_>>());
     }
 }

@@ -77,7 +77,7 @@ impl Said {
         Self { watched: streams.literals().into(), ..Self::default() }
     }
 
-    /// Another Redis is sampled, or these are other streams of it: nothing has come or gone by that.
+    /// Another Redis is sampled: nothing has come or gone by that.
     pub(super) fn another(&mut self, streams: &StreamSelection) {
         (self.watched, self.searched) = (streams.literals().into(), None);
     }

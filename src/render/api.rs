@@ -109,10 +109,10 @@ impl<'a> Api<'a> {
             unhealthy: count(Status::Unhealthy),
             unknown: count(Status::Unknown),
         };
-        let connected = self.view.redis_up();
+        let (connected, error) = (self.view.redis_up(), self.view.error());
         let status = if !connected || counts.unhealthy > 0 {
             Status::Unhealthy
-        } else if counts.degraded + counts.unknown > 0 || !self.view.unwatched().is_empty() {
+        } else if counts.degraded + counts.unknown > 0 || error.is_some() {
             Status::Degraded
         } else {
             Status::Healthy
@@ -129,7 +129,7 @@ impl<'a> Api<'a> {
             fallback_to_http: self.transport.fallback_to_http,
             redis_round_trip_seconds: fresh.map(|fresh| seconds(fresh.round_trip)),
             redis_round_trip_limit_seconds: seconds(self.transport.publish_timeout),
-            error: self.view.error(),
+            error,
             sample: self.sample(),
         }
     }

@@ -40,6 +40,13 @@ pub(super) struct Connection {
     pub(super) last: bool,
 }
 
+/// What the requests of one connection have in common.
+struct Client {
+    service: Arc<Service>,
+    activity: Arc<Activity>,
+    peer: Peer,
+}
+
 impl Connection {
     /// Serves until the client is done, takes too long, or the end begins.
     pub(super) async fn serve(self, stream: TcpStream, peer: IpAddr) {
@@ -143,16 +150,17 @@ impl Connection {
 
     fn answers(&self, peer: Peer) -> impl Answers + use<> {
         // One thing of the connection's own: what all connections share is counted by all processors in turns.
-        let client = Arc::new((Arc::clone(&self.service), Arc::clone(&self.place.activity), peer));
+        let client =
+            Arc::new(Client { service: Arc::clone(&self.service), activity: Arc::clone(&self.place.activity), peer });
         service_fn(move |request: Request<Incoming>| {
             let client = Arc::clone(&client);
-            let open = Activity::request(&client.1);
+            let open = client.activity.request();
             async move {
                 // No place wants a body. Where one comes, nothing behind it is taken for a request.
                 let has_body = !request.body().is_end_stream();
                 let (head, _) = request.into_parts();
-                let (service, _, peer) = &*client;
-                let mut answer = service.answer(&head, peer).await.map(|body| body.until_sent(open));
+                let answer = client.service.answer(&head, &client.peer).await;
+                let mut answer = answer.map(|body| body.until_sent(open));
                 // Over HTTP/1 hyper leaves the body out by itself.
                 if head.method == Method::HEAD && head.version == Version::HTTP_2 {
                     let length = answer.body().size_hint().lower();

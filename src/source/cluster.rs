@@ -88,22 +88,19 @@ struct Node {
 impl Cluster {
     /// Connects at the first sample.
     pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
-        let (map, looked, nodes, streams) = (None, None, BTreeMap::new(), [].into());
-        let named = named(&sampling);
-        let (is_stale, is_new, turn) = (false, true, 0);
         Self {
             topology,
-            sampling,
             commands,
-            named,
-            streams,
-            map,
-            looked,
-            is_stale,
-            is_new,
-            turn,
-            nodes,
+            named: named(&sampling),
+            sampling,
+            streams: [].into(),
             searched: None,
+            map: None,
+            looked: None,
+            is_stale: false,
+            is_new: true,
+            turn: 0,
+            nodes: BTreeMap::new(),
         }
     }
 

@@ -92,14 +92,14 @@ impl Budget {
     }
 
     /// The next round of pages, each with its limit of entries: the most uncertain groups first, every group once before
-    /// any gets more. Nothing where the budget is spent. `page` is what a page is expected to take until it is answered: a round may
-    /// have half of the time that is left, so that it does not cost the whole sample.
-    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant, page: Duration) -> Vec<(Wanted, u64)> {
+    /// any gets more. Nothing where the budget is spent. `page_time` is how long a page is expected to take until it is answered: a round
+    /// may have half of the time that is left, so that it does not cost the whole sample.
+    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant, page_time: Duration) -> Vec<(Wanted, u64)> {
         if now >= self.until {
             return Vec::new();
         }
         let left = self.deadline.saturating_duration_since(now).mul_f64(ROUND_SHARE);
-        let most = (left.as_secs_f64() / page.as_secs_f64().max(f64::EPSILON)).min(PAGES_IN_FLIGHT as f64) as usize;
+        let most = (left.as_nanos() / page_time.as_nanos().max(1)).min(PAGES_IN_FLIGHT as u128) as usize;
         wanted.sort_by_key(|wanted| (wanted.asked > 0, std::cmp::Reverse(wanted.uncertainty)));
         let mut round = Vec::new();
         for wanted in wanted.iter_mut() {

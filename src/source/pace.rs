@@ -45,17 +45,15 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        let taken = Duration::ZERO;
-        let (began, all, asked) = (Instant::now(), 0, 0);
         Self {
             slowness: 1.0,
             round_trip: None,
             spread: None,
-            began,
-            all,
-            asked,
+            began: Instant::now(),
+            all: 0,
+            asked: 0,
             beyond: None,
-            taken,
+            taken: Duration::ZERO,
             has_answers: false,
         }
     }
@@ -102,8 +100,7 @@ impl Pace {
         let spread = self.spread.unwrap_or_default();
         if let Some(free) = self.beyond {
             let due = free.min(self.began + spread);
-            let takes = Duration::from_secs_f64(cost as f64 * self.slowness / 1e6);
-            self.beyond = Some(due.max(now) + takes.div_f64(BEYOND_SHARE));
+            self.beyond = Some(due.max(now) + self.takes(cost).div_f64(BEYOND_SHARE));
             return due;
         }
         let at = spread.mul_f64((self.asked as f64 / self.all as f64).min(1.0));
@@ -111,10 +108,15 @@ impl Pace {
         self.began + at
     }
 
+    /// What something of this cost takes of this server's time.
+    fn takes(&self, cost: u64) -> Duration {
+        Duration::from_secs_f64(cost as f64 * self.slowness / 1e6)
+    }
+
     /// How long something of this cost is expected to take until it is answered, with others before it: with its way, where each waits
     /// for the one before, and with pauses.
     pub(super) fn expected(&self, cost: u64) -> Duration {
-        let takes = Duration::from_secs_f64(cost as f64 * self.slowness / 1e6);
+        let takes = self.takes(cost);
         if self.is_spread() { self.way() + takes.div_f64(BEYOND_SHARE) } else { takes }
     }
 

@@ -22,8 +22,8 @@ impl Rounds<'_> {
     pub(super) async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
         let mut batches = std::mem::take(&mut self.rest);
         loop {
-            let page = self.source.pace.expected(PAGE_COST);
-            let pages = budget.round(&mut self.wanted, Instant::now(), page);
+            let page_time = self.source.pace.expected(PAGE_COST);
+            let pages = budget.round(&mut self.wanted, Instant::now(), page_time);
             self.add_counts(&mut batches, &pages);
             // A count that must wait does not bring the first entry along.
             for place in 0..self.wanted.len() {
