@@ -385,7 +385,7 @@ mod tests {
 
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
         let lag = Lag { min: lag, max: lag, point: lag };
-        let resolved = Some(Resolved { lag, added_after: None, oldest_undelivered });
+        let resolved = Some(Resolved { lag, oldest_undelivered, ..Resolved::default() });
         GroupSample { name: name.into(), monitored: true, last_delivered: cursor, resolved, ..GroupSample::default() }
     }
 

@@ -177,7 +177,7 @@ pub fn pending_count(reply: Reply<'_>) -> Decoded<u64> {
 ///
 /// # Errors
 /// Where the reply is not a list of entries.
-pub fn range(reply: Reply<'_>, to: EntryId, limit: u64) -> Decoded<(Page, u64)> {
+pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<(Page, u64)> {
     let mut page = Page::default();
     let entries = items("XRANGE", reply)?;
     let told = entries.len() as u64;
@@ -190,6 +190,9 @@ pub fn range(reply: Reply<'_>, to: EntryId, limit: u64) -> Decoded<(Page, u64)> 
             return Err(wrong("XRANGE", "entries out of order"));
         }
         page.first = page.first.or(Some(id));
+        if with_ids {
+            page.ids.push(id);
+        }
         if id <= to {
             page.entries += 1;
             page.last = Some(id);
@@ -611,14 +614,15 @@ mod tests {
 
     #[test]
     fn a_range_is_counted_up_to_an_id_and_beyond_it() {
-        let check = |entries: &[Value], to, limit| range(root(&Value::Array(entries.to_vec()).sent()), to, limit);
+        let check =
+            |entries: &[Value], to, limit| range(root(&Value::Array(entries.to_vec()).sent()), to, limit, false);
         let reply = ["1-0", "2-0", "3-0"].map(entry);
         let id = |ms| EntryId { ms, seq: 0 };
-        let page = Page { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ended: false };
-        assert_eq!(check(&reply, id(2), 3), Ok((page, 36)));
+        let page = Page { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..Page::default() };
+        assert_eq!(check(&reply, id(2), 3), Ok((page.clone(), 36)));
         assert_eq!(check(&reply, id(2), 4), Ok((Page { ended: true, ..page }, 36)));
         assert_eq!(check(&[], id(2), 4), Ok((Page { ended: true, ..Page::default() }, 0)));
-        assert!(range(root(&Value::Nil.sent()), id(2), 4).is_err());
+        assert!(range(root(&Value::Nil.sent()), id(2), 4, false).is_err());
         assert!(check(&[entry("2-0"), entry("1-0")], id(2), 4).is_err());
         assert!(check(&[entry("2-0"), entry("2-0")], id(2), 4).is_err());
     }
@@ -687,7 +691,7 @@ mod tests {
             let sent = value.sent();
             let value = root(&sent);
             let _ = (stream(value), groups(value, &[]), consumers(value, &[]), oldest_pending(value));
-            let _ = (range(value, EntryId::default(), 3), pending_count(value), scan(value).map(drop));
+            let _ = (range(value, EntryId::default(), 3, true), pending_count(value), scan(value).map(drop));
             let _ = (first_in_range(value), time(value), hello(value));
         }
     }

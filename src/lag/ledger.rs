@@ -3,15 +3,17 @@
 //! The server's own arithmetic is never taken for proof: its entries-read can be set by hand (`ENTRIESREAD`), is not
 //! moved by `XCLAIM … LASTID`, and has bugs in most versions. Three things are relied on instead, each with its argument
 //! where it is used: what the sample says of the stream (length, first and last entry), how its own counter of added
-//! entries moves while we watch, and counting by `XRANGE`.
+//! entries moves while we watch, and counting by `XRANGE`. What each rule assumes about removals is in docs/lag.md.
 
 mod count;
+mod cursors;
 mod facts;
 
 use std::collections::VecDeque;
 
 use count::{Count, Sides};
 pub use count::{CountRange, Page};
+use cursors::Cursors;
 pub use facts::{Continuity, Facts};
 
 use super::marks::Marks;
@@ -25,6 +27,9 @@ use crate::model::{EntryId, GroupName};
 /// In this crate's own tests it is next to nothing, so that their short streams have lags of both kinds.
 pub const SMALL: u64 = if cfg!(test) { 2 } else { 100 };
 
+/// Entries in a page that tells a lag by itself, at the most: some 300 µs of Redis's time.
+const AT_ONCE: u64 = 1000;
+
 /// A lag that the counters tell is counted afresh only if that reads no more than this.
 const SMALL_BYTES: u64 = 64 * 1024;
 
@@ -37,6 +42,8 @@ pub struct Ledger {
     witness: Option<EntryId>,
     /// Whether anything was removed between the newest sample and the one before.
     shrinking: bool,
+    /// Where all groups stood, where the server can remove entries without a trace.
+    cursors: Option<Cursors>,
     marks: Marks,
     groups: Vec<Account>,
 }
@@ -53,12 +60,16 @@ struct Account {
     before: Option<Box<Known>>,
     /// The first entry after the cursor, and the sample for which it was found.
     oldest_undelivered: Option<(EntryId, Facts)>,
+    /// Entries up to this id may have been removed without a trace since then.
+    oldest_untraced: EntryId,
     /// Whether the lag at this sample hangs on what earlier ones told.
     hangs_on_earlier: bool,
     /// Seldom there, and large.
     count: Option<Box<Count>>,
     /// The most that the lag was at some sample, with this cursor or a lower one.
     most: Option<(u64, Facts)>,
+    /// More entries lie at or below the cursor than one page reads.
+    many_below: bool,
 }
 
 /// What is known of one cursor.
@@ -67,6 +78,8 @@ struct Known {
     cursor: EntryId,
     /// The lag at some sample, exact then.
     exact: Option<(u64, Facts)>,
+    /// Entries up to this id may have been removed without a trace since then.
+    untraced: EntryId,
     /// Entries ever added up to and including the cursor.
     rank: Option<u64>,
 }
@@ -80,6 +93,8 @@ pub struct Ask {
     pub comes_along: bool,
     /// A count, whose range [`Ledger::rest`] tells: by so many entries the lag is uncertain without it.
     pub count: Option<u64>,
+    /// Entries that the first page of the count should be allowed, where that is known.
+    pub page: Option<u64>,
 }
 
 /// What is said of a group.
@@ -91,6 +106,27 @@ pub struct Resolved {
     pub added_after: Option<(u64, u64)>,
     /// The first entry after the cursor, where it is known.
     pub oldest_undelivered: Option<EntryId>,
+    /// The highest entry that may ever have been removed without a trace.
+    pub untraced: EntryId,
+}
+
+/// A stream in the moment of a page.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// What it says.
+    pub facts: Facts,
+    /// All its groups, where they were asked for.
+    pub groups: Option<Vec<GroupSample>>,
+}
+
+/// What came of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It was taken.
+    Taken,
+    /// Entries that it should have shown may have been removed since the sample, after the group was given them. It tells the lag
+    /// in its own moment only: see [`Ledger::counted_at_once`].
+    Outdated,
 }
 
 impl Ledger {
@@ -99,6 +135,7 @@ impl Ledger {
     pub fn forget(&mut self) {
         self.facts = None;
         self.shrinking = false;
+        self.cursors = None;
         self.marks.clear();
         self.groups.iter_mut().for_each(Account::forget);
     }
@@ -110,36 +147,39 @@ impl Ledger {
 
     /// Opens a sample: what it says is held against what is remembered. Returns how the stream goes on from
     /// the sample before.
-    pub fn open<'a>(
-        &mut self,
-        stream: &StreamSample,
-        monitored: impl Iterator<Item = &'a GroupSample> + Clone,
-    ) -> Continuity {
+    pub fn open(&mut self, stream: &StreamSample) -> Continuity {
         let now = Facts::from(stream);
+        let monitored = || stream.groups.iter().filter(|group| group.monitored);
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
-        let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before));
+        let untraced = self.untraced_since_facts(&now, stream.trims_acknowledged.then_some(&stream.groups));
+        let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
         // All entries up to a mark below the first entry are gone, so many must have been removed.
         let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.at_or_below(before));
         if passed.is_some_and(|(_, rank)| now.removed() < Some(rank)) {
             continuity = Continuity::Broken;
         }
         if continuity != Continuity::Same {
-            self.marks.clear();
+            // Where nothing was ever removed, nothing was without a trace.
+            let traced = !stream.trims_acknowledged || now.removed() == Some(0);
+            self.marks.begin(if traced { EntryId::default() } else { now.last_generated });
             self.groups.iter_mut().for_each(Account::forget);
         }
+        self.marks.removed_up_to(untraced);
+        self.groups.iter_mut().for_each(|account| account.removed_up_to(untraced));
         self.witness = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
-        if !monitored.clone().map(|group| &group.name).eq(self.groups.iter().map(|account| &account.name)) {
+        self.cursors = stream.trims_acknowledged.then(|| Cursors::of(&stream.groups));
+        if !monitored().map(|group| &group.name).eq(self.groups.iter().map(|account| &account.name)) {
             let mut old = VecDeque::from(std::mem::take(&mut self.groups));
-            self.groups.reserve_exact(monitored.clone().count());
-            for group in monitored.clone() {
+            self.groups.reserve_exact(monitored().count());
+            for group in monitored() {
                 // Redis lists groups in the same order each time, so the one looked for is mostly the first.
                 let place = old.iter().position(|account| account.name == group.name);
                 let known = place.and_then(|place| old.remove(place));
                 self.groups.push(known.unwrap_or_else(|| Account::new(group.name.clone())));
             }
         }
-        for (group, account) in monitored.zip(&mut self.groups) {
+        for (group, account) in monitored().zip(&mut self.groups) {
             if account.entries_read > group.entries_read {
                 // Only `SETID` does that, or making the group anew, maybe together with the stream.
                 account.forget();
@@ -155,12 +195,32 @@ impl Ledger {
         continuity
     }
 
+    /// The highest entry that may have been removed without a trace between the newest sample and `now`. `groups` are all groups
+    /// then; `None` where the server does no such thing.
+    fn untraced_since_facts(&self, now: &Facts, groups: Option<&Vec<GroupSample>>) -> EntryId {
+        match (groups, self.facts) {
+            (Some(groups), Some(before)) if !now.nothing_removed_since(&before) => {
+                let limit = self.cursors.as_ref().and_then(|cursors| cursors.lowest_that_only_rose(groups));
+                limit.unwrap_or(now.last_generated)
+            }
+            _ => EntryId::default(),
+        }
+    }
+
+    /// Whether pages of counts should come with the stream's groups: entries may vanish without a trace before they are read.
+    #[must_use]
+    pub fn counts_with_groups(&self) -> bool {
+        self.cursors.is_some() && (self.shrinking || self.marks.ever_untraced() > EntryId::default())
+    }
+
     /// What would have to be asked to know the group's lag, in entries and in time.
     pub fn ask(&mut self, stream: &StreamSample, group: &GroupSample, entry_bytes: u64) -> Ask {
         let now = Facts::from(stream);
+        let at_once = self.counts_with_groups();
         let (marks, shrinking) = (&self.marks, self.shrinking);
         let Some(account) = named(&mut self.groups, &group.name) else { return Ask::default() };
         account.hangs_on_earlier = false;
+        account.many_below &= shrinking;
         if ends(stream, group.last_delivered).is_some() {
             // The first entry tells the rest.
             return Ask::default();
@@ -171,17 +231,23 @@ impl Ledger {
         let mut ask = Ask::default();
         if !unchanged && (small || lag.uncertainty() > 0) {
             // A small lag is counted to the end of the stream, so that it does not hang on any counter.
-            let beyond_deleted = account.here.cursor.max(now.max_deleted.unwrap_or_default());
-            let to = if small { None } else { marks.at_or_above(beyond_deleted) };
+            let beyond_removed = account.here.cursor.max(now.max_deleted.unwrap_or_default()).max(marks.untraced());
+            let to = if small { None } else { marks.at_or_above(beyond_removed) };
             let resumed = account.count.take().filter(|count| count.still_good(&now));
-            let sides = if small { Sides::Above } else { Sides::Any { floor: account.floor(&now, marks), shrinking } };
+            let below = match (shrinking, at_once) {
+                (false, _) => u64::MAX,
+                (true, true) if !account.many_below => AT_ONCE,
+                (true, _) => 0,
+            };
+            let sides = if small { Sides::Above } else { Sides::Any { floor: account.floor(&now, marks), below } };
             let cursor = account.here.cursor;
             account.count = resumed.or_else(|| Count::begin(&now, cursor, to, lag, sides).map(Box::new));
             ask.count = account.count.as_ref().map(|_| lag.uncertainty().max(1));
+            ask.page = account.count.as_ref().filter(|count| count.is_at_once()).map(|_| AT_ONCE);
         } else {
             if lag.uncertainty() == 0 {
                 // It may be exact thanks to what is counted so far.
-                account.remember(lag.point, &now);
+                account.remember(lag.point, &now, marks);
             }
             account.count = None;
         }
@@ -207,12 +273,19 @@ impl Ledger {
 
     /// A witness is not there, for whatever reason: nothing that is remembered tells anything.
     pub fn witness_is_gone(&mut self) {
-        self.marks.clear();
+        self.begin_anew();
         for account in &mut self.groups {
             let count = account.count.take().filter(|count| count.hangs_on_itself());
             account.forget();
             account.count = count;
         }
+    }
+
+    /// Nothing that is remembered is believed any longer, but the newest sample.
+    fn begin_anew(&mut self) {
+        let removed = self.facts.is_some_and(|now| now.removed() != Some(0));
+        let top = self.facts.filter(|_| self.cursors.is_some() && removed).map(|now| now.last_generated);
+        self.marks.begin(top.unwrap_or_default());
     }
 
     /// What is left of a group's count.
@@ -224,32 +297,63 @@ impl Ledger {
     /// Takes the first entry after the cursor, as it was answered.
     pub fn found_first(&mut self, name: &GroupName, first: Option<EntryId>) {
         if let Some(account) = named(&mut self.groups, name) {
-            account.oldest_undelivered = first.zip(self.facts);
+            (account.oldest_undelivered, account.oldest_untraced) = (first.zip(self.facts), EntryId::default());
         }
     }
 
     /// Takes a page of a count. `after` is the stream in the same moment as the page.
-    pub fn counted(&mut self, name: &GroupName, page: &Page, after: &Facts) {
-        let Some(now) = self.facts else { return };
-        let Some(account) = named(&mut self.groups, name) else { return };
-        let Some(count) = &mut account.count else { return };
+    pub fn counted(&mut self, name: &GroupName, page: &Page, after: &Moment) -> Counted {
+        let Some(now) = self.facts else { return Counted::Taken };
+        let untraced = match &self.cursors {
+            Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups.as_ref()),
+            Some(_) if !after.facts.nothing_removed_since(&now) => after.facts.last_generated,
+            _ => EntryId::default(),
+        };
+        let Some(account) = named(&mut self.groups, name) else { return Counted::Taken };
+        let Some(count) = &mut account.count else { return Counted::Taken };
+        count.removed_up_to(untraced);
         if count.range.begins_after(account.here.cursor) {
             account.oldest_undelivered = page.first.map(|first| (first, now));
+            account.oldest_untraced = untraced;
         }
-        if !count.take(page) {
-            return;
+        let complete = count.take(page);
+        account.many_below |= !complete && count.is_at_once();
+        if !complete {
+            if count.is_at_once() {
+                account.count = None;
+            }
+            return Counted::Taken;
         }
-        let lag = count.lag(&now).filter(|_| count.holds(&now, after, page));
+        let holds = count.holds(&now, &after.facts, page, untraced);
+        let lag = count.lag(&now).filter(|_| holds);
         // Where something was removed meanwhile it tells nothing; the next sample begins again.
         account.count = None;
-        let Some(lag) = lag else { return };
+        let Some(lag) = lag else {
+            let tells_something = after.groups.is_some() && untraced > EntryId::default();
+            return if tells_something { Counted::Outdated } else { Counted::Taken };
+        };
         if account.contradicts(lag, &now, &self.marks) {
             // The counters were tampered with: nothing that hangs on them is believed any longer.
-            self.marks.clear();
+            self.begin_anew();
             self.groups.iter_mut().for_each(Account::forget);
         }
         if let Some(account) = named(&mut self.groups, name) {
-            account.remember(lag, &now);
+            account.remember(lag, &now, &self.marks);
+        }
+        Counted::Taken
+    }
+
+    /// Takes a page that was read in the very moment of the sample, by the ids that are in it: the lag follows from it alone.
+    pub fn counted_at_once(&mut self, name: &GroupName, range: &CountRange, page: &Page) {
+        let Some(now) = self.facts else { return };
+        let Some(account) = named(&mut self.groups, name) else { return };
+        let cursor = account.here.cursor;
+        let Some(lag) = range.lag_at_once(page, cursor, &now, &self.marks) else { return };
+        if let Some(first) = page.ids.iter().find(|id| **id > cursor) {
+            (account.oldest_undelivered, account.oldest_untraced) = (Some((*first, now)), EntryId::default());
+        }
+        if !account.contradicts(lag, &now, &self.marks) {
+            account.remember(lag, &now, &self.marks);
         }
     }
 
@@ -262,13 +366,14 @@ impl Ledger {
             None => account.lag(&now, &self.marks, group),
         };
         if lag.uncertainty() == 0 {
-            account.remember(lag.point, &now);
+            account.remember(lag.point, &now, &self.marks);
         }
         account.most = Some((lag.max, now));
         Some(Resolved {
             lag,
             added_after: account.added_after(&now, &self.marks),
             oldest_undelivered: account.oldest_undelivered(&now),
+            untraced: self.marks.ever_untraced(),
         })
     }
 }
@@ -280,17 +385,13 @@ fn named<'a>(groups: &'a mut [Account], name: &GroupName) -> Option<&'a mut Acco
 impl Known {
     /// The lag, where the counters prove it.
     ///
-    /// It was exact at an earlier sample, and since then nothing was removed at all: what was added, was added above the
-    /// cursor. Or nothing above the cursor was ever removed: then as many entries lie there as were added after it.
+    /// It was exact at an earlier sample, and what was added since was added above the cursor. Since then nothing was removed at
+    /// all, or nothing above the cursor: no such removal left a trace, and those that leave none took lower entries only.
     fn exact_by_counters(&self, now: &Facts) -> Option<u64> {
-        if let Some((lag, then)) = self.exact
-            && now.nothing_removed_since(&then)
-            && self.cursor <= then.last_generated
-        {
-            return lag.checked_add(now.added_since(&then)?);
-        }
-        let rank = self.rank.filter(|_| now.nothing_removed_above(self.cursor))?;
-        now.added?.checked_sub(rank)
+        let (lag, then) = self.exact.filter(|(_, then)| self.cursor <= then.last_generated)?;
+        let none_above = || now.no_trace_of_removal_above(self.cursor) && self.untraced <= self.cursor;
+        let intact = now.nothing_removed_since(&then) || none_above();
+        lag.checked_add(now.added_since(&then).filter(|_| intact)?)
     }
 }
 
@@ -303,8 +404,22 @@ impl Account {
             before: None,
             oldest_undelivered: None,
             hangs_on_earlier: false,
+            oldest_untraced: EntryId::default(),
             count: None,
             most: None,
+            many_below: false,
+        }
+    }
+
+    /// Entries up to this id may have been removed without a trace since the newest sample.
+    fn removed_up_to(&mut self, id: EntryId) {
+        self.here.untraced = self.here.untraced.max(id);
+        self.oldest_untraced = self.oldest_untraced.max(id);
+        if let Some(before) = &mut self.before {
+            before.untraced = before.untraced.max(id);
+        }
+        if let Some(count) = &mut self.count {
+            count.removed_up_to(id);
         }
     }
 
@@ -330,23 +445,23 @@ impl Account {
     /// The highest id at or below the cursor above which the number of entries is known, and that number.
     fn floor(&self, now: &Facts, marks: &Marks) -> Option<(EntryId, u64)> {
         let before = self.before.as_ref().and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
-        let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| now.nothing_removed_above(*id));
+        let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| marks.all_there_above(*id, now));
         let mark = mark.and_then(|(id, rank)| Some((id, now.added?.checked_sub(rank)?)));
         before.max(mark)
     }
 
     /// Whether a lag that was counted cannot be true if the counters are.
     fn contradicts(&self, lag: u64, now: &Facts, marks: &Marks) -> bool {
-        let whole = now.nothing_removed_above(self.here.cursor);
+        let whole = marks.all_ever_there_above(self.here.cursor, now);
         let told = self.here.rank.filter(|_| whole).and_then(|rank| now.added?.checked_sub(rank));
         told.is_some_and(|told| told != lag) || !marks.allow(self.here.cursor, now.added, lag, whole)
     }
 
     /// Keeps a lag that is exact at the sample `now`.
-    fn remember(&mut self, lag: u64, now: &Facts) {
-        self.here.exact = Some((lag, *now));
+    fn remember(&mut self, lag: u64, now: &Facts, marks: &Marks) {
+        (self.here.exact, self.here.untraced) = (Some((lag, *now)), EntryId::default());
         // A cursor ahead of every id (`XGROUP SETID`) may still see entries added below it.
-        if now.nothing_removed_above(self.here.cursor) && self.here.cursor <= now.last_generated {
+        if marks.all_ever_there_above(self.here.cursor, now) && self.here.cursor <= now.last_generated {
             self.here.rank = now.added.and_then(|added| added.checked_sub(lag));
         }
     }
@@ -363,12 +478,10 @@ impl Account {
         }
         if let Some((least, most)) = self.added_after(now, marks) {
             // What is there was added. What was added is there, unless it was removed.
-            let counted_from = self
-                .here
-                .rank
-                .map(|_| self.here.cursor)
-                .or_else(|| marks.at_or_above(self.here.cursor).map(|(id, _)| id));
-            let all_there = counted_from.is_some_and(|id| now.nothing_removed_above(id));
+            let all_there = match self.here.rank {
+                Some(_) => marks.all_ever_there_above(self.here.cursor, now),
+                None => marks.at_or_above(self.here.cursor).is_some_and(|(id, _)| marks.all_there_above(id, now)),
+            };
             narrow(if all_there { least } else { 0 }, most);
         }
         if let Some((then, facts)) = self.here.exact.filter(|(_, facts)| self.here.cursor <= facts.last_generated) {
@@ -417,7 +530,7 @@ impl Account {
     fn oldest_undelivered(&self, now: &Facts) -> Option<EntryId> {
         let (oldest, found) = self.oldest_undelivered?;
         let not_trimmed = now.first.is_some_and(|first| first <= oldest);
-        let not_deleted = now.max_deleted.is_some_and(|deleted| deleted < oldest);
+        let not_deleted = now.max_deleted.is_some_and(|deleted| deleted < oldest) && self.oldest_untraced < oldest;
         let untouched = || now.nothing_removed_since(&found);
         ((not_trimmed && not_deleted) || untouched()).then_some(oldest)
     }

@@ -1,5 +1,6 @@
 //! How many entries were ever added up to certain ids: the stream's timeline.
 
+use super::ledger::Facts;
 use crate::model::EntryId;
 
 /// Marks kept per stream. With more, those are dropped whose neighbours are closest, so that the whole timeline stays
@@ -11,37 +12,78 @@ const MAX_MARKS: usize = 32;
 /// Each is one sample's last-generated-id and entries-added: by definition, so many entries had been added when that was
 /// the highest id given out, and later ones are higher. It stays true whatever is removed.
 #[derive(Debug, Default)]
-pub(super) struct Marks(Vec<(EntryId, u64)>);
+pub(super) struct Marks {
+    pairs: Vec<(EntryId, u64)>,
+    /// No entry above this id was removed without a trace since the oldest mark.
+    untraced: EntryId,
+    /// Nor ever, above this one.
+    ever_untraced: EntryId,
+}
 
 impl Marks {
+    /// Forgets all marks. What may ever have been removed stays.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.pairs.clear();
+        self.untraced = EntryId::default();
+    }
+
+    /// Begins anew with a stream of which nothing is known but this sample. Entries up to `untraced` may have been removed
+    /// without a trace before it.
+    pub(super) fn begin(&mut self, untraced: EntryId) {
+        self.clear();
+        self.ever_untraced = untraced;
+    }
+
+    /// Entries up to this id may have been removed without a trace since the newest mark.
+    pub(super) fn removed_up_to(&mut self, id: EntryId) {
+        self.untraced = self.untraced.max(id);
+        self.ever_untraced = self.ever_untraced.max(id);
+    }
+
+    /// The highest entry that may ever have been removed without a trace.
+    pub(super) fn ever_untraced(&self) -> EntryId {
+        self.ever_untraced
+    }
+
+    /// The highest entry that may have been removed since the oldest mark without one.
+    pub(super) fn untraced(&self) -> EntryId {
+        self.untraced
+    }
+
+    /// Whether every entry above `id`, which is a mark or above one, that was added is there.
+    pub(super) fn all_there_above(&self, id: EntryId, now: &Facts) -> bool {
+        now.no_trace_of_removal_above(id) && self.untraced <= id
+    }
+
+    /// Whether every entry above `id` that was ever added is there.
+    pub(super) fn all_ever_there_above(&self, id: EntryId, now: &Facts) -> bool {
+        now.no_trace_of_removal_above(id) && self.ever_untraced <= id
     }
 
     /// Adds a sample's mark. What lies below the one next to `lowest`, the lowest cursor, is not needed any more.
     pub(super) fn add(&mut self, id: EntryId, rank: u64, lowest: Option<EntryId>) {
-        if self.0.last().is_none_or(|(last, _)| *last < id) {
-            self.0.push((id, rank));
+        if self.pairs.last().is_none_or(|(last, _)| *last < id) {
+            self.pairs.push((id, rank));
         }
-        let needed = lowest.map_or(self.0.len(), |lowest| self.0.partition_point(|(id, _)| *id <= lowest));
-        self.0.drain(..needed.saturating_sub(1));
-        if self.0.len() > MAX_MARKS {
+        let needed = lowest.map_or(self.pairs.len(), |lowest| self.pairs.partition_point(|(id, _)| *id <= lowest));
+        self.pairs.drain(..needed.saturating_sub(1));
+        if self.pairs.len() > MAX_MARKS {
             // The first and the last stay.
-            let gap = |place: &usize| self.0[place + 1].1 - self.0[place - 1].1;
-            if let Some(closest) = (1..self.0.len() - 1).min_by_key(gap) {
-                self.0.remove(closest);
+            let gap = |place: &usize| self.pairs[place + 1].1 - self.pairs[place - 1].1;
+            if let Some(closest) = (1..self.pairs.len() - 1).min_by_key(gap) {
+                self.pairs.remove(closest);
             }
         }
     }
 
     /// The highest mark at or below an id.
     pub(super) fn at_or_below(&self, id: EntryId) -> Option<(EntryId, u64)> {
-        self.0[..self.0.partition_point(|(mark, _)| *mark <= id)].last().copied()
+        self.pairs[..self.pairs.partition_point(|(mark, _)| *mark <= id)].last().copied()
     }
 
     /// The lowest mark at or above an id.
     pub(super) fn at_or_above(&self, id: EntryId) -> Option<(EntryId, u64)> {
-        self.0[self.0.partition_point(|(mark, _)| *mark < id)..].first().copied()
+        self.pairs[self.pairs.partition_point(|(mark, _)| *mark < id)..].first().copied()
     }
 
     /// Whether a lag that was counted at a cursor agrees with the marks; `whole` where nothing above it was removed.
@@ -69,17 +111,17 @@ mod tests {
             marks.add(id(10 * n), n, Some(id(25)));
             marks.add(id(10 * n), n, Some(id(25)));
         }
-        assert_eq!(marks.0.len(), MAX_MARKS);
-        assert!(marks.0.is_sorted());
+        assert_eq!(marks.pairs.len(), MAX_MARKS);
+        assert!(marks.pairs.is_sorted());
         assert_eq!(marks.at_or_below(id(25)), Some((id(20), 2)));
         assert_eq!(marks.at_or_below(id(19)), None);
         assert_eq!(marks.at_or_above(id(10_000)), Some((id(10_000), 1000)));
         assert_eq!(marks.at_or_above(id(10_001)), None);
-        let widest = marks.0.windows(2).map(|pair| pair[1].1 - pair[0].1).max();
+        let widest = marks.pairs.windows(2).map(|pair| pair[1].1 - pair[0].1).max();
         assert!(widest <= Some(1000 / 8), "{widest:?}");
         // Cursors that move on leave old marks behind.
         marks.add(id(10_010), 1001, Some(id(10_010)));
-        assert_eq!(marks.0, [(id(10_010), 1001)]);
+        assert_eq!(marks.pairs, [(id(10_010), 1001)]);
     }
 
     #[test]

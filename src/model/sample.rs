@@ -81,6 +81,27 @@ pub struct ServerInfo {
     pub version: String,
 }
 
+/// The first Redis that can remove entries without a trace, by `XTRIM … ACKED`.
+const TRIMS_ACKNOWLEDGED: (u64, u64) = (8, 2);
+
+/// The newest Valkey that is known to have no such command.
+const VALKEY_WITHOUT: (u64, u64) = (9, 1);
+
+impl ServerInfo {
+    /// Whether the server may remove entries without a trace: neither a higher `max-deleted-entry-id` nor a later first entry. So does
+    /// any that is not known not to.
+    #[must_use]
+    pub fn trims_acknowledged(&self) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u64>().ok());
+        let version = parts.next().flatten().zip(parts.next().flatten());
+        match (self.name.as_str(), version) {
+            ("redis", Some(version)) => version >= TRIMS_ACKNOWLEDGED,
+            ("valkey", Some(version)) => version > VALKEY_WITHOUT,
+            _ => true,
+        }
+    }
+}
+
 /// One stream at one moment: everything read in one `MULTI`/`EXEC`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamSample {
@@ -96,6 +117,8 @@ pub struct StreamSample {
     pub entries_added: Option<u64>,
     /// The highest id that `XDEL` ever removed (Redis 7.0 and later); trimming does not count.
     pub max_deleted: Option<EntryId>,
+    /// Whether its server may remove entries without a trace: `XTRIM … ACKED` of Redis 8.2.
+    pub trims_acknowledged: bool,
     /// Bytes in the fields of the first and the last entry, which come along unasked.
     pub payload_bytes: u64,
     /// Whether only the length and the groups are of this sample, and the rest of an earlier one: the stream's entries are
@@ -112,6 +135,24 @@ pub struct StreamSample {
     pub groups_left_out: u64,
     /// Every group of the stream, monitored or not.
     pub groups: Vec<GroupSample>,
+}
+
+impl StreamSample {
+    /// Takes what a later moment of the same poll says of the stream and of its groups, which are the same ones in the same order.
+    /// Consumers and the oldest pending entry stay as they were.
+    pub fn move_on(&mut self, later: &Self) {
+        (self.length, self.first, self.last) = (later.length, later.first, later.last);
+        (self.last_generated, self.entries_added) = (later.last_generated, later.entries_added);
+        (self.max_deleted, self.payload_bytes) = (later.max_deleted, later.payload_bytes);
+        for (group, later) in self.groups.iter_mut().zip(&later.groups) {
+            (group.consumers, group.pending, group.last_delivered) =
+                (later.consumers, later.pending, later.last_delivered);
+            (group.entries_read, group.server_lag) = (later.entries_read, later.server_lag);
+            if group.pending == 0 {
+                (group.oldest_pending, group.oldest_pending_consumer) = (None, None);
+            }
+        }
+    }
 }
 
 /// One group of one stream.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::batch::{After, Batch, COMMANDS_PER_STREAM, Finding, GroupAsked, PageAsked, PageRead, Question};
+use super::batch::{After, Batch, COMMANDS_PER_STREAM, Finding, GroupAsked, PageAsked, PageRead, PagesRead, Question};
 use super::batch::{Read, Unread, commands_of};
 use super::lane::{Lane, Names};
-use crate::lag::ledger::Facts;
 use crate::model::FailureReason;
 use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
 use crate::resp::{Items, Refusal, Reply};
@@ -103,23 +102,28 @@ impl Batch {
                     });
                     streams[*at] = Some(read);
                 }
-                Question::Counts { at, pages, after } if !self.may(RefusedCommand::Multi) => {
-                    if let Ok(mut items) = replies.between_two_alike(1 + pages.len() + after.commands())? {
-                        // The first says what the last says.
-                        let first = items.next();
-                        read_pages(*at, pages, after, items.chain(first), findings);
+                Question::Counts { at, pages, after, with_groups } => {
+                    let (before, multi) = (usize::from(*with_groups), self.may(RefusedCommand::Multi));
+                    let commands = before + pages.len() + after.commands();
+                    let answer =
+                        if multi { replies.transaction(commands)? } else { replies.between_two_alike(1 + commands)? };
+                    let names = with_groups.then_some(&lanes[*at].names);
+                    match answer {
+                        Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items)),
+                        Ok(mut items) => {
+                            // The first says what the last says.
+                            let first = items.next();
+                            findings.extend(pages_of(*at, pages, after, names, items.chain(first)));
+                        }
+                        Err(StreamError::NotQueued(errors))
+                            if errors.iter().all(|(_, error)| is_command_refused(error)) =>
+                        {
+                            let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
+                            refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
+                        }
+                        Err(_) => {}
                     }
                 }
-                Question::Counts { at, pages, after } => match replies.transaction(pages.len() + after.commands())? {
-                    Ok(items) => read_pages(*at, pages, after, items, findings),
-                    Err(StreamError::NotQueued(errors))
-                        if errors.iter().all(|(_, error)| is_command_refused(error)) =>
-                    {
-                        let of_pages = errors.iter().any(|(place, _)| *place != pages.len());
-                        refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
-                    }
-                    Err(_) => {}
-                },
                 Question::Witness { at } => {
                     if !matches!(xinfo::first_in_range(replies.next()?), Ok(Some(_))) {
                         findings.push(Finding::WitnessGone { at: *at });
@@ -231,13 +235,16 @@ fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
 }
 
 /// Reads the answers to [`Question::Counts`]. Where the stream went away since, there are none; the next sample says why.
-fn read_pages<'a>(
+/// `names` are those of the groups, where they were asked for.
+fn pages_of<'a>(
     at: usize,
     pages: &[PageAsked],
     after: &After,
+    names: Option<&Names>,
     mut items: impl Iterator<Item = Reply<'a>>,
-    findings: &mut Vec<Finding>,
-) {
+) -> Option<Finding> {
+    let groups = names.map(|names| xinfo::groups(items.next()?, &names.groups).ok());
+    let with_groups = groups.is_some();
     let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
     let after = match (after, items.next()) {
         (After::Read, Some(reply)) => xinfo::stream(reply).ok(),
@@ -246,12 +253,13 @@ fn read_pages<'a>(
         }
         (_, None) => None,
     };
-    let Some(after) = after.as_ref().map(Facts::from) else { return };
-    for (asked, reply) in pages.iter().zip(read) {
-        if let Ok((page, bytes)) = xinfo::range(reply, asked.range.to, asked.limit) {
-            findings.push(Finding::Page(Box::new(PageRead { at, asked: *asked, page, bytes, after })));
-        }
-    }
+    let after = StreamSample { groups: groups.unwrap_or_else(|| Some(Vec::new()))?, ..after? };
+    let page = |(asked, reply): (&PageAsked, Reply<'_>)| {
+        let (page, bytes) = xinfo::range(reply, asked.range.to, asked.limit, with_groups).ok()?;
+        Some(PageRead { asked: *asked, page, bytes })
+    };
+    let pages = pages.iter().zip(read).filter_map(page).collect();
+    Some(Finding::Pages(Box::new(PagesRead { at, pages, after, with_groups })))
 }
 
 /// Why a stream's transaction gave no sample.

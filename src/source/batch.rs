@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::script::Script;
-use crate::lag::ledger::{CountRange, Facts, Page};
+use crate::lag::ledger::{CountRange, Facts, Moment, Page};
 use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
 use crate::model::{EntryId, GroupName, StreamKey};
 use crate::resp;
@@ -62,8 +62,8 @@ pub(super) enum Question {
     First { at: usize, group: usize },
     /// Whether an entry that was the last one is still there.
     Witness { at: usize },
-    /// Pages of counts for groups of one stream, and the stream in the same moment.
-    Counts { at: usize, pages: Vec<PageAsked>, after: After },
+    /// Pages of counts for groups of one stream, and the stream in the same moment; its groups as well, where `with_groups`.
+    Counts { at: usize, pages: Vec<PageAsked>, after: After, with_groups: bool },
     /// How many of a group's pending entries lie before the first entry.
     Ghosts { at: usize, group: usize },
 }
@@ -120,21 +120,36 @@ pub(super) enum Finding {
     First { at: usize, group: usize, id: Option<EntryId> },
     /// An entry that was the last one is not there.
     WitnessGone { at: usize },
-    /// A page of a count.
-    Page(Box<PageRead>),
+    /// Pages of counts.
+    Pages(Box<PagesRead>),
+}
+
+/// Pages of counts that were read in one moment.
+#[derive(Debug)]
+pub(super) struct PagesRead {
+    /// The stream's place in the configuration.
+    pub(super) at: usize,
+    pub(super) pages: Vec<PageRead>,
+    /// The stream in the same moment, with its groups where they were asked for.
+    pub(super) after: StreamSample,
+    pub(super) with_groups: bool,
+}
+
+impl PagesRead {
+    /// What the ledger takes of it.
+    pub(super) fn moment(&self) -> Moment {
+        let groups = self.with_groups.then(|| self.after.groups.clone());
+        Moment { facts: Facts::from(&self.after), groups }
+    }
 }
 
 /// A page of a count that was read.
 #[derive(Debug)]
 pub(super) struct PageRead {
-    /// The stream's place in the configuration.
-    pub(super) at: usize,
     pub(super) asked: PageAsked,
     pub(super) page: Page,
     /// Bytes in the fields of its entries.
     pub(super) bytes: u64,
-    /// The stream in the same moment.
-    pub(super) after: Facts,
 }
 
 /// Questions for one round trip, in the order in which they are sent.
@@ -320,13 +335,12 @@ impl Batch {
         may
     }
 
-    /// Asks for pages of counts, where that is allowed, and for the stream in the same moment.
+    /// Asks for pages of counts, where that is allowed, and for the stream in the same moment; `with_groups` for its groups as well.
     pub(super) fn counts(
         &mut self,
-        at: usize,
-        key: &StreamKey,
-        stream: &StreamSample,
+        (at, key, stream): (usize, &StreamKey, &StreamSample),
         pages: Vec<PageAsked>,
+        with_groups: bool,
         large: bool,
         script: Option<Script>,
     ) {
@@ -337,9 +351,17 @@ impl Batch {
         if !self.may(RefusedCommand::Multi) {
             self.facts(key, script);
         }
+        if with_groups {
+            self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
+        }
         for page in &pages {
-            // Before 7.0 only what was added meanwhile shows whether something was removed.
-            let open = stream.entries_added.is_none() && page.range.is_to_the_end();
+            // Before 7.0 only what was added meanwhile shows whether something was removed. And a group that has read on meanwhile
+            // has entries beyond the end at or below its cursor.
+            let open = if with_groups {
+                page.range.is_from_the_front()
+            } else {
+                stream.entries_added.is_none() && page.range.is_to_the_end()
+            };
             let to = if open { "+".to_owned() } else { page.range.to.to_string() };
             self.range(key, &page.range.from.to_string(), &to, page.limit, script);
         }
@@ -351,7 +373,7 @@ impl Batch {
             After::Read
         };
         self.end();
-        self.questions.push(Question::Counts { at, pages, after });
+        self.questions.push(Question::Counts { at, pages, after, with_groups });
     }
 
     /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::model::EntryId;
 
 /// Entries in the first page of a count, which most lags need no more than.
-const FIRST_PAGE: u64 = 128;
+pub(super) const FIRST_PAGE: u64 = 128;
 
 /// Entries in a later page: some 150 µs of Redis's time, during which it serves nobody else.
 const PAGE: u64 = 500;
@@ -68,6 +68,8 @@ pub(super) struct Wanted {
     pub(super) most_bytes: u64,
     /// The cursor after which the first entry is wanted as well; it comes along with the first page.
     pub(super) first: Option<EntryId>,
+    /// Entries that the first page may have.
+    pub(super) page: u64,
     /// Entries asked for already.
     pub(super) asked: u64,
 }
@@ -106,7 +108,7 @@ impl Budget {
             if round.len() >= most {
                 break;
             }
-            let page = if wanted.asked == 0 { FIRST_PAGE } else { PAGE };
+            let page = if wanted.asked == 0 { wanted.page } else { PAGE };
             let limit = page
                 .min((PAGE_BYTES / wanted.entry_bytes).max(1))
                 .min(self.entries)
@@ -136,7 +138,16 @@ mod tests {
     const PAGE_TIME: Duration = Duration::from_millis(1);
 
     fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> Wanted {
-        Wanted { at, group: 0, uncertainty, entry_bytes, most_bytes: entry_bytes, first: None, asked: 0 }
+        Wanted {
+            at,
+            group: 0,
+            uncertainty,
+            entry_bytes,
+            most_bytes: entry_bytes,
+            first: None,
+            page: FIRST_PAGE,
+            asked: 0,
+        }
     }
 
     fn limits(round: &[(Wanted, u64)]) -> Vec<(usize, u64)> {

@@ -76,7 +76,7 @@ impl Story {
         let resolved = Resolved {
             lag: Lag { min: lag.saturating_sub(self.uncertainty), max: lag, point: lag },
             added_after: self.counts.then_some((after, after)),
-            oldest_undelivered: None,
+            ..Resolved::default()
         };
         let group = GroupSample {
             name: "g".into(),

@@ -2,6 +2,7 @@
 
 use super::facts::{Continuity, Facts};
 use crate::lag::Lag;
+use crate::lag::marks::Marks;
 use crate::model::EntryId;
 
 /// A range of ids to be counted; both ends are included.
@@ -19,6 +20,35 @@ impl CountRange {
     #[must_use]
     pub fn is_to_the_end(&self) -> bool {
         matches!(self.side, Side::Above { rank: None })
+    }
+
+    /// Whether it begins at the front of the stream.
+    #[must_use]
+    pub fn is_from_the_front(&self) -> bool {
+        self.side == Side::Below
+    }
+
+    /// The lag of a group at `cursor`, in the very moment of a page from the beginning of this range on: by its ids, and what is known
+    /// of the rest of the stream. `None` where the page does not reach as far as it must.
+    pub(super) fn lag_at_once(&self, page: &Page, cursor: EntryId, now: &Facts, marks: &Marks) -> Option<u64> {
+        let up_to = |id: EntryId| page.ids.partition_point(|found| *found <= id) as u64;
+        let reaches = |id: EntryId| page.ended || page.ids.last().is_some_and(|last| *last >= id);
+        match self.side {
+            Side::Below if now.first.is_none_or(|first| first >= self.from) && reaches(cursor) => {
+                now.length.checked_sub(up_to(cursor))
+            }
+            Side::Above { rank } if Some(self.from) <= cursor.next() && self.to >= cursor && reaches(self.to) => {
+                let within = up_to(self.to) - up_to(cursor);
+                match rank {
+                    // Every entry beyond the mark that was added is there.
+                    Some(rank) => within
+                        .checked_add(now.added?.checked_sub(rank)?)
+                        .filter(|_| marks.all_there_above(self.to, now)),
+                    None => page.ended.then_some(page.ids.len() as u64 - up_to(cursor)),
+                }
+            }
+            _ => None,
+        }
     }
 
     /// Whether its first entry is the first one after the cursor.
@@ -47,13 +77,14 @@ pub(super) enum Sides {
     Any {
         /// An id at or below the cursor above which so many entries lie.
         floor: Option<(EntryId, u64)>,
-        /// Whether entries are being removed, so that a long count from the front would not hold.
-        shrinking: bool,
+        /// How many entries may be counted from the front of the stream: a longer count would not hold where entries are being
+        /// removed.
+        below: u64,
     },
 }
 
 /// A page of a count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Entries in the range.
     pub entries: u64,
@@ -65,6 +96,8 @@ pub struct Page {
     pub last: Option<EntryId>,
     /// Whether Redis had no more to give.
     pub ended: bool,
+    /// All ids, where they were asked for, those beyond the range included.
+    pub ids: Vec<EntryId>,
 }
 
 /// A count in progress: entries in a range of ids, page by page, over several samples where it is long.
@@ -74,8 +107,12 @@ pub(super) struct Count {
     pub(super) counted: u64,
     /// The sample in which it began.
     pub(super) begun: Facts,
-    /// It hangs on nothing being removed above this id, or nothing at all.
+    /// It holds while nothing is removed above this id, or nothing at all.
     floor: EntryId,
+    /// Entries up to this id may have been removed without a trace since it began.
+    untraced: EntryId,
+    /// Whether it is of use only where one page tells all.
+    at_once: bool,
 }
 
 impl Count {
@@ -99,12 +136,26 @@ impl Count {
             (length, floor) = (above.saturating_sub(lag.point), id);
         }
         // Half as long is worth it: from here nothing at all may be removed meanwhile.
-        if let Sides::Any { shrinking: false, .. } = sides
-            && now.length.saturating_sub(lag.point).saturating_mul(2) < length
+        let mut at_once = false;
+        if let Sides::Any { below: most, .. } = sides
+            && let below = now.length.saturating_sub(lag.point)
+            && below <= most
+            && below.saturating_mul(2) < length
         {
             best = CountRange { from: now.first?, to: cursor, side: Side::Below };
+            at_once = most < u64::MAX;
         }
-        Some(Self { range: best, counted: 0, begun: *now, floor })
+        Some(Self { range: best, counted: 0, begun: *now, floor, untraced: EntryId::default(), at_once })
+    }
+
+    /// Whether it is of use only where one page tells all.
+    pub(super) fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// Entries up to this id may have been removed without a trace since the last page.
+    pub(super) fn removed_up_to(&mut self, id: EntryId) {
+        self.untraced = self.untraced.max(id);
     }
 
     /// Whether what was counted so far still stands at the sample `now`.
@@ -113,12 +164,12 @@ impl Count {
             return true;
         }
         // From here on only what was counted from below hangs on anything at or below the floor.
-        self.range.side != Side::Below && now.nothing_removed_above(self.floor)
+        self.range.side != Side::Below && now.no_trace_of_removal_above(self.floor) && self.untraced <= self.floor
     }
 
     /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
-    pub(super) fn holds(&self, now: &Facts, after: &Facts, page: &Page) -> bool {
-        if after.since(now) != Continuity::Same {
+    pub(super) fn holds(&self, now: &Facts, after: &Facts, page: &Page, untraced: EntryId) -> bool {
+        if after.since(now, untraced) != Continuity::Same {
             return false;
         }
         if self.still_good(after) {

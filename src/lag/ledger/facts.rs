@@ -44,9 +44,11 @@ impl Facts {
         }
     }
 
-    /// Whether no entry above `id` was ever removed while the stream was watched: trimming takes from the front, and the
-    /// first entry lies at or below `id`; `XDEL` records the highest id that it ever removed.
-    pub(super) fn nothing_removed_above(&self, id: EntryId) -> bool {
+    /// Whether no removal that leaves a trace took an entry above `id`: trimming takes from the front, and the first entry
+    /// lies at or below `id`; `XDEL`, `XDELEX` and `XACKDEL` record the highest id that they ever removed.
+    ///
+    /// Trims with `ACKED` leave no trace: see [`Untraced`](super::Untraced).
+    pub(in crate::lag) fn no_trace_of_removal_above(&self, id: EntryId) -> bool {
         self.first.is_some_and(|first| first <= id) && self.max_deleted.is_some_and(|deleted| deleted <= id)
     }
 
@@ -58,8 +60,8 @@ impl Facts {
         }
     }
 
-    /// How this stream goes on from `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> Continuity {
+    /// How this stream goes on from `earlier`, when entries up to `untraced` may have been removed without a trace meanwhile.
+    pub(super) fn since(&self, earlier: &Self, untraced: EntryId) -> Continuity {
         let ids_rise = self.last_generated >= earlier.last_generated
             && self.max_deleted >= earlier.max_deleted
             && self.first.zip(earlier.first).is_none_or(|(first, before)| first >= before);
@@ -68,7 +70,7 @@ impl Facts {
         }
         let nothing_is_left = self.first.is_none_or(|first| first > earlier.last_generated);
         let counters_agree = match self.added_since(earlier) {
-            Some(added) => self.counters_agree(earlier, added, nothing_is_left),
+            Some(added) => self.counters_agree(earlier, added, nothing_is_left, untraced),
             // Before 7.0 the number of entries added is not told, so nothing more can be checked; nor has a counter that
             // fell a difference.
             None => self.added.is_none(),
@@ -84,7 +86,7 @@ impl Facts {
 
     /// Whether additions and removals alone can have led here from `earlier`: nobody set the counters (`XSETID`), or
     /// re-created the stream, or restored an older copy.
-    fn counters_agree(&self, earlier: &Self, added: u64, nothing_is_left: bool) -> bool {
+    fn counters_agree(&self, earlier: &Self, added: u64, nothing_is_left: bool, untraced: EntryId) -> bool {
         let Some(removed) = earlier.length.saturating_add(added).checked_sub(self.length) else { return false };
         let same_first = self.first == earlier.first;
         let same_deleted = self.max_deleted == earlier.max_deleted;
@@ -99,10 +101,18 @@ impl Facts {
         // than that was deleted.
         let removal_shows = match removed {
             0 => same_first && same_deleted || earlier.first.is_none(),
-            _ => !same_first || !same_deleted || self.max_deleted.is_none() || self.max_deleted > self.first,
+            _ => {
+                let without_a_trace = earlier.first.is_some_and(|first| first <= untraced);
+                !same_first
+                    || !same_deleted
+                    || without_a_trace
+                    || self.max_deleted.is_none()
+                    || self.max_deleted > self.first
+            }
         };
         // Of entries that were there, one at least is left; new ones are trimmed only after them, and deleting one shows.
-        let new_ones_intact = self.max_deleted.is_some_and(|deleted| deleted <= earlier.last_generated);
+        let new_ones_intact = self.max_deleted.is_some_and(|deleted| deleted <= earlier.last_generated)
+            && untraced <= earlier.last_generated;
         let not_too_many =
             if nothing_is_left { removed >= earlier.length } else { !new_ones_intact || removed < earlier.length };
         ids_and_entries && top_is_there && removal_shows && not_too_many
@@ -154,7 +164,7 @@ mod tests {
         let check = |expected, change: fn(&mut Facts)| {
             let mut now = facts();
             change(&mut now);
-            assert_eq!(now.since(&facts()), expected, "{now:?}");
+            assert_eq!(now.since(&facts(), EntryId::default()), expected, "{now:?}");
         };
         let same = Continuity::Same;
         check(same, |_| {});
@@ -207,7 +217,7 @@ mod tests {
         let check = |expected, change: fn(&mut Facts)| {
             let mut now = old;
             change(&mut now);
-            assert_eq!((now.since(&old), now.nothing_removed_since(&old)), expected, "{now:?}");
+            assert_eq!((now.since(&old, EntryId::default()), now.nothing_removed_since(&old)), expected, "{now:?}");
         };
         check((Continuity::Same, true), |_| {});
         check((Continuity::Same, false), |now| now.length = 88);

@@ -7,24 +7,53 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What a server tells, and does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    /// Before 7.0: no counters.
+    Old,
+    /// From 7.0 on.
+    Counting,
+    /// From 8.2 on: it may remove acknowledged entries from anywhere, without a trace.
+    TrimsAcknowledged,
+}
+
+fn any_server() -> impl Strategy<Value = Server> {
+    prop_oneof![Just(Server::Old), Just(Server::Counting), Just(Server::TrimsAcknowledged)]
+}
+
 /// What a stream does, as far as the ledger can see it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Simulated {
+    server: Server,
     entries: BTreeSet<u64>,
     next: u64,
     last_generated: u64,
     added: u64,
     max_deleted: u64,
-    cursors: [u64; 2],
+    groups: [Option<SimulatedGroup>; 3],
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimulatedGroup {
+    cursor: u64,
+    pending: BTreeSet<u64>,
+    entries_read: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Add(u64),
-    Read(usize, u64),
+    /// Reads so many entries, and acknowledges all but so many of them.
+    Read(usize, u64, u64),
+    Acknowledge(usize, u64),
     Trim(u64),
+    /// `XTRIM … MAXLEN n ACKED`
+    TrimAcknowledged(u64),
     Delete(u64),
     SetId(usize, u64),
+    Destroy(usize),
+    Create(usize, u64),
     Jump(u64, u64),
     Recreate(u64),
     /// A poll that may count so many entries, with steps between its rounds.
@@ -36,6 +65,19 @@ fn id(ms: u64) -> EntryId {
 }
 
 impl Simulated {
+    fn new(server: Server) -> Self {
+        let group = || Some(SimulatedGroup { entries_read: Some(3), ..SimulatedGroup::default() });
+        Self {
+            server,
+            entries: BTreeSet::new(),
+            next: 0,
+            last_generated: 0,
+            added: 0,
+            max_deleted: 0,
+            groups: [group(), group(), None],
+        }
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
             Step::Add(entries) => {
@@ -46,16 +88,33 @@ impl Simulated {
                     self.added += 1;
                 }
             }
-            Step::Read(group, entries) => {
-                let cursor = &mut self.cursors[*group];
-                if let Some(last) = self.entries.range(*cursor + 1..).take(*entries as usize).last() {
-                    *cursor = *last;
+            Step::Read(group, entries, keep) => {
+                let Some(group) = &mut self.groups[*group] else { return };
+                let read: Vec<u64> = self.entries.range(group.cursor + 1..).take(*entries as usize).copied().collect();
+                group.cursor = read.last().copied().unwrap_or(group.cursor);
+                group.pending.extend(read.iter().rev().take(*keep as usize));
+            }
+            Step::Acknowledge(group, entries) => {
+                let Some(group) = &mut self.groups[*group] else { return };
+                for _ in 0..*entries {
+                    group.pending.pop_first();
                 }
             }
             Step::Trim(keep) => {
                 while self.entries.len() as u64 > *keep {
                     self.entries.pop_first();
                 }
+            }
+            Step::TrimAcknowledged(keep) => {
+                if self.server != Server::TrimsAcknowledged {
+                    return;
+                }
+                let groups = || self.groups.iter().flatten();
+                let lowest = groups().map(|group| group.cursor).min().unwrap_or(u64::MAX);
+                let free = |entry: &&u64| **entry <= lowest && !groups().any(|group| group.pending.contains(*entry));
+                let too_many = (self.entries.len() as u64).saturating_sub(*keep) as usize;
+                let gone: Vec<u64> = self.entries.iter().filter(free).take(too_many).copied().collect();
+                self.entries.retain(|entry| !gone.contains(entry));
             }
             Step::Delete(nth) => {
                 let nth = self.entries.iter().nth(*nth as usize % self.entries.len().max(1)).copied();
@@ -64,48 +123,73 @@ impl Simulated {
                     self.max_deleted = self.max_deleted.max(entry);
                 }
             }
-            Step::SetId(group, place) => self.cursors[*group] = place % (self.last_generated + 3),
+            Step::SetId(group, place) => {
+                let place = place % (self.last_generated + 3);
+                if let Some(group) = &mut self.groups[*group] {
+                    // The server does not know then how many it has read.
+                    (group.cursor, group.entries_read) = (place, None);
+                }
+            }
+            Step::Destroy(group) => self.groups[*group] = None,
+            Step::Create(group, place) => {
+                let cursor = place % (self.last_generated + 3);
+                self.groups[*group].get_or_insert(SimulatedGroup { cursor, ..SimulatedGroup::default() });
+            }
             Step::Jump(ahead, added) => {
                 self.last_generated += ahead;
                 self.next = self.last_generated;
                 self.added += added;
             }
             Step::Recreate(entries) => {
-                let next = self.next;
-                *self = Self { next, ..Self::default() };
+                *self = Self { next: self.next, ..Self::new(self.server) };
                 self.step(&Step::Add(*entries));
             }
             Step::Poll(..) => {}
         }
     }
 
-    fn sample(&self, old_server: bool) -> StreamSample {
-        let group = |(name, cursor): (&str, &u64)| GroupSample {
-            name: name.into(),
-            last_delivered: id(*cursor),
-            // A server that lies.
-            server_lag: Some(self.added.wrapping_mul(7) % 50),
-            entries_read: Some(3),
-            ..GroupSample::default()
+    fn sample(&self) -> StreamSample {
+        let counts = self.server != Server::Old;
+        let group = |(name, group): (&str, &Option<SimulatedGroup>)| {
+            let group = group.as_ref()?;
+            Some(GroupSample {
+                name: name.into(),
+                monitored: true,
+                consumers: 1,
+                pending: group.pending.len() as u64,
+                last_delivered: id(group.cursor),
+                // A server that lies.
+                server_lag: Some(self.added.wrapping_mul(7) % 50),
+                entries_read: group.entries_read.filter(|_| counts),
+                ..GroupSample::default()
+            })
         };
         StreamSample {
             length: self.entries.len() as u64,
             first: self.entries.first().copied().map(id),
             last: self.entries.last().copied().map(id),
             last_generated: id(self.last_generated),
-            entries_added: (!old_server).then_some(self.added),
-            max_deleted: (!old_server).then_some(id(self.max_deleted)),
-            groups: ["a", "b"].into_iter().zip(&self.cursors).map(group).collect(),
+            entries_added: counts.then_some(self.added),
+            max_deleted: counts.then_some(id(self.max_deleted)),
+            trims_acknowledged: self.server == Server::TrimsAcknowledged,
+            groups: ["a", "b", "c"].into_iter().zip(&self.groups).filter_map(group).collect(),
             ..StreamSample::default()
         }
     }
 
-    fn lag(&self, group: usize) -> u64 {
-        self.entries.range(self.cursors[group] + 1..).count() as u64
+    fn moment(&self) -> Moment {
+        let sample = self.sample();
+        Moment { facts: Facts::from(&sample), groups: sample.trims_acknowledged.then_some(sample.groups) }
     }
 
-    fn page(&self, range: CountRange, limit: u64, old_server: bool) -> Page {
-        let top = if old_server && range.is_to_the_end() { u64::MAX } else { range.to.ms };
+    fn lag(&self, group: &GroupSample) -> u64 {
+        self.entries.range(group.last_delivered.ms + 1..).count() as u64
+    }
+
+    fn page(&self, range: &CountRange, limit: u64) -> Page {
+        let open = self.server == Server::Old && range.is_to_the_end()
+            || self.server == Server::TrimsAcknowledged && range.is_from_the_front();
+        let top = if open { u64::MAX } else { range.to.ms };
         let from = range.from.ms + u64::from(range.from.seq > 0);
         let found: Vec<u64> =
             if from > top { vec![] } else { self.entries.range(from..=top).take(limit as usize).copied().collect() };
@@ -116,62 +200,70 @@ impl Simulated {
             first: found.first().copied().map(id),
             last: found.iter().rfind(within).copied().map(id),
             ended: (found.len() as u64) < limit,
+            ids: found.into_iter().map(id).collect(),
         }
     }
 }
 
 /// Polls once and holds every answer against the truth. Returns how many answers there were, and how many exact.
-fn poll(ledger: &mut Ledger, stream: &mut Simulated, budget: u64, between: &[Step], old_server: bool) -> (u64, u64) {
-    let truth = stream.clone();
-    let mut sample = stream.sample(old_server);
-    let groups = std::mem::take(&mut sample.groups);
-    ledger.open(&sample, groups.iter());
+fn poll(ledger: &mut Ledger, stream: &mut Simulated, budget: u64, between: &[Step]) -> (u64, u64) {
+    let mut truth = stream.clone();
+    let mut sample = stream.sample();
+    ledger.open(&sample);
     let mut between = between.iter();
     let mut budget = budget;
-    for group in &groups {
-        ledger.ask(&sample, group, 10);
-    }
+    let ask_all = |ledger: &mut Ledger, sample: &StreamSample| {
+        sample.groups.iter().for_each(|group| _ = ledger.ask(sample, group, 10));
+    };
+    ask_all(ledger, &sample);
     if ledger.witnesses().iter().any(|witness| !stream.entries.contains(&witness.ms)) {
         ledger.witness_is_gone();
-        for group in &groups {
-            ledger.ask(&sample, group, 10);
-        }
+        ask_all(ledger, &sample);
     }
-    for group in &groups {
+    let names: Vec<GroupName> = sample.groups.iter().map(|group| group.name.clone()).collect();
+    for group in &sample.groups {
         let ask = ledger.ask(&sample, group, 10);
         if let Some(cursor) = ask.first {
             let first = stream.entries.range(cursor.ms + 1..).next().copied().map(id);
             ledger.found_first(&group.name, first);
         }
-        while let Some(range) = ledger.rest(&group.name).filter(|_| budget > 0) {
-            between.next().iter().for_each(|step| stream.step(step));
-            let limit = budget.min(7);
-            budget -= limit;
-            ledger.counted(
-                &group.name,
-                &stream.page(range, limit, old_server),
-                &Facts::from(&stream.sample(old_server)),
-            );
+    }
+    while budget > 0
+        && let Some((name, range)) = names.iter().find_map(|name| Some((name, ledger.rest(name)?)))
+    {
+        between.next().iter().for_each(|step| stream.step(step));
+        let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
+        let (page, after) = (stream.page(&range, limit), stream.moment());
+        budget -= (page.ids.len() as u64).clamp(1, limit);
+        if ledger.counted(name, &page, &after) == Counted::Outdated {
+            (truth, sample) = (stream.clone(), stream.sample());
+            ledger.open(&sample);
+            ledger.counted_at_once(name, &range, &page);
+            ask_all(ledger, &sample);
         }
     }
     between.for_each(|step| stream.step(step));
     let mut exact = 0;
-    for (place, group) in groups.iter().enumerate() {
+    for group in &sample.groups {
         let resolved = ledger.resolve(&sample, group).unwrap();
-        let (lag, true_lag) = (resolved.lag, truth.lag(place));
-        assert!(lag.min <= true_lag && true_lag <= lag.max, "{lag:?} but {true_lag}: {truth:?} {ledger:?}");
+        let (lag, true_lag) = (resolved.lag, truth.lag(group));
+        assert!(
+            lag.min <= true_lag && true_lag <= lag.max,
+            "{}: {lag:?} but {true_lag}: {truth:?} {ledger:?}",
+            group.name
+        );
         assert!(lag.min <= lag.point && lag.point <= lag.max, "{lag:?}");
         exact += u64::from(lag.uncertainty() == 0);
     }
-    (groups.len() as u64, exact)
+    (sample.groups.len() as u64, exact)
 }
 
-fn walk(steps: &[Step], old_server: bool) -> (u64, u64) {
-    let (mut ledger, mut stream) = (Ledger::default(), Simulated::default());
+fn walk(steps: &[Step], server: Server) -> (u64, u64) {
+    let (mut ledger, mut stream) = (Ledger::default(), Simulated::new(server));
     let (mut answers, mut exact) = (0, 0);
     for step in steps {
         if let Step::Poll(budget, between) = step {
-            let (answered, exactly) = poll(&mut ledger, &mut stream, *budget, between, old_server);
+            let (answered, exactly) = poll(&mut ledger, &mut stream, *budget, between);
             (answers, exact) = (answers + answered, exact + exactly);
         } else {
             stream.step(step);
@@ -183,10 +275,14 @@ fn walk(steps: &[Step], old_server: bool) -> (u64, u64) {
 fn quiet_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1u64..12).prop_map(Step::Add),
-        4 => (0usize..2, 1u64..10).prop_map(|(group, entries)| Step::Read(group, entries)),
+        4 => (0usize..3, 1u64..10, 0u64..3).prop_map(|(group, entries, keep)| Step::Read(group, entries, keep)),
+        2 => (0usize..3, 1u64..10).prop_map(|(group, entries)| Step::Acknowledge(group, entries)),
         2 => (0u64..30).prop_map(Step::Trim),
+        4 => (0u64..30).prop_map(Step::TrimAcknowledged),
         2 => any::<u64>().prop_map(Step::Delete),
-        1 => (0usize..2, any::<u64>()).prop_map(|(group, place)| Step::SetId(group, place)),
+        1 => (0usize..3, any::<u64>()).prop_map(|(group, place)| Step::SetId(group, place)),
+        1 => (0usize..3).prop_map(Step::Destroy),
+        2 => (0usize..3, any::<u64>()).prop_map(|(group, place)| Step::Create(group, place)),
     ]
 }
 
@@ -216,7 +312,13 @@ fn a_count_ends_at_the_largest_id() {
     let last = EntryId { ms: u64::MAX, seq: u64::MAX };
     let mut ledger = Ledger::default();
     let server_lag = Some(128);
-    let group = GroupSample { name: "a".into(), last_delivered: id(200), server_lag, ..GroupSample::default() };
+    let group = GroupSample {
+        name: "a".into(),
+        last_delivered: id(200),
+        server_lag,
+        monitored: true,
+        ..GroupSample::default()
+    };
     let sample = StreamSample {
         length: 328,
         first: Some(id(1)),
@@ -227,11 +329,11 @@ fn a_count_ends_at_the_largest_id() {
         groups: vec![group.clone()],
         ..StreamSample::default()
     };
-    ledger.open(&sample, [&group].into_iter());
+    ledger.open(&sample);
     assert!(ledger.ask(&sample, &group, 10).count.is_some());
     // A full page, as many as were asked for.
-    let page = Page { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ended: false };
-    ledger.counted(&"a".into(), &page, &Facts::from(&sample));
+    let page = Page { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..Page::default() };
+    ledger.counted(&"a".into(), &page, &Moment { facts: Facts::from(&sample), groups: None });
     assert_eq!(ledger.rest(&"a".into()), None);
     assert_eq!(ledger.resolve(&sample, &group).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
@@ -246,32 +348,43 @@ fn an_entry_deleted_after_a_count_does_not_count_as_there() {
         &[
             Add(8),
             Delete(0),
-            Poll(0, vec![Read(0, 5), Add(6)]),
-            Poll(0, vec![Read(0, 3)]),
+            Poll(0, vec![Read(0, 5, 0), Add(6)]),
+            Poll(0, vec![Read(0, 3, 0)]),
             Poll(0, vec![Add(6)]),
             Poll(5, vec![Add(2), delete_the_tenth]),
             Poll(0, vec![]),
         ],
-        false,
+        Server::Counting,
     );
 }
 
 /// The page was counted on another stream than the sample: the key was deleted and filled again in between.
 #[test]
 fn a_page_of_another_stream_tells_nothing() {
-    let mut stream = Simulated::default();
+    let mut stream = Simulated::new(Server::Counting);
     stream.step(&Step::Add(300));
-    stream.cursors = [100, 300];
-    let sample = stream.sample(false);
+    stream.step(&Step::Read(0, 100, 0));
+    let sample = stream.sample();
     let mut ledger = Ledger::default();
-    ledger.open(&sample, sample.groups.iter());
+    ledger.open(&sample);
     assert!(ledger.ask(&sample, &sample.groups[0], 10).count.is_some());
-    let mut other = Simulated::default();
+    let mut other = Simulated::new(Server::Counting);
     other.step(&Step::Add(150));
-    let page = Page { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true };
-    ledger.counted(&"a".into(), &page, &Facts::from(&other.sample(false)));
+    let page = Page { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
+    ledger.counted(&"a".into(), &page, &other.moment());
     let lag = ledger.resolve(&sample, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
+}
+
+/// Three times within a poll, the group reads 100 more, acknowledges one of before and the
+/// first 50 of those, and the stream is trimmed as far as that allows.
+#[test]
+fn a_trim_that_leaves_holes_behind_a_pending_entry() {
+    use Step::{Add, Poll, Read, TrimAcknowledged};
+    let again = [Read(0, 100, 50), TrimAcknowledged(10), Poll(1000, vec![])];
+    let mut steps = vec![Add(1000), Step::Destroy(1), Read(0, 400, 100), Poll(1000, vec![])];
+    steps.extend(again.into_iter().cycle().take(9));
+    assert_eq!(walk(&steps, Server::TrimsAcknowledged), (4, 4));
 }
 
 proptest! {
@@ -279,30 +392,51 @@ proptest! {
 
     /// Whatever happens between polls and within them: the bounds hold the truth, so an exact answer is right.
     #[test]
-    fn the_truth_lies_within_the_bounds(steps in prop::collection::vec(any_step(), 1..60), old_server in any::<bool>()) {
-        walk(&steps, old_server);
+    fn the_truth_lies_within_the_bounds(steps in prop::collection::vec(any_step(), 1..60), server in any_server()) {
+        walk(&steps, server);
     }
 
     /// Where nothing happens while a poll counts, and it may count what there is, every answer is exact.
     #[test]
-    fn with_budget_every_answer_is_exact(steps in prop::collection::vec(quiet_step(), 1..60), old_server in any::<bool>()) {
+    fn with_budget_every_answer_is_exact(steps in prop::collection::vec(quiet_step(), 1..60), server in any_server()) {
         let polled: Vec<Step> = steps.into_iter().flat_map(|step| [step, Step::Poll(1000, vec![])]).collect();
-        let (answers, exact) = walk(&polled, old_server);
+        let (answers, exact) = walk(&polled, server);
         prop_assert_eq!(answers, exact);
     }
 
     /// Where nothing may be counted, the timeline alone answers for what it saw being added.
     #[test]
     fn without_budget_the_timeline_bounds(reads in prop::collection::vec(1u64..5, 1..30)) {
-        let (mut ledger, mut stream) = (Ledger::default(), Simulated::default());
+        let (mut ledger, mut stream) = (Ledger::default(), Simulated::new(Server::Counting));
         for reads in reads {
             stream.step(&Step::Add(reads + 1));
-            poll(&mut ledger, &mut stream, 0, &[], false);
-            stream.step(&Step::Read(0, reads));
-            poll(&mut ledger, &mut stream, 0, &[], false);
-            let sample = stream.sample(false);
+            poll(&mut ledger, &mut stream, 0, &[]);
+            stream.step(&Step::Read(0, reads, 0));
+            poll(&mut ledger, &mut stream, 0, &[]);
+            let sample = stream.sample();
             // Added between two polls were at most five, and so uncertain is the lag.
             prop_assert!(ledger.resolve(&sample, &sample.groups[0]).unwrap().lag.uncertainty() <= 5);
         }
+    }
+
+    /// A stream that is trimmed as far as acknowledgements allow while groups read on, also while a poll counts: exact.
+    #[test]
+    fn trims_of_what_is_acknowledged_leave_lags_exact(
+        rounds in prop::collection::vec((1u64..40, 1u64..30, 0u64..5, 1u64..30, 0u64..5, 0u64..20), 1..30)
+    ) {
+        let mut steps = vec![Step::Add(400)];
+        for (add, read, keep, read_other, keep_other, acknowledge) in rounds {
+            let more = vec![Step::Read(0, read, keep), Step::TrimAcknowledged(5), Step::Read(1, read_other, 0)];
+            steps.extend([
+                Step::Add(add),
+                Step::Read(0, read, keep),
+                Step::Read(1, read_other, keep_other),
+                Step::Acknowledge(0, acknowledge),
+                Step::TrimAcknowledged(5),
+                Step::Poll(10_000, more),
+            ]);
+        }
+        let (answers, exact) = walk(&steps, Server::TrimsAcknowledged);
+        prop_assert_eq!(answers, exact);
     }
 }

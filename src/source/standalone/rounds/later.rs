@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::Rounds;
 use super::in_flight::room;
 use super::settle::{mark_monitored, monitored};
-use crate::lag::ledger::CountRange;
+use crate::lag::ledger::{Continuity, CountRange, Counted};
 use crate::model::GroupName;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
-use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked};
-use crate::source::counting::{Budget, PAGE_COST, Wanted};
+use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
+use crate::source::counting::{Budget, FIRST_PAGE, PAGE_COST, Wanted};
 
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
@@ -92,7 +92,9 @@ impl Rounds<'_> {
             self.detailed.push(at);
         }
         let lane = &mut source.lanes[at];
-        let continuity = lane.ledger.open(&stream, monitored(&stream).map(|(_, group)| group));
+        // Without its counters nothing is concluded from what leaves a trace and what does not.
+        stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.entries_added.is_some();
+        let continuity = lane.ledger.open(&stream);
         self.ask_for_ghosts(at, &stream);
         stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
@@ -143,7 +145,17 @@ impl Rounds<'_> {
                 room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
             }
             if let Some(uncertainty) = ask.count {
-                self.wanted.push(Wanted { at, group: place, uncertainty, entry_bytes, most_bytes, first, asked: 0 });
+                let page = ask.page.unwrap_or(FIRST_PAGE);
+                self.wanted.push(Wanted {
+                    at,
+                    group: place,
+                    uncertainty,
+                    entry_bytes,
+                    most_bytes,
+                    first,
+                    page,
+                    asked: 0,
+                });
             }
         }
     }
@@ -163,7 +175,8 @@ impl Rounds<'_> {
                 let (key, script) = (&self.source.streams[at], lane.script(self.connected.script));
                 for pages in pages.chunks(PAGES_AT_ONCE) {
                     let batch = room(batches, self.source);
-                    batch.counts(at, key, stream, pages.to_vec(), lane.is_large(), script);
+                    let with_groups = lane.ledger.counts_with_groups();
+                    batch.counts((at, key, stream), pages.to_vec(), with_groups, lane.is_large(), script);
                 }
             }
         }
@@ -175,10 +188,11 @@ impl Rounds<'_> {
         self.source.lanes[wanted.at].ledger.rest(&stream.groups[wanted.group].name)
     }
 
-    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams that turned out
-    /// to be others than they were.
+    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
+    /// be asked for anew: they turned out to be others than they were, or their sample is now one of a later moment.
     fn apply(&mut self, findings: Vec<Finding>, budget: &mut Budget) -> Vec<usize> {
         let mut another = Vec::new();
+        let mut outdated = Vec::new();
         let Self { source, streams, .. } = self;
         let name = |at: usize, group: usize| -> Option<&GroupName> {
             Some(&streams[at].as_ref()?.as_ref().ok()?.groups[group].name)
@@ -196,17 +210,50 @@ impl Rounds<'_> {
                         another.push(at);
                     }
                 }
-                Finding::Page(found) => {
-                    let (lane, read) = (&mut source.lanes[found.at], found.page.entries + found.page.beyond);
-                    budget.settle(found.asked.limit, read, found.asked.most_bytes, found.bytes);
-                    source.commands.counted(read);
-                    lane.read_page(read, found.bytes);
-                    if let Some(name) = name(found.at, found.asked.group) {
-                        lane.ledger.counted(name, &found.page, &found.after);
+                Finding::Pages(found) => {
+                    let (lane, moment) = (&mut source.lanes[found.at], found.moment());
+                    let mut is_outdated = false;
+                    for PageRead { asked, page, bytes } in &found.pages {
+                        let read = page.entries + page.beyond;
+                        budget.settle(asked.limit, read, asked.most_bytes, *bytes);
+                        source.commands.counted(read);
+                        lane.read_page(read, *bytes);
+                        if let Some(name) = name(found.at, asked.group) {
+                            is_outdated |= lane.ledger.counted(name, page, &moment) == Counted::Outdated;
+                        }
+                    }
+                    if is_outdated {
+                        outdated.push(found);
                     }
                 }
             }
         }
+        for found in outdated {
+            if !another.contains(&found.at) && self.move_on(&found) {
+                another.push(found.at);
+            }
+        }
         another
+    }
+
+    /// Makes the moment of some pages the stream's sample: what was to be counted at the sample's own may have been read,
+    /// acknowledged and removed since. Whether that can be done.
+    fn move_on(&mut self, found: &PagesRead) -> bool {
+        let Some(mut stream) = self.take_read(found.at) else { return false };
+        let same_groups =
+            stream.groups.iter().map(|group| &group.name).eq(found.after.groups.iter().map(|group| &group.name));
+        if same_groups {
+            stream.move_on(&found.after);
+            let ledger = &mut self.source.lanes[found.at].ledger;
+            let continuity = ledger.open(&stream);
+            if continuity != Continuity::Same {
+                stream.continuity = continuity;
+            }
+            for PageRead { asked, page, .. } in &found.pages {
+                ledger.counted_at_once(&stream.groups[asked.group].name, &asked.range, page);
+            }
+        }
+        self.streams[found.at] = Some(Ok(stream));
+        same_groups
     }
 }
