@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::lag::Windows;
 use crate::lag::consumers::{Recommendation, Work, drain_seconds, ghost_pending, is_awake};
-use crate::lag::history::{GroupHistory, StreamHistory, StreamRates};
+use crate::lag::history::{Course, GroupHistory, StreamHistory, StreamRates};
+use crate::lag::trimming::Trimming;
 use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
 use crate::model::snapshot::{
     ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
@@ -42,6 +43,7 @@ impl Default for Bounds {
 #[derive(Debug, Default)]
 struct Seen {
     stream: StreamHistory,
+    trimming: Trimming,
     /// In order of their names.
     groups: Vec<(GroupName, GroupHistory)>,
     /// The newest snapshot, where the stream is not sampled every time.
@@ -162,10 +164,19 @@ impl Context<'_> {
             }
         }
         let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
-        let present = all.into_iter().filter(|group| group.monitored);
-        for (group, (name, history)) in present.zip(&mut seen.groups) {
-            let presence = Presence::Present(Box::new(self.group(&stream, rates, group, history)));
-            groups.push(GroupSnapshot { name: name.clone(), presence });
+        let lost_before: u64 = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add);
+        let mut present = Vec::with_capacity(seen.groups.len());
+        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+            let awake = awake(group, self.windows);
+            present.push((awake, history.take(&stream, group, self.at, awake, self.windows)));
+        }
+        let lost = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add) > lost_before;
+        let spares = seen.trimming.take(&stream, &all, lost, self.at, self.windows);
+        let monitored = all.into_iter().filter(|group| group.monitored);
+        for (group, (awake, course)) in monitored.zip(present) {
+            let name = group.name.clone();
+            let presence = Presence::Present(Box::new(self.group(&stream, (rates, spares), group, awake, course)));
+            groups.push(GroupSnapshot { name, presence });
         }
         if !missing.is_empty() {
             groups.extend(missing.into_iter().map(|name| GroupSnapshot { name, presence: Presence::Missing }));
@@ -208,7 +219,7 @@ impl Context<'_> {
                     pending: now.pending,
                     last_delivered: now.last_delivered,
                     entries_read: now.entries_read,
-                    trim_headroom_entries: 0,
+                    trim_headroom_entries: Some(0),
                     trim_headroom_seconds: None,
                     ghost_pending: None,
                     drain_seconds: None,
@@ -224,17 +235,14 @@ impl Context<'_> {
     fn group(
         &self,
         stream: &StreamSample,
-        rates: StreamRates,
+        (rates, spares): (StreamRates, bool),
         mut group: GroupSample,
-        history: &mut GroupHistory,
+        awake: Option<u64>,
+        course: Course,
     ) -> PresentGroup {
         let lag = group.resolved.unwrap_or_default().lag;
         let lag_seconds = self.lag_seconds(stream, &group);
-        let count_awake =
-            |members: &Vec<_>| members.iter().filter(|member| is_awake(member, self.windows)).count() as u64;
-        let awake = group.members.as_ref().map(count_awake);
         let tells_attempts = group.members.iter().flatten().any(|consumer| consumer.inactive_ms.is_some());
-        let course = history.take(stream, &group, self.at, awake, self.windows);
         let members = group.members.take();
         let work = Work {
             // The age of the oldest undelivered entry is proof; lag at every sample is not, but the best where ids are no clocks.
@@ -247,6 +255,7 @@ impl Context<'_> {
         // What is above the length to which the stream is trimmed may go at any moment.
         let kept = self.bounds.max_length.map_or(stream.length, |max| max.min(stream.length));
         let headroom = kept.saturating_sub(lag.max);
+        let trimmed = rates.trimmed.filter(|rate| *rate > 0.0 && !spares);
         let mut members = members.map(|members| self.members(members, &group, &work));
         let dead = members.as_deref().map(dead_consumers);
         let overflow = members.as_mut().and_then(|members| overflow(members, self.bounds.consumers));
@@ -258,8 +267,8 @@ impl Context<'_> {
             pending: group.pending,
             last_delivered: group.last_delivered,
             entries_read: group.entries_read,
-            trim_headroom_entries: headroom,
-            trim_headroom_seconds: rates.trimmed.filter(|rate| *rate > 0.0).map(|rate| headroom as f64 / rate),
+            trim_headroom_entries: (!spares).then_some(headroom),
+            trim_headroom_seconds: trimmed.map(|rate| headroom as f64 / rate),
             ghost_pending: ghost_pending(&group, stream.first),
             drain_seconds: drain_seconds(lag.point, rates.added, course.delivered_rate),
             recommendation: Recommendation::of(
@@ -303,6 +312,12 @@ impl Context<'_> {
         };
         oldest.age_seconds(self.now_ms)
     }
+}
+
+/// How many of a group's consumers are awake; `None` where Redis does not show them.
+fn awake(group: &GroupSample, windows: &Windows) -> Option<u64> {
+    let members = group.members.as_ref()?;
+    Some(members.iter().filter(|member| is_awake(member, windows)).count() as u64)
 }
 
 /// Dead consumers that hold pending entries, and those that hold none.
@@ -395,7 +410,7 @@ mod tests {
         for (lag, expected) in [(0, 2), (1, 1), (2, 0), (3, 0)] {
             let snapshot = assess_one(Ok(stream(vec![group("g", id(5000), lag, None)])), &["g"]);
             let group = snapshot.groups[0].present().unwrap();
-            assert_eq!(group.trim_headroom_entries, expected);
+            assert_eq!(group.trim_headroom_entries, Some(expected));
             assert_eq!(group.course.verdict.state, GroupState::Ok);
         }
     }

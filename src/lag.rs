@@ -9,6 +9,7 @@ mod marks;
 mod resolve;
 mod state;
 mod status;
+pub mod trimming;
 
 pub use history::Windows;
 pub use ledger::Ledger;

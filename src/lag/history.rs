@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Lag;
+use super::consumers::ghost_pending;
 use super::ledger::{Continuity, Facts};
 use super::state::{Evidence, Verdict, Watch};
-use crate::model::EntryId;
 use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
+use crate::model::{ConsumerName, EntryId};
 
 /// Points kept of each rate's window, which is as finely as its edge moves.
 const RATE_POINTS: u32 = 8;
@@ -148,6 +149,7 @@ pub struct GroupHistory {
     /// Since when the oldest pending entry is the same.
     oldest_pending_still: Streak,
     flow: Flow,
+    holders: Holders,
     turns: Turns,
     watch: Watch,
 }
@@ -197,6 +199,8 @@ struct Seen {
     cursor: EntryId,
     lag: Lag,
     added_after: Option<(u64, u64)>,
+    /// The highest entry that may ever have been removed without a trace.
+    untraced: EntryId,
     entries_read: Option<u64>,
     pending: u64,
     oldest_pending: Option<EntryId>,
@@ -235,6 +239,7 @@ impl Seen {
             cursor: group.last_delivered,
             lag: resolved.lag,
             added_after: resolved.added_after,
+            untraced: resolved.untraced,
             entries_read: group.entries_read,
             pending: group.pending,
             oldest_pending: group.oldest_pending,
@@ -268,7 +273,8 @@ impl Seen {
         };
         // Where the cursor has passed all that was missing then, none of it is among what is missing now.
         let passed = before.stream.first.is_some_and(|first| first <= self.cursor)
-            && before.stream.max_deleted.is_some_and(|deleted| deleted <= self.cursor);
+            && before.stream.max_deleted.is_some_and(|deleted| deleted <= self.cursor)
+            && before.untraced <= self.cursor;
         let by_the_counter = match (missing(self), missing(before)) {
             (Some((least, _)), Some(_)) if passed => least,
             (Some((least, _)), Some((_, most_before))) => least.saturating_sub(most_before),
@@ -330,9 +336,43 @@ impl Anchor {
     }
 }
 
+/// Who holds pending entries: what tells that some went without being acknowledged.
+#[derive(Debug, Default)]
+struct Holders {
+    /// Consumers that hold some, and how many.
+    consumers: Vec<(ConsumerName, u64)>,
+    /// Pending entries without payload, where they are counted; at least so many.
+    ghosts: u64,
+}
+
+impl Holders {
+    /// Takes a sample. Returns how many pending entries went since the one before and were not acknowledged: those of consumers that
+    /// were deleted, and those without payload that were cleared (`XAUTOCLAIM`).
+    fn take(&mut self, stream: &StreamSample, group: &GroupSample) -> u64 {
+        let before = std::mem::replace(&mut self.ghosts, ghost_pending(group, stream.first).unwrap_or(0));
+        let cleared = before.saturating_sub(self.ghosts);
+        // Redis lists consumers in the order of their names.
+        let members = group.members.as_deref().unwrap_or_default();
+        if !members.is_sorted_by(|one, next| one.name < next.name) {
+            self.consumers.clear();
+            return cleared;
+        }
+        let is_there = |name: &ConsumerName| members.binary_search_by(|member| member.name.cmp(name)).is_ok();
+        let deleted = self.consumers.iter().filter(|(name, _)| group.members.is_some() && !is_there(name));
+        let deleted = deleted.map(|(_, pending)| *pending).fold(0, u64::saturating_add);
+        self.consumers.clear();
+        let holders = members.iter().filter(|member| member.pending > 0);
+        self.consumers.extend(holders.map(|member| (member.name.clone(), member.pending)));
+        // Those of a deleted consumer may have been the ones without payload.
+        deleted.max(cleared)
+    }
+}
+
 /// What flows through a group: entries delivered and acknowledged.
 #[derive(Debug, Default)]
 struct Flow {
+    /// Pending entries that went since the anchor without being acknowledged.
+    dropped: u64,
     /// The newest sample from which what was delivered since can be told.
     anchor: Option<Anchor>,
     /// Delivered and acknowledged by then.
@@ -345,7 +385,7 @@ impl Flow {
     fn take(&mut self, now: &Seen, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
         let exact = now.lag.uncertainty() == 0;
         let Some(anchor) = self.anchor.filter(|anchor| anchor.cursor <= now.cursor) else {
-            *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, rates: Rates::default() };
+            *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, ..Self::default() };
             return self.rates.take(at, self.totals, windows);
         };
         let by_lags = || {
@@ -364,11 +404,12 @@ impl Flow {
         let Some(delivered) = delivered else {
             // Not known yet. With an exact lag it can be from here on.
             if exact && (anchor.lag.uncertainty() > 0 || anchor.added_until(now).is_none()) {
-                *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, rates: Rates::default() };
+                *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, ..Self::default() };
             }
             return None;
         };
-        let acknowledged = anchor.pending.saturating_add(delivered).saturating_sub(now.pending);
+        let gone = anchor.pending.saturating_add(delivered).saturating_sub(now.pending);
+        let acknowledged = gone.saturating_sub(std::mem::take(&mut self.dropped));
         self.totals = [self.totals[0].saturating_add(delivered), self.totals[1].saturating_add(acknowledged)];
         // With the cursor where it was, an exact lag is the better one to reckon from.
         let keep = now.cursor == anchor.cursor && !exact;
@@ -396,9 +437,16 @@ impl GroupHistory {
             still: begin,
             oldest_pending_still: begin,
             flow: Flow::default(),
+            holders: Holders::default(),
             turns: Turns { since: at, moves: 0, all_since: None },
             watch: Watch::new(),
         }
+    }
+
+    /// Entries that were gone before they were delivered, since the group was first seen; at least so many.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Takes a sample, the one that it was made of first. `alive` is how many of its consumers are.
@@ -422,6 +470,7 @@ impl GroupHistory {
             let known = stream.continuity != Continuity::Unknown;
             self.advance(now, at, group.consumers, known);
         }
+        self.flow.dropped = self.flow.dropped.saturating_add(self.holders.take(stream, group));
         let rates = self.flow.take(&now, self.lost, at, windows);
         let evidence = Evidence {
             at,

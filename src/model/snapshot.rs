@@ -102,9 +102,11 @@ pub struct PresentGroup {
     pub oldest_pending_seconds: Option<f64>,
     /// What the samples over time say of it: losses, rates, state.
     pub course: Course,
-    /// Entries that the stream can still drop before the group loses one; at least so many.
-    pub trim_headroom_entries: u64,
-    /// Seconds until then, at the present speed of trimming; `None` where nothing is trimmed, or nobody can tell.
+    /// Entries that the stream can still drop before the group loses one; at least so many. `None` where trimming spares what is not
+    /// delivered.
+    pub trim_headroom_entries: Option<u64>,
+    /// Seconds until then, at the present speed of trimming; `None` where nothing is trimmed, it spares what is not delivered, or
+    /// nobody can tell.
     pub trim_headroom_seconds: Option<f64>,
     /// Pending entries whose payload is gone; at least so many, where it is known.
     pub ghost_pending: Option<u64>,

@@ -416,7 +416,7 @@ impl<'a> GroupRow<'a> {
             last_delivered_id: row.present.map(|group| group.last_delivered.to_string()),
             entries_read: row.present.and_then(|group| group.entries_read),
             lost_entries: row.present.map(|group| group.course.lost),
-            trim_headroom_entries: row.present.map(|group| group.trim_headroom_entries),
+            trim_headroom_entries: row.present.and_then(|group| group.trim_headroom_entries),
             trim_headroom_seconds: row.present.and_then(|group| group.trim_headroom_seconds).map(rounded),
             added_per_second: added.map(rounded),
             delivered_per_second: row.present.and_then(|group| group.course.delivered_rate).map(rounded),

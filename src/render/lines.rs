@@ -42,7 +42,7 @@ const FAMILIES: [(&Name, Each); 32] = [
     (&names::GROUP_OLDEST_PENDING, Each::Group(|group| group.oldest_pending_seconds.map(Number::from))),
     (&names::GROUP_CONSUMERS, Each::Group(|group| Some(group.consumers.into()))),
     (&names::GROUP_LOST, Each::Group(|group| Some(group.course.lost.into()))),
-    (&names::GROUP_HEADROOM, Each::Group(|group| Some(group.trim_headroom_entries.into()))),
+    (&names::GROUP_HEADROOM, Each::Group(|group| group.trim_headroom_entries.map(Number::from))),
     (&names::GROUP_HEADROOM_SECONDS, Each::Group(|group| group.trim_headroom_seconds.map(Number::from))),
     (&names::GROUP_GHOSTS, Each::Group(|group| group.ghost_pending.map(Number::from))),
     (&names::GROUP_DELIVERED_RATE, Each::Group(|group| group.course.delivered_rate.map(Number::from))),

@@ -427,3 +427,27 @@ fn rates_of_a_stream() {
     assert_eq!(take(20, &stream).trimmed, None);
     assert_eq!(take(60, &stream).trimmed, Some(0.0));
 }
+
+#[test]
+fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() {
+    let member = |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: 0, inactive_ms: None };
+    let acknowledged = |change: fn(&mut Story)| {
+        let mut story = Story::new();
+        (story.pending, story.consumers) = (50, vec![member("a", 20), member("b", 30)]);
+        story.oldest_pending = Some(90);
+        story.sample();
+        change(&mut story);
+        story.sample().acknowledged_rate
+    };
+    // Twenty in five seconds.
+    assert_eq!(acknowledged(|story| (story.pending, story.consumers[0].pending) = (30, 0)), Some(4.0));
+    assert_eq!(acknowledged(|story| (story.pending, _) = (30, story.consumers.remove(0))), Some(0.0));
+    // Five more went beside the twenty that it held.
+    assert_eq!(acknowledged(|story| (story.pending, _) = (25, story.consumers.remove(0))), Some(1.0));
+    // The whole stream is trimmed, so all that is pending has no payload; then it is cleared.
+    let mut story = Story::new();
+    (story.pending, story.oldest_pending, story.first) = (50, Some(51), 101);
+    story.sample();
+    (story.pending, story.oldest_pending) = (0, None);
+    assert_eq!(story.sample().acknowledged_rate, Some(0.0));
+}

@@ -419,6 +419,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
     /// A stream that is trimmed as far as acknowledgements allow while groups read on, also while a poll counts: exact.
     #[test]
     fn trims_of_what_is_acknowledged_leave_lags_exact(
