@@ -122,7 +122,7 @@ pub fn resolve(core: &mut Core, samples: Vec<StreamSample>) -> Vec<StreamSnapsho
     let resolved = samples.into_iter().enumerate().map(|(place, mut stream)| {
         let ledger = &mut core.ledgers[place];
         stream.now_ms = now_ms;
-        stream.continuity = ledger.open(&stream, stream.groups.iter());
+        stream.continuity = ledger.open(&stream);
         let mut groups = std::mem::take(&mut stream.groups);
         for group in &mut groups {
             group.resolved = ledger.resolve(&stream, group);
