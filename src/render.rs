@@ -9,3 +9,4 @@ pub mod logical;
 pub mod names;
 pub mod page;
 pub mod targets;
+mod whole;

@@ -91,6 +91,27 @@ fn the_requirements_answers_on_every_server() {
         assert_eq!(streams["streams"][0], first, "{name}");
 
         let health = streamlag.json("health");
+        assert_eq!(
+            keys(&health),
+            [
+                "age_seconds",
+                "consumer_group",
+                "fallback_to_http",
+                "lost_entries",
+                "max_lag",
+                "redis_connected",
+                "redis_round_trip_limit_seconds",
+                "redis_round_trip_seconds",
+                "sampled_at",
+                "states",
+                "status",
+                "streams",
+                "total_lag",
+                "transport_mode"
+            ],
+            "{name}"
+        );
+        assert_eq!((&health["states"]["ok"], &health["lost_entries"]), (&json!(3), &json!(0)), "{name}");
         assert_eq!(health["redis_connected"], true, "{name}");
         assert_eq!(health["transport_mode"], "redis_streams", "{name}");
         assert_eq!(health["max_lag"], point.max(45), "{name}");
@@ -238,6 +259,73 @@ fn a_missing_group_is_no_group_and_never_a_healthy_zero() {
     assert_eq!(streamlag.json("consumer-lag")["streams"]["events:chat"]["lag"], 200);
     assert_eq!(streamlag.metric(&state("no_group")), Some(0.0));
     assert_eq!(streamlag.metric(&state("ok")), Some(1.0));
+}
+
+/// One group is far behind on one stream and missing on the other. That the first one is well hides neither.
+#[test]
+fn health_is_of_all_groups_and_streams_and_of_one_group_where_it_is_asked_for() {
+    for server in servers() {
+        let redis = Redis::start_with(&server, &[]);
+        let name = server.display();
+        for stream in ["orders", "invoices"] {
+            redis.run(&format!("XGROUP CREATE {stream} billing 0 MKSTREAM"));
+        }
+        redis.run("XGROUP CREATE orders mail 0");
+        redis.add("orders", 2001);
+        redis.read("orders", "billing", "c", 2001);
+        let about = ["--streams", "orders,invoices", "--groups"];
+        let streamlag = start(&redis, &[&about[..], &["billing,mail"]].concat());
+        let health = |path: &str| {
+            let health = streamlag.json(path);
+            ["status", "streams", "max_lag", "total_lag", "consumer_group"].map(|key| health[key].clone())
+        };
+        let counts = |healthy: u8, unhealthy: u8, unknown: u8| json!({"healthy": healthy, "degraded": 0, "unhealthy": unhealthy, "unknown": unknown});
+        let all = [json!("unhealthy"), counts(0, 1, 1), json!(2001), json!(2001), json!("billing")];
+        assert_eq!(health("health"), all, "{name}");
+        let billing = [json!("healthy"), counts(2, 0, 0), json!(0), json!(0), json!("billing")];
+        assert_eq!(health("health?group=billing"), billing, "{name}");
+        let mail = [json!("unhealthy"), counts(0, 1, 1), json!(2001), json!(2001), json!("mail")];
+        assert_eq!(health("health?group=mail"), mail, "{name}");
+        assert_eq!(streamlag.json("health")["states"]["no_group"], 1, "{name}");
+        assert_eq!(streamlag.get("/api/v1/events/health?group=nobody").status, 404, "{name}");
+        let target = streamlag.get("/api/v1/targets").json()["targets"][0].clone();
+        let told = ["status", "max_lag", "total_lag"].map(|key| target[key].clone());
+        assert_eq!(told, [json!("unhealthy"), json!(2001), json!(2001)], "{name}");
+        assert_eq!(target["states"], streamlag.json("health")["states"], "{name}");
+
+        // What is lost is no lag, and stands beside the status.
+        redis.run("XTRIM orders MAXLEN 50");
+        streamlag.next_sample();
+        let lost = streamlag.json("health");
+        assert_eq!((&lost["status"], &lost["total_lag"]), (&json!("degraded"), &json!(50)), "{name}: {lost}");
+        assert_eq!(lost["states"]["losing"], 1, "{name}: {lost}");
+        let counted = lost["lost_entries"].as_u64().unwrap();
+        // Before 7.0 one entry is what can be proved.
+        let least = if redis.is_before_7() { 1 } else { 1951 };
+        assert!((least..=1951).contains(&counted), "{name}: {lost}");
+        assert_eq!(streamlag.json("health?group=billing")["lost_entries"], 0, "{name}");
+    }
+}
+
+#[test]
+fn patterns_alone_mean_no_group_by_name() {
+    let redis = Redis::start();
+    redis.add("s", 1);
+    let streamlag = start(&redis, &["--streams", "s", "--groups", "*"]);
+    let group = |path: &str| streamlag.json(path)["consumer_group"].clone();
+    assert_eq!(["health", "consumer-lag"].map(group), [Value::Null, Value::Null]);
+    assert_eq!(streamlag.json("streams")["streams"][0]["consumer_group"], Value::Null);
+    // Nobody reads it.
+    assert_eq!(streamlag.json("health")["status"], "degraded");
+    let stream = streamlag.json("consumer-lag")["streams"]["s"].clone();
+    assert_eq!((&stream["status"], &stream["group_exists"]), (&json!("unknown"), &json!(false)));
+    redis.run("XGROUP CREATE s b 0");
+    redis.run("XGROUP CREATE s a 0");
+    streamlag.next_sample();
+    // One answer speaks of one group, the other of both.
+    assert_eq!(["health", "consumer-lag", "health?group=b"].map(group), [Value::Null, json!("a"), json!("b")]);
+    let health = streamlag.json("health");
+    assert_eq!((&health["status"], &health["total_lag"]), (&json!("healthy"), &json!(2)));
 }
 
 #[test]

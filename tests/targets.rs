@@ -262,6 +262,12 @@ fn only_declared_targets_are_to_be_had() {
     assert_eq!([lag("one"), lag("two")].map(|stream| stream["lag"].clone()), [1, 2]);
     // The second has thresholds of its own, by pattern.
     assert_eq!([lag("one"), lag("two")].map(|stream| stream["status"].clone()), ["healthy", "unhealthy"]);
+    let rows = streamlag.get("/api/v1/targets").json();
+    let told = |key: &str| [0, 1].map(|place: usize| rows["targets"][place][key].clone());
+    assert_eq!(
+        (told("status"), told("total_lag")),
+        (["healthy", "unhealthy"].map(Value::from), [1, 2].map(Value::from))
+    );
     assert!(elsewhere.accept().is_err(), "somebody came whom nobody sent");
 }
 
@@ -278,10 +284,15 @@ fn what_is_told_of_targets_is_told_to_those_who_may_know() {
     assert_eq!((&row["name"], &row["mode"]), (&json!("two"), &json!("standalone")));
     assert_eq!(row["redis"], format!("redis://127.0.0.1:{}/0", two.port));
     assert_eq!((&row["streams"], &row["poll_interval_seconds"]), (&json!(1), &json!(0.1)));
+    assert_eq!(row["status"], "unhealthy");
     assert!(row["error"].is_string() && row["age_seconds"].is_number() && row["sampled_at"].is_string(), "{row}");
     let rows = streamlag.get("/api/v1/targets").json();
     let first = &rows["targets"][0];
     assert_eq!((&first["name"], &first["up"], &first["unknown_streams"]), (&json!("one"), &json!(true), &json!(0)));
+    assert_eq!(
+        (&first["status"], &first["max_lag"], &first["states"]["ok"]),
+        (&json!("healthy"), &json!(1), &json!(1))
+    );
     assert!(first.get("error").is_none() && !rows.to_string().contains("pw"), "{rows}");
     assert_eq!(streamlag.request("GET", "/api/v1/targets", &[]).status, 401);
     drop(one);

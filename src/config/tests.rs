@@ -57,7 +57,7 @@ fn defaults_are_the_contracts() {
     assert_eq!((target.redis.mode, target.redis.nodes.len(), target.redis.max_connections), (Mode::Standalone, 0, 30));
     assert_eq!(target.timeout, Duration::from_secs(2));
     assert_eq!(target.streams, ["events:chat", "events:ticket", "events:remote"]);
-    assert_eq!(target.groups.first_entry(), "signalr-consumers");
+    assert_eq!(target.groups.literals(), ["signalr-consumers".into()]);
     assert_eq!((target.streams_exclude.len(), target.logical.is_empty(), target.consumers), (0, true, true));
     assert_eq!((target.interval, target.discovery_interval), (Duration::from_secs(5), Duration::from_secs(60)));
     assert_eq!(target.thresholds, Thresholds { degraded: 100, unhealthy: 1000 }.into());

@@ -124,12 +124,6 @@ impl GroupSelection {
     pub fn literals(&self) -> &[GroupName] {
         &self.literals
     }
-
-    /// The first entry of the configuration, name or pattern.
-    #[must_use]
-    pub fn first_entry(&self) -> &str {
-        self.entries.first().map_or("", String::as_str)
-    }
 }
 
 #[cfg(test)]
@@ -170,7 +164,6 @@ mod tests {
         assert!(groups.contains(&"billing-eu".into()));
         assert!(groups.contains(&"mail".into()));
         assert!(!groups.contains(&"mails".into()));
-        assert_eq!(groups.first_entry(), "billing-*");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::model::sample::ReadError;
 use crate::model::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamSnapshot};
 use crate::model::view::View;
 use crate::model::{GroupName, GroupSelection};
+use crate::render::whole::{StateCounts, StatusCounts, Whole};
 
 /// The event transport's settings, as far as the API reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,91 +46,76 @@ pub struct Api<'a> {
 const UNREADABLE_LAG: i64 = -1;
 
 impl<'a> Api<'a> {
-    /// The group to speak of: the one asked for, else the first that the configuration names, else the first monitored
-    /// one that exists. `None` where the one asked for is not monitored.
+    /// The group that is asked for by name; `None` where it is not monitored.
     #[must_use]
-    pub fn group(&self, asked: Option<&str>) -> Option<GroupName> {
-        if let Some(asked) = asked {
-            let by_name = GroupName::from(asked);
-            // A name that is not UTF-8 can only be asked for as it is shown.
-            let shown = self.all_groups().map(|group| &group.name).find(|name| name.shown() == asked).cloned();
-            return shown.or_else(|| self.selection.contains(&by_name).then_some(by_name));
-        }
-        let first_existing = || self.all_groups().map(|group| &group.name).min().cloned();
-        let configured = GroupName::from(self.selection.first_entry());
-        if self.selection.literals().contains(&configured) {
-            return Some(configured);
-        }
-        self.selection.literals().first().cloned().or_else(first_existing).or(Some(configured))
+    pub fn asked(&self, name: &str) -> Option<GroupName> {
+        let by_name = GroupName::from(name);
+        // A name that is not UTF-8 can only be asked for as it is shown.
+        let shown = self.all_groups().map(|group| &group.name).find(|group| group.shown() == name).cloned();
+        shown.or_else(|| self.selection.contains(&by_name).then_some(by_name))
+    }
+
+    /// The group to speak of where one is meant and none is asked for: the first that the configuration names, else the first
+    /// monitored one that exists. `None` where only patterns are configured and no group matches.
+    #[must_use]
+    pub fn first_group(&self) -> Option<GroupName> {
+        let first_existing = || self.all_groups().map(|group| &group.name).min();
+        self.selection.literals().first().or_else(first_existing).cloned()
     }
 
     fn all_groups(&self) -> impl Iterator<Item = &'a GroupSnapshot> {
         self.view.streams.iter().flat_map(|stream| &stream.groups)
     }
 
-    /// `GET /api/v1/events/consumer-lag`.
+    /// `GET /api/v1/events/consumer-lag`, of one group.
     #[must_use]
-    pub fn consumer_lag(&self, group: &'a GroupName) -> impl Serialize + use<'a> {
+    pub fn consumer_lag(&self, group: Option<&'a GroupName>) -> impl Serialize + use<'a> {
         let streams: Vec<StreamLag<'a>> =
             self.view.streams.iter().map(|stream| StreamLag::of(stream, group, self.thresholds)).collect();
         ConsumerLag {
             total_lag: total(&streams),
             stream_count: streams.len(),
             streams: Keyed(streams),
-            consumer_group: group.shown(),
+            consumer_group: group.map(GroupName::shown),
             sample: self.sample(),
         }
     }
 
     /// `GET /api/v1/events/streams`.
     #[must_use]
-    pub fn streams(&self, group: &'a GroupName) -> impl Serialize + use<'a> {
+    pub fn streams(&self, group: Option<&'a GroupName>) -> impl Serialize + use<'a> {
         let row = |stream: &'a StreamSnapshot| {
             let facts = stream.read.as_ref().ok();
             StreamRow {
                 name: stream.key.shown(),
                 length: facts.map(|facts| facts.length),
                 groups: facts.map(|facts| facts.groups),
-                consumer_group: group.shown(),
+                consumer_group: group.map(GroupName::shown),
                 error: error(stream),
             }
         };
         Streams { streams: self.view.streams.iter().map(row).collect(), sample: self.sample() }
     }
 
-    /// `GET /api/v1/events/health`.
+    /// `GET /api/v1/events/health`: of every monitored group, or of one.
     #[must_use]
-    pub fn health(&self, group: &'a GroupName) -> impl Serialize + use<'a> {
-        let streams: Vec<StreamLag<'a>> =
-            self.view.streams.iter().map(|stream| StreamLag::of(stream, group, self.thresholds)).collect();
-        let count = |status| streams.iter().filter(|stream| stream.status == Word(status)).count();
-        let counts = StatusCounts {
-            healthy: count(Status::Healthy),
-            degraded: count(Status::Degraded),
-            unhealthy: count(Status::Unhealthy),
-            unknown: count(Status::Unknown),
-        };
-        let (connected, error) = (self.view.redis_up(), self.view.error());
-        let status = if !connected || counts.unhealthy > 0 {
-            Status::Unhealthy
-        } else if counts.degraded + counts.unknown > 0 || error.is_some() {
-            Status::Degraded
-        } else {
-            Status::Healthy
-        };
+    pub fn health(&self, only: Option<&'a GroupName>) -> impl Serialize + use<'a> {
+        let whole = Whole::of(self.view, only, self.thresholds);
         let fresh = self.view.fresh.as_ref();
         Health {
-            status: Word(status),
-            redis_connected: connected,
+            status: Word(whole.status),
+            redis_connected: self.view.redis_up(),
             transport_mode: self.transport.mode,
-            streams: counts,
-            max_lag: streams.iter().filter_map(StreamLag::known).max().unwrap_or(0),
-            total_lag: total(&streams),
-            consumer_group: group.shown(),
+            streams: whole.streams,
+            max_lag: whole.max_lag.unwrap_or(0),
+            total_lag: whole.total_lag.unwrap_or(0),
+            consumer_group: only.or_else(|| self.selection.literals().first()).map(GroupName::shown),
+            states: whole.states,
+            lost_entries: whole.lost_entries,
             fallback_to_http: self.transport.fallback_to_http,
             redis_round_trip_seconds: fresh.map(|fresh| seconds(fresh.round_trip)),
             redis_round_trip_limit_seconds: seconds(self.transport.publish_timeout),
-            error,
+            error: self.view.error(),
             sample: self.sample(),
         }
     }
@@ -188,7 +174,7 @@ struct ConsumerLag<'a> {
     streams: Keyed<'a>,
     total_lag: i64,
     stream_count: usize,
-    consumer_group: Cow<'a, str>,
+    consumer_group: Option<Cow<'a, str>>,
     #[serde(flatten)]
     sample: Sample,
 }
@@ -227,8 +213,8 @@ struct StreamLag<'a> {
 }
 
 impl<'a> StreamLag<'a> {
-    fn of(stream: &'a StreamSnapshot, name: &GroupName, thresholds: &ThresholdRules) -> Self {
-        let group = stream.groups.iter().find(|group| group.name == *name);
+    fn of(stream: &'a StreamSnapshot, name: Option<&GroupName>, thresholds: &ThresholdRules) -> Self {
+        let group = stream.groups.iter().find(|group| Some(&group.name) == name);
         let row = Row::of(stream, group, thresholds);
         Self {
             name: stream.key.shown(),
@@ -264,17 +250,17 @@ fn total(streams: &[StreamLag<'_>]) -> i64 {
 }
 
 /// What the rows of a stream and of a group have in common.
-struct Row<'a> {
-    lag: i64,
-    status: Status,
-    state: Option<GroupState>,
+pub(super) struct Row<'a> {
+    pub(super) lag: i64,
+    pub(super) status: Status,
+    pub(super) state: Option<GroupState>,
     exists: Option<bool>,
-    present: Option<&'a PresentGroup>,
+    pub(super) present: Option<&'a PresentGroup>,
 }
 
 impl<'a> Row<'a> {
     /// `group` is `None` where a pattern matches a group that this stream does not have.
-    fn of(stream: &StreamSnapshot, group: Option<&'a GroupSnapshot>, thresholds: &ThresholdRules) -> Self {
+    pub(super) fn of(stream: &StreamSnapshot, group: Option<&'a GroupSnapshot>, thresholds: &ThresholdRules) -> Self {
         let unknown = Self { lag: UNREADABLE_LAG, status: Status::Unknown, state: None, exists: None, present: None };
         match group.map(|group| &group.presence) {
             _ if stream.read.is_err() => unknown,
@@ -314,7 +300,7 @@ struct StreamRow<'a> {
     name: Cow<'a, str>,
     length: Option<u64>,
     groups: Option<u64>,
-    consumer_group: Cow<'a, str>,
+    consumer_group: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -327,7 +313,9 @@ struct Health<'a> {
     streams: StatusCounts,
     max_lag: i64,
     total_lag: i64,
-    consumer_group: Cow<'a, str>,
+    consumer_group: Option<Cow<'a, str>>,
+    states: StateCounts,
+    lost_entries: Option<u64>,
     fallback_to_http: bool,
     redis_round_trip_seconds: Option<f64>,
     redis_round_trip_limit_seconds: f64,
@@ -335,14 +323,6 @@ struct Health<'a> {
     error: Option<String>,
     #[serde(flatten)]
     sample: Sample,
-}
-
-#[derive(Serialize)]
-struct StatusCounts {
-    healthy: usize,
-    degraded: usize,
-    unhealthy: usize,
-    unknown: usize,
 }
 
 #[derive(Serialize)]
@@ -450,7 +430,7 @@ struct ConsumerRow<'a> {
 
 /// A value that the API shows as one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Word<T>(T);
+pub(super) struct Word<T>(pub(super) T);
 
 impl Serialize for Word<Status> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::api::{rfc3339, seconds};
+use super::api::{Word, rfc3339, seconds};
+use super::whole::{StateCounts, Whole};
+use crate::lag::{Status, ThresholdRules};
 use crate::model::TargetName;
 use crate::model::view::View;
 
@@ -23,6 +25,8 @@ pub struct Watched<'a> {
     pub view: &'a View,
     /// How long ago the newest good sample was taken; `None` before the first.
     pub age: Option<Duration>,
+    /// What a lag is called.
+    pub thresholds: &'a ThresholdRules,
 }
 
 #[derive(Serialize)]
@@ -36,8 +40,13 @@ struct TargetRow<'a> {
     redis: &'a str,
     mode: &'static str,
     up: bool,
+    status: Word<Status>,
     streams: usize,
     unknown_streams: usize,
+    max_lag: Option<i64>,
+    total_lag: Option<i64>,
+    states: StateCounts,
+    lost_entries: Option<u64>,
     sampled_at: Option<String>,
     age_seconds: Option<f64>,
     poll_interval_seconds: f64,
@@ -53,14 +62,20 @@ pub fn targets(watched: Vec<Watched<'_>>) -> impl Serialize {
 }
 
 fn row(watched: Watched<'_>) -> TargetRow<'_> {
-    let Watched { name, redis, mode, interval, view, age } = watched;
+    let Watched { name, redis, mode, interval, view, age, thresholds } = watched;
+    let whole = Whole::of(view, None, thresholds);
     TargetRow {
         name: name.as_str(),
         redis,
         mode,
         up: view.redis_up(),
+        status: Word(whole.status),
         streams: view.streams.len(),
         unknown_streams: view.streams.iter().filter(|stream| stream.read.is_err()).count(),
+        max_lag: whole.max_lag,
+        total_lag: whole.total_lag,
+        states: whole.states,
+        lost_entries: whole.lost_entries,
         sampled_at: view.last_success.map(rfc3339),
         age_seconds: age.map(seconds),
         poll_interval_seconds: seconds(interval),

@@ -374,6 +374,7 @@ fn targets(policy: &Policy) -> Result<Answer, Trouble> {
         interval: target.interval,
         view: &published.view,
         age: published.sampled.map(|sampled| sampled.elapsed()),
+        thresholds: &target.thresholds,
     });
     json(StatusCode::OK, &render::targets::targets(watched.collect()))
 }
@@ -391,21 +392,26 @@ fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, 
         selection: &target.selection,
         transport: policy.transport,
     };
-    let asked = query_parameter(query, "group");
-    let Some(group) = api.group(asked.as_deref()) else {
-        let detail = format!("the group {:?} is not monitored", asked.unwrap_or_default());
-        return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
+    let only = match query_parameter(query, "group") {
+        None => None,
+        Some(asked) => Some(
+            api.asked(&asked)
+                .ok_or_else(|| Trouble::new(StatusCode::NOT_FOUND, format!("the group {asked:?} is not monitored")))?,
+        ),
     };
-    let only = asked.as_ref().map(|_| &group);
+    let only = only.as_ref();
+    // Two answers speak of one group, whether or not one is asked for.
+    let first = api.first_group();
+    let group = only.or(first.as_ref());
     match place {
-        ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(&group)),
-        ApiRoute::Streams => json(StatusCode::OK, &api.streams(&group)),
+        ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(group)),
+        ApiRoute::Streams => json(StatusCode::OK, &api.streams(group)),
         ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
         ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
         ApiRoute::LogicalStreams => json(StatusCode::OK, &api.logical_streams(only)),
-        ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(&group)),
+        ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(only)),
         ApiRoute::Health => {
-            let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(&group))?;
+            let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(only))?;
             answer.headers_mut().insert(RETRY_AFTER, whole_seconds(target.interval));
             Ok(answer)
         }

@@ -74,7 +74,7 @@ fn a_target_has_its_own_settings_and_inherits_the_others() {
     // What is a target's own wins over everything; what holds for all goes by the usual rank.
     assert_eq!([eu.interval, us.interval], [Duration::from_millis(250), Duration::from_secs(1)]);
     assert_eq!([eu.timeout, us.timeout], [Duration::from_secs(4); 2]);
-    assert_eq!([&eu.groups, &us.groups].map(GroupSelection::first_entry), ["everywhere", "here"]);
+    assert_eq!([&eu.groups, &us.groups].map(GroupSelection::literals), [["everywhere".into()], ["here".into()]]);
     assert_eq!((eu.streams.len(), us.streams.len()), (2, 3));
     assert_eq!([eu.consumers, us.consumers], [false, true]);
     let of = |target: &TargetConfig, stream: &str| target.thresholds.of(&stream.into());

@@ -106,13 +106,13 @@ fn show(view: View, selection: &GroupSelection) {
     let transport = Transport { mode: "hybrid", fallback_to_http: true, publish_timeout: TIMEOUT };
     let rules = ThresholdRules::from(thresholds);
     let api = Api { view: &view, age: Some(INTERVAL), thresholds: &rules, selection, transport };
-    if let Some(group) = api.group(None) {
-        let lags = json(&api.consumer_lag(&group));
-        for (_, stream) in lags["streams"].as_object().into_iter().flatten() {
-            assert!(stream["lag"].as_i64().is_some_and(|lag| lag >= -1), "{lags}");
-        }
-        json(&(api.streams(&group), api.health(&group), api.groups(Some(&group)), api.groups(None)));
-        json(&(api.consumers(Some(&group)), api.consumers(None)));
+    let group = api.first_group();
+    let lags = json(&api.consumer_lag(group.as_ref()));
+    for (_, stream) in lags["streams"].as_object().into_iter().flatten() {
+        assert!(stream["lag"].as_i64().is_some_and(|lag| lag >= -1), "{lags}");
+    }
+    for only in [None, group.as_ref()] {
+        json(&(api.streams(only), api.health(only), api.groups(only), api.consumers(only)));
     }
     let mut page = bytes::BytesMut::new();
     let settings = Settings {
