@@ -115,10 +115,10 @@ fn no_more_memory() {
         redis.run("XTRIM events:chat MAXLEN 3");
         exact(3.0);
         assert_eq!(streamlag.metric("streamlag_redis_up"), Some(1.0));
-        assert_eq!(streamlag.log().len(), changes, "{}: {:?}", server.display(), streamlag.log());
+        assert_eq!(storm.log().len(), changes, "{}: {:?}", server.display(), storm.log());
         redis.run("CONFIG SET maxmemory 0");
         eventually("it is over", || (streamlag.log_lines("a command again").len() == changes).then_some(()));
-        assert_eq!(streamlag.log().len(), 2 * changes, "{}: {:?}", server.display(), streamlag.log());
+        assert_eq!(storm.log().len(), 2 * changes, "{}: {:?}", server.display(), storm.log());
         exact(3.0);
     }
 }

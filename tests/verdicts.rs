@@ -148,3 +148,63 @@ fn consumers_that_are_dead_and_hold_nothing_and_one_that_only_waits() {
     let dead = || (group(&streamlag)["dead_consumers_without_pending"] == 1).then_some(());
     eventually("it is dead", dead);
 }
+
+/// The lines of the log with these words, and how many more were left out of it.
+fn said(streamlag: &Streamlag, words: &str) -> usize {
+    let lines = streamlag.log_lines(words);
+    let more = |line: &String| line.split("more=").nth(1)?.split_whitespace().next()?.parse::<usize>().ok();
+    lines.iter().map(|line| more(line).unwrap_or(1)).sum()
+}
+
+#[test]
+fn states_are_logged_once_when_they_begin_and_once_when_they_end() {
+    let redis = Redis::start();
+    example(&redis);
+    let streamlag = watch(&redis);
+    let line = |words: &str| {
+        let lines = streamlag.log_lines(words);
+        assert!(lines.len() < 2, "said twice: {lines:?}");
+        lines.into_iter().next()
+    };
+    let begins = |words: &str, level: &str, fields: &[&str]| {
+        let line = eventually(words, || line(words));
+        for field in [&[level, "stream=s", "consumer_group=g", "reason="], fields].concat() {
+            assert!(line.contains(field), "{field} is not in {line}");
+        }
+    };
+    begins("a group has stopped reading", "level=warn", &["state=stopped", "lag=70", "lost=0", "and nobody reads"]);
+    redis.run("XTRIM s MAXLEN 50");
+    begins("a group is losing entries", "level=warn", &["state=losing", "lag=50", "lost=20"]);
+    begins("a group is no longer stopped", "level=info", &["state=losing"]);
+    redis.read("s", "g", "c", 100);
+    begins("a group is no longer losing", "level=info", &["state=ack_stalled", "lag=0", "lost=20"]);
+    // However many polls it lasts.
+    (0..5).for_each(|_| streamlag.next_sample());
+    redis.run("XGROUP SETID s g 0");
+    begins("the cursor of a group moved back", "level=info", &["state=rewound"]);
+    for words in ["a group has stopped", "a group is losing", "a group is no longer losing"] {
+        assert!(line(words).is_some(), "{words}");
+    }
+}
+
+#[test]
+fn many_groups_that_stop_at_once_are_a_few_lines_and_a_count() {
+    let redis = Redis::start();
+    let streams: Vec<String> = (0..200).map(|n| format!("s{n}")).collect();
+    for stream in &streams {
+        redis.run(&format!("XGROUP CREATE {stream} g 0 MKSTREAM"));
+        redis.add(stream, 1);
+    }
+    let url = redis.url();
+    let named = streams.join(",");
+    let arguments = [&["--redis.url", &url, "--streams", &named, "--groups", "g"][..], &WINDOW].concat();
+    let streamlag = streamlag(&arguments).ready();
+    let begun = || said(&streamlag, "a group has stopped reading") + said(&streamlag, "more groups are losing");
+    eventually("all have stopped", || (begun() == 200).then_some(()));
+    assert!(streamlag.log_lines("a group has stopped reading").len() < 200, "{:?}", streamlag.log());
+    (0..3).for_each(|_| streamlag.next_sample());
+    assert_eq!(begun(), 200);
+    streams.iter().for_each(|stream| redis.read(stream, "g", "c", 1));
+    let ended = || said(&streamlag, "a group is no longer stopped") + said(&streamlag, "more groups are out");
+    eventually("all have begun again", || (ended() == 200).then_some(()));
+}

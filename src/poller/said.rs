@@ -1,5 +1,7 @@
 //! What the log has said, so that it says each change once and not every poll.
 
+mod states;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::snapshot::{Presence, TargetSnapshot};
 use crate::model::view::OverLimits;
 use crate::model::{FailureReason, GroupName, StreamKey, StreamSelection};
+use states::States;
 
 /// A round trip counts as quick again below this share of its limit, so that one that hovers there is not news.
 const QUICK_AGAIN: f64 = 0.5;
@@ -30,6 +33,7 @@ pub(super) struct Said {
     /// Nodes that do not answer, and every reason for it so far.
     nodes: BTreeMap<String, BTreeSet<String>>,
     missing: BTreeSet<(StreamKey, GroupName)>,
+    states: States,
     refused: BTreeSet<RefusedCommand>,
     slow: bool,
     stretched: bool,
@@ -80,6 +84,7 @@ impl Said {
     /// Another Redis is sampled: nothing has come or gone by that.
     pub(super) fn another(&mut self, streams: &StreamSelection) {
         (self.watched, self.searched) = (streams.literals().into(), None);
+        self.states.clear();
     }
 
     /// Redis did not answer. Said once per reason and outage: reasons may take turns, as where connections are now
@@ -105,6 +110,7 @@ impl Said {
         self.nodes(snapshot);
         self.streams(snapshot);
         self.groups(snapshot);
+        self.states.sample(snapshot);
         self.commands(snapshot);
         self.round_trip(snapshot.round_trip, round_trip_limit);
     }
@@ -295,7 +301,7 @@ mod tests {
     use crate::model::sample::ReadError;
     use crate::model::snapshot::{GroupSnapshot, StreamSnapshot};
 
-    fn snapshot(streams: std::ops::Range<usize>) -> TargetSnapshot {
+    pub(super) fn snapshot(streams: std::ops::Range<usize>) -> TargetSnapshot {
         let unreadable = |n: usize| StreamSnapshot {
             key: format!("s:{n}").as_str().into(),
             read: Err(ReadError("WRONGTYPE".to_owned())),
