@@ -17,7 +17,7 @@ use crate::logical::LogicalStreams;
 use crate::model::sample::{ReadError, SampleError};
 use crate::model::snapshot::TargetSnapshot;
 use crate::model::view::View;
-use crate::model::{GroupSelection, StreamKey};
+use crate::model::{FailureReason, GroupSelection, StreamKey};
 use crate::render::exposition::Settings;
 use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
@@ -39,6 +39,9 @@ const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 /// What the newest sample took of Redis's time weighs so much against those before, so that one that met with a busy moment does
 /// not put off the next for long.
 const NEWEST_SHARE: f64 = 0.3;
+
+/// What is said of Redis while a poll takes longer than the last sample is shown.
+const SILENT: &str = "Redis has not answered for too long";
 
 /// What a poller needs to know.
 #[derive(Clone, Debug)]
@@ -213,7 +216,7 @@ impl Poller {
         self.pace = began.elapsed();
     }
 
-    /// Samples, and publishes meanwhile that the last sample is too old to be shown, should it become so.
+    /// Samples, and publishes meanwhile that the last sample is too old to be shown, and Redis silent, should it become so.
     async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
         let timeout = self.settings.timeout;
         // A timer is a system call, and mostly the sample has ended by then.
@@ -234,9 +237,9 @@ impl Poller {
             tokio::select! {
                 sample = &mut sampling => sample?,
                 () = stale => {
-                    // Redis has been silent for so long, whatever this poll will bring.
-                    let silent = ReadError("Redis has not answered for too long".to_owned());
-                    make_stale(view, settings, &before, &silent);
+                    // Whatever this poll will bring: nobody is to read that Redis is up where no lag is shown.
+                    make_stale(view, settings, &before, &ReadError(SILENT.to_owned()));
+                    view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
                     let page = press::print_without_streams(view.clone(), settings.page, own.clone());
                     let next_by = next_by(settings, view.interval);
                     publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });

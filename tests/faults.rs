@@ -151,12 +151,25 @@ fn redis_frozen_in_the_middle_of_a_poll_whose_deadline_is_far() {
     let streamlag = watch(&redis, &["--redis.timeout", "1h"]).ready();
     shows_the_example(&streamlag);
     redis.signal("-STOP");
-    // No poll ends, and still the old numbers go.
-    eventually("the last sample is no longer shown", || (!streamlag.metrics().contains("\nevent_")).then_some(()));
+    // No poll ends, and still the old numbers go. Not one page says that Redis is up and shows no lag.
+    let look = || {
+        let page = streamlag.metrics();
+        let (shown, up) = (page.contains("\nevent_consumer_lag{"), value_of(&page, "streamlag_redis_up"));
+        assert!(shown || up == Some(0.0), "{page}");
+        shown
+    };
+    eventually("the last sample is no longer shown", || (!look()).then_some(()));
+    assert_eq!(streamlag.metric("streamlag_polls_total{outcome=\"failure\"}"), Some(0.0), "a poll has ended");
     let lag = streamlag.json("consumer-lag");
     assert_eq!(lag["streams"]["events:chat"]["lag"], -1);
+    let health = streamlag.get("/api/v1/events/health");
+    assert_eq!((health.status, &health.json()["redis_connected"]), (503, &false.into()));
+    assert!(health.json()["error"].as_str().unwrap().contains("not answered for too long"), "{health:?}");
+    assert_eq!(streamlag.get("/api/v1/targets").json()["targets"][0]["up"], false);
     redis.signal("-CONT");
+    eventually("the lag is shown", || look().then_some(()));
     shows_the_example(&streamlag);
+    assert_eq!(streamlag.metric("streamlag_redis_up"), Some(1.0));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use super::snapshot::{StreamSnapshot, TargetSnapshot};
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// How the newest poll ended; `None` before the first one has.
+    /// How the newest poll ended; `None` before the first one has. A poll under way counts as failed once the last sample is too old
+    /// to be shown.
     pub newest_poll: Option<Result<(), SampleError>>,
     /// The newest good sample; `None` before the first one, and once it is too old to be shown.
     pub fresh: Option<Fresh>,
@@ -90,7 +91,7 @@ impl From<TargetSnapshot> for View {
 }
 
 impl View {
-    /// Whether Redis answered the newest poll.
+    /// Whether Redis answered the newest poll, and has not been silent for too long in the one under way.
     #[must_use]
     pub fn redis_up(&self) -> bool {
         matches!(self.newest_poll, Some(Ok(())))

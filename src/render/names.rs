@@ -200,7 +200,7 @@ names! {
     DISCOVERY_LAST_SCAN = "streamlag_discovery_last_scan_timestamp_seconds", Gauge, &[],
         "When the newest complete search for streams ended; 0 before the first, absent where there are no patterns.";
     REDIS_UP = "streamlag_redis_up", Gauge, &[],
-        "1 where Redis answered the newest poll, 0 where not or before the first.";
+        "1 where Redis answered the newest poll, 0 where not, before the first, and where the one under way takes so long that the last sample is too old to be shown.";
     REDIS_SERVER = "streamlag_redis_server", Info, &["server", "version"],
         "The server that answers.";
     REDIS_ROUND_TRIP = "streamlag_redis_round_trip_seconds", Gauge, &[],
