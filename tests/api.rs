@@ -373,6 +373,43 @@ fn names_that_are_not_text_are_shown_apart() {
     assert!(!page.contains("\nevent_stream_first_entry_timestamp_seconds{"));
 }
 
+/// Nobody knows how old an entry is whose id is ahead of the clock. A 0 would say that nothing waits.
+#[test]
+fn ids_ahead_of_the_clock_have_no_age() {
+    for server in servers() {
+        let redis = Redis::start_with(&server, &[]);
+        let name = server.display();
+        let now_ms = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        for (stream, ahead_ms) in [("hour", 3_600_000), ("clock", 0)] {
+            redis.run(&format!("XGROUP CREATE {stream} g 0 MKSTREAM"));
+            redis.run(&format!("XADD {stream} {}-0 a b", now_ms + ahead_ms));
+            redis.run(&format!("XADD {stream} {}-1 a b", now_ms + ahead_ms));
+            redis.read(stream, "g", "c", 1);
+        }
+        let streamlag = start(&redis, &["--streams", "hour,clock", "--groups", "g"]);
+        eventually("the entry after the cursor is known", || {
+            streamlag.json("consumer-lag")["streams"]["clock"]["lag_seconds"].as_f64()
+        });
+        let streams = streamlag.json("consumer-lag")["streams"].clone();
+        let ages = ["lag_seconds", "oldest_pending_seconds"];
+        assert_eq!(ages.map(|age| streams["hour"][age].clone()), [Value::Null, Value::Null], "{name}: {streams}");
+        assert!(ages.iter().all(|age| streams["clock"][*age].is_number()), "{name}: {streams}");
+        assert_eq!((&streams["hour"]["lag"], &streams["hour"]["pending"]), (&json!(1), &json!(1)), "{name}");
+        let page = streamlag.metrics();
+        let of = |metric: &str, stream: &str| {
+            common::value_of(&page, &format!("event_consumer_{metric}{{stream=\"{stream}\",consumer_group=\"g\"}}"))
+        };
+        for metric in ["lag_seconds", "group_oldest_pending_seconds"] {
+            assert_eq!(of(metric, "hour"), None, "{name}: {page}");
+            assert!(of(metric, "clock").is_some(), "{name}: {page}");
+        }
+        // Where nothing waits, 0 is true.
+        redis.read("hour", "g", "c", 1);
+        streamlag.next_sample();
+        assert_eq!(streamlag.json("consumer-lag")["streams"]["hour"]["lag_seconds"], 0.0, "{name}");
+    }
+}
+
 #[test]
 fn the_transports_settings_are_reported() {
     let redis = Redis::start();

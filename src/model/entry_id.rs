@@ -18,6 +18,10 @@ const EARLIEST_CLOCK_MS: u64 = 1_483_228_800_000;
 /// off, or the server's may have stepped back. A day is more than either does by accident.
 const CLOCK_SKEW_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// How far ahead of the server's clock an id may be and still count as new, with an age of 0. Clocks that are kept in step are
+/// closer than that. Of an id farther ahead nobody knows the age: 0 would say that nothing waits.
+const CLOCK_TOLERANCE_MS: u64 = 5_000;
+
 impl EntryId {
     /// Reads `ms-seq`; a missing `-seq` means sequence 0, as in Redis's own commands.
     #[must_use]
@@ -53,10 +57,14 @@ impl EntryId {
         plausible.then_some(self.ms as f64 / 1000.0)
     }
 
-    /// Seconds between this id and the server's clock `now_ms`, never negative; `None` where the id is not a clock.
+    /// Seconds between this id and the server's clock `now_ms`, never negative; `None` where the id is not a clock, or one that is
+    /// ahead.
     #[must_use]
     pub fn age_seconds(self, now_ms: u64) -> Option<f64> {
         self.timestamp_seconds(now_ms)?;
+        if self.ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS) {
+            return None;
+        }
         Some(now_ms.saturating_sub(self.ms) as f64 / 1000.0)
     }
 }
@@ -105,9 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_never_negative_and_absent_where_ids_are_not_clocks() {
+    fn ages_are_never_negative_and_absent_where_ids_are_not_clocks_or_ahead() {
         assert_eq!(id(NOW - 1500, 0).age_seconds(NOW), Some(1.5));
-        assert_eq!(id(NOW + 1500, 0).age_seconds(NOW), Some(0.0));
+        assert_eq!(id(NOW + CLOCK_TOLERANCE_MS, 0).age_seconds(NOW), Some(0.0));
+        for ahead in [CLOCK_TOLERANCE_MS + 1, 60 * 60 * 1000, CLOCK_SKEW_MS] {
+            assert_eq!(id(NOW + ahead, 0).age_seconds(NOW), None, "{ahead}");
+            assert!(id(NOW + ahead, 0).timestamp_seconds(NOW).is_some(), "{ahead}");
+        }
         assert_eq!(id(1, 0).age_seconds(NOW), None);
         assert_eq!(id(NOW + CLOCK_SKEW_MS + 1, 0).age_seconds(NOW), None);
         assert_eq!(id(u64::MAX, 0).age_seconds(u64::MAX), Some(0.0));
