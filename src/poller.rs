@@ -1,6 +1,7 @@
 //! One task per target: tick, sample, publish. Whatever Redis does, the task goes on and readers are told.
 
 mod assembly;
+mod limits;
 mod press;
 mod said;
 
@@ -23,6 +24,7 @@ use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
 use crate::source::{Sampling, Source, Topology};
 use assembly::Assembly;
+use limits::Limits;
 use press::Press;
 use said::Said;
 
@@ -93,6 +95,7 @@ pub struct Poller {
     /// The streams of the newest sample.
     streams: Arc<[StreamKey]>,
     logical: LogicalStreams,
+    limits: Limits,
     /// From when the history counts.
     started: Instant,
     publisher: Publisher,
@@ -123,6 +126,7 @@ impl Poller {
             source,
             press: Press::default(),
             streams,
+            limits: Limits::default(),
             started: Instant::now(),
             publisher,
             own,
@@ -285,6 +289,7 @@ impl Poller {
         if let Some(fresh) = &mut self.view.fresh {
             fresh.is_share = self.settings.page.shard.is_some();
         }
+        self.view.thresholds = self.limits.of(&self.settings.thresholds, &self.streams, &self.view.streams);
         let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
         self.view.logical = if self.view.streams.len() == self.streams.len() {
             self.logical.summarize(&self.view.streams, thresholds).into()
@@ -349,6 +354,7 @@ fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
         last_success: None,
         streams: Vec::new().into(),
         logical: Vec::new().into(),
+        thresholds: Arc::default(),
         interval: settings.page.poll_interval,
         nodes: Arc::default(),
     };
@@ -361,6 +367,7 @@ fn make_stale(view: &mut View, settings: &PollerSettings, streams: &[StreamKey],
     view.fresh = None;
     view.streams = all_unreadable(streams, &settings.selection, reason).into();
     view.logical = Vec::new().into();
+    view.thresholds = Arc::default();
 }
 
 /// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.

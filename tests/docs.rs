@@ -80,7 +80,8 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
     let url = redis.url_of_everybody();
     let arguments = ["--redis.url", &url, "--groups", "there,absent", "--group.window", "1s", "--limit.consumers", "1"];
     let many = ["--streams", "events:*", "--logical-streams", "all=events:*", "--shard", "0/1"];
-    let streamlag = streamlag(&[&arguments[..], &many].concat()).ready();
+    let own = ["--lag.thresholds", "events:chat=10/50"];
+    let streamlag = streamlag(&[&arguments[..], &many, &own].concat()).ready();
     // Only told while a stream is trimmed, and while a group catches up.
     let changing = ["trim_headroom_seconds", "drain_seconds", "recommended_consumers"];
     let page = eventually("the series of a stream that changes", || {

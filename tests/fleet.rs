@@ -568,5 +568,21 @@ fn status_goes_by_the_thresholds_of_the_stream() {
         assert_eq!(lags[key]["status"], status, "{key}");
         assert_eq!((&row["stream"], &row["status"]), (&json!(key), &json!(status)));
     }
+    // As series, those of streams that have their own and can be read.
+    redis.run("DEL orders:us");
+    redis.run("SET orders:us string");
+    let threshold = |page: &str, stream: &str| {
+        let series = |level| format!("event_stream_lag_threshold{{stream=\"{stream}\",level=\"{level}\"}}");
+        ["degraded", "unhealthy"].map(|level| value_of(page, &series(level)))
+    };
+    let page = streamlag.metrics();
+    let shown = ["mail", "orders:eu", "other"].map(|stream| threshold(&page, stream));
+    assert_eq!(shown, [[Some(1000.0), Some(2000.0)], [Some(1.0), Some(5.0)], [None, None]]);
+    eventually("what cannot be read has none", || {
+        (threshold(&streamlag.metrics(), "orders:us") == [None, None]).then_some(())
+    });
+    redis.run("DEL orders:us");
+    stream(&redis, "orders:us", 150);
+    streamlag.next_sample();
     assert_eq!(streamlag.json("health")["streams"], json!({"healthy": 2, "degraded": 1, "unhealthy": 1, "unknown": 0}));
 }

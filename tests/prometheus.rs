@@ -190,11 +190,13 @@ fn is_elsewhere(expr: &str) -> bool {
 }
 
 /// What makes an exporter tell what is about many streams, all of it on few.
-const FLEET: [&str; 12] = [
+const FLEET: [&str; 14] = [
     "--shard",
     "0/1",
     "--logical-streams",
     "all=events:*",
+    "--lag.thresholds",
+    "events:chat=100/1000",
     "--discovery.interval",
     "1s",
     "--limit.streams",

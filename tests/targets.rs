@@ -181,7 +181,8 @@ fn each_target_has_its_page_and_the_first_is_the_one_of_metrics() {
     assert_eq!([&whole, &first, &second].map(|page| value_of(page, LAG)), [Some(1.0), Some(1.0), Some(2.0)]);
     // What is of the process is on the page of the whole, and on no other.
     let alone: BTreeSet<&str> = names(&second).difference(&names(&whole)).copied().collect();
-    assert!(alone.is_empty(), "{alone:?}");
+    // It alone has thresholds by pattern.
+    assert_eq!(alone, BTreeSet::from(["event_stream_lag_threshold"]));
     assert!(first.contains("\nstreamlag_build_info{") && second.contains("\nstreamlag_build_info{"));
     for of_process in ["process_cpu_seconds", "streamlag_http_requests", "streamlag_panics"] {
         let has = |page: &str| page.contains(&format!("\n{of_process}"));

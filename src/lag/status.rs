@@ -64,8 +64,14 @@ impl ThresholdRules {
     /// The thresholds of a stream.
     #[must_use]
     pub fn of(&self, stream: &StreamKey) -> Thresholds {
+        self.own(stream).unwrap_or(self.otherwise)
+    }
+
+    /// The thresholds of a stream that has its own; `None` where no pattern matches it.
+    #[must_use]
+    pub fn own(&self, stream: &StreamKey) -> Option<Thresholds> {
         let matching = |(pattern, _): &&(String, Thresholds)| glob::matches(pattern.as_bytes(), stream.as_bytes());
-        self.by_pattern.iter().find(matching).map_or(self.otherwise, |(_, thresholds)| *thresholds)
+        self.by_pattern.iter().find(matching).map(|(_, thresholds)| *thresholds)
     }
 }
 
@@ -91,6 +97,7 @@ mod tests {
         check("orders:eu", 2);
         check("orders:us", 3);
         check("mail", 1);
+        assert_eq!((rules.own(&"orders:us".into()), rules.own(&"mail".into())), (Some(thresholds(3)), None));
         assert_eq!(ThresholdRules::from(thresholds(5)).of(&"orders:eu".into()), thresholds(5));
     }
 

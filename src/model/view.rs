@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::StreamKey;
 use super::logical::LogicalSnapshot;
 use super::sample::{NodeStatus, RefusedCommand, SampleError, Search, ServerInfo};
 use super::snapshot::{StreamSnapshot, TargetSnapshot};
+use crate::lag::Thresholds;
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct View {
     pub streams: Arc<[StreamSnapshot]>,
     /// Every logical stream, in the order of the configuration; none where `fresh` is `None`.
     pub logical: Arc<[LogicalSnapshot]>,
+    /// The thresholds of streams that can be read and have their own; none where `fresh` is `None`.
+    pub thresholds: Arc<[(StreamKey, Thresholds)]>,
     /// The time between polls that is in force: longer than the configured one where that would take too much of Redis's time.
     pub interval: Duration,
     /// How each of several servers answered the newest poll.
@@ -84,6 +88,7 @@ impl From<TargetSnapshot> for View {
             last_success: Some(snapshot.sampled_at),
             streams: snapshot.streams.into(),
             logical: Vec::new().into(),
+            thresholds: Arc::default(),
             interval: Duration::ZERO,
             nodes: snapshot.nodes.into(),
         }

@@ -119,6 +119,7 @@ mod tests {
             last_success: None,
             streams: Vec::new().into(),
             logical: Vec::new().into(),
+            thresholds: Arc::default(),
             interval: Duration::from_secs(5),
             nodes: Arc::default(),
         }

@@ -85,6 +85,7 @@ struct Facts {
 impl Collector for Facts {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Families { encoder: &mut encoder };
+        self.thresholds(&mut page)?;
         self.logical(&mut page)?;
         self.found(&mut page)?;
         self.redis(&mut page)?;
@@ -98,6 +99,20 @@ fn since_epoch(time: SystemTime) -> f64 {
 }
 
 impl Facts {
+    /// The thresholds of streams that have their own.
+    fn thresholds(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if self.view.thresholds.is_empty() {
+            return Ok(());
+        }
+        page.family(&names::STREAM_LAG_THRESHOLD, |family| {
+            self.view.thresholds.iter().try_for_each(|(stream, thresholds)| {
+                let stream = stream.shown();
+                family.sample(&[("stream", &*stream), ("level", "degraded")], thresholds.degraded.into())?;
+                family.sample(&[("stream", &*stream), ("level", "unhealthy")], thresholds.unhealthy.into())
+            })
+        })
+    }
+
     fn logical(&self, page: &mut Families<'_, '_>) -> fmt::Result {
         if self.view.logical.is_empty() {
             return Ok(());

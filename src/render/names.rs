@@ -173,6 +173,8 @@ names! {
         "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
     STREAM_REMOVED_RATE = "event_stream_removed_per_second", Gauge, STREAM,
         "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+    STREAM_LAG_THRESHOLD = "event_stream_lag_threshold", Gauge, &["stream", "level"],
+        "The lag from which a stream is called degraded, and above which it is called unhealthy, where --lag.thresholds has them for the stream; else streamlag_lag_threshold holds.";
     LOGICAL_LAG = "event_logical_stream_lag", Gauge, LOGICAL,
         "Entries in all partitions of a logical stream that the group has not been given yet; at least so many where partitions are unknown, and absent where that would be 0.";
     LOGICAL_LAG_UNCERTAINTY = "event_logical_stream_lag_uncertainty", Gauge, LOGICAL,
