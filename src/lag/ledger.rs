@@ -17,7 +17,7 @@ use cursors::Cursors;
 pub use facts::{Continuity, Facts};
 
 use super::marks::Marks;
-use super::resolve::{Lag, ends, estimate};
+use super::resolve::{Lag, Told, ends, estimate};
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{EntryId, GroupName};
 
@@ -70,6 +70,8 @@ struct Account {
     most: Option<(u64, Facts)>,
     /// More entries lie at or below the cursor than one page reads.
     many_below: bool,
+    /// The lag that was told at the last sample.
+    told: Option<Told>,
 }
 
 /// What is known of one cursor.
@@ -369,6 +371,7 @@ impl Ledger {
             account.remember(lag.point, &now, &self.marks);
         }
         account.most = Some((lag.max, now));
+        account.told = now.last.map(|last| Told::new(lag.point, account.here.cursor, now.length, last, now.added));
         Some(Resolved {
             lag,
             added_after: account.added_after(&now, &self.marks),
@@ -408,6 +411,7 @@ impl Account {
             count: None,
             most: None,
             many_below: false,
+            told: None,
         }
     }
 
@@ -510,7 +514,8 @@ impl Account {
             (min, max) = widest;
         }
         let ids = (now.first, self.here.cursor, now.last);
-        Lag::bounded(min, max, estimate(now.length, ids, group.server_lag, (min, max)))
+        let moved = self.told.and_then(|told| told.moved(self.here.cursor, now.length, now.added));
+        Lag::bounded(min, max, estimate(now.length, ids, (group.server_lag, moved), (min, max)))
     }
 
     /// How many entries were ever added after the cursor. Sound by definition of entries-added: a mark says how many

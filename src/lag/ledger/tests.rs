@@ -445,3 +445,29 @@ proptest! {
         prop_assert_eq!(answers, exact);
     }
 }
+
+/// A stream that was filled long ago, and one entry that comes now: the lag is one more, and not nearly all of the stream.
+#[test]
+fn one_entry_more_is_one_more_in_the_estimate() {
+    let group =
+        GroupSample { name: "g".into(), monitored: true, last_delivered: id(150_000), ..GroupSample::default() };
+    let stream = |length: u64, last: u64| StreamSample {
+        groups: vec![group.clone()],
+        length,
+        first: Some(id(1)),
+        last: Some(id(last)),
+        last_generated: id(last),
+        entries_added: Some(length),
+        max_deleted: Some(EntryId::default()),
+        ..StreamSample::default()
+    };
+    let mut ledger = Ledger::default();
+    let mut resolved = |stream: StreamSample| {
+        ledger.open(&stream);
+        ledger.resolve(&stream, &group).unwrap().lag
+    };
+    let before = resolved(stream(300_000, 300_000));
+    let after = resolved(stream(300_001, 1_800_000_000_000));
+    assert!(before.uncertainty() > 0 && after.uncertainty() > 0, "{before:?} {after:?}");
+    assert_eq!((before.point, after.point), (150_000, 150_001));
+}
