@@ -192,6 +192,7 @@ impl Context<'_> {
                 now_ms: self.now_ms,
                 entries_added: stream.entries_added,
                 rates,
+                safe_to_trim: stream.safe_to_trim.take(),
             }),
             groups,
             groups_left_out: stream.groups_left_out,
@@ -205,6 +206,7 @@ impl Context<'_> {
         if let Ok(facts) = &mut snapshot.read {
             facts.length = stream.length;
             facts.groups = stream.groups.len() as u64;
+            facts.safe_to_trim = None;
         }
         let is_there = |name: &GroupName| stream.groups.iter().any(|group| group.name == *name);
         snapshot.groups.retain(|group| is_there(&group.name) || self.selection.literals().contains(&group.name));

@@ -6,6 +6,7 @@ pub mod consumers;
 pub mod history;
 pub mod ledger;
 mod marks;
+mod needed;
 mod resolve;
 mod state;
 mod status;
@@ -13,6 +14,7 @@ pub mod trimming;
 
 pub use history::Windows;
 pub use ledger::Ledger;
+pub use needed::lowest_needed;
 pub use resolve::{Lag, Quality};
 pub use state::{GroupState, Verdict};
 pub use status::{Status, ThresholdRules, Thresholds};

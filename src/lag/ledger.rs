@@ -27,6 +27,9 @@ use crate::model::{EntryId, GroupName};
 /// In this crate's own tests it is next to nothing, so that their short streams have lags of both kinds.
 pub const SMALL: u64 = if cfg!(test) { 2 } else { 100 };
 
+/// Samples after which entries below a moving oldest pending entry are counted again. One that stands still is counted at once.
+const HELD_AGAIN: u32 = 12;
+
 /// Entries in a page that tells a lag by itself, at the most: some 300 µs of Redis's time.
 const AT_ONCE: u64 = 1000;
 
@@ -46,6 +49,18 @@ pub struct Ledger {
     cursors: Option<Cursors>,
     marks: Marks,
     groups: Vec<Account>,
+    /// What is known of the entries that some group still needs: [`Ledger::hold`].
+    held: Option<Box<Held>>,
+}
+
+/// The entries from the one on that holds a stream back: they are counted as those of a group would be that was given all before.
+#[derive(Debug)]
+struct Held {
+    account: Account,
+    /// Samples since they were counted.
+    age: u32,
+    /// Whether the same entry holds it back as at the last sample.
+    is_still: bool,
 }
 
 /// What is known of one group.
@@ -140,6 +155,7 @@ impl Ledger {
         self.cursors = None;
         self.marks.clear();
         self.groups.iter_mut().for_each(Account::forget);
+        self.held = None;
     }
 
     /// The groups of the last sample.
@@ -165,9 +181,13 @@ impl Ledger {
             let traced = !stream.trims_acknowledged || now.removed() == Some(0);
             self.marks.begin(if traced { EntryId::default() } else { now.last_generated });
             self.groups.iter_mut().for_each(Account::forget);
+            self.held = None;
         }
         self.marks.removed_up_to(untraced);
         self.groups.iter_mut().for_each(|account| account.removed_up_to(untraced));
+        if let Some(held) = &mut self.held {
+            held.account.removed_up_to(untraced);
+        }
         self.witness = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
         self.cursors = stream.trims_acknowledged.then(|| Cursors::of(&stream.groups));
@@ -215,19 +235,69 @@ impl Ledger {
         self.cursors.is_some() && (self.shrinking || self.marks.ever_untraced() > EntryId::default())
     }
 
+    /// Says which is the lowest entry that some group still needs. What would have to be asked to know how many lie below it: nothing
+    /// where its neighbours tell, and seldom while it moves.
+    pub fn hold(&mut self, stream: &StreamSample, safe: EntryId, entry_bytes: u64) -> Ask {
+        let Some(cursor) = safe.previous() else {
+            self.held = None;
+            return Ask::default();
+        };
+        let held = self.held.get_or_insert_with(|| {
+            Box::new(Held { account: Account::new(GroupName::from("")), age: HELD_AGAIN, is_still: false })
+        });
+        held.is_still = held.account.here.cursor == cursor;
+        held.age = held.age.saturating_add(1);
+        held.account.at(cursor);
+        let is_due = held.is_still || held.age > HELD_AGAIN || held.account.count.is_some();
+        let ask = if is_due { self.ask_of(None, stream, cursor, None, entry_bytes) } else { Ask::default() };
+        Ask { first: None, ..ask }
+    }
+
+    /// How many entries lie below `safe`, the lowest one that some group still needs; at least so many.
+    pub fn below_held(&mut self, stream: &StreamSample, safe: EntryId) -> Option<u64> {
+        let now = Facts::from(stream);
+        // What was asked about may be a lower one, where groups have moved on since.
+        let cursor = self.held.as_ref().map(|held| held.account.here.cursor).filter(|cursor| *cursor < safe)?;
+        // A group that stands just there has counted for it.
+        let standing = self.groups.iter().find(|group| group.here.cursor == cursor).and_then(|group| group.here.exact);
+        let account = &mut self.held.as_mut()?.account;
+        let lag = match (ends(stream, cursor), standing) {
+            (Some(lag), _) => lag,
+            (None, Some((lag, then))) if then == now => Lag::bounded(lag, lag, lag),
+            (None, _) => account.lag(&now, &self.marks, None),
+        };
+        if lag.uncertainty() == 0 {
+            account.remember(lag.point, &now, &self.marks);
+        }
+        account.most = Some((lag.max, now));
+        Some(now.length.saturating_sub(lag.max))
+    }
+
     /// What would have to be asked to know the group's lag, in entries and in time.
     pub fn ask(&mut self, stream: &StreamSample, group: &GroupSample, entry_bytes: u64) -> Ask {
+        self.ask_of(Some(&group.name), stream, group.last_delivered, group.server_lag, entry_bytes)
+    }
+
+    /// The same for a group, or for what is held.
+    fn ask_of(
+        &mut self,
+        whose: Option<&GroupName>,
+        stream: &StreamSample,
+        cursor: EntryId,
+        server_lag: Option<u64>,
+        entry_bytes: u64,
+    ) -> Ask {
         let now = Facts::from(stream);
         let at_once = self.counts_with_groups();
         let (marks, shrinking) = (&self.marks, self.shrinking);
-        let Some(account) = named(&mut self.groups, &group.name) else { return Ask::default() };
+        let Some(account) = account_of(&mut self.groups, &mut self.held, whose) else { return Ask::default() };
         account.hangs_on_earlier = false;
         account.many_below &= shrinking;
-        if ends(stream, group.last_delivered).is_some() {
+        if ends(stream, cursor).is_some() {
             // The first entry tells the rest.
             return Ask::default();
         }
-        let lag = account.lag(&now, marks, group);
+        let lag = account.lag(&now, marks, server_lag);
         let unchanged = account.here.exact.is_some_and(|(_, then)| then == now);
         let small = lag.point <= SMALL && (lag.uncertainty() > 0 || lag.max.saturating_mul(entry_bytes) <= SMALL_BYTES);
         let mut ask = Ask::default();
@@ -242,7 +312,6 @@ impl Ledger {
                 (true, _) => 0,
             };
             let sides = if small { Sides::Above } else { Sides::Any { floor: account.floor(&now, marks), below } };
-            let cursor = account.here.cursor;
             account.count = resumed.or_else(|| Count::begin(&now, cursor, to, lag, sides).map(Box::new));
             ask.count = account.count.as_ref().map(|_| lag.uncertainty().max(1));
             ask.page = account.count.as_ref().filter(|count| count.is_at_once()).map(|_| AT_ONCE);
@@ -288,12 +357,17 @@ impl Ledger {
         let removed = self.facts.is_some_and(|now| now.removed() != Some(0));
         let top = self.facts.filter(|_| self.cursors.is_some() && removed).map(|now| now.last_generated);
         self.marks.begin(top.unwrap_or_default());
+        self.held = None;
     }
 
-    /// What is left of a group's count.
+    /// What is left of a group's count; of that of what is held where there is no name.
     #[must_use]
-    pub fn rest(&self, name: &GroupName) -> Option<CountRange> {
-        Some(self.groups.iter().find(|account| account.name == *name)?.count.as_ref()?.range)
+    pub fn rest(&self, whose: Option<&GroupName>) -> Option<CountRange> {
+        let account = match whose {
+            Some(name) => self.groups.iter().find(|account| account.name == *name)?,
+            None => &self.held.as_ref()?.account,
+        };
+        Some(account.count.as_ref()?.range)
     }
 
     /// Takes the first entry after the cursor, as it was answered.
@@ -304,14 +378,17 @@ impl Ledger {
     }
 
     /// Takes a page of a count. `after` is the stream in the same moment as the page.
-    pub fn counted(&mut self, name: &GroupName, page: &Page, after: &Moment) -> Counted {
+    pub fn counted(&mut self, whose: Option<&GroupName>, page: &Page, after: &Moment) -> Counted {
         let Some(now) = self.facts else { return Counted::Taken };
         let untraced = match &self.cursors {
             Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups.as_ref()),
             Some(_) if !after.facts.nothing_removed_since(&now) => after.facts.last_generated,
             _ => EntryId::default(),
         };
-        let Some(account) = named(&mut self.groups, name) else { return Counted::Taken };
+        if let (None, Some(held)) = (whose, &mut self.held) {
+            held.age = 0;
+        }
+        let Some(account) = account_of(&mut self.groups, &mut self.held, whose) else { return Counted::Taken };
         let Some(count) = &mut account.count else { return Counted::Taken };
         count.removed_up_to(untraced);
         if count.range.begins_after(account.here.cursor) {
@@ -331,7 +408,7 @@ impl Ledger {
         // Where something was removed meanwhile it tells nothing; the next sample begins again.
         account.count = None;
         let Some(lag) = lag else {
-            let tells_something = after.groups.is_some() && untraced > EntryId::default();
+            let tells_something = whose.is_some() && after.groups.is_some() && untraced > EntryId::default();
             return if tells_something { Counted::Outdated } else { Counted::Taken };
         };
         if account.contradicts(lag, &now, &self.marks) {
@@ -339,7 +416,7 @@ impl Ledger {
             self.begin_anew();
             self.groups.iter_mut().for_each(Account::forget);
         }
-        if let Some(account) = named(&mut self.groups, name) {
+        if let Some(account) = account_of(&mut self.groups, &mut self.held, whose) {
             account.remember(lag, &now, &self.marks);
         }
         Counted::Taken
@@ -365,7 +442,7 @@ impl Ledger {
         let account = named(&mut self.groups, &group.name)?;
         let lag = match ends(stream, group.last_delivered) {
             Some(lag) => lag,
-            None => account.lag(&now, &self.marks, group),
+            None => account.lag(&now, &self.marks, group.server_lag),
         };
         if lag.uncertainty() == 0 {
             account.remember(lag.point, &now, &self.marks);
@@ -378,6 +455,18 @@ impl Ledger {
             oldest_undelivered: account.oldest_undelivered(&now),
             untraced: self.marks.ever_untraced(),
         })
+    }
+}
+
+/// The account of a group, or of what is held where there is no name.
+fn account_of<'a>(
+    groups: &'a mut [Account],
+    held: &'a mut Option<Box<Held>>,
+    whose: Option<&GroupName>,
+) -> Option<&'a mut Account> {
+    match whose {
+        Some(name) => named(groups, name),
+        None => held.as_mut().map(|held| &mut held.account),
     }
 }
 
@@ -471,7 +560,7 @@ impl Account {
     }
 
     /// The lag of a cursor in mid-stream.
-    fn lag(&self, now: &Facts, marks: &Marks, group: &GroupSample) -> Lag {
+    fn lag(&self, now: &Facts, marks: &Marks, server_lag: Option<u64>) -> Lag {
         // The first entry lies at or below the cursor, so at most length - 1 lie above it; the last entry lies above it,
         // so at least one does.
         let widest = (1, now.length.saturating_sub(1).max(1));
@@ -515,7 +604,7 @@ impl Account {
         }
         let ids = (now.first, self.here.cursor, now.last);
         let moved = self.told.and_then(|told| told.moved(self.here.cursor, now.length, now.added));
-        Lag::bounded(min, max, estimate(now.length, ids, (group.server_lag, moved), (min, max)))
+        Lag::bounded(min, max, estimate(now.length, ids, (server_lag, moved), (min, max)))
     }
 
     /// How many entries were ever added after the cursor. Sound by definition of entries-added: a mark says how many

@@ -135,6 +135,7 @@ fn missing() -> GroupSnapshot {
 
 fn stream(key: &str, groups: Vec<GroupSnapshot>) -> StreamSnapshot {
     let facts = StreamFacts {
+        safe_to_trim: None,
         length: 0,
         groups: 0,
         first: None,

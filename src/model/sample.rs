@@ -131,6 +131,8 @@ pub struct StreamSample {
     /// The clock of the server that holds it when it was read, milliseconds since the Unix epoch; the local one where the server
     /// would not tell.
     pub now_ms: u64,
+    /// Up to where it may be trimmed; `None` unless all its groups are read.
+    pub safe_to_trim: Option<SafeToTrim>,
     /// Groups that are to be monitored and are not, because there are too many.
     pub groups_left_out: u64,
     /// Every group of the stream, monitored or not.
@@ -153,6 +155,17 @@ impl StreamSample {
             }
         }
     }
+}
+
+/// Up to where a stream may be trimmed without taking anything from any group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeToTrim {
+    /// The smallest id that some group has not been given, or has not acknowledged: all entries below it may go.
+    pub id: EntryId,
+    /// That group.
+    pub held_by: GroupName,
+    /// Entries below the id; at least so many.
+    pub reclaimable: u64,
 }
 
 /// One group of one stream.

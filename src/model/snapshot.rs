@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, Search, ServerInfo};
+use super::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, SafeToTrim, Search, ServerInfo};
 use super::{EntryId, GroupName, StreamKey};
 use crate::lag::consumers::Recommendation;
 use crate::lag::history::{Course, StreamRates};
@@ -61,6 +61,8 @@ pub struct StreamFacts {
     pub entries_added: Option<u64>,
     /// How fast it changes.
     pub rates: StreamRates,
+    /// Up to where it may be trimmed; `None` unless all its groups are read.
+    pub safe_to_trim: Option<SafeToTrim>,
 }
 
 /// One monitored group of one stream.

@@ -52,6 +52,7 @@ mod tests {
 
     fn seen(name: &str, readable: bool) -> StreamSnapshot {
         let facts = StreamFacts {
+            safe_to_trim: None,
             length: 0,
             groups: 0,
             first: None,

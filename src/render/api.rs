@@ -86,11 +86,15 @@ impl<'a> Api<'a> {
     pub fn streams(&self, group: Option<&'a GroupName>) -> impl Serialize + use<'a> {
         let row = |stream: &'a StreamSnapshot| {
             let facts = stream.read.as_ref().ok();
+            let safe = facts.and_then(|facts| facts.safe_to_trim.as_ref());
             StreamRow {
                 name: stream.key.shown(),
                 length: facts.map(|facts| facts.length),
                 groups: facts.map(|facts| facts.groups),
                 consumer_group: group.map(GroupName::shown),
+                safe_to_trim_id: safe.map(|safe| safe.id.to_string()),
+                reclaimable_entries: safe.map(|safe| safe.reclaimable),
+                held_by: safe.map(|safe| safe.held_by.shown()),
                 error: error(stream),
             }
         };
@@ -301,6 +305,9 @@ struct StreamRow<'a> {
     length: Option<u64>,
     groups: Option<u64>,
     consumer_group: Option<Cow<'a, str>>,
+    safe_to_trim_id: Option<String>,
+    reclaimable_entries: Option<u64>,
+    held_by: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }

@@ -33,7 +33,7 @@ enum Each {
 }
 
 /// Every family about streams, in the order of the page.
-const FAMILIES: [(&Name, Each); 32] = [
+const FAMILIES: [(&Name, Each); 33] = [
     (&names::LAG, Each::Group(|group| Some(group.lag.point.into()))),
     (&names::LAG_UNCERTAINTY, Each::Group(|group| Some(group.lag.uncertainty().into()))),
     (&names::LAG_SECONDS, Each::Group(|group| group.lag_seconds.map(Number::from))),
@@ -65,6 +65,10 @@ const FAMILIES: [(&Name, Each); 32] = [
     (&names::STREAM_LAST_ENTRY, Each::Stream(|stream| timestamp(stream.last, stream))),
     (&names::STREAM_ENTRIES_ADDED, Each::Stream(|stream| stream.entries_added.map(Number::from))),
     (&names::STREAM_ADDED_RATE, Each::Stream(|stream| stream.rates.added.map(Number::from))),
+    (
+        &names::STREAM_RECLAIMABLE,
+        Each::Stream(|stream| stream.safe_to_trim.as_ref().map(|safe| safe.reclaimable.into())),
+    ),
     (&names::STREAM_REMOVED_RATE, Each::Stream(|stream| stream.rates.removed.map(Number::from))),
 ];
 
@@ -415,6 +419,7 @@ mod tests {
     #[test]
     fn a_block_is_written_again_when_anything_in_it_changes() {
         let facts = |length| StreamFacts {
+            safe_to_trim: None,
             length,
             groups: 0,
             first: None,

@@ -171,6 +171,8 @@ names! {
         "Entries ever added to the stream (Redis 7.0 and later).";
     STREAM_ADDED_RATE = "event_stream_added_per_second", Gauge, STREAM,
         "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+    STREAM_RECLAIMABLE = "event_stream_reclaimable_entries", Gauge, STREAM,
+        "Entries that every group of the stream was given and has acknowledged, up to the first that one was not: a trim may take them. A lower bound; absent unless all groups are monitored.";
     STREAM_REMOVED_RATE = "event_stream_removed_per_second", Gauge, STREAM,
         "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
     STREAM_LAG_THRESHOLD = "event_stream_lag_threshold", Gauge, &["stream", "level"],

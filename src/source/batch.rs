@@ -103,8 +103,8 @@ pub(super) enum After {
 /// A page of a count to be asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageAsked {
-    /// The group's place in the stream's sample.
-    pub(super) group: usize,
+    /// The group's place in the stream's sample; none for what holds the stream back.
+    pub(super) group: Option<usize>,
     /// What is left to be counted.
     pub(super) range: CountRange,
     /// The most entries to be read.

@@ -58,8 +58,8 @@ pub(super) struct Budget {
 pub(super) struct Wanted {
     /// The stream's place in the configuration.
     pub(super) at: usize,
-    /// The group's place in the stream's sample.
-    pub(super) group: usize,
+    /// The group's place in the stream's sample; none for what holds the stream back.
+    pub(super) group: Option<usize>,
     /// By how many entries the lag is uncertain.
     pub(super) uncertainty: u64,
     /// What an entry is expected to take.
@@ -140,7 +140,7 @@ mod tests {
     fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> Wanted {
         Wanted {
             at,
-            group: 0,
+            group: Some(0),
             uncertainty,
             entry_bytes,
             most_bytes: entry_bytes,

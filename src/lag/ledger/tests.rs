@@ -229,13 +229,13 @@ fn poll(ledger: &mut Ledger, stream: &mut Simulated, budget: u64, between: &[Ste
         }
     }
     while budget > 0
-        && let Some((name, range)) = names.iter().find_map(|name| Some((name, ledger.rest(name)?)))
+        && let Some((name, range)) = names.iter().find_map(|name| Some((name, ledger.rest(Some(name))?)))
     {
         between.next().iter().for_each(|step| stream.step(step));
         let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
         let (page, after) = (stream.page(&range, limit), stream.moment());
         budget -= (page.ids.len() as u64).clamp(1, limit);
-        if ledger.counted(name, &page, &after) == Counted::Outdated {
+        if ledger.counted(Some(name), &page, &after) == Counted::Outdated {
             (truth, sample) = (stream.clone(), stream.sample());
             ledger.open(&sample);
             ledger.counted_at_once(name, &range, &page);
@@ -333,8 +333,8 @@ fn a_count_ends_at_the_largest_id() {
     assert!(ledger.ask(&sample, &group, 10).count.is_some());
     // A full page, as many as were asked for.
     let page = Page { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..Page::default() };
-    ledger.counted(&"a".into(), &page, &Moment { facts: Facts::from(&sample), groups: None });
-    assert_eq!(ledger.rest(&"a".into()), None);
+    ledger.counted(Some(&"a".into()), &page, &Moment { facts: Facts::from(&sample), groups: None });
+    assert_eq!(ledger.rest(Some(&"a".into())), None);
     assert_eq!(ledger.resolve(&sample, &group).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
 
@@ -371,7 +371,7 @@ fn a_page_of_another_stream_tells_nothing() {
     let mut other = Simulated::new(Server::Counting);
     other.step(&Step::Add(150));
     let page = Page { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
-    ledger.counted(&"a".into(), &page, &other.moment());
+    ledger.counted(Some(&"a".into()), &page, &other.moment());
     let lag = ledger.resolve(&sample, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
 }

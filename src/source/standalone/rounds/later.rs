@@ -9,6 +9,7 @@ use super::Rounds;
 use super::in_flight::room;
 use super::settle::{mark_monitored, monitored};
 use crate::lag::ledger::{Continuity, CountRange, Counted};
+use crate::lag::lowest_needed;
 use crate::model::GroupName;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
@@ -30,7 +31,7 @@ impl Rounds<'_> {
                 let wanted = &mut self.wanted[place];
                 let (at, group) = (wanted.at, wanted.group);
                 if wanted.asked == 0
-                    && let Some(cursor) = wanted.first.take()
+                    && let (Some(cursor), Some(group)) = (wanted.first.take(), group)
                 {
                     let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
                     let script = lane.script(self.connected.script);
@@ -98,6 +99,7 @@ impl Rounds<'_> {
         self.ask_for_ghosts(at, &stream);
         stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
+        self.ask_for_held(at, &stream);
         let source = &mut *self.source;
         let script = source.lanes[at].script(self.connected.script);
         for witness in source.lanes[at].ledger.witnesses() {
@@ -148,7 +150,7 @@ impl Rounds<'_> {
                 let page = ask.page.unwrap_or(FIRST_PAGE);
                 self.wanted.push(Wanted {
                     at,
-                    group: place,
+                    group: Some(place),
                     uncertainty,
                     entry_bytes,
                     most_bytes,
@@ -157,6 +159,19 @@ impl Rounds<'_> {
                     asked: 0,
                 });
             }
+        }
+    }
+
+    /// What is missing to know how many entries no group needs any more.
+    fn ask_for_held(&mut self, at: usize, stream: &StreamSample) {
+        let lane = &mut self.source.lanes[at];
+        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        let Some((safe, _)) = lowest_needed(&stream.groups) else { return };
+        let ask = lane.ledger.hold(stream, safe, entry_bytes);
+        if let Some(uncertainty) = ask.count {
+            let page = ask.page.unwrap_or(FIRST_PAGE);
+            let group = None;
+            self.wanted.push(Wanted { at, group, uncertainty, entry_bytes, most_bytes, first: None, page, asked: 0 });
         }
     }
 
@@ -185,7 +200,8 @@ impl Rounds<'_> {
     /// What is left of a count.
     fn rest_of(&self, wanted: &Wanted) -> Option<CountRange> {
         let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
-        self.source.lanes[wanted.at].ledger.rest(&stream.groups[wanted.group].name)
+        let whose = wanted.group.map(|group| &stream.groups[group].name);
+        self.source.lanes[wanted.at].ledger.rest(whose)
     }
 
     /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
@@ -218,8 +234,9 @@ impl Rounds<'_> {
                         budget.settle(asked.limit, read, asked.most_bytes, *bytes);
                         source.commands.counted(read);
                         lane.read_page(read, *bytes);
-                        if let Some(name) = name(found.at, asked.group) {
-                            is_outdated |= lane.ledger.counted(name, page, &moment) == Counted::Outdated;
+                        let whose = asked.group.and_then(|group| name(found.at, group));
+                        if whose.is_some() == asked.group.is_some() {
+                            is_outdated |= lane.ledger.counted(whose, page, &moment) == Counted::Outdated;
                         }
                     }
                     if is_outdated {
@@ -250,7 +267,9 @@ impl Rounds<'_> {
                 stream.continuity = continuity;
             }
             for PageRead { asked, page, .. } in &found.pages {
-                ledger.counted_at_once(&stream.groups[asked.group].name, &asked.range, page);
+                if let Some(group) = asked.group {
+                    ledger.counted_at_once(&stream.groups[group].name, &asked.range, page);
+                }
             }
         }
         self.streams[found.at] = Some(Ok(stream));

@@ -1,9 +1,9 @@
 //! What is said of a stream once everything about it is there. Pure.
 
-use crate::lag::Lag;
 use crate::lag::ledger::Resolved;
+use crate::lag::{Lag, lowest_needed};
 use crate::model::GroupSelection;
-use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::sample::{GroupSample, SafeToTrim, StreamSample};
 use crate::source::lane::Lane;
 
 /// The monitored groups of a stream, each with its place in the sample.
@@ -32,6 +32,13 @@ pub(super) fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelecti
     }
 }
 
+/// Up to where all groups have acknowledged everything.
+fn safe_to_trim(lane: &mut Lane, stream: &StreamSample) -> Option<SafeToTrim> {
+    let (id, held_by) = lowest_needed(&stream.groups)?;
+    let reclaimable = lane.ledger.below_held(stream, id).unwrap_or(0);
+    Some(SafeToTrim { id, held_by: held_by.clone(), reclaimable })
+}
+
 /// Resolves the lags of a stream that was read, and keeps what the next sample needs.
 pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
     if stream.carried {
@@ -46,6 +53,7 @@ pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
         group.resolved = lane.ledger.resolve(stream, group);
     }
     stream.groups = groups;
+    stream.safe_to_trim = safe_to_trim(lane, stream);
     stream.may_be_carried = lane.is_large();
     lane.keep(at, stream);
     lane.kept = lane.is_large().then(|| stream.clone());
