@@ -5,7 +5,7 @@
 mod common;
 
 use common::sampled::{COUNT_BUDGET, Sampled};
-use common::{Redis, eventually, servers, streamlag};
+use common::{Redis, eventually_right, servers, streamlag};
 
 fn on_every_server(test: impl Fn(&Redis)) {
     for server in servers() {
@@ -109,14 +109,15 @@ fn it_is_served_unless_a_group_is_not_monitored() {
         streamlag(&arguments).ready()
     };
     let all = program("*");
-    eventually("the stream's row", || {
-        let row = all.json("/api/v1/events/streams")["streams"][0].clone();
-        (row["safe_to_trim_id"] == "40-1" && row["reclaimable_entries"] == 40 && row["held_by"] == "g").then_some(())
+    eventually_right(|| {
+        let row = all.json("streams")["streams"][0].clone();
+        let is_right = row["safe_to_trim_id"] == "40-1" && row["reclaimable_entries"] == 40 && row["held_by"] == "g";
+        if is_right { Ok(()) } else { Err(row.to_string()) }
     });
     assert_eq!(all.metric("event_stream_reclaimable_entries{stream=\"s\"}"), Some(40.0));
     redis.run("XGROUP CREATE s other 20-0");
     let one = program("g");
-    let row = one.json("/api/v1/events/streams")["streams"][0].clone();
+    let row = one.json("streams")["streams"][0].clone();
     for key in ["safe_to_trim_id", "reclaimable_entries", "held_by"] {
         assert!(row[key].is_null(), "{row}");
     }
