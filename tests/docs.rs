@@ -132,6 +132,8 @@ fn every_alert_has_a_runbook() {
         .collect();
     let expected: BTreeSet<String> = alerts.iter().map(|alert| format!("{alert}.md")).collect();
     assert_eq!(linked, expected);
+    // One page is about a question, not about an alert.
+    let expected: BTreeSet<String> = expected.into_iter().chain(["SafeToTrim.md".to_owned()]).collect();
     let files: BTreeSet<String> = std::fs::read_dir(path("docs/runbooks"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
