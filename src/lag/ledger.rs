@@ -141,6 +141,8 @@ pub struct Moment {
 pub enum Counted {
     /// It was taken.
     Taken,
+    /// It is the last of a count that began before the group moved on. From what it tells, the lag can be counted now.
+    Nearer,
     /// Entries that it should have shown may have been removed since the sample, after the group was given them. It tells the lag
     /// in its own moment only: see [`Ledger::counted_at_once`].
     Outdated,
@@ -172,8 +174,8 @@ impl Ledger {
         let untraced = self.untraced_since_facts(&now, stream.trims_acknowledged.then_some(&stream.groups));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
         // All entries up to a mark below the first entry are gone, so many must have been removed.
-        let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.at_or_below(before));
-        if passed.is_some_and(|(_, rank)| now.removed() < Some(rank)) {
+        let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.added_at_or_below(before));
+        if passed.is_some_and(|rank| now.removed() < Some(rank)) {
             continuity = Continuity::Broken;
         }
         if continuity != Continuity::Same {
@@ -305,7 +307,7 @@ impl Ledger {
             // A small lag is counted to the end of the stream, so that it does not hang on any counter.
             let beyond_removed = account.here.cursor.max(now.max_deleted.unwrap_or_default()).max(marks.untraced());
             let to = if small { None } else { marks.at_or_above(beyond_removed) };
-            let resumed = account.count.take().filter(|count| count.still_good(&now));
+            let resumed = account.count.take().filter(|count| count.still_good(&now) && !(small && count.is_ahead()));
             let below = match (shrinking, at_once) {
                 (false, _) => u64::MAX,
                 (true, true) if !account.many_below => AT_ONCE,
@@ -405,8 +407,15 @@ impl Ledger {
         }
         let holds = count.holds(&now, &after.facts, page, untraced);
         let lag = count.lag(&now).filter(|_| holds);
+        if holds {
+            count.boundaries().for_each(|(id, rank)| self.marks.add_counted(id, rank));
+        }
+        let is_ahead = count.is_ahead();
         // Where something was removed meanwhile it tells nothing; the next sample begins again.
         account.count = None;
+        if is_ahead {
+            return if holds { Counted::Nearer } else { Counted::Taken };
+        }
         let Some(lag) = lag else {
             let tells_something = whose.is_some() && after.groups.is_some() && untraced > EntryId::default();
             return if tells_something { Counted::Outdated } else { Counted::Taken };
@@ -530,7 +539,9 @@ impl Account {
                 self.before = Some(Box::new(self.here));
             }
             self.here = Known::default();
-            (self.oldest_undelivered, self.count) = (None, None);
+            self.oldest_undelivered = None;
+            // What was counted ahead of the new cursor is still of use.
+            self.count = self.count.take().and_then(|count| count.go_on_from(cursor)).map(Box::new);
         }
         self.here.cursor = cursor;
     }
@@ -577,6 +588,9 @@ impl Account {
             };
             narrow(if all_there { least } else { 0 }, most);
         }
+        if let Some((added, (_, rank))) = now.added.zip(marks.at_or_below(self.here.cursor)) {
+            narrow(0, added.saturating_sub(rank));
+        }
         if let Some((then, facts)) = self.here.exact.filter(|(_, facts)| self.here.cursor <= facts.last_generated) {
             // What was there then, and what was added since, less what was removed, wherever that was.
             match (now.added_since(&facts), now.removed().zip(facts.removed())) {
@@ -594,7 +608,7 @@ impl Account {
             // Whatever was removed or read since: no more is there than was, and was added.
             narrow(0, most.saturating_add(added));
         }
-        if let Some(count) = self.count.as_ref().filter(|count| count.still_good(now)) {
+        if let Some(count) = self.count.as_ref().filter(|count| count.still_good(now) && !count.is_ahead()) {
             let (least, most) = count.bounds(now);
             narrow(least, most);
         }
@@ -615,7 +629,7 @@ impl Account {
             let after = added.checked_sub(rank)?;
             return Some((after, after));
         }
-        let below = marks.at_or_below(self.here.cursor).map_or(0, |(_, rank)| rank);
+        let below = marks.added_at_or_below(self.here.cursor).unwrap_or(0);
         let above = marks.at_or_above(self.here.cursor).map_or(added, |(_, rank)| rank);
         Some((added.checked_sub(above)?, added.checked_sub(below)?))
     }

@@ -7,13 +7,25 @@ use crate::model::EntryId;
 /// covered, only more coarsely.
 const MAX_MARKS: usize = 32;
 
+/// An id and a number of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    id: EntryId,
+    rank: u64,
+    /// Whether the number is what was added less what was counted above the id.
+    counted: bool,
+}
+
 /// Pairs of an id and the number of entries ever added up to and including it, both rising.
 ///
 /// Each is one sample's last-generated-id and entries-added: by definition, so many entries had been added when that was
 /// the highest id given out, and later ones are higher. It stays true whatever is removed.
+///
+/// Between them are marks that were counted. Entries above such an id that were gone already are taken to lie below it: so the number is
+/// not less than was added up to it, and as long as nothing is removed above it, what was added beyond the number is what is there.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    pairs: Vec<(EntryId, u64)>,
+    marks: Vec<Mark>,
     /// No entry above this id was removed without a trace since the oldest mark.
     untraced: EntryId,
     /// Nor ever, above this one.
@@ -23,7 +35,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Forgets all marks. What may ever have been removed stays.
     pub(super) fn clear(&mut self) {
-        self.pairs.clear();
+        self.marks.clear();
         self.untraced = EntryId::default();
     }
 
@@ -62,28 +74,49 @@ impl Marks {
 
     /// Adds a sample's mark. What lies below the one next to `lowest`, the lowest cursor, is not needed any more.
     pub(super) fn add(&mut self, id: EntryId, rank: u64, lowest: Option<EntryId>) {
-        if self.pairs.last().is_none_or(|(last, _)| *last < id) {
-            self.pairs.push((id, rank));
+        if self.marks.last().is_none_or(|last| last.id < id) {
+            self.marks.push(Mark { id, rank, counted: false });
         }
-        let needed = lowest.map_or(self.pairs.len(), |lowest| self.pairs.partition_point(|(id, _)| *id <= lowest));
-        self.pairs.drain(..needed.saturating_sub(1));
-        if self.pairs.len() > MAX_MARKS {
+        let needed = lowest.map_or(self.marks.len(), |lowest| self.marks.partition_point(|mark| mark.id <= lowest));
+        self.marks.drain(..needed.saturating_sub(1));
+        self.thin_out();
+    }
+
+    /// Adds a mark of which it was counted how many entries lie between it and a higher one.
+    pub(super) fn add_counted(&mut self, id: EntryId, rank: u64) {
+        let place = self.marks.partition_point(|mark| mark.id < id);
+        if self.marks.get(place).is_none_or(|mark| mark.id > id) {
+            self.marks.insert(place, Mark { id, rank, counted: true });
+        }
+        self.thin_out();
+    }
+
+    fn thin_out(&mut self) {
+        if self.marks.len() > MAX_MARKS {
             // The first and the last stay.
-            let gap = |place: &usize| self.pairs[place + 1].1 - self.pairs[place - 1].1;
-            if let Some(closest) = (1..self.pairs.len() - 1).min_by_key(gap) {
-                self.pairs.remove(closest);
+            let gap = |place: &usize| self.marks[place + 1].rank.saturating_sub(self.marks[place - 1].rank);
+            if let Some(closest) = (1..self.marks.len() - 1).min_by_key(gap) {
+                self.marks.remove(closest);
             }
         }
     }
 
-    /// The highest mark at or below an id.
+    /// The highest mark at or below an id. No more is there above it than was added beyond its number.
     pub(super) fn at_or_below(&self, id: EntryId) -> Option<(EntryId, u64)> {
-        self.pairs[..self.pairs.partition_point(|(mark, _)| *mark <= id)].last().copied()
+        let mark = self.marks[..self.marks.partition_point(|mark| mark.id <= id)].last()?;
+        Some((mark.id, mark.rank))
     }
 
-    /// The lowest mark at or above an id.
+    /// The number of entries ever added up to the highest id at or below this one of which that is known.
+    pub(super) fn added_at_or_below(&self, id: EntryId) -> Option<u64> {
+        let below = &self.marks[..self.marks.partition_point(|mark| mark.id <= id)];
+        below.iter().rfind(|mark| !mark.counted).map(|mark| mark.rank)
+    }
+
+    /// The lowest mark at or above an id. No fewer were added above it than beyond its number.
     pub(super) fn at_or_above(&self, id: EntryId) -> Option<(EntryId, u64)> {
-        self.pairs[self.pairs.partition_point(|(mark, _)| *mark < id)..].first().copied()
+        let mark = self.marks[self.marks.partition_point(|mark| mark.id < id)..].first()?;
+        Some((mark.id, mark.rank))
     }
 
     /// Whether a lag that was counted at a cursor agrees with the marks; `whole` where nothing above it was removed.
@@ -111,17 +144,21 @@ mod tests {
             marks.add(id(10 * n), n, Some(id(25)));
             marks.add(id(10 * n), n, Some(id(25)));
         }
-        assert_eq!(marks.pairs.len(), MAX_MARKS);
-        assert!(marks.pairs.is_sorted());
+        assert_eq!(marks.marks.len(), MAX_MARKS);
+        assert!(marks.marks.is_sorted_by_key(|mark| (mark.id, mark.rank)));
         assert_eq!(marks.at_or_below(id(25)), Some((id(20), 2)));
         assert_eq!(marks.at_or_below(id(19)), None);
         assert_eq!(marks.at_or_above(id(10_000)), Some((id(10_000), 1000)));
         assert_eq!(marks.at_or_above(id(10_001)), None);
-        let widest = marks.pairs.windows(2).map(|pair| pair[1].1 - pair[0].1).max();
+        let widest = marks.marks.windows(2).map(|pair| pair[1].rank - pair[0].rank).max();
         assert!(widest <= Some(1000 / 8), "{widest:?}");
         // Cursors that move on leave old marks behind.
         marks.add(id(10_010), 1001, Some(id(10_010)));
-        assert_eq!(marks.pairs, [(id(10_010), 1001)]);
+        assert_eq!(marks.marks, [Mark { id: id(10_010), rank: 1001, counted: false }]);
+        // What was counted says how much is there, and not how much was ever added.
+        marks.add_counted(id(10_050), 1060);
+        assert_eq!(marks.at_or_below(id(10_060)), Some((id(10_050), 1060)));
+        assert_eq!(marks.added_at_or_below(id(10_060)), Some(1001));
     }
 
     #[test]

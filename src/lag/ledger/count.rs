@@ -113,7 +113,14 @@ pub(super) struct Count {
     untraced: EntryId,
     /// Whether it is of use only where one page tells all.
     at_once: bool,
+    /// The ends of pages, and how many entries were counted up to them.
+    ends: Vec<(EntryId, u64)>,
+    /// Whether the group has moved on since, so that only what lies ahead of it is of use.
+    ahead: bool,
 }
+
+/// Ends of pages that are kept of a count; with more, every second one goes.
+const MAX_ENDS: usize = 64;
 
 impl Count {
     /// A count that will tell the lag; `None` where there is no id to begin at.
@@ -145,12 +152,48 @@ impl Count {
             best = CountRange { from: now.first?, to: cursor, side: Side::Below };
             at_once = most < u64::MAX;
         }
-        Some(Self { range: best, counted: 0, begun: *now, floor, untraced: EntryId::default(), at_once })
+        Some(Self {
+            range: best,
+            counted: 0,
+            begun: *now,
+            floor,
+            untraced: EntryId::default(),
+            at_once,
+            ends: Vec::new(),
+            ahead: false,
+        })
     }
 
     /// Whether it is of use only where one page tells all.
     pub(super) fn is_at_once(&self) -> bool {
         self.at_once
+    }
+
+    /// Whether it tells only of what lies ahead of the group, which has moved on since it began.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// The same count for a group that has moved on to `cursor`, where there is anything in it for that.
+    pub(super) fn go_on_from(mut self, cursor: EntryId) -> Option<Self> {
+        let goes_on = matches!(self.range.side, Side::Above { rank: Some(_) }) && cursor < self.range.from;
+        if !goes_on || self.at_once {
+            return None;
+        }
+        // What was counted below the new cursor may be removed from now on.
+        self.ends.retain(|(id, _)| *id >= cursor);
+        (self.floor, self.ahead) = (cursor, true);
+        Some(self)
+    }
+
+    /// The ends of the pages of a complete count, with the number of entries as a mark has it.
+    pub(super) fn boundaries(&self) -> impl Iterator<Item = (EntryId, u64)> {
+        let rank = match self.range.side {
+            Side::Above { rank } => rank,
+            Side::Below | Side::Between { .. } => None,
+        };
+        let to_the_end = |up_to: u64| self.counted.saturating_sub(up_to);
+        self.ends.iter().filter_map(move |(id, up_to)| Some((*id, rank?.checked_sub(to_the_end(*up_to))?)))
     }
 
     /// Entries up to this id may have been removed without a trace since the last page.
@@ -187,6 +230,13 @@ impl Count {
     /// Takes a page; answers whether it was the last one.
     pub(super) fn take(&mut self, page: &Page) -> bool {
         self.counted = self.counted.saturating_add(page.entries);
+        if let Some(last) = page.last {
+            self.ends.push((last, self.counted));
+            if self.ends.len() > MAX_ENDS {
+                let mut place = 0;
+                self.ends.retain(|_| (place += 1, place % 2 == 0).1);
+            }
+        }
         match page.last.map(EntryId::next) {
             Some(Some(next)) => self.range.from = next,
             // There is no id after the largest one.

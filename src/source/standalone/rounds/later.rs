@@ -228,7 +228,7 @@ impl Rounds<'_> {
                 }
                 Finding::Pages(found) => {
                     let (lane, moment) = (&mut source.lanes[found.at], found.moment());
-                    let mut is_outdated = false;
+                    let (mut is_outdated, mut is_nearer) = (false, false);
                     for PageRead { asked, page, bytes } in &found.pages {
                         let read = page.entries + page.beyond;
                         budget.settle(asked.limit, read, asked.most_bytes, *bytes);
@@ -236,8 +236,13 @@ impl Rounds<'_> {
                         lane.read_page(read, *bytes);
                         let whose = asked.group.and_then(|group| name(found.at, group));
                         if whose.is_some() == asked.group.is_some() {
-                            is_outdated |= lane.ledger.counted(whose, page, &moment) == Counted::Outdated;
+                            let counted = lane.ledger.counted(whose, page, &moment);
+                            is_outdated |= counted == Counted::Outdated;
+                            is_nearer |= counted == Counted::Nearer;
                         }
+                    }
+                    if is_nearer && !another.contains(&found.at) {
+                        another.push(found.at);
                     }
                     if is_outdated {
                         outdated.push(found);
