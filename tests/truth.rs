@@ -542,6 +542,8 @@ fn half_a_million_entries_are_counted_within_a_minute_of_polls() {
 #[test]
 fn a_group_that_reads_on_costs_what_it_read() {
     on_every_server(|redis, old| {
+        let trim = redis::cmd("XTRIM").arg("none").arg("MAXLEN").arg(1).arg("ACKED").exec(&mut redis.connection());
+        let traceless = trim.is_ok();
         fill_dense(redis, 50_000);
         redis.run("XGROUP CREATE s g 10000-0");
         let mut sampled = Sampled::new(redis, &["s"], COUNT_BUDGET);
@@ -557,8 +559,8 @@ fn a_group_that_reads_on_costs_what_it_read() {
             let lag = exact_dense_of_next(&mut sampled);
             let bytes = bytes_sent(redis) - before;
             assert_eq!(lag, 40_000 - (round + 1) * if old { 500 } else { 400 });
-            // 40,000 entries are 1.7 MB.
-            assert!(old || bytes < 100_000, "{bytes} bytes to count 500 entries");
+            // 40,000 entries are 1.7 MB. A server that may remove entries without a trace has all of them counted once.
+            assert!(old || traceless && round == 0 || bytes < 100_000, "{bytes} bytes to count 500 entries");
         }
     });
 }

@@ -137,7 +137,8 @@ impl Simulated {
             }
             Step::Jump(ahead, added) => {
                 self.last_generated += ahead;
-                self.next = self.last_generated;
+                // Never back to ids of a stream before: what then happens to fit cannot be told (docs/lag.md).
+                self.next = self.next.max(self.last_generated);
                 self.added += added;
             }
             Step::Recreate(entries) => {
@@ -410,7 +411,7 @@ fn a_long_count_goes_on_though_the_group_moves() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever happens between polls and within them: the bounds hold the truth, so an exact answer is right.
     #[test]
@@ -444,7 +445,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A stream that is trimmed as far as acknowledgements allow while groups read on, also while a poll counts: exact.
     #[test]
