@@ -274,13 +274,12 @@ impl Lines {
             return;
         }
         let of_group = self.labels.len();
-        // OpenMetrics has a type for such a set, but demands that the label be named like the metric.
-        for each in GroupState::ALL {
-            self.labels.push(b',');
-            label(&mut self.labels, "state", each.as_str());
-            self.line(place, u64::from(each == state).into());
-            self.labels.truncate(of_group);
-        }
+        // One series, of the state that holds. OpenMetrics has a type for state sets, but demands that the label be named like the
+        // metric, and a series for each state.
+        self.labels.push(b',');
+        label(&mut self.labels, "state", state.as_str());
+        self.line(place, 1u64.into());
+        self.labels.truncate(of_group);
     }
 
     /// The line in a family of the thing whose labels are at hand.

@@ -124,7 +124,7 @@ names! {
     GROUP_CONSUMERS = "event_consumer_group_consumers", Gauge, GROUP,
         "Consumers of the group, alive or not.";
     GROUP_STATE = "event_consumer_group_state", Gauge, &["stream", "consumer_group", "state"],
-        "1 for the state the group is in and 0 for the others.";
+        "Always 1; the label state is the state that the group is in, and there is no series of the others.";
     GROUP_LOST = "event_consumer_group_lost_entries", Counter, GROUP,
         "Entries that were gone before the group was given them, since streamlag first saw the group; a proven lower bound.";
     GROUP_HEADROOM = "event_consumer_group_trim_headroom_entries", Gauge, GROUP,
