@@ -19,7 +19,9 @@ use crate::model::sample::{ReadError, SampleError};
 use crate::model::snapshot::TargetSnapshot;
 use crate::model::view::View;
 use crate::model::{FailureReason, GroupSelection, StreamKey};
+use crate::render::collectors::Collectors;
 use crate::render::exposition::Settings;
+use crate::render::lines::Lines;
 use crate::self_metrics::{PollMetrics, PollOutcome};
 use crate::snapshot::{Published, Publisher};
 use crate::source::{Sampling, Source, Topology};
@@ -58,6 +60,8 @@ pub struct PollerSettings {
     pub logical: LogicalStreams,
     /// What a lag is called.
     pub thresholds: ThresholdRules,
+    /// What the metrics page shows of streams.
+    pub collectors: Collectors,
     /// The deadline of a whole poll.
     pub timeout: Duration,
     /// What the metrics page says of the configuration, the time between polls among it.
@@ -124,7 +128,7 @@ impl Poller {
             logical: settings.logical.clone(),
             settings,
             source,
-            press: Press::default(),
+            press: Press { lines: Lines::shown_by(plan.settings.collectors), ..Press::default() },
             streams,
             limits: Limits::default(),
             started: Instant::now(),
@@ -144,7 +148,7 @@ impl Poller {
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
     /// up for.
     ///
-    /// A plan with other streams, another pace or another Redis is followed at once, any other with the next poll. What was seen
+    /// A plan with other streams, another pace, other collectors or another Redis is followed at once, any other with the next poll. What was seen
     /// of the streams that stay is kept. The first poll is at `first`.
     pub async fn run(mut self, mut plans: watch::Receiver<Plan>, first: Instant) {
         let mut plan = plans.borrow_and_update().clone();
@@ -173,7 +177,8 @@ impl Poller {
         let (before, now) = (&plan.settings.page, &new.settings.page);
         let another = plan.target != new.target;
         let same_pace = before.poll_interval == now.poll_interval && before.max_redis_share == now.max_redis_share;
-        let same_page = same_pace && before.whole == now.whole;
+        let same_lines = plan.settings.collectors == new.settings.collectors;
+        let same_page = same_pace && same_lines && before.whole == now.whole;
         let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
         self.source.follow(new.sampling.clone(), another.then(|| new.redis.clone()));
         self.settings = new.settings.clone();
@@ -190,6 +195,10 @@ impl Poller {
             self.assessor.follow(assessor(&self.settings, &self.streams));
         }
         self.logical.follow(&self.streams);
+        if !same_lines {
+            // Of what readers see now: should the next poll fail, its page is made of them.
+            self.press.lines = Lines::of(&self.view.streams, new.settings.collectors);
+        }
         at_once
     }
 

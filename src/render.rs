@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod api;
+pub mod collectors;
 pub mod exposition;
 pub mod landing;
 pub mod lines;

@@ -43,6 +43,21 @@ fn bad_configuration_ends_with_2_and_one_line() {
     check(&["--poll.interval", "1ms"], &[], "--poll.interval \"1ms\": it takes a duration from 50ms");
     check(&[], &[("STREAMLAG_POLL_INTERVAL", "soon")], "STREAMLAG_POLL_INTERVAL \"soon\": it takes");
     check(&["--nonsense"], &[], "--nonsense");
+    let collectors = "consumers, consumer-health, rates, loss, states, streams";
+    let expected = |named: &str| {
+        format!("invalid collector \"nope\"{named}: expected a collector that can be turned on or off: {collectors}\n")
+    };
+    check(&["--collector.nope"], &[], &expected(" in \"--collector.nope\""));
+    check(&["--no-collector.nope"], &[], &expected(" in \"--no-collector.nope\""));
+    // What there is to show is lag, which cannot be turned off; and there is no forecast to show.
+    check(&["--no-collector.groups"], &[], "invalid collector \"groups\"");
+    check(&["--collector.forecast"], &[], "invalid collector \"forecast\"");
+    check(&["--collector.rates=maybe"], &[], "--collector.rates");
+    check(
+        &[],
+        &[("STREAMLAG_COLLECTOR_RATES", "maybe")],
+        "STREAMLAG_COLLECTOR_RATES \"maybe\": it takes true or false",
+    );
     check(&["surplus"], &[], "surplus");
     check(&["--redis.timeout"], &[], "--redis.timeout");
     check(&["--redis.timeout", "1s", "--redis.timeout", "2s"], &[], "--redis.timeout");
@@ -57,6 +72,10 @@ fn bad_configuration_ends_with_2_and_one_line() {
     let path = file.path().to_str().unwrap();
     std::fs::write(path, "redis:\n  urll: x\n").unwrap();
     check(&["--config.file", path], &[], "line 2: there is no setting \"redis.urll\"");
+    std::fs::write(path, "collector:\n  rates: true\n  nope: true\n").unwrap();
+    check(&["--config.file", path], &[], &format!("line 3: {}", expected("")));
+    std::fs::write(path, "collector.loss: [true, false]\n").unwrap();
+    check(&["--config.file", path], &[], "line 1: collector.loss takes one value, not 2");
     std::fs::write(path, "poll.interval: 1ms\n").unwrap();
     check(&["--config.file", path], &[], "poll.interval (in the configuration file) \"1ms\"");
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{Redis, eventually, streamlag};
 use rcgen::{CertificateParams, KeyPair};
 use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting, WebConfig};
+use streamlag::render::collectors::Collectors;
 use streamlag::render::names::{self, Kind, Name};
 
 fn path(relative: &str) -> PathBuf {
@@ -34,7 +35,8 @@ fn the_table_of_settings() {
     let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{}`", text.replace('|', "\\|")) };
     let row = |setting: &Setting| {
         let has_flag = !setting.key.starts_with("event-transport.");
-        let flag = if has_flag { code(&format!("--{}", setting.key)) } else { String::new() };
+        let no = if setting.key.starts_with("collector.") { "[no-]" } else { "" };
+        let flag = if has_flag { code(&format!("--{no}{}", setting.key)) } else { String::new() };
         let (env, default) = (code(setting.env.unwrap_or_default()), code(setting.default.unwrap_or_default()));
         format!("| {flag} | {env} | {default} | {} |\n", setting.help.replace('|', "\\|").replace('*', "\\*"))
     };
@@ -62,9 +64,11 @@ fn the_table_of_metrics() {
     };
     let row = |name: &&Name| {
         let labels: Vec<String> = name.labels.iter().map(|label| format!("`{label}`")).collect();
-        format!("| `{}` | {} | {} | {} |\n", name.series(), kind(name), labels.join(", "), name.help)
+        let (labels, collectors) =
+            (labels.join(", "), Collectors::of(name.family).map_or(String::new(), Collectors::names));
+        format!("| `{}` | {} | {labels} | {collectors} | {} |\n", name.series(), kind(name), name.help)
     };
-    let mut table = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut table = "| metric | type | labels | collector | meaning |\n| --- | --- | --- | --- | --- |\n".to_owned();
     table.extend(names::ALL.iter().map(row));
     check("docs/metrics.md", "metrics", &table);
 }
@@ -81,7 +85,8 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
     let arguments = ["--redis.url", &url, "--groups", "there,absent", "--group.window", "1s", "--limit.consumers", "1"];
     let many = ["--streams", "events:*", "--logical-streams", "all=events:*", "--shard", "0/1"];
     let own = ["--lag.thresholds", "events:chat=10/50"];
-    let streamlag = streamlag(&[&arguments[..], &many, &own].concat()).ready();
+    let all = ["--collector.rates", "--collector.consumer-health"];
+    let streamlag = streamlag(&[&arguments[..], &many, &own, &all].concat()).ready();
     // Only told while a stream is trimmed, and while a group catches up.
     let changing = ["trim_headroom_seconds", "drain_seconds", "recommended_consumers"];
     let page = eventually("the series of a stream that changes", || {
@@ -116,6 +121,53 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
     let listed: BTreeSet<String> = names::ALL.iter().map(|name| name.series()).collect();
     let lacking: Vec<&String> = listed.difference(&found).filter(|series| !elsewhere(series)).collect();
     assert!(lacking.is_empty(), "listed, and not on the page: {lacking:?}");
+}
+
+/// The collectors, off by default, that a query takes to have something to say.
+fn collectors_needed(expr: &str) -> BTreeSet<String> {
+    let words: BTreeSet<&str> = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let asked = names::ALL.iter().filter(|name| words.contains(name.series().as_str()));
+    let off =
+        asked.filter(|name| !Collectors::default().show(name.family)).filter_map(|name| Collectors::of(name.family));
+    off.map(Collectors::names).collect()
+}
+
+/// Rules need no collector that is off by default; panels and queries that do say so.
+#[test]
+fn what_needs_a_collector_that_is_off_says_so() {
+    for rules in files("alerts", "yml").iter().filter(|file| !file.display().to_string().contains("tests")) {
+        let code = read(rules);
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+        assert!(collectors_needed(&code).is_empty(), "{}: {:?}", rules.display(), collectors_needed(&code));
+    }
+    let mut found = BTreeSet::new();
+    let mut check = |place: &str, expr: &str, said: &str| {
+        for collector in collectors_needed(expr) {
+            assert!(said.contains(&format!("--collector.{collector}")), "{place} needs {collector}: {expr}");
+            found.insert(collector);
+        }
+    };
+    let dashboard: serde_json::Value = serde_json::from_str(&read(&path("dashboards/streamlag.json"))).unwrap();
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    for row in list(&dashboard["panels"]) {
+        for panel in [vec![row.clone()], list(&row["panels"])].concat() {
+            for target in list(&panel["targets"]) {
+                check(&panel["title"].to_string(), &target["expr"].to_string(), &panel["description"].to_string());
+            }
+        }
+    }
+    for document in documents() {
+        let text = read(&document);
+        // What stands between a query and the block of code before it.
+        let mut before = "";
+        for (place, piece) in text.split("```").enumerate() {
+            match piece.strip_prefix("promql\n").filter(|_| place % 2 == 1) {
+                Some(expr) => check(&document.display().to_string(), expr, before),
+                None => before = piece,
+            }
+        }
+    }
+    assert_eq!(found, ["consumer-health", "rates"].map(str::to_owned).into());
 }
 
 /// Every alert has its runbook, and every runbook its alert.
@@ -214,6 +266,7 @@ fn flags_and_variables_that_are_named_exist() {
         for flag in text.split("--").skip(1) {
             let flag = flag.split(|c: char| !c.is_ascii_lowercase() && !".-".contains(c)).next().unwrap();
             let flag = flag.trim_end_matches(['.', '-']);
+            let flag = flag.strip_prefix("no-").filter(|flag| flag.starts_with("collector.")).unwrap_or(flag);
             assert!(!flag.contains('.') || keys.contains(flag), "{}: there is no --{flag}", file.display());
         }
         for variable in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {

@@ -221,7 +221,8 @@ fn what_is_known_of_streams_that_stay_survives_when_others_come_and_go() {
         ["events:m", "named"].iter().for_each(|key| stream(&redis, key, 100));
         let url = redis.url_as(&finder(&redis, &server));
         let arguments = ["--redis.url", &url, "--streams", "named,events:*", "--groups", "g", "--group.window", "1s"];
-        let streamlag = streamlag(&[&arguments[..], &["--discovery.interval", "1s"]].concat()).ready();
+        let more = ["--discovery.interval", "1s", "--collector.rates"];
+        let streamlag = streamlag(&[&arguments[..], &more].concat()).ready();
         let lost = |page: &str, key: &str| {
             value_of(page, &format!("event_consumer_group_lost_entries_total{{stream=\"{key}\",consumer_group=\"g\"}}"))
         };
@@ -335,8 +336,8 @@ fn limits_leave_out_what_they_say_and_say_so_once() {
         let url = redis.url_as(&finder(&redis, &server));
         let arguments = ["--redis.url", &url, "--streams", "events:*,named", "--groups", "z,*"];
         let limits = ["--limit.streams", "3", "--limit.groups", "3", "--limit.consumers", "2"];
-        let interval = ["--discovery.interval", "1s"];
-        let streamlag = streamlag(&[&arguments[..], &limits, &interval].concat()).ready();
+        let more = ["--discovery.interval", "1s", "--collector.consumer-health"];
+        let streamlag = streamlag(&[&arguments[..], &limits, &more].concat()).ready();
 
         let page = page_of(&streamlag);
         assert_eq!(

@@ -91,7 +91,7 @@ const ELSEWHERE: [&str; 3] = ["streamlag_redis_master_changes", "streamlag_redis
 const QUIET: [(&str, &str); 6] = [
     ("offset 1d", "nothing was scraped yesterday"),
     ("offset 15m", "nor a quarter of an hour ago"),
-    ("event_consumer_instance_idle_seconds > 600", "no consumer is as old as that"),
+    ("event_consumer_instance_idle_seconds > 60", "no consumer is as old as that"),
     ("or 0 * event_consumer_group_state)", "no state comes and goes so often"),
     ("unless on () (streamlag_redis_up == 0)", "the total is incomplete"),
     ("event_logical_stream_lag_skew_ratio > 3", "three partitions cannot be as uneven as that"),
@@ -189,8 +189,8 @@ fn is_elsewhere(expr: &str) -> bool {
     ELSEWHERE.iter().any(|part| expr.contains(part))
 }
 
-/// What makes an exporter tell what is about many streams, all of it on few.
-const FLEET: [&str; 14] = [
+/// What makes an exporter tell what is about many streams, all of it on few, and all that collectors have.
+const FLEET: [&str; 16] = [
     "--shard",
     "0/1",
     "--logical-streams",
@@ -205,6 +205,8 @@ const FLEET: [&str; 14] = [
     "2",
     "--limit.consumers",
     "1",
+    "--collector.consumer-health",
+    "--collector.rates",
 ];
 
 /// What is chosen in the dashboard's variables: name, and what takes its place in a regular expression.

@@ -117,6 +117,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         windows: target.windows,
         bounds: Bounds { max_length: target.stream_max_len, consumers: target.limits.consumers },
         thresholds: target.thresholds.clone(),
+        collectors: target.collectors,
         timeout: target.timeout,
         page: Settings {
             poll_interval: target.interval,

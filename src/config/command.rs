@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::file::{File, Section};
-use super::settings::{Flag, SETTINGS, Setting};
+use super::settings::{self, Flag, SETTINGS, Setting};
 use super::values::{Given, Origin, Problem};
 use super::{API_TOKEN_VARIABLE, Config, Sources};
 use crate::model::TargetName;
@@ -49,7 +49,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, P
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(error.render().to_string()));
         }
-        Err(error) => return Err(Problem::new(first_paragraph(&error.render().to_string()))),
+        Err(error) => {
+            let said = first_paragraph(&error.render().to_string());
+            return Err(unknown_collector(&error).unwrap_or_else(|| Problem::new(said)));
+        }
     };
     if let Some(("token", token)) = matches.subcommand() {
         return make_token(token).map(Request::Print);
@@ -83,6 +86,7 @@ fn command() -> Command {
         .after_help(format!("Event transport (environment only):\n{transport}\n{}", AFTER.join("\n\n")))
         .disable_help_subcommand(true)
         .args(SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(argument))
+        .args(SETTINGS.iter().filter_map(opposite))
         .args_conflicts_with_subcommands(true)
         .subcommand(
             Command::new("token")
@@ -123,6 +127,11 @@ fn argument(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.key).long(setting.key).help(setting.help).help_heading(setting.heading);
     let arg = match setting.flag {
         Flag::Switch => return arg.action(ArgAction::SetTrue),
+        Flag::Toggle(opposite) => {
+            let (env, default) = (setting.env.unwrap_or_default(), setting.default.unwrap_or_default());
+            let help = format!("{} (--{opposite} for the opposite) [env: {env}=] [default: {default}]", setting.help);
+            return arg.help(help).action(ArgAction::SetTrue).overrides_with(opposite);
+        }
         Flag::List => arg.action(ArgAction::Append),
         Flag::Value | Flag::None => arg.action(ArgAction::Set),
     };
@@ -136,6 +145,24 @@ fn argument(setting: &'static Setting) -> Arg {
         None => arg,
     };
     arg.value_name(setting.value_name).value_parser(clap::value_parser!(OsString))
+}
+
+/// The flag that says the opposite of a toggle.
+fn opposite(setting: &'static Setting) -> Option<Arg> {
+    let Flag::Toggle(name) = setting.flag else { return None };
+    Some(Arg::new(name).long(name).hide(true).action(ArgAction::SetTrue).overrides_with(setting.key))
+}
+
+/// What is said of a flag that turns a collector on or off and that there is not.
+fn unknown_collector(error: &clap::Error) -> Option<Problem> {
+    let flag = match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(flag) if error.kind() == ErrorKind::UnknownArgument => flag,
+        _ => return None,
+    };
+    let key = flag.strip_prefix("--no-").or_else(|| flag.strip_prefix("--"))?;
+    let name = key.strip_prefix(settings::COLLECTORS)?;
+    let expected = format!("expected a collector that can be turned on or off: {}", settings::collectors());
+    Some(Problem::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
 }
 
 /// clap's message without its usage lines, in one line.
@@ -185,8 +212,13 @@ impl Sources for FromEverywhere {
 
 impl FromEverywhere {
     fn flag(&self, setting: &Setting) -> Option<Vec<OsString>> {
-        let given =
-            setting.flag != Flag::None && self.matches.value_source(setting.key) == Some(ValueSource::CommandLine);
+        let is_given = |id: &str| self.matches.value_source(id) == Some(ValueSource::CommandLine);
+        if let Flag::Toggle(opposite) = setting.flag {
+            let is_opposite = is_given(opposite);
+            let given = is_opposite || is_given(setting.key);
+            return given.then(|| vec![if is_opposite { "false" } else { "true" }.into()]);
+        }
+        let given = setting.flag != Flag::None && is_given(setting.key);
         let values = || self.matches.get_many::<OsString>(setting.key).unwrap_or_default().cloned().collect();
         given.then(values)
     }

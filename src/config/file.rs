@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
-use super::settings::{Flag, SETTINGS, Setting};
+use super::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
 use crate::model::TargetName;
 use crate::small_file;
 
@@ -149,6 +149,10 @@ impl Belongs<'_> {
             (Self::ToAll, Some(setting)) => Ok(setting),
             (Self::To(_), Some(setting)) if setting.per_target => Ok(setting),
             (Self::To(_), Some(_)) => Err(format!("{path} is for the whole program, not for a target")),
+            (_, None) if path.starts_with(COLLECTORS) => {
+                let expected = format!("expected a collector that can be turned on or off: {}", collectors());
+                Err(format!("invalid collector {}: {expected}", named(&path[COLLECTORS.len()..])))
+            }
             (Self::ToAll, None) => Err(format!("there is no setting {} for a file", named(path))),
             (Self::To(_), None) => Err(format!("there is no setting {} for a target", named(path))),
         }

@@ -32,6 +32,8 @@ pub enum Flag {
     List,
     /// Without a value.
     Switch,
+    /// Without a value, and as this flag for the opposite; the last one counts.
+    Toggle(&'static str),
     /// Not at all.
     None,
 }
@@ -42,6 +44,15 @@ impl Setting {
     pub fn find(key: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.key == key)
     }
+}
+
+/// What the settings that turn collectors on and off begin with.
+pub(super) const COLLECTORS: &str = "collector.";
+
+/// The collectors that can be turned on and off, for whoever named another.
+pub(super) fn collectors() -> String {
+    let names = SETTINGS.iter().filter_map(|setting| setting.key.strip_prefix(COLLECTORS));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 const BASE: Setting = Setting {
@@ -55,6 +66,10 @@ const BASE: Setting = Setting {
     secret: false,
     per_target: false,
 };
+
+/// Whether the metrics page shows what a collector has.
+const COLLECTOR: Setting =
+    Setting { default: Some("false"), value_name: "true|false", heading: "What to show", ..OF_A_TARGET };
 
 /// What each target may have its own of.
 const OF_A_TARGET: Setting = Setting { per_target: true, ..BASE };
@@ -221,6 +236,52 @@ pub const SETTINGS: &[Setting] = &[
         heading: "What to sample",
         help: "Whether consumers are asked for one by one: on or off",
         ..OF_A_TARGET
+    },
+    Setting {
+        key: "collector.consumers",
+        flag: Flag::Toggle("no-collector.consumers"),
+        env: Some("STREAMLAG_COLLECTOR_CONSUMERS"),
+        default: Some("true"),
+        help: "Consumers one by one: what they hold and how long they have been idle; nothing where --consumers=off",
+        ..COLLECTOR
+    },
+    Setting {
+        key: "collector.consumer-health",
+        flag: Flag::Toggle("no-collector.consumer-health"),
+        env: Some("STREAMLAG_COLLECTOR_CONSUMER_HEALTH"),
+        help: "Consumers' health and time inactive, and the sums of those over --limit.consumers",
+        ..COLLECTOR
+    },
+    Setting {
+        key: "collector.rates",
+        flag: Flag::Toggle("no-collector.rates"),
+        env: Some("STREAMLAG_COLLECTOR_RATES"),
+        help: "Rates over --group.window, time to drain, recommended consumers, and the time of streams' first entries",
+        ..COLLECTOR
+    },
+    Setting {
+        key: "collector.loss",
+        flag: Flag::Toggle("no-collector.loss"),
+        env: Some("STREAMLAG_COLLECTOR_LOSS"),
+        default: Some("true"),
+        help: "What groups have lost and can lose before long, and pending entries whose payload is gone",
+        ..COLLECTOR
+    },
+    Setting {
+        key: "collector.states",
+        flag: Flag::Toggle("no-collector.states"),
+        env: Some("STREAMLAG_COLLECTOR_STATES"),
+        default: Some("true"),
+        help: "The state of each group",
+        ..COLLECTOR
+    },
+    Setting {
+        key: "collector.streams",
+        flag: Flag::Toggle("no-collector.streams"),
+        env: Some("STREAMLAG_COLLECTOR_STREAMS"),
+        default: Some("true"),
+        help: "Streams: their length, groups, last entry, entries ever added and entries that may be trimmed",
+        ..COLLECTOR
     },
     Setting {
         key: "discovery.interval",

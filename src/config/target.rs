@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::file::Section;
+use super::settings::COLLECTORS;
 use super::values::{Given, Origin, Problem};
 use super::{MAX_DURATION, Setting, Sources, redis_target};
 use crate::lag::{ThresholdRules, Thresholds, Windows};
 use crate::logical::LogicalStreams;
 use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
+use crate::render::collectors::{Collector, Collectors};
 use crate::source::{Address, Mode, Topology};
 
 /// A poll takes a round trip; more often than this, Redis would do little else.
@@ -75,6 +77,8 @@ pub struct TargetConfig {
     pub groups: GroupSelection,
     /// Whether consumers are asked for one by one.
     pub consumers: bool,
+    /// What the metrics page shows of streams, groups and consumers.
+    pub collectors: Collectors,
     /// The time between polls.
     pub interval: Duration,
     /// The time within which a new stream shows.
@@ -166,6 +170,7 @@ fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig
         streams_exclude: names("streams.exclude")?,
         groups: GroupSelection::new(need("groups")?.names()?).without(names("groups.exclude")?),
         consumers: on_or_off(&need("consumers")?)?,
+        collectors: collectors(sources)?,
         interval: need("poll.interval")?.duration(MIN_POLL_INTERVAL, MAX_DURATION)?,
         discovery_interval: need("discovery.interval")?.duration(MIN_DISCOVERY_INTERVAL, MAX_DURATION)?,
         limits: Limits {
@@ -191,6 +196,18 @@ fn each_once(names: Vec<String>) -> Vec<String> {
 fn on_or_off(given: &Given) -> Result<bool, Problem> {
     // A YAML parser may take the words for truth values.
     given.boolean().map_err(|_| given.problem("it takes on or off"))
+}
+
+fn collectors(sources: &impl Sources) -> Result<Collectors, Problem> {
+    let mut collectors = Collectors::NONE;
+    for collector in Collector::ALL {
+        // What has no setting is always on.
+        let given = sources.get(&format!("{COLLECTORS}{}", collector.as_str()));
+        if given.map_or(Ok(true), |given| given.boolean())? {
+            collectors = collectors.with(collector);
+        }
+    }
+    Ok(collectors)
 }
 
 fn topology(sources: &impl Sources) -> Result<Topology, Problem> {

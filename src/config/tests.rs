@@ -6,6 +6,7 @@ use super::values::Origin;
 use super::*;
 use crate::lag::Thresholds;
 use crate::model::{GroupName, StreamKey};
+use crate::render::collectors::{Collector, Collectors};
 use crate::source::{Address, Mode};
 
 /// Settings as if all of them came from the environment, over the defaults.
@@ -64,6 +65,7 @@ fn defaults_are_the_contracts() {
     assert_eq!(target.limits, Limits { streams: 10_000, groups: 100, consumers: 100 });
     assert_eq!((target.max_redis_share, target.spread), (0.05, 0.5));
     assert_eq!((target.stream_max_len, config.shard), (None, None));
+    assert_eq!(target.collectors, Collectors::default());
     assert_eq!(config.listen, ["0.0.0.0:8000"]);
     assert_eq!(config.telemetry_path, "/metrics");
     assert_eq!(config.transport.mode, "redis_streams");
@@ -99,6 +101,14 @@ fn good_values() {
     for (text, on) in [("on", true), ("OFF", false), ("false", false)] {
         assert_eq!(of("consumers", text).consumers, on, "{text}");
     }
+    assert_eq!(of("collector.rates", "yes").collectors, Collectors::default().with(Collector::Rates));
+    let none = target(&[
+        ("collector.consumers", "false"),
+        ("collector.loss", "false"),
+        ("collector.states", "false"),
+        ("collector.streams", "false"),
+    ]);
+    assert_eq!(none.unwrap().collectors, Collectors::NONE.with(Collector::Groups));
     assert_eq!(of("poll.max-redis-share", "0.5 %").max_redis_share, 0.005);
     assert_eq!(of("poll.spread", "0%").spread, 0.0);
     assert_eq!(config(&[("shard", "2/3")]).unwrap().shard, Shard::new(2, 3));

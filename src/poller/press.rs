@@ -24,7 +24,7 @@ const POLLS_ROOM: usize = 4096;
 #[derive(Default)]
 pub(super) struct Press {
     pub(super) lines: Lines,
-    packer: Packer,
+    pub(super) packer: Packer,
 }
 
 impl Press {

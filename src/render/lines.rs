@@ -8,6 +8,9 @@
 //! twenty lines that say so. Everything else is written afresh from the facts each time, so that what vanished from Redis vanishes
 //! from the page.
 
+use std::ops::Range;
+
+use super::collectors::Collectors;
 use super::exposition::Number;
 use super::names::{self, Name};
 use super::page::{Block, Family};
@@ -23,7 +26,7 @@ pub const STREAMS_PER_BLOCK: usize = 128;
 type Of<T> = fn(&T) -> Option<Number>;
 
 /// What a family has a line for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Each {
     Group(Of<PresentGroup>),
     State,
@@ -84,6 +87,10 @@ fn seconds(ms: u64) -> Number {
 /// Writes lines, block by block.
 #[derive(Debug)]
 pub struct Lines {
+    /// What each family that is shown has a line for.
+    each: Vec<Each>,
+    /// The places of those about consumers, of whom there are most.
+    of_consumers: Range<usize>,
     /// The names of the series of each family.
     series: Vec<String>,
     /// The lines of the block that is being written, by family.
@@ -144,24 +151,37 @@ impl Mark {
 
 impl Default for Lines {
     fn default() -> Self {
-        Self {
-            series: FAMILIES.iter().map(|(name, _)| name.series()).collect(),
-            written: vec![Vec::new(); FAMILIES.len()],
-            labels: Vec::new(),
-            families: FAMILIES.iter().map(|(name, _)| Family::new(name)).collect(),
-            marks: vec![Vec::new(); FAMILIES.len()],
-            new: vec![Vec::new(); FAMILIES.len()],
-            new_marks: vec![Vec::new(); FAMILIES.len()],
-            changed: vec![true; FAMILIES.len()],
-        }
+        Self::shown_by(Collectors::default())
     }
 }
 
 impl Lines {
-    /// The lines about all of these streams.
+    /// No lines yet, of the families that these collectors show.
     #[must_use]
-    pub fn of(streams: &[StreamSnapshot]) -> Self {
-        let mut lines = Self::default();
+    pub fn shown_by(collectors: Collectors) -> Self {
+        let shown = || FAMILIES.iter().filter(|(name, _)| collectors.show(name.family));
+        let each: Vec<Each> = shown().map(|(_, each)| *each).collect();
+        let is_of_consumers = |each: &&Each| matches!(each, Each::Consumer(_));
+        let before = each.iter().take_while(|each| !is_of_consumers(each)).count();
+        let count = each.len();
+        Self {
+            of_consumers: before..before + each[before..].iter().take_while(is_of_consumers).count(),
+            each,
+            series: shown().map(|(name, _)| name.series()).collect(),
+            written: vec![Vec::new(); count],
+            labels: Vec::new(),
+            families: shown().map(|(name, _)| Family::new(name)).collect(),
+            marks: vec![Vec::new(); count],
+            new: vec![Vec::new(); count],
+            new_marks: vec![Vec::new(); count],
+            changed: vec![true; count],
+        }
+    }
+
+    /// The lines about all of these streams, in the families that these collectors show.
+    #[must_use]
+    pub fn of(streams: &[StreamSnapshot], collectors: Collectors) -> Self {
+        let mut lines = Self::shown_by(collectors);
         for block in streams.chunks(STREAMS_PER_BLOCK) {
             lines.block(block);
         }
@@ -178,9 +198,10 @@ impl Lines {
     /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
     pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot, IntoIter: Clone>) {
         let streams = streams.into_iter();
-        let mut marks = [Mark::default(); FAMILIES.len()];
+        let mut room = [Mark::default(); FAMILIES.len()];
+        let marks = &mut room[..self.each.len()];
         for stream in streams.clone() {
-            mark_stream(&mut marks, stream);
+            self.mark_stream(marks, stream);
         }
         for (place, mark) in marks.iter().enumerate() {
             let at = self.new[place].len();
@@ -190,7 +211,7 @@ impl Lines {
         for stream in streams {
             self.stream(stream);
         }
-        for place in 0..FAMILIES.len() {
+        for place in 0..self.each.len() {
             let (family, new, written) = (&self.families[place], &mut self.new[place], &mut self.written[place]);
             let last = family.blocks.get(new.len());
             new.push(match last.filter(|_| !self.changed[place]) {
@@ -221,8 +242,8 @@ impl Lines {
         self.labels.extend_from_slice(b"{");
         label(&mut self.labels, "stream", &stream.key.shown());
         let up = u64::from(stream.read.is_ok());
-        for (place, (_, each)) in FAMILIES.iter().enumerate() {
-            let number = match (each, &stream.read) {
+        for place in 0..self.each.len() {
+            let number = match (self.each[place], &stream.read) {
                 (Each::Up, _) => Some(up.into()),
                 (Each::Stream(number), Ok(facts)) => number(facts),
                 _ => None,
@@ -243,8 +264,8 @@ impl Lines {
         self.labels.push(b',');
         label(&mut self.labels, "consumer_group", &group.name.shown());
         let present = group.present();
-        for (place, (_, each)) in FAMILIES.iter().enumerate() {
-            match each {
+        for place in 0..self.each.len() {
+            match self.each[place] {
                 Each::Group(number) => {
                     if let Some(number) = present.and_then(number) {
                         self.line(place, number);
@@ -258,8 +279,8 @@ impl Lines {
         for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
             self.labels.push(b',');
             label(&mut self.labels, "consumer", &consumer.sample.name.shown());
-            for place in CONSUMER_FAMILIES {
-                if let (_, Each::Consumer(number)) = FAMILIES[place]
+            for place in self.of_consumers.clone() {
+                if let Each::Consumer(number) = self.each[place]
                     && let Some(number) = number(consumer)
                 {
                     self.line(place, number);
@@ -298,53 +319,50 @@ impl Lines {
         }
         line.push(b'\n');
     }
-}
 
-/// Adds what the lines about a stream are written of, family by family.
-fn mark_stream(marks: &mut [Mark; FAMILIES.len()], stream: &StreamSnapshot) {
-    let mut of_stream = Mark::default();
-    of_stream.add_name(stream.key.as_bytes());
-    for (mark, (_, each)) in marks.iter_mut().zip(&FAMILIES) {
-        let number = match (each, &stream.read) {
-            (Each::Up, read) => Some(u64::from(read.is_ok()).into()),
-            (Each::Stream(number), Ok(facts)) => number(facts),
-            _ => None,
-        };
-        if let Some(number) = number {
-            mark.add_line(of_stream, number);
-        }
-    }
-    for group in &stream.groups {
-        let Some(state) = group.state() else { continue };
-        let mut of_group = of_stream;
-        of_group.add_name(group.name.as_bytes());
-        let present = group.present();
-        for (mark, (_, each)) in marks.iter_mut().zip(&FAMILIES) {
-            let number = match each {
-                Each::Group(number) => present.and_then(number),
-                Each::State => Some(Number::Whole(state as u64)),
-                Each::Consumer(_) | Each::Up | Each::Stream(_) => None,
+    /// Adds what the lines about a stream are written of, family by family.
+    fn mark_stream(&self, marks: &mut [Mark], stream: &StreamSnapshot) {
+        let mut of_stream = Mark::default();
+        of_stream.add_name(stream.key.as_bytes());
+        for (mark, each) in marks.iter_mut().zip(&self.each) {
+            let number = match (each, &stream.read) {
+                (Each::Up, read) => Some(u64::from(read.is_ok()).into()),
+                (Each::Stream(number), Ok(facts)) => number(facts),
+                _ => None,
             };
             if let Some(number) = number {
-                mark.add_line(of_group, number);
+                mark.add_line(of_stream, number);
             }
         }
-        for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
-            let mut of_consumer = of_group;
-            of_consumer.add_name(consumer.sample.name.as_bytes());
-            for place in CONSUMER_FAMILIES {
-                if let (_, Each::Consumer(number)) = FAMILIES[place]
-                    && let Some(number) = number(consumer)
-                {
-                    marks[place].add_line(of_consumer, number);
+        for group in &stream.groups {
+            let Some(state) = group.state() else { continue };
+            let mut of_group = of_stream;
+            of_group.add_name(group.name.as_bytes());
+            let present = group.present();
+            for (mark, each) in marks.iter_mut().zip(&self.each) {
+                let number = match each {
+                    Each::Group(number) => present.and_then(number),
+                    Each::State => Some(Number::Whole(state as u64)),
+                    Each::Consumer(_) | Each::Up | Each::Stream(_) => None,
+                };
+                if let Some(number) = number {
+                    mark.add_line(of_group, number);
+                }
+            }
+            for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
+                let mut of_consumer = of_group;
+                of_consumer.add_name(consumer.sample.name.as_bytes());
+                for place in self.of_consumers.clone() {
+                    if let Each::Consumer(number) = self.each[place]
+                        && let Some(number) = number(consumer)
+                    {
+                        marks[place].add_line(of_consumer, number);
+                    }
                 }
             }
         }
     }
 }
-
-/// The places of the families about consumers, of whom there are most.
-const CONSUMER_FAMILIES: std::ops::Range<usize> = 20..24;
 
 /// Appends a label. In both formats a value escapes the backslash, the quote and the line feed, and nothing else.
 fn label(labels: &mut Vec<u8>, name: &str, value: &str) {
@@ -407,11 +425,18 @@ mod tests {
         String::from_utf8(blocks.flat_map(|block| block.text().to_vec()).collect()).unwrap()
     }
 
+    fn of(streams: &[StreamSnapshot]) -> Lines {
+        Lines::of(streams, Collectors::ALL)
+    }
+
     #[test]
     fn the_families_about_consumers_are_where_they_are_looked_for() {
-        let places: Vec<usize> =
-            (0..FAMILIES.len()).filter(|at| matches!(FAMILIES[*at].1, Each::Consumer(_))).collect();
-        assert_eq!(places, CONSUMER_FAMILIES.collect::<Vec<_>>());
+        for (collectors, count) in [(Collectors::ALL, 4), (Collectors::default(), 2), (Collectors::NONE, 0)] {
+            let lines = Lines::shown_by(collectors);
+            let places: Vec<usize> =
+                (0..lines.each.len()).filter(|at| matches!(lines.each[*at], Each::Consumer(_))).collect();
+            assert_eq!((places.len(), places), (count, lines.of_consumers.collect::<Vec<_>>()));
+        }
     }
 
     /// Whatever changes, the page says what one says that is written from nothing.
@@ -432,7 +457,7 @@ mod tests {
             groups: vec![GroupSnapshot { name: group.into(), presence: Presence::Missing }],
             ..readable(name, 1)
         };
-        let mut lines = Lines::default();
+        let mut lines = Lines::shown_by(Collectors::ALL);
         let pages = [
             vec![readable("a", 1), readable("b", 2)],
             vec![readable("a", 1), readable("b", 2)],
@@ -447,7 +472,7 @@ mod tests {
         for page in pages {
             lines.block(&page);
             lines.commit();
-            assert_eq!(text(&mut lines), text(&mut Lines::of(&page)), "{page:?}");
+            assert_eq!(text(&mut lines), text(&mut of(&page)), "{page:?}");
         }
     }
 
@@ -471,13 +496,13 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let mut lines = Lines::of(&[unreadable("a\"b\\c\nd\re€")]);
+        let mut lines = of(&[unreadable("a\"b\\c\nd\re€")]);
         assert_eq!(text(&mut lines), "event_stream_up{stream=\"a\\\"b\\\\c\\nd\re€\"} 0\n");
     }
 
     #[test]
     fn a_page_has_the_lines_of_its_own_streams_only() {
-        let mut lines = Lines::of(&[unreadable("a"), unreadable("b")]);
+        let mut lines = of(&[unreadable("a"), unreadable("b")]);
         let both = text(&mut lines);
         // A sample that broke off.
         lines.block(&[unreadable("c")]);

@@ -20,6 +20,7 @@ use crate::model::sample::{ServerInfo, TargetSample};
 use crate::model::view::View;
 use crate::model::{GroupSelection, StreamKey};
 use crate::render::api::{Api, Transport};
+use crate::render::collectors::Collectors;
 use crate::render::exposition::{self, Settings};
 use crate::render::lines::Lines;
 use crate::self_metrics::RedisCommands;
@@ -124,7 +125,7 @@ fn show(view: View, selection: &GroupSelection) {
         thresholds,
         whole: true,
     };
-    let mut lines = Lines::of(&view.streams);
+    let mut lines = Lines::of(&view.streams, Collectors::ALL);
     for block in lines.families().iter().flat_map(|family| &family.blocks) {
         page.extend_from_slice(block.text());
     }
