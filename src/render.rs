@@ -1,6 +1,5 @@
 //! From what is known to what is served: the metrics page and the API's JSON. Pure.
 
-pub mod alone;
 pub mod api;
 pub mod collectors;
 pub mod exposition;
@@ -9,5 +8,6 @@ pub mod lines;
 pub mod logical;
 pub mod names;
 pub mod page;
+pub mod part;
 pub mod targets;
 mod whole;

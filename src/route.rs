@@ -112,6 +112,12 @@ pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a,
     form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+/// All values of a query parameter, decoded.
+pub fn query_parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.filter(move |(key, _)| key == name).map(|(_, value)| value)
+}
+
 /// Whether this is `host` or `host:port`, as a client names the server that it speaks to, and nothing else.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
@@ -252,6 +258,9 @@ mod tests {
         assert_eq!(group("groups=a"), None);
         assert_eq!(group("group"), Some(String::new()));
         assert_eq!(query_parameter(None, "group"), None);
+        let collect = |query| query_parameters(query, "collect[]").map(Cow::into_owned).collect::<Vec<_>>();
+        assert_eq!(collect(Some("collect[]=a&x=1&collect%5B%5D=b&collect=c&collect[]")), ["a", "b", ""]);
+        assert!(collect(None).is_empty());
     }
 
     #[test]

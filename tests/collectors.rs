@@ -1,10 +1,11 @@
-//! What the metrics page shows: by default, and by `--collector.NAME`.
+//! What the metrics page shows: by default, by `--collector.NAME`, and by `collect[]`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 
 use common::{Redis, Streamlag, eventually, streamlag, streamlag_with_env};
 use streamlag::render::collectors::Collectors;
@@ -163,6 +164,96 @@ fn consumers_that_are_not_asked_for_are_not_shown() {
     assert!(page.contains("event_consumer_group_dead_consumers_with_pending{"), "{page}");
 }
 
+#[test]
+fn a_scrape_may_ask_for_some_collectors_only() {
+    let redis = Redis::start();
+    busy(&redis);
+    let streamlag = watch(&redis, &["--collector.rates"]);
+    let itself = |page: &str| -> BTreeSet<String> {
+        let of = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
+        page.lines().filter(|line| !line.starts_with('#')).map(of).filter(|name| !name.starts_with("event_")).collect()
+    };
+    let whole = streamlag.metrics();
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        let reply = streamlag.request("GET", path, headers);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        reply
+    };
+    let described_as = |collectors: &[&str], openmetrics: bool| -> BTreeSet<String> {
+        let names = shown_by(collectors).into_iter();
+        let family = |name: String| if openmetrics { name.trim_end_matches("_total").to_owned() } else { name };
+        names.map(family).collect()
+    };
+    let check = |query: &str, collectors: &[&str]| {
+        let plain = get(&format!("/metrics?{query}"), &[]);
+        assert_eq!(described(&plain.text()), described_as(collectors, false), "{query}");
+        // What is of the exporter itself is there, as in node_exporter.
+        assert_eq!(itself(&plain.text()), itself(&whole), "{query}");
+        assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        // Its samples are those of the whole page.
+        let openmetrics = [("Accept", "application/openmetrics-text")];
+        let page = get(&format!("/metrics?{query}"), &openmetrics).text();
+        assert!(page.ends_with("# EOF\n"), "{query}: {page}");
+        assert_eq!(described(&page), described_as(collectors, true), "{query}");
+        // On the page of the target alone there is nothing of the process.
+        let target = get(&format!("/probe?target=default&{query}"), &[]).text();
+        assert_eq!(described(&target), described_as(collectors, false), "{query}");
+        assert!(!target.contains("process_") && target.contains("\nstreamlag_redis_up 1\n"), "{target}");
+    };
+    check("collect[]=streams", &["streams"]);
+    check("collect%5B%5D=consumers&collect[]=states", &["consumers", "states"]);
+    check("collect[]=rates&collect[]=rates", &["rates"]);
+    check("collect[]=groups&collect[]=loss", &["groups", "loss"]);
+    // Other parameters are none of its business.
+    check("x=1&collect[]=groups&exclude[]=groups", &["groups"]);
+    check("collect=streams", &[&DEFAULT[..], &["rates"]].concat());
+    let page = get("/metrics?collect[]=states", &[]).text();
+    assert_eq!(page.matches("\nevent_").count(), 2, "{page}");
+    assert!(page.contains("event_consumer_group_state{stream=\"s\",consumer_group=\"absent\",state=\"no_group\"} 1\n"));
+
+    // Compressed it says the same; until the next poll it is the same page.
+    let gzip = eventually("two answers of one poll", || {
+        let plain = get("/metrics?collect[]=consumers", &[]).body;
+        let packed = get("/metrics?collect[]=consumers", &[("Accept-Encoding", "gzip")]);
+        assert_eq!(packed.header("content-encoding"), Some("gzip"));
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut text).unwrap();
+        (text == plain).then_some(packed)
+    });
+    let head = streamlag.request("HEAD", "/metrics?collect[]=consumers", &[]);
+    assert!(head.status == 200 && head.body.is_empty() && !gzip.body.is_empty());
+}
+
+#[test]
+fn collectors_that_there_are_not_or_that_are_off_are_refused() {
+    let redis = Redis::start();
+    busy(&redis);
+    let streamlag = watch(&redis, &["--no-collector.loss"]);
+    let check = |query: &str, expected: &str| {
+        for path in ["/metrics?", "/probe?target=default&"] {
+            let reply = streamlag.request("GET", &format!("{path}{query}"), &[]);
+            let is = (reply.status, reply.header("content-type"));
+            assert_eq!(is, (400, Some("application/problem+json")), "{query}");
+            assert_eq!(reply.json()["detail"], expected, "{query}");
+        }
+    };
+    let all = "groups, consumers, consumer-health, rates, loss, states, streams";
+    let none = |name: &str| format!("invalid value {name} for collect[]: expected a collector: {all}");
+    check("collect[]=nope", &none("\"nope\""));
+    check("collect[]=streams&collect[]=forecast", &none("\"forecast\""));
+    check("collect[]=", &none("\"\""));
+    check("collect[]=Streams", &none("\"Streams\""));
+    check("collect[]=a%0Ab%e2%80%ae", &none("\"a\\nb\\u{202e}\""));
+    check(&format!("collect[]={}", "x".repeat(500)), &none(&format!("\"{}\"", "x".repeat(80))));
+    let on = "groups, consumers, states, streams";
+    let off = |name: &str| {
+        let expected = format!("expected a collector that is on; --collector.NAME turns one on: {on}");
+        format!("invalid value \"{name}\" for collect[]: {expected}")
+    };
+    check("collect[]=loss", &off("loss"));
+    check("collect[]=states&collect[]=rates", &off("rates"));
+}
+
 /// What readers see is of the new collectors at once, and of the last good sample, even where Redis is down.
 #[test]
 fn a_reload_changes_collectors_and_keeps_the_last_sample() {
@@ -175,6 +266,7 @@ fn a_reload_changes_collectors_and_keeps_the_last_sample() {
     // Polled too seldom to be polled again but for the reload.
     let streamlag = watch(&redis, &["--config.file", path, "--poll.interval", "1h"]);
     assert!(!streamlag.metrics().contains("event_stream_first_entry_timestamp_seconds{"));
+    assert_eq!(streamlag.request("GET", "/metrics?collect[]=rates", &[]).status, 400);
     write("rates: true");
     streamlag.signal("-HUP");
     eventually("the page shows what is on now", || {
@@ -182,6 +274,7 @@ fn a_reload_changes_collectors_and_keeps_the_last_sample() {
         (page.contains("event_stream_first_entry_timestamp_seconds{") && page.contains("event_consumer_lag{"))
             .then_some(())
     });
+    assert_eq!(streamlag.request("GET", "/metrics?collect[]=rates", &[]).status, 200);
     redis.stop();
     write("rates: true, loss: false");
     streamlag.signal("-HUP");

@@ -102,6 +102,7 @@ impl Targets {
             thresholds: config.thresholds.clone(),
             selection: config.groups.clone(),
             interval: config.interval,
+            collectors: config.collectors,
             reader: reader.clone(),
         };
         server::Targets::new(self.polled.iter().map(known).collect())

@@ -7,13 +7,14 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::names::{Kind, Name};
+use super::part::Part;
 
 /// The content type of OpenMetrics 1.0.0.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,6 +33,10 @@ const SHORT_PAGE: usize = 32 * 1024;
 /// where one will do.
 const JOINED_PAGE: usize = 1024 * 1024;
 
+/// Parts of a page that are kept beside it: more than this many jobs with other collectors each are none that anybody runs. A
+/// further part is made anew for each scrape.
+const MAX_PARTS: usize = 16;
+
 /// Bytes of compressed text that are made at a time.
 const ROOM: usize = 16 * 1024;
 
@@ -43,7 +48,13 @@ const LAST_BLOCK: [u8; 2] = [3, 0];
 
 /// A page, or how to make it.
 #[derive(Clone)]
-pub struct Page(Arc<LazyLock<Forms, Make>>);
+pub struct Page(Arc<Whole>);
+
+struct Whole {
+    forms: LazyLock<Forms, Make>,
+    /// Parts of it that somebody has asked for, up to [`MAX_PARTS`].
+    parts: Mutex<Vec<(Part, Arc<Forms>)>>,
+}
 
 type Make = Box<dyn FnOnce() -> Forms + Send>;
 
@@ -52,7 +63,7 @@ impl Page {
     #[must_use]
     pub fn made(forms: Forms) -> Self {
         let page = Self::when_asked(move || forms);
-        LazyLock::force(&page.0);
+        LazyLock::force(&page.0.forms);
         page
     }
 
@@ -60,13 +71,30 @@ impl Page {
     /// connection.
     #[must_use]
     pub fn when_asked(make: impl FnOnce() -> Forms + Send + 'static) -> Self {
-        Self(Arc::new(LazyLock::new(Box::new(make))))
+        Self(Arc::new(Whole { forms: LazyLock::new(Box::new(make)), parts: Mutex::default() }))
     }
 
     /// The page in every form.
     #[must_use]
     pub fn forms(&self) -> &Forms {
-        &self.0
+        &self.0.forms
+    }
+
+    /// A part of the page. Its text shares the bytes of the whole; compressed it is anew. Some parts are kept for as long as the page
+    /// is, so that each is made once.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Arc<Forms> {
+        let of = |form: &Encoded| Encoded::of(part.of(form.plain()));
+        let mut parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, kept)) = parts.iter().find(|(kept, _)| *kept == part) {
+            return Arc::clone(kept);
+        }
+        let whole = self.forms();
+        let made = Arc::new(Forms { openmetrics: of(&whole.openmetrics), classic: of(&whole.classic) });
+        if parts.len() < MAX_PARTS {
+            parts.push((part, Arc::clone(&made)));
+        }
+        made
     }
 }
 
@@ -104,6 +132,9 @@ impl Encoded {
     /// The text, in few pieces.
     #[must_use]
     pub fn plain(&self) -> &[Bytes] {
+        if self.pieces.len() <= 1 {
+            return &self.pieces;
+        }
         if let Some(joined) = self.joined.get() {
             return std::slice::from_ref(joined);
         }
@@ -121,14 +152,6 @@ impl Encoded {
 }
 
 impl Forms {
-    /// All forms of a page that is OpenMetrics text.
-    ///
-    /// # Errors
-    /// Never by itself: see [`Packer::page`].
-    pub fn from_openmetrics(text: &Bytes) -> io::Result<Self> {
-        Packer::default().page(&mut [], text)
-    }
-
     /// All forms of a short page: the families, and then `rest`, which is OpenMetrics text to its end.
     #[must_use]
     pub fn short(families: &[Family], rest: &Bytes) -> Self {
@@ -379,6 +402,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::render::collectors::{Collector, Collectors};
     use crate::render::names;
 
     const OPENMETRICS_TEXT: &str = "\
@@ -434,6 +458,30 @@ d_bucket{le=\"+Inf\"} 0
             assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
             assert_eq!(inflated(&page.classic.gzip()), CLASSIC_TEXT);
         }
+    }
+
+    #[test]
+    fn parts_of_a_page_are_kept_up_to_a_bound_and_share_its_bytes() {
+        let page = Page::made(Forms::short(&[], &Bytes::from(OPENMETRICS_TEXT)));
+        let whole = Part { collectors: None, process: true };
+        let plain = |form: &Encoded| String::from_utf8(form.plain().concat()).unwrap();
+        let part = page.part(whole);
+        assert_eq!(
+            (plain(&part.openmetrics).as_str(), plain(&part.classic).as_str()),
+            (OPENMETRICS_TEXT, CLASSIC_TEXT)
+        );
+        assert_eq!(inflated(&part.openmetrics.gzip()), OPENMETRICS_TEXT);
+        assert!(std::ptr::eq(part.openmetrics.plain()[0].as_ref(), page.forms().openmetrics.plain()[0].as_ref()));
+        assert!(Arc::ptr_eq(&part, &page.part(whole)));
+        let sets = Collector::ALL.iter().flat_map(|one| {
+            let with = |other: &Collector| Collectors::NONE.with(*one).with(*other);
+            Collector::ALL.iter().map(with).collect::<Vec<_>>()
+        });
+        for collectors in sets {
+            let _ = page.part(Part { collectors: Some(collectors), process: true });
+        }
+        assert_eq!(page.0.parts.lock().unwrap().len(), MAX_PARTS);
+        assert!(Arc::ptr_eq(&part, &page.part(whole)));
     }
 
     #[test]

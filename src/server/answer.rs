@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
@@ -27,17 +27,20 @@ use super::targets::Target;
 use super::trouble::{Trouble, nothing_there, too_many, unavailable, whole_seconds};
 use crate::model::TargetName;
 use crate::reload::Reloads;
-use crate::render::alone::alone;
 use crate::render::api::Api;
-use crate::render::page::{Forms, Page};
+use crate::render::collectors::{Collector, Collectors};
+use crate::render::page::{Encoded, Forms, Page};
+use crate::render::part::Part;
 use crate::render::targets::{Watched, discovery};
 use crate::render::{self, landing, page};
-use crate::route::{ApiRoute, Route, Wanted, is_host, query_parameter};
+use crate::route::{ApiRoute, Route, Wanted, is_host, query_parameter, query_parameters};
 use crate::self_metrics::SelfMetrics;
-use crate::snapshot::Published;
 
 /// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
 const PASSWORDS_AT_ONCE: usize = 1;
+
+/// Characters of a collector's name that is none that are repeated: more than any has.
+const MAX_NAMED: usize = 80;
 
 /// What answers requests.
 #[derive(Debug)]
@@ -56,8 +59,8 @@ pub struct Service {
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Bucket>,
     passwords: Arc<Semaphore>,
-    /// The first target's page without what is of the process, and what it was made of.
-    alone: Mutex<Option<(Weak<Published>, Page)>>,
+    /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
+    parting: Mutex<()>,
 }
 
 pub(super) type Answer = Response<Ready>;
@@ -77,7 +80,7 @@ impl Service {
             failures: Failures::default(),
             bucket: std::sync::Mutex::default(),
             passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
-            alone: Mutex::default(),
+            parting: Mutex::default(),
         }
     }
 
@@ -141,7 +144,7 @@ impl Service {
             Route::Ready => self.ready(policy),
             Route::Metrics => {
                 self.check_password(policy, head, peer).await?;
-                Ok(metrics_page(&target(policy, None)?.reader.newest().page, &head.headers))
+                self.metrics(policy, target(policy, None)?, true, head).await
             }
             Route::Probe => {
                 self.check_password(policy, head, peer).await?;
@@ -149,12 +152,7 @@ impl Service {
                 let asked = asked.ok_or_else(|| {
                     Trouble::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
                 })?;
-                let target = target(policy, Some(&asked))?;
-                let newest = target.reader.newest();
-                if policy.targets.is_first(target) {
-                    return Ok(metrics_page(&self.alone(Guard::into_inner(newest)).await, &head.headers));
-                }
-                Ok(metrics_page(&newest.page, &head.headers))
+                self.metrics(policy, target(policy, Some(&asked))?, false, head).await
             }
             Route::Discovery => {
                 self.check_password(policy, head, peer).await?;
@@ -298,29 +296,36 @@ impl Service {
         Ok(text("streamlag is ready\n"))
     }
 
-    /// The first target's page without what is of the process. It is made when somebody asks for it, once per poll: who has
-    /// one target has no use for it.
-    async fn alone(&self, newest: Arc<Published>) -> Page {
-        // Made before anybody is waited for: its counters are never to be later than those of the page after it.
-        let _ = newest.page.forms();
-        let mut kept = self.alone.lock().await;
-        let of = Arc::downgrade(&newest);
-        if let Some((page_of, page)) = &*kept
-            && page_of.ptr_eq(&of)
-        {
-            return page.clone();
+    /// A target's metrics page: with what is of the process or without, and all of it or what some collectors show.
+    async fn metrics(&self, policy: &Policy, target: &Target, process: bool, head: &Parts) -> Result<Answer, Trouble> {
+        let collectors = collectors(target, head.uri.query())?;
+        let wanted = wanted(&head.headers);
+        let newest = target.reader.newest();
+        // Only the first target's page has what is of the process.
+        if collectors.is_none() && (process || !policy.targets.is_first(target)) {
+            return Ok(metrics_page(newest.page.forms(), wanted));
         }
-        let text = newest.page.forms().openmetrics.plain().to_vec();
+        let page = newest.page.clone();
         drop(newest);
-        let making = tokio::task::spawn_blocking(move || Forms::from_openmetrics(&alone(&text)));
-        let made = making.await.map_err(std::io::Error::other).flatten();
-        let page = Page::made(made.unwrap_or_else(|error| {
-            // As with every page: an empty one fails the scrape, which is seen.
-            tracing::error!(%error, "a target's page could not be made");
-            Forms::default()
-        }));
-        *kept = Some((of, page.clone()));
-        page
+        Ok(metrics_page(&*self.part(page, Part { collectors, process }, wanted).await?, wanted))
+    }
+
+    /// A part of a page, in the form that is wanted. It is made when somebody asks for it, once per poll.
+    async fn part(&self, page: Page, part: Part, wanted: Wanted) -> Result<Arc<Forms>, Trouble> {
+        // Made before anybody is waited for: its counters are never to be later than those of the page after it.
+        let _ = page.forms();
+        let _one = self.parting.lock().await;
+        let making = tokio::task::spawn_blocking(move || {
+            let forms = page.part(part);
+            if wanted.gzip {
+                let _ = form(&forms, wanted).gzip();
+            }
+            forms
+        });
+        making.await.map_err(|error| {
+            tracing::error!(%error, "a part of the metrics page could not be made");
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
+        })
     }
 
     /// Where the client found this server, as it says itself, and otherwise where the server listens.
@@ -344,16 +349,42 @@ fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Tro
     })
 }
 
-fn metrics_page(page: &Page, headers: &HeaderMap) -> Answer {
+/// The collectors that a scrape asks for; `None` where it asks for none, and gets all that are on.
+fn collectors(target: &Target, query: Option<&str>) -> Result<Option<Collectors>, Trouble> {
+    let mut asked = Collectors::NONE;
+    for name in query_parameters(query, "collect[]") {
+        let collector = Collector::find(&name).filter(|collector| target.collectors.contains(*collector));
+        let collector = collector.ok_or_else(|| {
+            let (why, on) = match Collector::find(&name) {
+                Some(_) => ("a collector that is on; --collector.NAME turns one on", target.collectors),
+                None => ("a collector", Collectors::ALL),
+            };
+            let name: String = name.chars().take(MAX_NAMED).collect();
+            let detail = format!("invalid value {name:?} for collect[]: expected {why}: {}", on.names());
+            Trouble::new(StatusCode::BAD_REQUEST, detail)
+        })?;
+        asked = asked.with(collector);
+    }
+    Ok(Some(asked).filter(|asked| !asked.is_empty()))
+}
+
+/// The form of the metrics page that a client wants.
+fn wanted(headers: &HeaderMap) -> Wanted {
     let header = |name: HeaderName| {
         let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = all.next().map(Cow::from)?;
         Some(all.fold(first, |before, value| format!("{before},{value}").into()))
     };
-    let wanted = Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref());
-    let page = page.forms();
-    let (form, content_type) =
-        if wanted.openmetrics { (&page.openmetrics, page::OPENMETRICS) } else { (&page.classic, page::CLASSIC) };
+    Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref())
+}
+
+fn form(forms: &Forms, wanted: Wanted) -> &Encoded {
+    if wanted.openmetrics { &forms.openmetrics } else { &forms.classic }
+}
+
+fn metrics_page(forms: &Forms, wanted: Wanted) -> Answer {
+    let form = form(forms, wanted);
+    let content_type = if wanted.openmetrics { page::OPENMETRICS } else { page::CLASSIC };
     let body = if wanted.gzip { form.gzip().into() } else { form.plain().into() };
     let mut answer = Answer::new(body);
     let headers = answer.headers_mut();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::lag::ThresholdRules;
 use crate::model::{GroupSelection, TargetName};
+use crate::render::collectors::Collectors;
 use crate::snapshot::Reader;
 
 /// What the server knows of one target.
@@ -21,6 +22,8 @@ pub struct Target {
     pub selection: GroupSelection,
     /// The time between polls.
     pub interval: Duration,
+    /// What its metrics page shows of streams.
+    pub collectors: Collectors,
     /// Where its snapshots are.
     pub reader: Reader,
 }
