@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
+use crate::model::names::{self, HEAD_BYTES, RawName};
+
 /// Bytes that one sample may read: twice what it means to read of large entries while their size is unknown, which is by far
 /// the most it ever does. A thousand streams take some 2 MB.
 pub const MAX_REPLY_BYTES: u64 = 512 * 1024 * 1024;
@@ -19,6 +23,21 @@ const MAX_DEPTH: usize = 8;
 
 /// The longest line: an error, a status, a number. Redis itself cuts what it repeats to 128 bytes.
 const MAX_LINE_BYTES: usize = 4096;
+
+/// The longest text that is kept as it comes in. Of a longer one only the beginning, the length and the SHA-256 are: it is somebody's
+/// payload, of which only the length matters, or a name that nobody would choose. Streams with larger entries are mostly read by a
+/// script that leaves them on the server.
+pub const MAX_TEXT_BYTES: u64 = 16 * 1024;
+
+/// Bytes of replies that are held before they are looked at: what a batch may take of the memory that a container usually has.
+pub const MAX_HELD_BYTES: usize = 128 * 1024 * 1024;
+
+/// What is left out of a long text is closed up where what stands behind it is at most so many times as long, so that no more is moved
+/// than comes in.
+const MOVED_PER_BYTE: usize = 8;
+
+/// What is kept of an error's text, in bytes.
+const MAX_ERROR_BYTES: usize = 1024;
 
 /// The fewest bytes of a value: `+` and a line end.
 const LEAST_BYTES: u64 = 3;
@@ -100,6 +119,11 @@ enum Node {
         at: u32,
         length: u32,
     },
+    /// The beginning of a text that was too long to be kept, and the place of its [`Cut`].
+    Cut {
+        at: u32,
+        cut: u32,
+    },
     Error {
         at: u32,
         length: u32,
@@ -111,10 +135,32 @@ enum Node {
     },
 }
 
+/// What is known of a text that was too long to be kept, beside its beginning.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    length: u64,
+    digest: [u8; 32],
+}
+
+/// A text that is too long to be kept, on its way.
+#[derive(Debug)]
+struct Cutting {
+    /// Where its beginning is kept.
+    at: usize,
+    length: u64,
+    /// How many of its bytes came.
+    came: u64,
+    digest: Sha256,
+}
+
 /// Replies as they come in.
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
+    cutting: Option<Cutting>,
+    cuts: Vec<Cut>,
+    /// Bytes of the value that is being read that are not kept.
+    skipped: u64,
     /// The bytes up to here have become values.
     read: usize,
     nodes: Vec<Node>,
@@ -122,6 +168,10 @@ pub struct Replies {
     open: Vec<(usize, u32)>,
     /// Whole replies.
     whole: usize,
+    /// Bytes of the reply that is not whole yet, as far as they have become values.
+    of_this_one: u64,
+    /// What its newest value announced, in bytes.
+    announced: u64,
 }
 
 impl Replies {
@@ -147,7 +197,22 @@ impl Replies {
             self.read = 0;
         }
         self.nodes.clear();
+        self.cuts.clear();
         self.whole = 0;
+    }
+
+    /// How many whole replies there are.
+    #[must_use]
+    pub fn whole(&self) -> usize {
+        self.whole
+    }
+
+    /// Bytes that came of the reply after those, or are announced.
+    #[must_use]
+    pub fn on_its_way(&self) -> u64 {
+        let came = self.of_this_one + self.skipped + self.unread();
+        // What is more than any sample may read is nothing that a Redis says.
+        if self.announced <= MAX_REPLY_BYTES { came + self.announced } else { came }
     }
 
     /// Reads on, until there are so many whole replies. Whether there are.
@@ -156,8 +221,13 @@ impl Replies {
     /// What is wrong with what came: it is no RESP2, or more than may come.
     pub fn read(&mut self, wanted: usize, allowance: &mut Allowance) -> Result<bool, String> {
         while self.whole < wanted {
-            let Some(after) = self.value(allowance)? else { return Ok(false) };
-            allowance.take_bytes((after - self.read) as u64)?;
+            let Some(after) = self.value(allowance)? else {
+                return if self.bytes.len() <= MAX_HELD_BYTES { Ok(false) } else { Err(too_much()) };
+            };
+            let took = (after - self.read) as u64 + std::mem::take(&mut self.skipped);
+            self.announced = 0;
+            self.of_this_one = if self.open.is_empty() { 0 } else { self.of_this_one + took };
+            allowance.take_bytes(took)?;
             allowance.take_value()?;
             self.read = after;
         }
@@ -166,6 +236,9 @@ impl Replies {
 
     /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
     fn value(&mut self, allowance: &Allowance) -> Result<Option<usize>, String> {
+        if self.cutting.is_some() {
+            return self.cut();
+        }
         let Some(kind) = self.bytes.get(self.read) else { return Ok(None) };
         match kind {
             b'+' | b'-' => {
@@ -194,7 +267,12 @@ impl Replies {
             self.push(Node::Nil);
             return Ok(Some(after));
         };
+        self.announced = length;
         allowance.may_come(length)?;
+        if length > MAX_TEXT_BYTES {
+            self.cutting = Some(Cutting { at: after, length, came: 0, digest: Sha256::new() });
+            return self.cut();
+        }
         let end = after + length as usize;
         match self.bytes.get(end..end + 2) {
             None => Ok(None),
@@ -203,6 +281,42 @@ impl Replies {
                 Ok(Some(end + 2))
             }
             Some(_) => Err(junk()),
+        }
+    }
+
+    /// Goes on with a text that is too long to be kept.
+    fn cut(&mut self) -> Result<Option<usize>, String> {
+        let Some(cutting) = &mut self.cutting else { return Ok(None) };
+        let at = cutting.at;
+        let kept = |came: u64| at + (came as usize).min(HEAD_BYTES);
+        let from = kept(cutting.came);
+        let end = self.bytes.len().min(from.saturating_add((cutting.length - cutting.came) as usize));
+        let came = cutting.came + (end - from) as u64;
+        let (keep, is_whole) = (kept(came), came == cutting.length);
+        cutting.digest.update(&self.bytes[from..end]);
+        cutting.came = came;
+        let behind = if self.bytes.len() - end <= MOVED_PER_BYTE.saturating_mul(end - keep) {
+            self.bytes.drain(keep..end);
+            self.skipped += (end - keep) as u64;
+            keep
+        } else {
+            end
+        };
+        if !is_whole {
+            return Ok(None);
+        }
+        match self.bytes.get(behind..behind + 2) {
+            // It may be all there but for its end: then nothing comes of it the next time.
+            None if behind == keep => Ok(None),
+            Some(b"\r\n") => {
+                let node = Node::Cut { at: cutting.at as u32, cut: self.cuts.len() as u32 };
+                let digest = std::mem::take(&mut cutting.digest).finalize().into();
+                self.cuts.push(Cut { length: cutting.length, digest });
+                self.cutting = None;
+                self.push(node);
+                Ok(Some(behind + 2))
+            }
+            None | Some(_) => Err(junk()),
         }
     }
 
@@ -215,6 +329,7 @@ impl Replies {
                 return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
             }
             Ok(items) => {
+                self.announced = items.saturating_mul(LEAST_BYTES);
                 allowance.values_may_come(items)?;
                 self.open.push((self.nodes.len(), items as u32));
                 self.nodes.push(Node::List { items: items as u32, end: 0 });
@@ -297,6 +412,10 @@ impl Replies {
     }
 }
 
+fn too_much() -> String {
+    format!("Redis sent more than {} MiB at a time", MAX_HELD_BYTES / 1024 / 1024)
+}
+
 fn too_long() -> String {
     format!("Redis sent a line of more than {MAX_LINE_BYTES} bytes")
 }
@@ -325,11 +444,34 @@ impl<'a> Reply<'a> {
         if let Node::Int(number) = self.all.nodes[self.at] { Some(number) } else { None }
     }
 
-    /// The text that it is; any bytes.
+    /// The text that it is; any bytes, at most [`MAX_TEXT_BYTES`] of them. `None` where it is longer.
     #[must_use]
     pub fn bytes(self) -> Option<&'a [u8]> {
         match self.all.nodes[self.at] {
             Node::Text { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
+            _ => None,
+        }
+    }
+
+    /// The name that it is; a text of any length.
+    #[must_use]
+    pub fn name(self) -> Option<RawName<'a>> {
+        match self.all.nodes[self.at] {
+            Node::Cut { at, cut } => {
+                let Cut { length, digest } = &self.all.cuts[cut as usize];
+                let head = &self.all.bytes[at as usize..][..HEAD_BYTES];
+                Some(RawName::Cut { head, digest, length: *length })
+            }
+            _ => self.bytes().map(RawName::Whole),
+        }
+    }
+
+    /// Bytes in the text that it is, of any length.
+    #[must_use]
+    pub fn text_length(self) -> Option<u64> {
+        match self.all.nodes[self.at] {
+            Node::Text { length, .. } => Some(length.into()),
+            Node::Cut { cut, .. } => Some(self.all.cuts[cut as usize].length),
             _ => None,
         }
     }
@@ -340,7 +482,7 @@ impl<'a> Reply<'a> {
         match self.all.nodes[self.at] {
             Node::Error { at, length } => {
                 let text = &self.all.bytes[at as usize..][..length as usize];
-                Some(Refusal(String::from_utf8_lossy(text).trim_end().to_owned()))
+                Some(Refusal(names::text(text.trim_ascii_end(), MAX_ERROR_BYTES)))
             }
             _ => None,
         }
@@ -367,7 +509,7 @@ impl<'a> Reply<'a> {
         match self.all.nodes[self.at] {
             Node::Nil => "nil",
             Node::Int(_) => "a number",
-            Node::Text { .. } => "a string",
+            Node::Text { .. } | Node::Cut { .. } => "a string",
             Node::Error { .. } => "an error",
             Node::List { .. } => "a list",
         }
@@ -383,7 +525,7 @@ impl<'a> Reply<'a> {
             (None, None) => {
                 self.kind() == other.kind()
                     && self.int() == other.int()
-                    && self.bytes() == other.bytes()
+                    && self.name() == other.name()
                     && self.error() == other.error()
             }
             _ => false,
@@ -563,6 +705,70 @@ pub(crate) mod tests {
         assert_eq!((refusal.code(), refusal.text()), ("NOPERM", "NOPERM this user"));
         assert_eq!(whole(b"-ERR no such key\r\n").iter().next().unwrap().error().unwrap().text(), "no such key");
         assert!(all[0].is_like(all[0]) && !all[0].is_like(all[1]));
+    }
+
+    #[test]
+    fn of_a_long_text_only_the_beginning_and_the_digest_are_kept() {
+        let long = |byte: u8, length: usize| vec![byte; length];
+        let lengths = [MAX_TEXT_BYTES as usize, MAX_TEXT_BYTES as usize + 1, 100_000, 1_000_000];
+        let texts: Vec<Vec<u8>> = lengths.iter().map(|length| long(b'a', *length)).collect();
+        let mut sent = format!("*{}\r\n", texts.len() + 1).into_bytes();
+        for text in &texts {
+            sent.extend(format!("${}\r\n", text.len()).bytes());
+            sent.extend(text.iter().chain(b"\r\n"));
+        }
+        sent.extend(b":7\r\n");
+        for size in [1000, 4097, 65_536, sent.len()] {
+            let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+            let mut most = 0;
+            for piece in sent.chunks(size) {
+                replies.buffer().extend_from_slice(piece);
+                replies.read(1, &mut allowance).unwrap();
+                most = most.max(replies.bytes.len());
+            }
+            assert_eq!(MAX_REPLY_BYTES - allowance.bytes, sent.len() as u64, "{size}");
+            assert!(size > 100_000 || most < 3 * MAX_TEXT_BYTES as usize + 2 * size, "{most} held at {size}");
+            let items: Vec<Reply<'_>> = replies.iter().next().unwrap().list().unwrap().collect();
+            assert_eq!(items.last().unwrap().int(), Some(7));
+            for (item, text) in items.iter().zip(&texts) {
+                assert_eq!((item.kind(), item.text_length()), ("a string", Some(text.len() as u64)));
+                let digest = Sha256::digest(text).into();
+                match item.name().unwrap() {
+                    RawName::Whole(whole) => assert!(whole == text && text.len() as u64 <= MAX_TEXT_BYTES),
+                    cut => {
+                        let head = &text[..HEAD_BYTES];
+                        assert_eq!(cut, RawName::Cut { head, digest: &digest, length: text.len() as u64 });
+                        assert!(item.bytes().is_none());
+                    }
+                }
+            }
+            assert!(items[3].is_like(items[3]) && !items[3].is_like(items[2]));
+        }
+        check(&[b"$20000\r\n".as_slice(), &[b'x'; 20_000], b"xx"].concat(), Err("is no reply"));
+    }
+
+    #[test]
+    fn no_more_is_held_than_may_be() {
+        let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+        let text = [format!("${MAX_TEXT_BYTES}\r\n").as_bytes(), &[b'x'; MAX_TEXT_BYTES as usize], b"\r\n"].concat();
+        replies.buffer().extend_from_slice(b"*100000\r\n");
+        let mut held = 0;
+        let refused = loop {
+            replies.buffer().extend_from_slice(&text);
+            match replies.read(1, &mut allowance) {
+                Ok(_) => held = replies.bytes.len(),
+                Err(why) => break why,
+            }
+        };
+        assert!(refused.contains("more than 128 MiB at a time"), "{refused}");
+        assert!(held > MAX_HELD_BYTES - 2 * text.len());
+    }
+
+    #[test]
+    fn an_error_is_cut() {
+        let replies = whole(&[b"-ERR ".as_slice(), &[b'x'; 3000], b"\r\n"].concat());
+        let refusal = replies.iter().next().unwrap().error().unwrap();
+        assert_eq!(refusal.text(), format!("{}…", "x".repeat(MAX_ERROR_BYTES - 4)));
     }
 
     #[test]

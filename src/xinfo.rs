@@ -4,9 +4,13 @@
 //! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
 use crate::lag::ledger::{Continuity, Page};
+use crate::model::names::{self, Name, RawName};
 use crate::model::sample::{ConsumerSample, GroupSample, ServerInfo, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::resp::{Items, Reply};
+
+/// What is kept of a server's name, and of its version, in bytes.
+const MAX_SERVER_BYTES: usize = 64;
 
 /// A reply that is not what the command's documentation says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +91,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
         })?;
         let field = |name, value| Field { command: COMMAND, name, value };
         Ok(GroupSample {
-            name: known.name(field("name", name).bytes()?),
+            name: known.name(field("name", name).raw_name()?),
             consumers: field("consumers", consumers).count()?,
             pending: field("pending", pending).count()?,
             last_delivered: field("last-delivered-id", delivered).id()?,
@@ -98,7 +102,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
     };
     let groups: Vec<GroupSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
     if known.another {
-        each_once(COMMAND, groups.iter().map(|group| group.name.as_bytes()))?;
+        each_once(COMMAND, groups.iter().map(|group| &group.name))?;
     }
     Ok(groups)
 }
@@ -124,7 +128,7 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
         })?;
         let field = |name, value| Field { command: COMMAND, name, value };
         Ok(ConsumerSample {
-            name: known.name(field("name", name).bytes()?),
+            name: known.name(field("name", name).raw_name()?),
             pending: field("pending", pending).count()?,
             // A server's clock that steps back makes this negative for a moment.
             idle_ms: field("idle", idle).optional_count()?.unwrap_or(0),
@@ -133,7 +137,7 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
     };
     let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
     if known.another {
-        each_once(COMMAND, consumers.iter().map(|consumer| consumer.name.as_bytes()))?;
+        each_once(COMMAND, consumers.iter().map(|consumer| &consumer.name))?;
     }
     Ok(consumers)
 }
@@ -150,7 +154,7 @@ pub fn oldest_pending(reply: Reply<'_>) -> Decoded<Option<(EntryId, ConsumerName
     };
     match (parts.next().and_then(Reply::bytes).and_then(EntryId::parse), parts.next()) {
         (Some(id), Some(consumer)) => {
-            let consumer = consumer.bytes().ok_or_else(|| wrong(COMMAND, "a consumer without a name"))?;
+            let consumer = consumer.name().ok_or_else(|| wrong(COMMAND, "a consumer without a name"))?;
             Ok(Some((id, consumer.into())))
         }
         _ => Err(wrong(COMMAND, "an entry without id and consumer")),
@@ -247,7 +251,10 @@ pub fn hello(reply: Reply<'_>) -> Decoded<ServerInfo> {
     })?;
     let text = |name, value| {
         let field = Field { command: COMMAND, name, value };
-        field.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        field.raw_name().map(|text| match text {
+            RawName::Whole(bytes) => names::text(bytes, MAX_SERVER_BYTES),
+            RawName::Cut { head, .. } => names::text(head, MAX_SERVER_BYTES),
+        })
     };
     Ok(ServerInfo { name: text("server", server)?, version: text("version", version)? })
 }
@@ -268,13 +275,13 @@ pub fn is_sentinel(reply: Reply<'_>) -> bool {
 ///
 /// # Errors
 /// Where the reply is not a cursor and a list of keys.
-pub fn scan(reply: Reply<'_>) -> Decoded<(u64, impl Iterator<Item = &[u8]>)> {
+pub fn scan(reply: Reply<'_>) -> Decoded<(u64, impl Iterator<Item = RawName<'_>>)> {
     const COMMAND: &str = "SCAN";
     let mut parts = items(COMMAND, reply)?;
     // The cursor takes all 64 bits.
     let cursor = parts.next().and_then(Reply::bytes).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
     match (cursor, parts.next().and_then(Reply::list)) {
-        (Some(cursor), Some(keys)) => Ok((cursor, keys.filter_map(Reply::bytes))),
+        (Some(cursor), Some(keys)) => Ok((cursor, keys.filter_map(Reply::name))),
         _ => Err(wrong(COMMAND, "something that is no cursor with keys")),
     }
 }
@@ -352,8 +359,8 @@ impl<'a> Field<'a> {
     }
 
     #[inline]
-    fn bytes(self) -> Decoded<&'a [u8]> {
-        self.need()?.bytes().ok_or_else(|| self.wrong("is not a string"))
+    fn raw_name(self) -> Decoded<RawName<'a>> {
+        self.need()?.name().ok_or_else(|| self.wrong("is not a string"))
     }
 
     fn wrong(self, what: &str) -> DecodeError {
@@ -375,16 +382,22 @@ impl<'a, N> From<&'a [N]> for Known<'a, N> {
     }
 }
 
-impl<N: Clone + AsRef<[u8]> + for<'b> From<&'b [u8]>> Known<'_, N> {
-    fn name(&mut self, bytes: &[u8]) -> N {
-        let is_next = self.names.get(self.next).is_some_and(|name| name.as_ref() == bytes);
+impl<N: Name> Known<'_, N> {
+    fn name(&mut self, name: RawName<'_>) -> N {
+        let next = self.names.get(self.next);
+        if let (Some(next), RawName::Whole(bytes)) = (next, name)
+            && next.plain() == Some(bytes)
+        {
+            self.next += 1;
+            return next.clone();
+        }
+        let made = N::from(name);
+        let is_next = next == Some(&made);
         self.another |= !is_next;
-        let place = match is_next {
-            true => Some(self.next),
-            false => self.names.binary_search_by(|name| name.as_ref().cmp(bytes)).ok(),
-        };
+        let place = if is_next { Some(self.next) } else { self.names.binary_search(&made).ok() };
         self.next = place.map_or(self.next, |place| place + 1);
-        place.map_or_else(|| bytes.into(), |place| self.names[place].clone())
+        // The one of last time is shared.
+        place.map_or(made, |place| self.names[place].clone())
     }
 }
 
@@ -397,12 +410,12 @@ fn items<'a>(command: &'static str, reply: Reply<'a>) -> Decoded<Items<'a>> {
 }
 
 /// Names are labels: one of them twice would be one series twice, for which Prometheus refuses the whole page.
-fn each_once<'a>(command: &'static str, names: impl Iterator<Item = &'a [u8]> + Clone) -> Decoded<()> {
+fn each_once<'a, N: Name + 'a>(command: &'static str, names: impl Iterator<Item = &'a N> + Clone) -> Decoded<()> {
     // Redis lists them in order, and then no name is there twice.
     if names.clone().is_sorted_by(|one, next| one < next) {
         return Ok(());
     }
-    let mut names: Vec<&[u8]> = names.collect();
+    let mut names: Vec<&N> = names.collect();
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) { Err(wrong(command, "the same name twice")) } else { Ok(()) }
 }
@@ -411,7 +424,7 @@ fn each_once<'a>(command: &'static str, names: impl Iterator<Item = &'a [u8]> + 
 fn payload_bytes(entry: Reply<'_>) -> u64 {
     let Some(size) = entry.list().and_then(|mut parts| parts.nth(1)) else { return 0 };
     match size.list() {
-        Some(fields) => fields.filter_map(Reply::bytes).map(|field| field.len() as u64).fold(0, u64::saturating_add),
+        Some(fields) => fields.filter_map(Reply::text_length).fold(0, u64::saturating_add),
         None => count(size).unwrap_or(0),
     }
 }
@@ -641,6 +654,19 @@ mod tests {
         assert_eq!(after, ["a", "c", "d"].map(ConsumerName::from));
         let same = |one: &ConsumerName, other: &ConsumerName| std::ptr::eq(one.as_bytes(), other.as_bytes());
         assert!(same(&after[0], &before[0]) && same(&after[2], &before[2]));
+        // Long ones, one that is cut as it comes, and one that is named as it is shown.
+        let [long, longer] = [300, 20_000].map(|length| "x".repeat(length));
+        let shown = ConsumerName::from(longer.as_str()).shown().into_owned();
+        let names = ["a", &long, &longer, &shown];
+        let before = decoded(&names, &[]);
+        assert_eq!(before, names.map(ConsumerName::from));
+        let after = decoded(&names, &before);
+        assert!(before.iter().zip(&after).all(|(before, after)| same(before, after)), "{after:?}");
+        let after = decoded(&[&shown], &before[..3]);
+        assert_eq!(after, [ConsumerName::from(shown.as_str())]);
+        assert_ne!(after[0].shown(), shown);
+        let twice = Value::Array(vec![consumer(&longer), consumer("a"), consumer(&longer)]).sent();
+        assert!(consumers(root(&twice), &[]).is_err());
     }
 
     #[test]
@@ -655,9 +681,13 @@ mod tests {
         assert!(time(root(&Value::Array(vec![text("12")]).sent())).is_err());
         let reply = flat(&[("server", text("redis")), ("version", text("7.0.15")), ("proto", Value::Int(2))]);
         assert_eq!(hello(root(&reply.sent())), Ok(ServerInfo { name: "redis".into(), version: "7.0.15".into() }));
+        let reply = flat(&[("server", text(&"s".repeat(20_000))), ("version", text(&"7".repeat(65)))]);
+        let server = hello(root(&reply.sent())).unwrap();
+        assert_eq!(server.name, "s".repeat(MAX_SERVER_BYTES) + "…");
+        assert_eq!(server.version, "7".repeat(MAX_SERVER_BYTES) + "…");
         let found = Value::Array(vec![text("18446744073709551615"), Value::Array(vec![text("a"), text("b")])]).sent();
         let (cursor, keys) = scan(root(&found)).unwrap();
-        assert_eq!((cursor, keys.collect::<Vec<_>>()), (u64::MAX, vec![b"a".as_slice(), b"b"]));
+        assert_eq!((cursor, keys.collect::<Vec<_>>()), (u64::MAX, vec![RawName::Whole(b"a"), RawName::Whole(b"b")]));
         assert!(scan(root(&Value::Array(vec![text("x"), Value::Array(vec![])]).sent())).is_err());
     }
 

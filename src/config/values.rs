@@ -8,6 +8,10 @@ use std::time::Duration;
 use super::settings::{Flag, Setting};
 use crate::logical::split_list;
 use crate::model::TargetName;
+use crate::model::names::{self, MAX_NAME_BYTES};
+
+/// What an error repeats of a value, in bytes.
+const MAX_VALUE_BYTES: usize = 1024;
 
 /// What is wrong with the configuration: one line that names the setting, its value and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +82,7 @@ impl Given {
             return format!("{name} (value not shown)");
         }
         let values: Vec<_> = self.values.iter().map(|value| value.to_string_lossy()).collect();
-        format!("{name} {:?}", values.join(","))
+        format!("{name} {:?}", names::text(values.join(",").as_bytes(), MAX_VALUE_BYTES))
     }
 
     /// Whether nobody gave it.
@@ -144,7 +148,11 @@ impl Given {
 
     /// Names: separated by commas on the command line and in the environment, one by one in the file.
     pub(super) fn names(&self) -> Result<Vec<String>, Problem> {
-        self.pieces(|text| text.split(',').map(str::to_owned).collect())
+        let names = self.pieces(|text| text.split(',').map(str::to_owned).collect())?;
+        if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(self.problem(&format!("it takes names of at most {MAX_NAME_BYTES} bytes each")));
+        }
+        Ok(names)
     }
 
     /// The same, where a comma between braces belongs to a name.

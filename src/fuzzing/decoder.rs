@@ -1,9 +1,10 @@
 //! Replies, entry ids and names, one at a time.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::EntryId;
-use crate::model::names::shown;
+use crate::model::names::{MAX_SHOWN_BYTES, shown};
 use crate::resp::{Allowance, Replies, Reply};
 use crate::xinfo;
 
@@ -47,7 +48,7 @@ fn groups(reply: Reply<'_>) {
             }
         }
     }
-    all_distinct(groups.iter().map(|group| group.name.as_bytes()));
+    all_distinct(groups.iter().map(|group| group.name.shown()));
 }
 
 fn consumers(reply: Reply<'_>) {
@@ -56,14 +57,15 @@ fn consumers(reply: Reply<'_>) {
         let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms.unwrap_or(0)];
         assert!(counts.iter().all(|count| *count <= MAX_COUNT), "{consumer:?}");
     }
-    all_distinct(consumers.iter().map(|consumer| consumer.name.as_bytes()));
+    all_distinct(consumers.iter().map(|consumer| consumer.name.shown()));
 }
 
 /// Names are labels: one of them twice, or two that look the same, and the page has one series twice.
-fn all_distinct<'a>(names: impl Iterator<Item = &'a [u8]>) {
+fn all_distinct<'a>(names: impl Iterator<Item = Cow<'a, str>>) {
     let mut seen = HashSet::new();
     for name in names {
-        assert!(seen.insert(shown(name).into_owned()), "two are shown as {:?}", shown(name));
+        assert!(name.len() <= MAX_SHOWN_BYTES + 40, "{name:?} is long");
+        assert!(seen.insert(name.clone()), "two are shown as {name:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::model::logical::LogicalSnapshot;
+use crate::model::names::MAX_NAME_BYTES;
 use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::snapshot::{Presence, TargetSnapshot};
 use crate::model::view::OverLimits;
@@ -24,13 +25,16 @@ const STRETCHED: f64 = 1.5;
 /// Lines about single streams, and about single groups, that one poll logs at most.
 const LINES_PER_POLL: usize = 50;
 
+/// Reasons why one node does not answer that are told apart: more only where each says something else, such as a time.
+const REASONS_PER_NODE: usize = 8;
+
 /// What the log has said.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     outage: Option<Outage>,
     server: Option<ServerInfo>,
     unreadable: BTreeMap<StreamKey, String>,
-    /// Nodes that do not answer, and every reason for it so far.
+    /// Nodes that do not answer, and the first [`REASONS_PER_NODE`] reasons for it.
     nodes: BTreeMap<String, BTreeSet<String>>,
     missing: BTreeSet<(StreamKey, GroupName)>,
     states: States,
@@ -42,6 +46,8 @@ pub(super) struct Said {
     /// The streams that were watched when the newest complete search ended, and when it did.
     watched: Arc<[StreamKey]>,
     searched: Option<SystemTime>,
+    /// Whether some groups have names that are too long to ask about them.
+    long_names: bool,
     /// Logical streams that nothing is known of.
     empty: BTreeSet<Arc<str>>,
 }
@@ -192,7 +198,8 @@ impl Said {
         });
         for node in &snapshot.nodes {
             let Some(error) = &node.error else { continue };
-            if self.nodes.entry(node.address.clone()).or_default().insert(error.clone()) {
+            let said = self.nodes.entry(node.address.clone()).or_default();
+            if said.len() < REASONS_PER_NODE && said.insert(error.clone()) {
                 tracing::error!(node = node.address, error, streams = node.streams, "a node does not answer");
             }
         }
@@ -235,8 +242,10 @@ impl Said {
 
     fn groups(&mut self, snapshot: &TargetSnapshot) {
         let (mut worse, mut better) = (Few::default(), Few::default());
+        let mut long_names = 0;
         for stream in &snapshot.streams {
             for group in &stream.groups {
+                long_names += usize::from(!group.name.is_whole());
                 let place = || (stream.key.clone(), group.name.clone());
                 match group.presence {
                     Presence::Missing => {
@@ -253,6 +262,14 @@ impl Said {
                 }
             }
         }
+        if long_names > 0 && !self.long_names {
+            tracing::warn!(
+                groups = long_names,
+                longest = MAX_NAME_BYTES,
+                "consumers and oldest pending entries of groups with longer names are not asked for"
+            );
+        }
+        self.long_names = long_names > 0;
         if let Some(more) = worse.rest() {
             tracing::warn!(more, "more groups do not exist");
         }

@@ -68,6 +68,22 @@ pub(super) enum Question {
     Ghosts { at: usize, group: usize },
 }
 
+impl Question {
+    /// The stream that it is about.
+    fn at(&self) -> Option<usize> {
+        match self {
+            Self::Probe(_) => None,
+            Self::Stream { at, .. }
+            | Self::Glance { at, .. }
+            | Self::Details { at, .. }
+            | Self::First { at, .. }
+            | Self::Witness { at }
+            | Self::Counts { at, .. }
+            | Self::Ghosts { at, .. } => Some(*at),
+        }
+    }
+}
+
 /// What is asked about a group beside what the list of groups says.
 #[derive(Clone, Debug)]
 pub(super) struct GroupAsked {
@@ -79,6 +95,12 @@ pub(super) struct GroupAsked {
 }
 
 impl GroupAsked {
+    /// What may be asked of it: nothing where all of its name is not at hand.
+    pub(super) fn of(name: &GroupName, consumers: bool, pending: bool) -> Self {
+        let may = name.is_whole();
+        Self { name: name.clone(), consumers: consumers && may, pending: pending && may }
+    }
+
     /// The commands that it takes, in their order.
     pub(super) fn commands(&self) -> impl Iterator<Item = RefusedCommand> + use<> {
         let consumers = self.consumers.then_some(RefusedCommand::XinfoConsumers);
@@ -158,6 +180,8 @@ pub(super) struct Batch {
     requests: Vec<u8>,
     commands: usize,
     pub(super) questions: Vec<Question>,
+    /// For each of them, how many replies there are up to its end.
+    ends: Vec<usize>,
     without: BTreeSet<RefusedCommand>,
     /// Whether the streams are on their way to this node of a cluster, which serves them only to those who know that.
     pub(super) asking: bool,
@@ -185,6 +209,7 @@ impl Batch {
             requests: Vec::new(),
             commands: 0,
             questions: Vec::new(),
+            ends: Vec::new(),
             without: refused.clone(),
             asking: false,
             sent: Vec::new(),
@@ -225,6 +250,16 @@ impl Batch {
         self.commands
     }
 
+    /// How many replies there are up to the end of each question, and the stream that it is about.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        self.ends.iter().copied().zip(self.questions.iter().map(Question::at))
+    }
+
+    /// It was sent: its bytes are of no use any more.
+    pub(super) fn was_sent(&mut self) {
+        self.requests = Vec::new();
+    }
+
     /// How often each command is in the batch.
     pub(super) fn sent(&self) -> &[(&'static str, u64)] {
         &self.sent
@@ -251,7 +286,7 @@ impl Batch {
                     self.bare("exec", b"EXEC");
                 }
             }
-            self.questions.push(Question::Probe(command));
+            self.push(Question::Probe(command));
         }
     }
 
@@ -265,7 +300,7 @@ impl Batch {
         if !self.may(RefusedCommand::Multi) {
             self.facts(key, script);
         }
-        self.questions.push(Question::Stream { at, groups });
+        self.push(Question::Stream { at, groups });
     }
 
     /// Asks whether a stream with large entries is still what it was, without reading them, and for everything about its
@@ -288,7 +323,7 @@ impl Batch {
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
         self.group_details(key, &groups);
         self.bare("exec", b"EXEC");
-        self.questions.push(Question::Glance { at, groups, kept: Box::new(kept.clone()), probe });
+        self.push(Question::Glance { at, groups, kept: Box::new(kept.clone()), probe });
     }
 
     /// Nothing was added after the last id and as many entries are there: so nothing was removed either, and the stream is
@@ -314,7 +349,7 @@ impl Batch {
         self.begin();
         self.group_details(key, &groups);
         self.end();
-        self.questions.push(Question::Details { at, groups });
+        self.push(Question::Details { at, groups });
     }
 
     /// Asks for the first entry after a cursor, where that is allowed.
@@ -322,7 +357,7 @@ impl Batch {
         let Some(from) = cursor.next().filter(|_| self.may(RefusedCommand::Xrange) && !self.asking) else { return };
         // An exclusive `(cursor` would be plainer, but needs 6.2.
         self.range(key, &from.to_string(), "+", 1, script);
-        self.questions.push(Question::First { at, group });
+        self.push(Question::First { at, group });
     }
 
     /// Asks whether an entry is there; not where Redis does not tell.
@@ -330,7 +365,7 @@ impl Batch {
         let may = self.may(RefusedCommand::Xrange);
         if may {
             self.range(key, &id.to_string(), &id.to_string(), 1, script);
-            self.questions.push(Question::Witness { at });
+            self.push(Question::Witness { at });
         }
         may
     }
@@ -373,16 +408,16 @@ impl Batch {
             After::Read
         };
         self.end();
-        self.questions.push(Question::Counts { at, pages, after, with_groups });
+        self.push(Question::Counts { at, pages, after, with_groups });
     }
 
     /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.
     pub(super) fn ghosts(&mut self, at: usize, key: &StreamKey, group: (usize, &GroupName), first: EntryId) {
-        let may = self.may(RefusedCommand::Xpending) && !self.asking;
+        let may = self.may(RefusedCommand::Xpending) && !self.asking && group.1.is_whole();
         let Some(end) = first.previous().filter(|_| may) else { return };
         let (end, limit) = (end.to_string(), MAX_GHOSTS.to_string());
         self.command("xpending", &[b"XPENDING"], key, &[group.1.as_bytes(), b"-", end.as_bytes(), limit.as_bytes()]);
-        self.questions.push(Question::Ghosts { at, group: group.0 });
+        self.push(Question::Ghosts { at, group: group.0 });
     }
 
     fn range(&mut self, key: &StreamKey, from: &str, to: &str, limit: u64, script: Option<Script>) {
@@ -424,6 +459,11 @@ impl Batch {
         if self.may(RefusedCommand::Multi) {
             self.bare("exec", b"EXEC");
         }
+    }
+
+    fn push(&mut self, question: Question) {
+        self.questions.push(question);
+        self.ends.push(self.commands);
     }
 
     fn bare(&mut self, name: &'static str, word: &[u8]) {

@@ -128,6 +128,11 @@ impl Connected {
         self.wire.receive(batch.commands()).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 
+    /// How many replies of those that are waited for are whole, and how many bytes came of the next one.
+    pub(super) fn progress(&self) -> (usize, u64) {
+        self.wire.progress()
+    }
+
     /// Sends one command; the answer, or what Redis has against it.
     pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, SampleError> {
         self.wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Io))

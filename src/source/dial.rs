@@ -71,6 +71,18 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// The longest name of a host: no name in DNS is longer.
+const MAX_HOST_BYTES: usize = 253;
+
+impl Address {
+    /// What Redis, or a sentinel, says of where a server is; `None` where that can be no host. It becomes a label, and a part of log lines.
+    #[must_use]
+    pub(super) fn told(host: &str, port: u16) -> Option<Self> {
+        let is_host = (1..=MAX_HOST_BYTES).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic());
+        is_host.then(|| Self::Tcp(host.to_owned(), port))
+    }
+}
+
 impl Dial {
     /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
     /// does not count: it is read anew for each connection anyway.

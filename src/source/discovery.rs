@@ -22,6 +22,9 @@ use pace::Pace;
 /// 0.75 µs a key, so some 0.35 ms a call. Redis serves nobody else meanwhile, and a millisecond is what a guest may take.
 pub const SCAN_COUNT: u32 = 500;
 
+/// So many times fewer keys are looked at where the answer was too much to be read.
+const FEWER: u32 = 8;
+
 /// One call of SCAN: `SCAN cursor [MATCH pattern] COUNT count TYPE stream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanAsk {
@@ -52,6 +55,8 @@ pub struct Discovery {
     selection: StreamSelection,
     limit: usize,
     pace: Pace,
+    /// Keys that one call looks at.
+    count: u32,
     /// The names among the selection, for looking one up.
     literals: BTreeSet<StreamKey>,
     /// What patterns found and what is still there as far as anybody knows, never more than there is room for.
@@ -83,6 +88,7 @@ impl Discovery {
             selection,
             limit,
             pace: Pace::new(interval),
+            count: SCAN_COUNT,
             found: BTreeSet::new(),
             pass: None,
             left_out: 0,
@@ -107,6 +113,7 @@ impl Discovery {
             self.found.pop_last();
         }
         self.pace.follow(interval);
+        self.count = SCAN_COUNT;
         self.interrupted();
     }
 
@@ -118,19 +125,23 @@ impl Discovery {
         }
         let pass = self.pass.get_or_insert_with(|| Pass { began: now, cursor: 0, met: BTreeSet::new(), left_out: 0 });
         let pattern = self.selection.single_pattern().map(str::to_owned);
-        Some(ScanAsk { cursor: pass.cursor, pattern, count: SCAN_COUNT })
+        Some(ScanAsk { cursor: pass.cursor, pattern, count: self.count })
+    }
+
+    /// The answer to the newest call was too much to be read: the next ones look at fewer keys. Whether they can.
+    pub fn told_too_much(&mut self) -> bool {
+        let fewer = self.count > 1;
+        self.count = (self.count / FEWER).max(1);
+        fewer
     }
 
     /// What Redis answered to the newest call: where to go on, and keys.
-    pub fn answer<K: AsRef<[u8]>>(&mut self, cursor: u64, keys: impl IntoIterator<Item = K>, now: Duration) {
+    pub fn answer<K: Into<StreamKey>>(&mut self, cursor: u64, keys: impl IntoIterator<Item = K>, now: Duration) {
         let Some(mut pass) = self.pass.take() else { return };
         let room = self.room();
         for key in keys {
-            if !self.selection.matches(key.as_ref()) {
-                continue;
-            }
-            let key = StreamKey::from(key.as_ref());
-            if self.literals.contains(&key) {
+            let key = key.into();
+            if !self.selection.matches(key.as_bytes()) || self.literals.contains(&key) {
                 continue;
             }
             // One allocation a name, however many passes meet it.

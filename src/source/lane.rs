@@ -24,6 +24,21 @@ const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// FORCE` and a cursor that was moved back and forth change it without a trace.
 const PENDING_AGAIN: u32 = 12;
 
+/// Samples after which a stream is asked about in full again though it told too much: half an hour where they are five seconds apart.
+const ASIDE_SAMPLES: u32 = 360;
+
+/// What is left out of a stream whose answers are more than a sample may read, or than it could read in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Consumers, and the oldest pending entry with its consumer.
+    Consumers,
+    /// Everything.
+    All,
+}
+
 /// The names that the last sample had, so that those that stay are not made anew.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -80,6 +95,9 @@ pub(super) struct Lane {
     /// Bytes of an entry, on average over the last page that was counted.
     entry_bytes: Option<u64>,
     large: bool,
+    left_out: LeftOut,
+    /// Samples since that is left out.
+    left_out_for: u32,
     /// The last sample, where its entries are large: whether it changed since is found out without them.
     pub(super) kept: Option<StreamSample>,
     /// Whether it had changed by the newest sample.
@@ -98,7 +116,27 @@ impl Lane {
 
     /// Forgets everything but the size of its entries: the stream could not be read.
     pub(super) fn forget_all(&mut self) {
-        *self = Self { payload_bytes: self.payload_bytes, large: self.large, ..Self::default() };
+        let Self { payload_bytes, large, left_out, left_out_for, .. } = *self;
+        *self = Self { payload_bytes, large, left_out, left_out_for, ..Self::default() };
+    }
+
+    /// What is left out of it, as it told too much.
+    pub(super) fn left_out(&self) -> LeftOut {
+        self.left_out
+    }
+
+    /// It told too much: more of it is left out.
+    pub(super) fn tells_too_much(&mut self) {
+        let left_out = if self.left_out == LeftOut::Nothing { LeftOut::Consumers } else { LeftOut::All };
+        (self.left_out, self.left_out_for) = (left_out, 0);
+    }
+
+    /// A sample begins: after so many it is asked about in full again.
+    pub(super) fn begin_sample(&mut self) {
+        self.left_out_for += 1;
+        if self.left_out_for > ASIDE_SAMPLES {
+            self.left_out = LeftOut::Nothing;
+        }
     }
 
     /// Takes what a sample says of the size of its entries.
@@ -110,9 +148,11 @@ impl Lane {
 
     /// What is asked about its groups: of pending entries only where something may have changed.
     pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupAsked> {
+        let may = self.left_out == LeftOut::Nothing;
+        let (consumers, pending) = (consumers && may, pending && may);
         let asked = |(place, name): (usize, &GroupName)| {
             let quiet = self.pending_of(place, name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
-            GroupAsked { name: name.clone(), consumers, pending: pending && !quiet }
+            GroupAsked::of(name, consumers, pending && !quiet)
         };
         self.ledger.groups().enumerate().map(asked).collect()
     }

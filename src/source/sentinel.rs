@@ -194,10 +194,10 @@ fn master_of(reply: Reply<'_>, name: &str) -> Result<Address, SampleError> {
     }
     let mut parts = reply.list().ok_or_else(|| error("it answers what is no answer".to_owned()))?;
     let mut text = || parts.next().and_then(Reply::bytes).and_then(|text| std::str::from_utf8(text).ok());
-    let host = text().filter(|host| !host.is_empty());
+    let host = text();
     let address = host.zip(text().and_then(|port| port.parse().ok()));
     let without = || error("it names a master without an address".to_owned());
-    address.map(|(host, port)| Address::Tcp(host.to_owned(), port)).ok_or_else(without)
+    address.and_then(|(host, port)| Address::told(host, port)).ok_or_else(without)
 }
 
 /// What a server is, as `ROLE` says: `master`, `slave` or `sentinel`. `None` where it would not say.
@@ -226,6 +226,8 @@ mod tests {
         check(NIL, Err("no master is named \"mymaster\""));
         check(&list(&[text(""), text("6379")]), Err("without an address"));
         check(&list(&[text("10.0.0.1"), text("70000")]), Err("without an address"));
+        check(&list(&[text("a b"), text("6379")]), Err("without an address"));
+        check(&list(&[text(&"h".repeat(254)), text("6379")]), Err("without an address"));
         check(&list(&[text("10.0.0.1")]), Err("without an address"));
         check(&int(1), Err("no answer"));
     }

@@ -19,7 +19,7 @@ use super::connection::Connected;
 use super::counting::Budget;
 use super::dial::Dial;
 use super::discovery::Discovery;
-use super::lane::Lane;
+use super::lane::{Lane, LeftOut};
 use super::pace::Pace;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
 use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, rearranged};
@@ -31,6 +31,10 @@ pub(super) use rounds::is_gone;
 /// The share of a poll's deadline after which no more streams are looked for: where each call takes long to come back, the search
 /// takes more polls, and not the sample's time.
 const DISCOVERY_SHARE: u32 = 4;
+
+/// An answer about one stream, or to one SCAN, that is so large when a sample breaks off is the reason: it takes longer to be read than
+/// all the rest.
+const LARGE_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// With so many streams, and where a sample is not spread, another thread moves the bytes: see the module `pump`. With fewer,
 /// waking it takes longer than it saves.
@@ -100,6 +104,11 @@ pub struct Standalone {
     asking: bool,
     pace: Pace,
     discovery: Discovery,
+    /// Whether the answer to SCAN is waited for.
+    is_scanning: bool,
+    /// Of the batch whose answers are waited for: how many replies there are up to the end of each question, and the stream that it is
+    /// about.
+    awaited: Vec<(usize, Option<usize>)>,
     /// From when the time counts that discovery is told.
     started: Instant,
     /// When the newest complete pass of it ended, by the clock of then.
@@ -125,6 +134,8 @@ impl Standalone {
             asking: false,
             pace: Pace::default(),
             discovery,
+            is_scanning: false,
+            awaited: Vec::new(),
             started: Instant::now(),
             searched_at: SystemTime::UNIX_EPOCH,
         }
@@ -184,23 +195,55 @@ impl Standalone {
         let budget = Budget::new(count_budget, interval, began, timeout);
         self.begin_sample();
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
-        if let Some(mut kept) = self.take_kept() {
-            let sampling = self.sample_over(&mut kept, budget, timeout, sink);
-            match timeout_at(deadline, sampling).await.map_err(|_| self.unfinished(timeout))? {
+        let mut kept = self.take_kept();
+        loop {
+            let (mut connected, was_kept) = match kept.take() {
+                Some(kept) => (kept, true),
+                None => (self.connect(deadline, timeout).await?, false),
+            };
+            let sampling = self.sample_over(&mut connected, budget, timeout, sink);
+            let Ok(sampled) = timeout_at(deadline, sampling).await else {
+                self.leave_out_what_is_too_much(&connected);
+                return Err(self.unfinished(timeout));
+            };
+            match sampled {
                 Ok(sample) => {
-                    self.connection = Some(kept);
+                    self.connection = Some(connected);
                     return Ok(sample);
                 }
                 // A restart closes kept connections; whether Redis answers, a new one tells.
-                Err(error) if error.reason == FailureReason::Io => {}
+                Err(error) if was_kept && error.reason == FailureReason::Io => {}
+                Err(error)
+                    if error.reason == FailureReason::Protocol && self.leave_out_what_is_too_much(&connected) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut new = self.connect(deadline, timeout).await?;
-        let sampling = self.sample_over(&mut new, budget, timeout, sink);
-        let sample = timeout_at(deadline, sampling).await.map_err(|_| self.unfinished(timeout))??;
-        self.connection = Some(new);
-        Ok(sample)
+    }
+
+    /// Where one answer was large when a sample broke off, that is left out of the next ones, so that one stream does not keep all
+    /// others from being read. Whether there was one.
+    fn leave_out_what_is_too_much(&mut self, connected: &Connected) -> bool {
+        let (whole, bytes) = connected.progress();
+        if bytes < LARGE_ANSWER_BYTES {
+            return false;
+        }
+        if std::mem::take(&mut self.is_scanning) {
+            return self.discovery.told_too_much();
+        }
+        let Some(at) = self.awaited.get(self.awaited.partition_point(|(end, _)| *end <= whole)).and_then(|(_, at)| *at)
+        else {
+            return false;
+        };
+        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        lane.tells_too_much();
+        let what = if lane.left_out() == LeftOut::All { "it is not read" } else { "its consumers are not read" };
+        tracing::warn!(stream = %self.streams[at], bytes, "what Redis says of a stream is more than a sample may read: {what}");
+        true
+    }
+
+    /// Whether this stream is asked about.
+    fn may_ask(&self, at: usize) -> bool {
+        self.streams[at].is_whole() && self.lanes[at].left_out() != LeftOut::All
     }
 
     /// The connection of the last sample, by which it is known how many streams there are.
@@ -300,6 +343,8 @@ impl Standalone {
         sink: &mut dyn Sink,
     ) -> Result<TargetSample, SampleError> {
         connected.begin_sample();
+        self.is_scanning = false;
+        self.awaited.clear();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
@@ -326,7 +371,9 @@ impl Standalone {
             if let Some(pattern) = &ask.pattern {
                 words.extend([b"MATCH", pattern.as_bytes()]);
             }
+            self.is_scanning = true;
             let reply = connected.ask(&words).await?;
+            self.is_scanning = false;
             self.pace.answered(0, asked.elapsed());
             if let Some(refusal) = reply.error() {
                 match server_wide(&refusal) {

@@ -21,6 +21,9 @@ use crate::resp::{Allowance, Replies, Reply, command};
 /// Room that is made before each read: what Redis writes at most at a time, so that few reads take it all.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes of replies that are taken off while requests are being written. Redis itself reads on without that.
+const MAX_UNREAD_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Any kind of socket, with or without TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     /// The same connection with its bytes moved by another thread, where that can be.
@@ -140,8 +143,16 @@ impl Wire {
                 return Poll::Ready(flushed.map_err(Broken::from));
             }
             // Not before there is room for more; meanwhile what is there is taken off.
+            if self.replies.unread() > MAX_UNREAD_BYTES {
+                return Poll::Pending;
+            }
             ready!(self.poll_read(cx))?;
         }
+    }
+
+    /// How many of them are whole, and how many bytes came of the next one.
+    pub(super) fn progress(&self) -> (usize, u64) {
+        (self.replies.whole(), self.replies.on_its_way())
     }
 
     /// Waits for the next replies, so many of them.

@@ -29,7 +29,7 @@ impl Redirect {
             // The same host as was asked, whatever the way to it.
             "" => at_host_of(asked, port)?,
             "?" => return None,
-            host => Address::Tcp(host.to_owned(), port),
+            host => Address::told(host, port)?,
         };
         Some(Self { kind, slot, node })
     }
@@ -56,6 +56,8 @@ mod tests {
         check("MOVED 3999 ?:6381", None);
         check("MOVED 16384 127.0.0.1:6381", None);
         check("MOVED 3999 127.0.0.1:70000", None);
+        check("MOVED 3999 a\u{202e}b:6381", None);
+        check(&format!("MOVED 3999 {}:6381", "h".repeat(254)), None);
         check("MOVED 3999", None);
         check("MOVED", None);
         check("TRYAGAIN Multiple keys request during rehashing of slot", None);

@@ -135,7 +135,7 @@ fn address(node: Reply<'_>, asked: &Address) -> Option<Address> {
         "?" => known_name(parts.nth(1)?)?,
         host => host,
     };
-    Some(Address::Tcp(host.to_owned(), port))
+    Address::told(host, port)
 }
 
 /// Another name of a node, its address first (Redis 7.0 and later), from names and values in turn.

@@ -31,13 +31,14 @@ impl Keys {
         Self { names: names.iter().map(|name| (*name).to_owned()).collect(), twice: false }
     }
 
-    fn scan(&self, ask: &ScanAsk) -> (u64, Vec<String>) {
+    fn scan(&self, ask: &ScanAsk) -> (u64, Vec<StreamKey>) {
         let end = ask.cursor + u64::from(ask.count);
         let there = |name: &&String| (ask.cursor..end).contains(&place(name));
         let mut keys: Vec<String> = self.names.iter().filter(there).cloned().collect();
         if self.twice {
             keys.extend(keys.clone());
         }
+        let keys = keys.iter().map(|key| key.as_str().into()).collect();
         (if end >= PLACES { 0 } else { end }, keys)
     }
 }

@@ -17,11 +17,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::Standalone;
+use crate::model::StreamKey;
+use crate::model::names::too_long;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetSample};
 use crate::source::batch::{Batch, Finding, GroupAsked, ITS_TURN_COMES, Read, Unread};
 use crate::source::connection::{Clock, Connected};
 use crate::source::counting::{Budget, Wanted};
-use crate::source::lane::Lane;
+use crate::source::lane::{Lane, LeftOut};
 use in_flight::InFlight;
 use settle::settle;
 
@@ -41,6 +43,9 @@ const STREAMS_PER_LOOK: usize = 16;
 /// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
 /// stream that was made anew can look the same, though hardly with the same groups.
 const MAX_GLANCES: u32 = 12;
+
+/// What is said of a stream that is put aside.
+const TELLS_TOO_MUCH: &str = "what Redis says of it is more than a sample may read: it is asked again later";
 
 /// What Redis says then.
 const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
@@ -73,7 +78,16 @@ pub(super) struct Rounds<'a> {
 impl<'a> Rounds<'a> {
     pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connected, sink: &'a mut dyn Sink) -> Self {
         let mut streams = Vec::new();
-        streams.resize_with(source.lanes.len(), || Some(Err(Unread::Error(ReadError("not asked".to_owned())))));
+        source.lanes.iter_mut().for_each(Lane::begin_sample);
+        let not_asked = |(key, lane): (&StreamKey, &Lane)| {
+            let why = match lane.left_out() {
+                _ if !key.is_whole() => too_long(key.length()),
+                LeftOut::All => TELLS_TOO_MUCH.to_owned(),
+                LeftOut::Nothing | LeftOut::Consumers => "not asked".to_owned(),
+            };
+            Some(Err(Unread::Error(ReadError(why))))
+        };
+        streams.extend(source.streams.iter().zip(&source.lanes).map(not_asked));
         Self {
             source,
             connected,
@@ -135,8 +149,9 @@ impl<'a> Rounds<'a> {
     async fn first_round(&mut self) -> Result<(), SampleError> {
         let unprobed = self.not_to_be_probed();
         let glances = self.may_glance();
-        let (known, unknown): (Vec<usize>, Vec<usize>) =
-            (0..self.streams.len()).partition(|&at| self.source.lanes[at].may_be_asked_with_others(glances));
+        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.streams.len())
+            .filter(|&at| self.source.may_ask(at))
+            .partition(|&at| self.source.lanes[at].may_be_asked_with_others(glances));
         let most = self.source.pace.batch_cost();
         let mut batches = VecDeque::new();
         let mut rest = known.as_slice();

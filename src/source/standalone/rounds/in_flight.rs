@@ -36,13 +36,14 @@ impl InFlight {
         self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
     }
 
-    pub(super) async fn send(&mut self, rounds: &mut Rounds<'_>, batch: Batch) -> Result<(), SampleError> {
+    pub(super) async fn send(&mut self, rounds: &mut Rounds<'_>, mut batch: Batch) -> Result<(), SampleError> {
         let due = rounds.source.pace.next(batch.cost, Instant::now());
         if rounds.source.pace.is_spread() {
             sleep_until(due).await;
         }
         let sent = Instant::now();
         rounds.connected.send(&batch, &rounds.source.commands).await?;
+        batch.was_sent();
         self.batches.push_back((batch, sent));
         Ok(())
     }
@@ -54,6 +55,8 @@ impl InFlight {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
         let Rounds { source, connected, streams, .. } = rounds;
+        source.awaited.clear();
+        source.awaited.extend(batch.ends());
         let replies = connected.receive(&batch).await?;
         let now = Instant::now();
         // Redis began with it when it was done with the one before.

@@ -14,6 +14,7 @@ use crate::model::GroupName;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 use crate::source::batch::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
 use crate::source::counting::{Budget, FIRST_PAGE, PAGE_COST, Wanted};
+use crate::source::lane::LeftOut;
 
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
@@ -75,17 +76,17 @@ impl Rounds<'_> {
         let lane = &mut source.lanes[at];
         lane.sampled(&stream);
         mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
+        let may = lane.left_out() == LeftOut::Nothing;
         let (may_ask_consumers, may_ask_pending) = (
-            source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
-            !source.refused.contains(&RefusedCommand::Xpending),
+            may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
+            may && !source.refused.contains(&RefusedCommand::Xpending),
         );
         let mut details = Vec::new();
         for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
             let is_new = !lane.ledger.groups().any(|known| *known == group.name);
             let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group);
-            if is_new || changed {
-                let (name, consumers) = (group.name.clone(), may_ask_consumers && is_new);
-                details.push(GroupAsked { name, consumers, pending: may_ask_pending });
+            if (is_new || changed) && group.name.is_whole() {
+                details.push(GroupAsked::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
             }
         }
         if !details.is_empty() {
