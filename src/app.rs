@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use crate::config::{API_TOKEN_VARIABLE, Config};
 use crate::log;
+use crate::render::names;
 use crate::self_metrics::SelfMetrics;
 use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
 use crate::{panics, reload, shutdown, systemd};
@@ -48,6 +49,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
+    names::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
     panics::watch(metrics.clone());
 
     let (start, pollers) = pollers::channel();

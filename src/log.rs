@@ -1,11 +1,31 @@
 //! Structured logs to standard error: logfmt or JSON, one line per event.
+//!
+//! Whatever is logged passes here, so that no new line can forget it: [`rate`] bounds how many lines of one kind there are, [`line`]
+//! what is in one, and [`queue`] how many wait to be written.
+
+mod line;
+mod queue;
+mod rate;
 
 use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
+
+use queue::Queue;
+use rate::{PERIOD, Rate, Rated};
+
+/// What is left of the log is written for so long when the program ends.
+pub const END_TIME: Duration = Duration::from_secs(2);
+
+/// The log of this process.
+static LOG: OnceLock<(Arc<Queue>, Arc<Rate>)> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +52,55 @@ fn targets(level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("streamlag", level)
 }
 
+/// Takes lines as they are made.
+#[derive(Clone, Debug)]
+struct Lines {
+    queue: Arc<Queue>,
+    format: Format,
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl io::Write for Lines {
+    /// Takes a line; each comes whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.push(line::clean(&String::from_utf8_lossy(line), self.format));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Sends the program's log lines of this level and above to standard error. What its libraries say is heard from
 /// warnings upward only: their debug output may hold what a server or a client sent.
 ///
-/// A line that cannot be written (a full disk, a log reader that has ended) is lost, and that is all: `tracing` would
-/// complain of it on standard error, and panic where that fails too.
+/// Nobody waits for the log. A line that cannot be written (a full disk, a log reader that has ended) is lost, and so is what comes while
+/// [`queue::MAX_WAITING`] lines wait, as where nobody reads: see [`dropped`].
 #[must_use]
 pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
+    let (queue, rate) = LOG.get_or_init(|| {
+        let queue = Arc::<Queue>::default();
+        let rate = Rate::new(Arc::clone(&queue));
+        (queue, Arc::new(rate))
+    });
+    // Where that fails all lines count as dropped, once the queue is full.
+    let _ = queue.write_apart(rate);
+    let lines = Lines { queue: Arc::clone(queue), format };
     let subscriber = match format {
         Format::Logfmt => {
             let layer =
                 tracing_logfmt::builder().with_target(false).with_span_name(false).with_span_path(false).layer();
-            let layer = layer.with_writer(io::stderr).log_internal_errors(false);
+            let layer = layer.with_writer(lines).log_internal_errors(false);
+            let layer = layer.map_event_format(|format| Rated { format, rate: Arc::clone(rate) });
             tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
         }
         Format::Json => {
@@ -54,12 +110,40 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
                 .with_current_span(true)
                 .with_span_list(false)
                 .with_target(false)
-                .with_writer(io::stderr)
-                .log_internal_errors(false);
+                .with_writer(lines)
+                .log_internal_errors(false)
+                .map_event_format(|format| Rated { format, rate: Arc::clone(rate) });
             tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
         }
     };
     // Fails only where somebody set one before, as tests may.
     let _ = subscriber;
     Level(handle)
+}
+
+/// Counts the lines that were not written.
+#[must_use]
+pub fn dropped() -> Counter {
+    LOG.get().map(|(queue, _)| queue.dropped.clone()).unwrap_or_default()
+}
+
+/// Waits until what was logged so far is written, or for so long.
+pub fn drain(most: Duration) {
+    if let Some((queue, _)) = LOG.get() {
+        queue.drain(most);
+    }
+}
+
+/// Has what is left of the log written when it is dropped, however the program ends.
+#[derive(Debug)]
+pub struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some((_, rate)) = LOG.get() {
+            // Their period would end later.
+            rate.say(Instant::now() + PERIOD);
+        }
+        drain(END_TIME);
+    }
 }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match config::parse(arguments.clone()) {
         Ok(Request::Run(config)) => {
             let level = log::start(config.log_level, config.log_format);
+            let _at_end = log::AtEnd;
             run(*config, arguments, level)
         }
         Ok(Request::Check(_)) => print("the configuration is good\n"),

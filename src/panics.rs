@@ -4,7 +4,13 @@
 //! and its supervisor starts it again: a poller or a listener that is started anew within the process would go on with
 //! what the panic left behind, and the one promise that counts is that no number is wrong.
 
+use std::time::Duration;
+
+use crate::log;
 use crate::self_metrics::SelfMetrics;
+
+/// How long a panic waits until the log has it.
+const LOG_TIME: Duration = Duration::from_millis(100);
 
 /// Has every panic counted, and logged with its place.
 pub fn watch(metrics: SelfMetrics) {
@@ -13,5 +19,7 @@ pub fn watch(metrics: SelfMetrics) {
         let place = panic.location().map(ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(place, panic = message, "a defect in streamlag ended a task; please report it");
+        // It may be the end of the program.
+        log::drain(LOG_TIME);
     }));
 }

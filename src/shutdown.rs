@@ -1,12 +1,18 @@
 //! Signals: the first SIGTERM or SIGINT begins the end, a second one is the end.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use tokio::sync::watch;
 
+use crate::log;
 use crate::reload::Reloads;
 use crate::systemd;
+
+/// How long the second signal waits until the log has what was said.
+const LOG_TIME: Duration = Duration::from_millis(100);
 
 /// Turns true when the program is to end.
 pub type Ending = watch::Receiver<bool>;
@@ -27,6 +33,7 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
             SIGHUP => reloads.ask(),
             signal if *ending.borrow() => {
                 tracing::warn!(signal = name(signal), "second signal: ending now");
+                log::drain(LOG_TIME);
                 // As a shell reports a process that a signal ended.
                 std::process::exit(128 + signal);
             }

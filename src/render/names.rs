@@ -255,6 +255,8 @@ names! {
         "Tasks of streamlag that are running or waiting: a handful, and one for each connection of a client.";
     PANICS = "streamlag_panics", Counter, &[],
         "Defects of streamlag that ended a task: each is one to report.";
+    LOG_LINES_DROPPED = "streamlag_log_lines_dropped", Counter, &[],
+        "Log lines that were not written: nobody read the log, or there was no room for it.";
     RELOAD_SUCCESSFUL = "streamlag_config_last_reload_successful", Gauge, &[],
         "1 where the newest reload of the configuration succeeded, or there was none; 0 where it changed nothing.";
     RELOAD_TIME = "streamlag_config_last_reload_success_timestamp_seconds", Gauge, &[],
