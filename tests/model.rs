@@ -461,9 +461,8 @@ impl Walk {
                 self.run(&["COPY", STREAM, COPY, "REPLACE"]).unwrap();
             }
             Step::GoBack if self.knows.copy => {
-                if self.run(&["EXISTS", COPY]).unwrap() == Value::Int(1) {
-                    self.run(&["RENAME", COPY, STREAM]).unwrap();
-                }
+                // There may be none.
+                let _ = self.run(&["RENAME", COPY, STREAM]);
             }
             Step::DumpAndRestore => {
                 let Value::BulkString(dump) = self.run(&["DUMP", STREAM]).unwrap() else { panic!("no dump") };
@@ -513,10 +512,10 @@ impl Walk {
         let (now, cursors) = (self.read_entries(), self.cursors());
         for id in std::mem::replace(&mut self.entries, now.clone()) {
             if now.binary_search(&id).is_err() {
-                for group in 0..GROUPS.len() {
+                for (group, name) in GROUPS.iter().enumerate() {
                     if self.delivered.get(&group).is_none_or(|delivered| !delivered.contains(&id)) {
                         self.lost.entry(group).or_default().insert(id);
-                        let above = cursors.get(GROUPS[group]).is_some_and(|cursor| id > *cursor);
+                        let above = cursors.get(*name).is_some_and(|cursor| id > *cursor);
                         *self.passed_over.entry(group).or_default() += u64::from(above);
                     }
                 }

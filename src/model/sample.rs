@@ -132,7 +132,7 @@ pub struct StreamSample {
     /// would not tell.
     pub now_ms: u64,
     /// Up to where it may be trimmed; `None` unless all its groups are read.
-    pub safe_to_trim: Option<SafeToTrim>,
+    pub safe_to_trim: Option<Box<SafeToTrim>>,
     /// Groups that are to be monitored and are not, because there are too many.
     pub groups_left_out: u64,
     /// Every group of the stream, monitored or not.

@@ -62,7 +62,7 @@ pub struct StreamFacts {
     /// How fast it changes.
     pub rates: StreamRates,
     /// Up to where it may be trimmed; `None` unless all its groups are read.
-    pub safe_to_trim: Option<SafeToTrim>,
+    pub safe_to_trim: Option<Box<SafeToTrim>>,
 }
 
 /// One monitored group of one stream.

@@ -33,10 +33,10 @@ pub(super) fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelecti
 }
 
 /// Up to where all groups have acknowledged everything.
-fn safe_to_trim(lane: &mut Lane, stream: &StreamSample) -> Option<SafeToTrim> {
+fn safe_to_trim(lane: &mut Lane, stream: &StreamSample) -> Option<Box<SafeToTrim>> {
     let (id, held_by) = lowest_needed(&stream.groups)?;
     let reclaimable = lane.ledger.below_held(stream, id).unwrap_or(0);
-    Some(SafeToTrim { id, held_by: held_by.clone(), reclaimable })
+    Some(Box::new(SafeToTrim { id, held_by: held_by.clone(), reclaimable }))
 }
 
 /// Resolves the lags of a stream that was read, and keeps what the next sample needs.
