@@ -525,3 +525,52 @@ fn more_masters_than_connections_are_an_error_that_says_so() {
     let line = eventually("it says so", || streamlag.log_lines("a stream cannot be read").pop());
     assert!(line.contains("MOVED ") && line.contains(": this Redis is a node of a cluster; see redis.mode"), "{line}");
 }
+
+/// A Valkey server from 9.0 on: its clusters may have several databases.
+fn may_have_databases(server: &Path) -> bool {
+    let output = std::process::Command::new(server).arg("--version").output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("Valkey") && grants::version(server) >= (9, 0)
+}
+
+#[test]
+fn another_database_is_sampled_where_the_cluster_has_several_and_named_where_not() {
+    for server in servers() {
+        let several = may_have_databases(&server);
+        let options: &[&str] = if several { &["--cluster-databases", "16"] } else { &[] };
+        let nodes = cluster::two_masters(&server, options);
+        let url = |db: u8| format!("redis://127.0.0.1:{}/{db}", nodes[0].port);
+        let streams: Vec<String> = (0..8).map(|n| format!("events:{n}")).collect();
+        let watch = |db| watch_these(&url(db), &streams.join(","), &["--groups", GROUP]).ready();
+        if !several {
+            let streamlag = watch(3);
+            let said = eventually("it is said", || streamlag.log_lines("Redis does not answer").pop());
+            assert!(said.contains("database 3 cannot be selected: SELECT is not allowed in cluster mode"), "{said}");
+            assert_eq!(streamlag.metric("streamlag_redis_up"), Some(0.0));
+            continue;
+        }
+        let mut lags = BTreeMap::new();
+        for (n, stream) in streams.iter().enumerate() {
+            let node = nodes.iter().find(|node| owns(node, stream)).unwrap();
+            let mut connection = node.connection();
+            let mut run = |words: &str| {
+                let words: Vec<&str> = words.split(' ').collect();
+                redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection).unwrap();
+            };
+            for (db, entries) in [(0, 40 + n), (3, 20 + n)] {
+                run(&format!("SELECT {db}"));
+                (0..entries).for_each(|_| run(&format!("XADD {stream} * n 1")));
+                run(&format!("XGROUP CREATE {stream} {GROUP} 0"));
+            }
+            lags.insert(stream.clone(), 20 + n as u64);
+        }
+        assert!(nodes.iter().all(|node| streams.iter().any(|stream| owns(node, stream))));
+        let streamlag = watch(3);
+        all_are_exact(&streamlag, &lags, "in database 3");
+        let first: BTreeMap<String, u64> = lags.iter().map(|(stream, lag)| (stream.clone(), lag + 20)).collect();
+        all_are_exact(&watch(0), &first, "in database 0");
+        // A database that it does not have.
+        let beyond = watch(16);
+        let said = eventually("it is said", || beyond.log_lines("Redis does not answer").pop());
+        assert!(said.contains("database 16 cannot be selected: DB index is out of range"), "{said}");
+    }
+}

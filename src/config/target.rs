@@ -220,9 +220,6 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
             given.problem("it takes a redis:// or rediss:// URL beside it, as nodes are known by host and port")
         );
     }
-    if mode == Mode::Cluster && dial.db != 0 {
-        return Err(given.problem("it takes a URL of database 0 beside it: a cluster has no other"));
-    }
     // What all targets are given does not concern one that is of another kind.
     let only_in = |modes: &[Mode], key: &str| match sources.get(key) {
         Some(given) if modes.contains(&mode) => Ok(Some(given)),

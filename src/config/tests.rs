@@ -277,7 +277,6 @@ fn more_than_one_server_takes_a_url_that_fits() {
             check(&[("redis.mode", mode), ("redis.nodes", nodes)], "it takes host:port, such as redis-2:6379");
         }
     }
-    check(&[("redis.mode", "cluster"), ("redis.url", "redis://h/1")], "a cluster has no other");
     check(&[("redis.mode", "cluster"), ("redis.sentinel-user", "u")], "it takes --redis.mode sentinel beside it");
 }
 

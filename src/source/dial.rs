@@ -123,7 +123,11 @@ impl Dial {
             return Ok(());
         }
         match ask(wire, &[b"SELECT", self.db.to_string().as_bytes()]).await? {
-            Some(refusal) => Err(refused(&refusal, FailureReason::Server)),
+            Some(refusal) => {
+                let error = refused(&refusal, FailureReason::Server);
+                let detail = format!("database {} cannot be selected: {}", self.db, error.detail);
+                Err(SampleError { detail, ..error })
+            }
             None => Ok(()),
         }
     }

@@ -46,6 +46,27 @@ pub fn documented_grants() -> Vec<String> {
     words
 }
 
+/// Two masters without replicas, with half of the slots each: enough where nothing moves and nobody dies.
+pub fn two_masters(server: &Path, options: &[&str]) -> [Redis; 2] {
+    let options = [&["--cluster-enabled", "yes"], options].concat();
+    let nodes = [0, 1].map(|_| Redis::start_at(free_port_of_a_node(), server, &options));
+    for (node, slots) in nodes.iter().zip([0..8192, 8192..16384_u16]) {
+        node.wait();
+        let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+        node.run(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+    }
+    // Two that begin alike would not become one.
+    nodes[1].run("CLUSTER SET-CONFIG-EPOCH 2");
+    nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {}", nodes[1].port));
+    for node in &nodes {
+        eventually("every node knows that the cluster is whole", || {
+            let info = info(node);
+            (info.contains("cluster_state:ok") && info.contains("cluster_size:2")).then_some(())
+        });
+    }
+    nodes
+}
+
 impl Cluster {
     /// Three masters with a replica each, which take over after a second without their master.
     pub fn start(server: &Path, options: &[&str]) -> Self {
