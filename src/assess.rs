@@ -146,6 +146,10 @@ impl Context<'_> {
             if !groups.is_sorted_by(|one, next| one.name <= next.name) {
                 groups.sort_by(|one, other| one.name.cmp(&other.name));
             }
+            for group in groups.iter_mut().filter(|group| group.unknown.consumers) {
+                // Nobody knows whether there are none, so nothing is to follow from that.
+                group.consumers = group.members.as_ref().map_or(1, |members| members.len() as u64);
+            }
             groups
         };
         let group_count = all.len() as u64;
@@ -164,11 +168,21 @@ impl Context<'_> {
             }
         }
         let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
+        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+            if group.unknown.last_delivered {
+                // What it was before cannot be compared with it: it would look as if somebody had set it back.
+                *history = GroupHistory::new(&stream, group, self.at);
+            }
+        }
         let lost_before: u64 = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add);
         let mut present = Vec::with_capacity(seen.groups.len());
         for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
             let awake = awake(group, self.windows);
-            present.push((awake, history.take(&stream, group, self.at, awake, self.windows)));
+            let mut course = history.take(&stream, group, self.at, awake, self.windows);
+            if group.unknown.pending {
+                course.acknowledged_rate = None;
+            }
+            present.push((awake, course));
         }
         let lost = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add) > lost_before;
         let spares = seen.trimming.take(&stream, &all, lost, self.at, self.windows);
@@ -217,9 +231,11 @@ impl Context<'_> {
                     lag: now.resolved.unwrap_or_default().lag,
                     lag_seconds: None,
                     oldest_pending_seconds: now.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
-                    consumers: now.consumers,
-                    pending: now.pending,
-                    last_delivered: now.last_delivered,
+                    oldest_pending_deliveries: now.oldest_pending_deliveries,
+                    unowned_pending: now.unowned_pending,
+                    consumers: (!now.unknown.consumers).then_some(now.consumers),
+                    pending: (!now.unknown.pending).then_some(now.pending),
+                    last_delivered: (!now.unknown.last_delivered).then_some(now.last_delivered),
                     entries_read: now.entries_read,
                     trim_headroom_entries: Some(0),
                     trim_headroom_seconds: None,
@@ -265,13 +281,15 @@ impl Context<'_> {
             lag,
             lag_seconds,
             oldest_pending_seconds: group.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
-            consumers: group.consumers,
-            pending: group.pending,
-            last_delivered: group.last_delivered,
+            oldest_pending_deliveries: group.oldest_pending_deliveries,
+            unowned_pending: group.unowned_pending,
+            consumers: (!group.unknown.consumers).then_some(group.consumers),
+            pending: (!group.unknown.pending).then_some(group.pending),
+            last_delivered: (!group.unknown.last_delivered).then_some(group.last_delivered),
             entries_read: group.entries_read,
             trim_headroom_entries: (!spares).then_some(headroom),
             trim_headroom_seconds: trimmed.map(|rate| headroom as f64 / rate),
-            ghost_pending: ghost_pending(&group, stream.first),
+            ghost_pending: ghost_pending(stream, &group),
             drain_seconds: drain_seconds(lag.point, rates.added, course.delivered_rate),
             recommendation: Recommendation::of(
                 rates.added,
@@ -309,7 +327,7 @@ impl Context<'_> {
             return Some(0.0);
         }
         let oldest = match stream.first {
-            Some(first) if group.last_delivered < first => first,
+            Some(first) if group.last_delivered < first && !group.unknown.last_delivered => first,
             _ => resolved.oldest_undelivered?,
         };
         oldest.age_seconds(self.now_ms)
@@ -326,8 +344,10 @@ fn awake(group: &GroupSample, windows: &Windows) -> Option<u64> {
 fn dead_consumers(members: &[ConsumerSnapshot]) -> (u64, u64) {
     let dead = members.iter().filter(|consumer| consumer.active == Some(false));
     dead.fold((0, 0), |(holding, empty), consumer| match consumer.sample.pending {
-        0 => (holding, empty + 1),
-        _ => (holding + 1, empty),
+        Some(0) => (holding, empty + 1),
+        Some(_) => (holding + 1, empty),
+        // Deleting it might delete what is pending.
+        None => (holding, empty),
     })
 }
 
@@ -340,7 +360,7 @@ fn overflow(members: &mut Vec<ConsumerSnapshot>, limit: usize) -> Option<Overflo
     members.sort_by_key(|consumer| Reverse(consumer.sample.pending));
     let others = members.split_off(limit);
     members.sort_by(|one, other| one.sample.name.cmp(&other.sample.name));
-    let pending = others.iter().map(|consumer| consumer.sample.pending).fold(0, u64::saturating_add);
+    let pending = others.iter().filter_map(|consumer| consumer.sample.pending).fold(0, u64::saturating_add);
     Some(Overflow { consumers: others.len() as u64, pending })
 }
 
@@ -349,10 +369,11 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::lag::ledger::Continuity;
     use crate::lag::ledger::Resolved;
     use crate::lag::{GroupState, Lag};
     use crate::model::EntryId;
-    use crate::model::sample::ServerInfo;
+    use crate::model::sample::{ServerInfo, Unknown};
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -445,9 +466,53 @@ mod tests {
         assert_eq!(snapshot.read.unwrap().groups, 3);
     }
 
+    /// A sample in which the cursor, or the stream's ends, cannot be: nothing follows from it, then or later.
+    #[test]
+    fn what_cannot_be_is_no_rewind_no_loss_and_no_state() {
+        let within = Some(Resolved { lag: Lag::within_length(3), ..Resolved::default() });
+        let known = || GroupSample { pending: 4, consumers: 2, ..group("g", id(5000), 1, None) };
+        let good = || StreamSample { continuity: Continuity::Same, entries_added: Some(9), ..stream(vec![known()]) };
+        let no_cursor = || GroupSample {
+            last_delivered: EntryId::default(),
+            unknown: Unknown { last_delivered: true, pending: true, consumers: true },
+            resolved: within,
+            ..known()
+        };
+        let odd_group = StreamSample { groups: vec![no_cursor()], ..good() };
+        let bounded = GroupSample { resolved: within, ..known() };
+        let odd_ends = StreamSample { first: None, last: None, ends_unknown: true, groups: vec![bounded], ..good() };
+        for odd in [odd_group, odd_ends] {
+            let selection = GroupSelection::new(vec!["g".to_owned()]);
+            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            // As the source has it: of what cannot be nobody can tell how it goes on.
+            let odd = StreamSample {
+                continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Same },
+                ..odd
+            };
+            let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];
+            for (n, sample) in samples.into_iter().enumerate() {
+                let is_odd = sample == odd;
+                let at = Duration::from_secs(n as u64);
+                let snapshot = assessor.stream(0, Ok(sample), at);
+                let group = snapshot.groups[0].present().unwrap();
+                assert_eq!((group.course.lost, group.course.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
+                assert_eq!(group.lag.uncertainty() > 0, is_odd);
+                assert!(group.lag_seconds.is_none(), "{n}: {group:?}");
+                if is_odd && !odd.ends_unknown {
+                    assert_eq!((group.pending, group.consumers, group.last_delivered), (None, None, None));
+                }
+            }
+        }
+    }
+
     #[test]
     fn consumers_that_are_too_many_are_summed() {
-        let member = |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: 0, inactive_ms: None };
+        let member = |name: &str, pending| ConsumerSample {
+            name: name.into(),
+            pending: Some(pending),
+            idle_ms: Some(0),
+            inactive_ms: None,
+        };
         let members = vec![member("a", 1), member("b", 5), member("c", 1), member("d", 3)];
         let crowded = GroupSample { members: Some(members), ..group("g", id(0), 0, None) };
         let snapshot = assess_one(Ok(stream(vec![crowded])), &["g"]);

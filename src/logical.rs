@@ -214,6 +214,8 @@ struct Sum<'a> {
     /// Whether a partition's is missing.
     lag_seconds_unknown: bool,
     pending: u64,
+    /// Whether a partition's is missing.
+    pending_unknown: bool,
     state: Option<GroupState>,
 }
 
@@ -234,7 +236,10 @@ impl<'a> Sum<'a> {
             Some(seconds) => self.lag_seconds = self.lag_seconds.max(seconds),
             None => self.lag_seconds_unknown = true,
         }
-        self.pending = self.pending.saturating_add(group.pending);
+        match group.pending {
+            Some(pending) => self.pending = self.pending.saturating_add(pending),
+            None => self.pending_unknown = true,
+        }
     }
 
     fn group(self, name: GroupName, partitions: u64, thresholds: Thresholds) -> LogicalGroup {
@@ -252,7 +257,7 @@ impl<'a> Sum<'a> {
             worst: worst.map(|(lag, key)| WorstPartition { stream: key.clone(), lag }),
             skew: worst.filter(|(lag, _)| *lag > 0).map(|(lag, _)| lag as f64 / mean),
             lag_seconds: (says_something && !self.lag_seconds_unknown).then_some(self.lag_seconds),
-            pending: (self.known > 0).then_some(self.pending),
+            pending: (self.known > 0 && !self.pending_unknown).then_some(self.pending),
             status: match at_least {
                 _ if unknown == 0 && self.known > 0 => thresholds.status(self.lag.point),
                 Status::Unhealthy => at_least,

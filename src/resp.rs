@@ -115,6 +115,11 @@ impl Allowance {
 enum Node {
     Nil,
     Int(i64),
+    /// A number that 64 bits with a sign do not hold, by its digits.
+    Beyond {
+        at: u32,
+        length: u32,
+    },
     Text {
         at: u32,
         length: u32,
@@ -248,10 +253,13 @@ impl Replies {
                 self.push(if is_error { Node::Error { at, length } } else { Node::Text { at, length } });
                 Ok(Some(end + 2))
             }
-            b':' => self.number(|replies, number, after| {
-                replies.push(Node::Int(number));
-                Ok(Some(after))
-            }),
+            b':' => {
+                let read = self.number(|replies, number, after| {
+                    replies.push(Node::Int(number));
+                    Ok(Some(after))
+                });
+                if read.is_err() { self.long_number() } else { read }
+            }
             b'$' => self.number(|replies, length, after| replies.text(allowance, length, after)),
             b'*' => self.number(|replies, items, after| {
                 replies.list(allowance, items)?;
@@ -367,6 +375,20 @@ impl Replies {
         if line.len() > MAX_LINE_BYTES { Err(too_long()) } else { Ok(None) }
     }
 
+    /// Reads a number that 64 bits with a sign do not hold: a field that cannot be is no broken reply.
+    #[cold]
+    fn long_number(&mut self) -> Result<Option<usize>, String> {
+        let Some(end) = self.line_end()? else { return Ok(None) };
+        let (at, length) = (self.read + 1, end - self.read - 1);
+        let line = &self.bytes[at..end];
+        let digits = line.strip_prefix(b"-").unwrap_or(line);
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(junk());
+        }
+        self.push(Node::Beyond { at: at as u32, length: length as u32 });
+        Ok(Some(end + 2))
+    }
+
     /// Where the line that begins at the first unread byte ends, before its line end; `None` where that has not come.
     fn line_end(&self) -> Result<Option<usize>, String> {
         let mut from = self.read;
@@ -476,6 +498,14 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// The digits of a number that does not fit.
+    fn beyond(self) -> Option<&'a [u8]> {
+        match self.all.nodes[self.at] {
+            Node::Beyond { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
+            _ => None,
+        }
+    }
+
     /// The error that it is.
     #[must_use]
     pub fn error(self) -> Option<Refusal> {
@@ -509,6 +539,7 @@ impl<'a> Reply<'a> {
         match self.all.nodes[self.at] {
             Node::Nil => "nil",
             Node::Int(_) => "a number",
+            Node::Beyond { .. } => "a number that does not fit 64 bits",
             Node::Text { .. } | Node::Cut { .. } => "a string",
             Node::Error { .. } => "an error",
             Node::List { .. } => "a list",
@@ -525,6 +556,7 @@ impl<'a> Reply<'a> {
             (None, None) => {
                 self.kind() == other.kind()
                     && self.int() == other.int()
+                    && self.beyond() == other.beyond()
                     && self.name() == other.name()
                     && self.error() == other.error()
             }
@@ -590,6 +622,13 @@ impl Refusal {
     #[must_use]
     pub fn text(&self) -> &str {
         self.0.strip_prefix("ERR ").unwrap_or(&self.0)
+    }
+
+    /// What was wrong with `EXEC` itself, where it ended its transaction for that.
+    #[must_use]
+    pub fn why_aborted(&self) -> Option<Self> {
+        let why = self.0.strip_prefix("EXECABORT Transaction discarded because of: ")?;
+        Some(Self(why.to_owned()))
     }
 }
 
@@ -673,6 +712,21 @@ pub(crate) mod tests {
         for junk in ["\r\n", "HTTP/1.1 200 OK\r\n", "%1\r\n", "_\r\n"].iter().chain(&numbers) {
             check(junk.as_bytes(), Err("is no reply"));
         }
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_is_neither_a_number_nor_text_and_breaks_nothing() {
+        // As apache/kvrocks#3578 has it: a lag of -8 in 64 bits without a sign.
+        let wrapped = b"*3\r\n:18446744073709551608\r\n:-9223372036854775809\r\n:7\r\n";
+        check(wrapped, Ok(4));
+        let replies = whole(wrapped);
+        let items: Vec<Reply<'_>> = replies.iter().next().unwrap().list().unwrap().collect();
+        assert_eq!((items[0].int(), items[0].bytes()), (None, None));
+        assert!(items[0].is_like(items[0]) && !items[0].is_like(items[1]));
+        assert_eq!((items[1].int(), items[2].int()), (None, Some(7)));
+        check(b":99999999999999999999x\r\n", Err("is no reply"));
+        check(b":--9\r\n", Err("is no reply"));
+        check(&[b":".as_slice(), &[b'9'; MAX_LINE_BYTES + 1]].concat(), Err("a line of more than 4096 bytes"));
     }
 
     #[test]

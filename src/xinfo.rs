@@ -1,11 +1,15 @@
 //! Redis's replies to the model: pure, total, and deaf to fields it does not know.
 //!
+//! A field that cannot be (a negative count, an id that is none, ids out of order, a value of another type) becomes unknown, and
+//! everything else is read: servers that are compatible with Redis answer such things, and Redis itself did. Only a reply without
+//! what nothing can be said without is an error, which names the field.
+//!
 //! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
 //! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
 use crate::lag::ledger::{Continuity, Page};
 use crate::model::names::{self, Name, RawName};
-use crate::model::sample::{ConsumerSample, GroupSample, ServerInfo, StreamSample};
+use crate::model::sample::{ConsumerSample, GroupSample, OldestPending, ServerInfo, StreamSample, Unknown};
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::resp::{Items, Reply};
 
@@ -27,7 +31,7 @@ type Decoded<T> = Result<T, DecodeError>;
 /// `XINFO STREAM key`, without its groups.
 ///
 /// # Errors
-/// Where a field is missing or is not what it should be.
+/// Where there is no usable length, or it contradicts the entries.
 pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
     const COMMAND: &str = "XINFO STREAM";
     let [mut length, mut first, mut last, mut last_generated, mut added, mut deleted] = [None; 6];
@@ -47,21 +51,28 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
     let length = field("length", length).count()?;
     let (first, last) = (field("first-entry", first), field("last-entry", last));
     let payload_bytes = first.payload_bytes().saturating_add(last.payload_bytes());
-    let (first, last) = (first.entry()?, last.entry()?);
-    if (length == 0) != (first.is_none() && last.is_none()) || first.is_some() != last.is_some() {
-        let what = format!("a length of {length} with first entry {first:?} and last entry {last:?}");
-        return Err(wrong(COMMAND, &what));
-    }
-    if first > last {
-        return Err(wrong(COMMAND, &format!("first entry {first:?} after last entry {last:?}")));
-    }
+    let ends = (first.entry(), last.entry());
+    let (first, last) = match ends {
+        (first, last) if length == 0 => {
+            // Either the length or the entry is wrong, and nobody can tell which: 0 must not be made of it.
+            if let Some(id) = first.or(last) {
+                return Err(wrong(COMMAND, &format!("length is 0, with an entry {id}")));
+            }
+            (None, None)
+        }
+        (Some(first), Some(last)) if first <= last => (Some(first), Some(last)),
+        _ => (None, None),
+    };
+    // The last entry is there for all to see: an id below it is not the last one given out.
+    let last_generated = field("last-generated-id", last_generated).id().max(last).unwrap_or_default();
     Ok(StreamSample {
         length,
         first,
         last,
-        last_generated: field("last-generated-id", last_generated).id()?,
-        entries_added: field("entries-added", added).optional_count()?,
-        max_deleted: field("max-deleted-entry-id", deleted).optional_id()?,
+        ends_unknown: length > 0 && first.is_none(),
+        last_generated,
+        entries_added: field("entries-added", added).known_count().filter(|added| *added >= length),
+        max_deleted: field("max-deleted-entry-id", deleted).id(),
         payload_bytes,
         continuity: Continuity::Unknown,
         ..StreamSample::default()
@@ -71,7 +82,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
 /// `XINFO GROUPS key`. `known` are the names of last time: those that are the same are not made anew.
 ///
 /// # Errors
-/// Where a field is missing or is not what it should be.
+/// Where the reply is no list of groups, or a group has no name, or two have the same.
 pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>> {
     const COMMAND: &str = "XINFO GROUPS";
     let mut known = Known::from(known);
@@ -90,13 +101,21 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
             slot.get_or_insert(value);
         })?;
         let field = |name, value| Field { command: COMMAND, name, value };
+        let consumers = field("consumers", consumers).known_count();
+        let pending = field("pending", pending).known_count();
+        let delivered = field("last-delivered-id", delivered).id();
         Ok(GroupSample {
             name: known.name(field("name", name).raw_name()?),
-            consumers: field("consumers", consumers).count()?,
-            pending: field("pending", pending).count()?,
-            last_delivered: field("last-delivered-id", delivered).id()?,
-            entries_read: field("entries-read", read).optional_count()?,
-            server_lag: field("lag", lag).optional_count()?,
+            consumers: consumers.unwrap_or_default(),
+            pending: pending.unwrap_or_default(),
+            last_delivered: delivered.unwrap_or_default(),
+            entries_read: field("entries-read", read).known_count(),
+            server_lag: field("lag", lag).known_count(),
+            unknown: Unknown {
+                consumers: consumers.is_none(),
+                pending: pending.is_none(),
+                last_delivered: delivered.is_none(),
+            },
             ..GroupSample::default()
         })
     };
@@ -110,7 +129,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
 /// `XINFO CONSUMERS key group`. `known` are the names of last time: those that are the same are not made anew.
 ///
 /// # Errors
-/// Where a field is missing or is not what it should be.
+/// Where the reply is no list of consumers, or a consumer has no name, or two have the same.
 pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerSample>> {
     const COMMAND: &str = "XINFO CONSUMERS";
     let mut known = Known::from(known);
@@ -129,10 +148,9 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
         let field = |name, value| Field { command: COMMAND, name, value };
         Ok(ConsumerSample {
             name: known.name(field("name", name).raw_name()?),
-            pending: field("pending", pending).count()?,
-            // A server's clock that steps back makes this negative for a moment.
-            idle_ms: field("idle", idle).optional_count()?.unwrap_or(0),
-            inactive_ms: field("inactive", inactive).optional_count()?,
+            pending: field("pending", pending).known_count(),
+            idle_ms: field("idle", idle).known_count(),
+            inactive_ms: field("inactive", inactive).known_count(),
         })
     };
     let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
@@ -142,23 +160,29 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
     Ok(consumers)
 }
 
-/// `XPENDING key group - + 1`: the smallest pending id, and the consumer that holds it.
+/// `XPENDING key group - + 1`: the smallest pending id, the consumer that holds it, and how often it was delivered.
+///
+/// An entry that was released by `XNACK` (Redis 8.8) is of nobody: its consumer is the empty text and its idle time -1. With
+/// another idle time, the empty text is the name that somebody gave a consumer.
 ///
 /// # Errors
 /// Where the reply is not a list of pending entries.
-pub fn oldest_pending(reply: Reply<'_>) -> Decoded<Option<(EntryId, ConsumerName)>> {
+pub fn oldest_pending(reply: Reply<'_>) -> Decoded<Option<OldestPending>> {
     const COMMAND: &str = "XPENDING";
     let Some(first) = items(COMMAND, reply)?.next() else { return Ok(None) };
     let Some(mut parts) = first.list() else {
         return Err(wrong(COMMAND, &format!("{} where a pending entry belongs", first.kind())));
     };
-    match (parts.next().and_then(Reply::bytes).and_then(EntryId::parse), parts.next()) {
-        (Some(id), Some(consumer)) => {
-            let consumer = consumer.name().ok_or_else(|| wrong(COMMAND, "a consumer without a name"))?;
-            Ok(Some((id, consumer.into())))
-        }
-        _ => Err(wrong(COMMAND, "an entry without id and consumer")),
-    }
+    let id = parts.next().and_then(Reply::bytes).and_then(EntryId::parse);
+    let id = id.ok_or_else(|| wrong(COMMAND, "a pending entry without an id"))?;
+    let name = parts.next().and_then(Reply::name);
+    let idle = parts.next().and_then(Reply::int);
+    let is_released = name == Some(RawName::Whole(b"")) && idle.is_some_and(|idle| idle < 0);
+    Ok(Some(OldestPending {
+        id,
+        consumer: name.filter(|_| !is_released).map(ConsumerName::from),
+        deliveries: parts.next().and_then(count),
+    }))
 }
 
 /// `XLEN key`.
@@ -236,27 +260,31 @@ pub fn time(reply: Reply<'_>) -> Decoded<u64> {
 
 /// `HELLO`: who answers.
 ///
+/// What a server does not tell is empty.
+///
 /// # Errors
 /// Where the reply is not a list of fields.
 pub fn hello(reply: Reply<'_>) -> Decoded<ServerInfo> {
     const COMMAND: &str = "HELLO";
-    let [mut server, mut version] = [None; 2];
+    let [mut server, mut version, mut dragonfly] = [None; 3];
     each_field(COMMAND, reply, |name, value| {
         let slot = match name {
             b"server" => &mut server,
             b"version" => &mut version,
+            b"dragonfly_version" => &mut dragonfly,
             _ => return,
         };
         slot.get_or_insert(value);
     })?;
-    let text = |name, value| {
-        let field = Field { command: COMMAND, name, value };
-        field.raw_name().map(|text| match text {
-            RawName::Whole(bytes) => names::text(bytes, MAX_SERVER_BYTES),
-            RawName::Cut { head, .. } => names::text(head, MAX_SERVER_BYTES),
-        })
+    let text = |value: Option<Reply<'_>>| match value.and_then(Reply::name) {
+        Some(RawName::Whole(bytes)) => names::text(bytes, MAX_SERVER_BYTES),
+        Some(RawName::Cut { head, .. }) => names::text(head, MAX_SERVER_BYTES),
+        None => String::new(),
     };
-    Ok(ServerInfo { name: text("server", server)?, version: text("version", version)? })
+    if dragonfly.is_some() {
+        return Ok(ServerInfo { name: ServerInfo::DRAGONFLY.to_owned(), version: text(dragonfly) });
+    }
+    Ok(ServerInfo { name: text(server), version: text(version) })
 }
 
 /// Whether the answer to `HELLO` is a sentinel's.
@@ -314,11 +342,6 @@ impl<'a> Field<'a> {
         self.value.ok_or_else(|| wrong(self.command, &format!("no field {}", self.name)))
     }
 
-    /// The value, where it is neither missing nor nil.
-    fn told(self) -> Option<Reply<'a>> {
-        self.value.filter(|value| !value.is_nil())
-    }
-
     /// A count that must be there.
     #[inline]
     fn count(self) -> Decoded<u64> {
@@ -326,32 +349,22 @@ impl<'a> Field<'a> {
         count(value).ok_or_else(|| self.wrong(&format!("is {}, not a count", value.kind())))
     }
 
-    /// A count that older servers do not tell, and others only sometimes. A negative one is an unknown one: servers
-    /// answer `-1` for "never", and a negative lag where their own arithmetic broke.
+    /// A count, where the server tells one that can be. Older servers do not tell some, and others only sometimes; a negative one
+    /// is an unknown one: servers answer `-1` for "never", and a negative lag where their own arithmetic broke.
     #[inline]
-    fn optional_count(self) -> Decoded<Option<u64>> {
-        match self.told() {
-            Some(value) if value.int().is_none_or(|number| number >= 0) => self.count().map(Some),
-            _ => Ok(None),
-        }
+    fn known_count(self) -> Option<u64> {
+        count(self.value?)
     }
 
-    fn id(self) -> Decoded<EntryId> {
-        let id = self.need()?.bytes().and_then(EntryId::parse);
-        id.ok_or_else(|| self.wrong("is not an entry id"))
+    /// An entry id, where the server tells one.
+    #[inline]
+    fn id(self) -> Option<EntryId> {
+        self.value?.bytes().and_then(EntryId::parse)
     }
 
-    fn optional_id(self) -> Decoded<Option<EntryId>> {
-        self.told().map(|_| self.id()).transpose()
-    }
-
-    /// The id of an entry, `[id, [field, value, …]]`, or nil.
-    fn entry(self) -> Decoded<Option<EntryId>> {
-        let value = self.need()?;
-        if value.is_nil() {
-            return Ok(None);
-        }
-        entry_id(value).map(Some).ok_or_else(|| self.wrong("is not an entry"))
+    /// The id of an entry, `[id, [field, value, …]]`.
+    fn entry(self) -> Option<EntryId> {
+        entry_id(self.value?)
     }
 
     fn payload_bytes(self) -> u64 {
@@ -458,6 +471,8 @@ mod tests {
         Nil,
         Okay,
         Int(i64),
+        /// A number that has wrapped: it does not fit into 64 bits with a sign.
+        Wrapped(u64),
         BulkString(Vec<u8>),
         Array(Vec<Value>),
     }
@@ -467,6 +482,7 @@ mod tests {
             match self {
                 Self::Nil => bytes.extend(b"$-1\r\n"),
                 Self::Okay => bytes.extend(b"+OK\r\n"),
+                Self::Wrapped(number) => bytes.extend(format!(":{number}\r\n").bytes()),
                 Self::Int(number) => bytes.extend(format!(":{number}\r\n").bytes()),
                 Self::BulkString(text) => {
                     bytes.extend(format!("${}\r\n", text.len()).bytes());
@@ -545,20 +561,52 @@ mod tests {
     }
 
     #[test]
-    fn stream_replies_that_cannot_be() {
+    fn a_stream_without_a_usable_length_is_an_error_that_names_it() {
         let check = |fields: &[(&'static str, Value)], expected: &str| {
             let error = stream(root(&flat(fields).sent())).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         };
         check(&with("length", Value::Int(-1)), "length is a number, not a count");
-        check(&with("length", Value::Int(0)), "a length of 0 with first entry");
-        check(&with("first-entry", Value::Nil), "a length of 2 with first entry None");
-        check(&with("first-entry", entry("99-0")), "after last entry");
-        check(&with("first-entry", entry("nonsense")), "first-entry is not an entry");
-        check(&with("last-generated-id", Value::Int(3)), "last-generated-id is not an entry id");
+        check(
+            &with("length", Value::Wrapped(u64::MAX - 7)),
+            "length is a number that does not fit 64 bits, not a count",
+        );
+        check(&with("length", Value::Nil), "length is nil, not a count");
+        check(&with("length", Value::Int(0)), "length is 0, with an entry 4-0");
         check(&stream_fields()[1..], "no field length");
         assert!(stream(root(&Value::Okay.sent())).is_err());
         assert!(stream(root(&Value::Array(vec![text("length")]).sent())).is_err());
+    }
+
+    /// Of each field what cannot be is that field's trouble: everything else is as without it.
+    #[test]
+    fn a_field_of_a_stream_that_cannot_be_is_unknown_and_the_rest_is_read() {
+        let right = stream(root(&flat(&stream_fields()).sent())).unwrap();
+        let no_ends = StreamSample { first: None, last: None, ends_unknown: true, ..right.clone() };
+        let check = |name: &str, values: &[Value], expected: &StreamSample| {
+            for value in values {
+                let read = stream(root(&flat(&with(name, value.clone())).sent())).unwrap();
+                // How large an entry is that is none is not looked at.
+                let read = StreamSample { payload_bytes: expected.payload_bytes, ..read };
+                assert_eq!(read, *expected, "{name}: {value:?}");
+            }
+        };
+        let odd = [Value::Nil, Value::Okay, Value::Array(vec![]), Value::Array(vec![Value::Nil])];
+        let numbers =
+            [Value::Int(-1), Value::Int(i64::MIN), Value::Wrapped(u64::MAX - 7), text("18446744073709551608")];
+        let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), Value::Int(3)];
+        let unknown = StreamSample { entries_added: None, ..right.clone() };
+        check("entries-added", &[&odd[..], &numbers].concat(), &unknown);
+        // Fewer were ever added than are there.
+        check("entries-added", &[Value::Int(1)], &unknown);
+        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamSample { max_deleted: None, ..right.clone() });
+        // The last entry is the least that was given out; here it is what was given out last.
+        check("last-generated-id", &[&odd[..], &ids, &[text("9-0")]].concat(), &right);
+        check("first-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("99-0")]].concat(), &no_ends);
+        check("last-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("1-0")]].concat(), &no_ends);
+        let gone: Vec<_> = stream_fields().into_iter().filter(|(name, _)| *name == "length").collect();
+        let least = stream(root(&flat(&gone).sent())).unwrap();
+        assert_eq!(least, StreamSample { length: 2, ends_unknown: true, ..StreamSample::default() });
     }
 
     #[test]
@@ -581,6 +629,88 @@ mod tests {
         assert_eq!((unknown.server_lag, unknown.entries_read), (None, None));
         let negative = decoded(Value::Int(-99), Value::Int(-1));
         assert_eq!((negative.server_lag, negative.entries_read), (None, None));
+        // As apache/kvrocks#3578 and #3581 have it.
+        let wrapped = decoded(Value::Wrapped(18_446_744_073_709_551_608), Value::Wrapped(u64::MAX));
+        assert_eq!((wrapped.server_lag, wrapped.entries_read), (None, None));
+        assert_eq!((wrapped.pending, wrapped.unknown), (i64::MAX as u64, Unknown::default()));
+    }
+
+    #[test]
+    fn a_field_of_a_group_or_a_consumer_that_cannot_be_is_unknown_and_the_rest_is_read() {
+        let fields = |name: &str, value: &Value| {
+            let mut fields = vec![
+                ("name", text("g")),
+                ("consumers", Value::Int(3)),
+                ("pending", Value::Int(5)),
+                ("last-delivered-id", text("5-0")),
+            ];
+            fields.iter_mut().filter(|(field, _)| *field == name).for_each(|(_, old)| *old = value.clone());
+            flat(&fields)
+        };
+        let read = |name: &str, value: &Value| {
+            let other = fields("name", &text("other"));
+            let read = groups(root(&Value::Array(vec![fields(name, value), other]).sent()), &[]).unwrap();
+            assert_eq!((read[1].consumers, read[1].pending, read[1].unknown), (3, 5, Unknown::default()));
+            read.into_iter().next().unwrap()
+        };
+        let right = read("name", &text("g"));
+        for value in [Value::Nil, Value::Okay, Value::Int(-3), Value::Wrapped(u64::MAX), Value::Array(vec![])] {
+            let unknown = Unknown { consumers: true, ..Unknown::default() };
+            assert_eq!(read("consumers", &value), GroupSample { consumers: 0, unknown, ..right.clone() });
+            let unknown = Unknown { pending: true, ..Unknown::default() };
+            assert_eq!(read("pending", &value), GroupSample { pending: 0, unknown, ..right.clone() });
+            let unknown = Unknown { last_delivered: true, ..Unknown::default() };
+            let last_delivered = EntryId::default();
+            assert_eq!(read("last-delivered-id", &value), GroupSample { last_delivered, unknown, ..right.clone() });
+
+            let consumer = |pending, idle| {
+                flat(&[("name", text("c")), ("pending", pending), ("idle", idle), ("inactive", value.clone())])
+            };
+            let one = |consumer| consumers(root(&Value::Array(vec![consumer]).sent()), &[]).unwrap().remove(0);
+            let known = ConsumerSample { name: "c".into(), pending: Some(1), idle_ms: Some(2), inactive_ms: None };
+            let pending_unknown = ConsumerSample { pending: None, ..known.clone() };
+            assert_eq!(one(consumer(value.clone(), Value::Int(2))), pending_unknown);
+            let idle_unknown = ConsumerSample { idle_ms: None, ..known };
+            assert_eq!(one(consumer(Value::Int(1), value.clone())), idle_unknown);
+        }
+        // Without a name there is nobody to say it of.
+        assert!(groups(root(&Value::Array(vec![fields("name", &Value::Nil)]).sent()), &[]).is_err());
+    }
+
+    /// As the documentation of XNACK shows them (redis/docs, content/commands/xnack.md; Redis 8.8), and fakeredis-py#521 has them.
+    #[test]
+    fn pending_entries_of_nobody_and_how_often_the_oldest_was_delivered() {
+        let check = |consumer: &str, idle: i64, deliveries: Value, expected_consumer: Option<&str>, expected| {
+            let pending = Value::Array(vec![text("1526569498055-0"), text(consumer), Value::Int(idle), deliveries]);
+            let oldest = oldest_pending(root(&Value::Array(vec![pending]).sent())).unwrap().unwrap();
+            assert_eq!(oldest.id, EntryId { ms: 1_526_569_498_055, seq: 0 });
+            assert_eq!(oldest.consumer, expected_consumer.map(ConsumerName::from));
+            assert_eq!(oldest.deliveries, expected);
+        };
+        check("", -1, Value::Int(1), None, Some(1));
+        // XNACK SILENT takes a delivery back; FATAL says that it is hopeless.
+        check("", -1, Value::Int(0), None, Some(0));
+        check("", -1, Value::Int(i64::MAX), None, Some(i64::MAX as u64));
+        check("c", 12, Value::Int(3), Some("c"), Some(3));
+        // Somebody may call a consumer that.
+        check("", 12, Value::Int(3), Some(""), Some(3));
+        check("c", 12, Value::Int(-3), Some("c"), None);
+        check("c", 12, Value::Wrapped(u64::MAX), Some("c"), None);
+
+        let held =
+            |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
+        let members = Some(vec![held("a", Some(2)), held("b", Some(1))]);
+        let group = GroupSample { pending: 5, consumers: 2, members, ..GroupSample::default() };
+        assert_eq!(group.unowned(), Some(2));
+        assert_eq!(GroupSample { pending: 3, ..group.clone() }.unowned(), Some(0));
+        // Not all are listed, one holds nobody knows how much, they hold more than there is, or nobody was asked.
+        assert_eq!(GroupSample { consumers: 3, ..group.clone() }.unowned(), None);
+        let members = Some(vec![held("a", Some(2)), held("b", None)]);
+        assert_eq!(GroupSample { members, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupSample { pending: 2, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupSample { members: None, ..group.clone() }.unowned(), None);
+        let unknown = Unknown { pending: true, ..Unknown::default() };
+        assert_eq!(GroupSample { unknown, ..group }.unowned(), None);
     }
 
     #[test]
@@ -672,7 +802,8 @@ mod tests {
     #[test]
     fn the_small_replies() {
         let pending = Value::Array(vec![Value::Array(vec![text("5-1"), text("c"), Value::Int(1), Value::Int(1)])]);
-        assert_eq!(oldest_pending(root(&pending.sent())), Ok(Some((EntryId { ms: 5, seq: 1 }, "c".into()))));
+        let oldest = OldestPending { id: EntryId { ms: 5, seq: 1 }, consumer: Some("c".into()), deliveries: Some(1) };
+        assert_eq!(oldest_pending(root(&pending.sent())), Ok(Some(oldest)));
         assert_eq!(pending_count(root(&pending.sent())), Ok(1));
         assert_eq!(oldest_pending(root(&Value::Array(vec![]).sent())), Ok(None));
         let entries = Value::Array(vec![entry("7-7")]);
@@ -685,6 +816,8 @@ mod tests {
         let server = hello(root(&reply.sent())).unwrap();
         assert_eq!(server.name, "s".repeat(MAX_SERVER_BYTES) + "…");
         assert_eq!(server.version, "7".repeat(MAX_SERVER_BYTES) + "…");
+        let nothing = ServerInfo::default();
+        assert_eq!(hello(root(&flat(&[("proto", Value::Int(2))]).sent())), Ok(nothing));
         let found = Value::Array(vec![text("18446744073709551615"), Value::Array(vec![text("a"), text("b")])]).sent();
         let (cursor, keys) = scan(root(&found)).unwrap();
         assert_eq!((cursor, keys.collect::<Vec<_>>()), (u64::MAX, vec![RawName::Whole(b"a"), RawName::Whole(b"b")]));
@@ -709,6 +842,7 @@ mod tests {
             Just(Value::Nil),
             Just(Value::Okay),
             any::<i64>().prop_map(Value::Int),
+            any::<u64>().prop_map(Value::Wrapped),
             prop::collection::vec(any::<u8>(), 0..8).prop_map(Value::BulkString),
             field.prop_map(text),
         ];

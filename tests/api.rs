@@ -164,6 +164,7 @@ fn the_requirements_answers_on_every_server() {
                 "lag_seconds",
                 "last_delivered_id",
                 "lost_entries",
+                "oldest_pending_deliveries",
                 "oldest_pending_seconds",
                 "pending",
                 "recommended_consumers",
@@ -173,10 +174,16 @@ fn the_requirements_answers_on_every_server() {
                 "status",
                 "stream",
                 "trim_headroom_entries",
-                "trim_headroom_seconds"
+                "trim_headroom_seconds",
+                "unowned_pending"
             ]
         );
         assert_eq!((&group["consumers"], &group["pending"]), (&json!(1), &json!(77)), "{name}");
+        assert_eq!(group["oldest_pending_deliveries"], 1, "{name}");
+        // Of a group that is new, consumers are asked for later than it is.
+        common::eventually("a sample of one moment", || {
+            (streamlag.json("groups")["groups"][0]["unowned_pending"] == 0).then_some(())
+        });
         assert_eq!(group["consumers_not_shown"], 0, "{name}");
         assert_eq!(streamlag.metric("streamlag_polls_total{outcome=\"failure\"}"), Some(0.0), "{name}");
     }

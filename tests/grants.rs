@@ -188,7 +188,9 @@ fn each_grant_of_the_documented_line_is_needed() {
                 "+xrange" => "Redis refuses a command\" command=XRANGE",
                 "+xlen" => "Redis refuses a command\" command=XLEN",
                 "+time" => "Redis refuses a command\" command=TIME",
-                "+xinfo|stream" | "+xinfo|groups" | "+multi" | "+exec" => "a stream cannot be read",
+                "+multi" => "Redis refuses a command\" command=MULTI",
+                "+exec" => "Redis refuses a command\" command=EXEC",
+                "+xinfo|stream" | "+xinfo|groups" => "a stream cannot be read",
                 keys if keys.ends_with("~events:*") => "a stream cannot be read",
                 other => panic!("nobody says what {other} is for"),
             };

@@ -108,8 +108,7 @@ fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerNa
     for group in &mut stream.groups {
         (group.monitored, group.oldest_pending_asked) = (true, true);
         group.members = Some(xinfo::consumers(answer(), known_members).expect("consumers"));
-        (group.oldest_pending, group.oldest_pending_consumer) =
-            xinfo::oldest_pending(answer()).expect("a pending entry").unzip();
+        group.take_oldest_pending(xinfo::oldest_pending(answer()).expect("a pending entry"));
     }
     stream
 }

@@ -30,9 +30,11 @@ pub fn decoder(data: &[u8]) {
 
 fn stream(reply: Reply<'_>) {
     let Ok(stream) = xinfo::stream(reply) else { return };
-    assert_eq!(stream.length == 0, stream.first.is_none(), "an empty stream has no entry: {stream:?}");
-    assert_eq!(stream.length == 0, stream.last.is_none(), "an empty stream has no entry: {stream:?}");
+    let no_ends = stream.length == 0 || stream.ends_unknown;
+    assert_eq!(no_ends, stream.first.is_none(), "an empty stream has no entry: {stream:?}");
+    assert_eq!(no_ends, stream.last.is_none(), "an empty stream has no entry: {stream:?}");
     assert!(stream.first <= stream.last, "{stream:?}");
+    assert!(stream.last.is_none_or(|last| last <= stream.last_generated), "{stream:?}");
     assert!(stream.length <= MAX_COUNT && stream.entries_added.is_none_or(|added| added <= MAX_COUNT), "{stream:?}");
 }
 
@@ -54,8 +56,8 @@ fn groups(reply: Reply<'_>) {
 fn consumers(reply: Reply<'_>) {
     let Ok(consumers) = xinfo::consumers(reply, &[]) else { return };
     for consumer in &consumers {
-        let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms.unwrap_or(0)];
-        assert!(counts.iter().all(|count| *count <= MAX_COUNT), "{consumer:?}");
+        let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms];
+        assert!(counts.iter().flatten().all(|count| *count <= MAX_COUNT), "{consumer:?}");
     }
     all_distinct(consumers.iter().map(|consumer| consumer.name.shown()));
 }

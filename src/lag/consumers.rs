@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::history::Windows;
-use crate::model::EntryId;
-use crate::model::sample::{ConsumerSample, GroupSample};
+use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
 
 /// What a full score loses at most: for being idle, for an old pending entry, for holding more than its share.
 const PENALTIES: [f64; 3] = [50.0, 30.0, 20.0];
@@ -15,7 +14,7 @@ const OLD_PENDING: f64 = 10.0;
 /// Whether a consumer tried to read lately.
 #[must_use]
 pub fn is_awake(consumer: &ConsumerSample, windows: &Windows) -> bool {
-    Duration::from_millis(consumer.idle_ms) < windows.dead_after
+    consumer.idle_ms.is_some_and(|idle| Duration::from_millis(idle) < windows.dead_after)
 }
 
 /// What a group's consumers are judged by.
@@ -41,8 +40,8 @@ impl Work {
         if is_awake(consumer, windows) {
             return Some(true);
         }
-        let (idle, patience) = (consumer.idle_ms as f64 / 1000.0, windows.dead_after.as_secs_f64());
-        let left_undone = consumer.pending > 0
+        let (idle, patience) = (consumer.idle_ms? as f64 / 1000.0, windows.dead_after.as_secs_f64());
+        let left_undone = consumer.pending > Some(0)
             || self.waiting_seconds.is_some_and(|waiting| waiting >= patience)
             || self.turn_seconds.is_some_and(|turn| idle > turn);
         left_undone.then_some(false)
@@ -56,8 +55,9 @@ impl Work {
             return 0;
         }
         let patience = windows.dead_after.as_secs_f64();
-        let has_work = consumer.pending > 0 || self.waiting_seconds.is_some();
-        let idle = if has_work { (consumer.idle_ms as f64 / 1000.0 / patience).min(1.0) } else { 0.0 };
+        let has_work = consumer.pending > Some(0) || self.waiting_seconds.is_some();
+        let idle_ms = consumer.idle_ms.filter(|_| has_work);
+        let idle = idle_ms.map_or(0.0, |idle| (idle as f64 / 1000.0 / patience).min(1.0));
         let old = oldest_pending_seconds.map_or(0.0, |age| (age / (patience * OLD_PENDING)).min(1.0));
         let score = 100.0 - PENALTIES[0] * idle - PENALTIES[1] * old - PENALTIES[2] * self.excess(consumer);
         score.round().clamp(0.0, 100.0) as u8
@@ -69,7 +69,7 @@ impl Work {
             return 0.0;
         }
         let even = 1.0 / self.consumers as f64;
-        let share = consumer.pending as f64 / self.pending as f64;
+        let share = consumer.pending.unwrap_or(0) as f64 / self.pending as f64;
         ((share - even) / (1.0 - even)).clamp(0.0, 1.0)
     }
 }
@@ -155,9 +155,12 @@ pub fn drain_seconds(lag: u64, added: Option<f64>, delivered: Option<f64>) -> Op
 /// Pending entries are not trimmed with the stream, so those before its first entry are gone; all of them where it is
 /// empty. (Those deleted further up would have to be looked for one by one.)
 #[must_use]
-pub fn ghost_pending(group: &GroupSample, first: Option<EntryId>) -> Option<u64> {
-    match (first, group.oldest_pending) {
-        (None, _) => Some(group.pending),
+pub fn ghost_pending(stream: &StreamSample, group: &GroupSample) -> Option<u64> {
+    if group.unknown.pending {
+        return None;
+    }
+    match (stream.first, group.oldest_pending) {
+        (None, _) => (stream.length == 0).then_some(group.pending),
         (Some(_), None) => (group.pending == 0).then_some(0),
         (Some(first), Some(oldest)) if oldest >= first => Some(0),
         (Some(_), Some(_)) => group.ghost_pending.map(|counted| counted.min(group.pending)),
@@ -167,6 +170,8 @@ pub fn ghost_pending(group: &GroupSample, first: Option<EntryId>) -> Option<u64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EntryId;
+    use crate::model::sample::Unknown;
 
     const WINDOWS: Windows = Windows {
         window: Duration::from_secs(30),
@@ -178,7 +183,12 @@ mod tests {
     const QUIET: Work = Work { waiting_seconds: None, turn_seconds: None, pending: 0, consumers: 2 };
 
     fn consumer(pending: u64, idle_seconds: u64) -> ConsumerSample {
-        ConsumerSample { name: "c".into(), pending, idle_ms: idle_seconds * 1000, inactive_ms: None }
+        ConsumerSample {
+            name: "c".into(),
+            pending: Some(pending),
+            idle_ms: Some(idle_seconds * 1000),
+            inactive_ms: None,
+        }
     }
 
     #[test]
@@ -246,18 +256,33 @@ mod tests {
     #[test]
     fn ghosts() {
         let id = |ms| Some(EntryId { ms, seq: 0 });
-        let group = |pending, oldest_pending, ghost_pending| GroupSample {
-            pending,
-            oldest_pending,
-            ghost_pending,
-            ..GroupSample::default()
+        let check = |pending, oldest_pending, ghost_pending, first: Option<EntryId>, expected| {
+            let group = GroupSample { pending, oldest_pending, ghost_pending, ..GroupSample::default() };
+            let length = if first.is_some() { 9 } else { 0 };
+            let stream = StreamSample { first, length, ..StreamSample::default() };
+            assert_eq!(super::ghost_pending(&stream, &group), expected, "{group:?}");
         };
-        assert_eq!(ghost_pending(&group(3, id(5), None), id(5)), Some(0));
-        assert_eq!(ghost_pending(&group(3, id(4), Some(2)), id(5)), Some(2));
-        assert_eq!(ghost_pending(&group(3, id(4), Some(9)), id(5)), Some(3));
-        assert_eq!(ghost_pending(&group(3, id(4), None), id(5)), None);
-        assert_eq!(ghost_pending(&group(3, id(4), None), None), Some(3));
-        assert_eq!(ghost_pending(&group(0, None, None), id(5)), Some(0));
-        assert_eq!(ghost_pending(&group(3, None, None), id(5)), None);
+        check(3, id(5), None, id(5), Some(0));
+        check(3, id(4), Some(2), id(5), Some(2));
+        check(3, id(4), Some(9), id(5), Some(3));
+        check(3, id(4), None, id(5), None);
+        check(3, id(4), None, None, Some(3));
+        check(0, None, None, id(5), Some(0));
+        check(3, None, None, id(5), None);
+        // Where the stream begins is not known, or how many are pending.
+        let group = GroupSample { pending: 3, oldest_pending: id(4), ..GroupSample::default() };
+        let no_ends = StreamSample { length: 9, ends_unknown: true, ..StreamSample::default() };
+        assert_eq!(ghost_pending(&no_ends, &group), None);
+        let unknown = Unknown { pending: true, ..Unknown::default() };
+        assert_eq!(ghost_pending(&StreamSample::default(), &GroupSample { unknown, ..group }), None);
+    }
+
+    #[test]
+    fn of_a_consumer_that_is_half_known_nothing_is_made_up() {
+        let idle_unknown = ConsumerSample { idle_ms: None, ..consumer(5, 0) };
+        assert_eq!(QUIET.is_active(&idle_unknown, &WINDOWS), None);
+        assert!(!is_awake(&idle_unknown, &WINDOWS));
+        let pending_unknown = ConsumerSample { pending: None, ..consumer(0, 3600) };
+        assert_eq!(QUIET.is_active(&pending_unknown, &WINDOWS), None);
     }
 }

@@ -228,7 +228,7 @@ pub struct Course {
 
 /// How long ago any of the consumers was last given something. `idle` may be younger than that, never older.
 fn served_ago(members: &[ConsumerSample]) -> Duration {
-    let served = |consumer: &ConsumerSample| consumer.inactive_ms.unwrap_or(consumer.idle_ms);
+    let served = |consumer: &ConsumerSample| consumer.inactive_ms.or(consumer.idle_ms).unwrap_or(0);
     members.iter().map(served).min().map_or(Duration::MAX, Duration::from_millis)
 }
 
@@ -349,7 +349,7 @@ impl Holders {
     /// Takes a sample. Returns how many pending entries went since the one before and were not acknowledged: those of consumers that
     /// were deleted, and those without payload that were cleared (`XAUTOCLAIM`).
     fn take(&mut self, stream: &StreamSample, group: &GroupSample) -> u64 {
-        let before = std::mem::replace(&mut self.ghosts, ghost_pending(group, stream.first).unwrap_or(0));
+        let before = std::mem::replace(&mut self.ghosts, ghost_pending(stream, group).unwrap_or(0));
         let cleared = before.saturating_sub(self.ghosts);
         // Redis lists consumers in the order of their names.
         let members = group.members.as_deref().unwrap_or_default();
@@ -361,8 +361,8 @@ impl Holders {
         let deleted = self.consumers.iter().filter(|(name, _)| group.members.is_some() && !is_there(name));
         let deleted = deleted.map(|(_, pending)| *pending).fold(0, u64::saturating_add);
         self.consumers.clear();
-        let holders = members.iter().filter(|member| member.pending > 0);
-        self.consumers.extend(holders.map(|member| (member.name.clone(), member.pending)));
+        let holders = members.iter().filter_map(|member| Some((member, member.pending.filter(|held| *held > 0)?)));
+        self.consumers.extend(holders.map(|(member, held)| (member.name.clone(), held)));
         // Those of a deleted consumer may have been the ones without payload.
         deleted.max(cleared)
     }

@@ -4,7 +4,7 @@ use crate::model::sample::GroupSample;
 use crate::model::{EntryId, GroupName};
 
 /// The smallest id that some group has not been given, or has not acknowledged, and that group. `None` unless all groups of the stream
-/// are monitored and each tells its oldest pending entry.
+/// are monitored, and each tells its cursor, how much is pending and its oldest pending entry.
 ///
 /// A trim up to it (`XTRIM … MINID`) takes nothing from any group.
 #[must_use]
@@ -12,7 +12,7 @@ pub fn lowest_needed(groups: &[GroupSample]) -> Option<(EntryId, &GroupName)> {
     let needed = |group: &&GroupSample| {
         let not_given = group.last_delivered.next().unwrap_or(group.last_delivered);
         match (group.pending, group.oldest_pending) {
-            _ if !group.monitored => None,
+            _ if !group.monitored || group.unknown.last_delivered || group.unknown.pending => None,
             (0, _) => Some(not_given),
             (_, oldest) => Some(oldest?.min(not_given)),
         }
@@ -25,6 +25,7 @@ pub fn lowest_needed(groups: &[GroupSample]) -> Option<(EntryId, &GroupName)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::sample::Unknown;
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }
@@ -56,5 +57,10 @@ mod tests {
         // Not told.
         check(&[group("a", 50, Some(None)), group("b", 40, None)], None);
         check(&[group("a", 50, None), GroupSample { monitored: false, ..group("b", 60, None) }], None);
+        for unknown in
+            [Unknown { pending: true, ..Unknown::default() }, Unknown { last_delivered: true, ..Unknown::default() }]
+        {
+            check(&[group("a", 50, None), GroupSample { unknown, ..group("b", 60, None) }], None);
+        }
     }
 }

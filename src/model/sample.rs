@@ -88,6 +88,16 @@ const TRIMS_ACKNOWLEDGED: (u64, u64) = (8, 2);
 const VALKEY_WITHOUT: (u64, u64) = (9, 1);
 
 impl ServerInfo {
+    /// The name of a server that says it is `redis`, and tells a version of its own beside.
+    pub const DRAGONFLY: &str = "dragonfly";
+
+    /// Whether the answers of a transaction are of one moment. `XINFO` locks no key in Dragonfly, so others may write between two of
+    /// them (dragonflydb/dragonfly, src/server/stream_family.cc).
+    #[must_use]
+    pub fn isolates_transactions(&self) -> bool {
+        self.name != Self::DRAGONFLY
+    }
+
     /// Whether the server may remove entries without a trace: neither a higher `max-deleted-entry-id` nor a later first entry. So does
     /// any that is not known not to.
     #[must_use]
@@ -107,10 +117,12 @@ impl ServerInfo {
 pub struct StreamSample {
     /// Entries in the stream.
     pub length: u64,
-    /// The id of the first entry; `None` where the stream is empty.
+    /// The id of the first entry; `None` where the stream is empty, or with [`ends_unknown`](Self::ends_unknown).
     pub first: Option<EntryId>,
-    /// The id of the last entry; `None` where the stream is empty.
+    /// The id of the last entry; `None` where the stream is empty, or with [`ends_unknown`](Self::ends_unknown).
     pub last: Option<EntryId>,
+    /// Whether the server told ids of its ends that cannot be: all that is known of a lag then is that it lies within the length.
+    pub ends_unknown: bool,
     /// The highest id the stream ever gave out.
     pub last_generated: EntryId,
     /// Entries ever added (Redis 7.0 and later).
@@ -150,8 +162,10 @@ impl StreamSample {
             (group.consumers, group.pending, group.last_delivered) =
                 (later.consumers, later.pending, later.last_delivered);
             (group.entries_read, group.server_lag) = (later.entries_read, later.server_lag);
-            if group.pending == 0 {
-                (group.oldest_pending, group.oldest_pending_consumer) = (None, None);
+            // Its consumers are of another moment.
+            (group.unknown, group.unowned_pending) = (later.unknown, None);
+            if group.pending == 0 && !group.unknown.pending {
+                group.take_oldest_pending(None);
             }
         }
     }
@@ -183,20 +197,68 @@ pub struct GroupSample {
     pub entries_read: Option<u64>,
     /// The server's own lag, where it has one and it is not negative. Not to be trusted by itself.
     pub server_lag: Option<u64>,
+    /// What the server told that cannot be.
+    pub unknown: Unknown,
     /// Whether it is monitored.
     pub monitored: bool,
     /// Whether this sample asked for the oldest pending entry, rather than take the one of before because nothing has changed.
     pub oldest_pending_asked: bool,
     /// The smallest id among the pending entries.
     pub oldest_pending: Option<EntryId>,
-    /// The consumer that holds it.
+    /// The consumer that holds it; `None` also where none does (Redis 8.8: `XNACK`).
     pub oldest_pending_consumer: Option<ConsumerName>,
+    /// How often it was delivered, where the server tells.
+    pub oldest_pending_deliveries: Option<u64>,
     /// Pending entries that are gone from the stream, where they were counted: at least so many.
     pub ghost_pending: Option<u64>,
+    /// Pending entries that no consumer holds, where that is known.
+    pub unowned_pending: Option<u64>,
     /// What follows from this sample and those before it; for monitored groups only.
     pub resolved: Option<Resolved>,
     /// The group's consumers, where they were asked for and told.
     pub members: Option<Vec<ConsumerSample>>,
+}
+
+/// Fields of a group that the server left out, or told as something that cannot be. The sample has 0 in their place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// [`GroupSample::consumers`].
+    pub consumers: bool,
+    /// [`GroupSample::pending`].
+    pub pending: bool,
+    /// [`GroupSample::last_delivered`].
+    pub last_delivered: bool,
+}
+
+/// A group's pending entry with the smallest id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldestPending {
+    /// Its id.
+    pub id: EntryId,
+    /// The consumer that holds it; `None` where none does.
+    pub consumer: Option<ConsumerName>,
+    /// How often it was delivered; up to 2^63 - 1, which `XNACK … FATAL` sets. `None` where the server told something that cannot be.
+    pub deliveries: Option<u64>,
+}
+
+impl GroupSample {
+    /// Takes the oldest pending entry; `None` where nothing is pending.
+    pub fn take_oldest_pending(&mut self, oldest: Option<OldestPending>) {
+        let (id, rest) = oldest.map(|oldest| (oldest.id, (oldest.consumer, oldest.deliveries))).unzip();
+        self.oldest_pending = id;
+        (self.oldest_pending_consumer, self.oldest_pending_deliveries) = rest.unwrap_or_default();
+    }
+
+    /// Pending entries that no consumer holds (Redis 8.8: `XNACK`), where the group and all of its consumers are of one moment.
+    #[must_use]
+    pub fn unowned(&self) -> Option<u64> {
+        let members = self.members.as_ref()?;
+        if self.unknown.pending || self.unknown.consumers || members.len() as u64 != self.consumers {
+            return None;
+        }
+        let held = members.iter().try_fold(0_u64, |sum, consumer| sum.checked_add(consumer.pending?))?;
+        self.pending.checked_sub(held)
+    }
 }
 
 /// One consumer of one group.
@@ -204,10 +266,11 @@ pub struct GroupSample {
 pub struct ConsumerSample {
     /// Its name.
     pub name: ConsumerName,
-    /// Entries delivered to it and not acknowledged.
-    pub pending: u64,
-    /// Milliseconds since it last tried to read (7.2 and later), or last read something (before).
-    pub idle_ms: u64,
+    /// Entries delivered to it and not acknowledged; `None` where the server told something that cannot be.
+    pub pending: Option<u64>,
+    /// Milliseconds since it last tried to read (7.2 and later), or last read something (before); `None` where the server told
+    /// something that cannot be.
+    pub idle_ms: Option<u64>,
     /// Milliseconds since it last was given something (7.2 and later); `None` where never, or not told.
     pub inactive_ms: Option<u64>,
 }
@@ -217,7 +280,8 @@ pub struct ConsumerSample {
 #[error("{0}")]
 pub struct ReadError(pub String);
 
-/// A command that adds to a sample and that Redis refused by ACL; the sample goes on without it.
+/// A command that adds to a sample and that Redis refused: by ACL, or as it does not know it (renamed away, a proxy, a server that
+/// is compatible with Redis in part). The sample goes on without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RefusedCommand {
     /// `TIME`: ages are then taken against the local clock.
@@ -232,9 +296,11 @@ pub enum RefusedCommand {
     Xrange,
     /// `SCAN`: streams that only a pattern means are not found.
     Scan,
-    /// `MULTI`, of a server that is out of memory and may not evict: it queues no command then, not even one that reads. A
+    /// `MULTI`, also of a server that is out of memory and may not evict: it queues no command then, not even one that reads. A
     /// stream is asked about twice instead, and what lies between counts where both answers agree.
     Multi,
+    /// `EXEC`: the same. `MULTI` must not be sent then, as nothing ends the transaction that it begins.
+    Exec,
 }
 
 impl RefusedCommand {
@@ -251,6 +317,7 @@ impl RefusedCommand {
             }
             Self::Scan => ("SCAN", "streams that match a pattern are not found"),
             Self::Multi => ("MULTI", "streams that change while they are read are not shown"),
+            Self::Exec => ("EXEC", "streams that change while they are read are not shown"),
         }
     }
 }

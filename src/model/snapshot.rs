@@ -88,12 +88,12 @@ pub enum Presence {
 /// What is known of a group that exists.
 #[derive(Clone, Debug)]
 pub struct PresentGroup {
-    /// How many consumers it has.
-    pub consumers: u64,
+    /// How many consumers it has; `None` where the server told something that cannot be, as for the next two.
+    pub consumers: Option<u64>,
     /// Entries delivered and not acknowledged.
-    pub pending: u64,
+    pub pending: Option<u64>,
     /// The last id the group was given.
-    pub last_delivered: EntryId,
+    pub last_delivered: Option<EntryId>,
     /// Entries ever delivered, where the server knows it.
     pub entries_read: Option<u64>,
     /// Entries not yet delivered, and how sure that is.
@@ -102,6 +102,10 @@ pub struct PresentGroup {
     pub lag_seconds: Option<f64>,
     /// Age of the oldest pending entry; `None` where nothing is pending, it is not known, or ids are not clocks.
     pub oldest_pending_seconds: Option<f64>,
+    /// How often the oldest pending entry was delivered; `None` where nothing is pending or it is not known.
+    pub oldest_pending_deliveries: Option<u64>,
+    /// Pending entries that no consumer holds (Redis 8.8: `XNACK`), where that is known.
+    pub unowned_pending: Option<u64>,
     /// What the samples over time say of it: losses, rates, state.
     pub course: Course,
     /// Entries that the stream can still drop before the group loses one; at least so many. `None` where trimming spares what is not

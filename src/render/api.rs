@@ -140,7 +140,7 @@ impl<'a> Api<'a> {
         let mut consumers = Vec::new();
         for stream in self.view.streams.iter() {
             for group in stream.groups.iter().filter(|group| only.is_none_or(|only| group.name == *only)) {
-                let pending = group.present().map_or(0, |group| group.pending);
+                let pending = group.present().and_then(|group| group.pending).unwrap_or(0);
                 for consumer in members(group) {
                     let sample = &consumer.sample;
                     consumers.push(ConsumerRow {
@@ -148,9 +148,12 @@ impl<'a> Api<'a> {
                         consumer_group: group.name.shown(),
                         consumer: sample.name.shown(),
                         pending: sample.pending,
-                        pending_share: (pending > 0).then(|| rounded(sample.pending as f64 / pending as f64)),
+                        pending_share: sample
+                            .pending
+                            .filter(|_| pending > 0)
+                            .map(|held| rounded(held as f64 / pending as f64)),
                         oldest_pending_seconds: consumer.oldest_pending_seconds,
-                        idle_seconds: sample.idle_ms as f64 / 1000.0,
+                        idle_seconds: sample.idle_ms.map(|ms| ms as f64 / 1000.0),
                         inactive_seconds: sample.inactive_ms.map(|ms| ms as f64 / 1000.0),
                         active: consumer.active,
                         health_score: consumer.health,
@@ -236,7 +239,7 @@ impl<'a> StreamLag<'a> {
             lag_min: row.present.map(|group| group.lag.min),
             lag_max: row.present.map(|group| group.lag.max),
             lag_seconds: row.present.and_then(|group| group.lag_seconds),
-            pending: row.present.map(|group| group.pending),
+            pending: row.present.and_then(|group| group.pending),
             oldest_pending_seconds: row.present.and_then(|group| group.oldest_pending_seconds),
             group_exists: row.exists,
             error: error(stream),
@@ -355,6 +358,8 @@ struct GroupRow<'a> {
     pending: Option<u64>,
     ghost_pending: Option<u64>,
     oldest_pending_seconds: Option<f64>,
+    oldest_pending_deliveries: Option<u64>,
+    unowned_pending: Option<u64>,
     consumers: Option<u64>,
     consumers_not_shown: Option<u64>,
     dead_consumers_with_pending: Option<u64>,
@@ -391,16 +396,18 @@ impl<'a> GroupRow<'a> {
             status: Word(row.status),
             state: row.state.map(Word),
             state_reason: row.state_reason(),
-            pending: row.present.map(|group| group.pending),
+            pending: row.present.and_then(|group| group.pending),
             ghost_pending: row.present.and_then(|group| group.ghost_pending),
             oldest_pending_seconds: row.present.and_then(|group| group.oldest_pending_seconds),
-            consumers: row.present.map(|group| group.consumers),
+            oldest_pending_deliveries: row.present.and_then(|group| group.oldest_pending_deliveries),
+            unowned_pending: row.present.and_then(|group| group.unowned_pending),
+            consumers: row.present.and_then(|group| group.consumers),
             consumers_not_shown: row.present.and_then(not_shown),
             dead_consumers_with_pending: dead.map(|(holding, _)| holding),
             dead_consumers_without_pending: dead.map(|(_, empty)| empty),
             recommended_consumers: row.present.and_then(|group| group.recommendation.count()),
             recommended_consumers_reason: row.present.map(|group| group.recommendation.reason()),
-            last_delivered_id: row.present.map(|group| group.last_delivered.to_string()),
+            last_delivered_id: row.present.and_then(|group| group.last_delivered).map(|id| id.to_string()),
             entries_read: row.present.and_then(|group| group.entries_read),
             lost_entries: row.present.map(|group| group.course.lost),
             trim_headroom_entries: row.present.and_then(|group| group.trim_headroom_entries),
@@ -426,10 +433,10 @@ struct ConsumerRow<'a> {
     stream: Cow<'a, str>,
     consumer_group: Cow<'a, str>,
     consumer: Cow<'a, str>,
-    pending: u64,
+    pending: Option<u64>,
     pending_share: Option<f64>,
     oldest_pending_seconds: Option<f64>,
-    idle_seconds: f64,
+    idle_seconds: Option<f64>,
     inactive_seconds: Option<f64>,
     active: Option<bool>,
     health_score: u8,

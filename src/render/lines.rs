@@ -36,14 +36,19 @@ enum Each {
 }
 
 /// Every family about streams, in the order of the page.
-const FAMILIES: [(&Name, Each); 33] = [
+const FAMILIES: [(&Name, Each); 35] = [
     (&names::LAG, Each::Group(|group| Some(group.lag.point.into()))),
     (&names::LAG_UNCERTAINTY, Each::Group(|group| Some(group.lag.uncertainty().into()))),
     (&names::LAG_SECONDS, Each::Group(|group| group.lag_seconds.map(Number::from))),
     (&names::GROUP_ENTRIES_READ, Each::Group(|group| group.entries_read.map(Number::from))),
-    (&names::GROUP_PENDING, Each::Group(|group| Some(group.pending.into()))),
+    (&names::GROUP_PENDING, Each::Group(|group| group.pending.map(Number::from))),
     (&names::GROUP_OLDEST_PENDING, Each::Group(|group| group.oldest_pending_seconds.map(Number::from))),
-    (&names::GROUP_CONSUMERS, Each::Group(|group| Some(group.consumers.into()))),
+    (&names::GROUP_OLDEST_DELIVERIES, Each::Group(|group| group.oldest_pending_deliveries.map(Number::from))),
+    (
+        &names::GROUP_UNOWNED,
+        Each::Group(|group| group.unowned_pending.filter(|entries| *entries > 0).map(Number::from)),
+    ),
+    (&names::GROUP_CONSUMERS, Each::Group(|group| group.consumers.map(Number::from))),
     (&names::GROUP_LOST, Each::Group(|group| Some(group.course.lost.into()))),
     (&names::GROUP_HEADROOM, Each::Group(|group| group.trim_headroom_entries.map(Number::from))),
     (&names::GROUP_HEADROOM_SECONDS, Each::Group(|group| group.trim_headroom_seconds.map(Number::from))),
@@ -57,8 +62,8 @@ const FAMILIES: [(&Name, Each); 33] = [
     (&names::GROUP_OVERFLOW, Each::Group(|group| group.overflow.map(|overflow| overflow.consumers.into()))),
     (&names::GROUP_OVERFLOW_PENDING, Each::Group(|group| group.overflow.map(|overflow| overflow.pending.into()))),
     (&names::GROUP_STATE, Each::State),
-    (&names::INSTANCE_PENDING, Each::Consumer(|consumer| Some(consumer.sample.pending.into()))),
-    (&names::INSTANCE_IDLE, Each::Consumer(|consumer| Some(seconds(consumer.sample.idle_ms)))),
+    (&names::INSTANCE_PENDING, Each::Consumer(|consumer| consumer.sample.pending.map(Number::from))),
+    (&names::INSTANCE_IDLE, Each::Consumer(|consumer| consumer.sample.idle_ms.map(seconds))),
     (&names::INSTANCE_INACTIVE, Each::Consumer(|consumer| consumer.sample.inactive_ms.map(seconds))),
     (&names::INSTANCE_HEALTH, Each::Consumer(|consumer| Some(u64::from(consumer.health).into()))),
     (&names::STREAM_UP, Each::Up),

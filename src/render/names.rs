@@ -121,6 +121,10 @@ names! {
         "Entries given to the group's consumers and not acknowledged.";
     GROUP_OLDEST_PENDING = "event_consumer_group_oldest_pending_seconds", Gauge, GROUP,
         "Age of the oldest pending entry of the group; absent where nothing is pending.";
+    GROUP_OLDEST_DELIVERIES = "event_consumer_group_oldest_pending_deliveries", Gauge, GROUP,
+        "How often the oldest pending entry of the group was delivered; absent where nothing is pending.";
+    GROUP_UNOWNED = "event_consumer_group_unowned_pending", Gauge, GROUP,
+        "Pending entries of the group that no consumer holds (Redis 8.8: XNACK); absent where there are none or it is not known.";
     GROUP_CONSUMERS = "event_consumer_group_consumers", Gauge, GROUP,
         "Consumers of the group, alive or not.";
     GROUP_STATE = "event_consumer_group_state", Gauge, &["stream", "consumer_group", "state"],

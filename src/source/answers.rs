@@ -24,7 +24,22 @@ impl Batch {
         findings: &mut Vec<Finding>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
-        let mut replies = Replies { replies: replies.iter(), asking: self.asking };
+        let mut replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
+        let read = self.read_questions(&mut replies, lanes, streams, findings, refused);
+        if replies.exec_refused {
+            refused.insert(RefusedCommand::Exec);
+        }
+        read
+    }
+
+    fn read_questions(
+        &self,
+        replies: &mut Replies<'_>,
+        lanes: &[Lane],
+        streams: &mut [Option<Read>],
+        findings: &mut Vec<Finding>,
+        refused: &mut BTreeSet<RefusedCommand>,
+    ) -> Result<(), SampleError> {
         for question in &self.questions {
             match question {
                 Question::Probe(RefusedCommand::Multi) => {
@@ -39,37 +54,39 @@ impl Batch {
                     }
                 }
                 Question::Stream { at, groups } => {
-                    let commands = COMMANDS_PER_STREAM + commands_of(groups);
-                    let answer = if self.may(RefusedCommand::Multi) {
-                        replies.transaction(commands)?
+                    let parts = Parts { before: &STREAM, groups };
+                    let answer = if self.transacts() {
+                        replies.transaction(parts.len())?
                     } else {
-                        replies.between_two_alike(commands + 1)?
+                        replies.between_two_alike(parts.len() + 1)?
                     };
                     let names = &lanes[*at].names;
-                    let read = answer.and_then(|items| stream_of(items, groups, names)).map_err(|error| {
-                        let newly_refused = refused_by(&error, COMMANDS_PER_STREAM, groups);
+                    note_refused(&answer, parts, refused);
+                    let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts()));
+                    streams[*at] = Some(read.map_err(|error| {
+                        let newly_refused = refused_by(&error, parts);
                         refused.extend(&newly_refused);
-                        error.into_unread(!newly_refused.is_empty())
-                    });
-                    streams[*at] = Some(read);
+                        error.into_unread(parts, !newly_refused.is_empty())
+                    }));
                 }
                 Question::Details { at, groups } => {
-                    let commands = commands_of(groups);
-                    let answer = if self.may(RefusedCommand::Multi) {
-                        replies.transaction(commands)?
+                    let parts = Parts { before: &[], groups };
+                    let answer = if self.transacts() {
+                        replies.transaction(parts.len())?
                     } else {
-                        Ok(replies.take(commands)?)
+                        Ok(replies.take(parts.len())?)
                     };
+                    note_refused(&answer, parts, refused);
                     let detailed = match &mut streams[*at] {
                         Some(Ok(stream)) => {
-                            answer.and_then(|mut items| add_details(stream, &mut items, groups, &lanes[*at].names))
+                            answer.map(|mut items| add_details(stream, &mut items, groups, &lanes[*at].names, false))
                         }
                         Some(Err(_)) | None => Ok(()),
                     };
                     if let Err(error) = detailed {
-                        let newly_refused = refused_by(&error, 0, groups);
+                        let newly_refused = refused_by(&error, parts);
                         if newly_refused.is_empty() {
-                            streams[*at] = Some(Err(error.into_unread(false)));
+                            streams[*at] = Some(Err(error.into_unread(parts, false)));
                         }
                         refused.extend(&newly_refused);
                     }
@@ -84,16 +101,13 @@ impl Batch {
                     }
                 }
                 Question::Glance { at, groups, kept, probe } => {
-                    let before = if *probe { 3 } else { 2 };
-                    let answer = replies.transaction(before + commands_of(groups))?;
+                    let before = if *probe { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
+                    let parts = Parts { before, groups };
+                    let answer = replies.transaction(parts.len())?;
                     let names = &lanes[*at].names;
+                    note_refused(&answer, parts, refused);
                     let read = glanced(answer, groups, kept, *probe, names).map_err(|error| {
-                        if let StreamError::NotQueued(refusals) = &error
-                            && refusals.iter().any(|(at, error)| *at == 0 && is_command_refused(error))
-                        {
-                            refused.insert(RefusedCommand::Xlen);
-                        }
-                        refused.extend(&refused_by(&error, before, groups));
+                        refused.extend(&refused_by(&error, parts));
                         match error {
                             StreamError::Changed(sample) => Unread::Changed(Some(sample)),
                             // Whatever it is, reading the whole stream tells.
@@ -103,17 +117,17 @@ impl Batch {
                     streams[*at] = Some(read);
                 }
                 Question::Counts { at, pages, after, with_groups } => {
-                    let (before, multi) = (usize::from(*with_groups), self.may(RefusedCommand::Multi));
+                    let (before, multi) = (usize::from(*with_groups), self.transacts());
                     let commands = before + pages.len() + after.commands();
                     let answer =
                         if multi { replies.transaction(commands)? } else { replies.between_two_alike(1 + commands)? };
                     let names = with_groups.then_some(&lanes[*at].names);
                     match answer {
-                        Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items)),
+                        Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items, refused)),
                         Ok(mut items) => {
                             // The first says what the last says.
                             let first = items.next();
-                            findings.extend(pages_of(*at, pages, after, names, items.chain(first)));
+                            findings.extend(pages_of(*at, pages, after, names, items.chain(first), refused));
                         }
                         Err(StreamError::NotQueued(errors))
                             if errors.iter().all(|(_, error)| is_command_refused(error)) =>
@@ -121,11 +135,15 @@ impl Batch {
                             let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
                             refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
                         }
-                        Err(_) => {}
+                        Err(error) => refused.extend(&refused_by(&error, Parts { before: &[], groups: &[] })),
                     }
                 }
                 Question::Witness { at } => {
-                    if !matches!(xinfo::first_in_range(replies.next()?), Ok(Some(_))) {
+                    let reply = replies.next()?;
+                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
+                        refused.insert(RefusedCommand::Xrange);
+                    }
+                    if !matches!(xinfo::first_in_range(reply), Ok(Some(_))) {
                         findings.push(Finding::WitnessGone { at: *at });
                     }
                 }
@@ -141,10 +159,68 @@ impl Batch {
     }
 }
 
-fn stream_of(mut items: Items<'_>, groups: &[GroupAsked], names: &Names) -> Result<StreamSample, StreamError> {
-    let mut stream = xinfo::stream(next(&mut items)?)?;
-    stream.groups = xinfo::groups(next(&mut items)?, &names.groups)?;
-    add_details(&mut stream, &mut items, groups, names)?;
+/// A command among those that are asked in one moment.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// Without it there is no sample.
+    Needed(&'static str),
+    /// Without it something is left out.
+    Optional(RefusedCommand),
+}
+
+const XINFO_STREAM: Part = Part::Needed("XINFO STREAM");
+const XINFO_GROUPS: Part = Part::Needed("XINFO GROUPS");
+
+/// What stands before the groups' own commands in a [`Question::Stream`], and in a [`Question::Glance`] with and without a probe.
+const STREAM: [Part; COMMANDS_PER_STREAM] = [XINFO_STREAM, XINFO_GROUPS];
+const GLANCE: [Part; 3] = [Part::Optional(RefusedCommand::Xlen), Part::Optional(RefusedCommand::Xrange), XINFO_GROUPS];
+const GLANCE_AT_GROUPS: [Part; 2] = [Part::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
+
+/// The commands of a transaction.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    before: &'a [Part],
+    groups: &'a [GroupAsked],
+}
+
+impl Parts<'_> {
+    fn len(self) -> usize {
+        self.before.len() + commands_of(self.groups)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Part> {
+        let of_groups = self.groups.iter().flat_map(GroupAsked::commands).map(Part::Optional);
+        self.before.iter().copied().chain(of_groups)
+    }
+
+    fn get(&self, at: usize) -> Option<Part> {
+        self.iter().nth(at)
+    }
+}
+
+/// Commands that were answered by a refusal, where others beside them were not: outside of a transaction, or inside of one on
+/// servers that look at a command only when they run it.
+fn note_refused(answer: &Result<Items<'_>, StreamError>, parts: Parts<'_>, refused: &mut BTreeSet<RefusedCommand>) {
+    let Ok(items) = answer else { return };
+    for (reply, part) in items.clone().zip(parts.iter()) {
+        if let Part::Optional(command) = part
+            && reply.error().is_some_and(|refusal| is_command_refused(&refusal))
+        {
+            refused.insert(command);
+        }
+    }
+}
+
+/// `of_one_moment` is whether nothing can have happened between the answers.
+fn stream_of(
+    mut items: Items<'_>,
+    groups: &[GroupAsked],
+    names: &Names,
+    of_one_moment: bool,
+) -> Result<StreamSample, StreamError> {
+    let mut stream = xinfo::stream(next(&mut items, XINFO_STREAM)?)?;
+    stream.groups = xinfo::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
+    add_details(&mut stream, &mut items, groups, names, of_one_moment);
     Ok(stream)
 }
 
@@ -158,11 +234,11 @@ fn glanced(
     names: &Names,
 ) -> Result<StreamSample, StreamError> {
     let mut items = answer?;
-    let length = next(&mut items)?;
+    let length = next(&mut items, Part::Optional(RefusedCommand::Xlen))?;
     let added = if probe { items.next() } else { None };
-    let listed = xinfo::groups(next(&mut items)?, &names.groups)?;
+    let listed = xinfo::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
     let mut stream = StreamSample { length: xinfo::length(length)?, groups: listed, ..kept.clone() };
-    add_details(&mut stream, &mut items, groups, names)?;
+    add_details(&mut stream, &mut items, groups, names, true);
     if added.is_some_and(|added| is_unchanged(length, added, kept)) && groups_go_on(&stream.groups, &kept.groups) {
         return Ok(stream);
     }
@@ -170,40 +246,43 @@ fn glanced(
     Err(StreamError::Changed(Box::new(stream)))
 }
 
+/// Adds consumers and oldest pending entries to the groups, as far as they were told.
 fn add_details(
     stream: &mut StreamSample,
     items: &mut Items<'_>,
     groups: &[GroupAsked],
     names: &Names,
-) -> Result<(), StreamError> {
+    of_one_moment: bool,
+) {
     for asked in groups {
         let consumers = if asked.consumers { items.next() } else { None };
         let pending = if asked.pending { items.next() } else { None };
         let Some(group) = stream.groups.iter_mut().find(|group| group.name == asked.name) else { continue };
-        // An error here is NOGROUP: the group is not in the stream's list either, or will not be in the next.
-        if let Some(reply) = consumers.filter(|reply| !reply.is_error()) {
-            group.members = Some(xinfo::consumers(reply, names.members(&group.name))?);
+        // An error is NOGROUP: the group is not in the stream's list either, or will not be in the next. Or it is a refusal.
+        if let Some(Ok(members)) = consumers.map(|reply| xinfo::consumers(reply, names.members(&group.name))) {
+            group.members = Some(members);
+            group.unowned_pending = group.unowned().filter(|_| of_one_moment);
         }
-        if let Some(reply) = pending.filter(|reply| !reply.is_error()) {
-            (group.oldest_pending, group.oldest_pending_consumer) = xinfo::oldest_pending(reply)?.unzip();
+        if let Some(Ok(oldest)) = pending.map(xinfo::oldest_pending) {
+            group.take_oldest_pending(oldest);
             group.oldest_pending_asked = true;
         }
     }
-    Ok(())
 }
 
-/// The commands, of those that can be done without, that Redis would not even queue.
-///
-/// `before` is how many commands stand before the groups' own; without those there is no sample.
-fn refused_by(error: &StreamError, before: usize, groups: &[GroupAsked]) -> Vec<RefusedCommand> {
-    let StreamError::NotQueued(refusals) = error else { return Vec::new() };
+/// The commands, of those that can be done without, that Redis would not even queue; none where it did not queue others either.
+fn refused_by(error: &StreamError, parts: Parts<'_>) -> Vec<RefusedCommand> {
+    let refusals = match error {
+        StreamError::NoTransaction(command, _) => return vec![*command],
+        StreamError::NotQueued(refusals) => refusals,
+        _ => return Vec::new(),
+    };
     if refusals.iter().all(|(_, error)| error.code() == "OOM") {
         return vec![RefusedCommand::Multi];
     }
-    let optional: Vec<RefusedCommand> = groups.iter().flat_map(GroupAsked::commands).collect();
-    let refused = |(at, error): &(usize, Refusal)| {
-        let of_groups = at.checked_sub(before).filter(|_| is_command_refused(error))?;
-        optional.get(of_groups).copied()
+    let refused = |(at, error): &(usize, Refusal)| match parts.get(*at) {
+        Some(Part::Optional(command)) if is_command_refused(error) => Some(command),
+        _ => None,
     };
     refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
 }
@@ -242,12 +321,18 @@ fn pages_of<'a>(
     after: &After,
     names: Option<&Names>,
     mut items: impl Iterator<Item = Reply<'a>>,
+    refused: &mut BTreeSet<RefusedCommand>,
 ) -> Option<Finding> {
-    let groups = names.map(|names| xinfo::groups(items.next()?, &names.groups).ok());
+    let known = |groups: &Vec<GroupSample>| groups.iter().all(|group| !group.unknown.last_delivered);
+    let groups = names.map(|names| xinfo::groups(items.next()?, &names.groups).ok().filter(known));
     let with_groups = groups.is_some();
     let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
+    if read.iter().filter_map(|reply| reply.error()).any(|refusal| is_command_refused(&refusal)) {
+        refused.insert(RefusedCommand::Xrange);
+        return None;
+    }
     let after = match (after, items.next()) {
-        (After::Read, Some(reply)) => xinfo::stream(reply).ok(),
+        (After::Read, Some(reply)) => xinfo::stream(reply).ok().filter(|stream| !stream.ends_unknown),
         (After::Glance(kept), Some(length)) => {
             items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
         }
@@ -265,10 +350,12 @@ fn pages_of<'a>(
 /// Why a stream's transaction gave no sample.
 #[derive(Debug)]
 enum StreamError {
+    /// Redis refuses `MULTI` or `EXEC`. What followed ran one by one, and its facts need not agree, or did not run.
+    NoTransaction(RefusedCommand, Refusal),
     /// Redis would not queue these commands, by their place in the transaction.
     NotQueued(Vec<(usize, Refusal)>),
-    /// Redis answered an error.
-    Server(Refusal),
+    /// Redis answered an error to a command, where that is known.
+    Server(Option<Part>, Refusal),
     /// It changed while it was read.
     Moved,
     /// Redis answered something else than it should.
@@ -278,25 +365,29 @@ enum StreamError {
 }
 
 impl StreamError {
-    fn into_unread(self, refused: bool) -> Unread {
+    fn into_unread(self, parts: Parts<'_>, refused: bool) -> Unread {
+        let again = refused || matches!(self, Self::Moved);
         let error = match self {
             Self::NotQueued(refusals) => {
-                refusals.first().map_or_else(String::new, |(_, error)| error.text().to_owned())
+                refusals.first().map_or_else(String::new, |(at, error)| said(parts.get(*at), error))
             }
-            Self::Server(error) => error.text().to_owned(),
+            Self::Server(part, error) => said(part, &error),
+            Self::NoTransaction(_, error) => error.text().to_owned(),
             Self::Decode(error) => error.to_string(),
-            Self::Moved => {
-                "it changed while it was read, and Redis is out of memory and runs no transactions".to_owned()
-            }
+            Self::Moved => "it changed while it was read, and Redis runs no transactions".to_owned(),
             Self::Changed(sample) => return Unread::Changed(Some(sample)),
         };
-        if refused { Unread::Refused(ReadError(error)) } else { Unread::Error(ReadError(error)) }
+        if again { Unread::Refused(ReadError(error)) } else { Unread::Error(ReadError(error)) }
     }
 }
 
-impl From<Refusal> for StreamError {
-    fn from(error: Refusal) -> Self {
-        Self::Server(error)
+/// What Redis said, with the command that it refused, where nothing can be said without.
+fn said(part: Option<Part>, error: &Refusal) -> String {
+    match part {
+        Some(Part::Needed(command)) if is_command_refused(error) => {
+            format!("{command} is needed, and Redis refuses it: {}", error.text())
+        }
+        _ => error.text().to_owned(),
     }
 }
 
@@ -311,6 +402,8 @@ struct Replies<'a> {
     replies: Items<'a>,
     /// Whether each transaction has an `ASKING` before it.
     asking: bool,
+    /// Whether `EXEC` was refused. The connection is in a transaction then that nothing ends.
+    exec_refused: bool,
 }
 
 impl<'a> Replies<'a> {
@@ -348,27 +441,42 @@ impl<'a> Replies<'a> {
             }
         }
         let answer = self.next()?;
-        // MULTI itself refused: what followed ran one by one, and its facts need not agree. ASKING refused: what followed was
-        // sent back to where it came from.
-        if let Some(error) = asked.into_iter().chain([begun]).find_map(Reply::error) {
-            return Ok(Err(StreamError::Server(error)));
+        // What followed was sent back to where it came from.
+        if let Some(error) = asked.and_then(Reply::error) {
+            return Ok(Err(StreamError::Server(None, error)));
+        }
+        if let Some(error) = begun.error() {
+            let refused = is_command_refused(&error);
+            return Ok(Err(if refused {
+                StreamError::NoTransaction(RefusedCommand::Multi, error)
+            } else {
+                StreamError::Server(None, error)
+            }));
+        }
+        // Refused by ACL, it ends its transaction all the same; a command that is unknown does not.
+        if let Some(error) = answer.error().and_then(|error| error.why_aborted()).filter(is_command_refused) {
+            return Ok(Err(StreamError::NoTransaction(RefusedCommand::Exec, error)));
+        }
+        if let Some(error) = answer.error().filter(is_command_refused) {
+            self.exec_refused = true;
+            return Err(protocol(&format!("EXEC was answered {}", error.text())));
         }
         if !not_queued.is_empty() {
             return Ok(Err(StreamError::NotQueued(not_queued)));
         }
         match (answer.list(), answer.error()) {
             (Some(items), _) if items.len() == commands => Ok(Ok(items)),
-            (None, Some(error)) => Ok(Err(StreamError::Server(error))),
+            (None, Some(error)) => Ok(Err(StreamError::Server(None, error))),
             _ => Err(protocol("the reply to EXEC does not fit the commands it runs")),
         }
     }
 }
 
 /// The next answer, where it is not an error.
-fn next<'a>(items: &mut Items<'a>) -> Result<Reply<'a>, StreamError> {
+fn next<'a>(items: &mut Items<'a>, part: Part) -> Result<Reply<'a>, StreamError> {
     // There are as many answers as commands.
     let reply = items.next().ok_or(StreamError::Moved)?;
-    reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(error)))
+    reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(Some(part), error)))
 }
 
 /// An error that says that the server serves nobody now, rather than that one key cannot be read.
@@ -388,7 +496,77 @@ pub(super) fn protocol(what: &str) -> SampleError {
     SampleError { reason: FailureReason::Protocol, detail: what.to_owned() }
 }
 
-/// Whether Redis refuses the command by ACL; a refused key is no refused command.
+/// Whether Redis refuses the command, by ACL or as it does not know it; a refused key is no refused command.
+///
+/// Servers that are compatible with Redis say it in their own words, some of them without an `ERR` in front: docs/servers.md.
 pub(super) fn is_command_refused(error: &Refusal) -> bool {
-    error.code() == "NOPERM" && error.text().contains("command")
+    let code = error.code();
+    if code == "NOPERM" {
+        return error.text().contains("command");
+    }
+    // Any other code says something else: OOM, READONLY, NOGROUP, ...
+    if code != "ERR" && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return false;
+    }
+    // What follows repeats what was sent.
+    let text = error.text().split(", with args").next().unwrap_or_default().to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    says(&["command"])
+        && says(&[
+            "unknown",
+            "unsupported",
+            "not supported",
+            "not available",
+            "not allowed",
+            "not permitted",
+            "disabled",
+        ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::tests::whole;
+
+    #[test]
+    fn a_refused_command_is_known_by_its_words() {
+        let check = |said: &str, expected: bool| {
+            let replies = whole(format!("-{said}\r\n").as_bytes());
+            let refusal = replies.iter().next().unwrap().error().unwrap();
+            assert_eq!(is_command_refused(&refusal), expected, "{said}");
+        };
+        for refused in [
+            "NOPERM this user has no permissions to run the 'xpending' command or its subcommand",
+            // Redis 7.0 and later; before, with backticks.
+            "ERR unknown command 'XPENDING', with args beginning with: 'a' 'b' ",
+            "ERR unknown command `XPENDING`, with args beginning with: `a`, ",
+            "ERR unknown subcommand 'CONSUMERS'. Try XINFO HELP.",
+            "ERR Unknown XINFO subcommand or wrong number of arguments for 'CONSUMERS'. Try XINFO HELP.",
+            // Dragonfly: src/server/main_service.cc, server_family.cc; Kvrocks: src/commands/error_constants.h.
+            "ERR unknown command `XPENDING`",
+            "ERR Unknown subcommand or wrong number of arguments for 'CONSUMERS'. Try XINFO HELP.",
+            "ERR Unknown subcommand or wrong number of arguments",
+            // Upstash, as in sidekiq/sidekiq#5641.
+            "ERR Command is not available: 'TIME'. See https://docs.upstash.com/overall/rediscompatibility for details",
+            // Envoy, as in envoyproxy/envoy#32928; others.
+            "unsupported command 'xinfo'",
+            "ERR command is not allowed",
+            "ERR This command is not supported",
+        ] {
+            check(refused, true);
+        }
+        for other in [
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOGROUP No such key 'unknown command' or consumer group 'g'",
+            "ERR no such key",
+            "ERR syntax error",
+            "ERR wrong number of arguments for 'xpending' command",
+            "ERR no such thing, with args beginning with: 'unknown command'",
+            "ERR EXEC without MULTI",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ] {
+            check(other, false);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::batch::{COMMANDS_PER_STREAM, GroupAsked, cost};
 use super::script::Script;
 use crate::lag::Ledger;
+use crate::model::sample::OldestPending;
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};
 
@@ -63,7 +64,9 @@ struct Pending {
     /// What changes where they do: the cursor, how many there are, and how many each consumer has.
     marks: (EntryId, u64, u64),
     /// The oldest one.
-    oldest: Option<(EntryId, Option<ConsumerName>)>,
+    oldest: Option<OldestPending>,
+    /// How many of them lay before the stream's first entry, and which that was; `None` where that was not counted.
+    ghosts: Option<(u64, EntryId)>,
     /// Whether they had changed at the last sample, so that they may have again.
     changing: bool,
     /// Samples since they were asked for.
@@ -74,8 +77,9 @@ struct Pending {
 fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
     // FNV-1a: entries that change hands mostly change how many each has.
     let members = group.members.iter().flatten();
-    let shares = members
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, consumer| (hash ^ consumer.pending).wrapping_mul(0x0100_0000_01b3));
+    let shares = members.fold(0xcbf2_9ce4_8422_2325_u64, |hash, consumer| {
+        (hash ^ consumer.pending.unwrap_or(u64::MAX)).wrapping_mul(0x0100_0000_01b3)
+    });
     (group.last_delivered, group.pending, shares)
 }
 
@@ -164,14 +168,14 @@ impl Lane {
     }
 
     /// Fills in a group's oldest pending entry, where that was not asked for and nothing has changed since it was. Whether that
-    /// is so. It is likely to be the one at this place of those that are monitored.
-    pub(super) fn fill_in_pending(&self, place: usize, group: &mut GroupSample) -> bool {
+    /// is so. And how many lie before the stream's first entry, where that has not changed either. It is likely to be the one at
+    /// this place of those that are monitored.
+    pub(super) fn fill_in_pending(&self, place: usize, group: &mut GroupSample, first: Option<EntryId>) -> bool {
         let Some(known) = self.pending_of(place, &group.name).filter(|known| known.marks == marks(group)) else {
             return false;
         };
-        if let Some((id, consumer)) = &known.oldest {
-            (group.oldest_pending, group.oldest_pending_consumer) = (Some(*id), consumer.clone());
-        }
+        group.take_oldest_pending(known.oldest.clone());
+        group.ghost_pending = known.ghosts.filter(|(_, then)| Some(*then) == first).map(|(ghosts, _)| ghosts);
         true
     }
 
@@ -208,7 +212,12 @@ impl Lane {
             self.pending.push(Pending {
                 group: group.name.clone(),
                 marks,
-                oldest: group.oldest_pending.map(|id| (id, group.oldest_pending_consumer.clone())),
+                oldest: group.oldest_pending.map(|id| OldestPending {
+                    id,
+                    consumer: group.oldest_pending_consumer.clone(),
+                    deliveries: group.oldest_pending_deliveries,
+                }),
+                ghosts: group.ghost_pending.zip(stream.first),
                 changing: before.is_none_or(|before| before.marks != marks),
                 age,
             });

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::answers::{is_command_refused, protocol, server_wide};
+use super::answers::server_wide;
 use super::batch::Batch;
 use super::connection::Connected;
 use super::counting::Budget;
@@ -102,6 +102,8 @@ pub struct Standalone {
     of_cluster: bool,
     /// Whether the streams are on their way to this node of a cluster.
     asking: bool,
+    /// Whether the answers of a transaction are of one moment.
+    isolated: bool,
     pace: Pace,
     discovery: Discovery,
     /// Whether the answer to SCAN is waited for.
@@ -132,6 +134,7 @@ impl Standalone {
             masters_only: false,
             of_cluster: false,
             asking: false,
+            isolated: true,
             pace: Pace::default(),
             discovery,
             is_scanning: false,
@@ -194,6 +197,7 @@ impl Standalone {
         let Sampling { count_budget, interval, .. } = self.sampling;
         let budget = Budget::new(count_budget, interval, began, timeout);
         self.begin_sample();
+        let mut knew_of_exec = self.refused.contains(&RefusedCommand::Exec);
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
         let mut kept = self.take_kept();
         loop {
@@ -213,6 +217,8 @@ impl Standalone {
                 }
                 // A restart closes kept connections; whether Redis answers, a new one tells.
                 Err(error) if was_kept && error.reason == FailureReason::Io => {}
+                // The connection is lost to a transaction that nothing ends. Another one will do without.
+                Err(_) if !knew_of_exec && self.refused.contains(&RefusedCommand::Exec) => knew_of_exec = true,
                 Err(error)
                     if error.reason == FailureReason::Protocol && self.leave_out_what_is_too_much(&connected) => {}
                 Err(error) => return Err(error),
@@ -332,7 +338,7 @@ impl Standalone {
 
     /// Nothing asked yet, but for what Redis refuses.
     fn empty_batch(&self) -> Batch {
-        Batch::without(&self.refused).asking(self.asking)
+        Batch::without(&self.refused).asking(self.asking).isolated(self.isolated)
     }
 
     async fn sample_over(
@@ -345,6 +351,7 @@ impl Standalone {
         connected.begin_sample();
         self.is_scanning = false;
         self.awaited.clear();
+        self.isolated = connected.server.isolates_transactions();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
@@ -375,16 +382,17 @@ impl Standalone {
             let reply = connected.ask(&words).await?;
             self.is_scanning = false;
             self.pace.answered(0, asked.elapsed());
-            if let Some(refusal) = reply.error() {
-                match server_wide(&refusal) {
-                    Some(error) => return Err(error),
-                    None if is_command_refused(&refusal) => self.refused.insert(RefusedCommand::Scan),
-                    None => return Err(protocol(&format!("SCAN was answered {}", refusal.text()))),
-                };
-                break;
+            if let Some(error) = reply.error().and_then(|refusal| server_wide(&refusal)) {
+                return Err(error);
             }
+            // Whatever else it says (servers that are compatible in part have no TYPE, or cursors that are no numbers), the
+            // streams that are named are none the worse for it.
+            let Ok((cursor, keys)) = xinfo::scan(reply) else {
+                self.refused.insert(RefusedCommand::Scan);
+                self.discovery.interrupted();
+                break;
+            };
             self.refused.remove(&RefusedCommand::Scan);
-            let (cursor, keys) = xinfo::scan(reply).map_err(|error| protocol(&error.to_string()))?;
             self.discovery.answer(cursor, keys, self.started.elapsed());
             if cursor == 0 {
                 self.searched_at = SystemTime::now();

@@ -67,6 +67,8 @@ pub struct Redis {
     pub port: u16,
     pub dir: tempfile::TempDir,
     binary: PathBuf,
+    /// Whether it has the users of the documents. Without, everybody may do everything.
+    has_users: bool,
     child: Option<Child>,
 }
 
@@ -82,10 +84,22 @@ impl Redis {
         redis
     }
 
+    /// One that does not know these commands. Nor does it know users that may run them.
+    pub fn start_without(binary: &Path, commands: &[&str]) -> Self {
+        let options: Vec<&str> = commands.iter().flat_map(|command| ["--rename-command", command, ""]).collect();
+        let redis = Self::launched(free_port(), binary, false, &options);
+        redis.wait();
+        redis
+    }
+
     /// At this port, without waiting for it.
     pub fn start_at(port: u16, binary: &Path, options: &[&str]) -> Self {
+        Self::launched(port, binary, true, options)
+    }
+
+    fn launched(port: u16, binary: &Path, has_users: bool, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut redis = Self { port, dir, binary: binary.to_owned(), child: None };
+        let mut redis = Self { port, dir, binary: binary.to_owned(), has_users, child: None };
         redis.launch(options);
         redis
     }
@@ -96,7 +110,7 @@ impl Redis {
         let dir = self.dir.path().to_str().unwrap();
         let child = Command::new(&self.binary)
             .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
-            .args(grants::options(&self.binary))
+            .args(if self.has_users { grants::options(&self.binary) } else { Vec::new() })
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -278,7 +278,7 @@ fn losses_are_a_lower_bound_and_never_a_delivered_entry() {
 }
 
 fn consumer(idle_ms: u64) -> ConsumerSample {
-    ConsumerSample { name: "c".into(), pending: 0, idle_ms, inactive_ms: None }
+    ConsumerSample { name: "c".into(), pending: Some(0), idle_ms: Some(idle_ms), inactive_ms: None }
 }
 
 #[test]
@@ -430,7 +430,12 @@ fn rates_of_a_stream() {
 
 #[test]
 fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() {
-    let member = |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: 0, inactive_ms: None };
+    let member = |name: &str, pending| ConsumerSample {
+        name: name.into(),
+        pending: Some(pending),
+        idle_ms: Some(0),
+        inactive_ms: None,
+    };
     let acknowledged = |change: fn(&mut Story)| {
         let mut story = Story::new();
         (story.pending, story.consumers) = (50, vec![member("a", 20), member("b", 30)]);
@@ -440,7 +445,7 @@ fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() 
         story.sample().acknowledged_rate
     };
     // Twenty in five seconds.
-    assert_eq!(acknowledged(|story| (story.pending, story.consumers[0].pending) = (30, 0)), Some(4.0));
+    assert_eq!(acknowledged(|story| (story.pending, story.consumers[0].pending) = (30, Some(0))), Some(4.0));
     assert_eq!(acknowledged(|story| (story.pending, _) = (30, story.consumers.remove(0))), Some(0.0));
     // Five more went beside the twenty that it held.
     assert_eq!(acknowledged(|story| (story.pending, _) = (25, story.consumers.remove(0))), Some(1.0));

@@ -27,7 +27,7 @@ impl Cursors {
             entries_read: group.entries_read,
             consumers: group.consumers,
         };
-        Self(groups.iter().map(cursor).collect())
+        Self(groups.iter().filter(|group| is_known(group)).map(cursor).collect())
     }
 
     /// The lowest cursor, of the groups that were there all the time until they were as in `now`, and only read on: no entry above it
@@ -45,6 +45,11 @@ impl Cursors {
                 && before.consumers <= group.consumers;
             rose.then_some(group.last_delivered)
         };
-        now.iter().enumerate().filter_map(only_rose).min()
+        now.iter().enumerate().filter(|(_, group)| is_known(group)).filter_map(only_rose).min()
     }
+}
+
+/// Whether the server told what is looked at here, and nothing that cannot be.
+fn is_known(group: &GroupSample) -> bool {
+    !group.unknown.last_delivered && !group.unknown.consumers
 }

@@ -47,6 +47,10 @@ const MAX_GLANCES: u32 = 12;
 /// What is said of a stream that is put aside.
 const TELLS_TOO_MUCH: &str = "what Redis says of it is more than a sample may read: it is asked again later";
 
+/// How often a stream is read again in a poll that Redis refused a command for, or that changed while it was read, where Redis runs
+/// no transactions. One is usual; each further one is for a command that only then turned out to be refused.
+const MAX_READINGS: usize = 3;
+
 /// What Redis says then.
 const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
 
@@ -210,8 +214,12 @@ impl<'a> Rounds<'a> {
         !self.source.refused.contains(&command)
     }
 
+    fn transacts(&self) -> bool {
+        self.source.isolated && self.may(RefusedCommand::Multi) && self.may(RefusedCommand::Exec)
+    }
+
     fn may_glance(&self) -> bool {
-        self.may(RefusedCommand::Xlen) && self.may(RefusedCommand::Multi)
+        self.may(RefusedCommand::Xlen) && self.transacts()
     }
 
     /// All streams, the one that has waited longest first.
@@ -233,7 +241,10 @@ impl<'a> Rounds<'a> {
             let groups = self.groups_asked(lane);
             let script = lane.script(self.connected.script);
             match lane.kept.as_ref().filter(|_| self.may_glance()) {
-                Some(kept) => batch.glance(at, key, groups, kept, !unprobed.contains(&at), script),
+                Some(kept) => {
+                    let probe = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
+                    batch.glance(at, key, groups, kept, probe, script);
+                }
                 None => batch.stream(at, key, groups, script),
             }
         }
@@ -312,7 +323,21 @@ impl<'a> Rounds<'a> {
             again.push(at);
         }
         self.source.turn = first_left_out.unwrap_or(0);
-        for places in again.chunks(STREAMS_PER_LOOK) {
+        self.read_whole(&again).await?;
+        for _ in 0..MAX_READINGS {
+            let moved = (0..self.streams.len()).filter(|&at| matches!(self.streams[at], Some(Err(Unread::Refused(_)))));
+            let moved: Vec<usize> = moved.collect();
+            if moved.is_empty() {
+                break;
+            }
+            self.read_whole(&moved).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads some streams whole, and hands on those of which nothing is missing.
+    async fn read_whole(&mut self, places: &[usize]) -> Result<(), SampleError> {
+        for places in places.chunks(STREAMS_PER_LOOK) {
             let mut batch = self.source.empty_batch();
             for &at in places {
                 let lane = &self.source.lanes[at];

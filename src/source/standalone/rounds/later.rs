@@ -71,7 +71,7 @@ impl Rounds<'_> {
             self.streams[at] = Some(Ok(stream));
             return false;
         }
-        let asked_before = (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len());
+        let asked_before = self.asked_so_far();
         let source = &mut *self.source;
         let lane = &mut source.lanes[at];
         lane.sampled(&stream);
@@ -81,10 +81,10 @@ impl Rounds<'_> {
             may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
             may && !source.refused.contains(&RefusedCommand::Xpending),
         );
-        let mut details = Vec::new();
+        let (mut details, first) = (Vec::new(), stream.first);
         for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
             let is_new = !lane.ledger.groups().any(|known| *known == group.name);
-            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group, first);
             if (is_new || changed) && group.name.is_whole() {
                 details.push(GroupAsked::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
             }
@@ -94,6 +94,12 @@ impl Rounds<'_> {
             self.detailed.push(at);
         }
         let lane = &mut source.lanes[at];
+        if stream.ends_unknown {
+            // Nothing that is remembered of it can be held against what cannot be.
+            lane.ledger.forget();
+            self.streams[at] = Some(Ok(stream));
+            return asked_before != self.asked_so_far();
+        }
         // Without its counters nothing is concluded from what leaves a trace and what does not.
         stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.entries_added.is_some();
         let continuity = lane.ledger.open(&stream);
@@ -109,7 +115,12 @@ impl Rounds<'_> {
             }
         }
         self.streams[at] = Some(Ok(stream));
-        asked_before != (self.rest.iter().map(|batch| batch.commands()).sum::<usize>(), self.wanted.len())
+        asked_before != self.asked_so_far()
+    }
+
+    /// What is to be asked in later rounds: commands, and lags to be counted.
+    fn asked_so_far(&self) -> (usize, usize) {
+        (self.rest.iter().map(|batch| batch.commands()).sum(), self.wanted.len())
     }
 
     /// Takes a stream out that was read, for as long as it is looked at.

@@ -6,9 +6,10 @@ use crate::model::GroupSelection;
 use crate::model::sample::{GroupSample, SafeToTrim, StreamSample};
 use crate::source::lane::Lane;
 
-/// The monitored groups of a stream, each with its place in the sample.
+/// The monitored groups of a stream, each with its place in the sample; without those whose cursor is not known, of which nothing
+/// can be remembered.
 pub(super) fn monitored(stream: &StreamSample) -> impl Iterator<Item = (usize, &GroupSample)> + Clone {
-    stream.groups.iter().enumerate().filter(|(_, group)| group.monitored)
+    stream.groups.iter().enumerate().filter(|(_, group)| group.monitored && !group.unknown.last_delivered)
 }
 
 /// Says which groups are monitored: those that are named, then others in their order, up to the limit.
@@ -34,27 +35,28 @@ pub(super) fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelecti
 
 /// Up to where all groups have acknowledged everything.
 fn safe_to_trim(lane: &mut Lane, stream: &StreamSample) -> Option<Box<SafeToTrim>> {
-    let (id, held_by) = lowest_needed(&stream.groups)?;
+    let (id, held_by) = lowest_needed(&stream.groups).filter(|_| !stream.ends_unknown)?;
     let reclaimable = lane.ledger.below_held(stream, id).unwrap_or(0);
     Some(Box::new(SafeToTrim { id, held_by: held_by.clone(), reclaimable }))
 }
 
 /// Resolves the lags of a stream that was read, and keeps what the next sample needs.
 pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
+    let within_length = Resolved { lag: Lag::within_length(stream.length), ..Resolved::default() };
     if stream.carried {
-        let lag = Lag::within_length(stream.length);
         for group in &mut stream.groups {
-            group.resolved = Some(Resolved { lag, ..Resolved::default() });
+            group.resolved = Some(within_length);
         }
         return;
     }
     let mut groups = std::mem::take(&mut stream.groups);
     for group in groups.iter_mut().filter(|group| group.monitored) {
-        group.resolved = lane.ledger.resolve(stream, group);
+        let known = !stream.ends_unknown && !group.unknown.last_delivered;
+        group.resolved = if known { lane.ledger.resolve(stream, group) } else { Some(within_length) };
     }
     stream.groups = groups;
     stream.safe_to_trim = safe_to_trim(lane, stream);
-    stream.may_be_carried = lane.is_large();
+    stream.may_be_carried = lane.is_large() && !stream.ends_unknown;
     lane.keep(at, stream);
-    lane.kept = lane.is_large().then(|| stream.clone());
+    lane.kept = stream.may_be_carried.then(|| stream.clone());
 }
