@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod cluster;
+pub mod compatible;
 pub mod events;
 pub mod grants;
 pub mod monitor;
