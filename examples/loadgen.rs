@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisResult};
-use streamlag::shutdown;
+use streamlag::app::signals;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
@@ -127,7 +127,7 @@ async fn add_test_entries(mut redis: MultiplexedConnection, entries: u64) -> Any
 }
 
 async fn load(mut redis: MultiplexedConnection, minutes: u64) -> AnyResult {
-    let (mut ending, signals) = shutdown::listen(streamlag::reload::channel().0)?;
+    let (mut ending, signals) = signals::listen(streamlag::sys::reload::channel().0)?;
     tokio::spawn(signals);
     let mut tasks = JoinSet::new();
     for stream in &STREAMS {
@@ -141,7 +141,7 @@ async fn load(mut redis: MultiplexedConnection, minutes: u64) -> AnyResult {
     // Whoever started this can tell by this line that the streams and their groups are there.
     writeln!(std::io::stdout(), "loading for {minutes} min")?;
     tokio::select! {
-        () = shutdown::begins(&mut ending) => Ok(()),
+        () = signals::begins(&mut ending) => Ok(()),
         () = sleep(Duration::from_secs(minutes * 60)) => Ok(()),
         failed = first_failure(tasks) => failed,
     }

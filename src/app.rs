@@ -6,15 +6,18 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 use crate::config::{API_TOKEN_VARIABLE, Config};
-use crate::log;
-use crate::render::names;
-use crate::self_metrics::SelfMetrics;
-use crate::server::{ApiAuth, BindError, Bound, Policy, Service};
-use crate::{panics, reload, shutdown, systemd};
+use crate::http::{ApiAuth, BindError, Bound, Policy, Service};
+use crate::sys::log;
+use crate::sys::metric_catalog;
+use crate::sys::own_metrics::SelfMetrics;
+use crate::sys::panic_hook;
+use crate::sys::reload;
 
 mod healthcheck;
-mod pollers;
+mod poller_runtime;
 mod reloader;
+pub mod signals;
+pub mod systemd;
 mod targets;
 
 pub use healthcheck::healthcheck;
@@ -45,14 +48,14 @@ pub enum RunError {
 /// Where a task that the program cannot do without has done so.
 pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) -> Result<(), RunError> {
     let (reloads, asked) = reload::channel();
-    let (ending, signals) = shutdown::listen(reloads.clone()).map_err(RunError::Signals)?;
+    let (ending, signals) = signals::listen(reloads.clone()).map_err(RunError::Signals)?;
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
-    names::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
-    panics::watch(metrics.clone());
+    metric_catalog::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
+    panic_hook::watch(metrics.clone());
 
-    let (start, pollers) = pollers::channel();
+    let (start, pollers) = crate::app::poller_runtime::channel();
     let mut targets = Targets::new(start, Arc::new(registry));
     targets.follow(&config).await;
     let readers = targets.readers();

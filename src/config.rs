@@ -24,15 +24,15 @@ pub use target::{Limits, TargetConfig};
 pub use values::{Given, Problem};
 pub use web::WebConfig;
 
-use crate::log::Format;
+use crate::http::api::Transport;
+use crate::http::route::Route;
+use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
+use crate::http::{ApiAuth, Rate};
 use crate::model::Shard;
 use crate::model::TargetName;
 use crate::model::shard::MAX_SHARDS;
-use crate::render::api::Transport;
-use crate::route::Route;
-use crate::server::tokens::{DEFAULT_NAME, Token, Tokens};
-use crate::server::{ApiAuth, Rate};
-use crate::small_file;
+use crate::sys::files;
+use crate::sys::log::Format;
 use file::Section;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
@@ -162,7 +162,7 @@ fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     let file = sources.get("api.tokens-file");
     let mut tokens = match &file {
         Some(file) => {
-            let tokens = small_file::read_text(&file.path()).and_then(|text| Tokens::parse(&text));
+            let tokens = files::read_text(&file.path()).and_then(|text| Tokens::parse(&text));
             tokens.map_err(|why| file.problem(&why))?
         }
         None => Tokens::default(),

@@ -4,9 +4,9 @@
 //! `make fuzz` runs them under libFuzzer. The tests here run the same functions over the committed corpora and over
 //! bounded random input, with the compiler that everybody has. None of this is in the program itself.
 
+pub use crate::collector::fuzzing::sampling;
 pub use crate::config::fuzzing::{config_file, redis_url, web_config};
-pub use crate::server::fuzzing::{authorization, tokens_file};
-pub use crate::source::fuzzing::sampling;
+pub use crate::http::fuzzing::{authorization, tokens_file};
 
 mod decoder;
 mod requests;

@@ -1,36 +1,26 @@
 //! streamlag: a Prometheus exporter for consumer-group lag on Redis Streams.
 //!
-//! For each Redis, a background [`poller`] takes one sample of every stream per interval from its [`source`], [`assess`] says what
-//! the sample means, and the result is published as one immutable [`snapshot`]. The [`server`] answers every request
-//! from the newest one and never touches Redis.
+//! For each Redis, a background [`collector`] takes one sample of every stream per interval, [`analysis`] works out what the sample
+//! means, and the result is published as one immutable value in the [`store`]. The [`http`] server answers every request from the
+//! newest one and never touches Redis.
 //!
-//! In reading order, from the pure core outward: [`model`], [`lag`], [`resp`], [`xinfo`], [`assess`], [`logical`], [`render`],
-//! [`route`], [`snapshot`], [`source`], [`poller`], [`server`], [`config`], [`app`].
+//! In reading order, from the pure core outward: [`model`], [`analysis`], [`sys`], [`redis`], [`store`], [`exposition`],
+//! [`collector`], [`http`], [`config`], [`app`]. Imports go one way, from the last to the first: `tests/layers.rs` holds it.
 
 pub mod model;
 
-pub mod lag;
+pub mod analysis;
 
-pub mod assess;
-pub mod logical;
-pub mod render;
-pub mod resp;
-pub mod route;
-pub mod xinfo;
+pub mod sys;
 
-pub mod log;
-pub mod panics;
-pub mod process;
-pub mod reload;
-pub mod self_metrics;
-pub mod shutdown;
-pub mod small_file;
-pub mod snapshot;
-pub mod systemd;
+pub mod redis;
 
-pub mod poller;
-pub mod server;
-pub mod source;
+pub mod store;
+
+pub mod exposition;
+
+pub mod collector;
+pub mod http;
 
 pub mod app;
 pub mod config;

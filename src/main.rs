@@ -5,8 +5,9 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use streamlag::app;
 use streamlag::config::{self, Request};
-use streamlag::{app, log};
+use streamlag::sys::log;
 
 /// A poll makes and drops tens of thousands of small things, on two threads where the page is long. Measured at 1,000 streams
 /// against glibc's allocator, when replies were a tree of values: 0.65 of the time, 0.7 of the CPU, no more memory.

@@ -3,14 +3,12 @@
 pub mod entry_id;
 pub mod failure;
 pub mod glob;
-pub mod logical;
 pub mod names;
 pub mod sample;
 pub mod shard;
-pub mod snapshot;
 pub mod stream_selection;
 pub mod target;
-pub mod view;
+pub mod thresholds;
 
 pub use entry_id::EntryId;
 pub use failure::{FailureReason, RedirectKind};

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use common::{Redis, Streamlag, eventually, streamlag, streamlag_with_env};
-use streamlag::render::collectors::Collectors;
-use streamlag::render::names;
+use streamlag::exposition::collectors::Collectors;
+use streamlag::sys::metric_catalog;
 
 /// Only Redis 8.8 has what it counts.
 const OF_8_8: &str = "event_consumer_group_unowned_pending";
@@ -51,12 +51,12 @@ fn described(page: &str) -> BTreeSet<String> {
 /// The families that these collectors show, by the names of their series; those of logical streams and of thresholds are left out, as
 /// there are none.
 fn shown_by(collectors: &[&str]) -> BTreeSet<String> {
-    let shows = |name: &&&names::Name| {
+    let shows = |name: &&&metric_catalog::Name| {
         let of = Collectors::of(name.family).map(Collectors::names).unwrap_or_default();
         of.split(", ").any(|collector| collectors.contains(&collector))
             && !name.labels.iter().any(|label| ["logical_stream", "level"].contains(label))
     };
-    names::ALL.iter().filter(shows).map(|name| name.series()).collect()
+    metric_catalog::ALL.iter().filter(shows).map(|name| name.series()).collect()
 }
 
 const DEFAULT: [&str; 5] = ["groups", "consumers", "loss", "states", "streams"];

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::Redis;
+use streamlag::collector::{Discovery, ScanAsk};
 use streamlag::model::StreamSelection;
-use streamlag::source::{Discovery, ScanAsk};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(5);

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use common::{Redis, eventually, streamlag};
 use rcgen::{CertificateParams, KeyPair};
 use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting, WebConfig};
-use streamlag::render::collectors::Collectors;
-use streamlag::render::names::{self, Kind, Name};
+use streamlag::exposition::collectors::Collectors;
+use streamlag::sys::metric_catalog::{self, Kind, Name};
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
@@ -69,7 +69,7 @@ fn the_table_of_metrics() {
         format!("| `{}` | {} | {labels} | {collectors} | {} |\n", name.series(), kind(name), name.help)
     };
     let mut table = "| metric | type | labels | collector | meaning |\n| --- | --- | --- | --- | --- |\n".to_owned();
-    table.extend(names::ALL.iter().map(row));
+    table.extend(metric_catalog::ALL.iter().map(row));
     check("docs/metrics.md", "metrics", &table);
 }
 
@@ -108,7 +108,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (series, _) = line.rsplit_once(' ').unwrap();
         let (metric, labels) = series.split_once('{').unwrap_or((series, ""));
-        let name = names::ALL.iter().find(|name| {
+        let name = metric_catalog::ALL.iter().find(|name| {
             let base = match name.kind {
                 Kind::Histogram => ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix)),
                 Kind::Gauge | Kind::Counter | Kind::Info => None,
@@ -122,7 +122,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
         let labels: Vec<&str> = labels.into_iter().filter(|label| *label != "le").collect();
         assert_eq!(labels, name.labels, "{line}");
     }
-    let listed: BTreeSet<String> = names::ALL.iter().map(|name| name.series()).collect();
+    let listed: BTreeSet<String> = metric_catalog::ALL.iter().map(|name| name.series()).collect();
     let lacking: Vec<&String> = listed.difference(&found).filter(|series| !elsewhere(series)).collect();
     assert!(lacking.is_empty(), "listed, and not on the page: {lacking:?}");
 }
@@ -130,7 +130,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
 /// The collectors, off by default, that a query takes to have something to say.
 fn collectors_needed(expr: &str) -> BTreeSet<String> {
     let words: BTreeSet<&str> = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-    let asked = names::ALL.iter().filter(|name| words.contains(name.series().as_str()));
+    let asked = metric_catalog::ALL.iter().filter(|name| words.contains(name.series().as_str()));
     let off =
         asked.filter(|name| !Collectors::default().show(name.family)).filter_map(|name| Collectors::of(name.family));
     off.map(Collectors::names).collect()

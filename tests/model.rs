@@ -15,8 +15,8 @@ use common::{Redis, servers};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Value};
+use streamlag::analysis::snapshot::StreamSnapshot;
 use streamlag::model::EntryId;
-use streamlag::model::snapshot::StreamSnapshot;
 
 const GROUPS: [&str; 4] = ["from-0", "from-$", "from-mid", "late"];
 

@@ -4,8 +4,9 @@
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use streamlag::self_metrics::SelfMetrics;
-use streamlag::{log, panics};
+use streamlag::sys::log;
+use streamlag::sys::own_metrics::SelfMetrics;
+use streamlag::sys::panic_hook;
 use tracing::level_filters::LevelFilter;
 
 /// In a process of its own, as the hook is the process's, and so that what it writes can be read.
@@ -33,7 +34,7 @@ fn a_panic_is_counted_and_logged_with_its_place() {
 fn panics_and_says_how_many() {
     let _level = log::start(LevelFilter::INFO, log::Format::Logfmt);
     let mut registry = Registry::default();
-    panics::watch(SelfMetrics::register(&mut registry));
+    panic_hook::watch(SelfMetrics::register(&mut registry));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     runtime.block_on(async {
         assert!(tokio::spawn(async { panic!("on purpose") }).await.unwrap_err().is_panic());

@@ -11,7 +11,7 @@ use common::events::{self, GROUP, MONITORED, STREAMS, Traffic, VERDICTS};
 use common::prometheus::{AT_ONCE, Asked, Prometheus, Query, repository};
 use common::{Redis, Streamlag, streamlag};
 use serde_json::{Value, json};
-use streamlag::render::names::{self, Kind};
+use streamlag::sys::metric_catalog::{self, Kind};
 
 /// What stands for Grafana's `$__rate_interval`, which is at least four scrape intervals; more, so that a loaded
 /// machine may miss some.
@@ -174,7 +174,7 @@ fn targets(prometheus: &Prometheus, exporters: &[Streamlag]) -> Vec<String> {
     let selector = format!("{{instance=~\"{}|{}\"}}", one.address, fleet.address);
     let families = prometheus.api("targets/metadata", &[("match_target", &selector)]).unwrap();
     let families = families.as_array().unwrap();
-    let misunderstood = names::ALL.iter().filter(|name| !is_elsewhere(name.family)).filter_map(|name| {
+    let misunderstood = metric_catalog::ALL.iter().filter(|name| !is_elsewhere(name.family)).filter_map(|name| {
         // Only OpenMetrics has a type info, and names a counter's family without `_total`.
         let kind = format!("{:?}", name.kind).to_lowercase();
         let family = families.iter().find(|family| family["metric"] == name.family);
@@ -450,7 +450,7 @@ fn documented_queries(prometheus: &Prometheus) -> Vec<String> {
 
 /// Names in a query that look like this program's and are not.
 fn unknown_metrics(place: &str, expr: &str) -> Vec<String> {
-    let known: BTreeSet<String> = names::ALL
+    let known: BTreeSet<String> = metric_catalog::ALL
         .iter()
         .flat_map(|name| match name.kind {
             Kind::Histogram => ["_bucket", "_count", "_sum"].map(|part| name.series() + part).to_vec(),

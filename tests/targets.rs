@@ -225,7 +225,8 @@ fn one_target_is_called_default_and_is_on_both_pages() {
     let alone = probe(&streamlag, "default");
     assert!(alone.contains("\nstreamlag_redis_up 1\n") && !alone.contains("process_") && !alone.contains("_http_"));
     let of_process: BTreeSet<&str> = names(&whole).difference(&names(&alone)).copied().collect();
-    let expected: BTreeSet<String> = streamlag::render::names::OF_PROCESS.iter().map(|name| name.series()).collect();
+    let expected: BTreeSet<String> =
+        streamlag::sys::metric_catalog::OF_PROCESS.iter().map(|name| name.series()).collect();
     assert_eq!(of_process, expected.iter().map(String::as_str).collect());
 }
 

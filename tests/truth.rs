@@ -13,8 +13,8 @@ use common::grants::USER_WITH_SCRIPTS;
 use common::sampled::{COUNT_BUDGET, Sampled, present};
 use common::{Redis, eventually, servers};
 use redis::Value;
+use streamlag::analysis::snapshot::{PresentGroup, StreamSnapshot};
 use streamlag::model::EntryId;
-use streamlag::model::snapshot::{PresentGroup, StreamSnapshot};
 
 /// Runs a test on every server.
 fn on_every_server(test: impl Fn(&Redis, bool)) {

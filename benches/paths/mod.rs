@@ -8,15 +8,15 @@ mod replies;
 use std::time::Duration;
 
 use bytes::Bytes;
-use streamlag::assess::{Assessor, Bounds};
-use streamlag::lag::{Ledger, Windows};
+use streamlag::analysis::assess::{Assessor, Bounds};
+use streamlag::analysis::lag::{Ledger, Windows};
+use streamlag::analysis::snapshot::StreamSnapshot;
+use streamlag::exposition::encoding::{Forms, Packer};
+use streamlag::exposition::series::{Lines, STREAMS_PER_BLOCK};
 use streamlag::model::sample::StreamSample;
-use streamlag::model::snapshot::StreamSnapshot;
 use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
-use streamlag::render::lines::{Lines, STREAMS_PER_BLOCK};
-use streamlag::render::page::{Forms, Packer};
-use streamlag::resp::{Allowance, Items, Replies};
-use streamlag::xinfo;
+use streamlag::redis::replies as decode;
+use streamlag::redis::resp::{Allowance, Items, Replies};
 
 pub use replies::{Batch, SIZES, Size};
 
@@ -103,12 +103,12 @@ pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamSample> {
 fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerName>)>) -> StreamSample {
     let (known_groups, known_members) = known.map_or((&[][..], &[][..]), |(groups, members)| (groups, members));
     let mut answer = || answers.next().expect("an answer to each command");
-    let mut stream = xinfo::stream(answer()).expect("a stream");
-    stream.groups = xinfo::groups(answer(), known_groups).expect("groups");
+    let mut stream = decode::stream(answer()).expect("a stream");
+    stream.groups = decode::groups(answer(), known_groups).expect("groups");
     for group in &mut stream.groups {
         (group.monitored, group.oldest_pending_asked) = (true, true);
-        group.members = Some(xinfo::consumers(answer(), known_members).expect("consumers"));
-        group.take_oldest_pending(xinfo::oldest_pending(answer()).expect("a pending entry"));
+        group.members = Some(decode::consumers(answer(), known_members).expect("consumers"));
+        group.take_oldest_pending(decode::oldest_pending(answer()).expect("a pending entry"));
     }
     stream
 }

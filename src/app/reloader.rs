@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::policy;
-use super::targets::Targets;
+use crate::app::policy;
+use crate::app::signals::{self, Ending};
+use crate::app::systemd;
+use crate::app::targets::Targets;
 use crate::config::{self, Config, Request};
-use crate::reload::{Asked, Outcome};
-use crate::self_metrics::SelfMetrics;
-use crate::server::Service;
-use crate::shutdown::{self, Ending};
-use crate::{log, systemd};
+use crate::http::Service;
+use crate::sys::log;
+use crate::sys::own_metrics::SelfMetrics;
+use crate::sys::reload::{Asked, Outcome};
 
 /// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ impl Reloader {
                     }
                     None
                 }
-                () = shutdown::begins(&mut ending) => {
+                () = signals::begins(&mut ending) => {
                     drop(asked);
                     return std::future::pending().await;
                 }

@@ -9,16 +9,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::pollers::{Running, Start};
-use crate::assess::Bounds;
+use crate::analysis::assess::Bounds;
+use crate::app::poller_runtime::{Running, Start};
+use crate::collector::poller::{self, Own, Plan, Poller, PollerSettings};
+use crate::collector::{Sampling, Source};
 use crate::config::{Config, TargetConfig};
+use crate::exposition::registry::Settings;
+use crate::http;
 use crate::model::TargetName;
-use crate::poller::{self, Own, Plan, Poller, PollerSettings};
-use crate::render::exposition::Settings;
-use crate::self_metrics::PollMetrics;
-use crate::server;
-use crate::snapshot::{self, Reader, Readers};
-use crate::source::{Sampling, Source};
+use crate::store::latest::{self, Reader, Readers};
+use crate::sys::own_metrics::PollMetrics;
 
 /// Over how long the first polls of several targets are spread, or an interval where that is shorter, so that they do not all poll in
 /// the same moments: some may be databases of one server.
@@ -83,7 +83,7 @@ impl Targets {
         let metrics = PollMetrics::register(&mut registry);
         let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
-        let (publisher, reader) = snapshot::channel(poller::first(&plan, &own));
+        let (publisher, reader) = latest::channel(poller::first(&plan, &own));
         let poller = Poller::new(&plan, source, publisher, own, metrics);
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.
@@ -94,8 +94,8 @@ impl Targets {
     }
 
     /// What the server is to know of them.
-    pub(super) fn known(&self) -> server::Targets {
-        let known = |Polled { config, reader, .. }: &Polled| server::Target {
+    pub(super) fn known(&self) -> http::Targets {
+        let known = |Polled { config, reader, .. }: &Polled| http::Target {
             name: config.name.clone(),
             redis: config.redis.to_string(),
             mode: config.redis.mode.as_str(),
@@ -105,7 +105,7 @@ impl Targets {
             collectors: config.collectors,
             reader: reader.clone(),
         };
-        server::Targets::new(self.polled.iter().map(known).collect())
+        http::Targets::new(self.polled.iter().map(known).collect())
     }
 }
 

@@ -8,12 +8,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::file::{File, Section};
-use super::settings::{self, Flag, SETTINGS, Setting};
-use super::values::{Given, Origin, Problem};
-use super::{API_TOKEN_VARIABLE, Config, Sources};
+use crate::config::file::{File, Section};
+use crate::config::settings::{self, Flag, SETTINGS, Setting};
+use crate::config::values::{Given, Origin, Problem};
+use crate::config::{API_TOKEN_VARIABLE, Config, Sources};
+use crate::http::tokens;
 use crate::model::TargetName;
-use crate::server::tokens;
 
 /// What the command line asks for.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
-use super::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
+use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
 use crate::model::TargetName;
-use crate::small_file;
+use crate::sys::files;
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
 pub const MAX_TARGETS: usize = 1000;
@@ -36,7 +36,7 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        Self::parse(&small_file::read_text(path)?)
+        Self::parse(&files::read_text(path)?)
     }
 
     /// Reads a file's text.

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::file::{File, Section};
-use super::redis_target::dial_in_plain_text;
-use super::settings::Flag;
-use super::values::Origin;
-use super::web::WebConfig;
-use super::{Config, Given, SETTINGS, Setting, Sources};
+use crate::config::file::{File, Section};
+use crate::config::redis_target::dial_in_plain_text;
+use crate::config::settings::Flag;
+use crate::config::values::Origin;
+use crate::config::web::WebConfig;
+use crate::config::{Config, Given, SETTINGS, Setting, Sources};
 use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
 use crate::model::TargetName;
 

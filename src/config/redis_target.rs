@@ -3,9 +3,9 @@
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use rustls::pki_types::ServerName;
 
-use super::Sources;
-use super::values::{Given, Problem};
-use crate::source::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
+use crate::collector::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
+use crate::config::Sources;
+use crate::config::values::{Given, Problem};
 
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];

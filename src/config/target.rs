@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::file::Section;
-use super::settings::COLLECTORS;
-use super::values::{Given, Origin, Problem};
-use super::{MAX_DURATION, Setting, Sources, redis_target};
-use crate::lag::{ThresholdRules, Thresholds, Windows};
-use crate::logical::LogicalStreams;
+use crate::analysis::lag::{ThresholdRules, Thresholds, Windows};
+use crate::analysis::logical::LogicalStreams;
+use crate::collector::{Address, Mode, Topology};
+use crate::config::file::Section;
+use crate::config::settings::COLLECTORS;
+use crate::config::values::{Given, Origin, Problem};
+use crate::config::{MAX_DURATION, Setting, Sources, redis_target};
+use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
-use crate::render::collectors::{Collector, Collectors};
-use crate::source::{Address, Mode, Topology};
 
 /// A poll takes a round trip; more often than this, Redis would do little else.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);

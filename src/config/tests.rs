@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::file::File;
-use super::values::Origin;
 use super::*;
-use crate::lag::Thresholds;
+use crate::analysis::lag::Thresholds;
+use crate::collector::{Address, Mode};
+use crate::config::file::File;
+use crate::config::values::Origin;
+use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::{GroupName, StreamKey};
-use crate::render::collectors::{Collector, Collectors};
-use crate::source::{Address, Mode};
 
 /// Settings as if all of them came from the environment, over the defaults.
 #[derive(Default)]

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::{Flag, Setting};
-use crate::logical::split_list;
+use crate::analysis::logical::split_list;
+use crate::config::settings::{Flag, Setting};
 use crate::model::TargetName;
 use crate::model::names::{self, MAX_NAME_BYTES};
 

@@ -15,9 +15,9 @@ use hyper::header::{
 use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
-use crate::server::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
-use crate::server::{BasicUsers, Rate, Tls};
-use crate::small_file;
+use crate::http::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
+use crate::http::{BasicUsers, Rate, Tls};
+use crate::sys::files;
 use sections::{HttpSection, RateSection, Sections, TlsSection};
 
 /// The longest interval between requests: beyond a day it is no rate limit.
@@ -56,7 +56,7 @@ impl WebConfig {
     /// # Errors
     /// What is wrong with it, in one line: where, and what it takes.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let mut config = Self::parse(&small_file::read_text(path)?, path.parent().unwrap_or(Path::new("")))?;
+        let mut config = Self::parse(&files::read_text(path)?, path.parent().unwrap_or(Path::new("")))?;
         config.files.insert(0, path.to_owned());
         Ok(config)
     }
@@ -277,7 +277,7 @@ impl Files<'_> {
             return Err(format!("{key}_file: it takes the name of a file; what is in one goes into {key}"));
         }
         let path = self.dir.join(&name);
-        let content = small_file::read(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
+        let content = files::read(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
         self.read.push(path);
         Ok(Some(content))
     }

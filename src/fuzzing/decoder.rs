@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use crate::model::EntryId;
 use crate::model::names::{MAX_SHOWN_BYTES, shown};
-use crate::resp::{Allowance, Replies, Reply};
-use crate::xinfo;
+use crate::redis::replies;
+use crate::redis::resp::{Allowance, Replies, Reply};
 
 /// Redis's integers are signed: no count is greater, and one that is has wrapped.
 const MAX_COUNT: u64 = i64::MAX as u64;
@@ -29,7 +29,7 @@ pub fn decoder(data: &[u8]) {
 }
 
 fn stream(reply: Reply<'_>) {
-    let Ok(stream) = xinfo::stream(reply) else { return };
+    let Ok(stream) = replies::stream(reply) else { return };
     let no_ends = stream.length == 0 || stream.ends_unknown;
     assert_eq!(no_ends, stream.first.is_none(), "an empty stream has no entry: {stream:?}");
     assert_eq!(no_ends, stream.last.is_none(), "an empty stream has no entry: {stream:?}");
@@ -39,7 +39,7 @@ fn stream(reply: Reply<'_>) {
 }
 
 fn groups(reply: Reply<'_>) {
-    let (Ok(groups), Some(told)) = (xinfo::groups(reply, &[]), reply.list()) else { return };
+    let (Ok(groups), Some(told)) = (replies::groups(reply, &[]), reply.list()) else { return };
     assert_eq!(groups.len(), told.len());
     for (group, told) in groups.iter().zip(told) {
         assert!(group.consumers <= MAX_COUNT && group.pending <= MAX_COUNT, "{group:?}");
@@ -54,7 +54,7 @@ fn groups(reply: Reply<'_>) {
 }
 
 fn consumers(reply: Reply<'_>) {
-    let Ok(consumers) = xinfo::consumers(reply, &[]) else { return };
+    let Ok(consumers) = replies::consumers(reply, &[]) else { return };
     for consumer in &consumers {
         let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms];
         assert!(counts.iter().flatten().all(|count| *count <= MAX_COUNT), "{consumer:?}");
@@ -77,7 +77,7 @@ fn range(reply: Reply<'_>) {
     for (to, limit) in
         [EntryId::default(), EntryId { ms: 5, seq: 5 }, MAX_ID].into_iter().zip(limits.into_iter().cycle())
     {
-        let Ok((page, _)) = xinfo::range(reply, to, limit, true) else { continue };
+        let Ok((page, _)) = replies::range(reply, to, limit, true) else { continue };
         assert_eq!(page.entries + page.beyond, told, "{page:?}");
         assert_eq!(page.ended, told < limit, "{page:?}");
         assert_eq!(page.first.is_none(), told == 0, "{page:?}");
@@ -90,11 +90,12 @@ fn range(reply: Reply<'_>) {
 const MAX_ID: EntryId = EntryId { ms: u64::MAX, seq: u64::MAX };
 
 fn small(reply: Reply<'_>) {
-    assert!(xinfo::length(reply).unwrap_or(0) <= MAX_COUNT, "{reply:?}");
-    if let (Ok(first), Ok((page, _))) = (xinfo::first_in_range(reply), xinfo::range(reply, MAX_ID, 1, false)) {
+    assert!(replies::length(reply).unwrap_or(0) <= MAX_COUNT, "{reply:?}");
+    if let (Ok(first), Ok((page, _))) = (replies::first_in_range(reply), replies::range(reply, MAX_ID, 1, false)) {
         assert_eq!(first, page.first);
     }
-    let _ = (xinfo::oldest_pending(reply), xinfo::pending_count(reply), xinfo::time(reply), xinfo::hello(reply));
+    let _ =
+        (replies::oldest_pending(reply), replies::pending_count(reply), replies::time(reply), replies::hello(reply));
 }
 
 /// A field of a flat list, found without the decoder; the first where there are several.

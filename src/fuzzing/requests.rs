@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::route::{Route, Wanted, is_host, query_parameter};
+use crate::http::route::{Route, Wanted, is_host, query_parameter};
 
 const TELEMETRY_PATH: &str = "/metrics";
 

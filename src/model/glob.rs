@@ -3,7 +3,7 @@
 //! Redis's dialect and no library's: users know it from `KEYS`, and patterns for streams are answered by `SCAN
 //! MATCH`, so both must agree. The crates at hand speak the shell's dialect (`[!a]`, `{a,b}`) instead.
 
-use super::GroupName;
+use crate::model::GroupName;
 
 /// Whether `text` matches `pattern`: `*`, `?`, `[a-c]`, `[^a]`, and `\` before a character that is meant literally.
 ///

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::lag::ledger::{Continuity, Resolved};
+use crate::analysis::lag::tracker::{Continuity, Resolved};
 
-use super::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
+use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
 /// What one poll read from one Redis.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::StreamKey;
+use crate::model::StreamKey;
 
 /// The most shards: a fleet beyond it would have fewer streams per shard than one process samples without noticing.
 pub const MAX_SHARDS: u32 = 10_000;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::glob::{any_matches, is_pattern};
-use super::{Shard, StreamKey};
+use crate::model::glob::{any_matches, is_pattern};
+use crate::model::{Shard, StreamKey};
 
 /// The streams to sample: names, which are reported even where they do not exist, and patterns; less those excluded, and
 /// only those of this process's shard where there are several.

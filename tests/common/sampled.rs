@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use redis::Value;
-use streamlag::assess::{Assessor, Bounds};
-use streamlag::lag::Windows;
-use streamlag::model::snapshot::{PresentGroup, StreamSnapshot};
+use streamlag::analysis::assess::{Assessor, Bounds};
+use streamlag::analysis::lag::Windows;
+use streamlag::analysis::snapshot::{PresentGroup, StreamSnapshot};
+use streamlag::collector::{Sampling, Standalone};
 use streamlag::model::{EntryId, GroupSelection};
-use streamlag::self_metrics::RedisCommands;
-use streamlag::source::{Sampling, Standalone};
+use streamlag::sys::own_metrics::RedisCommands;
 use tokio::runtime::Runtime;
 
 use super::Redis;

@@ -382,7 +382,7 @@ fn files_are_bounded_regular_and_listed() {
             &format!("tls_server_config: cert_file \"{odd}\": it takes a regular file"),
         );
     }
-    let most = usize::try_from(small_file::MAX_BYTES).unwrap();
+    let most = usize::try_from(files::MAX_BYTES).unwrap();
     fs::write(dir.join("big"), "#".repeat(most)).unwrap();
     assert!(WebConfig::read(&dir.join("big")).is_ok());
     fs::write(dir.join("big"), "#".repeat(most + 1)).unwrap();

@@ -1,0 +1,12 @@
+//! What samples mean: lag and how sure it is, losses, rates, states, consumers, logical streams. Pure: facts in, answers out. The time is
+//! an argument.
+
+pub mod assess;
+pub mod consumers;
+pub mod group_history;
+pub mod group_state;
+pub mod lag;
+pub mod logical;
+pub mod logical_snapshot;
+pub mod snapshot;
+pub mod trimming;

@@ -1,0 +1,531 @@
+//! From samples to a snapshot: what the numbers mean. Pure, but for what it remembers of the samples before.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use crate::analysis::consumers::{Recommendation, Work, drain_seconds, ghost_pending, is_awake};
+use crate::analysis::group_history::{Course, GroupHistory, StreamHistory, StreamRates};
+use crate::analysis::lag::Windows;
+use crate::analysis::snapshot::{
+    ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
+};
+use crate::analysis::trimming::Trimming;
+use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
+use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
+
+/// Makes snapshots of samples.
+#[derive(Debug)]
+pub struct Assessor {
+    keys: Vec<StreamKey>,
+    selection: GroupSelection,
+    windows: Windows,
+    bounds: Bounds,
+    /// What was seen of each stream, in the order of the configuration.
+    streams: Vec<Seen>,
+}
+
+/// What the operator says of streams and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The length to which streams are trimmed, where it is known.
+    pub max_length: Option<u64>,
+    /// Consumers of a group that are shown one by one at most.
+    pub consumers: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_length: None, consumers: usize::MAX }
+    }
+}
+
+/// What was seen of a stream so far.
+#[derive(Debug, Default)]
+struct Seen {
+    stream: StreamHistory,
+    trimming: Trimming,
+    /// In order of their names.
+    groups: Vec<(GroupName, GroupHistory)>,
+    /// The newest snapshot, where the stream is not sampled every time.
+    carried: Option<StreamSnapshot>,
+}
+
+impl Assessor {
+    /// An assessor that has seen nothing yet.
+    #[must_use]
+    pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, bounds: Bounds) -> Self {
+        let streams = keys.iter().map(|_| Seen::default()).collect();
+        Self { keys, selection, windows, bounds, streams }
+    }
+
+    /// Becomes `next`, and keeps what was seen of the streams that stay.
+    pub fn follow(&mut self, next: Self) {
+        let keys = next.keys.clone();
+        let (seen, before) = (std::mem::take(&mut self.streams), std::mem::take(&mut self.keys));
+        *self = Self { streams: seen, keys: before, ..next };
+        self.follow_streams(&keys);
+    }
+
+    /// Sees these streams from now on, and keeps what was seen of those that stay.
+    pub fn follow_streams(&mut self, keys: &[StreamKey]) {
+        if *self.keys != *keys {
+            self.streams = rearranged(&self.keys, std::mem::take(&mut self.streams), keys);
+            self.keys = keys.to_vec();
+        }
+    }
+
+    /// Says what the sample of one stream means, by its place, that was taken at `at`, counted from any fixed moment by a clock
+    /// that never steps.
+    #[must_use]
+    pub fn stream(&mut self, place: usize, read: Result<StreamSample, ReadError>, at: Duration) -> StreamSnapshot {
+        let Self { keys, selection, windows, bounds, streams } = self;
+        let now_ms = read.as_ref().map_or(0, |stream| stream.now_ms);
+        let context = Context { now_ms, at, selection, windows, bounds: *bounds };
+        context.stream(keys[place].clone(), read, &mut streams[place])
+    }
+
+    /// Says what a whole sample means.
+    #[must_use]
+    pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
+        let streams = sample.streams.into_iter().enumerate();
+        TargetSnapshot {
+            sampled_at: sample.sampled_at,
+            server_now_ms: sample.server_now_ms,
+            round_trip: sample.round_trip,
+            streams: streams.map(|(place, (_, read))| self.stream(place, read, at)).collect(),
+            refused: sample.refused,
+            server: sample.server,
+            streams_left_out: sample.streams_left_out,
+            search: sample.search,
+            nodes: sample.nodes,
+        }
+    }
+}
+
+/// A snapshot's streams when none of them can be read, for `error`'s reason.
+#[must_use]
+pub fn all_unreadable(keys: &[StreamKey], selection: &GroupSelection, error: &ReadError) -> Vec<StreamSnapshot> {
+    keys.iter().map(|key| unreadable(key.clone(), selection, error.clone())).collect()
+}
+
+fn unreadable(key: StreamKey, selection: &GroupSelection, error: ReadError) -> StreamSnapshot {
+    let unknown = |name: &GroupName| GroupSnapshot { name: name.clone(), presence: Presence::Unknown };
+    StreamSnapshot {
+        key,
+        read: Err(error),
+        groups: selection.literals().iter().map(unknown).collect(),
+        groups_left_out: 0,
+    }
+}
+
+/// What every stream of a sample shares.
+struct Context<'a> {
+    now_ms: u64,
+    at: Duration,
+    selection: &'a GroupSelection,
+    windows: &'a Windows,
+    bounds: Bounds,
+}
+
+impl Context<'_> {
+    fn stream(&self, key: StreamKey, read: Result<StreamSample, ReadError>, seen: &mut Seen) -> StreamSnapshot {
+        let mut stream = match read {
+            Ok(stream) => stream,
+            Err(error) => {
+                *seen = Seen::default();
+                return unreadable(key, self.selection, error);
+            }
+        };
+        if let Some(carried) = seen.carried.clone().filter(|_| stream.carried) {
+            return self.carry_on(carried, &stream);
+        }
+        let rates = seen.stream.take(&stream, self.at, self.windows);
+        let all = {
+            let mut groups = std::mem::take(&mut stream.groups);
+            // Redis lists them in this order.
+            if !groups.is_sorted_by(|one, next| one.name <= next.name) {
+                groups.sort_by(|one, other| one.name.cmp(&other.name));
+            }
+            for group in groups.iter_mut().filter(|group| group.unknown.consumers) {
+                // Nobody knows whether there are none, so nothing is to follow from that.
+                group.consumers = group.members.as_ref().map_or(1, |members| members.len() as u64);
+            }
+            groups
+        };
+        let group_count = all.len() as u64;
+        let is_there = |name: &GroupName| all.binary_search_by(|group| group.name.cmp(name)).is_ok();
+        let missing: Vec<GroupName> =
+            self.selection.literals().iter().filter(|name| !is_there(name)).cloned().collect();
+        let monitored = || all.iter().filter(|group| group.monitored);
+        if !monitored().map(|group| &group.name).eq(seen.groups.iter().map(|(name, _)| name)) {
+            let mut before = std::mem::take(&mut seen.groups).into_iter().peekable();
+            seen.groups.reserve_exact(monitored().count());
+            for group in monitored() {
+                while before.next_if(|(name, _)| *name < group.name).is_some() {}
+                let known = before.next_if(|(name, _)| *name == group.name).map(|(_, history)| history);
+                let history = known.unwrap_or_else(|| GroupHistory::new(&stream, group, self.at));
+                seen.groups.push((group.name.clone(), history));
+            }
+        }
+        let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
+        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+            if group.unknown.last_delivered {
+                // What it was before cannot be compared with it: it would look as if somebody had set it back.
+                *history = GroupHistory::new(&stream, group, self.at);
+            }
+        }
+        let lost_before: u64 = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add);
+        let mut present = Vec::with_capacity(seen.groups.len());
+        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+            let awake = awake(group, self.windows);
+            let mut course = history.take(&stream, group, self.at, awake, self.windows);
+            if group.unknown.pending {
+                course.acknowledged_rate = None;
+            }
+            present.push((awake, course));
+        }
+        let lost = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add) > lost_before;
+        let spares = seen.trimming.take(&stream, &all, lost, self.at, self.windows);
+        let monitored = all.into_iter().filter(|group| group.monitored);
+        for (group, (awake, course)) in monitored.zip(present) {
+            let name = group.name.clone();
+            let presence = Presence::Present(Box::new(self.group(&stream, (rates, spares), group, awake, course)));
+            groups.push(GroupSnapshot { name, presence });
+        }
+        if !missing.is_empty() {
+            groups.extend(missing.into_iter().map(|name| GroupSnapshot { name, presence: Presence::Missing }));
+            groups.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+        let snapshot = StreamSnapshot {
+            key,
+            read: Ok(StreamFacts {
+                length: stream.length,
+                groups: group_count,
+                first: stream.first,
+                last: stream.last,
+                now_ms: self.now_ms,
+                entries_added: stream.entries_added,
+                rates,
+                safe_to_trim: stream.safe_to_trim.take(),
+            }),
+            groups,
+            groups_left_out: stream.groups_left_out,
+        };
+        seen.carried = stream.may_be_carried.then(|| snapshot.clone());
+        snapshot
+    }
+
+    /// A stream of which this sample tells the length and the groups only: the rest is as it was.
+    fn carry_on(&self, mut snapshot: StreamSnapshot, stream: &StreamSample) -> StreamSnapshot {
+        if let Ok(facts) = &mut snapshot.read {
+            facts.length = stream.length;
+            facts.groups = stream.groups.len() as u64;
+            facts.safe_to_trim = None;
+        }
+        let is_there = |name: &GroupName| stream.groups.iter().any(|group| group.name == *name);
+        snapshot.groups.retain(|group| is_there(&group.name) || self.selection.literals().contains(&group.name));
+        for group in &mut snapshot.groups {
+            let now = stream.groups.iter().find(|now| now.name == group.name);
+            group.presence = match (std::mem::replace(&mut group.presence, Presence::Missing), now) {
+                (Presence::Present(known), Some(now)) => Presence::Present(Box::new(PresentGroup {
+                    lag: now.resolved.unwrap_or_default().lag,
+                    lag_seconds: None,
+                    oldest_pending_seconds: now.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
+                    oldest_pending_deliveries: now.oldest_pending_deliveries,
+                    unowned_pending: now.unowned_pending,
+                    consumers: (!now.unknown.consumers).then_some(now.consumers),
+                    pending: (!now.unknown.pending).then_some(now.pending),
+                    last_delivered: (!now.unknown.last_delivered).then_some(now.last_delivered),
+                    entries_read: now.entries_read,
+                    trim_headroom_entries: Some(0),
+                    trim_headroom_seconds: None,
+                    ghost_pending: None,
+                    drain_seconds: None,
+                    ..*known
+                })),
+                (_, Some(_)) => Presence::Unknown,
+                (_, None) => Presence::Missing,
+            };
+        }
+        snapshot
+    }
+
+    fn group(
+        &self,
+        stream: &StreamSample,
+        (rates, spares): (StreamRates, bool),
+        mut group: GroupSample,
+        awake: Option<u64>,
+        course: Course,
+    ) -> PresentGroup {
+        let lag = group.resolved.unwrap_or_default().lag;
+        let lag_seconds = self.lag_seconds(stream, &group);
+        let tells_attempts = group.members.iter().flatten().any(|consumer| consumer.inactive_ms.is_some());
+        let members = group.members.take();
+        let work = Work {
+            // The age of the oldest undelivered entry is proof; lag at every sample is not, but the best where ids are no clocks.
+            waiting_seconds: course.behind_for.map(|behind| lag_seconds.unwrap_or(behind.as_secs_f64())),
+            // Before 7.2 a consumer that tries and gets nothing looks idle.
+            turn_seconds: course.all_had_a_turn_within.filter(|_| tells_attempts).map(|within| within.as_secs_f64()),
+            pending: group.pending,
+            consumers: group.consumers,
+        };
+        // What is above the length to which the stream is trimmed may go at any moment.
+        let kept = self.bounds.max_length.map_or(stream.length, |max| max.min(stream.length));
+        let headroom = kept.saturating_sub(lag.max);
+        let trimmed = rates.trimmed.filter(|rate| *rate > 0.0 && !spares);
+        let mut members = members.map(|members| self.members(members, &group, &work));
+        let dead = members.as_deref().map(dead_consumers);
+        let overflow = members.as_mut().and_then(|members| overflow(members, self.bounds.consumers));
+        PresentGroup {
+            lag,
+            lag_seconds,
+            oldest_pending_seconds: group.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
+            oldest_pending_deliveries: group.oldest_pending_deliveries,
+            unowned_pending: group.unowned_pending,
+            consumers: (!group.unknown.consumers).then_some(group.consumers),
+            pending: (!group.unknown.pending).then_some(group.pending),
+            last_delivered: (!group.unknown.last_delivered).then_some(group.last_delivered),
+            entries_read: group.entries_read,
+            trim_headroom_entries: (!spares).then_some(headroom),
+            trim_headroom_seconds: trimmed.map(|rate| headroom as f64 / rate),
+            ghost_pending: ghost_pending(stream, &group),
+            drain_seconds: drain_seconds(lag.point, rates.added, course.delivered_rate),
+            recommendation: Recommendation::of(
+                rates.added,
+                course.delivered_rate,
+                lag.point,
+                awake.unwrap_or(group.consumers),
+                self.windows.drain_target,
+            ),
+            members,
+            overflow,
+            dead,
+            course,
+        }
+    }
+
+    fn members(&self, members: Vec<ConsumerSample>, group: &GroupSample, work: &Work) -> Vec<ConsumerSnapshot> {
+        let consumer = |sample: ConsumerSample| {
+            let holds_oldest = group.oldest_pending_consumer.as_ref() == Some(&sample.name);
+            let oldest = group.oldest_pending.filter(|_| holds_oldest).and_then(|id| id.age_seconds(self.now_ms));
+            ConsumerSnapshot {
+                active: work.is_active(&sample, self.windows),
+                oldest_pending_seconds: oldest,
+                health: work.health(&sample, oldest, self.windows),
+                sample,
+            }
+        };
+        members.into_iter().map(consumer).collect()
+    }
+
+    /// Age of the oldest undelivered entry: the stream's first one where the cursor lies before it, else the one that
+    /// was asked for.
+    fn lag_seconds(&self, stream: &StreamSample, group: &GroupSample) -> Option<f64> {
+        let resolved = group.resolved.unwrap_or_default();
+        if resolved.lag.max == 0 {
+            return Some(0.0);
+        }
+        let oldest = match stream.first {
+            Some(first) if group.last_delivered < first && !group.unknown.last_delivered => first,
+            _ => resolved.oldest_undelivered?,
+        };
+        oldest.age_seconds(self.now_ms)
+    }
+}
+
+/// How many of a group's consumers are awake; `None` where Redis does not show them.
+fn awake(group: &GroupSample, windows: &Windows) -> Option<u64> {
+    let members = group.members.as_ref()?;
+    Some(members.iter().filter(|member| is_awake(member, windows)).count() as u64)
+}
+
+/// Dead consumers that hold pending entries, and those that hold none.
+fn dead_consumers(members: &[ConsumerSnapshot]) -> (u64, u64) {
+    let dead = members.iter().filter(|consumer| consumer.active == Some(false));
+    dead.fold((0, 0), |(holding, empty), consumer| match consumer.sample.pending {
+        Some(0) => (holding, empty + 1),
+        Some(_) => (holding + 1, empty),
+        // Deleting it might delete what is pending.
+        None => (holding, empty),
+    })
+}
+
+/// Takes out the consumers that are too many: those that hold least.
+fn overflow(members: &mut Vec<ConsumerSnapshot>, limit: usize) -> Option<Overflow> {
+    if members.len() <= limit {
+        return None;
+    }
+    // Of those that hold as much, the ones that come first stay.
+    members.sort_by_key(|consumer| Reverse(consumer.sample.pending));
+    let others = members.split_off(limit);
+    members.sort_by(|one, other| one.sample.name.cmp(&other.sample.name));
+    let pending = others.iter().filter_map(|consumer| consumer.sample.pending).fold(0, u64::saturating_add);
+    Some(Overflow { consumers: others.len() as u64, pending })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::analysis::lag::tracker::Continuity;
+    use crate::analysis::lag::tracker::Resolved;
+    use crate::analysis::lag::{GroupState, Lag};
+    use crate::model::EntryId;
+    use crate::model::sample::{ServerInfo, Unknown};
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    const WINDOWS: Windows = Windows {
+        window: Duration::from_secs(30),
+        samples: 3,
+        dead_after: Duration::from_secs(60),
+        drain_target: Duration::from_secs(60),
+    };
+
+    const TRIMMED_TO_2: Bounds = Bounds { max_length: Some(2), consumers: 2 };
+
+    fn id(ms_ago: u64) -> EntryId {
+        EntryId { ms: NOW - ms_ago, seq: 0 }
+    }
+
+    fn assess_one(stream: Result<StreamSample, ReadError>, groups: &[&str]) -> StreamSnapshot {
+        let sample = TargetSample {
+            sampled_at: SystemTime::UNIX_EPOCH,
+            server_now_ms: NOW,
+            server: ServerInfo::default(),
+            round_trip: Duration::ZERO,
+            streams: vec![("s".into(), stream)],
+            refused: Vec::new(),
+            redis_time: Duration::ZERO,
+            streams_left_out: 0,
+            search: None,
+            nodes: Vec::new(),
+        };
+        let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
+        Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)
+            .assess(sample, Duration::ZERO)
+            .streams
+            .remove(0)
+    }
+
+    fn stream(groups: Vec<GroupSample>) -> StreamSample {
+        StreamSample {
+            now_ms: NOW,
+            length: 3,
+            first: Some(id(9000)),
+            last: Some(id(1000)),
+            groups,
+            ..StreamSample::default()
+        }
+    }
+
+    fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
+        let lag = Lag { min: lag, max: lag, point: lag };
+        let resolved = Some(Resolved { lag, oldest_undelivered, ..Resolved::default() });
+        GroupSample { name: name.into(), monitored: true, last_delivered: cursor, resolved, ..GroupSample::default() }
+    }
+
+    #[test]
+    fn the_trim_headroom_is_what_the_stream_keeps_less_the_lag() {
+        // The operator says that the stream is trimmed to 2.
+        for (lag, expected) in [(0, 2), (1, 1), (2, 0), (3, 0)] {
+            let snapshot = assess_one(Ok(stream(vec![group("g", id(5000), lag, None)])), &["g"]);
+            let group = snapshot.groups[0].present().unwrap();
+            assert_eq!(group.trim_headroom_entries, Some(expected));
+            assert_eq!(group.course.verdict.state, GroupState::Ok);
+        }
+    }
+
+    #[test]
+    fn lag_seconds_is_the_age_of_the_oldest_undelivered_entry() {
+        let check = |cursor, lag, asked, expected| {
+            let snapshot = assess_one(Ok(stream(vec![group("g", cursor, lag, asked)])), &["g"]);
+            assert_eq!(snapshot.groups[0].present().unwrap().lag_seconds, expected);
+        };
+        check(EntryId::default(), 3, None, Some(9.0));
+        check(id(9000), 2, Some(id(5000)), Some(5.0));
+        check(id(9000), 2, None, None);
+        check(id(1000), 0, None, Some(0.0));
+    }
+
+    #[test]
+    fn named_groups_are_reported_where_they_are_missing_and_others_where_they_match() {
+        let snapshot = assess_one(
+            Ok(stream(vec![
+                group("b1", id(0), 0, None),
+                group("b2", id(0), 0, None),
+                GroupSample { monitored: false, ..group("other", id(0), 0, None) },
+            ])),
+            &["missing", "b*"],
+        );
+        let names: Vec<String> = snapshot.groups.iter().map(|g| g.name.to_string()).collect();
+        assert_eq!(names, ["b1", "b2", "missing"]);
+        assert!(matches!(snapshot.groups[2].presence, Presence::Missing));
+        assert_eq!(snapshot.read.unwrap().groups, 3);
+    }
+
+    /// A sample in which the cursor, or the stream's ends, cannot be: nothing follows from it, then or later.
+    #[test]
+    fn what_cannot_be_is_no_rewind_no_loss_and_no_state() {
+        let within = Some(Resolved { lag: Lag::within_length(3), ..Resolved::default() });
+        let known = || GroupSample { pending: 4, consumers: 2, ..group("g", id(5000), 1, None) };
+        let good = || StreamSample { continuity: Continuity::Same, entries_added: Some(9), ..stream(vec![known()]) };
+        let no_cursor = || GroupSample {
+            last_delivered: EntryId::default(),
+            unknown: Unknown { last_delivered: true, pending: true, consumers: true },
+            resolved: within,
+            ..known()
+        };
+        let odd_group = StreamSample { groups: vec![no_cursor()], ..good() };
+        let bounded = GroupSample { resolved: within, ..known() };
+        let odd_ends = StreamSample { first: None, last: None, ends_unknown: true, groups: vec![bounded], ..good() };
+        for odd in [odd_group, odd_ends] {
+            let selection = GroupSelection::new(vec!["g".to_owned()]);
+            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            // As the source has it: of what cannot be nobody can tell how it goes on.
+            let odd = StreamSample {
+                continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Same },
+                ..odd
+            };
+            let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];
+            for (n, sample) in samples.into_iter().enumerate() {
+                let is_odd = sample == odd;
+                let at = Duration::from_secs(n as u64);
+                let snapshot = assessor.stream(0, Ok(sample), at);
+                let group = snapshot.groups[0].present().unwrap();
+                assert_eq!((group.course.lost, group.course.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
+                assert_eq!(group.lag.uncertainty() > 0, is_odd);
+                assert!(group.lag_seconds.is_none(), "{n}: {group:?}");
+                if is_odd && !odd.ends_unknown {
+                    assert_eq!((group.pending, group.consumers, group.last_delivered), (None, None, None));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn consumers_that_are_too_many_are_summed() {
+        let member = |name: &str, pending| ConsumerSample {
+            name: name.into(),
+            pending: Some(pending),
+            idle_ms: Some(0),
+            inactive_ms: None,
+        };
+        let members = vec![member("a", 1), member("b", 5), member("c", 1), member("d", 3)];
+        let crowded = GroupSample { members: Some(members), ..group("g", id(0), 0, None) };
+        let snapshot = assess_one(Ok(stream(vec![crowded])), &["g"]);
+        let group = snapshot.groups[0].present().unwrap();
+        let shown: Vec<String> = group.members.iter().flatten().map(|member| member.sample.name.to_string()).collect();
+        assert_eq!(shown, ["b", "d"]);
+        assert_eq!(group.overflow, Some(Overflow { consumers: 2, pending: 2 }));
+    }
+
+    #[test]
+    fn an_unreadable_stream_keeps_its_named_groups_as_unknown() {
+        let snapshot = assess_one(Err(ReadError("no such key".into())), &["g", "x*"]);
+        assert_eq!(snapshot.groups.len(), 1);
+        assert!(matches!(snapshot.groups[0].presence, Presence::Unknown));
+    }
+}

@@ -1,0 +1,289 @@
+//! Counting: entries in a range of ids, page by page, over several samples where it is long.
+
+use crate::analysis::lag::Lag;
+use crate::analysis::lag::timeline::Marks;
+use crate::analysis::lag::tracker::counters::{Continuity, Facts};
+use crate::model::EntryId;
+
+/// A range of ids to be counted; both ends are included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountRange {
+    /// The next id to be counted.
+    pub from: EntryId,
+    /// The last id to be counted.
+    pub to: EntryId,
+    pub(in crate::analysis) side: Side,
+}
+
+impl CountRange {
+    /// Whether it ends at the end of the stream.
+    #[must_use]
+    pub fn is_to_the_end(&self) -> bool {
+        matches!(self.side, Side::Above { rank: None })
+    }
+
+    /// Whether it begins at the front of the stream.
+    #[must_use]
+    pub fn is_from_the_front(&self) -> bool {
+        self.side == Side::Below
+    }
+
+    /// The lag of a group at `cursor`, in the very moment of a page from the beginning of this range on: by its ids, and what is known
+    /// of the rest of the stream. `None` where the page does not reach as far as it must.
+    pub(in crate::analysis) fn lag_at_once(
+        &self,
+        page: &Page,
+        cursor: EntryId,
+        now: &Facts,
+        marks: &Marks,
+    ) -> Option<u64> {
+        let up_to = |id: EntryId| page.ids.partition_point(|found| *found <= id) as u64;
+        let reaches = |id: EntryId| page.ended || page.ids.last().is_some_and(|last| *last >= id);
+        match self.side {
+            Side::Below if now.first.is_none_or(|first| first >= self.from) && reaches(cursor) => {
+                now.length.checked_sub(up_to(cursor))
+            }
+            Side::Above { rank } if Some(self.from) <= cursor.next() && self.to >= cursor && reaches(self.to) => {
+                let within = up_to(self.to) - up_to(cursor);
+                match rank {
+                    // Every entry beyond the mark that was added is there.
+                    Some(rank) => within
+                        .checked_add(now.added?.checked_sub(rank)?)
+                        .filter(|_| marks.all_there_above(self.to, now)),
+                    None => page.ended.then_some(page.ids.len() as u64 - up_to(cursor)),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its first entry is the first one after the cursor.
+    pub(in crate::analysis) fn begins_after(&self, cursor: EntryId) -> bool {
+        matches!(self.side, Side::Above { .. }) && Some(self.from) == cursor.next()
+    }
+}
+
+/// Which side of the cursor is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::analysis) enum Side {
+    /// The entries above the cursor up to `to`; so many were ever added up to that id, where the server tells.
+    Above { rank: Option<u64> },
+    /// The entries up to the cursor.
+    Below,
+    /// The entries from a lower id up to the cursor; so many lay above that id when the count began.
+    Between { above: u64 },
+}
+
+/// Which sides may be counted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::analysis) enum Sides {
+    /// Only what is to be delivered.
+    Above,
+    /// Whichever is the shortest.
+    Any {
+        /// An id at or below the cursor above which so many entries lie.
+        floor: Option<(EntryId, u64)>,
+        /// How many entries may be counted from the front of the stream: a longer count would not hold where entries are being
+        /// removed.
+        below: u64,
+    },
+}
+
+/// A page of a count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Entries in the range.
+    pub entries: u64,
+    /// Entries that came after its end.
+    pub beyond: u64,
+    /// The first id.
+    pub first: Option<EntryId>,
+    /// The last id within the range.
+    pub last: Option<EntryId>,
+    /// Whether Redis had no more to give.
+    pub ended: bool,
+    /// All ids, where they were asked for, those beyond the range included.
+    pub ids: Vec<EntryId>,
+}
+
+/// A count in progress: entries in a range of ids, page by page, over several samples where it is long.
+#[derive(Clone, Debug)]
+pub(in crate::analysis) struct Count {
+    pub(in crate::analysis) range: CountRange,
+    pub(in crate::analysis) counted: u64,
+    /// The sample in which it began.
+    pub(in crate::analysis) begun: Facts,
+    /// It holds while nothing is removed above this id, or nothing at all.
+    floor: EntryId,
+    /// Entries up to this id may have been removed without a trace since it began.
+    untraced: EntryId,
+    /// Whether it is of use only where one page tells all.
+    at_once: bool,
+    /// The ends of pages, and how many entries were counted up to them.
+    ends: Vec<(EntryId, u64)>,
+    /// Whether the group has moved on since, so that only what lies ahead of it is of use.
+    ahead: bool,
+}
+
+/// Ends of pages that are kept of a count; with more, every second one goes.
+const MAX_ENDS: usize = 64;
+
+impl Count {
+    /// A count that will tell the lag; `None` where there is no id to begin at.
+    pub(in crate::analysis) fn begin(
+        now: &Facts,
+        cursor: EntryId,
+        to: Option<(EntryId, u64)>,
+        lag: Lag,
+        sides: Sides,
+    ) -> Option<Self> {
+        let (to, rank) = to.map_or((now.last_generated, now.added), |(id, rank)| (id, Some(rank)));
+        // What lies between the end of the range and the end of the stream is known from the marks.
+        let beyond = rank.zip(now.added).map_or(0, |(rank, added)| added.saturating_sub(rank));
+        let mut best = CountRange { from: cursor.next()?, to, side: Side::Above { rank } };
+        let (mut length, mut floor) = (lag.point.saturating_sub(beyond), cursor);
+        if let Sides::Any { floor: Some((id, above)), .. } = sides
+            && above.saturating_sub(lag.point) < length
+        {
+            best = CountRange { from: id.next()?, to: cursor, side: Side::Between { above } };
+            (length, floor) = (above.saturating_sub(lag.point), id);
+        }
+        // Half as long is worth it: from here nothing at all may be removed meanwhile.
+        let mut at_once = false;
+        if let Sides::Any { below: most, .. } = sides
+            && let below = now.length.saturating_sub(lag.point)
+            && below <= most
+            && below.saturating_mul(2) < length
+        {
+            best = CountRange { from: now.first?, to: cursor, side: Side::Below };
+            at_once = most < u64::MAX;
+        }
+        Some(Self {
+            range: best,
+            counted: 0,
+            begun: *now,
+            floor,
+            untraced: EntryId::default(),
+            at_once,
+            ends: Vec::new(),
+            ahead: false,
+        })
+    }
+
+    /// Whether it is of use only where one page tells all.
+    pub(in crate::analysis) fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// Whether it tells only of what lies ahead of the group, which has moved on since it began.
+    pub(in crate::analysis) fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// The same count for a group that has moved on to `cursor`, where there is anything in it for that.
+    pub(in crate::analysis) fn go_on_from(mut self, cursor: EntryId) -> Option<Self> {
+        let goes_on = matches!(self.range.side, Side::Above { rank: Some(_) }) && cursor < self.range.from;
+        if !goes_on || self.at_once {
+            return None;
+        }
+        // What was counted below the new cursor may be removed from now on.
+        self.ends.retain(|(id, _)| *id >= cursor);
+        (self.floor, self.ahead) = (cursor, true);
+        Some(self)
+    }
+
+    /// The ends of the pages of a complete count, with the number of entries as a mark has it.
+    pub(in crate::analysis) fn boundaries(&self) -> impl Iterator<Item = (EntryId, u64)> {
+        let rank = match self.range.side {
+            Side::Above { rank } => rank,
+            Side::Below | Side::Between { .. } => None,
+        };
+        let to_the_end = |up_to: u64| self.counted.saturating_sub(up_to);
+        self.ends.iter().filter_map(move |(id, up_to)| Some((*id, rank?.checked_sub(to_the_end(*up_to))?)))
+    }
+
+    /// Entries up to this id may have been removed without a trace since the last page.
+    pub(in crate::analysis) fn removed_up_to(&mut self, id: EntryId) {
+        self.untraced = self.untraced.max(id);
+    }
+
+    /// Whether what was counted so far still stands at the sample `now`.
+    pub(in crate::analysis) fn still_good(&self, now: &Facts) -> bool {
+        if now.nothing_removed_since(&self.begun) {
+            return true;
+        }
+        // From here on only what was counted from below hangs on anything at or below the floor.
+        self.range.side != Side::Below && now.no_trace_of_removal_above(self.floor) && self.untraced <= self.floor
+    }
+
+    /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
+    pub(in crate::analysis) fn holds(&self, now: &Facts, after: &Facts, page: &Page, untraced: EntryId) -> bool {
+        if after.since(now, untraced) != Continuity::Same {
+            return false;
+        }
+        if self.still_good(after) {
+            return true;
+        }
+        // Before 7.0: what was added meanwhile was counted beyond the end of the range, and the length has grown by just
+        // that, so nothing was removed.
+        now.added.is_none()
+            && self.range.is_to_the_end()
+            && page.ended
+            && after.length.checked_sub(self.begun.length) == Some(page.beyond)
+            && self.still_good(now)
+    }
+
+    /// Takes a page; answers whether it was the last one.
+    pub(in crate::analysis) fn take(&mut self, page: &Page) -> bool {
+        self.counted = self.counted.saturating_add(page.entries);
+        if let Some(last) = page.last {
+            self.ends.push((last, self.counted));
+            if self.ends.len() > MAX_ENDS {
+                let mut place = 0;
+                self.ends.retain(|_| (place += 1, place % 2 == 0).1);
+            }
+        }
+        match page.last.map(EntryId::next) {
+            Some(Some(next)) => self.range.from = next,
+            // There is no id after the largest one.
+            Some(None) => return true,
+            None => {}
+        }
+        page.ended || page.beyond > 0 || self.range.from > self.range.to
+    }
+
+    /// The lag at the sample `now`, where the count is complete.
+    pub(in crate::analysis) fn lag(&self, now: &Facts) -> Option<u64> {
+        match self.range.side {
+            Side::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
+            Side::Above { rank: None } => Some(self.counted),
+            Side::Below => now.length.checked_sub(self.counted),
+            Side::Between { above } => self.grown(above, now)?.checked_sub(self.counted),
+        }
+    }
+
+    /// How many of that kind there are at the sample `now`, when there were `above` as it began.
+    fn grown(&self, above: u64, now: &Facts) -> Option<u64> {
+        above.checked_add(now.added_since(&self.begun)?)
+    }
+
+    /// Whether it counts all that is to be delivered, from the first page of this sample on.
+    pub(in crate::analysis) fn hangs_on_itself(&self) -> bool {
+        matches!(self.range.side, Side::Above { .. }) && self.counted == 0 && self.range.to >= self.begun.last_generated
+    }
+
+    /// What a count says before it is complete: at least what was counted lies on its side of the cursor.
+    pub(in crate::analysis) fn bounds(&self, now: &Facts) -> (u64, u64) {
+        match self.range.side {
+            Side::Above { rank: Some(rank) } => {
+                let beyond = now.added.map_or(0, |added| added.saturating_sub(rank));
+                (self.counted.saturating_add(beyond), u64::MAX)
+            }
+            Side::Above { rank: None } => (self.counted, u64::MAX),
+            Side::Below => (0, now.length.saturating_sub(self.counted)),
+            Side::Between { above } => {
+                (0, self.grown(above, now).map_or(u64::MAX, |above| above.saturating_sub(self.counted)))
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Where the groups of a stream stand: up to the lowest of them, entries can be removed without a trace.
+//!
+//! `XTRIM` and `XADD` with `ACKED` (Redis 8.2) remove entries that every group was given and acknowledged, wherever they lie. They
+//! move neither `max-deleted-entry-id` nor, behind an entry that is still pending, the first entry. They take nothing above the
+//! cursor of any group that exists then.
+
+use crate::model::sample::GroupSample;
+use crate::model::{EntryId, GroupName};
+
+/// What a sample said of all groups of a stream, monitored or not.
+#[derive(Debug)]
+pub(in crate::analysis) struct Cursors(Vec<Cursor>);
+
+#[derive(Debug)]
+struct Cursor {
+    group: GroupName,
+    at: EntryId,
+    entries_read: Option<u64>,
+    consumers: u64,
+}
+
+impl Cursors {
+    pub(in crate::analysis) fn of(groups: &[GroupSample]) -> Self {
+        let cursor = |group: &GroupSample| Cursor {
+            group: group.name.clone(),
+            at: group.last_delivered,
+            entries_read: group.entries_read,
+            consumers: group.consumers,
+        };
+        Self(groups.iter().filter(|group| is_known(group)).map(cursor).collect())
+    }
+
+    /// The lowest cursor, of the groups that were there all the time until they were as in `now`, and only read on: no entry above it
+    /// was removed without a trace meanwhile. `None` where there is no such group.
+    ///
+    /// A group that was set back, or made anew, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
+    /// or none known any more (`SETID` and `CREATE` forget them), fewer consumers.
+    pub(in crate::analysis) fn lowest_that_only_rose(&self, now: &[GroupSample]) -> Option<EntryId> {
+        let only_rose = |(place, group): (usize, &GroupSample)| {
+            // Redis lists groups in the same order each time.
+            let likely = self.0.get(place).filter(|before| before.group == group.name);
+            let before = likely.or_else(|| self.0.iter().find(|before| before.group == group.name))?;
+            let rose = before.at <= group.last_delivered
+                && before.entries_read <= group.entries_read
+                && before.consumers <= group.consumers;
+            rose.then_some(group.last_delivered)
+        };
+        now.iter().enumerate().filter(|(_, group)| is_known(group)).filter_map(only_rose).min()
+    }
+}
+
+/// Whether the server told what is looked at here, and nothing that cannot be.
+fn is_known(group: &GroupSample) -> bool {
+    !group.unknown.last_delivered && !group.unknown.consumers
+}

@@ -1,0 +1,284 @@
+//! Logical streams: partitions that are one stream to those who use them, such as `orders:0` to `orders:63`, and what their
+//! lags are together.
+
+mod braces;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::analysis::lag::{GroupState, Lag, Status, Thresholds};
+use crate::analysis::logical_snapshot::{LogicalGroup, LogicalSnapshot, WorstPartition};
+use crate::analysis::snapshot::{PresentGroup, StreamSnapshot};
+use crate::model::glob::{any_matches, is_pattern};
+use crate::model::{GroupName, StreamKey};
+
+pub use braces::{MAX_EXPANDED_BYTES, MAX_NESTING, MAX_PARTITIONS};
+
+/// Patterns with which one logical stream may look for its partitions. Every sampled stream is held against each of them
+/// whenever streams come or go; names cost nothing like it.
+pub const MAX_PATTERNS: usize = 100;
+
+/// Why something is not the definition of a logical stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogicalProblem {
+    /// There is no name, or nothing after it.
+    #[error("it takes NAME=PATTERN, such as orders=orders:{{0..63}} or orders=orders:*")]
+    Form,
+    /// A brace opens and does not close.
+    #[error("a brace is not closed in {0}; write \\{{ for a brace that is meant")]
+    Unclosed(String),
+    /// A range that is none.
+    #[error(
+        "{0} is no range: it takes whole numbers, the lower one first, such as {{0..63}}; write \\{{ for a brace that is meant"
+    )]
+    Range(String),
+    /// Too many partitions.
+    #[error("{0} stands for more than {MAX_PARTITIONS} partitions, or for more than 4 MiB of names")]
+    Partitions(String),
+    /// Too many patterns.
+    #[error("{0} has more than {MAX_PATTERNS} patterns")]
+    Patterns(String),
+    /// Braces in braces in braces.
+    #[error("braces are nested more than {MAX_NESTING} deep in {0}")]
+    Nesting(String),
+}
+
+/// What a logical stream consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Definition {
+    name: Arc<str>,
+    names: Vec<StreamKey>,
+    patterns: Vec<String>,
+}
+
+/// Every logical stream, and which of the sampled streams are its partitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogicalStreams {
+    definitions: Vec<Definition>,
+    /// Of each definition, the places of its partitions among the sampled streams.
+    partitions: Vec<Vec<usize>>,
+}
+
+impl LogicalStreams {
+    /// Reads definitions, `NAME=PATTERN` each. One name given several times is one logical stream of all it was given.
+    ///
+    /// # Errors
+    /// Where one of them is none.
+    pub fn parse(definitions: &[String]) -> Result<Self, LogicalProblem> {
+        let pair = |text: &String| text.split_once('=').map(|(name, pattern)| (name.to_owned(), pattern.to_owned()));
+        let pairs: Option<Vec<_>> = definitions.iter().map(pair).collect();
+        Self::new(&pairs.ok_or(LogicalProblem::Form)?)
+    }
+
+    /// The same from names and their patterns.
+    ///
+    /// # Errors
+    /// Where one of them is none.
+    pub fn new(definitions: &[(String, String)]) -> Result<Self, LogicalProblem> {
+        let mut streams = Self::default();
+        for (name, pattern) in definitions {
+            let (name, pattern) = (name.trim(), pattern.trim());
+            if name.is_empty() || pattern.is_empty() {
+                return Err(LogicalProblem::Form);
+            }
+            streams.define(name, braces::expand(pattern)?)?;
+        }
+        Ok(streams)
+    }
+
+    fn define(&mut self, name: &str, partitions: Vec<String>) -> Result<(), LogicalProblem> {
+        let known = self.definitions.iter().position(|definition| &*definition.name == name);
+        let place = known.unwrap_or_else(|| {
+            self.definitions.push(Definition { name: name.into(), names: Vec::new(), patterns: Vec::new() });
+            self.partitions.push(Vec::new());
+            self.definitions.len() - 1
+        });
+        let definition = &mut self.definitions[place];
+        let mut met: BTreeSet<StreamKey> = definition.names.iter().cloned().collect();
+        for partition in partitions {
+            match literal(&partition) {
+                Some(name) if met.insert(name.clone()) => definition.names.push(name),
+                Some(_) => {}
+                None if definition.patterns.contains(&partition) => {}
+                None => definition.patterns.push(partition),
+            }
+        }
+        if definition.names.len() > MAX_PARTITIONS {
+            return Err(LogicalProblem::Partitions(name.to_owned()));
+        }
+        if definition.patterns.len() > MAX_PATTERNS {
+            return Err(LogicalProblem::Patterns(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.definitions.is_empty()
+    }
+
+    /// The partitions that are named, which are to be sampled whether or not they exist.
+    pub fn names(&self) -> impl Iterator<Item = &StreamKey> {
+        self.definitions.iter().flat_map(|definition| &definition.names)
+    }
+
+    /// The patterns of the others, which are to be looked for.
+    pub fn patterns(&self) -> impl Iterator<Item = &String> {
+        self.definitions.iter().flat_map(|definition| &definition.patterns)
+    }
+
+    /// Goes by these sampled streams from now on. To be called whenever they change, which [`summarize`](Self::summarize)
+    /// would not notice.
+    pub fn follow(&mut self, sampled: &[StreamKey]) {
+        let places: BTreeMap<&StreamKey, usize> = sampled.iter().enumerate().map(|(place, key)| (key, place)).collect();
+        for (definition, partitions) in self.definitions.iter().zip(&mut self.partitions) {
+            let mut found: BTreeSet<usize> =
+                definition.names.iter().filter_map(|name| places.get(name).copied()).collect();
+            if !definition.patterns.is_empty() {
+                let matches = |key: &StreamKey| any_matches(&definition.patterns, key.as_bytes());
+                found.extend(sampled.iter().enumerate().filter(|(_, key)| matches(key)).map(|(place, _)| place));
+            }
+            *partitions = found.into_iter().collect();
+        }
+    }
+
+    /// What the partitions are together, of a sample of the streams of the last [`follow`](Self::follow), in its order.
+    #[must_use]
+    pub fn summarize(
+        &self,
+        sampled: &[StreamSnapshot],
+        thresholds: impl Fn(&str) -> Thresholds,
+    ) -> Vec<LogicalSnapshot> {
+        let each = self.definitions.iter().zip(&self.partitions);
+        let snapshot = |(definition, places): (&Definition, &Vec<usize>)| {
+            let partitions: Vec<&StreamSnapshot> = places.iter().filter_map(|place| sampled.get(*place)).collect();
+            let thresholds = thresholds(&definition.name);
+            LogicalSnapshot { name: Arc::clone(&definition.name), groups: groups(&partitions, thresholds) }
+        };
+        each.map(snapshot).collect()
+    }
+}
+
+/// Splits a list of definitions at its commas, those in braces left alone.
+#[must_use]
+pub fn split_list(text: &str) -> Vec<&str> {
+    let mut entries = Vec::new();
+    let mut from = 0;
+    for end in braces::commas_outside(text).chain([text.len()]) {
+        entries.push(&text[from..end]);
+        from = end + 1;
+    }
+    entries
+}
+
+/// The name that a pattern without wildcards means; `None` where it has some.
+fn literal(pattern: &str) -> Option<StreamKey> {
+    let mut name = String::with_capacity(pattern.len());
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => name.push(characters.next().unwrap_or('\\')),
+            _ if is_pattern(c.encode_utf8(&mut [0; 4])) => return None,
+            _ => name.push(c),
+        }
+    }
+    Some(name.as_str().into())
+}
+
+/// The groups of these partitions, each over all of them.
+fn groups(partitions: &[&StreamSnapshot], thresholds: Thresholds) -> Vec<LogicalGroup> {
+    let mut sums: BTreeMap<&GroupName, Sum<'_>> = BTreeMap::new();
+    for stream in partitions {
+        for group in &stream.groups {
+            let sum = sums.entry(&group.name).or_default();
+            sum.state = sum.state.into_iter().chain(group.state()).max_by_key(|state| severity(*state));
+            if let Some(present) = group.present().filter(|_| stream.read.is_ok()) {
+                sum.add(&stream.key, present);
+            }
+        }
+    }
+    let count = partitions.len() as u64;
+    sums.into_iter().map(|(name, sum)| sum.group(name.clone(), count, thresholds)).collect()
+}
+
+/// What the known partitions add up to so far.
+#[derive(Default)]
+struct Sum<'a> {
+    known: u64,
+    lag: Lag,
+    worst: Option<(u64, &'a StreamKey)>,
+    lag_seconds: f64,
+    /// Whether a partition's is missing.
+    lag_seconds_unknown: bool,
+    pending: u64,
+    /// Whether a partition's is missing.
+    pending_unknown: bool,
+    state: Option<GroupState>,
+}
+
+impl<'a> Sum<'a> {
+    fn add(&mut self, key: &'a StreamKey, group: &PresentGroup) {
+        let Lag { min, max, point } = group.lag;
+        self.known += 1;
+        self.lag = Lag {
+            min: self.lag.min.saturating_add(min),
+            max: self.lag.max.saturating_add(max),
+            point: self.lag.point.saturating_add(point),
+        };
+        // The first of several equals, so that the name does not jump about.
+        if self.worst.is_none_or(|(worst, _)| point > worst) {
+            self.worst = Some((point, key));
+        }
+        match group.lag_seconds {
+            Some(seconds) => self.lag_seconds = self.lag_seconds.max(seconds),
+            None => self.lag_seconds_unknown = true,
+        }
+        match group.pending {
+            Some(pending) => self.pending = self.pending.saturating_add(pending),
+            None => self.pending_unknown = true,
+        }
+    }
+
+    fn group(self, name: GroupName, partitions: u64, thresholds: Thresholds) -> LogicalGroup {
+        let unknown = partitions - self.known;
+        // With partitions unknown the sum is a lower bound, and a lower bound of 0 says nothing.
+        let says_something = self.known > 0 && (unknown == 0 || self.lag.point > 0);
+        let worst = self.worst.filter(|_| says_something);
+        let mean = self.lag.point as f64 / self.known as f64;
+        let at_least = thresholds.status(self.lag.min);
+        LogicalGroup {
+            name,
+            partitions,
+            unknown,
+            lag: says_something.then_some(self.lag),
+            worst: worst.map(|(lag, key)| WorstPartition { stream: key.clone(), lag }),
+            skew: worst.filter(|(lag, _)| *lag > 0).map(|(lag, _)| lag as f64 / mean),
+            lag_seconds: (says_something && !self.lag_seconds_unknown).then_some(self.lag_seconds),
+            pending: (self.known > 0 && !self.pending_unknown).then_some(self.pending),
+            status: match at_least {
+                _ if unknown == 0 && self.known > 0 => thresholds.status(self.lag.point),
+                Status::Unhealthy => at_least,
+                _ => Status::Unknown,
+            },
+            state: self.state,
+        }
+    }
+}
+
+/// How bad a state is beside others, in the order in which `lag::state` decides between them.
+fn severity(state: GroupState) -> u8 {
+    match state {
+        GroupState::Ok => 0,
+        GroupState::AckStalled => 1,
+        GroupState::Lagging => 2,
+        GroupState::Stalled => 3,
+        GroupState::Stopped => 4,
+        GroupState::Rewound => 5,
+        // Nothing can be read through it, and nobody knows what it misses.
+        GroupState::NoGroup => 6,
+        GroupState::Losing => 7,
+    }
+}

@@ -1,0 +1,60 @@
+//! Signals: the first SIGTERM or SIGINT begins the end, a second one is the end.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tokio::sync::watch;
+
+use crate::app::systemd;
+use crate::sys::log;
+use crate::sys::reload::Reloads;
+
+/// How long the second signal waits until the log has what was said.
+const LOG_TIME: Duration = Duration::from_millis(100);
+
+/// Turns true when the program is to end.
+pub type Ending = watch::Receiver<bool>;
+
+/// Listens for signals from now on; what is returned beside handles them, and never ends. SIGHUP has everything reloaded there.
+///
+/// # Errors
+/// Where the operating system refuses a handler.
+pub fn listen(reloads: Reloads) -> std::io::Result<(Ending, impl Future<Output = ()>)> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, ending) = watch::channel(false);
+    Ok((ending, handle(signals, sender, reloads)))
+}
+
+async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Reloads) {
+    while let Some(signal) = signals.next().await {
+        match signal {
+            SIGHUP => reloads.ask(),
+            signal if *ending.borrow() => {
+                tracing::warn!(signal = name(signal), "second signal: ending now");
+                log::drain(LOG_TIME);
+                // As a shell reports a process that a signal ended.
+                std::process::exit(128 + signal);
+            }
+            signal => {
+                tracing::info!(signal = name(signal), "ending: requests in flight are finished first");
+                systemd::stopping().await;
+                ending.send_replace(true);
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+fn name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
+}
+
+/// Waits until the program is to end.
+pub async fn begins(ending: &mut Ending) {
+    // An error means that nobody can say so any more, which is no reason to end.
+    if ending.wait_for(|&ending| ending).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,29 @@
+//! One task per target: looks for streams, samples them at an interval, works out what the samples mean, publishes that and logs
+//! what changed.
+
+mod backend;
+mod cluster;
+mod count_budget;
+mod event_log;
+mod limits;
+mod pacer;
+mod page_builder;
+pub mod poller;
+mod request;
+mod response;
+mod sample;
+mod sample_sink;
+mod scanner;
+mod sentinel;
+mod standalone;
+mod stream_state;
+mod topology;
+
+pub use backend::Source;
+pub use scanner::{Discovery, DiscoveryStats, SCAN_COUNT, ScanAsk};
+#[cfg(any(test, fuzzing))]
+pub(crate) use standalone::fuzzing;
+pub use standalone::{Sampling, Standalone};
+pub use topology::{Mode, Topology};
+
+pub use crate::redis::connector::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};

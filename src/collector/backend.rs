@@ -1,0 +1,69 @@
+//! The ways in which a Redis is sampled: one per topology.
+
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::sentinel::Sentinel;
+use super::standalone::{Sampling, Standalone};
+use super::topology::{Mode, Topology};
+
+use crate::model::sample::{SampleError, Sink, TargetSample};
+use crate::sys::own_metrics::RedisCommands;
+
+/// Samples a Redis, however it is set up.
+pub struct Source {
+    way: Way,
+    commands: RedisCommands,
+}
+
+enum Way {
+    Standalone(Box<Standalone>),
+    Cluster(Box<Cluster>),
+    Sentinel(Box<Sentinel>),
+}
+
+impl Source {
+    /// A source for these streams. It connects at the first sample.
+    #[must_use]
+    pub fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
+        let counted = commands.clone();
+        let way = match topology.mode {
+            Mode::Standalone => Way::Standalone(Box::new(Standalone::new(topology.dial, sampling, counted))),
+            Mode::Cluster => Way::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
+            Mode::Sentinel => Way::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
+        };
+        Self { way, commands }
+    }
+
+    /// Samples this from now on, of another Redis where there is one. What is known of the streams that stay is kept.
+    pub fn follow(&mut self, sampling: Sampling, another: Option<Topology>) {
+        match (&mut self.way, another) {
+            (_, Some(topology)) => *self = Self::new(topology, sampling, self.commands.clone()),
+            (Way::Standalone(source), None) => source.follow(sampling, None),
+            (Way::Cluster(source), None) => source.follow(sampling),
+            (Way::Sentinel(source), None) => source.follow(sampling),
+        }
+    }
+
+    /// Takes one sample, all of it within `timeout`. Its streams are handed to the sink and are not in it.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read, and then nothing counts that the sink was told; the trouble of a single stream, or of a node, is inside the sample.
+    pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
+        match &mut self.way {
+            Way::Standalone(source) => source.sample_into(timeout, sink).await,
+            Way::Cluster(source) => source.sample_into(timeout, sink).await,
+            Way::Sentinel(source) => source.sample_into(timeout, sink).await,
+        }
+    }
+
+    /// What the newest sample took of Redis's time until it ended, well or not: of the busiest, where there are several.
+    #[must_use]
+    pub fn redis_time(&self) -> Duration {
+        match &self.way {
+            Way::Standalone(source) => source.redis_time(),
+            Way::Cluster(source) => source.redis_time(),
+            Way::Sentinel(source) => source.redis_time(),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! One task per target: tick, sample, publish. Whatever Redis does, the task goes on and readers are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
+use crate::analysis::lag::{ThresholdRules, Windows};
+use crate::analysis::logical::LogicalStreams;
+use crate::analysis::snapshot::TargetSnapshot;
+use crate::collector::event_log::Said;
+use crate::collector::limits::Limits;
+use crate::collector::page_builder::Press;
+use crate::collector::sample_sink::Assembly;
+use crate::collector::{Sampling, Source, Topology};
+use crate::exposition::collectors::Collectors;
+use crate::exposition::registry::Settings;
+use crate::exposition::series::Lines;
+use crate::model::sample::{ReadError, SampleError};
+use crate::model::{FailureReason, GroupSelection, StreamKey};
+use crate::store::latest::{Published, Publisher};
+use crate::store::view::View;
+use crate::sys::own_metrics::{PollMetrics, PollOutcome};
+
+/// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
+/// polls take longer than the interval, their own pace counts instead, or pages would flap.
+const FRESH_INTERVALS: u32 = 3;
+
+/// So many times the configured interval polls that fail may put off the next one, for what they took of Redis's time.
+const FAILED_INTERVALS: u32 = 4;
+
+/// Time that a page may take to be made before the poller counts as hanging.
+const PUBLISHING_TIME: Duration = Duration::from_secs(10);
+
+/// What the newest sample took of Redis's time weighs so much against those before, so that one that met with a busy moment does
+/// not put off the next for long.
+const NEWEST_SHARE: f64 = 0.3;
+
+/// What is said of Redis while a poll takes longer than the last sample is shown.
+const SILENT: &str = "Redis has not answered for too long";
+
+/// What a poller needs to know.
+#[derive(Clone, Debug)]
+pub struct PollerSettings {
+    /// The monitored groups.
+    pub selection: GroupSelection,
+    /// What verdicts on groups take.
+    pub windows: Windows,
+    /// What the operator says of streams and groups.
+    pub bounds: Bounds,
+    /// Streams that are one to those who use them.
+    pub logical: LogicalStreams,
+    /// What a lag is called.
+    pub thresholds: ThresholdRules,
+    /// What the metrics page shows of streams.
+    pub collectors: Collectors,
+    /// The deadline of a whole poll.
+    pub timeout: Duration,
+    /// What the metrics page says of the configuration, the time between polls among it.
+    pub page: Settings,
+}
+
+/// What a poller is to do from now on.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it needs to know.
+    pub settings: PollerSettings,
+    /// What it is to ask for.
+    pub sampling: Sampling,
+    /// Whom it is to ask.
+    pub redis: Topology,
+    /// How often whom to ask has changed.
+    pub target: u64,
+}
+
+/// The program's own counters, as far as this target's page shows them.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// What is counted of this target's polls.
+    pub polls: Arc<Registry>,
+    /// What is counted of the process, which only the page of the whole shows.
+    pub process: Arc<Registry>,
+}
+
+/// Polls one target and publishes what it finds.
+pub struct Poller {
+    settings: PollerSettings,
+    source: Source,
+    assessor: Assessor,
+    press: Press,
+    /// The streams of the newest sample.
+    streams: Arc<[StreamKey]>,
+    logical: LogicalStreams,
+    limits: Limits,
+    /// From when the history counts.
+    started: Instant,
+    publisher: Publisher,
+    own: Own,
+    metrics: PollMetrics,
+    view: View,
+    sampled: Option<Instant>,
+    /// How long the newest poll took, publishing included.
+    pace: Duration,
+    /// What a sample takes of Redis's time, of late.
+    redis_time: Duration,
+    /// The most that one took of those that have failed since the last good one.
+    failed_time: Duration,
+    said: Said,
+}
+
+impl Poller {
+    /// A poller of these streams, and of those that it will find, that has not polled yet. What it publishes first is in [`first`].
+    #[must_use]
+    pub fn new(plan: &Plan, source: Source, publisher: Publisher, own: Own, metrics: PollMetrics) -> Self {
+        let settings = plan.settings.clone();
+        let streams: Arc<[StreamKey]> = plan.sampling.streams.literals().into();
+        let mut poller = Self {
+            view: unread_view(&settings, &streams),
+            assessor: assessor(&settings, &streams),
+            logical: settings.logical.clone(),
+            settings,
+            source,
+            press: Press { lines: Lines::shown_by(plan.settings.collectors), ..Press::default() },
+            streams,
+            limits: Limits::default(),
+            started: Instant::now(),
+            publisher,
+            own,
+            metrics,
+            sampled: None,
+            pace: Duration::ZERO,
+            redis_time: Duration::ZERO,
+            failed_time: Duration::ZERO,
+            said: Said::of(&plan.sampling.streams),
+        };
+        poller.logical.follow(&poller.streams);
+        poller
+    }
+
+    /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made
+    /// up for.
+    ///
+    /// A plan with other streams, another pace, other collectors or another Redis is followed at once, any other with the next poll. What was seen
+    /// of the streams that stay is kept. The first poll is at `first`.
+    pub async fn run(mut self, mut plans: watch::Receiver<Plan>, first: Instant) {
+        let mut plan = plans.borrow_and_update().clone();
+        let mut next = first;
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = plans.changed() => {
+                    let new = plans.borrow_and_update().clone();
+                    if self.follow(&plan, &new) {
+                        next = Instant::now();
+                    }
+                    plan = new;
+                }
+                () = sleep_until(next) => {
+                    let began = Instant::now();
+                    self.poll().await;
+                    next = began + self.interval();
+                }
+            }
+        }
+    }
+
+    /// Goes by a new plan from now on; whether that calls for a poll at once.
+    fn follow(&mut self, plan: &Plan, new: &Plan) -> bool {
+        let (before, now) = (&plan.settings.page, &new.settings.page);
+        let another = plan.target != new.target;
+        let same_pace = before.poll_interval == now.poll_interval && before.max_redis_share == now.max_redis_share;
+        let same_lines = plan.settings.collectors == new.settings.collectors;
+        let same_page = same_pace && same_lines && before.whole == now.whole;
+        let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
+        self.source.follow(new.sampling.clone(), another.then(|| new.redis.clone()));
+        self.settings = new.settings.clone();
+        self.logical = self.settings.logical.clone();
+        if another {
+            // Nothing of the one server is to be held against the other.
+            self.streams = new.sampling.streams.literals().into();
+            self.assessor = assessor(&self.settings, &self.streams);
+            let newest_poll = self.view.newest_poll.clone();
+            self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
+            (self.sampled, self.redis_time, self.failed_time) = (None, Duration::ZERO, Duration::ZERO);
+            self.said.another(&new.sampling.streams);
+        } else {
+            self.assessor.follow(assessor(&self.settings, &self.streams));
+        }
+        self.logical.follow(&self.streams);
+        if !same_lines {
+            // Of what readers see now: should the next poll fail, its page is made of them.
+            self.press.lines = Lines::of(&self.view.streams, new.settings.collectors);
+        }
+        at_once
+    }
+
+    /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time. What
+    /// failed polls have taken counts up to a bound, or it would take long to see that Redis is well again.
+    fn interval(&self) -> Duration {
+        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        let failed = self.failed_time.div_f64(max_redis_share).min(poll_interval * FAILED_INTERVALS);
+        self.good_interval().max(failed)
+    }
+
+    /// The same while all is well.
+    fn good_interval(&self) -> Duration {
+        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        poll_interval.max(self.redis_time.div_f64(max_redis_share))
+    }
+
+    async fn poll(&mut self) {
+        let began = Instant::now();
+        let outcome = match self.sample_while_fresh().await {
+            Ok(snapshot) => self.sampled(began, snapshot),
+            Err(error) => self.failed(error),
+        };
+        self.metrics.poll_ended(outcome, began.elapsed());
+        self.view.interval = self.interval();
+        self.said.interval(self.settings.page.poll_interval, self.view.interval);
+        self.publish().await;
+        self.pace = began.elapsed();
+    }
+
+    /// Samples, and publishes meanwhile that the last sample is too old to be shown, and Redis silent, should it become so.
+    async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
+        let timeout = self.settings.timeout;
+        // A timer is a system call, and mostly the sample has ended by then.
+        let ends_by = Instant::now() + timeout;
+        let stale_at = self.stale_at().filter(|at| self.view.fresh.is_some() && *at < ends_by);
+        let Self { source, view, settings, publisher, own, sampled, assessor, press, streams, logical, .. } = self;
+        let before = Arc::clone(streams);
+        let mut assembly = Assembly::new(assessor, &mut press.lines, logical, streams, self.started);
+        let sample = {
+            let sampling = source.sample_into(timeout, &mut assembly);
+            tokio::pin!(sampling);
+            let stale = async {
+                match stale_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                sample = &mut sampling => sample?,
+                () = stale => {
+                    // Whatever this poll will bring: nobody is to read that Redis is up where no lag is shown.
+                    make_stale(view, settings, &before, &ReadError(SILENT.to_owned()));
+                    view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
+                    let page = crate::collector::page_builder::print_without_streams(view.clone(), settings.page, own.clone());
+                    let next_by = next_by(settings, view.interval);
+                    publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });
+                    sampling.await?
+                }
+            }
+        };
+        let streams = assembly.end();
+        self.took(sample.redis_time);
+        Ok(TargetSnapshot {
+            sampled_at: sample.sampled_at,
+            server_now_ms: sample.server_now_ms,
+            server: sample.server,
+            round_trip: sample.round_trip,
+            streams,
+            refused: sample.refused,
+            streams_left_out: sample.streams_left_out,
+            search: sample.search,
+            nodes: sample.nodes,
+        })
+    }
+
+    /// Counts what a good poll took of Redis's time.
+    fn took(&mut self, redis_time: Duration) {
+        self.metrics.redis_time(redis_time);
+        self.failed_time = Duration::ZERO;
+        self.redis_time = match self.redis_time {
+            Duration::ZERO => redis_time,
+            before => before.mul_f64(1.0 - NEWEST_SHARE) + redis_time.mul_f64(NEWEST_SHARE),
+        };
+    }
+
+    fn stale_at(&self) -> Option<Instant> {
+        Some(self.sampled? + self.good_interval().max(self.pace) * FRESH_INTERVALS)
+    }
+
+    fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot) -> PollOutcome {
+        self.said.sample(&snapshot, self.settings.page.round_trip_limit);
+        let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
+        let complete = all_read && snapshot.refused.is_empty();
+        self.sampled = Some(began);
+        self.view = View::from(snapshot);
+        if let Some(fresh) = &mut self.view.fresh {
+            fresh.is_share = self.settings.page.shard.is_some();
+        }
+        self.view.thresholds = self.limits.of(&self.settings.thresholds, &self.streams, &self.view.streams);
+        let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
+        self.view.logical = if self.view.streams.len() == self.streams.len() {
+            self.logical.summarize(&self.view.streams, thresholds).into()
+        } else {
+            // Some are gone, from this sample only: the next may be of all of them again.
+            let left: Vec<StreamKey> = self.view.streams.iter().map(|stream| stream.key.clone()).collect();
+            let mut logical = self.logical.clone();
+            logical.follow(&left);
+            logical.summarize(&self.view.streams, thresholds).into()
+        };
+        if let Some(fresh) = &self.view.fresh {
+            self.said.over_limits(fresh.over);
+            if let Some((at, _)) = fresh.search.and_then(|search| search.completed) {
+                self.said.watched(&self.streams, at);
+            }
+        }
+        if all_read && self.view.error().is_none() {
+            self.said.logical(&self.view.logical);
+        }
+        if complete { PollOutcome::Success } else { PollOutcome::Partial }
+    }
+
+    fn failed(&mut self, error: SampleError) -> PollOutcome {
+        // What it took of Redis's time is taken, though nothing came of it.
+        let redis_time = self.source.redis_time();
+        self.metrics.redis_time(redis_time);
+        self.failed_time = self.failed_time.max(redis_time);
+        self.said.failure(&error);
+        self.metrics.poll_failed(error.reason);
+        if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
+            make_stale(&mut self.view, &self.settings, &self.streams, &ReadError(error.to_string()));
+        }
+        self.view.failed(error);
+        PollOutcome::Failure
+    }
+
+    async fn publish(&mut self) {
+        let (view, shown, own) = (self.view.clone(), self.settings.page, self.own.clone());
+        let page = self.press.print(view, shown, own).await;
+        let Some(page) = page else { return };
+        let next_by = next_by(&self.settings, self.view.interval);
+        self.publisher.publish(Published { view: self.view.clone(), sampled: self.sampled, next_by, page });
+    }
+}
+
+fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
+    Assessor::new(streams.to_vec(), settings.selection.clone(), settings.windows, settings.bounds)
+}
+
+/// What readers see before the first poll has ended.
+#[must_use]
+pub fn first(plan: &Plan, own: &Own) -> Published {
+    let view = unread_view(&plan.settings, plan.sampling.streams.literals());
+    let page = crate::collector::page_builder::print_without_streams(view.clone(), plan.settings.page, own.clone());
+    Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }
+}
+
+fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
+    let mut view = View {
+        newest_poll: None,
+        fresh: None,
+        last_success: None,
+        streams: Vec::new().into(),
+        logical: Vec::new().into(),
+        thresholds: Arc::default(),
+        interval: settings.page.poll_interval,
+        nodes: Arc::default(),
+    };
+    make_stale(&mut view, settings, streams, &ReadError("not read yet".to_owned()));
+    view
+}
+
+/// Shows the streams as unreadable, for this reason.
+fn make_stale(view: &mut View, settings: &PollerSettings, streams: &[StreamKey], reason: &ReadError) {
+    view.fresh = None;
+    view.streams = all_unreadable(streams, &settings.selection, reason).into();
+    view.logical = Vec::new().into();
+    view.thresholds = Arc::default();
+}
+
+/// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.
+fn next_by(settings: &PollerSettings, interval: Duration) -> Instant {
+    Instant::now() + interval + settings.timeout + PUBLISHING_TIME
+}

@@ -1,0 +1,482 @@
+//! What the answers to a batch say. No I/O: replies come in, samples and findings go out.
+
+use std::collections::BTreeSet;
+
+use crate::collector::request::{
+    After, Batch, COMMANDS_PER_STREAM, Finding, GroupAsked, PageAsked, PageRead, PagesRead, Question,
+};
+use crate::collector::request::{Read, Unread, commands_of};
+use crate::collector::stream_state::{Lane, Names};
+use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
+use crate::redis::refusals::{is_command_refused, protocol, server_wide};
+use crate::redis::replies::{self, DecodeError};
+use crate::redis::resp::{Items, Refusal, Reply};
+
+impl Batch {
+    /// Reads the replies into `streams`, into `findings` what is not part of a sample, and into `refused` what Redis
+    /// refuses and what it allows again.
+    ///
+    /// # Errors
+    /// Where Redis says that it cannot serve at all, or answers something that is no answer to what was asked.
+    pub(super) fn read(
+        &self,
+        replies: &crate::redis::resp::Replies,
+        lanes: &[Lane],
+        streams: &mut [Option<Read>],
+        findings: &mut Vec<Finding>,
+        refused: &mut BTreeSet<RefusedCommand>,
+    ) -> Result<(), SampleError> {
+        let mut replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
+        let read = self.read_questions(&mut replies, lanes, streams, findings, refused);
+        if replies.exec_refused {
+            refused.insert(RefusedCommand::Exec);
+        }
+        read
+    }
+
+    fn read_questions(
+        &self,
+        replies: &mut Replies<'_>,
+        lanes: &[Lane],
+        streams: &mut [Option<Read>],
+        findings: &mut Vec<Finding>,
+        refused: &mut BTreeSet<RefusedCommand>,
+    ) -> Result<(), SampleError> {
+        for question in &self.questions {
+            match question {
+                Question::Probe(RefusedCommand::Multi) => {
+                    // An error inside is the stream's, and shows that it ran.
+                    if replies.transaction(1)?.is_ok() {
+                        refused.remove(&RefusedCommand::Multi);
+                    }
+                }
+                Question::Probe(command) => {
+                    if !replies.next()?.error().is_some_and(|refusal| is_command_refused(&refusal)) {
+                        refused.remove(command);
+                    }
+                }
+                Question::Stream { at, groups } => {
+                    let parts = Parts { before: &STREAM, groups };
+                    let answer = if self.transacts() {
+                        replies.transaction(parts.len())?
+                    } else {
+                        replies.between_two_alike(parts.len() + 1)?
+                    };
+                    let names = &lanes[*at].names;
+                    note_refused(&answer, parts, refused);
+                    let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts()));
+                    streams[*at] = Some(read.map_err(|error| {
+                        let newly_refused = refused_by(&error, parts);
+                        refused.extend(&newly_refused);
+                        error.into_unread(parts, !newly_refused.is_empty())
+                    }));
+                }
+                Question::Details { at, groups } => {
+                    let parts = Parts { before: &[], groups };
+                    let answer = if self.transacts() {
+                        replies.transaction(parts.len())?
+                    } else {
+                        Ok(replies.take(parts.len())?)
+                    };
+                    note_refused(&answer, parts, refused);
+                    let detailed = match &mut streams[*at] {
+                        Some(Ok(stream)) => {
+                            answer.map(|mut items| add_details(stream, &mut items, groups, &lanes[*at].names, false))
+                        }
+                        Some(Err(_)) | None => Ok(()),
+                    };
+                    if let Err(error) = detailed {
+                        let newly_refused = refused_by(&error, parts);
+                        if newly_refused.is_empty() {
+                            streams[*at] = Some(Err(error.into_unread(parts, false)));
+                        }
+                        refused.extend(&newly_refused);
+                    }
+                }
+                Question::First { at, group } => {
+                    let reply = replies.next()?;
+                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
+                        refused.insert(RefusedCommand::Xrange);
+                    } else if let Ok(id) = replies::first_in_range(reply) {
+                        // A stream that went away since has no entry to show; the next sample will say why.
+                        findings.push(Finding::First { at: *at, group: *group, id });
+                    }
+                }
+                Question::Glance { at, groups, kept, probe } => {
+                    let before = if *probe { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
+                    let parts = Parts { before, groups };
+                    let answer = replies.transaction(parts.len())?;
+                    let names = &lanes[*at].names;
+                    note_refused(&answer, parts, refused);
+                    let read = glanced(answer, groups, kept, *probe, names).map_err(|error| {
+                        refused.extend(&refused_by(&error, parts));
+                        match error {
+                            StreamError::Changed(sample) => Unread::Changed(Some(sample)),
+                            // Whatever it is, reading the whole stream tells.
+                            _ => Unread::Changed(None),
+                        }
+                    });
+                    streams[*at] = Some(read);
+                }
+                Question::Counts { at, pages, after, with_groups } => {
+                    let (before, multi) = (usize::from(*with_groups), self.transacts());
+                    let commands = before + pages.len() + after.commands();
+                    let answer =
+                        if multi { replies.transaction(commands)? } else { replies.between_two_alike(1 + commands)? };
+                    let names = with_groups.then_some(&lanes[*at].names);
+                    match answer {
+                        Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items, refused)),
+                        Ok(mut items) => {
+                            // The first says what the last says.
+                            let first = items.next();
+                            findings.extend(pages_of(*at, pages, after, names, items.chain(first), refused));
+                        }
+                        Err(StreamError::NotQueued(errors))
+                            if errors.iter().all(|(_, error)| is_command_refused(error)) =>
+                        {
+                            let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
+                            refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
+                        }
+                        Err(error) => refused.extend(&refused_by(&error, Parts { before: &[], groups: &[] })),
+                    }
+                }
+                Question::Witness { at } => {
+                    let reply = replies.next()?;
+                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
+                        refused.insert(RefusedCommand::Xrange);
+                    }
+                    if !matches!(replies::first_in_range(reply), Ok(Some(_))) {
+                        findings.push(Finding::WitnessGone { at: *at });
+                    }
+                }
+                Question::Ghosts { at, group } => {
+                    let reply = replies.next()?;
+                    if let (Some(Ok(stream)), Ok(count)) = (&mut streams[*at], replies::pending_count(reply)) {
+                        stream.groups[*group].ghost_pending = Some(count);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A command among those that are asked in one moment.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// Without it there is no sample.
+    Needed(&'static str),
+    /// Without it something is left out.
+    Optional(RefusedCommand),
+}
+
+const XINFO_STREAM: Part = Part::Needed("XINFO STREAM");
+const XINFO_GROUPS: Part = Part::Needed("XINFO GROUPS");
+
+/// What stands before the groups' own commands in a [`Question::Stream`], and in a [`Question::Glance`] with and without a probe.
+const STREAM: [Part; COMMANDS_PER_STREAM] = [XINFO_STREAM, XINFO_GROUPS];
+const GLANCE: [Part; 3] = [Part::Optional(RefusedCommand::Xlen), Part::Optional(RefusedCommand::Xrange), XINFO_GROUPS];
+const GLANCE_AT_GROUPS: [Part; 2] = [Part::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
+
+/// The commands of a transaction.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    before: &'a [Part],
+    groups: &'a [GroupAsked],
+}
+
+impl Parts<'_> {
+    fn len(self) -> usize {
+        self.before.len() + commands_of(self.groups)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Part> {
+        let of_groups = self.groups.iter().flat_map(GroupAsked::commands).map(Part::Optional);
+        self.before.iter().copied().chain(of_groups)
+    }
+
+    fn get(&self, at: usize) -> Option<Part> {
+        self.iter().nth(at)
+    }
+}
+
+/// Commands that were answered by a refusal, where others beside them were not: outside of a transaction, or inside of one on
+/// servers that look at a command only when they run it.
+fn note_refused(answer: &Result<Items<'_>, StreamError>, parts: Parts<'_>, refused: &mut BTreeSet<RefusedCommand>) {
+    let Ok(items) = answer else { return };
+    for (reply, part) in items.clone().zip(parts.iter()) {
+        if let Part::Optional(command) = part
+            && reply.error().is_some_and(|refusal| is_command_refused(&refusal))
+        {
+            refused.insert(command);
+        }
+    }
+}
+
+/// `of_one_moment` is whether nothing can have happened between the answers.
+fn stream_of(
+    mut items: Items<'_>,
+    groups: &[GroupAsked],
+    names: &Names,
+    of_one_moment: bool,
+) -> Result<StreamSample, StreamError> {
+    let mut stream = replies::stream(next(&mut items, XINFO_STREAM)?)?;
+    stream.groups = replies::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
+    add_details(&mut stream, &mut items, groups, names, of_one_moment);
+    Ok(stream)
+}
+
+/// With a probe, the answers to `XLEN` and to `XRANGE` above the last id stand before those about the groups, else only the
+/// former.
+fn glanced(
+    answer: Result<Items<'_>, StreamError>,
+    groups: &[GroupAsked],
+    kept: &StreamSample,
+    probe: bool,
+    names: &Names,
+) -> Result<StreamSample, StreamError> {
+    let mut items = answer?;
+    let length = next(&mut items, Part::Optional(RefusedCommand::Xlen))?;
+    let added = if probe { items.next() } else { None };
+    let listed = replies::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
+    let mut stream = StreamSample { length: replies::length(length)?, groups: listed, ..kept.clone() };
+    add_details(&mut stream, &mut items, groups, names, true);
+    if added.is_some_and(|added| is_unchanged(length, added, kept)) && groups_go_on(&stream.groups, &kept.groups) {
+        return Ok(stream);
+    }
+    stream.carried = true;
+    Err(StreamError::Changed(Box::new(stream)))
+}
+
+/// Adds consumers and oldest pending entries to the groups, as far as they were told.
+fn add_details(
+    stream: &mut StreamSample,
+    items: &mut Items<'_>,
+    groups: &[GroupAsked],
+    names: &Names,
+    of_one_moment: bool,
+) {
+    for asked in groups {
+        let consumers = if asked.consumers { items.next() } else { None };
+        let pending = if asked.pending { items.next() } else { None };
+        let Some(group) = stream.groups.iter_mut().find(|group| group.name == asked.name) else { continue };
+        // An error is NOGROUP: the group is not in the stream's list either, or will not be in the next. Or it is a refusal.
+        if let Some(Ok(members)) = consumers.map(|reply| replies::consumers(reply, names.members(&group.name))) {
+            group.members = Some(members);
+            group.unowned_pending = group.unowned().filter(|_| of_one_moment);
+        }
+        if let Some(Ok(oldest)) = pending.map(replies::oldest_pending) {
+            group.take_oldest_pending(oldest);
+            group.oldest_pending_asked = true;
+        }
+    }
+}
+
+/// The commands, of those that can be done without, that Redis would not even queue; none where it did not queue others either.
+fn refused_by(error: &StreamError, parts: Parts<'_>) -> Vec<RefusedCommand> {
+    let refusals = match error {
+        StreamError::NoTransaction(command, _) => return vec![*command],
+        StreamError::NotQueued(refusals) => refusals,
+        _ => return Vec::new(),
+    };
+    if refusals.iter().all(|(_, error)| error.code() == "OOM") {
+        return vec![RefusedCommand::Multi];
+    }
+    let refused = |(at, error): &(usize, Refusal)| match parts.get(*at) {
+        Some(Part::Optional(command)) if is_command_refused(error) => Some(command),
+        _ => None,
+    };
+    refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
+}
+
+impl After {
+    /// How many commands it took.
+    fn commands(&self) -> usize {
+        match self {
+            Self::Read => 1,
+            Self::Glance(_) => 2,
+        }
+    }
+}
+
+/// Whether the answers to `XLEN` and to `XRANGE` above the last id say that a stream is what it was.
+fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamSample) -> bool {
+    replies::length(length) == Ok(kept.length) && replies::first_in_range(added) == Ok(None)
+}
+
+/// Whether groups are what they were, or have read on. A stream that was made anew may have its length and its last id, but
+/// hardly its groups as well.
+fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
+    now.len() == before.len()
+        && now.iter().zip(before).all(|(now, before)| {
+            now.name == before.name
+                && now.last_delivered >= before.last_delivered
+                && now.entries_read >= before.entries_read
+        })
+}
+
+/// Reads the answers to [`Question::Counts`]. Where the stream went away since, there are none; the next sample says why.
+/// `names` are those of the groups, where they were asked for.
+fn pages_of<'a>(
+    at: usize,
+    pages: &[PageAsked],
+    after: &After,
+    names: Option<&Names>,
+    mut items: impl Iterator<Item = Reply<'a>>,
+    refused: &mut BTreeSet<RefusedCommand>,
+) -> Option<Finding> {
+    let known = |groups: &Vec<GroupSample>| groups.iter().all(|group| !group.unknown.last_delivered);
+    let groups = names.map(|names| replies::groups(items.next()?, &names.groups).ok().filter(known));
+    let with_groups = groups.is_some();
+    let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
+    if read.iter().filter_map(|reply| reply.error()).any(|refusal| is_command_refused(&refusal)) {
+        refused.insert(RefusedCommand::Xrange);
+        return None;
+    }
+    let after = match (after, items.next()) {
+        (After::Read, Some(reply)) => replies::stream(reply).ok().filter(|stream| !stream.ends_unknown),
+        (After::Glance(kept), Some(length)) => {
+            items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
+        }
+        (_, None) => None,
+    };
+    let after = StreamSample { groups: groups.unwrap_or_else(|| Some(Vec::new()))?, ..after? };
+    let page = |(asked, reply): (&PageAsked, Reply<'_>)| {
+        let (page, bytes) = replies::range(reply, asked.range.to, asked.limit, with_groups).ok()?;
+        Some(PageRead { asked: *asked, page, bytes })
+    };
+    let pages = pages.iter().zip(read).filter_map(page).collect();
+    Some(Finding::Pages(Box::new(PagesRead { at, pages, after, with_groups })))
+}
+
+/// Why a stream's transaction gave no sample.
+#[derive(Debug)]
+enum StreamError {
+    /// Redis refuses `MULTI` or `EXEC`. What followed ran one by one, and its facts need not agree, or did not run.
+    NoTransaction(RefusedCommand, Refusal),
+    /// Redis would not queue these commands, by their place in the transaction.
+    NotQueued(Vec<(usize, Refusal)>),
+    /// Redis answered an error to a command, where that is known.
+    Server(Option<Part>, Refusal),
+    /// It changed while it was read.
+    Moved,
+    /// Redis answered something else than it should.
+    Decode(DecodeError),
+    /// The stream may not be what it was. This is what was asked of it all the same.
+    Changed(Box<StreamSample>),
+}
+
+impl StreamError {
+    fn into_unread(self, parts: Parts<'_>, refused: bool) -> Unread {
+        let again = refused || matches!(self, Self::Moved);
+        let error = match self {
+            Self::NotQueued(refusals) => {
+                refusals.first().map_or_else(String::new, |(at, error)| said(parts.get(*at), error))
+            }
+            Self::Server(part, error) => said(part, &error),
+            Self::NoTransaction(_, error) => error.text().to_owned(),
+            Self::Decode(error) => error.to_string(),
+            Self::Moved => "it changed while it was read, and Redis runs no transactions".to_owned(),
+            Self::Changed(sample) => return Unread::Changed(Some(sample)),
+        };
+        if again { Unread::Refused(ReadError(error)) } else { Unread::Error(ReadError(error)) }
+    }
+}
+
+/// What Redis said, with the command that it refused, where nothing can be said without.
+fn said(part: Option<Part>, error: &Refusal) -> String {
+    match part {
+        Some(Part::Needed(command)) if is_command_refused(error) => {
+            format!("{command} is needed, and Redis refuses it: {}", error.text())
+        }
+        _ => error.text().to_owned(),
+    }
+}
+
+impl From<DecodeError> for StreamError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+/// The replies of a round trip, in the order of its commands.
+struct Replies<'a> {
+    replies: Items<'a>,
+    /// Whether each transaction has an `ASKING` before it.
+    asking: bool,
+    /// Whether `EXEC` was refused. The connection is in a transaction then that nothing ends.
+    exec_refused: bool,
+}
+
+impl<'a> Replies<'a> {
+    fn next(&mut self) -> Result<Reply<'a>, SampleError> {
+        let reply = self.replies.next().ok_or_else(|| protocol("fewer replies than commands"))?;
+        match reply.error().and_then(|error| server_wide(&error)) {
+            Some(error) => Err(error),
+            None => Ok(reply),
+        }
+    }
+
+    fn take(&mut self, commands: usize) -> Result<Items<'a>, SampleError> {
+        let taken = self.replies.first(commands);
+        (0..commands).try_for_each(|_| self.next().map(drop))?;
+        Ok(taken)
+    }
+
+    /// The answers to `commands` commands, of which the first and the last ask for the same, without the last: of one moment
+    /// where those two are alike, as nothing that they tell goes back to what it was.
+    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
+        let items = self.take(commands)?;
+        let (first, last) = (items.clone().next(), items.clone().last());
+        let alike = first.zip(last).is_some_and(|(first, last)| first.is_like(last));
+        Ok(if alike { Ok(items.first(commands - 1)) } else { Err(StreamError::Moved) })
+    }
+
+    /// The answers of one transaction of `commands` commands.
+    fn transaction(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
+        let asked = if self.asking { Some(self.next()?) } else { None };
+        let begun = self.next()?;
+        let mut not_queued = Vec::new();
+        for at in 0..commands {
+            if let Some(error) = self.next()?.error() {
+                not_queued.push((at, error));
+            }
+        }
+        let answer = self.next()?;
+        // What followed was sent back to where it came from.
+        if let Some(error) = asked.and_then(Reply::error) {
+            return Ok(Err(StreamError::Server(None, error)));
+        }
+        if let Some(error) = begun.error() {
+            let refused = is_command_refused(&error);
+            return Ok(Err(if refused {
+                StreamError::NoTransaction(RefusedCommand::Multi, error)
+            } else {
+                StreamError::Server(None, error)
+            }));
+        }
+        // Refused by ACL, it ends its transaction all the same; a command that is unknown does not.
+        if let Some(error) = answer.error().and_then(|error| error.why_aborted()).filter(is_command_refused) {
+            return Ok(Err(StreamError::NoTransaction(RefusedCommand::Exec, error)));
+        }
+        if let Some(error) = answer.error().filter(is_command_refused) {
+            self.exec_refused = true;
+            return Err(protocol(&format!("EXEC was answered {}", error.text())));
+        }
+        if !not_queued.is_empty() {
+            return Ok(Err(StreamError::NotQueued(not_queued)));
+        }
+        match (answer.list(), answer.error()) {
+            (Some(items), _) if items.len() == commands => Ok(Ok(items)),
+            (None, Some(error)) => Ok(Err(StreamError::Server(None, error))),
+            _ => Err(protocol("the reply to EXEC does not fit the commands it runs")),
+        }
+    }
+}
+
+/// The next answer, where it is not an error.
+fn next<'a>(items: &mut Items<'a>, part: Part) -> Result<Reply<'a>, StreamError> {
+    // There are as many answers as commands.
+    let reply = items.next().ok_or(StreamError::Moved)?;
+    reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(Some(part), error)))
+}

@@ -1,0 +1,416 @@
+//! What a sample asks, in rounds.
+//!
+//! The groups seen last time are asked about together with their stream. What only this sample could tell (groups that
+//! are new, the entry after a cursor that moved to mid stream, lags that have to be counted, a stream to be read without
+//! a command that Redis refuses) is asked for in a second round trip. Only counts that are longer than a page take more,
+//! as many as the budget of a poll allows.
+//!
+//! A stream of which nothing is missing any more is handed on at once, while Redis works at the next ones.
+
+mod finalize;
+mod follow_up;
+mod pipeline;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::collector::count_budget::{Budget, Wanted};
+use crate::collector::request::{Batch, Finding, GroupAsked, ITS_TURN_COMES, Read, Unread};
+use crate::collector::sample::finalize::settle;
+use crate::collector::sample::pipeline::InFlight;
+use crate::collector::standalone::Standalone;
+use crate::collector::stream_state::{Lane, LeftOut};
+use crate::model::StreamKey;
+use crate::model::names::too_long;
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetSample};
+use crate::redis::connection::{Clock, Connected};
+
+/// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
+const STREAMS_PER_BATCH: usize = 32;
+
+/// Bytes of first and last entries that a poll reads, where they are large: 100 ms of Redis's time with entries of 1 MiB,
+/// up to four times that with larger ones. Streams beyond it are read at one of the next polls, in turn.
+const MAX_PAYLOAD_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The same while nobody knows yet how large they are: once.
+const MAX_FIRST_PAYLOAD_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES;
+
+/// Streams that are read at once then.
+const STREAMS_PER_LOOK: usize = 16;
+
+/// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
+/// stream that was made anew can look the same, though hardly with the same groups.
+const MAX_GLANCES: u32 = 12;
+
+/// What is said of a stream that is put aside.
+const TELLS_TOO_MUCH: &str = "what Redis says of it is more than a sample may read: it is asked again later";
+
+/// How often a stream is read again in a poll that Redis refused a command for, or that changed while it was read, where Redis runs
+/// no transactions. One is usual; each further one is for a command that only then turned out to be refused.
+const MAX_READINGS: usize = 3;
+
+/// What Redis says then.
+const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
+
+/// Whether this says that a stream is not there any more, or is something else by now.
+pub(crate) fn is_gone(error: &ReadError) -> bool {
+    IS_GONE.iter().any(|gone| error.0.starts_with(gone))
+}
+
+/// One sample on its way.
+pub(super) struct Rounds<'a> {
+    source: &'a mut Standalone,
+    connected: &'a mut Connected,
+    sink: &'a mut dyn Sink,
+    /// What is known of each stream so far; `None` once it was handed on.
+    streams: Vec<Option<Read>>,
+    /// What is to be asked in the second round.
+    rest: Vec<Batch>,
+    wanted: Vec<Wanted>,
+    /// Streams of whose groups only the second round tells the oldest pending entry.
+    detailed: Vec<usize>,
+    clock: Clock,
+    /// When the clock was asked for, until it has answered.
+    clock_asked: Option<Instant>,
+    /// When it had.
+    clock_read: Instant,
+    sampled_at: SystemTime,
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connected, sink: &'a mut dyn Sink) -> Self {
+        let mut streams = Vec::new();
+        source.lanes.iter_mut().for_each(Lane::begin_sample);
+        let not_asked = |(key, lane): (&StreamKey, &Lane)| {
+            let why = match lane.left_out() {
+                _ if !key.is_whole() => too_long(key.length()),
+                LeftOut::All => TELLS_TOO_MUCH.to_owned(),
+                LeftOut::Nothing | LeftOut::Consumers => "not asked".to_owned(),
+            };
+            Some(Err(Unread::Error(ReadError(why))))
+        };
+        streams.extend(source.streams.iter().zip(&source.lanes).map(not_asked));
+        Self {
+            source,
+            connected,
+            sink,
+            streams,
+            rest: Vec::new(),
+            wanted: Vec::new(),
+            detailed: Vec::new(),
+            clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
+            clock_asked: None,
+            clock_read: Instant::now(),
+            sampled_at: SystemTime::now(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut budget: Budget) -> Result<TargetSample, SampleError> {
+        self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
+        if self.source.pace.is_spread() || self.streams.is_empty() {
+            self.read_clock().await?;
+        }
+        self.first_round().await?;
+        let now = Instant::now();
+        self.source.pace.go_beyond(now);
+        budget.begin(now);
+        self.read_again().await?;
+        self.later_rounds(budget).await?;
+        for at in 0..self.streams.len() {
+            self.hand_on(at);
+        }
+        Ok(TargetSample {
+            sampled_at: self.sampled_at,
+            server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at)),
+            server: self.connected.server.clone(),
+            round_trip: self.clock.round_trip,
+            streams: Vec::new(),
+            refused: self.source.refused.iter().copied().collect(),
+            redis_time: self.source.pace.taken(),
+            streams_left_out: self.source.discovery.stats().left_out,
+            search: self.source.search(),
+            nodes: Vec::new(),
+        })
+    }
+
+    /// Takes the answer of the clock, which comes before all others. Where there is no hurry it is waited for at once; else it
+    /// would cost a round trip.
+    async fn read_clock(&mut self) -> Result<(), SampleError> {
+        let Some(asked) = self.clock_asked.take() else { return Ok(()) };
+        self.clock = self.connected.time(asked).await?;
+        self.clock_read = Instant::now();
+        self.source.pace.round_trip(self.clock.round_trip);
+        match self.clock.server_now_ms {
+            Some(_) => self.source.refused.remove(&RefusedCommand::Time),
+            None => self.source.refused.insert(RefusedCommand::Time),
+        };
+        Ok(())
+    }
+
+    /// Everything that can be asked without knowing more than the last sample told.
+    async fn first_round(&mut self) -> Result<(), SampleError> {
+        let unprobed = self.not_to_be_probed();
+        let glances = self.may_glance();
+        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.streams.len())
+            .filter(|&at| self.source.may_ask(at))
+            .partition(|&at| self.source.lanes[at].may_be_asked_with_others(glances));
+        let most = self.source.pace.batch_cost();
+        let mut batches = VecDeque::new();
+        let mut rest = known.as_slice();
+        while !rest.is_empty() {
+            let mut cost = 0;
+            let fits = |at: &&usize| {
+                cost += self.source.lanes[**at].cost();
+                cost <= most
+            };
+            let streams = rest.iter().take(STREAMS_PER_BATCH).take_while(fits).count().max(1);
+            batches.push_back(&rest[..streams]);
+            rest = &rest[streams..];
+        }
+        let mut probe = true;
+        let mut in_flight = InFlight::default();
+        while !batches.is_empty() || !in_flight.is_empty() {
+            if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.source.pace)) {
+                let mut batch = self.batch(places, &unprobed);
+                if std::mem::take(&mut probe) {
+                    batch.probe(&self.source.streams[places[0]]);
+                }
+                in_flight.send(self, batch).await?;
+                batches.pop_front();
+                continue;
+            }
+            let (batch, _) = in_flight.receive(self).await?;
+            for at in batch.streams() {
+                self.was_read(at);
+            }
+        }
+        self.look(&unknown).await
+    }
+
+    /// Streams of which only the groups are asked for: they changed last time, and where no script may be run, to see that they
+    /// did so again would put an entry of theirs on the wire. And those that have not been read for long.
+    fn not_to_be_probed(&self) -> BTreeSet<usize> {
+        let mut unprobed = BTreeSet::new();
+        let mut bytes: u64 = 0;
+        for at in self.in_turn() {
+            let lane = &self.source.lanes[at];
+            let Some(kept) = &lane.kept else { continue };
+            if lane.changed && self.connected.script.is_none() {
+                bytes = bytes.saturating_add(kept.payload_bytes);
+                if bytes > MAX_PAYLOAD_BYTES && bytes > kept.payload_bytes {
+                    unprobed.insert(at);
+                }
+            }
+            if lane.glances >= MAX_GLANCES {
+                unprobed.insert(at);
+            }
+        }
+        unprobed
+    }
+
+    fn may(&self, command: RefusedCommand) -> bool {
+        !self.source.refused.contains(&command)
+    }
+
+    fn transacts(&self) -> bool {
+        self.source.isolated && self.may(RefusedCommand::Multi) && self.may(RefusedCommand::Exec)
+    }
+
+    fn may_glance(&self) -> bool {
+        self.may(RefusedCommand::Xlen) && self.transacts()
+    }
+
+    /// All streams, the one that has waited longest first.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.source.turn..self.streams.len()).chain(0..self.source.turn)
+    }
+
+    /// What is asked about a stream's groups.
+    fn groups_asked(&self, lane: &Lane) -> Vec<GroupAsked> {
+        let consumers = self.source.sampling.consumers && self.may(RefusedCommand::XinfoConsumers);
+        lane.groups_asked(consumers, self.may(RefusedCommand::Xpending))
+    }
+
+    /// The questions of some streams, each in the way that its entries call for.
+    fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
+        let mut batch = self.source.empty_batch().with_room_for(places.len());
+        for &at in places {
+            let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
+            let groups = self.groups_asked(lane);
+            let script = lane.script(self.connected.script);
+            match lane.kept.as_ref().filter(|_| self.may_glance()) {
+                Some(kept) => {
+                    let probe = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
+                    batch.glance(at, key, groups, kept, probe, script);
+                }
+                None => batch.stream(at, key, groups, script),
+            }
+        }
+        batch
+    }
+
+    /// Reads streams whose entries are large or of unknown size: a few at a time, and no more once they were large. The
+    /// others wait for the next poll.
+    async fn look(&mut self, places: &[usize]) -> Result<(), SampleError> {
+        let mut bytes = 0;
+        for places in places.chunks(STREAMS_PER_LOOK) {
+            if bytes > MAX_FIRST_PAYLOAD_BYTES {
+                for &at in places {
+                    self.streams[at] = Some(Err(Unread::Error(ReadError(ITS_TURN_COMES.to_owned()))));
+                }
+                continue;
+            }
+            let batch = self.batch(places, &BTreeSet::new());
+            self.ask(vec![batch]).await?;
+            let read = places.iter().filter_map(|&at| Some(self.streams[at].as_ref()?.as_ref().ok()?.payload_bytes));
+            bytes = read.fold(bytes, u64::saturating_add);
+            for &at in places {
+                self.was_read(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream's first answers are here: asks for what is missing, or hands it on.
+    fn was_read(&mut self, at: usize) {
+        let lane = &mut self.source.lanes[at];
+        match &self.streams[at] {
+            // Read again once all are known.
+            Some(Err(Unread::Refused(_) | Unread::Changed(_))) => {}
+            Some(Ok(_)) => {
+                lane.changed = false;
+                lane.glances += 1;
+                if self.ask_for_the_rest(at) {
+                    return;
+                }
+                self.hand_on(at);
+            }
+            Some(Err(Unread::Error(_))) => {
+                lane.changed = false;
+                self.hand_on(at);
+            }
+            None => {}
+        }
+    }
+
+    /// Reads again what a command that was refused kept from being read, and streams with large entries that have changed:
+    /// those that have waited longest, up to [`MAX_PAYLOAD_BYTES`]. Of the others only the length and the groups are told.
+    async fn read_again(&mut self) -> Result<(), SampleError> {
+        let (mut bytes, mut first_left_out): (u64, _) = (0, None);
+        let mut again = Vec::new();
+        for at in self.in_turn() {
+            let lane = &mut self.source.lanes[at];
+            match &mut self.streams[at] {
+                None | Some(Ok(_) | Err(Unread::Error(_))) => continue,
+                Some(Err(Unread::Refused(_))) => lane.changed = false,
+                Some(Err(Unread::Changed(glanced))) => {
+                    lane.changed = true;
+                    lane.glances += 1;
+                    let expected = lane.payload_bytes();
+                    if bytes > 0 && bytes.saturating_add(expected) > MAX_PAYLOAD_BYTES {
+                        first_left_out = first_left_out.or(Some(at));
+                        if let Some(glanced) = glanced.take() {
+                            self.streams[at] = Some(Ok(*glanced));
+                        }
+                        continue;
+                    }
+                    bytes = bytes.saturating_add(expected);
+                }
+            }
+            lane.glances = 0;
+            again.push(at);
+        }
+        self.source.turn = first_left_out.unwrap_or(0);
+        self.read_whole(&again).await?;
+        for _ in 0..MAX_READINGS {
+            let moved = (0..self.streams.len()).filter(|&at| matches!(self.streams[at], Some(Err(Unread::Refused(_)))));
+            let moved: Vec<usize> = moved.collect();
+            if moved.is_empty() {
+                break;
+            }
+            self.read_whole(&moved).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads some streams whole, and hands on those of which nothing is missing.
+    async fn read_whole(&mut self, places: &[usize]) -> Result<(), SampleError> {
+        for places in places.chunks(STREAMS_PER_LOOK) {
+            let mut batch = self.source.empty_batch();
+            for &at in places {
+                let lane = &self.source.lanes[at];
+                let groups = self.groups_asked(lane);
+                batch.stream(at, &self.source.streams[at], groups, lane.script(self.connected.script));
+            }
+            self.ask(vec![batch]).await?;
+            for &at in places {
+                if let Some(Ok(_)) = self.streams[at]
+                    && !self.ask_for_the_rest(at)
+                {
+                    self.hand_on(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks batch after batch, and reads the answers as they come, while Redis works at the later ones.
+    async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Finding>, SampleError> {
+        let mut findings = Vec::new();
+        let mut unsent = VecDeque::from(batches);
+        let mut in_flight = InFlight::default();
+        while !unsent.is_empty() || !in_flight.is_empty() {
+            if in_flight.has_room(&self.source.pace)
+                && let Some(batch) = unsent.pop_front()
+            {
+                in_flight.send(self, batch).await?;
+                continue;
+            }
+            findings.extend(in_flight.receive(self).await?.1);
+        }
+        Ok(findings)
+    }
+
+    /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
+    fn hand_on(&mut self, at: usize) {
+        let Some(read) = self.streams[at].take() else { return };
+        let lane = &mut self.source.lanes[at];
+        let read = match read {
+            Ok(mut stream) => {
+                settle(lane, at, &mut stream);
+                let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let clock = self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at));
+                stream.now_ms = clock.saturating_add(elapsed);
+                Ok(stream)
+            }
+            Err(unread) => {
+                lane.forget_all();
+                let error = unread.into_error();
+                Err(if self.source.of_cluster { error } else { with_hint(error) })
+            }
+        };
+        if let Err(error) = &read
+            && self.source.was_found(at)
+            && is_gone(error)
+        {
+            self.source.discovery.is_gone(&self.source.streams[at]);
+            self.sink.gone(at);
+            return;
+        }
+        self.sink.stream(at, read);
+    }
+}
+
+/// What a node of a cluster says of the streams of others is cryptic to who does not know that it is one.
+fn with_hint(error: ReadError) -> ReadError {
+    if ["MOVED ", "ASK ", "CLUSTERDOWN"].iter().any(|said| error.0.starts_with(said)) {
+        return ReadError(format!("{}: this Redis is a node of a cluster; see redis.mode", error.0));
+    }
+    error
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,295 @@
+//! What only a sample's first round could tell: groups that are new, the entry after a cursor that moved to mid stream, lags that
+//! have to be counted, witnesses.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::analysis::lag::lowest_needed;
+use crate::analysis::lag::tracker::{Continuity, CountRange, Counted};
+use crate::collector::count_budget::{Budget, FIRST_PAGE, PAGE_COST, Wanted};
+use crate::collector::request::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
+use crate::collector::sample::Rounds;
+use crate::collector::sample::finalize::{mark_monitored, monitored};
+use crate::collector::sample::pipeline::room;
+use crate::collector::stream_state::LeftOut;
+use crate::model::GroupName;
+use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
+
+/// Pages of one stream in a transaction, during which Redis serves nobody else.
+const PAGES_AT_ONCE: usize = 4;
+
+impl Rounds<'_> {
+    /// What only the first round could tell. Nothing is sent where nothing is missing.
+    pub(super) async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
+        let mut batches = std::mem::take(&mut self.rest);
+        loop {
+            let page_time = self.source.pace.expected(PAGE_COST);
+            let pages = budget.round(&mut self.wanted, Instant::now(), page_time);
+            self.add_counts(&mut batches, &pages);
+            // A count that must wait does not bring the first entry along.
+            for place in 0..self.wanted.len() {
+                let wanted = &mut self.wanted[place];
+                let (at, group) = (wanted.at, wanted.group);
+                if wanted.asked == 0
+                    && let (Some(cursor), Some(group)) = (wanted.first.take(), group)
+                {
+                    let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
+                    let script = lane.script(self.connected.script);
+                    room(&mut batches, self.source).first(at, key, group, cursor, script);
+                }
+            }
+            batches.retain(|batch| !batch.is_empty());
+            if batches.is_empty() {
+                return Ok(());
+            }
+            let findings = self.ask(std::mem::take(&mut batches)).await?;
+            let another = self.apply(findings, &mut budget);
+            let mut wanted = std::mem::take(&mut self.wanted);
+            wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
+            self.wanted = wanted;
+            for at in another {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_lags(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            for at in std::mem::take(&mut self.detailed) {
+                if let Some(stream) = self.take_read(at) {
+                    self.ask_for_ghosts(at, &stream);
+                    self.streams[at] = Some(Ok(stream));
+                }
+            }
+            batches = std::mem::take(&mut self.rest);
+        }
+    }
+
+    /// Asks for what only this sample could tell is missing of a stream; whether anything is.
+    pub(super) fn ask_for_the_rest(&mut self, at: usize) -> bool {
+        let Some(mut stream) = self.take_read(at) else { return false };
+        if stream.carried {
+            self.streams[at] = Some(Ok(stream));
+            return false;
+        }
+        let asked_before = self.asked_so_far();
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        lane.sampled(&stream);
+        mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
+        let may = lane.left_out() == LeftOut::Nothing;
+        let (may_ask_consumers, may_ask_pending) = (
+            may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
+            may && !source.refused.contains(&RefusedCommand::Xpending),
+        );
+        let (mut details, first) = (Vec::new(), stream.first);
+        for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
+            let is_new = !lane.ledger.groups().any(|known| *known == group.name);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group, first);
+            if (is_new || changed) && group.name.is_whole() {
+                details.push(GroupAsked::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
+            }
+        }
+        if !details.is_empty() {
+            room(&mut self.rest, source).details(at, &source.streams[at], details);
+            self.detailed.push(at);
+        }
+        let lane = &mut source.lanes[at];
+        if stream.ends_unknown {
+            // Nothing that is remembered of it can be held against what cannot be.
+            lane.ledger.forget();
+            self.streams[at] = Some(Ok(stream));
+            return asked_before != self.asked_so_far();
+        }
+        // Without its counters nothing is concluded from what leaves a trace and what does not.
+        stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.entries_added.is_some();
+        let continuity = lane.ledger.open(&stream);
+        self.ask_for_ghosts(at, &stream);
+        stream.continuity = continuity;
+        self.ask_for_lags(at, &stream);
+        self.ask_for_held(at, &stream);
+        let source = &mut *self.source;
+        let script = source.lanes[at].script(self.connected.script);
+        for witness in source.lanes[at].ledger.witnesses() {
+            if !room(&mut self.rest, source).witness(at, &source.streams[at], witness, script) {
+                source.lanes[at].ledger.witness_is_gone();
+            }
+        }
+        self.streams[at] = Some(Ok(stream));
+        asked_before != self.asked_so_far()
+    }
+
+    /// What is to be asked in later rounds: commands, and lags to be counted.
+    fn asked_so_far(&self) -> (usize, usize) {
+        (self.rest.iter().map(|batch| batch.commands()).sum(), self.wanted.len())
+    }
+
+    /// Takes a stream out that was read, for as long as it is looked at.
+    fn take_read(&mut self, at: usize) -> Option<StreamSample> {
+        match self.streams[at].take() {
+            Some(Ok(stream)) => Some(stream),
+            other => {
+                self.streams[at] = other;
+                None
+            }
+        }
+    }
+
+    /// Pending entries are not trimmed with the stream: those before its first entry are gone.
+    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamSample) {
+        for (place, group) in monitored(stream) {
+            if let (Some(oldest), Some(first), None) = (group.oldest_pending, stream.first, group.ghost_pending)
+                && oldest < first
+            {
+                let source = &*self.source;
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+            }
+        }
+    }
+
+    /// What is missing to know the lags of a stream's groups, in entries and in time.
+    fn ask_for_lags(&mut self, at: usize, stream: &StreamSample) {
+        let source = &mut *self.source;
+        let lane = &mut source.lanes[at];
+        let script = lane.script(self.connected.script);
+        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        for (place, group) in monitored(stream) {
+            let ask = source.lanes[at].ledger.ask(stream, group, entry_bytes);
+            let first = ask.first.filter(|_| ask.comes_along);
+            if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
+                room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
+            }
+            if let Some(uncertainty) = ask.count {
+                let page = ask.page.unwrap_or(FIRST_PAGE);
+                self.wanted.push(Wanted {
+                    at,
+                    group: Some(place),
+                    uncertainty,
+                    entry_bytes,
+                    most_bytes,
+                    first,
+                    page,
+                    asked: 0,
+                });
+            }
+        }
+    }
+
+    /// What is missing to know how many entries no group needs any more.
+    fn ask_for_held(&mut self, at: usize, stream: &StreamSample) {
+        let lane = &mut self.source.lanes[at];
+        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        let Some((safe, _)) = lowest_needed(&stream.groups) else { return };
+        let ask = lane.ledger.hold(stream, safe, entry_bytes);
+        if let Some(uncertainty) = ask.count {
+            let page = ask.page.unwrap_or(FIRST_PAGE);
+            let group = None;
+            self.wanted.push(Wanted { at, group, uncertainty, entry_bytes, most_bytes, first: None, page, asked: 0 });
+        }
+    }
+
+    /// Adds pages to the batches, those of one stream together.
+    fn add_counts(&self, batches: &mut Vec<Batch>, pages: &[(Wanted, u64)]) {
+        let mut by_stream: BTreeMap<usize, Vec<PageAsked>> = BTreeMap::new();
+        for (wanted, limit) in pages {
+            if let Some(range) = self.rest_of(wanted) {
+                let page = PageAsked { group: wanted.group, range, limit: *limit, most_bytes: wanted.most_bytes };
+                by_stream.entry(wanted.at).or_default().push(page);
+            }
+        }
+        for (at, pages) in by_stream {
+            let lane = &self.source.lanes[at];
+            if let Some(Ok(stream)) = &self.streams[at] {
+                let (key, script) = (&self.source.streams[at], lane.script(self.connected.script));
+                for pages in pages.chunks(PAGES_AT_ONCE) {
+                    let batch = room(batches, self.source);
+                    let with_groups = lane.ledger.counts_with_groups();
+                    batch.counts((at, key, stream), pages.to_vec(), with_groups, lane.is_large(), script);
+                }
+            }
+        }
+    }
+
+    /// What is left of a count.
+    fn rest_of(&self, wanted: &Wanted) -> Option<CountRange> {
+        let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
+        let whose = wanted.group.map(|group| &stream.groups[group].name);
+        self.source.lanes[wanted.at].ledger.rest(whose)
+    }
+
+    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
+    /// be asked for anew: they turned out to be others than they were, or their sample is now one of a later moment.
+    fn apply(&mut self, findings: Vec<Finding>, budget: &mut Budget) -> Vec<usize> {
+        let mut another = Vec::new();
+        let mut outdated = Vec::new();
+        let Self { source, streams, .. } = self;
+        let name = |at: usize, group: usize| -> Option<&GroupName> {
+            Some(&streams[at].as_ref()?.as_ref().ok()?.groups[group].name)
+        };
+        for finding in findings {
+            match finding {
+                Finding::First { at, group, id } => {
+                    if let Some(name) = name(at, group) {
+                        source.lanes[at].ledger.found_first(name, id);
+                    }
+                }
+                Finding::WitnessGone { at } => {
+                    if !another.contains(&at) {
+                        source.lanes[at].ledger.witness_is_gone();
+                        another.push(at);
+                    }
+                }
+                Finding::Pages(found) => {
+                    let (lane, moment) = (&mut source.lanes[found.at], found.moment());
+                    let (mut is_outdated, mut is_nearer) = (false, false);
+                    for PageRead { asked, page, bytes } in &found.pages {
+                        let read = page.entries + page.beyond;
+                        budget.settle(asked.limit, read, asked.most_bytes, *bytes);
+                        source.commands.counted(read);
+                        lane.read_page(read, *bytes);
+                        let whose = asked.group.and_then(|group| name(found.at, group));
+                        if whose.is_some() == asked.group.is_some() {
+                            let counted = lane.ledger.counted(whose, page, &moment);
+                            is_outdated |= counted == Counted::Outdated;
+                            is_nearer |= counted == Counted::Nearer;
+                        }
+                    }
+                    if is_nearer && !another.contains(&found.at) {
+                        another.push(found.at);
+                    }
+                    if is_outdated {
+                        outdated.push(found);
+                    }
+                }
+            }
+        }
+        for found in outdated {
+            if !another.contains(&found.at) && self.move_on(&found) {
+                another.push(found.at);
+            }
+        }
+        another
+    }
+
+    /// Makes the moment of some pages the stream's sample: what was to be counted at the sample's own may have been read,
+    /// acknowledged and removed since. Whether that can be done.
+    fn move_on(&mut self, found: &PagesRead) -> bool {
+        let Some(mut stream) = self.take_read(found.at) else { return false };
+        let same_groups =
+            stream.groups.iter().map(|group| &group.name).eq(found.after.groups.iter().map(|group| &group.name));
+        if same_groups {
+            stream.move_on(&found.after);
+            let ledger = &mut self.source.lanes[found.at].ledger;
+            let continuity = ledger.open(&stream);
+            if continuity != Continuity::Same {
+                stream.continuity = continuity;
+            }
+            for PageRead { asked, page, .. } in &found.pages {
+                if let Some(group) = asked.group {
+                    ledger.counted_at_once(&stream.groups[group].name, &asked.range, page);
+                }
+            }
+        }
+        self.streams[found.at] = Some(Ok(stream));
+        same_groups
+    }
+}

@@ -1,0 +1,83 @@
+//! Batches on their way: how many at a time, when each may be sent, and what they take of Redis's time.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::collector::pacer::Pace;
+use crate::collector::request::{Batch, Finding};
+use crate::collector::sample::Rounds;
+use crate::collector::standalone::Standalone;
+use crate::model::sample::SampleError;
+
+/// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 200 to 300 commands
+/// each, Redis never runs dry: from 512 commands in flight on, a sample is as quick as with all of them.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// What a batch of the later rounds costs at most, as a guess in microseconds, where the pace does not limit it: half as much
+/// again as one of the first round does.
+const MAX_REST_COST: u64 = 1500;
+
+/// Batches that were sent and not yet answered.
+#[derive(Default)]
+pub(super) struct InFlight {
+    batches: VecDeque<(Batch, Instant)>,
+    /// When the newest answer came.
+    answered: Option<Instant>,
+}
+
+impl InFlight {
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(super) fn has_room(&self, pace: &Pace) -> bool {
+        self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
+    }
+
+    pub(super) async fn send(&mut self, rounds: &mut Rounds<'_>, mut batch: Batch) -> Result<(), SampleError> {
+        let due = rounds.source.pace.next(batch.cost, Instant::now());
+        if rounds.source.pace.is_spread() {
+            sleep_until(due).await;
+        }
+        let sent = Instant::now();
+        rounds.connected.send(batch.requests(), batch.sent(), &rounds.source.commands).await?;
+        batch.was_sent();
+        self.batches.push_back((batch, sent));
+        Ok(())
+    }
+
+    /// Waits for the answers to the oldest batch, and reads them.
+    pub(super) async fn receive(&mut self, rounds: &mut Rounds<'_>) -> Result<(Batch, Vec<Finding>), SampleError> {
+        rounds.read_clock().await?;
+        let Some((batch, sent)) = self.batches.pop_front() else {
+            return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
+        };
+        let Rounds { source, connected, streams, .. } = rounds;
+        source.awaited.clear();
+        source.awaited.extend(batch.ends());
+        let replies = connected.receive(batch.commands()).await?;
+        let now = Instant::now();
+        // Redis began with it when it was done with the one before.
+        let since = self.answered.map_or(sent, |answered| answered.max(sent));
+        let waited = now - since;
+        self.answered = Some(now);
+        // The way there and back shows in the first of those that are on their way together only.
+        let way = if since == sent { Duration::ZERO } else { source.pace.way() };
+        source.pace.answered(batch.cost, waited + way);
+        let mut findings = Vec::new();
+        batch.read(replies, &source.lanes, streams, &mut findings, &mut source.refused)?;
+        Ok((batch, findings))
+    }
+}
+
+/// A batch with room for more.
+pub(super) fn room<'b>(batches: &'b mut Vec<Batch>, source: &Standalone) -> &'b mut Batch {
+    let most = source.pace.batch_cost().min(MAX_REST_COST);
+    if batches.last().is_none_or(|batch| batch.cost >= most) {
+        batches.push(source.empty_batch());
+    }
+    let last = batches.len() - 1;
+    &mut batches[last]
+}

@@ -1,0 +1,98 @@
+//! A sample on its way to a page: each stream is assessed as it comes, and its lines are written once its block is complete, while
+//! Redis still works at the others.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::analysis::assess::Assessor;
+use crate::analysis::logical::LogicalStreams;
+use crate::analysis::snapshot::StreamSnapshot;
+use crate::exposition::series::{Lines, STREAMS_PER_BLOCK};
+use crate::model::StreamKey;
+use crate::model::sample::{ReadError, Sink, StreamSample};
+
+/// What of a sample is there so far.
+pub(super) struct Assembly<'a> {
+    assessor: &'a mut Assessor,
+    lines: &'a mut Lines,
+    logical: &'a mut LogicalStreams,
+    streams: &'a mut Arc<[StreamKey]>,
+    /// From when the history counts.
+    started: Instant,
+    /// What each stream came to, in their order.
+    done: Vec<Done>,
+    /// How many of each block are still to come.
+    missing: Vec<usize>,
+    /// Blocks that are written.
+    written: usize,
+}
+
+/// What a stream came to.
+enum Done {
+    NotYet,
+    Gone,
+    Seen(StreamSnapshot),
+}
+
+impl Done {
+    fn seen(&self) -> Option<&StreamSnapshot> {
+        if let Self::Seen(snapshot) = self { Some(snapshot) } else { None }
+    }
+}
+
+impl<'a> Assembly<'a> {
+    pub(super) fn new(
+        assessor: &'a mut Assessor,
+        lines: &'a mut Lines,
+        logical: &'a mut LogicalStreams,
+        streams: &'a mut Arc<[StreamKey]>,
+        started: Instant,
+    ) -> Self {
+        Self { assessor, lines, logical, streams, started, done: Vec::new(), missing: Vec::new(), written: 0 }
+    }
+
+    /// The sample is complete. What every stream came to, in their order, those that are gone left out; from now on their lines
+    /// hold.
+    pub(super) fn end(self) -> Vec<StreamSnapshot> {
+        self.lines.commit();
+        let seen = |done| if let Done::Seen(snapshot) = done { Some(snapshot) } else { None };
+        self.done.into_iter().filter_map(seen).collect()
+    }
+
+    fn is_done(&mut self, at: usize, done: Done) {
+        if matches!(self.done[at], Done::NotYet) {
+            self.missing[at / STREAMS_PER_BLOCK] -= 1;
+        }
+        self.done[at] = done;
+        while self.missing.get(self.written) == Some(&0) {
+            let block = self.done.chunks(STREAMS_PER_BLOCK).nth(self.written).unwrap_or_default();
+            self.lines.block(block.iter().filter_map(Done::seen));
+            self.written += 1;
+        }
+    }
+}
+
+impl Sink for Assembly<'_> {
+    fn begin(&mut self, streams: &Arc<[StreamKey]>) {
+        if !Arc::ptr_eq(self.streams, streams) {
+            self.assessor.follow_streams(streams);
+            self.logical.follow(streams);
+            *self.streams = Arc::clone(streams);
+        }
+        self.lines.begin();
+        self.done.clear();
+        self.done.resize_with(streams.len(), || Done::NotYet);
+        self.missing = self.done.chunks(STREAMS_PER_BLOCK).map(<[Done]>::len).collect();
+        self.written = 0;
+    }
+
+    fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {
+        let snapshot = self.assessor.stream(at, read, self.started.elapsed());
+        self.is_done(at, Done::Seen(snapshot));
+    }
+
+    fn gone(&mut self, at: usize) {
+        self.is_done(at, Done::Gone);
+    }
+}

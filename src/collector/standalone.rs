@@ -1,0 +1,450 @@
+//! One Redis server over one connection, asked in one pipelined round per sample where nothing more is missing.
+//!
+//! What a sample asks, and in which rounds, is in [`rounds`]; here is when a connection is made, kept and given up, and what is
+//! remembered between samples.
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::collector::count_budget::Budget;
+use crate::collector::pacer::Pace;
+use crate::collector::request::Batch;
+use crate::collector::sample::Rounds;
+pub(super) use crate::collector::sample::is_gone;
+use crate::collector::scanner::Discovery;
+use crate::collector::stream_state::{Lane, LeftOut};
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
+use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, rearranged};
+use crate::redis::connection::Connected;
+use crate::redis::connector::Dial;
+use crate::redis::refusals::server_wide;
+use crate::redis::replies;
+use crate::sys::own_metrics::RedisCommands;
+
+/// The share of a poll's deadline after which no more streams are looked for: where each call takes long to come back, the search
+/// takes more polls, and not the sample's time.
+const DISCOVERY_SHARE: u32 = 4;
+
+/// An answer about one stream, or to one SCAN, that is so large when a sample breaks off is the reason: it takes longer to be read than
+/// all the rest.
+const LARGE_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// With so many streams, and where a sample is not spread, another thread moves the bytes: see the module `pump`. With fewer,
+/// waking it takes longer than it saves.
+const STREAMS_FOR_A_PUMP: usize = 64;
+
+/// What to sample, and what it may cost.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    /// Which streams: by name, and by pattern.
+    pub streams: StreamSelection,
+    /// Streams that are sampled at most.
+    pub stream_limit: usize,
+    /// The time within which a new stream that a pattern means is to show.
+    pub discovery_interval: Duration,
+    /// The monitored groups.
+    pub selection: GroupSelection,
+    /// Groups of a stream that are monitored at most.
+    pub group_limit: usize,
+    /// Whether to ask for consumers.
+    pub consumers: bool,
+    /// The time between samples.
+    pub interval: Duration,
+    /// Entries that may be read per second of the interval, to count lags that nothing else tells.
+    pub count_budget: u64,
+    /// The share of the interval, or of the timeout where that is shorter, over which a sample is spread: a fraction, 0 for as quick as
+    /// can be.
+    pub spread: f64,
+}
+
+impl Sampling {
+    /// All of these streams at once, with everything that may be asked.
+    #[must_use]
+    pub fn of(streams: Vec<StreamKey>, selection: GroupSelection, interval: Duration, count_budget: u64) -> Self {
+        Self {
+            streams: StreamSelection::default().and(streams, []),
+            stream_limit: usize::MAX,
+            discovery_interval: interval,
+            selection,
+            group_limit: usize::MAX,
+            consumers: true,
+            interval,
+            count_budget,
+            spread: 0.0,
+        }
+    }
+}
+
+/// Samples one standalone Redis.
+pub struct Standalone {
+    pub(super) dial: Dial,
+    pub(super) sampling: Sampling,
+    pub(super) streams: Arc<[StreamKey]>,
+    pub(super) commands: RedisCommands,
+    /// `None` before the first sample and after any failure: a connection that failed once is not used again, because
+    /// answers to questions that were given up may still come on it.
+    pub(super) connection: Option<Connected>,
+    /// What is kept of each stream, in the order of the configuration.
+    pub(super) lanes: Vec<Lane>,
+    /// The stream whose turn it is to be read first, where not all can be read at once.
+    pub(super) turn: usize,
+    pub(super) refused: BTreeSet<RefusedCommand>,
+    /// Whether a replica is the wrong one to ask.
+    pub(super) masters_only: bool,
+    /// Whether it is one node of a cluster that is sampled as a whole.
+    pub(super) of_cluster: bool,
+    /// Whether the streams are on their way to this node of a cluster.
+    pub(super) asking: bool,
+    /// Whether the answers of a transaction are of one moment.
+    pub(super) isolated: bool,
+    pub(super) pace: Pace,
+    pub(super) discovery: Discovery,
+    /// Whether the answer to SCAN is waited for.
+    pub(super) is_scanning: bool,
+    /// Of the batch whose answers are waited for: how many replies there are up to the end of each question, and the stream that it is
+    /// about.
+    pub(super) awaited: Vec<(usize, Option<usize>)>,
+    /// From when the time counts that discovery is told.
+    pub(super) started: Instant,
+    /// When the newest complete pass of it ended, by the clock of then.
+    pub(super) searched_at: SystemTime,
+}
+
+impl Standalone {
+    /// A source for these streams. It connects at the first sample.
+    #[must_use]
+    pub fn new(dial: Dial, sampling: Sampling, commands: RedisCommands) -> Self {
+        let discovery = Discovery::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+        Self {
+            dial,
+            streams: discovery.streams().into(),
+            sampling,
+            commands,
+            connection: None,
+            lanes: discovery.streams().iter().map(|_| Lane::default()).collect(),
+            turn: 0,
+            refused: BTreeSet::new(),
+            masters_only: false,
+            of_cluster: false,
+            asking: false,
+            isolated: true,
+            pace: Pace::default(),
+            discovery,
+            is_scanning: false,
+            awaited: Vec::new(),
+            started: Instant::now(),
+            searched_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The same, where a server that has become a replica is to be refused.
+    pub(super) fn masters_only(self) -> Self {
+        Self { masters_only: true, ..self }
+    }
+
+    /// The same, as one node of a cluster: what it says of streams that others have is no news.
+    pub(super) fn of_cluster(self) -> Self {
+        Self { of_cluster: true, ..self }
+    }
+
+    /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
+    pub fn follow(&mut self, sampling: Sampling, another: Option<Dial>) {
+        self.discovery.follow(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+        if self.discovery.changed() {
+            self.sample_these(self.discovery.streams().into());
+        }
+        if sampling.streams.patterns().is_empty() {
+            // Nothing asks for it any more, so nothing would take it back.
+            self.refused.remove(&RefusedCommand::Scan);
+        }
+        self.sampling = sampling;
+        if let Some(dial) = another {
+            (self.dial, self.connection, self.pace) = (dial, None, Pace::default());
+            self.refused.clear();
+        }
+    }
+
+    /// Samples these streams from now on.
+    fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
+        self.lanes = rearranged(&self.streams, std::mem::take(&mut self.lanes), &streams);
+        (self.streams, self.turn) = (streams, 0);
+    }
+
+    /// Takes one sample, connecting first where there is no connection or the kept one broke, all of it within `timeout`.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read; a single stream's trouble is inside the sample.
+    pub async fn sample(&mut self, timeout: Duration) -> Result<TargetSample, SampleError> {
+        let mut collected = Collected::default();
+        let sample = self.sample_into(timeout, &mut collected).await?;
+        Ok(TargetSample { streams: collected.streams(), ..sample })
+    }
+
+    /// The same, but each stream is handed to the sink as it is read, and is not in the sample.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read; then nothing counts that the sink was told.
+    pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let Sampling { count_budget, interval, .. } = self.sampling;
+        let budget = Budget::new(count_budget, interval, began, timeout);
+        self.begin_sample();
+        let mut knew_of_exec = self.refused.contains(&RefusedCommand::Exec);
+        // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
+        let mut kept = self.take_kept();
+        loop {
+            let (mut connected, was_kept) = match kept.take() {
+                Some(kept) => (kept, true),
+                None => (self.connect(deadline, timeout).await?, false),
+            };
+            let sampling = self.sample_over(&mut connected, budget, timeout, sink);
+            let Ok(sampled) = timeout_at(deadline, sampling).await else {
+                self.leave_out_what_is_too_much(&connected);
+                return Err(self.unfinished(timeout));
+            };
+            match sampled {
+                Ok(sample) => {
+                    self.connection = Some(connected);
+                    return Ok(sample);
+                }
+                // A restart closes kept connections; whether Redis answers, a new one tells.
+                Err(error) if was_kept && error.reason == FailureReason::Io => {}
+                // The connection is lost to a transaction that nothing ends. Another one will do without.
+                Err(_) if !knew_of_exec && self.refused.contains(&RefusedCommand::Exec) => knew_of_exec = true,
+                Err(error)
+                    if error.reason == FailureReason::Protocol && self.leave_out_what_is_too_much(&connected) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where one answer was large when a sample broke off, that is left out of the next ones, so that one stream does not keep all
+    /// others from being read. Whether there was one.
+    fn leave_out_what_is_too_much(&mut self, connected: &Connected) -> bool {
+        let (whole, bytes) = connected.progress();
+        if bytes < LARGE_ANSWER_BYTES {
+            return false;
+        }
+        if std::mem::take(&mut self.is_scanning) {
+            return self.discovery.told_too_much();
+        }
+        let Some(at) = self.awaited.get(self.awaited.partition_point(|(end, _)| *end <= whole)).and_then(|(_, at)| *at)
+        else {
+            return false;
+        };
+        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        lane.tells_too_much();
+        let what = if lane.left_out() == LeftOut::All { "it is not read" } else { "its consumers are not read" };
+        tracing::warn!(stream = %self.streams[at], bytes, "what Redis says of a stream is more than a sample may read: {what}");
+        true
+    }
+
+    /// Whether this stream is asked about.
+    pub(super) fn may_ask(&self, at: usize) -> bool {
+        self.streams[at].is_whole() && self.lanes[at].left_out() != LeftOut::All
+    }
+
+    /// The connection of the last sample, by which it is known how many streams there are.
+    fn take_kept(&mut self) -> Option<Connected> {
+        let kept = self.connection.take()?;
+        let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
+        if hurries { kept.apart() } else { Some(kept) }
+    }
+
+    /// Why a sample has no more time: a Redis that is asked for too much is another trouble than one that is silent.
+    fn unfinished(&self, timeout: Duration) -> SampleError {
+        let what = if self.pace.has_answers() { "answers, but not to all questions," } else { "no answer" };
+        late(what, timeout)
+    }
+
+    async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
+        // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
+        self.lanes.iter_mut().for_each(Lane::forget);
+        self.discovery.interrupted();
+        let connecting = async {
+            let mut new = Connected::new(&mut self.dial, deadline, &self.commands).await?;
+            if self.masters_only {
+                new.must_be_master(&self.commands).await?;
+            }
+            Ok(new)
+        };
+        timeout_at(deadline, connecting).await.map_err(|_| late("no connection", timeout))?
+    }
+
+    /// Asks for streams that are not its own: of a cluster whose slots have moved, or are `asking` to. Nothing is remembered of
+    /// them, and nothing forgotten of its own.
+    ///
+    /// # Errors
+    /// Where Redis as a whole could not be read.
+    pub(super) async fn sample_guests(
+        &mut self,
+        streams: Vec<StreamKey>,
+        asking: bool,
+        timeout: Duration,
+    ) -> Result<TargetSample, SampleError> {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let Sampling { count_budget, interval, .. } = self.sampling;
+        let streams = StreamSelection::default().and(streams, []);
+        // As quick as can be: what was asked for elsewhere has taken its time already.
+        let sampling = Sampling { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
+        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone()).of_cluster();
+        guests.refused.clone_from(&self.refused);
+        guests.asking = asking;
+        let mut connected = match self.connection.take() {
+            Some(kept) => kept,
+            None => self.connect(deadline, timeout).await?,
+        };
+        let budget = Budget::new(count_budget, interval, began, timeout);
+        let mut collected = Collected::default();
+        let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| guests.unfinished(timeout))??;
+        self.connection = Some(connected);
+        Ok(TargetSample { streams: collected.streams(), ..sample })
+    }
+
+    /// A sample begins that may end before this server is asked.
+    pub(super) fn begin_sample(&mut self) {
+        self.pace.begin();
+    }
+
+    /// What the newest sample took of Redis's time until it ended, well or not.
+    pub(super) fn redis_time(&self) -> Duration {
+        self.pace.taken()
+    }
+
+    /// The streams of the newest sample: those that are named, then those that were found.
+    pub(super) fn streams(&self) -> &[StreamKey] {
+        &self.streams
+    }
+
+    /// A stream that another server had is to be found here.
+    pub(super) fn adopt(&mut self, key: StreamKey) {
+        self.discovery.adopt(key);
+    }
+
+    /// A stream that was found here has gone to another server.
+    pub(super) fn lose(&mut self, key: &StreamKey) {
+        self.discovery.is_gone(key);
+    }
+
+    /// Nothing asked yet, but for what Redis refuses.
+    pub(super) fn empty_batch(&self) -> Batch {
+        Batch::without(&self.refused).asking(self.asking).isolated(self.isolated)
+    }
+
+    async fn sample_over(
+        &mut self,
+        connected: &mut Connected,
+        budget: Budget,
+        timeout: Duration,
+        sink: &mut dyn Sink,
+    ) -> Result<TargetSample, SampleError> {
+        connected.begin_sample();
+        self.is_scanning = false;
+        self.awaited.clear();
+        self.isolated = connected.server.isolates_transactions();
+        self.discover(connected, timeout / DISCOVERY_SHARE).await?;
+        sink.begin(&self.streams);
+        let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
+        self.pace.spread(spread, self.lanes.iter().map(Lane::cost).sum());
+        Rounds::new(self, connected, sink).run(budget).await
+    }
+
+    /// Looks for streams that patterns mean, a little further than the last sample did.
+    async fn discover(&mut self, connected: &mut Connected, most: Duration) -> Result<(), SampleError> {
+        let until = Instant::now() + most;
+        while Instant::now() < until
+            && let Some(ask) = self.discovery.next(self.started.elapsed())
+        {
+            if self.pace.way().is_zero() {
+                // Or all the ways there and back would count as Redis's time.
+                let asked = connected.ask_time(&self.commands).await?;
+                self.pace.round_trip(connected.time(asked).await?.round_trip);
+            }
+            self.commands.add("scan", 1);
+            let asked = Instant::now();
+            let (cursor, count) = (ask.cursor.to_string(), ask.count.to_string());
+            let mut words: Vec<&[u8]> =
+                vec![b"SCAN", cursor.as_bytes(), b"COUNT", count.as_bytes(), b"TYPE", b"stream"];
+            if let Some(pattern) = &ask.pattern {
+                words.extend([b"MATCH", pattern.as_bytes()]);
+            }
+            self.is_scanning = true;
+            let reply = connected.ask(&words).await?;
+            self.is_scanning = false;
+            self.pace.answered(0, asked.elapsed());
+            if let Some(error) = reply.error().and_then(|refusal| server_wide(&refusal)) {
+                return Err(error);
+            }
+            // Whatever else it says (servers that are compatible in part have no TYPE, or cursors that are no numbers), the
+            // streams that are named are none the worse for it.
+            let Ok((cursor, keys)) = replies::scan(reply) else {
+                self.refused.insert(RefusedCommand::Scan);
+                self.discovery.interrupted();
+                break;
+            };
+            self.refused.remove(&RefusedCommand::Scan);
+            self.discovery.answer(cursor, keys, self.started.elapsed());
+            if cursor == 0 {
+                self.searched_at = SystemTime::now();
+            }
+        }
+        if self.discovery.changed() {
+            self.sample_these(self.discovery.streams().into());
+        }
+        Ok(())
+    }
+
+    /// Whether the stream at this place is sampled because it was found, and not because it was named.
+    pub(super) fn was_found(&self, at: usize) -> bool {
+        at >= self.sampling.streams.literals().len()
+    }
+
+    /// How the search for streams stands; `None` where none are searched for.
+    pub(super) fn search(&self) -> Option<Search> {
+        if self.sampling.streams.patterns().is_empty() {
+            return None;
+        }
+        let stats = self.discovery.stats();
+        let completed = stats.took.map(|took| (self.searched_at, took));
+        Some(Search { found: stats.found as u64, completed })
+    }
+}
+
+fn late(what: &str, timeout: Duration) -> SampleError {
+    let detail = format!("{what} within {}", humantime::format_duration(timeout));
+    SampleError { reason: FailureReason::Timeout, detail }
+}
+
+/// The streams of a sample, in their order; `None` for one that is gone.
+#[derive(Default)]
+struct Collected(Vec<(StreamKey, Option<Result<StreamSample, ReadError>>)>);
+
+impl Collected {
+    /// Those that are not gone.
+    fn streams(self) -> Vec<(StreamKey, Result<StreamSample, ReadError>)> {
+        self.0.into_iter().filter_map(|(key, read)| Some((key, read?))).collect()
+    }
+}
+
+impl Sink for Collected {
+    fn begin(&mut self, streams: &Arc<[StreamKey]>) {
+        self.0 = streams.iter().map(|key| (key.clone(), Some(Err(ReadError("not asked".to_owned()))))).collect();
+    }
+
+    fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {
+        self.0[at].1 = Some(read);
+    }
+
+    fn gone(&mut self, at: usize) {
+        self.0[at].1 = None;
+    }
+}

@@ -1,0 +1,270 @@
+//! What the source keeps of one stream from sample to sample. Pure.
+
+use crate::analysis::lag::Ledger;
+use crate::collector::request::{COMMANDS_PER_STREAM, GroupAsked, cost};
+use crate::model::sample::OldestPending;
+use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::{ConsumerName, EntryId, GroupName};
+use crate::redis::script::Script;
+
+/// From so many bytes in the first and last entry on, a stream is read only when it changed, and then by a script that
+/// leaves them on the server. Below, that costs Redis more than sending them does.
+const LARGE_BYTES: u64 = 16 * 1024;
+
+/// A stream that was large is read plainly again below this share, so that entries of changing size are no reason to go
+/// back and forth.
+const PLAIN_AGAIN: u64 = 4;
+
+/// What asking for a stream takes where nothing is known of it.
+const UNKNOWN_COST: u64 = 4 * cost::COMMAND;
+
+/// What an entry costs on the wire beside its fields: id, lengths, line ends.
+const ENTRY_OVERHEAD_BYTES: u64 = 64;
+
+/// Samples after which a group's oldest pending entry is asked for again though nothing shows that it has changed: `XCLAIM …
+/// FORCE` and a cursor that was moved back and forth change it without a trace.
+const PENDING_AGAIN: u32 = 12;
+
+/// Samples after which a stream is asked about in full again though it told too much: half an hour where they are five seconds apart.
+const ASIDE_SAMPLES: u32 = 360;
+
+/// What is left out of a stream whose answers are more than a sample may read, or than it could read in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Consumers, and the oldest pending entry with its consumer.
+    Consumers,
+    /// Everything.
+    All,
+}
+
+/// The names that the last sample had, so that those that stay are not made anew.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Of all groups, in Redis's order.
+    pub(super) groups: Vec<GroupName>,
+    /// Of the consumers of each of them, where they were asked for.
+    members: Vec<Vec<ConsumerName>>,
+}
+
+impl Names {
+    /// The consumers of a group.
+    pub(super) fn members(&self, group: &GroupName) -> &[ConsumerName] {
+        let place = self.groups.iter().position(|name| name == group);
+        place.and_then(|place| self.members.get(place)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What is known of a group's pending entries.
+#[derive(Debug)]
+struct Pending {
+    group: GroupName,
+    /// What changes where they do: the cursor, how many there are, and how many each consumer has.
+    marks: (EntryId, u64, u64),
+    /// The oldest one.
+    oldest: Option<OldestPending>,
+    /// How many of them lay before the stream's first entry, and which that was; `None` where that was not counted.
+    ghosts: Option<(u64, EntryId)>,
+    /// Whether they had changed at the last sample, so that they may have again.
+    changing: bool,
+    /// Samples since they were asked for.
+    age: u32,
+}
+
+/// What changes where a group's pending entries do.
+fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
+    // FNV-1a: entries that change hands mostly change how many each has.
+    let members = group.members.iter().flatten();
+    let shares = members.fold(0xcbf2_9ce4_8422_2325_u64, |hash, consumer| {
+        (hash ^ consumer.pending.unwrap_or(u64::MAX)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (group.last_delivered, group.pending, shares)
+}
+
+/// One stream's lane.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// What is known of it, to resolve lags.
+    pub(super) ledger: Ledger,
+    /// The names that the last sample had.
+    pub(super) names: Names,
+    /// What is known of the pending entries of its monitored groups.
+    pending: Vec<Pending>,
+    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    cost: u64,
+    /// Bytes in the fields of its first and last entry together; `None` before they were ever read.
+    payload_bytes: Option<u64>,
+    /// Bytes of an entry, on average over the last page that was counted.
+    entry_bytes: Option<u64>,
+    large: bool,
+    left_out: LeftOut,
+    /// Samples since that is left out.
+    left_out_for: u32,
+    /// The last sample, where its entries are large: whether it changed since is found out without them.
+    pub(super) kept: Option<StreamSample>,
+    /// Whether it had changed by the newest sample.
+    pub(super) changed: bool,
+    /// How often in a row it was only asked whether it changed.
+    pub(super) glances: u32,
+}
+
+impl Lane {
+    /// Forgets what need not be true of the server behind the next connection.
+    pub(super) fn forget(&mut self) {
+        self.ledger.forget();
+        self.kept = None;
+        self.pending.clear();
+    }
+
+    /// Forgets everything but the size of its entries: the stream could not be read.
+    pub(super) fn forget_all(&mut self) {
+        let Self { payload_bytes, large, left_out, left_out_for, .. } = *self;
+        *self = Self { payload_bytes, large, left_out, left_out_for, ..Self::default() };
+    }
+
+    /// What is left out of it, as it told too much.
+    pub(super) fn left_out(&self) -> LeftOut {
+        self.left_out
+    }
+
+    /// It told too much: more of it is left out.
+    pub(super) fn tells_too_much(&mut self) {
+        let left_out = if self.left_out == LeftOut::Nothing { LeftOut::Consumers } else { LeftOut::All };
+        (self.left_out, self.left_out_for) = (left_out, 0);
+    }
+
+    /// A sample begins: after so many it is asked about in full again.
+    pub(super) fn begin_sample(&mut self) {
+        self.left_out_for += 1;
+        if self.left_out_for > ASIDE_SAMPLES {
+            self.left_out = LeftOut::Nothing;
+        }
+    }
+
+    /// Takes what a sample says of the size of its entries.
+    pub(super) fn sampled(&mut self, stream: &StreamSample) {
+        let bytes = stream.payload_bytes;
+        self.large = bytes > if self.large { LARGE_BYTES / PLAIN_AGAIN } else { LARGE_BYTES };
+        self.payload_bytes = Some(bytes);
+    }
+
+    /// What is asked about its groups: of pending entries only where something may have changed.
+    pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupAsked> {
+        let may = self.left_out == LeftOut::Nothing;
+        let (consumers, pending) = (consumers && may, pending && may);
+        let asked = |(place, name): (usize, &GroupName)| {
+            let quiet = self.pending_of(place, name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
+            GroupAsked::of(name, consumers, pending && !quiet)
+        };
+        self.ledger.groups().enumerate().map(asked).collect()
+    }
+
+    /// What is known of a group's pending entries. It is likely to be at this place.
+    fn pending_of(&self, place: usize, group: &GroupName) -> Option<&Pending> {
+        let likely = self.pending.get(place).filter(|known| known.group == *group);
+        likely.or_else(|| self.pending.iter().find(|known| known.group == *group))
+    }
+
+    /// Fills in a group's oldest pending entry, where that was not asked for and nothing has changed since it was. Whether that
+    /// is so. And how many lie before the stream's first entry, where that has not changed either. It is likely to be the one at
+    /// this place of those that are monitored.
+    pub(super) fn fill_in_pending(&self, place: usize, group: &mut GroupSample, first: Option<EntryId>) -> bool {
+        let Some(known) = self.pending_of(place, &group.name).filter(|known| known.marks == marks(group)) else {
+            return false;
+        };
+        group.take_oldest_pending(known.oldest.clone());
+        group.ghost_pending = known.ghosts.filter(|(_, then)| Some(*then) == first).map(|(ghosts, _)| ghosts);
+        true
+    }
+
+    /// Keeps what the next sample can do without: `at` is the stream's place, so that not all are asked again at once.
+    pub(super) fn keep(&mut self, at: usize, stream: &StreamSample) {
+        let same = self.names.groups.len() == stream.groups.len()
+            && self.names.groups.iter().zip(&stream.groups).all(|(name, group)| *name == group.name);
+        if !same {
+            self.names.groups = stream.groups.iter().map(|group| group.name.clone()).collect();
+            self.names.members.clear();
+        }
+        self.names.members.resize_with(stream.groups.len(), Vec::new);
+        let consumers: usize = stream.groups.iter().filter_map(|group| group.members.as_ref()).map(Vec::len).sum();
+        let mut commands = COMMANDS_PER_STREAM + 2;
+        let mut known = std::mem::take(&mut self.pending);
+        self.pending.reserve_exact(stream.groups.iter().filter(|group| group.monitored).count());
+        for (group, members) in stream.groups.iter().zip(&mut self.names.members) {
+            if !group.monitored {
+                continue;
+            }
+            commands += 2;
+            let now = group.members.as_deref().unwrap_or_default();
+            let same = members.len() == now.len() && members.iter().zip(now).all(|(name, now)| *name == now.name);
+            if !same {
+                *members = now.iter().map(|consumer| consumer.name.clone()).collect();
+            }
+            let marks = marks(group);
+            let before = known.iter().position(|known| known.group == group.name).map(|place| known.swap_remove(place));
+            let age = match &before {
+                _ if group.oldest_pending_asked && before.is_some() => 0,
+                Some(before) => before.age + 1,
+                None => at as u32 % PENDING_AGAIN,
+            };
+            self.pending.push(Pending {
+                group: group.name.clone(),
+                marks,
+                oldest: group.oldest_pending.map(|id| OldestPending {
+                    id,
+                    consumer: group.oldest_pending_consumer.clone(),
+                    deliveries: group.oldest_pending_deliveries,
+                }),
+                ghosts: group.ghost_pending.zip(stream.first),
+                changing: before.is_none_or(|before| before.marks != marks),
+                age,
+            });
+        }
+        self.cost = commands as u64 * cost::COMMAND
+            + stream.groups.len() as u64 * cost::GROUP
+            + consumers as u64 / 2 * cost::TWO_CONSUMERS;
+    }
+
+    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost.max(UNKNOWN_COST)
+    }
+
+    /// Takes what a page says of the size of entries.
+    pub(super) fn read_page(&mut self, entries: u64, bytes: u64) {
+        self.entry_bytes = bytes.checked_div(entries).or(self.entry_bytes);
+    }
+
+    /// Whether its entries are large.
+    pub(super) fn is_large(&self) -> bool {
+        self.large
+    }
+
+    /// Whether it is known that asking for it costs little; `glances` is whether it may be asked whether it changed.
+    pub(super) fn may_be_asked_with_others(&self, glances: bool) -> bool {
+        (self.kept.is_some() && glances) || (self.payload_bytes.is_some() && !self.large)
+    }
+
+    /// The script that should read it: where its entries are large, or nobody knows yet.
+    pub(super) fn script(&self, script: Option<Script>) -> Option<Script> {
+        script.filter(|_| self.large || self.payload_bytes.is_none())
+    }
+
+    /// Bytes in its first and last entry, as far as is known.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes.unwrap_or(0)
+    }
+
+    /// What an entry is expected to take.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        let guess = || self.payload_bytes.unwrap_or(0) / 2;
+        self.entry_bytes.unwrap_or_else(guess).saturating_add(ENTRY_OVERHEAD_BYTES)
+    }
+
+    /// What an entry may take: as much as the first and the last one do together, at least.
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.entry_bytes().max(self.payload_bytes.unwrap_or(0).saturating_add(ENTRY_OVERHEAD_BYTES))
+    }
+}

@@ -1,0 +1,269 @@
+//! What the metrics page says beside the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
+//! are nearly all of it, are written in [`lines`](crate::exposition::series).
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::registry::Registry;
+
+use crate::analysis::lag::Thresholds;
+use crate::exposition::logical;
+use crate::model::Shard;
+use crate::model::sample::NodeStatus;
+use crate::store::view::View;
+use crate::sys::metric_catalog::{self, Kind, Name};
+
+/// What the page says beside the view: settings and the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The configured time between polls.
+    pub poll_interval: Duration,
+    /// The most of one core of Redis's time that polls may take, 1 being all of it.
+    pub max_redis_share: f64,
+    /// The time within which a new stream is to show; `None` where no patterns look for any.
+    pub discovery_interval: Option<Duration>,
+    /// Which share of the streams is sampled; `None` where all are.
+    pub shard: Option<Shard>,
+    /// What a Redis round trip is held against.
+    pub round_trip_limit: Duration,
+    /// What a lag is called.
+    pub thresholds: Thresholds,
+    /// Whether the page is of the process as well, and not of the target alone.
+    pub whole: bool,
+}
+
+/// The process as the operating system sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessStats {
+    /// User and system CPU time in seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// The most file descriptors it may have open; `None` where there is no limit.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
+    /// When it started, seconds since the Unix epoch.
+    pub start_seconds: f64,
+}
+
+/// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters: those of
+/// the polls, which are text already, and those of the process.
+///
+/// # Errors
+/// Where `page` refuses to be written to.
+pub fn encode_rest(
+    page: &mut impl fmt::Write,
+    view: View,
+    settings: Settings,
+    process: Option<ProcessStats>,
+    polls: &str,
+    own: Option<&Registry>,
+) -> fmt::Result {
+    let mut facts = Registry::default();
+    facts.register_collector(Box::new(Facts { view, settings, process }));
+    encode_registry(page, &facts)?;
+    page.write_str(polls)?;
+    own.map_or(Ok(()), |own| encode_registry(page, own))?;
+    encode_eof(page)
+}
+
+#[derive(Debug)]
+struct Facts {
+    view: View,
+    settings: Settings,
+    process: Option<ProcessStats>,
+}
+
+impl Collector for Facts {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Families { encoder: &mut encoder };
+        self.thresholds(&mut page)?;
+        self.logical(&mut page)?;
+        self.found(&mut page)?;
+        self.redis(&mut page)?;
+        self.nodes(&mut page)?;
+        self.process(&mut page)
+    }
+}
+
+fn since_epoch(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Facts {
+    /// The thresholds of streams that have their own.
+    fn thresholds(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if self.view.thresholds.is_empty() {
+            return Ok(());
+        }
+        page.family(&metric_catalog::STREAM_LAG_THRESHOLD, |family| {
+            self.view.thresholds.iter().try_for_each(|(stream, thresholds)| {
+                let stream = stream.shown();
+                family.sample(&[("stream", &*stream), ("level", "degraded")], thresholds.degraded.into())?;
+                family.sample(&[("stream", &*stream), ("level", "unhealthy")], thresholds.unhealthy.into())
+            })
+        })
+    }
+
+    fn logical(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if self.view.logical.is_empty() {
+            return Ok(());
+        }
+        for (name, value) in logical::FAMILIES {
+            page.family(name, |family| {
+                self.view.logical.iter().try_for_each(|stream| {
+                    stream.groups.iter().try_for_each(|group| {
+                        let Some(number) = value(group) else { return Ok(()) };
+                        let labels = [("logical_stream", &*stream.name), ("consumer_group", &*group.name.shown())];
+                        family.sample(&labels, number)
+                    })
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Which streams there are, and how many there are too many of.
+    fn found(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        if let Some(shard) = self.settings.shard {
+            let shard = shard.to_string();
+            page.family(&metric_catalog::SHARD, |family| family.sample(&[("shard", &*shard)], 1u64.into()))?;
+        }
+        if let Some(interval) = self.settings.discovery_interval {
+            page.single(&metric_catalog::DISCOVERY_INTERVAL, interval.as_secs_f64().into())?;
+        }
+        let Some(fresh) = &self.view.fresh else { return Ok(()) };
+        page.single(&metric_catalog::STREAMS, (self.view.streams.len() as u64).into())?;
+        page.family(&metric_catalog::OVER_LIMIT, |family| {
+            let over = fresh.over;
+            let limits = [("streams", over.streams), ("groups", over.groups), ("consumers", over.consumers)];
+            limits.into_iter().try_for_each(|(limit, number)| family.sample(&[("limit", limit)], number.into()))
+        })?;
+        let Some(search) = fresh.search else { return Ok(()) };
+        page.single(&metric_catalog::DISCOVERY_STREAMS, search.found.into())?;
+        let ended = search.completed.map_or(0.0, |(ended, _)| since_epoch(ended));
+        page.single(&metric_catalog::DISCOVERY_LAST_SCAN, ended.into())?;
+        search
+            .completed
+            .map_or(Ok(()), |(_, took)| page.single(&metric_catalog::DISCOVERY_SCAN, took.as_secs_f64().into()))
+    }
+
+    fn redis(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        let (view, settings) = (&self.view, &self.settings);
+        page.single(&metric_catalog::REDIS_UP, u64::from(view.redis_up()).into())?;
+        if let Some(fresh) = &view.fresh {
+            if !fresh.server.name.is_empty() {
+                let labels = [("server", &*fresh.server.name), ("version", &*fresh.server.version)];
+                page.family(&metric_catalog::REDIS_SERVER, |family| family.sample(&labels, 1u64.into()))?;
+            }
+            page.single(&metric_catalog::REDIS_ROUND_TRIP, fresh.round_trip.as_secs_f64().into())?;
+        }
+        page.single(&metric_catalog::REDIS_ROUND_TRIP_LIMIT, settings.round_trip_limit.as_secs_f64().into())?;
+        page.single(&metric_catalog::LAST_SUCCESSFUL_POLL, view.last_success.map_or(0.0, since_epoch).into())?;
+        page.single(&metric_catalog::POLL_INTERVAL, settings.poll_interval.as_secs_f64().into())?;
+        page.single(&metric_catalog::POLL_EFFECTIVE_INTERVAL, view.interval.as_secs_f64().into())?;
+        page.single(&metric_catalog::REDIS_TIME_LIMIT, settings.max_redis_share.into())?;
+        page.family(&metric_catalog::LAG_THRESHOLD, |family| {
+            family.sample(&[("level", "degraded")], settings.thresholds.degraded.into())?;
+            family.sample(&[("level", "unhealthy")], settings.thresholds.unhealthy.into())
+        })?;
+        page.family(&metric_catalog::BUILD, |family| {
+            family.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1u64.into())
+        })
+    }
+
+    fn nodes(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        let nodes = &self.view.nodes;
+        page.family(&metric_catalog::REDIS_NODE_UP, |family| {
+            let is_up = |node: &NodeStatus| u64::from(node.error.is_none());
+            nodes.iter().try_for_each(|node| family.sample(&[("node", &*node.address)], is_up(node).into()))
+        })?;
+        page.family(&metric_catalog::REDIS_NODE_STREAMS, |family| {
+            nodes.iter().try_for_each(|node| family.sample(&[("node", &*node.address)], node.streams.into()))
+        })
+    }
+
+    fn process(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+        let Some(process) = &self.process else { return Ok(()) };
+        page.single(&metric_catalog::PROCESS_CPU, process.cpu_seconds.into())?;
+        page.single(&metric_catalog::PROCESS_RESIDENT, process.resident_bytes.into())?;
+        page.single(&metric_catalog::PROCESS_VIRTUAL, process.virtual_bytes.into())?;
+        page.single(&metric_catalog::PROCESS_OPEN_FDS, process.open_fds.into())?;
+        if let Some(max_fds) = process.max_fds {
+            page.single(&metric_catalog::PROCESS_MAX_FDS, max_fds.into())?;
+        }
+        page.single(&metric_catalog::PROCESS_THREADS, process.threads.into())?;
+        page.single(&metric_catalog::PROCESS_START, process.start_seconds.into())
+    }
+}
+
+type Label<'a> = (&'static str, &'a str);
+
+/// A value of a sample. The format knows whole numbers and floats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Whole(u64),
+    Float(f64),
+}
+
+impl From<u64> for Number {
+    fn from(number: u64) -> Self {
+        Self::Whole(number)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(number: f64) -> Self {
+        Self::Float(number)
+    }
+}
+
+/// Writes families to the page.
+struct Families<'a, 'e> {
+    encoder: &'a mut DescriptorEncoder<'e>,
+}
+
+impl Families<'_, '_> {
+    /// Writes one family's description and whatever samples `fill` gives it.
+    fn family(&mut self, name: &Name, fill: impl FnOnce(&mut Family<'_>) -> fmt::Result) -> fmt::Result {
+        let metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
+        fill(&mut Family { metric, kind: name.kind })
+    }
+
+    /// Writes a family of one sample without labels.
+    fn single(&mut self, name: &Name, number: Number) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
+        write(&mut metric, name.kind, number)
+    }
+}
+
+struct Family<'a> {
+    metric: MetricEncoder<'a>,
+    kind: Kind,
+}
+
+impl Family<'_> {
+    fn sample(&mut self, labels: &[Label<'_>], number: Number) -> fmt::Result {
+        match self.kind {
+            Kind::Info => self.metric.encode_info(&labels),
+            kind => write(&mut self.metric.encode_family(&labels)?, kind, number),
+        }
+    }
+}
+
+fn write(metric: &mut MetricEncoder<'_>, kind: Kind, number: Number) -> fmt::Result {
+    match (kind, number) {
+        (Kind::Counter, Number::Whole(number)) => metric.encode_counter::<NoLabelSet, _, f64>(&number, None),
+        (Kind::Counter, Number::Float(number)) => metric.encode_counter::<NoLabelSet, _, f64>(&number, None),
+        (_, Number::Whole(number)) => metric.encode_gauge(&number),
+        (_, Number::Float(number)) => metric.encode_gauge(&number),
+    }
+}

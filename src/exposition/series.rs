@@ -1,0 +1,525 @@
+//! The lines of the metrics page about streams, groups and consumers.
+//!
+//! They are hundreds of thousands where there are many streams, so they are written straight into bytes: the labels of a thing
+//! once, and then its line in each family. prometheus-client, which writes the rest of the page, escapes each label of each line
+//! anew: some eight times the work (docs/performance.md).
+//!
+//! A block whose things and numbers are what they were is not written again: most are, as a group that does not change has some
+//! twenty lines that say so. Everything else is written afresh from the facts each time, so that what vanished from Redis vanishes
+//! from the page.
+
+use std::ops::Range;
+
+use crate::analysis::lag::GroupState;
+use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, StreamFacts, StreamSnapshot};
+use crate::exposition::collectors::Collectors;
+use crate::exposition::encoding::{Block, Family};
+use crate::exposition::registry::Number;
+use crate::model::EntryId;
+use crate::sys::metric_catalog::{self, Name};
+
+/// Streams whose lines in a family are one block: few enough that a change leaves most blocks what they were, many enough that
+/// there are not too many of them.
+pub const STREAMS_PER_BLOCK: usize = 128;
+
+/// What a family's lines say of a thing; `None` where the thing has no line in it.
+type Of<T> = fn(&T) -> Option<Number>;
+
+/// What a family has a line for.
+#[derive(Clone, Copy, Debug)]
+enum Each {
+    Group(Of<PresentGroup>),
+    State,
+    Consumer(Of<ConsumerSnapshot>),
+    Up,
+    Stream(Of<StreamFacts>),
+}
+
+/// Every family about streams, in the order of the page.
+const FAMILIES: [(&Name, Each); 35] = [
+    (&metric_catalog::LAG, Each::Group(|group| Some(group.lag.point.into()))),
+    (&metric_catalog::LAG_UNCERTAINTY, Each::Group(|group| Some(group.lag.uncertainty().into()))),
+    (&metric_catalog::LAG_SECONDS, Each::Group(|group| group.lag_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_ENTRIES_READ, Each::Group(|group| group.entries_read.map(Number::from))),
+    (&metric_catalog::GROUP_PENDING, Each::Group(|group| group.pending.map(Number::from))),
+    (&metric_catalog::GROUP_OLDEST_PENDING, Each::Group(|group| group.oldest_pending_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_OLDEST_DELIVERIES, Each::Group(|group| group.oldest_pending_deliveries.map(Number::from))),
+    (
+        &metric_catalog::GROUP_UNOWNED,
+        Each::Group(|group| group.unowned_pending.filter(|entries| *entries > 0).map(Number::from)),
+    ),
+    (&metric_catalog::GROUP_CONSUMERS, Each::Group(|group| group.consumers.map(Number::from))),
+    (&metric_catalog::GROUP_LOST, Each::Group(|group| Some(group.course.lost.into()))),
+    (&metric_catalog::GROUP_HEADROOM, Each::Group(|group| group.trim_headroom_entries.map(Number::from))),
+    (&metric_catalog::GROUP_HEADROOM_SECONDS, Each::Group(|group| group.trim_headroom_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_GHOSTS, Each::Group(|group| group.ghost_pending.map(Number::from))),
+    (&metric_catalog::GROUP_DELIVERED_RATE, Each::Group(|group| group.course.delivered_rate.map(Number::from))),
+    (&metric_catalog::GROUP_ACKNOWLEDGED_RATE, Each::Group(|group| group.course.acknowledged_rate.map(Number::from))),
+    (&metric_catalog::GROUP_DRAIN, Each::Group(|group| group.drain_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_DEAD_HOLDING, Each::Group(|group| group.dead.map(|(holding, _)| holding.into()))),
+    (&metric_catalog::GROUP_DEAD_EMPTY, Each::Group(|group| group.dead.map(|(_, empty)| empty.into()))),
+    (&metric_catalog::GROUP_RECOMMENDED, Each::Group(|group| group.recommendation.count().map(Number::from))),
+    (&metric_catalog::GROUP_OVERFLOW, Each::Group(|group| group.overflow.map(|overflow| overflow.consumers.into()))),
+    (
+        &metric_catalog::GROUP_OVERFLOW_PENDING,
+        Each::Group(|group| group.overflow.map(|overflow| overflow.pending.into())),
+    ),
+    (&metric_catalog::GROUP_STATE, Each::State),
+    (&metric_catalog::INSTANCE_PENDING, Each::Consumer(|consumer| consumer.sample.pending.map(Number::from))),
+    (&metric_catalog::INSTANCE_IDLE, Each::Consumer(|consumer| consumer.sample.idle_ms.map(seconds))),
+    (&metric_catalog::INSTANCE_INACTIVE, Each::Consumer(|consumer| consumer.sample.inactive_ms.map(seconds))),
+    (&metric_catalog::INSTANCE_HEALTH, Each::Consumer(|consumer| Some(u64::from(consumer.health).into()))),
+    (&metric_catalog::STREAM_UP, Each::Up),
+    (&metric_catalog::STREAM_LENGTH, Each::Stream(|stream| Some(stream.length.into()))),
+    (&metric_catalog::STREAM_GROUPS, Each::Stream(|stream| Some(stream.groups.into()))),
+    (&metric_catalog::STREAM_FIRST_ENTRY, Each::Stream(|stream| timestamp(stream.first, stream))),
+    (&metric_catalog::STREAM_LAST_ENTRY, Each::Stream(|stream| timestamp(stream.last, stream))),
+    (&metric_catalog::STREAM_ENTRIES_ADDED, Each::Stream(|stream| stream.entries_added.map(Number::from))),
+    (&metric_catalog::STREAM_ADDED_RATE, Each::Stream(|stream| stream.rates.added.map(Number::from))),
+    (
+        &metric_catalog::STREAM_RECLAIMABLE,
+        Each::Stream(|stream| stream.safe_to_trim.as_ref().map(|safe| safe.reclaimable.into())),
+    ),
+    (&metric_catalog::STREAM_REMOVED_RATE, Each::Stream(|stream| stream.rates.removed.map(Number::from))),
+];
+
+/// The time in an entry's id, where ids are clocks.
+fn timestamp(id: Option<EntryId>, stream: &StreamFacts) -> Option<Number> {
+    id?.timestamp_seconds(stream.now_ms).map(Number::from)
+}
+
+fn seconds(ms: u64) -> Number {
+    Number::Float(ms as f64 / 1000.0)
+}
+
+/// Writes lines, block by block.
+#[derive(Debug)]
+pub struct Lines {
+    /// What each family that is shown has a line for.
+    each: Vec<Each>,
+    /// The places of those about consumers, of whom there are most.
+    of_consumers: Range<usize>,
+    /// The names of the series of each family.
+    series: Vec<String>,
+    /// The lines of the block that is being written, by family.
+    written: Vec<Vec<u8>>,
+    /// The labels of the thing at hand.
+    labels: Vec<u8>,
+    /// The families with the lines that hold.
+    families: Vec<Family>,
+    /// What each of their blocks was written of.
+    marks: Vec<Vec<Mark>>,
+    /// Blocks that will take their place, by family, and what those were written of.
+    new: Vec<Vec<Block>>,
+    new_marks: Vec<Vec<Mark>>,
+    /// Whether a family's lines of the block at hand are not what they were.
+    changed: Vec<bool>,
+}
+
+/// What the lines of a block are written of: things and numbers, as 128 bits that stand for them. That two different blocks had the
+/// same is as likely as an error of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark(u64, u64);
+
+impl Default for Mark {
+    /// The two halves begin, and go on, with different odd numbers: those of FNV-1a and of SplitMix64.
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325, 0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Mark {
+    fn add(&mut self, value: u64) {
+        let mix = |half: u64, by: u64| {
+            let mixed = (half ^ value).wrapping_mul(by);
+            mixed ^ (mixed >> 29)
+        };
+        *self = Self(mix(self.0, 0xbf58_476d_1ce4_e5b9), mix(self.1, 0x94d0_49bb_1331_11eb));
+    }
+
+    fn add_name(&mut self, name: &[u8]) {
+        for piece in name.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..piece.len()].copy_from_slice(piece);
+            self.add(u64::from_le_bytes(bytes));
+        }
+        self.add(name.len() as u64);
+    }
+
+    /// A line of the thing that `of` stands for.
+    fn add_line(&mut self, of: Self, number: Number) {
+        let (kind, bits) = match number {
+            Number::Whole(number) => (1, number),
+            Number::Float(number) => (2, number.to_bits()),
+        };
+        self.add(of.0 ^ kind);
+        self.add(of.1 ^ bits);
+    }
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self::shown_by(Collectors::default())
+    }
+}
+
+impl Lines {
+    /// No lines yet, of the families that these collectors show.
+    #[must_use]
+    pub fn shown_by(collectors: Collectors) -> Self {
+        let shown = || FAMILIES.iter().filter(|(name, _)| collectors.show(name.family));
+        let each: Vec<Each> = shown().map(|(_, each)| *each).collect();
+        let is_of_consumers = |each: &&Each| matches!(each, Each::Consumer(_));
+        let before = each.iter().take_while(|each| !is_of_consumers(each)).count();
+        let count = each.len();
+        Self {
+            of_consumers: before..before + each[before..].iter().take_while(is_of_consumers).count(),
+            each,
+            series: shown().map(|(name, _)| name.series()).collect(),
+            written: vec![Vec::new(); count],
+            labels: Vec::new(),
+            families: shown().map(|(name, _)| Family::new(name)).collect(),
+            marks: vec![Vec::new(); count],
+            new: vec![Vec::new(); count],
+            new_marks: vec![Vec::new(); count],
+            changed: vec![true; count],
+        }
+    }
+
+    /// The lines about all of these streams, in the families that these collectors show.
+    #[must_use]
+    pub fn of(streams: &[StreamSnapshot], collectors: Collectors) -> Self {
+        let mut lines = Self::shown_by(collectors);
+        for block in streams.chunks(STREAMS_PER_BLOCK) {
+            lines.block(block);
+        }
+        lines.commit();
+        lines
+    }
+
+    /// Forgets blocks that do not hold yet.
+    pub fn begin(&mut self) {
+        self.new.iter_mut().for_each(Vec::clear);
+        self.new_marks.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
+    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot, IntoIter: Clone>) {
+        let streams = streams.into_iter();
+        let mut room = [Mark::default(); FAMILIES.len()];
+        let marks = &mut room[..self.each.len()];
+        for stream in streams.clone() {
+            self.mark_stream(marks, stream);
+        }
+        for (place, mark) in marks.iter().enumerate() {
+            let at = self.new[place].len();
+            self.changed[place] = self.marks[place].get(at) != Some(mark);
+            self.new_marks[place].push(*mark);
+        }
+        for stream in streams {
+            self.stream(stream);
+        }
+        for place in 0..self.each.len() {
+            let (family, new, written) = (&self.families[place], &mut self.new[place], &mut self.written[place]);
+            let last = family.blocks.get(new.len());
+            new.push(match last.filter(|_| !self.changed[place]) {
+                Some(last) => last.clone(),
+                None => Block::of(written, last),
+            });
+            written.clear();
+        }
+    }
+
+    /// What was added holds from now on, and nothing else does.
+    pub fn commit(&mut self) {
+        for (family, new) in self.families.iter_mut().zip(&mut self.new) {
+            family.blocks.clear();
+            std::mem::swap(&mut family.blocks, new);
+        }
+        std::mem::swap(&mut self.marks, &mut self.new_marks);
+        self.begin();
+    }
+
+    /// The families with the lines that hold.
+    pub fn families(&mut self) -> &mut [Family] {
+        &mut self.families
+    }
+
+    fn stream(&mut self, stream: &StreamSnapshot) {
+        self.labels.clear();
+        self.labels.extend_from_slice(b"{");
+        label(&mut self.labels, "stream", &stream.key.shown());
+        let up = u64::from(stream.read.is_ok());
+        for place in 0..self.each.len() {
+            let number = match (self.each[place], &stream.read) {
+                (Each::Up, _) => Some(up.into()),
+                (Each::Stream(number), Ok(facts)) => number(facts),
+                _ => None,
+            };
+            if let Some(number) = number {
+                self.line(place, number);
+            }
+        }
+        let of_stream = self.labels.len();
+        for group in &stream.groups {
+            self.group(group);
+            self.labels.truncate(of_stream);
+        }
+    }
+
+    fn group(&mut self, group: &GroupSnapshot) {
+        let Some(state) = group.state() else { return };
+        self.labels.push(b',');
+        label(&mut self.labels, "consumer_group", &group.name.shown());
+        let present = group.present();
+        for place in 0..self.each.len() {
+            match self.each[place] {
+                Each::Group(number) => {
+                    if let Some(number) = present.and_then(number) {
+                        self.line(place, number);
+                    }
+                }
+                Each::State => self.state(place, state),
+                Each::Consumer(_) | Each::Up | Each::Stream(_) => {}
+            }
+        }
+        let of_group = self.labels.len();
+        for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
+            self.labels.push(b',');
+            label(&mut self.labels, "consumer", &consumer.sample.name.shown());
+            for place in self.of_consumers.clone() {
+                if let Each::Consumer(number) = self.each[place]
+                    && let Some(number) = number(consumer)
+                {
+                    self.line(place, number);
+                }
+            }
+            self.labels.truncate(of_group);
+        }
+    }
+
+    fn state(&mut self, place: usize, state: GroupState) {
+        if !self.changed[place] {
+            return;
+        }
+        let of_group = self.labels.len();
+        // One series, of the state that holds. OpenMetrics has a type for state sets, but demands that the label be named like the
+        // metric, and a series for each state.
+        self.labels.push(b',');
+        label(&mut self.labels, "state", state.as_str());
+        self.line(place, 1u64.into());
+        self.labels.truncate(of_group);
+    }
+
+    /// The line in a family of the thing whose labels are at hand.
+    fn line(&mut self, place: usize, number: Number) {
+        if !self.changed[place] {
+            return;
+        }
+        let line = &mut self.written[place];
+        line.extend_from_slice(self.series[place].as_bytes());
+        line.extend_from_slice(&self.labels);
+        line.extend_from_slice(b"} ");
+        // As prometheus-client writes them.
+        match number {
+            Number::Whole(number) => line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            Number::Float(number) => float(line, number),
+        }
+        line.push(b'\n');
+    }
+
+    /// Adds what the lines about a stream are written of, family by family.
+    fn mark_stream(&self, marks: &mut [Mark], stream: &StreamSnapshot) {
+        let mut of_stream = Mark::default();
+        of_stream.add_name(stream.key.as_bytes());
+        for (mark, each) in marks.iter_mut().zip(&self.each) {
+            let number = match (each, &stream.read) {
+                (Each::Up, read) => Some(u64::from(read.is_ok()).into()),
+                (Each::Stream(number), Ok(facts)) => number(facts),
+                _ => None,
+            };
+            if let Some(number) = number {
+                mark.add_line(of_stream, number);
+            }
+        }
+        for group in &stream.groups {
+            let Some(state) = group.state() else { continue };
+            let mut of_group = of_stream;
+            of_group.add_name(group.name.as_bytes());
+            let present = group.present();
+            for (mark, each) in marks.iter_mut().zip(&self.each) {
+                let number = match each {
+                    Each::Group(number) => present.and_then(number),
+                    Each::State => Some(Number::Whole(state as u64)),
+                    Each::Consumer(_) | Each::Up | Each::Stream(_) => None,
+                };
+                if let Some(number) = number {
+                    mark.add_line(of_group, number);
+                }
+            }
+            for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
+                let mut of_consumer = of_group;
+                of_consumer.add_name(consumer.sample.name.as_bytes());
+                for place in self.of_consumers.clone() {
+                    if let Each::Consumer(number) = self.each[place]
+                        && let Some(number) = number(consumer)
+                    {
+                        marks[place].add_line(of_consumer, number);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Appends a label. In both formats a value escapes the backslash, the quote and the line feed, and nothing else.
+fn label(labels: &mut Vec<u8>, name: &str, value: &str) {
+    labels.extend_from_slice(name.as_bytes());
+    labels.extend_from_slice(b"=\"");
+    let mut rest = value.as_bytes();
+    while let Some(place) = memchr::memchr3(b'\\', b'"', b'\n', rest) {
+        labels.extend_from_slice(&rest[..place]);
+        labels.extend_from_slice(match rest[place] {
+            b'\\' => b"\\\\",
+            b'"' => b"\\\"",
+            _ => b"\\n",
+        });
+        rest = &rest[place + 1..];
+    }
+    labels.extend_from_slice(rest);
+    labels.push(b'"');
+}
+
+/// Milliseconds up to here, as seconds in a double, say no other than themselves: they have fewer than 16 digits.
+const MAX_EXACT_MS: f64 = 1e15;
+
+/// Appends a number as prometheus-client writes it, which is as dtoa does. Nearly all are whole milliseconds, and as those they are
+/// written in a third of the time.
+fn float(line: &mut Vec<u8>, number: f64) {
+    let ms = (number * 1000.0).round();
+    let exact = number.is_sign_positive() && ms < MAX_EXACT_MS && ms / 1000.0 == number;
+    if !exact {
+        line.extend_from_slice(dtoa::Buffer::new().format(number).as_bytes());
+        return;
+    }
+    let (seconds, rest) = (ms as u64 / 1000, ms as u64 % 1000);
+    line.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+    line.push(b'.');
+    let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+    let shown = if rest % 10 > 0 {
+        3
+    } else if rest % 100 > 0 {
+        2
+    } else {
+        1
+    };
+    line.extend_from_slice(&digits[..shown]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::analysis::snapshot::Presence;
+    use crate::model::sample::ReadError;
+
+    fn unreadable(name: &str) -> StreamSnapshot {
+        StreamSnapshot { key: name.into(), read: Err(ReadError(String::new())), groups: Vec::new(), groups_left_out: 0 }
+    }
+
+    fn text(lines: &mut Lines) -> String {
+        let blocks = lines.families().iter().flat_map(|family| &family.blocks);
+        String::from_utf8(blocks.flat_map(|block| block.text().to_vec()).collect()).unwrap()
+    }
+
+    fn of(streams: &[StreamSnapshot]) -> Lines {
+        Lines::of(streams, Collectors::ALL)
+    }
+
+    #[test]
+    fn the_families_about_consumers_are_where_they_are_looked_for() {
+        for (collectors, count) in [(Collectors::ALL, 4), (Collectors::default(), 2), (Collectors::NONE, 0)] {
+            let lines = Lines::shown_by(collectors);
+            let places: Vec<usize> =
+                (0..lines.each.len()).filter(|at| matches!(lines.each[*at], Each::Consumer(_))).collect();
+            assert_eq!((places.len(), places), (count, lines.of_consumers.collect::<Vec<_>>()));
+        }
+    }
+
+    /// Whatever changes, the page says what one says that is written from nothing.
+    #[test]
+    fn a_block_is_written_again_when_anything_in_it_changes() {
+        let facts = |length| StreamFacts {
+            safe_to_trim: None,
+            length,
+            groups: 0,
+            first: None,
+            last: None,
+            now_ms: 0,
+            entries_added: Some(0),
+            rates: crate::analysis::group_history::StreamRates::default(),
+        };
+        let readable = |name: &str, length| StreamSnapshot { read: Ok(facts(length)), ..unreadable(name) };
+        let missing = |name: &str, group: &str| StreamSnapshot {
+            groups: vec![GroupSnapshot { name: group.into(), presence: Presence::Missing }],
+            ..readable(name, 1)
+        };
+        let mut lines = Lines::shown_by(Collectors::ALL);
+        let pages = [
+            vec![readable("a", 1), readable("b", 2)],
+            vec![readable("a", 1), readable("b", 2)],
+            vec![readable("a", 2), readable("b", 1)],
+            vec![readable("b", 2), readable("a", 1)],
+            vec![readable("ab", 2), readable("", 1)],
+            vec![readable("a", 1), unreadable("b")],
+            vec![missing("a", "g"), readable("b", 2)],
+            vec![missing("a", "h"), readable("b", 2)],
+            vec![readable("a", 1), missing("b", "h")],
+        ];
+        for page in pages {
+            lines.block(&page);
+            lines.commit();
+            assert_eq!(text(&mut lines), text(&mut of(&page)), "{page:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_dtoa_does() {
+        let check = |number: f64| {
+            let mut line = Vec::new();
+            float(&mut line, number);
+            assert_eq!(String::from_utf8(line).unwrap(), dtoa::Buffer::new().format(number), "{number:e}");
+        };
+        let finite =
+            [0.0, -0.0, -1.5, 0.1 + 0.2, 1e-3, 1e-4, 1e-9, 1e11, 1e12, 1e15, 1e21, f64::MAX, f64::MIN_POSITIVE];
+        for number in finite.into_iter().chain([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) {
+            check(number);
+        }
+        proptest!(|(ms: u64, shift in 0..64, bits: u64)| {
+            check((ms >> shift) as f64 / 1000.0);
+            check(f64::from_bits(bits));
+        });
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut lines = of(&[unreadable("a\"b\\c\nd\re€")]);
+        assert_eq!(text(&mut lines), "event_stream_up{stream=\"a\\\"b\\\\c\\nd\re€\"} 0\n");
+    }
+
+    #[test]
+    fn a_page_has_the_lines_of_its_own_streams_only() {
+        let mut lines = of(&[unreadable("a"), unreadable("b")]);
+        let both = text(&mut lines);
+        // A sample that broke off.
+        lines.block(&[unreadable("c")]);
+        assert_eq!(text(&mut lines), both);
+        lines.begin();
+        lines.block(&[unreadable("b")]);
+        lines.commit();
+        assert_eq!(text(&mut lines), "event_stream_up{stream=\"b\"} 0\n");
+        lines.commit();
+        assert_eq!(text(&mut lines), "");
+    }
+}

@@ -1,0 +1,460 @@
+//! The connections that are open, and which of them has to go when there are too many or it takes too long.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::http::rate_limit::origin;
+use crate::sys::own_metrics::Closed;
+
+/// Connections open at a time. Prometheus keeps one, people and probes a handful; at some 20 kB each, this many cost
+/// 20 MB.
+pub(super) const MAX_CONNECTIONS: usize = 1024;
+
+/// How long a client may take from its connection to its first request, TLS included, and from the first byte of a
+/// request's head to the last. A round trip takes milliseconds.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be idle between requests: twice the longest usual scrape interval, so that a scraper keeps
+/// its connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a client may take to read its answers. A page of 10 MB takes 170 kB/s; scrapers give up after ten seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client that reads its answer for longer may lose its place to somebody who waits. Usual ones take milliseconds.
+const SLOW_ANSWER: Duration = Duration::from_secs(1);
+
+/// The share of an address's places that it loses at once when there are too many connections, as to look for them takes
+/// time: an eighth.
+const EVICTED_SHARE: usize = 8;
+
+/// How long a connection that was made just before the end may take to its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How often a connection looks at its clock, and thus how late it may be closed.
+const CLOCK: Duration = Duration::from_secs(1);
+
+/// How long somebody waits before it is looked again for a place: all are taken by clients who read.
+const NO_PLACE: Duration = Duration::from_millis(50);
+
+/// Where connections have their places.
+#[derive(Debug)]
+pub(super) struct Room {
+    slots: Arc<Semaphore>,
+    open: Mutex<Open>,
+    /// How many are open.
+    count: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    places: HashMap<u64, (IpAddr, Arc<Activity>)>,
+}
+
+/// A connection's place; dropping it leaves the room.
+#[derive(Debug)]
+pub(super) struct Place {
+    id: u64,
+    room: Arc<Room>,
+    pub(super) activity: Arc<Activity>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// A room of so many places, which says there how many are taken.
+    pub(super) fn new(places: usize, count: Gauge) -> Self {
+        Self { slots: Arc::new(Semaphore::new(places)), open: Mutex::default(), count }
+    }
+
+    /// Gives a new connection its place. Where all are taken, one that waits for its client is closed: of the address that
+    /// holds most places, one that never asked for anything, else the one that has waited longest. So whoever comes with many connections loses its own.
+    pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        loop {
+            if self.slots.available_permits() == 0 {
+                self.evict(Instant::now());
+            }
+            // What was evicted leaves as soon as its task is run.
+            match timeout(NO_PLACE, Arc::clone(&self.slots).acquire_owned()).await {
+                Ok(Ok(slot)) => return Some(self.take(address, slot)),
+                Ok(Err(_closed)) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> Place {
+        let activity = Arc::new(Activity::new());
+        let mut open = self.open();
+        open.next += 1;
+        let id = open.next;
+        open.places.insert(id, (origin(address), Arc::clone(&activity)));
+        self.count.inc();
+        Place { id, room: Arc::clone(self), activity, _slot: slot }
+    }
+
+    fn evict(&self, now: Instant) {
+        let mut open = self.open();
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (address, _) in open.places.values() {
+            *counts.entry(*address).or_default() += 1;
+        }
+        let waiting = open.places.iter().filter_map(|(id, (address, activity))| {
+            let since = activity.waits_since(now)?;
+            Some((Reverse(*counts.get(address)?), activity.has_asked(), since, *address, *id))
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_unstable();
+        let Some(&(Reverse(count), .., heaviest, _)) = waiting.first() else { return };
+        let own = waiting.iter().filter(|(.., address, _)| *address == heaviest);
+        for (.., id) in own.take((count / EVICTED_SHARE).max(1)) {
+            if let Some((_, activity)) = open.places.remove(id) {
+                activity.evicted.notify_one();
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.open().places.remove(&self.id);
+        self.room.count.dec();
+    }
+}
+
+/// What a connection is at.
+#[derive(Debug)]
+pub(super) struct Activity {
+    state: Mutex<State>,
+    evicted: Notify,
+    /// Told of the first request.
+    opened: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    /// When the stage began; of answers, when the oldest request came of those that are open, or were when all bytes had last
+    /// gone out.
+    since: Instant,
+    /// The open requests, by their number, and when they came.
+    open: Vec<(u64, Instant)>,
+    requests: u64,
+    /// Whether what is read between requests is the head of the next one. Over HTTP/2 it may be anything.
+    reads_heads: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No whole request has come yet.
+    Opening,
+    /// Between requests.
+    Idle,
+    /// A part of a request's head has come.
+    Head,
+    /// Requests are being answered, or the bytes of answers have still to go out.
+    Answering,
+}
+
+impl Activity {
+    fn new() -> Self {
+        let (stage, since) = (Stage::Opening, Instant::now());
+        let state = State { stage, since, open: Vec::new(), requests: 0, reads_heads: true };
+        Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
+    }
+
+    /// Waits for the first request, but not for long: its client may have made the connection only to have it.
+    pub(super) async fn first_request(&self) {
+        if self.state().stage == Stage::Opening {
+            // Whichever it is.
+            let _ = timeout(FIRST_REQUEST, self.opened.notified()).await;
+        }
+    }
+
+    /// Waits until the connection has to be closed.
+    pub(super) async fn has_to_end(&self) -> Closed {
+        loop {
+            tokio::select! {
+                () = self.evicted.notified() => return Closed::Evicted,
+                () = sleep(CLOCK) => {}
+            }
+            if let Some(closed) = self.state().overdue(Instant::now()) {
+                return closed;
+            }
+        }
+    }
+
+    /// HTTP/2 was agreed on.
+    pub(super) fn is_http2(&self) {
+        self.state().reads_heads = false;
+    }
+
+    /// A request has come whole. It is open until what is returned is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> OpenRequest {
+        let mut state = self.state();
+        let now = Instant::now();
+        if state.stage == Stage::Opening {
+            self.opened.notify_one();
+        }
+        if state.stage != Stage::Answering {
+            (state.stage, state.since) = (Stage::Answering, now);
+        }
+        state.requests += 1;
+        let number = state.requests;
+        state.open.push((number, now));
+        OpenRequest { activity: Arc::clone(self), number }
+    }
+
+    fn read(&self) {
+        let mut state = self.state();
+        if state.stage == Stage::Idle && state.reads_heads {
+            (state.stage, state.since) = (Stage::Head, Instant::now());
+        }
+    }
+
+    /// Everything that was written has gone out.
+    fn flushed(&self) {
+        let mut state = self.state();
+        if state.stage == Stage::Answering && state.open.is_empty() {
+            (state.stage, state.since) = (Stage::Idle, Instant::now());
+        }
+    }
+
+    /// Since when it has waited for its client; `None` where it is busy.
+    fn waits_since(&self, now: Instant) -> Option<Instant> {
+        let state = self.state();
+        let busy = state.stage == Stage::Answering;
+        (!busy || now.saturating_duration_since(state.since) > SLOW_ANSWER).then_some(state.since)
+    }
+
+    /// Whether a request has ever come.
+    fn has_asked(&self) -> bool {
+        self.state().requests > 0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn overdue(&self, now: Instant) -> Option<Closed> {
+        let (limit, closed) = match self.stage {
+            Stage::Opening | Stage::Head => (HEAD_TIMEOUT, Closed::HeadTimeout),
+            Stage::Idle => (IDLE_TIMEOUT, Closed::IdleTimeout),
+            Stage::Answering => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
+        };
+        (now.saturating_duration_since(self.since) >= limit).then_some(closed)
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let mut state = self.activity.state();
+        state.open.retain(|(number, _)| *number != self.number);
+        // Over HTTP/2 others may still be open, and the oldest of them counts: a client that does not read one answer gains
+        // nothing by reading others.
+        if let Some(oldest) = state.open.iter().map(|(_, came)| *came).min() {
+            state.since = oldest;
+        }
+    }
+}
+
+/// A stream that tells what passes over it.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    pub(super) stream: S,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.read();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.activity.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    async fn is_evicted(place: &Place) -> bool {
+        timeout(Duration::ZERO, place.activity.evicted.notified()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_holds_most_loses_what_waited_longest() {
+        let room = Arc::new(Room::new(4, Gauge::default()));
+        let other = room.admit(address(1)).await.unwrap();
+        let mut many = Vec::new();
+        for _ in 0..3 {
+            advance(Duration::from_millis(1)).await;
+            many.push(room.admit(address(2)).await.unwrap());
+        }
+        // The oldest of the many is being answered, so the second oldest goes.
+        let answering = many[0].activity.request();
+        let admitting = tokio::spawn({
+            let room = Arc::clone(&room);
+            async move { room.admit(address(3)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(is_evicted(&many[1]).await && !is_evicted(&many[2]).await && !is_evicted(&many[0]).await);
+        assert!(!is_evicted(&other).await && !admitting.is_finished());
+        many.remove(1);
+        assert!(admitting.await.unwrap().is_some());
+        drop(answering);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_keeps_its_place_for_a_while() {
+        let room = Arc::new(Room::new(1, Gauge::default()));
+        let place = room.admit(address(1)).await.unwrap();
+        let request = place.activity.request();
+        advance(Duration::from_millis(1000)).await;
+        room.evict(Instant::now());
+        assert!(!is_evicted(&place).await);
+        drop(request);
+        room.evict(Instant::now());
+        assert!(!is_evicted(&place).await, "its last bytes are on their way");
+        advance(Duration::from_millis(1)).await;
+        room.evict(Instant::now());
+        assert!(is_evicted(&place).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_stage_has_its_time() {
+        let ends_after = async |activity: &Activity| {
+            let began = Instant::now();
+            let closed = activity.has_to_end().await;
+            (closed, began.elapsed().as_secs())
+        };
+        let activity = Arc::new(Activity::new());
+        activity.read();
+        assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 10));
+
+        let activity = Arc::new(Activity::new());
+        let request = activity.request();
+        advance(Duration::from_secs(30)).await;
+        drop(request);
+        // The last bytes have not gone out yet, and to ask again is no way out.
+        drop(activity.request());
+        assert_eq!(ends_after(&activity).await, (Closed::AnswerTimeout, 30));
+        activity.flushed();
+        assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 120));
+
+        let activity = Arc::new(Activity::new());
+        drop(activity.request());
+        activity.flushed();
+        advance(Duration::from_secs(100)).await;
+        // A byte of the next head now and then does not help.
+        activity.read();
+        advance(Duration::from_secs(5)).await;
+        activity.read();
+        assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 5));
+
+        let activity = Arc::new(Activity::new());
+        activity.is_http2();
+        drop(activity.request());
+        activity.flushed();
+        advance(Duration::from_secs(100)).await;
+        activity.read();
+        assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_counts_though_others_are() {
+        let activity = Arc::new(Activity::new());
+        activity.is_http2();
+        let stalled = activity.request();
+        for _ in 0..59 {
+            advance(Duration::from_secs(1)).await;
+            drop(activity.request());
+            activity.flushed();
+        }
+        assert!(activity.waits_since(Instant::now()).is_some());
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(activity.state().overdue(Instant::now()), Some(Closed::AnswerTimeout));
+        drop(stalled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_asked_goes_first_and_then_who_has_waited_longest() {
+        let room = Arc::new(Room::new(3, Gauge::default()));
+        let mut places = Vec::new();
+        // The lowest address came last.
+        for last in [3, 2, 1] {
+            let place = room.admit(address(last)).await.unwrap();
+            drop(place.activity.request());
+            place.activity.flushed();
+            places.push(place);
+            advance(Duration::from_millis(1)).await;
+        }
+        room.evict(Instant::now());
+        assert!(is_evicted(&places[0]).await && !is_evicted(&places[1]).await && !is_evicted(&places[2]).await);
+        places.remove(0);
+        let silent = room.admit(address(4)).await.unwrap();
+        room.evict(Instant::now());
+        assert!(is_evicted(&silent).await && !is_evicted(&places[0]).await);
+    }
+}

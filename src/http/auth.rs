@@ -1,0 +1,115 @@
+//! Who may use the API.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+
+use crate::http::tokens::{Presented, Token, Tokens};
+
+/// How the API is guarded.
+#[derive(Clone, Debug)]
+pub enum ApiAuth {
+    /// No token is configured: nobody gets in.
+    Closed,
+    /// Whoever presents one of these gets in.
+    Tokens(Arc<Tokens>),
+    /// Everybody gets in, because the operator said so.
+    InsecureOpen,
+}
+
+/// Why somebody does not get in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// No token is configured.
+    Closed,
+    /// No token was presented.
+    Missing,
+    /// A wrong token was presented.
+    Wrong,
+    /// A token was presented that has expired; its name.
+    Expired(String),
+}
+
+impl Denied {
+    /// What the client is told.
+    pub(super) fn detail(&self) -> &'static str {
+        match self {
+            Self::Closed => "no API token is configured; set STREAMLAG_API_TOKEN or --api.tokens-file",
+            Self::Missing => "send the API token as 'Authorization: Bearer <token>'",
+            Self::Wrong => "the API token is not valid",
+            Self::Expired(_) => "the API token has expired",
+        }
+    }
+
+    /// The challenge of RFC 6750.
+    pub(super) fn challenge(&self) -> &'static str {
+        match self {
+            Self::Closed | Self::Missing => "Bearer realm=\"streamlag\"",
+            Self::Wrong | Self::Expired(_) => "Bearer realm=\"streamlag\", error=\"invalid_token\"",
+        }
+    }
+}
+
+impl ApiAuth {
+    /// Whether a request with these headers gets in, and with which token; `None` where none is needed.
+    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<&Token>, Denied> {
+        let tokens = match self {
+            Self::InsecureOpen => return Ok(None),
+            Self::Closed => return Err(Denied::Closed),
+            Self::Tokens(tokens) => tokens,
+        };
+        let presented = presented(headers).ok_or(Denied::Missing)?;
+        match tokens.find(presented, now) {
+            Presented::Valid(token) => Ok(Some(token)),
+            Presented::Expired(token) => Err(Denied::Expired(token.name.clone())),
+            Presented::Unknown => Err(Denied::Wrong),
+        }
+    }
+
+    /// Whether a request with these headers presents a token that has to be checked.
+    pub(super) fn is_guess(&self, headers: &HeaderMap) -> bool {
+        matches!(self, Self::Tokens(_)) && presented(headers).is_some()
+    }
+}
+
+/// The credentials of the `Bearer` scheme, whose name has no case (RFC 9110).
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, credentials) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| credentials.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tokens::DEFAULT_NAME;
+
+    #[test]
+    fn only_a_token_opens() {
+        let check = |auth: &ApiAuth, authorization: Option<&str>, expected: Result<Option<&str>, Denied>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = authorization {
+                headers.insert(AUTHORIZATION, value.parse().unwrap());
+            }
+            let checked = auth.check(&headers, SystemTime::now());
+            assert_eq!(checked.map(|token| token.map(|token| token.name.as_str())), expected, "{authorization:?}");
+        };
+        let mut tokens = Tokens::default();
+        tokens.add(Token::new(DEFAULT_NAME, "secret").unwrap()).unwrap();
+        tokens.add(Token::new("other", "other-secret").unwrap()).unwrap();
+        let guarded = ApiAuth::Tokens(Arc::new(tokens));
+        check(&guarded, Some("Bearer secret"), Ok(Some(DEFAULT_NAME)));
+        check(&guarded, Some("bearer   secret "), Ok(Some(DEFAULT_NAME)));
+        check(&guarded, Some("Bearer other-secret"), Ok(Some("other")));
+        check(&guarded, None, Err(Denied::Missing));
+        check(&guarded, Some("Basic c2VjcmV0"), Err(Denied::Missing));
+        check(&guarded, Some("Bearer"), Err(Denied::Missing));
+        for wrong in ["Bearer ", "Bearer secre", "Bearer secrets", "Bearer SECRET", "Bearer secret,secret"] {
+            check(&guarded, Some(wrong), Err(Denied::Wrong));
+        }
+        check(&ApiAuth::Closed, Some("Bearer secret"), Err(Denied::Closed));
+        check(&ApiAuth::Closed, Some("Bearer "), Err(Denied::Closed));
+        check(&ApiAuth::InsecureOpen, None, Ok(None));
+    }
+}

@@ -1,0 +1,77 @@
+//! What must hold of any tokens file and any `Authorization` header: see [`crate::fuzzing`].
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderValue};
+
+use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
+use crate::http::auth::ApiAuth;
+use crate::http::basic_auth;
+use crate::http::tokens::{Token, Tokens};
+
+/// A token and a header's value, one per line. Whoever gets in has presented the token, and nothing but the token.
+pub fn authorization(data: &[u8]) {
+    let mut lines = data.splitn(2, |byte| *byte == b'\n');
+    let (secret, value) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let is_basic = value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Basic "));
+    assert!(basic_auth::credentials(value).is_none() || is_basic);
+    let Ok(value) = HeaderValue::from_bytes(value) else { return };
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, value.clone());
+    assert!(!gets_in(&ApiAuth::Closed, &headers));
+    assert!(gets_in(&ApiAuth::InsecureOpen, &headers));
+    let Some(token) = std::str::from_utf8(secret).ok().and_then(|secret| Token::new("it", secret)) else { return };
+    let mut tokens = Tokens::default();
+    assert!(Token::new("other", SECRET).is_some_and(|other| tokens.add(other).is_ok()));
+    // There is one already where the secrets are the same.
+    let _ = tokens.add(token);
+    let auth = ApiAuth::Tokens(Arc::new(tokens));
+    let presents = |secret| presents(value.as_bytes(), secret);
+    assert!(!gets_in(&auth, &headers) || presents(secret) || presents(SECRET.as_bytes()));
+    headers.insert(AUTHORIZATION, HeaderValue::from_bytes(&[b"bEARER ", secret].concat()).unwrap_or(value.clone()));
+    assert!(gets_in(&auth, &headers));
+    headers.remove(AUTHORIZATION);
+    assert!(!gets_in(&auth, &headers));
+}
+
+fn gets_in(auth: &ApiAuth, headers: &HeaderMap) -> bool {
+    auth.check(headers, SystemTime::UNIX_EPOCH).is_ok()
+}
+
+/// The scheme, and the token after it, with whatever blanks.
+fn presents(value: &[u8], secret: &[u8]) -> bool {
+    let mut words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let is_bearer = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"));
+    is_bearer && words.next() == Some(secret) && words.next().is_none()
+}
+
+/// As many hexadecimal digits as a digest has.
+const DIGEST_DIGITS: usize = 64;
+
+/// Any text as a tokens file. What is said of it is one line, shows no digest, and is the same whatever somebody wrote where
+/// a digest belongs.
+pub fn tokens_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let said = said_of_tokens(text);
+    // Names are shown, and may look like anything.
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    if names.iter().all(|name| name.len() < DIGEST_DIGITS) {
+        let digits = said.split(|character: char| !character.is_ascii_hexdigit()).map(str::len).max();
+        assert!(digits < Some(DIGEST_DIGITS), "a digest is shown: {said:?}");
+    }
+    if !names.iter().any(|name| name.contains(SECRET)) {
+        assert_eq!(said, said_of_tokens(&text.replace(SECRET, OTHER_SECRET)));
+    }
+}
+
+fn said_of_tokens(text: &str) -> String {
+    match Tokens::parse(text) {
+        Ok(tokens) => format!("{tokens:?}"),
+        Err(error) => {
+            assert_one_line(&error);
+            error
+        }
+    }
+}

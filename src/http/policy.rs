@@ -1,0 +1,76 @@
+//! What the server goes by, as far as a reload can change it: replaced whole.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use crate::http::api::Transport;
+use crate::http::auth::ApiAuth;
+use crate::http::basic_auth::BasicUsers;
+use crate::http::rate_limit::Rate;
+use crate::http::targets::Targets;
+use crate::http::tls::Tls;
+
+/// What the server goes by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Where the metrics page is.
+    pub telemetry_path: String,
+    /// Who may use the API.
+    pub auth: ApiAuth,
+    /// How often each token may be used; `None` where there is no limit.
+    pub token_rate: Option<Rate>,
+    /// Whether a client with a token may have the configuration reloaded.
+    pub lifecycle: bool,
+    /// Who may read the metrics page; everybody, where it is empty.
+    pub users: BasicUsers,
+    /// How often anybody may ask for anything but health; `None` where there is no limit.
+    pub rate: Option<Rate>,
+    /// Headers that every answer carries.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How connections are encrypted; `None` where they are not.
+    pub tls: Option<Tls>,
+    /// What is watched.
+    pub targets: Targets,
+    /// The event transport's settings.
+    pub transport: Transport,
+}
+
+impl Policy {
+    /// Takes over what tokens have used up of their rate, and which passwords were right, from the policy that goes.
+    pub(super) fn inherit(&self, before: &Self) {
+        if let (ApiAuth::Tokens(tokens), ApiAuth::Tokens(before)) = (&self.auth, &before.auth) {
+            tokens.inherit(before);
+        }
+        self.users.inherit(&before.users);
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it has shown a certificate.
+    pub certified: bool,
+    /// Whether it has logged in over this connection: guessers at the same address cannot shut it out.
+    known: AtomicBool,
+}
+
+impl Peer {
+    /// Somebody who has not logged in yet.
+    #[must_use]
+    pub fn new(address: IpAddr, certified: bool) -> Self {
+        Self { address, certified, known: AtomicBool::new(false) }
+    }
+
+    /// Whether it has logged in; it has to again.
+    pub(super) fn take_known(&self) -> bool {
+        self.known.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,543 @@
+//! One request, one answer, from memory.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use crate::exposition::collectors::{Collector, Collectors};
+use crate::exposition::encoding;
+use crate::exposition::encoding::{Encoded, Forms, Page};
+use crate::exposition::part::Part;
+use crate::http::api::Api;
+use crate::http::api::targets::{Watched, discovery};
+use crate::http::auth::Denied;
+use crate::http::basic_auth::{BasicUsers, Credentials, credentials};
+use crate::http::policy::{Peer, Policy};
+use crate::http::problem::{Trouble, nothing_there, too_many, unavailable, whole_seconds};
+use crate::http::rate_limit::{Allowance, Bucket, Failures, Rate};
+use crate::http::route::{ApiRoute, Route, Wanted, is_host, query_parameter, query_parameters};
+use crate::http::static_body::Ready;
+use crate::http::targets::Target;
+use crate::http::{api, landing};
+use crate::model::TargetName;
+use crate::sys::own_metrics::SelfMetrics;
+use crate::sys::reload::Reloads;
+
+/// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
+const PASSWORDS_AT_ONCE: usize = 1;
+
+/// Characters of a collector's name that is none that are repeated: more than any has.
+const MAX_NAMED: usize = 80;
+
+/// What answers requests.
+#[derive(Debug)]
+pub struct Service {
+    policy: ArcSwap<Policy>,
+    /// The address it listens on.
+    address: String,
+    pub(super) metrics: SelfMetrics,
+    reloads: Reloads,
+    /// Whether the server is about to end.
+    draining: AtomicBool,
+    /// Whether every target has been polled once. Those that a reload adds do not change it: there is something to say.
+    polled: AtomicBool,
+    began: Instant,
+    failures: Failures,
+    /// What is left of the rate that holds for all together.
+    bucket: std::sync::Mutex<Bucket>,
+    passwords: Arc<Semaphore>,
+    /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
+    parting: Mutex<()>,
+}
+
+pub(super) type Answer = Response<Ready>;
+
+impl Service {
+    /// A service at this address that counts there.
+    #[must_use]
+    pub fn new(policy: Policy, address: String, metrics: SelfMetrics, reloads: Reloads) -> Self {
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            address,
+            metrics,
+            reloads,
+            draining: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
+            began: Instant::now(),
+            failures: Failures::default(),
+            bucket: std::sync::Mutex::default(),
+            passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            parting: Mutex::default(),
+        }
+    }
+
+    /// From now on the server is not ready.
+    pub(super) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What it goes by now.
+    #[must_use]
+    pub fn policy(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+
+    /// Goes by this from the next request on.
+    pub fn set_policy(&self, policy: Policy) {
+        policy.inherit(&self.policy());
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, head: &Parts, peer: &Peer) -> Answer {
+        let began = Instant::now();
+        let policy = self.policy();
+        let route = Route::find(head.uri.path(), &policy.telemetry_path);
+        let mut answer = self.dispatch(&policy, route, head, peer).await.unwrap_or_else(Trouble::into_answer);
+        for (name, value) in &policy.headers {
+            answer.headers_mut().insert(name, value.clone());
+        }
+        let label = route.map_or("other", Route::label);
+        self.metrics.request_answered(label, answer.status().as_u16(), began.elapsed());
+        answer
+    }
+
+    async fn dispatch(
+        &self,
+        policy: &Policy,
+        route: Option<Route>,
+        head: &Parts,
+        peer: &Peer,
+    ) -> Result<Answer, Trouble> {
+        let health = matches!(route, Some(Route::Healthy | Route::Ready));
+        if !health {
+            self.admit(policy, peer)?;
+        }
+        let Some(route) = route else {
+            let detail = format!("there is nothing at {}", head.uri.path());
+            return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
+        };
+        let methods = if route == Route::Reload { [Method::POST, Method::PUT] } else { [Method::GET, Method::HEAD] };
+        if !methods.contains(&head.method) {
+            let [one, other] = methods;
+            let detail = format!("{} is not answered here; {one} and {other} are", head.method);
+            let allow = HeaderValue::try_from(format!("{one}, {other}"));
+            let allow = allow.unwrap_or(HeaderValue::from_static(""));
+            return Err(Trouble::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(ALLOW, allow));
+        }
+        match route {
+            Route::Landing => Ok(self.landing(policy)),
+            Route::Healthy => Ok(text("streamlag is healthy\n")),
+            Route::Ready => self.ready(policy),
+            Route::Metrics => {
+                self.check_password(policy, head, peer).await?;
+                self.metrics(policy, target(policy, None)?, true, head).await
+            }
+            Route::Probe => {
+                self.check_password(policy, head, peer).await?;
+                let asked = query_parameter(head.uri.query(), "target").filter(|asked| !asked.is_empty());
+                let asked = asked.ok_or_else(|| {
+                    Trouble::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
+                })?;
+                self.metrics(policy, target(policy, Some(&asked))?, false, head).await
+            }
+            Route::Discovery => {
+                self.check_password(policy, head, peer).await?;
+                let names = policy.targets.all().map(|target| &target.name).collect();
+                json(StatusCode::OK, &discovery(self.address_for(head), names))
+            }
+            Route::Targets => {
+                let limits = self.check_token(policy, head, peer)?;
+                Ok(with_headers(targets(policy).unwrap_or_else(Trouble::into_answer), limits))
+            }
+            Route::Api(place) => {
+                let limits = self.check_token(policy, head, peer)?;
+                let answer = api(policy, place, head.uri.query());
+                Ok(with_headers(answer.unwrap_or_else(Trouble::into_answer), limits))
+            }
+            Route::Reload => {
+                if !policy.lifecycle {
+                    let detail =
+                        "reloading over HTTP is off; --web.enable-lifecycle turns it on, and SIGHUP reloads too";
+                    return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+                }
+                let limits = self.check_token(policy, head, peer)?;
+                let reloaded = self.reloads.reload().await;
+                reloaded.map_err(|why| Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+                Ok(with_headers(text("reloaded\n"), limits))
+            }
+        }
+    }
+
+    /// What everybody has to have who wants more than to know whether the program is alive.
+    fn admit(&self, policy: &Policy, peer: &Peer) -> Result<(), Trouble> {
+        // By what holds now: a connection may be older than the rule.
+        if policy.tls.as_ref().is_some_and(|tls| tls.needs_client_certificate) && !peer.certified {
+            let detail = "this server asks its clients for a certificate; only health paths do without";
+            return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+        }
+        let Some(rate) = policy.rate else { return Ok(()) };
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowance = bucket.take(rate, self.began.elapsed());
+        allowance.passes.map_err(|wait| too_many("more requests than rate_limit allows", wait))
+    }
+
+    /// Whether somebody may use the API; the headers that tell how often still.
+    fn check_token(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<Headers, Trouble> {
+        let login = if policy.auth.is_guess(&head.headers) { Some(self.begin_login(peer)?) } else { None };
+        let now = SystemTime::now();
+        let token = policy.auth.check(&head.headers, now).map_err(|denied| {
+            login_failed(peer, &denied);
+            Trouble::from(denied)
+        })?;
+        let (Some(token), Some(login)) = (token, login) else { return Ok(Headers::new()) };
+        self.login_succeeded(peer, login);
+        let unused_seconds =
+            token.used_at(now).and_then(|last| now.duration_since(last).ok()).map(|time| time.as_secs());
+        tracing::debug!(token = token.name, peer = %peer.address, path = head.uri.path(), unused_seconds, "API request");
+        let Some(rate) = policy.token_rate else { return Ok(Headers::new()) };
+        let allowance = token.take(rate, self.began.elapsed());
+        let limits = rate_headers(rate, allowance);
+        match allowance.passes {
+            Ok(()) => Ok(limits),
+            Err(wait) => {
+                let mut trouble = too_many("more requests than this token is allowed", wait);
+                trouble.headers.extend(limits);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Whether somebody may read the metrics page.
+    async fn check_password(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<(), Trouble> {
+        if policy.users.is_empty() {
+            return Ok(());
+        }
+        let challenge = || {
+            let realm = HeaderValue::from_static("Basic realm=\"streamlag\", charset=\"UTF-8\"");
+            Trouble::new(StatusCode::UNAUTHORIZED, "a user and a password are needed here".to_owned())
+                .with(WWW_AUTHENTICATE, realm)
+        };
+        let presented = head.headers.get(AUTHORIZATION).and_then(|value| credentials(value.as_bytes()));
+        let credentials = presented.ok_or_else(challenge)?;
+        let login = self.begin_login(peer)?;
+        if policy.users.recall(&credentials) || self.verify(policy.users.clone(), credentials).await {
+            self.login_succeeded(peer, login);
+            return Ok(());
+        }
+        login_failed(peer, &Denied::Wrong);
+        Err(challenge())
+    }
+
+    async fn verify(&self, users: BasicUsers, credentials: Credentials) -> bool {
+        // The semaphore is never closed; without it the check would only take longer.
+        let permit = Arc::clone(&self.passwords).acquire_owned().await.ok();
+        // Held by the work and not by whoever waits for it: a client that hangs up does not make room for the next.
+        let work = move || {
+            let _permit = permit;
+            users.verify(&credentials)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(false)
+    }
+
+    /// Whether somebody may try to log in.
+    fn begin_login(&self, peer: &Peer) -> Result<Login, Trouble> {
+        match self.failures.begin(peer.address, self.began.elapsed()) {
+            Ok(()) => Ok(Login::Counted),
+            // One at a time: it is known again once it has succeeded.
+            Err(_) if peer.take_known() => Ok(Login::Free),
+            Err(wait) => Err(too_many("too many failed logins from this address", wait)),
+        }
+    }
+
+    fn login_succeeded(&self, peer: &Peer, login: Login) {
+        if let Login::Counted = login {
+            self.failures.succeeded(peer.address);
+        }
+        peer.set_known();
+    }
+
+    fn landing(&self, policy: &Policy) -> Answer {
+        let mut answer = text(landing::page(&policy.telemetry_path));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        );
+        answer
+    }
+
+    fn ready(&self, policy: &Policy) -> Result<Answer, Trouble> {
+        let unavailable =
+            |detail| policy.targets.find(None).map_or_else(nothing_there, |first| unavailable(first, detail));
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(unavailable("streamlag is shutting down"));
+        }
+        if !self.polled.load(Ordering::Relaxed) {
+            if !policy.targets.all().all(|target| target.reader.newest().view.newest_poll.is_some()) {
+                return Err(unavailable(NOT_POLLED));
+            }
+            self.polled.store(true, Ordering::Relaxed);
+        }
+        Ok(text("streamlag is ready\n"))
+    }
+
+    /// A target's metrics page: with what is of the process or without, and all of it or what some collectors show.
+    async fn metrics(&self, policy: &Policy, target: &Target, process: bool, head: &Parts) -> Result<Answer, Trouble> {
+        let collectors = collectors(target, head.uri.query())?;
+        let wanted = wanted(&head.headers);
+        let newest = target.reader.newest();
+        // Only the first target's page has what is of the process.
+        if collectors.is_none() && (process || !policy.targets.is_first(target)) {
+            return Ok(metrics_page(newest.page.forms(), wanted));
+        }
+        let page = newest.page.clone();
+        drop(newest);
+        Ok(metrics_page(&*self.part(page, Part { collectors, process }, wanted).await?, wanted))
+    }
+
+    /// A part of a page, in the form that is wanted. It is made when somebody asks for it, once per poll.
+    async fn part(&self, page: Page, part: Part, wanted: Wanted) -> Result<Arc<Forms>, Trouble> {
+        // Made before anybody is waited for: its counters are never to be later than those of the page after it.
+        let _ = page.forms();
+        let _one = self.parting.lock().await;
+        let making = tokio::task::spawn_blocking(move || {
+            let forms = page.part(part);
+            if wanted.gzip {
+                let _ = form(&forms, wanted).gzip();
+            }
+            forms
+        });
+        making.await.map_err(|error| {
+            tracing::error!(%error, "a part of the metrics page could not be made");
+            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
+        })
+    }
+
+    /// Where the client found this server, as it says itself, and otherwise where the server listens.
+    fn address_for<'a>(&'a self, head: &'a Parts) -> &'a str {
+        let authority = head.uri.authority().map(|authority| authority.as_str());
+        let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        authority.or_else(host).filter(|host| is_host(host)).unwrap_or(&self.address)
+    }
+}
+
+const NOT_POLLED: &str = "the first poll of Redis has not ended yet";
+
+/// The target that is asked for, or is meant where none is named.
+fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Trouble> {
+    policy.targets.find(asked).ok_or_else(|| {
+        // What is no name may be a URL with a password in it.
+        let name = asked.and_then(TargetName::new);
+        let detail =
+            name.map_or("there is no such target".to_owned(), |name| format!("the target {name} is not declared"));
+        Trouble::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+/// The collectors that a scrape asks for; `None` where it asks for none, and gets all that are on.
+fn collectors(target: &Target, query: Option<&str>) -> Result<Option<Collectors>, Trouble> {
+    let mut asked = Collectors::NONE;
+    for name in query_parameters(query, "collect[]") {
+        let collector = Collector::find(&name).filter(|collector| target.collectors.contains(*collector));
+        let collector = collector.ok_or_else(|| {
+            let (why, on) = match Collector::find(&name) {
+                Some(_) => ("a collector that is on; --collector.NAME turns one on", target.collectors),
+                None => ("a collector", Collectors::ALL),
+            };
+            let name: String = name.chars().take(MAX_NAMED).collect();
+            let detail = format!("invalid value {name:?} for collect[]: expected {why}: {}", on.names());
+            Trouble::new(StatusCode::BAD_REQUEST, detail)
+        })?;
+        asked = asked.with(collector);
+    }
+    Ok(Some(asked).filter(|asked| !asked.is_empty()))
+}
+
+/// The form of the metrics page that a client wants.
+fn wanted(headers: &HeaderMap) -> Wanted {
+    let header = |name: HeaderName| {
+        let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let first = all.next().map(Cow::from)?;
+        Some(all.fold(first, |before, value| format!("{before},{value}").into()))
+    };
+    Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref())
+}
+
+fn form(forms: &Forms, wanted: Wanted) -> &Encoded {
+    if wanted.openmetrics { &forms.openmetrics } else { &forms.classic }
+}
+
+fn metrics_page(forms: &Forms, wanted: Wanted) -> Answer {
+    let form = form(forms, wanted);
+    let content_type = if wanted.openmetrics { encoding::OPENMETRICS } else { encoding::CLASSIC };
+    let body = if wanted.gzip { form.gzip().into() } else { form.plain().into() };
+    let mut answer = Answer::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if wanted.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+fn targets(policy: &Policy) -> Result<Answer, Trouble> {
+    let published: Vec<_> = policy.targets.all().map(|target| (target, target.reader.newest())).collect();
+    let watched = published.iter().map(|(target, published)| Watched {
+        name: &target.name,
+        redis: &target.redis,
+        mode: target.mode,
+        interval: target.interval,
+        view: &published.view,
+        age: published.sampled.map(|sampled| sampled.elapsed()),
+        thresholds: &target.thresholds,
+    });
+    json(StatusCode::OK, &api::targets::targets(watched.collect()))
+}
+
+fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
+    let target = target(policy, query_parameter(query, "target").as_deref())?;
+    let published = target.reader.newest();
+    if published.view.newest_poll.is_none() {
+        return Err(unavailable(target, NOT_POLLED));
+    }
+    let api = Api {
+        view: &published.view,
+        age: published.sampled.map(|sampled| sampled.elapsed()),
+        thresholds: &target.thresholds,
+        selection: &target.selection,
+        transport: policy.transport,
+    };
+    let only = match query_parameter(query, "group") {
+        None => None,
+        Some(asked) => Some(
+            api.asked(&asked)
+                .ok_or_else(|| Trouble::new(StatusCode::NOT_FOUND, format!("the group {asked:?} is not monitored")))?,
+        ),
+    };
+    let only = only.as_ref();
+    // Two answers speak of one group, whether or not one is asked for.
+    let first = api.first_group();
+    let group = only.or(first.as_ref());
+    match place {
+        ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(group)),
+        ApiRoute::Streams => json(StatusCode::OK, &api.streams(group)),
+        ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
+        ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
+        ApiRoute::LogicalStreams => json(StatusCode::OK, &api.logical_streams(only)),
+        ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(only)),
+        ApiRoute::Health => {
+            let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(only))?;
+            answer.headers_mut().insert(RETRY_AFTER, whole_seconds(target.interval));
+            Ok(answer)
+        }
+    }
+}
+
+/// Whether a login that is tried counts as failed until it succeeds.
+enum Login {
+    Counted,
+    Free,
+}
+
+fn login_failed(peer: &Peer, denied: &Denied) {
+    match denied {
+        Denied::Closed | Denied::Missing => return,
+        // As often as the address may fail, and no more.
+        Denied::Wrong => tracing::warn!(peer = %peer.address, "a login failed"),
+        Denied::Expired(token) => tracing::warn!(peer = %peer.address, token, "a token that has expired was used"),
+    }
+    peer.take_known();
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// What a token has and what is left of it (draft-ietf-httpapi-ratelimit-headers-10).
+fn rate_headers(rate: Rate, allowance: Allowance) -> Headers {
+    let window = rate.interval.saturating_mul(rate.burst).as_secs_f64().ceil().max(1.0);
+    let next = allowance.next.as_secs_f64().ceil();
+    let policy = format!("\"token\";q={};w={window}", rate.burst);
+    let left = format!("\"token\";r={};t={next}", allowance.remaining);
+    let header = |name, value: String| Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?));
+    [header("ratelimit-policy", policy), header("ratelimit", left)].into_iter().flatten().collect()
+}
+
+fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
+    })?;
+    let mut answer = Answer::new(Bytes::from(body).into());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Behind a token, and old in a moment.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(answer)
+}
+
+fn text(body: impl Into<Bytes>) -> Answer {
+    let mut answer = Answer::new(body.into().into());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::api::Transport;
+    use crate::http::{ApiAuth, Targets};
+
+    fn service() -> Service {
+        let policy = Policy {
+            telemetry_path: "/metrics".to_owned(),
+            auth: ApiAuth::Closed,
+            token_rate: None,
+            lifecycle: false,
+            users: BasicUsers::default(),
+            rate: None,
+            headers: Vec::new(),
+            tls: None,
+            targets: Targets::new(Vec::new()),
+            transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
+        };
+        let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
+        Service::new(policy, String::new(), metrics, crate::sys::reload::channel().0)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_makes_no_room_for_the_next_guess() {
+        let service = service();
+        let users = BasicUsers::new([("u".to_owned(), bcrypt::hash("p", 10).unwrap())]).unwrap();
+        let guess = credentials(b"Basic dTp4").unwrap();
+        // Begun, and given up at once.
+        let checking = tokio::time::timeout(Duration::ZERO, service.verify(users, guess)).await;
+        assert!(checking.is_err() && service.passwords.available_permits() == 0);
+        let free = tokio::time::timeout(Duration::from_secs(30), service.passwords.acquire()).await;
+        assert!(free.is_ok(), "the check ends");
+    }
+}

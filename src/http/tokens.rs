@@ -1,0 +1,326 @@
+//! The API's tokens: made, stored as digests, recognized in constant time.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+
+use crate::http::rate_limit::{Allowance, Bucket, Rate};
+
+/// What every secret begins with, so that scanners for leaked secrets can know it.
+const PREFIX: &str = "slt_";
+
+/// Random bytes in a secret. With 256 bits, a digest without salt and without stretching is enough: there is nothing to
+/// guess.
+const SECRET_BYTES: usize = 32;
+
+/// Tokens in a file. Every request is compared with all of them: a microsecond per thirty.
+const MAX_TOKENS: usize = 1000;
+
+/// The longest name of a token, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
+/// The name of the token of the environment.
+pub const DEFAULT_NAME: &str = "default";
+
+/// A token that opens the API: everything about it but the secret.
+pub struct Token {
+    /// Its name, for the log.
+    pub name: String,
+    digest: [u8; 32],
+    expires: Option<SystemTime>,
+    used: Mutex<Used>,
+}
+
+/// How much a token was used.
+#[derive(Debug, Default)]
+struct Used {
+    bucket: Bucket,
+    last: Option<SystemTime>,
+}
+
+/// All tokens that there are.
+#[derive(Debug, Default)]
+pub struct Tokens(Vec<Token>);
+
+/// What somebody who presents a token is told.
+#[derive(Debug)]
+pub enum Presented<'a> {
+    /// It opens.
+    Valid(&'a Token),
+    /// It did once.
+    Expired(&'a Token),
+    /// There is no such token.
+    Unknown,
+}
+
+impl Token {
+    /// The token of a secret, where the secret can be sent as one: visible ASCII and not empty.
+    #[must_use]
+    pub fn new(name: &str, secret: &str) -> Option<Self> {
+        let sendable = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
+        sendable.then(|| Self::stored(name, digest(secret.as_bytes()), None))
+    }
+
+    fn stored(name: &str, digest: [u8; 32], expires: Option<SystemTime>) -> Self {
+        Self { name: name.to_owned(), digest, expires, used: Mutex::default() }
+    }
+
+    /// Takes a request out of what this token has left.
+    pub(super) fn take(&self, rate: Rate, now: Duration) -> Allowance {
+        self.used().bucket.take(rate, now)
+    }
+
+    /// When it was last used before `now`, which is noted.
+    pub(super) fn used_at(&self, now: SystemTime) -> Option<SystemTime> {
+        self.used().last.replace(now)
+    }
+
+    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({})", self.name)
+    }
+}
+
+impl Tokens {
+    /// Tokens out of a file's text: a line each, as [`Made::line`] is; empty lines and lines that begin with `#` say
+    /// nothing.
+    ///
+    /// # Errors
+    /// The first line that is wrong: its number and what it takes. What is in it is not repeated, for it may be a secret
+    /// in the wrong place.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens = Self::default();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let token = parse_line(line).map_err(|why| format!("line {number}: {why}"))?;
+            tokens.add(token).map_err(|why| format!("line {number}: {why}"))?;
+        }
+        Ok(tokens)
+    }
+
+    /// Adds a token.
+    ///
+    /// # Errors
+    /// Where its name or its secret is there already, or there are too many.
+    pub fn add(&mut self, token: Token) -> Result<(), String> {
+        if self.0.iter().any(|known| known.name == token.name) {
+            return Err(format!("there is another token named {:?}", token.name));
+        }
+        if let Some(known) = self.0.iter().find(|known| known.digest == token.digest) {
+            return Err(format!("the tokens {:?} and {:?} have the same secret", known.name, token.name));
+        }
+        if self.0.len() >= MAX_TOKENS {
+            return Err(format!("there are more than {MAX_TOKENS} tokens"));
+        }
+        self.0.push(token);
+        Ok(())
+    }
+
+    /// Takes over how much tokens were used that were there before.
+    pub(super) fn inherit(&self, before: &Self) {
+        for token in &self.0 {
+            if let Some(known) = before.0.iter().find(|known| known.digest == token.digest) {
+                *token.used() = std::mem::take(&mut *known.used());
+            }
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The token with this secret. It is compared with all of them, and each in constant time, so that the time tells
+    /// neither which there are nor how near a guess was.
+    #[must_use]
+    pub fn find(&self, secret: &[u8], now: SystemTime) -> Presented<'_> {
+        let presented = digest(secret);
+        let mut at = u64::MAX;
+        for (place, token) in (0..).zip(&self.0) {
+            let same: Choice = token.digest.ct_eq(&presented);
+            at.conditional_assign(&place, same);
+        }
+        match usize::try_from(at).ok().and_then(|at| self.0.get(at)) {
+            None => Presented::Unknown,
+            Some(token) if token.expires.is_some_and(|expires| expires <= now) => Presented::Expired(token),
+            Some(token) => Presented::Valid(token),
+        }
+    }
+}
+
+fn parse_line(line: &str) -> Result<Token, String> {
+    let takes = "it takes NAME sha256:DIGEST [expires:TIME], as 'streamlag token NAME' prints it";
+    let mut fields = line.split_whitespace();
+    let (Some(name), Some(stored)) = (fields.next(), fields.next()) else {
+        return Err(takes.to_owned());
+    };
+    check_name(name)?;
+    let hex = stored.strip_prefix("sha256:").ok_or(takes)?;
+    let digest = from_hex(hex).ok_or("it takes 64 hexadecimal digits after sha256:")?;
+    let expires = match fields.next() {
+        None => None,
+        Some(field) => Some(expiry(field.strip_prefix("expires:").ok_or(takes)?)?),
+    };
+    if fields.next().is_some() {
+        return Err(takes.to_owned());
+    }
+    Ok(Token::stored(name, digest, expires))
+}
+
+/// A name that can stand in the file and in a log line.
+///
+/// # Errors
+/// What a name takes.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    // What begins like a secret is one in the wrong place.
+    let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(good) && !name.starts_with(PREFIX);
+    if named {
+        return Ok(());
+    }
+    Err(format!("a token's name takes 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs"))
+}
+
+fn expiry(text: &str) -> Result<SystemTime, String> {
+    let takes = "it takes a time such as 2027-01-31T12:00:00Z or 2027-01-31 after expires:";
+    parse_time(text).ok_or_else(|| takes.to_owned())
+}
+
+/// A time in RFC 3339, or a day, which then ends the token as it begins.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<SystemTime> {
+    let time = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
+    humantime::parse_rfc3339(&time).ok()
+}
+
+fn digest(secret: &[u8]) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+/// A token just made: the one time that its secret can be seen.
+pub struct Made {
+    /// The secret, to be given to whoever uses it.
+    pub secret: String,
+    /// The line to be stored.
+    pub line: String,
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// Where the name is none, or the system has no randomness.
+pub fn make(name: &str, expires: Option<SystemTime>) -> Result<Made, String> {
+    check_name(name)?;
+    let mut random = [0; SECRET_BYTES];
+    getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    let secret = format!("{PREFIX}{}", to_hex(&random));
+    let mut line = format!("{name} sha256:{}", to_hex(&digest(secret.as_bytes())));
+    if let Some(expires) = expires {
+        line.push_str(&format!(" expires:{}", humantime::format_rfc3339_seconds(expires)));
+    }
+    Ok(Made { secret, line })
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(presented: &Presented<'_>) -> String {
+        match presented {
+            Presented::Valid(token) => token.name.clone(),
+            Presented::Expired(token) => format!("{} expired", token.name),
+            Presented::Unknown => "unknown".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_made_can_be_stored_and_opens() {
+        let now = SystemTime::now();
+        let (ops, ci) = (make("ops", None).unwrap(), make("ci", Some(now + Duration::from_secs(60))).unwrap());
+        assert_ne!(ops.secret, ci.secret);
+        assert!(ops.secret.starts_with("slt_") && ops.secret.len() == 68 && !ops.line.contains(&ops.secret[4..]));
+        let tokens = Tokens::parse(&format!("# who: what for\n\n  {}\r\n{}\n", ops.line, ci.line)).unwrap();
+        let found = |secret: &str, at| name(&tokens.find(secret.as_bytes(), at));
+        assert_eq!(found(&ops.secret, now), "ops");
+        assert_eq!(found(&ci.secret, now), "ci");
+        assert_eq!(found(&ci.secret, now + Duration::from_secs(61)), "ci expired");
+        assert_eq!(found(&ops.secret, now + Duration::from_secs(61)), "ops");
+        for wrong in ["", "slt_", &ops.secret[1..], &ops.secret.to_uppercase(), &format!("{}0", ops.secret), &ops.line]
+        {
+            assert_eq!(found(wrong, now), "unknown", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_wrong_are_named_and_not_repeated() {
+        let secret = "5".repeat(64);
+        let good = format!("a sha256:{secret}");
+        for (text, expected) in [
+            ("ops".to_owned(), "line 1: it takes NAME sha256:DIGEST"),
+            (format!("{good}\nops {secret}"), "line 2: it takes NAME sha256:DIGEST"),
+            (format!("ops sha256:{}", &secret[1..]), "line 1: it takes 64 hexadecimal digits"),
+            (format!("ops sha256:{}é", &secret[2..]), "line 1: it takes 64 hexadecimal digits"),
+            (format!("ops sha256:{} until:5", "6".repeat(64)), "line 1: it takes NAME sha256:DIGEST"),
+            (format!("ops sha256:{secret} expires:soon"), "line 1: it takes a time such as"),
+            (format!("ops sha256:{secret} expires:2027-02-30"), "line 1: it takes a time such as"),
+            (format!("ops sha256:{secret} expires:2027-02-28 5"), "line 1: it takes NAME sha256:DIGEST"),
+            (format!("slt_{secret} sha256:{secret}"), "line 1: a token's name takes"),
+            (format!("o\"ps sha256:{secret}"), "line 1: a token's name takes"),
+            (format!("{good}\na sha256:{}", "6".repeat(64)), "line 2: there is another token named \"a\""),
+            (format!("{good}\n#\nb sha256:{secret}"), "line 3: the tokens \"a\" and \"b\" have the same secret"),
+        ] {
+            let error = Tokens::parse(&text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("555") && !error.contains('\n'), "{error}");
+        }
+        let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n} sha256:{n:064}\n")).collect();
+        assert!(Tokens::parse(&many).unwrap_err().contains("more than 1000 tokens"));
+    }
+
+    #[test]
+    fn a_token_cannot_be_printed() {
+        let made = make("ops", None).unwrap();
+        let mut tokens = Tokens::parse(&made.line).unwrap();
+        tokens.add(Token::new(DEFAULT_NAME, "hunter2").unwrap()).unwrap();
+        let shown = format!("{tokens:?}");
+        assert!(shown.contains("ops") && !shown.contains("hunter2") && !shown.contains(&made.line[11..]), "{shown}");
+        for unsendable in ["", " ", "a b", "a\n", "é"] {
+            assert!(Token::new(DEFAULT_NAME, unsendable).is_none(), "{unsendable:?}");
+        }
+    }
+
+    #[test]
+    fn each_token_has_its_own_rate() {
+        let rate = Rate { interval: Duration::from_millis(100), burst: 2 };
+        let (one, other) = (Token::new("a", "a").unwrap(), Token::new("b", "b").unwrap());
+        let passed = |token: &Token| (0..5).filter(|_| token.take(rate, Duration::from_secs(9)).passes.is_ok()).count();
+        assert_eq!((passed(&one), passed(&other), passed(&one)), (2, 2, 0));
+    }
+}

@@ -1,0 +1,12 @@
+//! Redis's protocol and connections: RESP, connector, TLS, credentials, reply decoders.
+
+pub(crate) mod connection;
+pub mod connector;
+pub(crate) mod credentials;
+pub(crate) mod io_thread;
+pub(crate) mod refusals;
+pub mod replies;
+pub mod resp;
+pub(crate) mod resp_stream;
+pub(crate) mod script;
+pub(crate) mod tls;

@@ -1,0 +1,234 @@
+//! The way to Redis: from its name to a connection that is logged in.
+//!
+//! Nothing is kept from one connection to the next but what was configured: names are looked up, and the password and the
+//! TLS files are read, anew for each.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+pub use crate::redis::credentials::Login;
+pub use crate::redis::tls::{Part, Tls, TlsFiles, TlsProblem};
+
+use crate::model::FailureReason;
+use crate::model::sample::SampleError;
+use crate::redis::refusals::server_wide;
+use crate::redis::resp::Refusal;
+use crate::redis::resp_stream::{Socket, Wire};
+
+/// Where a Redis is, and who we are there. Shown without the credentials.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Where it listens.
+    pub address: Address,
+    /// How it is made sure who it is; `None` is plain text.
+    pub tls: Option<Tls>,
+    /// Who we are there.
+    pub login: Login,
+    /// The database, by its number.
+    pub db: i64,
+    /// How the host's name becomes addresses.
+    pub resolver: Resolver,
+}
+
+/// Looks a name up, and never twice at a time: a lookup that hangs cannot be ended, only waited for, and each has a thread.
+#[derive(Debug, Default)]
+pub struct Resolver(Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>);
+
+/// A lookup is not shared.
+impl Clone for Resolver {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Resolver {
+    /// The addresses of a host. Where whoever waits gives up, the next one waits for the same lookup.
+    async fn look_up(&mut self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        let host = host.to_owned();
+        let lookup = self.0.get_or_insert_with(|| {
+            tokio::spawn(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
+        });
+        let found = lookup.await;
+        self.0 = None;
+        found.map_err(std::io::Error::other)?
+    }
+}
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// At a port of a host, by name or by address.
+    Tcp(String, u16),
+    /// At a socket in the file system.
+    Unix(PathBuf),
+}
+
+/// The longest name of a host: no name in DNS is longer.
+const MAX_HOST_BYTES: usize = 253;
+
+impl Address {
+    /// What Redis, or a sentinel, says of where a server is; `None` where that can be no host. It becomes a label, and a part of log lines.
+    #[must_use]
+    pub(crate) fn told(host: &str, port: u16) -> Option<Self> {
+        let is_host = (1..=MAX_HOST_BYTES).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic());
+        is_host.then(|| Self::Tcp(host.to_owned(), port))
+    }
+}
+
+impl Dial {
+    /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
+    /// does not count: it is read anew for each connection anyway.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let same_tls = match (&self.tls, &other.tls) {
+            (Some(tls), Some(other)) => tls.is_like(other),
+            (tls, other) => tls.is_none() && other.is_none(),
+        };
+        self.address == other.address && self.db == other.db && same_tls && self.login.is_like(&other.login)
+    }
+
+    /// Connects and logs in. The deadline is what addresses that do not answer share; whoever calls must keep it.
+    pub(crate) async fn connect(&mut self, deadline: Instant) -> Result<Wire, SampleError> {
+        self.login.renew();
+        let socket = self.socket(deadline).await.map_err(unreachable)?;
+        let mut wire = Wire::over(socket);
+        match self.log_in(&mut wire).await {
+            Ok(()) => Ok(wire),
+            Err(error) => Err(SampleError { detail: self.login.without_secrets(error.detail), ..error }),
+        }
+    }
+
+    async fn log_in(&self, wire: &mut Wire) -> Result<(), SampleError> {
+        if let (user, Some(password)) = self.login.credentials() {
+            let words: Vec<&[u8]> =
+                [Some("AUTH"), user, Some(password)].into_iter().flatten().map(str::as_bytes).collect();
+            let mut refusal = ask(wire, &words).await?;
+            if refusal.as_ref().is_some_and(|refusal| refusal.text().contains("wrong number of arguments")) {
+                // Redis 5 has one user, who has no name.
+                refusal = ask(wire, &[b"AUTH", password.as_bytes()]).await?;
+            }
+            if let Some(refusal) = refusal {
+                return Err(refused(&refusal, FailureReason::Auth));
+            }
+        }
+        if self.db == 0 {
+            return Ok(());
+        }
+        match ask(wire, &[b"SELECT", self.db.to_string().as_bytes()]).await? {
+            Some(refusal) => {
+                let error = refused(&refusal, FailureReason::Server);
+                let detail = format!("database {} cannot be selected: {}", self.db, error.detail);
+                Err(SampleError { detail, ..error })
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn socket(&mut self, deadline: Instant) -> std::io::Result<Box<dyn Socket>> {
+        let stream = match &self.address {
+            Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            Address::Tcp(host, port) => {
+                let addresses = self.resolver.look_up(host, *port).await?;
+                connect_tcp(&addresses, deadline).await?
+            }
+        };
+        // Commands go out in few large writes; each is to leave at once.
+        stream.set_nodelay(true)?;
+        match &mut self.tls {
+            None => Ok(Box::new(stream)),
+            Some(tls) => Ok(Box::new(tls.wrap(stream).await?)),
+        }
+    }
+}
+
+/// Sends one command; what Redis has against it.
+async fn ask(wire: &mut Wire, words: &[&[u8]]) -> Result<Option<Refusal>, SampleError> {
+    let reply = wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+    Ok(reply.error())
+}
+
+/// What Redis has against somebody who connects.
+pub(crate) fn refused(refusal: &Refusal, otherwise: FailureReason) -> SampleError {
+    let reason = reason_of(refusal.text(), otherwise);
+    let reason = server_wide(refusal).map_or(reason, |error| error.reason);
+    SampleError { reason, detail: refusal.text().to_owned() }
+}
+
+/// What is said to everybody says nothing of who asked, nor what.
+fn reason_of(refusal: &str, otherwise: FailureReason) -> FailureReason {
+    let to_everybody = refusal.starts_with("DENIED") || refusal.contains("max number of clients");
+    if to_everybody { FailureReason::Server } else { otherwise }
+}
+
+/// Tries each address of a host, in the resolver's order. None may take more than its share of the time.
+async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> std::io::Result<TcpStream> {
+    let mut trouble = std::io::Error::other("the host has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(now) / left;
+        match timeout_at(now + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => trouble = error,
+            Err(_) => trouble = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(trouble)
+}
+
+fn unreachable(error: std::io::Error) -> SampleError {
+    SampleError { reason: FailureReason::Connect, detail: error.to_string() }
+}
+
+/// The address and the database.
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        let db = self.db;
+        match &self.address {
+            Address::Tcp(host, port) if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}/{db}"),
+            Address::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{db}"),
+            // Escaped, it is one line whatever is in the path.
+            Address::Unix(path) => write!(f, "unix://{}?db={db}", path.to_string_lossy().escape_debug()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lookup_that_was_given_up_is_waited_for_and_not_begun_again() {
+        let hanging = tokio::spawn(std::future::pending());
+        let which = hanging.id();
+        let mut resolver = Resolver(Some(hanging));
+        let deadline = Instant::now() + Duration::from_millis(10);
+        assert!(timeout_at(deadline, resolver.look_up("localhost", 1)).await.is_err());
+        assert_eq!(resolver.0.as_ref().map(JoinHandle::id), Some(which));
+        resolver.0 = None;
+        assert!(!resolver.look_up("localhost", 1).await.unwrap().is_empty());
+        assert!(resolver.0.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_taken() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = server.local_addr().unwrap();
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Reserved for examples: nobody answers, or there is no way to it.
+        let silent = "192.0.2.1:6379".parse().unwrap();
+        let deadline = || Instant::now() + Duration::from_secs(3);
+        let found = connect_tcp(&[silent, nobody, there], deadline()).await.unwrap();
+        assert_eq!(found.peer_addr().unwrap(), there);
+        assert!(connect_tcp(&[nobody], deadline()).await.unwrap_err().to_string().contains("refused"));
+        assert!(connect_tcp(&[], deadline()).await.is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Who we are at Redis. The password is read anew for each connection, so that one that was changed is taken up without a
+//! restart.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::sys::files;
+
+/// What Redis says after this are the words that it was sent, the password among them.
+const ECHO: &str = ", with args beginning with";
+
+/// A password, which cannot be printed.
+#[derive(Clone)]
+struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(not shown)")
+    }
+}
+
+/// A user and a password.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// The ACL user; `None` is the default one.
+    user: Option<String>,
+    password: Option<Password>,
+    file: Option<PathBuf>,
+    /// Whether the log has said that the file cannot be read.
+    said: bool,
+}
+
+impl Login {
+    /// As this user.
+    #[must_use]
+    pub fn with_user(self, user: String) -> Self {
+        Self { user: Some(user), ..self }
+    }
+
+    /// A password that stays what it is.
+    #[must_use]
+    pub fn with_password(self, password: String) -> Self {
+        Self { password: Some(Password(password)), ..self }
+    }
+
+    /// The password that is in a file.
+    ///
+    /// # Errors
+    /// What it takes instead.
+    pub fn with_password_file(self, file: PathBuf) -> Result<Self, String> {
+        let password = Some(read(&file)?);
+        Ok(Self { password, file: Some(file), ..self })
+    }
+
+    /// Whether it is the same user with the same password, or with one from the same file.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let fixed = |login: &Self| login.password.clone().filter(|_| login.file.is_none()).map(|Password(text)| text);
+        self.user == other.user && self.file == other.file && fixed(self) == fixed(other)
+    }
+
+    /// Whether it is not the default user.
+    #[must_use]
+    pub fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// Whether there is a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// Reads the file again. Where that fails, the last password stands: it may be the right one still.
+    pub(crate) fn renew(&mut self) {
+        let Some(file) = &self.file else { return };
+        let file_shown = file.display();
+        match read(file) {
+            Ok(password) => {
+                self.password = Some(password);
+                if std::mem::take(&mut self.said) {
+                    tracing::info!(file = %file_shown, "the Redis password can be read again");
+                }
+            }
+            Err(error) if !self.said => {
+                self.said = true;
+                tracing::warn!(file = %file_shown, error, "the Redis password cannot be read again: the last one is used");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The user and the password to log in with.
+    pub(crate) fn credentials(&self) -> (Option<&str>, Option<&str>) {
+        let password = self.password.as_ref().map(|Password(password)| password.as_str());
+        // Without one, Redis would not be told the user either. To a user who needs none, any will do.
+        let none_needed = self.user.as_ref().map(|_| "");
+        (self.user.as_deref(), password.or(none_needed))
+    }
+
+    /// What Redis said of a login, without what it was told.
+    pub(crate) fn without_secrets(&self, said: String) -> String {
+        let said = said.split(ECHO).next().unwrap_or_default();
+        match &self.password {
+            Some(Password(password)) if !password.is_empty() && said.contains(password.as_str()) => {
+                "Redis refused the login, in words that repeat the password".to_owned()
+            }
+            _ => said.to_owned(),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Password, String> {
+    match files::read_text(file)?.trim() {
+        "" => Err("it takes a file with the password in it; this one is empty".to_owned()),
+        password => Ok(Password(password.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_read_again_and_the_last_good_one_stands() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        assert!(Login::default().with_password_file(path.clone()).unwrap_err().contains("this one is empty"));
+        std::fs::write(&path, " first\n").unwrap();
+        let mut login = Login::default().with_password_file(path.clone()).unwrap();
+        let mut check = |expected: &str| {
+            login.renew();
+            assert_eq!(login.credentials(), (None, Some(expected)));
+            assert!(!format!("{login:?}").contains(expected));
+        };
+        check("first");
+        std::fs::write(&path, "second").unwrap();
+        check("second");
+        std::fs::write(&path, "\n").unwrap();
+        check("second");
+        std::fs::write(&path, b"\xff").unwrap();
+        check("second");
+        std::fs::remove_file(&path).unwrap();
+        check("second");
+        std::fs::write(&path, "third").unwrap();
+        check("third");
+    }
+
+    #[test]
+    fn a_user_without_a_password_is_still_the_user() {
+        let login = Login::default().with_user("streamlag".to_owned());
+        assert_eq!(login.credentials(), (Some("streamlag"), Some("")));
+        assert_eq!(Login::default().credentials(), (None, None));
+    }
+
+    #[test]
+    fn what_redis_repeats_is_not_shown() {
+        let login = Login::default().with_password("hunter2".to_owned());
+        let check = |said: &str, expected: &str| assert_eq!(login.without_secrets(said.to_owned()), expected);
+        check("WRONGPASS invalid password", "WRONGPASS invalid password");
+        check("unknown command 'AUTH', with args beginning with: 'hunt", "unknown command 'AUTH'");
+        check("no such word: hunter2", "Redis refused the login, in words that repeat the password");
+    }
+}

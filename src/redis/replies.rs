@@ -1,0 +1,867 @@
+//! Redis's replies to the model: pure, total, and deaf to fields it does not know.
+//!
+//! A field that cannot be (a negative count, an id that is none, ids out of order, a value of another type) becomes unknown, and
+//! everything else is read: servers that are compatible with Redis answer such things, and Redis itself did. Only a reply without
+//! what nothing can be said without is an error, which names the field.
+//!
+//! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
+//! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
+
+use crate::analysis::lag::tracker::{Continuity, Page};
+use crate::model::names::{self, Name, RawName};
+use crate::model::sample::{ConsumerSample, GroupSample, OldestPending, ServerInfo, StreamSample, Unknown};
+use crate::model::{ConsumerName, EntryId, GroupName};
+use crate::redis::resp::{Items, Reply};
+
+/// What is kept of a server's name, and of its version, in bytes.
+const MAX_SERVER_BYTES: usize = 64;
+
+/// A reply that is not what the command's documentation says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected reply to {command}: {what}")]
+pub struct DecodeError {
+    /// The command that was answered.
+    pub command: &'static str,
+    /// What was missing or of the wrong kind.
+    pub what: String,
+}
+
+type Decoded<T> = Result<T, DecodeError>;
+
+/// `XINFO STREAM key`, without its groups.
+///
+/// # Errors
+/// Where there is no usable length, or it contradicts the entries.
+pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
+    const COMMAND: &str = "XINFO STREAM";
+    let [mut length, mut first, mut last, mut last_generated, mut added, mut deleted] = [None; 6];
+    each_field(COMMAND, reply, |name, value| {
+        let slot = match name {
+            b"length" => &mut length,
+            b"first-entry" => &mut first,
+            b"last-entry" => &mut last,
+            b"last-generated-id" => &mut last_generated,
+            b"entries-added" => &mut added,
+            b"max-deleted-entry-id" => &mut deleted,
+            _ => return,
+        };
+        slot.get_or_insert(value);
+    })?;
+    let field = |name, value| Field { command: COMMAND, name, value };
+    let length = field("length", length).count()?;
+    let (first, last) = (field("first-entry", first), field("last-entry", last));
+    let payload_bytes = first.payload_bytes().saturating_add(last.payload_bytes());
+    let ends = (first.entry(), last.entry());
+    let (first, last) = match ends {
+        (first, last) if length == 0 => {
+            // Either the length or the entry is wrong, and nobody can tell which: 0 must not be made of it.
+            if let Some(id) = first.or(last) {
+                return Err(wrong(COMMAND, &format!("length is 0, with an entry {id}")));
+            }
+            (None, None)
+        }
+        (Some(first), Some(last)) if first <= last => (Some(first), Some(last)),
+        _ => (None, None),
+    };
+    // The last entry is there for all to see: an id below it is not the last one given out.
+    let last_generated = field("last-generated-id", last_generated).id().max(last).unwrap_or_default();
+    Ok(StreamSample {
+        length,
+        first,
+        last,
+        ends_unknown: length > 0 && first.is_none(),
+        last_generated,
+        entries_added: field("entries-added", added).known_count().filter(|added| *added >= length),
+        max_deleted: field("max-deleted-entry-id", deleted).id(),
+        payload_bytes,
+        continuity: Continuity::Unknown,
+        ..StreamSample::default()
+    })
+}
+
+/// `XINFO GROUPS key`. `known` are the names of last time: those that are the same are not made anew.
+///
+/// # Errors
+/// Where the reply is no list of groups, or a group has no name, or two have the same.
+pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>> {
+    const COMMAND: &str = "XINFO GROUPS";
+    let mut known = Known::from(known);
+    let decode = |reply| {
+        let [mut name, mut consumers, mut pending, mut delivered, mut read, mut lag] = [None; 6];
+        each_field(COMMAND, reply, |field, value| {
+            let slot = match field {
+                b"name" => &mut name,
+                b"consumers" => &mut consumers,
+                b"pending" => &mut pending,
+                b"last-delivered-id" => &mut delivered,
+                b"entries-read" => &mut read,
+                b"lag" => &mut lag,
+                _ => return,
+            };
+            slot.get_or_insert(value);
+        })?;
+        let field = |name, value| Field { command: COMMAND, name, value };
+        let consumers = field("consumers", consumers).known_count();
+        let pending = field("pending", pending).known_count();
+        let delivered = field("last-delivered-id", delivered).id();
+        Ok(GroupSample {
+            name: known.name(field("name", name).raw_name()?),
+            consumers: consumers.unwrap_or_default(),
+            pending: pending.unwrap_or_default(),
+            last_delivered: delivered.unwrap_or_default(),
+            entries_read: field("entries-read", read).known_count(),
+            server_lag: field("lag", lag).known_count(),
+            unknown: Unknown {
+                consumers: consumers.is_none(),
+                pending: pending.is_none(),
+                last_delivered: delivered.is_none(),
+            },
+            ..GroupSample::default()
+        })
+    };
+    let groups: Vec<GroupSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
+    if known.another {
+        each_once(COMMAND, groups.iter().map(|group| &group.name))?;
+    }
+    Ok(groups)
+}
+
+/// `XINFO CONSUMERS key group`. `known` are the names of last time: those that are the same are not made anew.
+///
+/// # Errors
+/// Where the reply is no list of consumers, or a consumer has no name, or two have the same.
+pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerSample>> {
+    const COMMAND: &str = "XINFO CONSUMERS";
+    let mut known = Known::from(known);
+    let decode = |reply| {
+        let [mut name, mut pending, mut idle, mut inactive] = [None; 4];
+        each_field(COMMAND, reply, |field, value| {
+            let slot = match field {
+                b"name" => &mut name,
+                b"pending" => &mut pending,
+                b"idle" => &mut idle,
+                b"inactive" => &mut inactive,
+                _ => return,
+            };
+            slot.get_or_insert(value);
+        })?;
+        let field = |name, value| Field { command: COMMAND, name, value };
+        Ok(ConsumerSample {
+            name: known.name(field("name", name).raw_name()?),
+            pending: field("pending", pending).known_count(),
+            idle_ms: field("idle", idle).known_count(),
+            inactive_ms: field("inactive", inactive).known_count(),
+        })
+    };
+    let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
+    if known.another {
+        each_once(COMMAND, consumers.iter().map(|consumer| &consumer.name))?;
+    }
+    Ok(consumers)
+}
+
+/// `XPENDING key group - + 1`: the smallest pending id, the consumer that holds it, and how often it was delivered.
+///
+/// An entry that was released by `XNACK` (Redis 8.8) is of nobody: its consumer is the empty text and its idle time -1. With
+/// another idle time, the empty text is the name that somebody gave a consumer.
+///
+/// # Errors
+/// Where the reply is not a list of pending entries.
+pub fn oldest_pending(reply: Reply<'_>) -> Decoded<Option<OldestPending>> {
+    const COMMAND: &str = "XPENDING";
+    let Some(first) = items(COMMAND, reply)?.next() else { return Ok(None) };
+    let Some(mut parts) = first.list() else {
+        return Err(wrong(COMMAND, &format!("{} where a pending entry belongs", first.kind())));
+    };
+    let id = parts.next().and_then(Reply::bytes).and_then(EntryId::parse);
+    let id = id.ok_or_else(|| wrong(COMMAND, "a pending entry without an id"))?;
+    let name = parts.next().and_then(Reply::name);
+    let idle = parts.next().and_then(Reply::int);
+    let is_released = name == Some(RawName::Whole(b"")) && idle.is_some_and(|idle| idle < 0);
+    Ok(Some(OldestPending {
+        id,
+        consumer: name.filter(|_| !is_released).map(ConsumerName::from),
+        deliveries: parts.next().and_then(count),
+    }))
+}
+
+/// `XLEN key`.
+///
+/// # Errors
+/// Where the reply is not a number.
+pub fn length(reply: Reply<'_>) -> Decoded<u64> {
+    count(reply).ok_or_else(|| wrong("XLEN", &format!("{}, not a count", reply.kind())))
+}
+
+/// `XPENDING key group start end count`: how many pending entries there are.
+///
+/// # Errors
+/// Where the reply is not a list.
+pub fn pending_count(reply: Reply<'_>) -> Decoded<u64> {
+    Ok(items("XPENDING", reply)?.len() as u64)
+}
+
+/// `XRANGE key start end COUNT limit`: the entries counted, up to the id `to` and beyond it, and their size in bytes.
+///
+/// # Errors
+/// Where the reply is not a list of entries.
+pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<(Page, u64)> {
+    let mut page = Page::default();
+    let entries = items("XRANGE", reply)?;
+    let told = entries.len() as u64;
+    let mut size = 0;
+    let mut before = None;
+    for entry in entries {
+        let id = entry_id(entry).ok_or_else(|| wrong("XRANGE", "an entry without an id"))?;
+        // A count of what is out of order, or there twice, would be called exact.
+        if before.replace(id) >= Some(id) {
+            return Err(wrong("XRANGE", "entries out of order"));
+        }
+        page.first = page.first.or(Some(id));
+        if with_ids {
+            page.ids.push(id);
+        }
+        if id <= to {
+            page.entries += 1;
+            page.last = Some(id);
+        } else {
+            page.beyond += 1;
+        }
+        size = payload_bytes(entry).saturating_add(size);
+    }
+    page.ended = told < limit;
+    Ok((page, size))
+}
+
+/// `XRANGE key start + COUNT 1`: the first entry's id.
+///
+/// # Errors
+/// Where the reply is not a list of entries.
+pub fn first_in_range(reply: Reply<'_>) -> Decoded<Option<EntryId>> {
+    let Some(entry) = items("XRANGE", reply)?.next() else { return Ok(None) };
+    entry_id(entry).map(Some).ok_or_else(|| wrong("XRANGE", "an entry without an id"))
+}
+
+/// `TIME`: milliseconds since the Unix epoch.
+///
+/// # Errors
+/// Where the reply is not two numbers.
+pub fn time(reply: Reply<'_>) -> Decoded<u64> {
+    const COMMAND: &str = "TIME";
+    let mut parts = items(COMMAND, reply)?;
+    let (Some(seconds), Some(micros)) = (parts.next(), parts.next()) else {
+        return Err(wrong(COMMAND, "fewer than two numbers"));
+    };
+    match (count(seconds), count(micros)) {
+        (Some(seconds), Some(micros)) => Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000)),
+        _ => Err(wrong(COMMAND, "something that is not a number")),
+    }
+}
+
+/// `HELLO`: who answers.
+///
+/// What a server does not tell is empty.
+///
+/// # Errors
+/// Where the reply is not a list of fields.
+pub fn hello(reply: Reply<'_>) -> Decoded<ServerInfo> {
+    const COMMAND: &str = "HELLO";
+    let [mut server, mut version, mut dragonfly] = [None; 3];
+    each_field(COMMAND, reply, |name, value| {
+        let slot = match name {
+            b"server" => &mut server,
+            b"version" => &mut version,
+            b"dragonfly_version" => &mut dragonfly,
+            _ => return,
+        };
+        slot.get_or_insert(value);
+    })?;
+    let text = |value: Option<Reply<'_>>| match value.and_then(Reply::name) {
+        Some(RawName::Whole(bytes)) => names::text(bytes, MAX_SERVER_BYTES),
+        Some(RawName::Cut { head, .. }) => names::text(head, MAX_SERVER_BYTES),
+        None => String::new(),
+    };
+    if dragonfly.is_some() {
+        return Ok(ServerInfo { name: ServerInfo::DRAGONFLY.to_owned(), version: text(dragonfly) });
+    }
+    Ok(ServerInfo { name: text(server), version: text(version) })
+}
+
+/// Whether the answer to `HELLO` is a sentinel's.
+#[must_use]
+pub fn is_sentinel(reply: Reply<'_>) -> bool {
+    let mut mode = None;
+    let read = each_field("HELLO", reply, |name, value| {
+        if name == b"mode" {
+            mode = value.bytes();
+        }
+    });
+    read.is_ok() && mode == Some(b"sentinel")
+}
+
+/// `SCAN`: the cursor to go on from, 0 at the end, and the keys.
+///
+/// # Errors
+/// Where the reply is not a cursor and a list of keys.
+pub fn scan(reply: Reply<'_>) -> Decoded<(u64, impl Iterator<Item = RawName<'_>>)> {
+    const COMMAND: &str = "SCAN";
+    let mut parts = items(COMMAND, reply)?;
+    // The cursor takes all 64 bits.
+    let cursor = parts.next().and_then(Reply::bytes).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+    match (cursor, parts.next().and_then(Reply::list)) {
+        (Some(cursor), Some(keys)) => Ok((cursor, keys.filter_map(Reply::name))),
+        _ => Err(wrong(COMMAND, "something that is no cursor with keys")),
+    }
+}
+
+/// Calls with each field of a reply: name, value, name, value, …
+fn each_field<'a>(command: &'static str, reply: Reply<'a>, mut take: impl FnMut(&'a [u8], Reply<'a>)) -> Decoded<()> {
+    let fields = reply.list().filter(|fields| fields.len() % 2 == 0);
+    let Some(mut fields) = fields else {
+        return Err(wrong(command, &format!("{} where fields belong", reply.kind())));
+    };
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        if let Some(name) = name.bytes() {
+            take(name, value);
+        }
+    }
+    Ok(())
+}
+
+/// One field of a reply, if it is there.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    command: &'static str,
+    name: &'static str,
+    value: Option<Reply<'a>>,
+}
+
+impl<'a> Field<'a> {
+    #[inline]
+    fn need(self) -> Decoded<Reply<'a>> {
+        self.value.ok_or_else(|| wrong(self.command, &format!("no field {}", self.name)))
+    }
+
+    /// A count that must be there.
+    #[inline]
+    fn count(self) -> Decoded<u64> {
+        let value = self.need()?;
+        count(value).ok_or_else(|| self.wrong(&format!("is {}, not a count", value.kind())))
+    }
+
+    /// A count, where the server tells one that can be. Older servers do not tell some, and others only sometimes; a negative one
+    /// is an unknown one: servers answer `-1` for "never", and a negative lag where their own arithmetic broke.
+    #[inline]
+    fn known_count(self) -> Option<u64> {
+        count(self.value?)
+    }
+
+    /// An entry id, where the server tells one.
+    #[inline]
+    fn id(self) -> Option<EntryId> {
+        self.value?.bytes().and_then(EntryId::parse)
+    }
+
+    /// The id of an entry, `[id, [field, value, …]]`.
+    fn entry(self) -> Option<EntryId> {
+        entry_id(self.value?)
+    }
+
+    fn payload_bytes(self) -> u64 {
+        self.value.map_or(0, payload_bytes)
+    }
+
+    #[inline]
+    fn raw_name(self) -> Decoded<RawName<'a>> {
+        self.need()?.name().ok_or_else(|| self.wrong("is not a string"))
+    }
+
+    fn wrong(self, what: &str) -> DecodeError {
+        wrong(self.command, &format!("{} {what}", self.name))
+    }
+}
+
+/// The names of last time, each of which was there once. Redis lists names in order, and mostly they are the same.
+struct Known<'a, N> {
+    names: &'a [N],
+    next: usize,
+    /// Whether there was a name that was not the next one of last time.
+    another: bool,
+}
+
+impl<'a, N> From<&'a [N]> for Known<'a, N> {
+    fn from(names: &'a [N]) -> Self {
+        Self { names, next: 0, another: false }
+    }
+}
+
+impl<N: Name> Known<'_, N> {
+    fn name(&mut self, name: RawName<'_>) -> N {
+        let next = self.names.get(self.next);
+        if let (Some(next), RawName::Whole(bytes)) = (next, name)
+            && next.plain() == Some(bytes)
+        {
+            self.next += 1;
+            return next.clone();
+        }
+        let made = N::from(name);
+        let is_next = next == Some(&made);
+        self.another |= !is_next;
+        let place = if is_next { Some(self.next) } else { self.names.binary_search(&made).ok() };
+        self.next = place.map_or(self.next, |place| place + 1);
+        // The one of last time is shared.
+        place.map_or(made, |place| self.names[place].clone())
+    }
+}
+
+fn wrong(command: &'static str, what: &str) -> DecodeError {
+    DecodeError { command, what: what.to_owned() }
+}
+
+fn items<'a>(command: &'static str, reply: Reply<'a>) -> Decoded<Items<'a>> {
+    reply.list().ok_or_else(|| wrong(command, &format!("{} where a list belongs", reply.kind())))
+}
+
+/// Names are labels: one of them twice would be one series twice, for which Prometheus refuses the whole page.
+fn each_once<'a, N: Name + 'a>(command: &'static str, names: impl Iterator<Item = &'a N> + Clone) -> Decoded<()> {
+    // Redis lists them in order, and then no name is there twice.
+    if names.clone().is_sorted_by(|one, next| one < next) {
+        return Ok(());
+    }
+    let mut names: Vec<&N> = names.collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) { Err(wrong(command, "the same name twice")) } else { Ok(()) }
+}
+
+/// Bytes in an entry's fields: what Redis sent, or the number that a script put in their place.
+fn payload_bytes(entry: Reply<'_>) -> u64 {
+    let Some(size) = entry.list().and_then(|mut parts| parts.nth(1)) else { return 0 };
+    match size.list() {
+        Some(fields) => fields.filter_map(Reply::text_length).fold(0, u64::saturating_add),
+        None => count(size).unwrap_or(0),
+    }
+}
+
+fn entry_id(entry: Reply<'_>) -> Option<EntryId> {
+    entry.list()?.next().and_then(Reply::bytes).and_then(EntryId::parse)
+}
+
+#[inline]
+fn count(value: Reply<'_>) -> Option<u64> {
+    if let Some(number) = value.int() {
+        return u64::try_from(number).ok();
+    }
+    // Some replies carry numbers as text. Redis's are signed: what does not fit has wrapped.
+    let digits = std::str::from_utf8(value.bytes()?).ok()?;
+    let number: i64 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    u64::try_from(number).ok()
+}
+
+/// What a server is, as `ROLE` says: `master`, `slave` or `sentinel`. `None` where it would not say.
+pub(crate) fn role(reply: Reply<'_>) -> Option<&str> {
+    std::str::from_utf8(reply.list()?.next()?.bytes()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redis::resp::Replies;
+    use crate::redis::resp::tests::whole;
+
+    /// A value as Redis would send it.
+    #[derive(Clone, Debug)]
+    enum Value {
+        Nil,
+        Okay,
+        Int(i64),
+        /// A number that has wrapped: it does not fit into 64 bits with a sign.
+        Wrapped(u64),
+        BulkString(Vec<u8>),
+        Array(Vec<Value>),
+    }
+
+    impl Value {
+        fn write(&self, bytes: &mut Vec<u8>) {
+            match self {
+                Self::Nil => bytes.extend(b"$-1\r\n"),
+                Self::Okay => bytes.extend(b"+OK\r\n"),
+                Self::Wrapped(number) => bytes.extend(format!(":{number}\r\n").bytes()),
+                Self::Int(number) => bytes.extend(format!(":{number}\r\n").bytes()),
+                Self::BulkString(text) => {
+                    bytes.extend(format!("${}\r\n", text.len()).bytes());
+                    bytes.extend(text);
+                    bytes.extend(b"\r\n");
+                }
+                Self::Array(items) => {
+                    bytes.extend(format!("*{}\r\n", items.len()).bytes());
+                    items.iter().for_each(|item| item.write(bytes));
+                }
+            }
+        }
+
+        fn sent(&self) -> Replies {
+            let mut bytes = Vec::new();
+            self.write(&mut bytes);
+            whole(&bytes)
+        }
+    }
+
+    fn root(replies: &Replies) -> Reply<'_> {
+        replies.iter().next().unwrap()
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn flat(fields: &[(&str, Value)]) -> Value {
+        Value::Array(fields.iter().flat_map(|(name, value)| [text(name), value.clone()]).collect())
+    }
+
+    fn entry(id: &str) -> Value {
+        Value::Array(vec![text(id), Value::Array(vec![text("field"), text("payload")])])
+    }
+
+    fn stream_fields() -> Vec<(&'static str, Value)> {
+        vec![
+            ("length", Value::Int(2)),
+            ("radix-tree-keys", Value::Int(1)),
+            ("last-generated-id", text("9-1")),
+            ("max-deleted-entry-id", text("3-0")),
+            ("entries-added", Value::Int(i64::MAX)),
+            ("a-field-of-the-future", Value::Array(vec![Value::Nil])),
+            ("groups", Value::Int(1)),
+            ("first-entry", entry("4-0")),
+            ("last-entry", entry("9-1")),
+        ]
+    }
+
+    fn with(name: &str, value: Value) -> Vec<(&'static str, Value)> {
+        let mut fields = stream_fields();
+        fields.iter_mut().find(|(field, _)| *field == name).unwrap().1 = value;
+        fields
+    }
+
+    #[test]
+    fn stream_of_every_generation() {
+        let expected = StreamSample {
+            length: 2,
+            first: Some(EntryId { ms: 4, seq: 0 }),
+            last: Some(EntryId { ms: 9, seq: 1 }),
+            last_generated: EntryId { ms: 9, seq: 1 },
+            entries_added: Some(i64::MAX as u64),
+            max_deleted: Some(EntryId { ms: 3, seq: 0 }),
+            payload_bytes: 24,
+            ..StreamSample::default()
+        };
+        assert_eq!(stream(root(&flat(&stream_fields()).sent())), Ok(expected.clone()));
+        let mut old = stream_fields();
+        old.retain(|(name, _)| !["max-deleted-entry-id", "entries-added"].contains(name));
+        assert_eq!(
+            stream(root(&flat(&old).sent())),
+            Ok(StreamSample { entries_added: None, max_deleted: None, ..expected })
+        );
+    }
+
+    #[test]
+    fn a_stream_without_a_usable_length_is_an_error_that_names_it() {
+        let check = |fields: &[(&'static str, Value)], expected: &str| {
+            let error = stream(root(&flat(fields).sent())).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+        };
+        check(&with("length", Value::Int(-1)), "length is a number, not a count");
+        check(
+            &with("length", Value::Wrapped(u64::MAX - 7)),
+            "length is a number that does not fit 64 bits, not a count",
+        );
+        check(&with("length", Value::Nil), "length is nil, not a count");
+        check(&with("length", Value::Int(0)), "length is 0, with an entry 4-0");
+        check(&stream_fields()[1..], "no field length");
+        assert!(stream(root(&Value::Okay.sent())).is_err());
+        assert!(stream(root(&Value::Array(vec![text("length")]).sent())).is_err());
+    }
+
+    /// Of each field what cannot be is that field's trouble: everything else is as without it.
+    #[test]
+    fn a_field_of_a_stream_that_cannot_be_is_unknown_and_the_rest_is_read() {
+        let right = stream(root(&flat(&stream_fields()).sent())).unwrap();
+        let no_ends = StreamSample { first: None, last: None, ends_unknown: true, ..right.clone() };
+        let check = |name: &str, values: &[Value], expected: &StreamSample| {
+            for value in values {
+                let read = stream(root(&flat(&with(name, value.clone())).sent())).unwrap();
+                // How large an entry is that is none is not looked at.
+                let read = StreamSample { payload_bytes: expected.payload_bytes, ..read };
+                assert_eq!(read, *expected, "{name}: {value:?}");
+            }
+        };
+        let odd = [Value::Nil, Value::Okay, Value::Array(vec![]), Value::Array(vec![Value::Nil])];
+        let numbers =
+            [Value::Int(-1), Value::Int(i64::MIN), Value::Wrapped(u64::MAX - 7), text("18446744073709551608")];
+        let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), Value::Int(3)];
+        let unknown = StreamSample { entries_added: None, ..right.clone() };
+        check("entries-added", &[&odd[..], &numbers].concat(), &unknown);
+        // Fewer were ever added than are there.
+        check("entries-added", &[Value::Int(1)], &unknown);
+        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamSample { max_deleted: None, ..right.clone() });
+        // The last entry is the least that was given out; here it is what was given out last.
+        check("last-generated-id", &[&odd[..], &ids, &[text("9-0")]].concat(), &right);
+        check("first-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("99-0")]].concat(), &no_ends);
+        check("last-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("1-0")]].concat(), &no_ends);
+        let gone: Vec<_> = stream_fields().into_iter().filter(|(name, _)| *name == "length").collect();
+        let least = stream(root(&flat(&gone).sent())).unwrap();
+        assert_eq!(least, StreamSample { length: 2, ends_unknown: true, ..StreamSample::default() });
+    }
+
+    #[test]
+    fn groups_keep_what_the_server_knows_and_never_wrap() {
+        let group = |lag: Value, read: Value| {
+            flat(&[
+                ("name", Value::BulkString(b"bad\xff".to_vec())),
+                ("consumers", Value::Int(1)),
+                ("pending", Value::Int(i64::MAX)),
+                ("last-delivered-id", text("5-0")),
+                ("entries-read", read),
+                ("lag", lag),
+            ])
+        };
+        let decoded = |lag, read| groups(root(&Value::Array(vec![group(lag, read)]).sent()), &[]).unwrap().remove(0);
+        let known = decoded(Value::Int(7), Value::Int(3));
+        assert_eq!(known.name.as_bytes(), b"bad\xff");
+        assert_eq!((known.server_lag, known.entries_read, known.pending), (Some(7), Some(3), i64::MAX as u64));
+        let unknown = decoded(Value::Nil, Value::Nil);
+        assert_eq!((unknown.server_lag, unknown.entries_read), (None, None));
+        let negative = decoded(Value::Int(-99), Value::Int(-1));
+        assert_eq!((negative.server_lag, negative.entries_read), (None, None));
+        // As apache/kvrocks#3578 and #3581 have it.
+        let wrapped = decoded(Value::Wrapped(18_446_744_073_709_551_608), Value::Wrapped(u64::MAX));
+        assert_eq!((wrapped.server_lag, wrapped.entries_read), (None, None));
+        assert_eq!((wrapped.pending, wrapped.unknown), (i64::MAX as u64, Unknown::default()));
+    }
+
+    #[test]
+    fn a_field_of_a_group_or_a_consumer_that_cannot_be_is_unknown_and_the_rest_is_read() {
+        let fields = |name: &str, value: &Value| {
+            let mut fields = vec![
+                ("name", text("g")),
+                ("consumers", Value::Int(3)),
+                ("pending", Value::Int(5)),
+                ("last-delivered-id", text("5-0")),
+            ];
+            fields.iter_mut().filter(|(field, _)| *field == name).for_each(|(_, old)| *old = value.clone());
+            flat(&fields)
+        };
+        let read = |name: &str, value: &Value| {
+            let other = fields("name", &text("other"));
+            let read = groups(root(&Value::Array(vec![fields(name, value), other]).sent()), &[]).unwrap();
+            assert_eq!((read[1].consumers, read[1].pending, read[1].unknown), (3, 5, Unknown::default()));
+            read.into_iter().next().unwrap()
+        };
+        let right = read("name", &text("g"));
+        for value in [Value::Nil, Value::Okay, Value::Int(-3), Value::Wrapped(u64::MAX), Value::Array(vec![])] {
+            let unknown = Unknown { consumers: true, ..Unknown::default() };
+            assert_eq!(read("consumers", &value), GroupSample { consumers: 0, unknown, ..right.clone() });
+            let unknown = Unknown { pending: true, ..Unknown::default() };
+            assert_eq!(read("pending", &value), GroupSample { pending: 0, unknown, ..right.clone() });
+            let unknown = Unknown { last_delivered: true, ..Unknown::default() };
+            let last_delivered = EntryId::default();
+            assert_eq!(read("last-delivered-id", &value), GroupSample { last_delivered, unknown, ..right.clone() });
+
+            let consumer = |pending, idle| {
+                flat(&[("name", text("c")), ("pending", pending), ("idle", idle), ("inactive", value.clone())])
+            };
+            let one = |consumer| consumers(root(&Value::Array(vec![consumer]).sent()), &[]).unwrap().remove(0);
+            let known = ConsumerSample { name: "c".into(), pending: Some(1), idle_ms: Some(2), inactive_ms: None };
+            let pending_unknown = ConsumerSample { pending: None, ..known.clone() };
+            assert_eq!(one(consumer(value.clone(), Value::Int(2))), pending_unknown);
+            let idle_unknown = ConsumerSample { idle_ms: None, ..known };
+            assert_eq!(one(consumer(Value::Int(1), value.clone())), idle_unknown);
+        }
+        // Without a name there is nobody to say it of.
+        assert!(groups(root(&Value::Array(vec![fields("name", &Value::Nil)]).sent()), &[]).is_err());
+    }
+
+    /// As the documentation of XNACK shows them (redis/docs, content/commands/xnack.md; Redis 8.8), and fakeredis-py#521 has them.
+    #[test]
+    fn pending_entries_of_nobody_and_how_often_the_oldest_was_delivered() {
+        let check = |consumer: &str, idle: i64, deliveries: Value, expected_consumer: Option<&str>, expected| {
+            let pending = Value::Array(vec![text("1526569498055-0"), text(consumer), Value::Int(idle), deliveries]);
+            let oldest = oldest_pending(root(&Value::Array(vec![pending]).sent())).unwrap().unwrap();
+            assert_eq!(oldest.id, EntryId { ms: 1_526_569_498_055, seq: 0 });
+            assert_eq!(oldest.consumer, expected_consumer.map(ConsumerName::from));
+            assert_eq!(oldest.deliveries, expected);
+        };
+        check("", -1, Value::Int(1), None, Some(1));
+        // XNACK SILENT takes a delivery back; FATAL says that it is hopeless.
+        check("", -1, Value::Int(0), None, Some(0));
+        check("", -1, Value::Int(i64::MAX), None, Some(i64::MAX as u64));
+        check("c", 12, Value::Int(3), Some("c"), Some(3));
+        // Somebody may call a consumer that.
+        check("", 12, Value::Int(3), Some(""), Some(3));
+        check("c", 12, Value::Int(-3), Some("c"), None);
+        check("c", 12, Value::Wrapped(u64::MAX), Some("c"), None);
+
+        let held =
+            |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
+        let members = Some(vec![held("a", Some(2)), held("b", Some(1))]);
+        let group = GroupSample { pending: 5, consumers: 2, members, ..GroupSample::default() };
+        assert_eq!(group.unowned(), Some(2));
+        assert_eq!(GroupSample { pending: 3, ..group.clone() }.unowned(), Some(0));
+        // Not all are listed, one holds nobody knows how much, they hold more than there is, or nobody was asked.
+        assert_eq!(GroupSample { consumers: 3, ..group.clone() }.unowned(), None);
+        let members = Some(vec![held("a", Some(2)), held("b", None)]);
+        assert_eq!(GroupSample { members, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupSample { pending: 2, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupSample { members: None, ..group.clone() }.unowned(), None);
+        let unknown = Unknown { pending: true, ..Unknown::default() };
+        assert_eq!(GroupSample { unknown, ..group }.unowned(), None);
+    }
+
+    #[test]
+    fn a_name_twice_is_no_reply() {
+        let group = |name| {
+            flat(&[
+                ("name", text(name)),
+                ("consumers", Value::Int(0)),
+                ("pending", Value::Int(0)),
+                ("last-delivered-id", text("0-0")),
+            ])
+        };
+        let consumer = |name| flat(&[("name", text(name)), ("pending", Value::Int(0)), ("idle", Value::Int(0))]);
+        assert_eq!(groups(root(&Value::Array(["b", "a", "c"].map(group).to_vec()).sent()), &[]).unwrap().len(), 3);
+        assert!(groups(root(&Value::Array(["b", "a", "b"].map(group).to_vec()).sent()), &[]).is_err());
+        assert_eq!(
+            consumers(root(&Value::Array(["b", "a", "c"].map(consumer).to_vec()).sent()), &[]).unwrap().len(),
+            3
+        );
+        assert!(consumers(root(&Value::Array(["b", "a", "b"].map(consumer).to_vec()).sent()), &[]).is_err());
+    }
+
+    #[test]
+    fn numbers_in_text_are_digits_and_have_not_wrapped() {
+        let check = |number, expected| assert_eq!(length(root(&text(number).sent())).ok(), expected, "{number}");
+        check("0", Some(0));
+        check("9223372036854775807", Some(i64::MAX as u64));
+        for wrong in ["", "+1", "-1", " 1", "1.0", "9223372036854775808", "18446744073709551517"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn consumers_inactive_is_absent_where_never_or_not_told() {
+        let consumer = |inactive: Option<i64>| {
+            let mut fields = vec![("name", text("c")), ("pending", Value::Int(0)), ("idle", Value::Int(12))];
+            fields.extend(inactive.map(|ms| ("inactive", Value::Int(ms))));
+            consumers(root(&Value::Array(vec![flat(&fields)]).sent()), &[]).unwrap().remove(0).inactive_ms
+        };
+        assert_eq!(consumer(None), None);
+        assert_eq!(consumer(Some(-1)), None);
+        assert_eq!(consumer(Some(8)), Some(8));
+    }
+
+    #[test]
+    fn a_range_is_counted_up_to_an_id_and_beyond_it() {
+        let check =
+            |entries: &[Value], to, limit| range(root(&Value::Array(entries.to_vec()).sent()), to, limit, false);
+        let reply = ["1-0", "2-0", "3-0"].map(entry);
+        let id = |ms| EntryId { ms, seq: 0 };
+        let page = Page { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..Page::default() };
+        assert_eq!(check(&reply, id(2), 3), Ok((page.clone(), 36)));
+        assert_eq!(check(&reply, id(2), 4), Ok((Page { ended: true, ..page }, 36)));
+        assert_eq!(check(&[], id(2), 4), Ok((Page { ended: true, ..Page::default() }, 0)));
+        assert!(range(root(&Value::Nil.sent()), id(2), 4, false).is_err());
+        assert!(check(&[entry("2-0"), entry("1-0")], id(2), 4).is_err());
+        assert!(check(&[entry("2-0"), entry("2-0")], id(2), 4).is_err());
+    }
+
+    #[test]
+    fn names_of_last_time_are_not_made_anew() {
+        fn consumer(name: &str) -> Value {
+            flat(&[("name", text(name)), ("pending", Value::Int(0)), ("idle", Value::Int(0))])
+        }
+        let decoded = |names: &[&str], known: &[ConsumerName]| -> Vec<ConsumerName> {
+            let reply = Value::Array(names.iter().map(|name| consumer(name)).collect()).sent();
+            consumers(root(&reply), known).unwrap().into_iter().map(|consumer| consumer.name).collect()
+        };
+        let before = decoded(&["a", "b", "d"], &[]);
+        let after = decoded(&["a", "c", "d"], &before);
+        assert_eq!(after, ["a", "c", "d"].map(ConsumerName::from));
+        let same = |one: &ConsumerName, other: &ConsumerName| std::ptr::eq(one.as_bytes(), other.as_bytes());
+        assert!(same(&after[0], &before[0]) && same(&after[2], &before[2]));
+        // Long ones, one that is cut as it comes, and one that is named as it is shown.
+        let [long, longer] = [300, 20_000].map(|length| "x".repeat(length));
+        let shown = ConsumerName::from(longer.as_str()).shown().into_owned();
+        let names = ["a", &long, &longer, &shown];
+        let before = decoded(&names, &[]);
+        assert_eq!(before, names.map(ConsumerName::from));
+        let after = decoded(&names, &before);
+        assert!(before.iter().zip(&after).all(|(before, after)| same(before, after)), "{after:?}");
+        let after = decoded(&[&shown], &before[..3]);
+        assert_eq!(after, [ConsumerName::from(shown.as_str())]);
+        assert_ne!(after[0].shown(), shown);
+        let twice = Value::Array(vec![consumer(&longer), consumer("a"), consumer(&longer)]).sent();
+        assert!(consumers(root(&twice), &[]).is_err());
+    }
+
+    #[test]
+    fn the_small_replies() {
+        let pending = Value::Array(vec![Value::Array(vec![text("5-1"), text("c"), Value::Int(1), Value::Int(1)])]);
+        let oldest = OldestPending { id: EntryId { ms: 5, seq: 1 }, consumer: Some("c".into()), deliveries: Some(1) };
+        assert_eq!(oldest_pending(root(&pending.sent())), Ok(Some(oldest)));
+        assert_eq!(pending_count(root(&pending.sent())), Ok(1));
+        assert_eq!(oldest_pending(root(&Value::Array(vec![]).sent())), Ok(None));
+        let entries = Value::Array(vec![entry("7-7")]);
+        assert_eq!(first_in_range(root(&entries.sent())), Ok(Some(EntryId { ms: 7, seq: 7 })));
+        assert_eq!(time(root(&Value::Array(vec![text("12"), text("345678")]).sent())), Ok(12_345));
+        assert!(time(root(&Value::Array(vec![text("12")]).sent())).is_err());
+        let reply = flat(&[("server", text("redis")), ("version", text("7.0.15")), ("proto", Value::Int(2))]);
+        assert_eq!(hello(root(&reply.sent())), Ok(ServerInfo { name: "redis".into(), version: "7.0.15".into() }));
+        let reply = flat(&[("server", text(&"s".repeat(20_000))), ("version", text(&"7".repeat(65)))]);
+        let server = hello(root(&reply.sent())).unwrap();
+        assert_eq!(server.name, "s".repeat(MAX_SERVER_BYTES) + "…");
+        assert_eq!(server.version, "7".repeat(MAX_SERVER_BYTES) + "…");
+        let nothing = ServerInfo::default();
+        assert_eq!(hello(root(&flat(&[("proto", Value::Int(2))]).sent())), Ok(nothing));
+        let found = Value::Array(vec![text("18446744073709551615"), Value::Array(vec![text("a"), text("b")])]).sent();
+        let (cursor, keys) = scan(root(&found)).unwrap();
+        assert_eq!((cursor, keys.collect::<Vec<_>>()), (u64::MAX, vec![RawName::Whole(b"a"), RawName::Whole(b"b")]));
+        assert!(scan(root(&Value::Array(vec![text("x"), Value::Array(vec![])]).sent())).is_err());
+    }
+
+    /// Any value at all, a few levels deep.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let field = prop::sample::select(vec![
+            "name",
+            "length",
+            "groups",
+            "pending",
+            "lag",
+            "idle",
+            "first-entry",
+            "last-entry",
+            "last-generated-id",
+            "1-1",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            any::<u64>().prop_map(Value::Wrapped),
+            prop::collection::vec(any::<u8>(), 0..8).prop_map(Value::BulkString),
+            field.prop_map(text),
+        ];
+        leaf.prop_recursive(4, 64, 12, |inner| prop::collection::vec(inner, 0..12).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_panics(value in any_value()) {
+            let sent = value.sent();
+            let value = root(&sent);
+            let _ = (stream(value), groups(value, &[]), consumers(value, &[]), oldest_pending(value));
+            let _ = (range(value, EntryId::default(), 3, true), pending_count(value), scan(value).map(drop));
+            let _ = (first_in_range(value), time(value), hello(value));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The bytes between us and a Redis: requests go out, replies come in, in the same order.
+//!
+//! Replies are taken off while requests are still being written, so that a server, or a proxy before it, that stops reading until
+//! it is read from does not stop everything.
+
+use std::future::{Future as _, poll_fn};
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio_rustls::client::TlsStream;
+
+use crate::model::FailureReason;
+use crate::model::sample::SampleError;
+use crate::redis::io_thread::{self, Apart};
+use crate::redis::resp::{Allowance, Replies, Reply, command};
+
+/// Room that is made before each read: what Redis writes at most at a time, so that few reads take it all.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of replies that are taken off while requests are being written. Redis itself reads on without that.
+const MAX_UNREAD_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Any kind of socket, with or without TLS.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The same connection with its bytes moved by another thread, where that can be.
+    ///
+    /// # Errors
+    /// Where the connection was lost over it.
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>>;
+}
+
+impl Socket for TcpStream {
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(Box::new(Apart::tcp(*self, thread)?))
+    }
+}
+
+impl Socket for UnixStream {
+    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(Box::new(Apart::unix(*self, thread)?))
+    }
+}
+
+impl Socket for Apart {
+    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(self)
+    }
+}
+
+/// What TLS knows of the connection cannot be taken elsewhere.
+impl Socket for TlsStream<TcpStream> {
+    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
+        Ok(self)
+    }
+}
+
+/// A connection. Dropped, it is closed.
+pub(crate) struct Wire {
+    socket: Box<dyn Socket>,
+    replies: Replies,
+    allowance: Allowance,
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// What came is more than may come, or is no reply.
+    Excess(String),
+    /// It is closed, or broke.
+    Ended(String),
+}
+
+impl Broken {
+    /// What it means for a sample; `otherwise` where the connection itself is to blame.
+    pub(crate) fn into_error(self, otherwise: FailureReason) -> SampleError {
+        match self {
+            Self::Excess(detail) => SampleError { reason: FailureReason::Protocol, detail },
+            Self::Ended(detail) => SampleError { reason: otherwise, detail },
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Ended(error.to_string())
+    }
+}
+
+impl Wire {
+    /// A connection over this socket. Nothing is said yet.
+    pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
+        Self { socket, replies: Replies::default(), allowance: Allowance::default() }
+    }
+
+    /// The same with its bytes moved by another thread, where that can be.
+    ///
+    /// # Errors
+    /// Where the connection was lost over it.
+    pub(crate) fn apart(self) -> io::Result<Self> {
+        let Some(thread) = io_thread::thread() else { return Ok(self) };
+        Ok(Self { socket: self.socket.apart(thread)?, ..self })
+    }
+
+    /// A sample begins, and may read as much as any.
+    pub(crate) fn begin_sample(&mut self) {
+        self.allowance = Allowance::default();
+    }
+
+    /// Sends one command, given as its words, and waits for the answer.
+    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, Broken> {
+        let mut bytes = Vec::new();
+        command(&mut bytes, words.iter().copied());
+        if let Err(broken) = self.send(&bytes).await {
+            // Redis may have said why it hung up.
+            return self.receive(1).await.ok().and_then(|replies| replies.iter().next()).ok_or(broken);
+        }
+        let replies = self.receive(1).await?;
+        replies.iter().next().ok_or_else(|| Broken::Ended("no reply".to_owned()))
+    }
+
+    /// Sends requests.
+    pub(crate) async fn send(&mut self, requests: &[u8]) -> Result<(), Broken> {
+        let mut sent = 0;
+        poll_fn(|cx| self.poll_send(cx, requests, &mut sent)).await
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, requests: &[u8], sent: &mut usize) -> Poll<Result<(), Broken>> {
+        loop {
+            let writing = match Pin::new(&mut self.socket).poll_write(cx, &requests[*sent..]) {
+                Poll::Ready(Ok(0)) if *sent < requests.len() => return Poll::Ready(Err(closed())),
+                Poll::Ready(Ok(more)) => {
+                    *sent += more;
+                    if *sent < requests.len() { continue } else { Pin::new(&mut self.socket).poll_flush(cx) }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => Poll::Pending,
+            };
+            if let Poll::Ready(flushed) = writing {
+                return Poll::Ready(flushed.map_err(Broken::from));
+            }
+            // Not before there is room for more; meanwhile what is there is taken off.
+            if self.replies.unread() > MAX_UNREAD_BYTES {
+                return Poll::Pending;
+            }
+            ready!(self.poll_read(cx))?;
+        }
+    }
+
+    /// How many of them are whole, and how many bytes came of the next one.
+    pub(crate) fn progress(&self) -> (usize, u64) {
+        (self.replies.whole(), self.replies.on_its_way())
+    }
+
+    /// Waits for the next replies, so many of them.
+    pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&Replies, Broken> {
+        self.replies.next();
+        while !self.replies.read(wanted, &mut self.allowance).map_err(Broken::Excess)? {
+            poll_fn(|cx| self.poll_read(cx)).await?;
+        }
+        Ok(&self.replies)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let buffer = self.replies.buffer();
+        buffer.reserve(READ_BYTES);
+        match ready!(pin!(self.socket.read_buf(buffer)).poll(cx)) {
+            Ok(0) => return Poll::Ready(Err(closed())),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Err(closed())),
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
+        let unread = self.replies.unread();
+        Poll::Ready(self.allowance.may_come(unread).map_err(Broken::Excess))
+    }
+}
+
+fn closed() -> Broken {
+    Broken::Ended("Redis closed the connection".to_owned())
+}

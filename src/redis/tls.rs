@@ -1,0 +1,185 @@
+//! TLS to Redis. Certificates and keys are read anew for each connection, so that those that were renewed are taken up
+//! without a restart.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::sys::files;
+
+/// The files that TLS takes, all of them PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificates that may vouch for the server; without it, those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate, with those between it and its CA, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// What a problem is with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The file of CA certificates.
+    Ca,
+    /// What the system trusts, in place of that file.
+    System,
+    /// Our certificate.
+    Certificate,
+    /// Our key.
+    Key,
+}
+
+/// Why TLS cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct TlsProblem {
+    /// What it is with.
+    pub part: Part,
+    /// What it takes instead.
+    pub why: String,
+}
+
+/// TLS to one server.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    server_name: ServerName<'static>,
+    /// Whether that name is for every server, whatever its host.
+    pinned: bool,
+    /// As it was read last.
+    config: Arc<ClientConfig>,
+    /// Whether the log has said that the files cannot be read.
+    said: bool,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, server_name, pinned: _, config: _, said: _ } = self;
+        f.debug_struct("Tls").field("files", files).field("server_name", server_name).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.files == other.files && self.server_name == other.server_name && self.pinned == other.pinned
+    }
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Which of them cannot be used, and why.
+    pub fn new(files: TlsFiles, server_name: ServerName<'static>) -> Result<Self, TlsProblem> {
+        let config = Arc::new(read(&files)?);
+        Ok(Self { files, server_name, pinned: false, config, said: false })
+    }
+
+    /// The same, with one name for every server: the certificate of each must be for it.
+    #[must_use]
+    pub fn pinned(self) -> Self {
+        Self { pinned: true, ..self }
+    }
+
+    /// TLS to another server that the same certificates vouch for: its own certificate must be for its host, where nothing
+    /// else was asked for.
+    pub(crate) fn for_host(&self, host: &str) -> Self {
+        let name = ServerName::try_from(host.to_owned()).ok().filter(|_| !self.pinned);
+        Self { server_name: name.unwrap_or_else(|| self.server_name.clone()), ..self.clone() }
+    }
+
+    /// Makes a stream one that nobody can read or change on its way, and makes sure who is at its end.
+    pub(crate) async fn wrap(&mut self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        self.renew();
+        TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), stream).await
+    }
+
+    /// Reads the files again. Where that fails, what was read last stands: it may be good still, and a certificate whose key
+    /// is still to be written is no reason to stop.
+    fn renew(&mut self) {
+        match read(&self.files) {
+            Ok(config) => {
+                self.config = Arc::new(config);
+                if std::mem::take(&mut self.said) {
+                    tracing::info!("the TLS files for Redis can be used again");
+                }
+            }
+            Err(problem) if !self.said => {
+                self.said = true;
+                let file = self.files.of(problem.part).display();
+                tracing::warn!(%file, error = %problem, "a TLS file for Redis cannot be used: the last good ones are");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl TlsFiles {
+    fn of(&self, part: Part) -> &Path {
+        let identity = self.identity.as_ref();
+        let file = match part {
+            Part::Ca | Part::System => self.ca.as_deref(),
+            Part::Certificate => identity.map(|(certificate, _)| certificate.as_path()),
+            Part::Key => identity.map(|(_, key)| key.as_path()),
+        };
+        file.unwrap_or(Path::new(""))
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<ClientConfig, TlsProblem> {
+    let problem = |part, why: String| TlsProblem { part, why };
+    let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| problem(Part::System, error.to_string()))?;
+    let builder = versions.with_root_certificates(roots(files.ca.as_deref())?);
+    let Some((certificate, key)) = &files.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(certificate, "its certificate").map_err(|why| problem(Part::Certificate, why))?;
+    let key = files::read(key).and_then(|pem| {
+        let key = PrivateKeyDer::from_pem_slice(&pem);
+        key.map_err(|_| "it takes a PEM file with a private key in it, not encrypted".to_owned())
+    });
+    let key = key.map_err(|why| problem(Part::Key, why))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            problem(Part::Key, "it takes the key of the certificate; this is that of another".to_owned())
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            problem(Part::Certificate, format!("it takes a certificate that can be read ({error})"))
+        }
+        other => problem(Part::Key, format!("it takes a key that can be used ({other})")),
+    })
+}
+
+fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsProblem> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = file else {
+        // Some that cannot be read are usual; none at all is a system without them.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let why = "this system trusts no certificates";
+        return if roots.is_empty() { Err(TlsProblem { part: Part::System, why: why.to_owned() }) } else { Ok(roots) };
+    };
+    let problem = |why| TlsProblem { part: Part::Ca, why };
+    for certificate in certificates(file, "a CA certificate").map_err(problem)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| problem(format!("it takes CA certificates that can be read ({error})")))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = files::read(file)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(format!("it takes a PEM file with {what} in it; this one holds none")),
+        Err(error) => Err(format!("it takes a PEM file with {what} in it ({error})")),
+    }
+}

@@ -1,0 +1,4 @@
+//! What readers see: the newest view of each target.
+
+pub mod latest;
+pub mod view;

@@ -1,0 +1,79 @@
+//! The one snapshot of a target that everybody reads, swapped whole.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::exposition::encoding::Page;
+use crate::store::view::View;
+
+/// What the poller made of its newest poll, ready for readers.
+#[derive(Debug)]
+pub struct Published {
+    /// What there is to see.
+    pub view: View,
+    /// When the newest good sample was taken, by the clock that never steps; `None` before the first.
+    pub sampled: Option<Instant>,
+    /// When the next is due, if the poller is well.
+    pub next_by: Instant,
+    /// The metrics page of this view.
+    pub page: Page,
+}
+
+/// Where the poller publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    newest: Arc<ArcSwap<Published>>,
+    changes: watch::Sender<()>,
+}
+
+/// Where to look for each of the targets, which a reload may change.
+pub type Readers = watch::Receiver<Vec<Reader>>;
+
+/// Where readers look. To look writes nothing that other readers need, as it is done for each request.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    newest: Arc<ArcSwap<Published>>,
+    changes: watch::Receiver<()>,
+}
+
+/// A publisher and its readers, who see `first` until something is published.
+#[must_use]
+pub fn channel(first: Published) -> (Publisher, Reader) {
+    let newest = Arc::new(ArcSwap::from_pointee(first));
+    let (sender, receiver) = watch::channel(());
+    (Publisher { newest: Arc::clone(&newest), changes: sender }, Reader { newest, changes: receiver })
+}
+
+impl Publisher {
+    /// Replaces what readers see.
+    pub fn publish(&mut self, published: Published) {
+        self.newest.store(Arc::new(published));
+        self.changes.send_replace(());
+    }
+}
+
+impl Reader {
+    /// Waits until the first poll has ended.
+    pub async fn polled(&mut self) {
+        while self.newest().view.newest_poll.is_none() {
+            self.changed().await;
+        }
+    }
+
+    /// Waits until there is a newer one.
+    pub async fn changed(&mut self) {
+        // An error means that there will be none.
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The newest there is.
+    #[must_use]
+    pub fn newest(&self) -> Guard<Arc<Published>> {
+        self.newest.load()
+    }
+}

@@ -1,0 +1,144 @@
+//! What readers see after the newest poll, whether it succeeded or not.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::analysis::lag::Thresholds;
+use crate::analysis::logical_snapshot::LogicalSnapshot;
+use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
+use crate::model::StreamKey;
+use crate::model::sample::{NodeStatus, RefusedCommand, SampleError, Search, ServerInfo};
+
+/// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// How the newest poll ended; `None` before the first one has. A poll under way counts as failed once the last sample is too old
+    /// to be shown.
+    pub newest_poll: Option<Result<(), SampleError>>,
+    /// The newest good sample; `None` before the first one, and once it is too old to be shown.
+    pub fresh: Option<Fresh>,
+    /// The local clock at the newest good sample, however old.
+    pub last_success: Option<SystemTime>,
+    /// Every stream, the named ones first, then those that patterns found, by name; unreadable where there is no fresh sample.
+    pub streams: Arc<[StreamSnapshot]>,
+    /// Every logical stream, in the order of the configuration; none where `fresh` is `None`.
+    pub logical: Arc<[LogicalSnapshot]>,
+    /// The thresholds of streams that can be read and have their own; none where `fresh` is `None`.
+    pub thresholds: Arc<[(StreamKey, Thresholds)]>,
+    /// The time between polls that is in force: longer than the configured one where that would take too much of Redis's time.
+    pub interval: Duration,
+    /// How each of several servers answered the newest poll.
+    pub nodes: Arc<[NodeStatus]>,
+}
+
+/// What a good sample told beside its streams.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// Who answered.
+    pub server: ServerInfo,
+    /// The server's clock at the sample, milliseconds since the Unix epoch.
+    pub server_now_ms: u64,
+    /// How long the sample's first command took to be answered.
+    pub round_trip: Duration,
+    /// How many are left out because there are too many.
+    pub over: OverLimits,
+    /// How the search for streams stands; `None` where none are searched for.
+    pub search: Option<Search>,
+    /// Commands that the server refuses.
+    pub refused: Vec<RefusedCommand>,
+    /// Whether this is one shard's share of the streams.
+    pub is_share: bool,
+}
+
+/// How many are left out because there are too many: streams and groups that are not sampled or shown, and consumers that are
+/// only summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OverLimits {
+    /// Streams.
+    pub streams: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Consumers.
+    pub consumers: u64,
+}
+
+impl OverLimits {
+    /// Of these streams; `streams` is how many others there are.
+    fn of(streams: u64, sampled: &[StreamSnapshot]) -> Self {
+        let overflow = |stream: &StreamSnapshot| -> u64 {
+            let groups = stream.groups.iter().filter_map(|group| group.present()?.overflow);
+            groups.map(|overflow| overflow.consumers).sum()
+        };
+        Self {
+            streams,
+            groups: sampled.iter().map(|stream| stream.groups_left_out).sum(),
+            consumers: sampled.iter().map(overflow).sum(),
+        }
+    }
+}
+
+/// What readers see after a poll that Redis answered.
+impl From<TargetSnapshot> for View {
+    fn from(snapshot: TargetSnapshot) -> Self {
+        let TargetSnapshot { server, server_now_ms, round_trip, search, refused, .. } = snapshot;
+        let over = OverLimits::of(snapshot.streams_left_out, &snapshot.streams);
+        Self {
+            newest_poll: Some(Ok(())),
+            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search, refused, is_share: false }),
+            last_success: Some(snapshot.sampled_at),
+            streams: snapshot.streams.into(),
+            logical: Vec::new().into(),
+            thresholds: Arc::default(),
+            interval: Duration::ZERO,
+            nodes: snapshot.nodes.into(),
+        }
+    }
+}
+
+impl View {
+    /// Whether Redis answered the newest poll, and has not been silent for too long in the one under way.
+    #[must_use]
+    pub fn redis_up(&self) -> bool {
+        matches!(self.newest_poll, Some(Ok(())))
+    }
+
+    /// Why there may be more to watch than is watched: nothing is to be called healthy that nobody looks at.
+    fn unwatched(&self) -> Vec<String> {
+        let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
+        let Some(fresh) = &self.fresh else { return why };
+        // One share of few streams may be none.
+        if self.streams.is_empty() && !fresh.is_share {
+            why.push("no stream is watched: patterns have found none, or all are excluded".to_owned());
+        }
+        if fresh.refused.contains(&RefusedCommand::Scan) {
+            let (command, without) = RefusedCommand::Scan.describe();
+            why.push(format!("Redis refuses {command}: {without}"));
+        } else if fresh.search.is_some_and(|search| search.completed.is_none()) {
+            why.push("the first search for streams that match a pattern has not ended yet".to_owned());
+        }
+        let OverLimits { streams, groups, .. } = fresh.over;
+        if streams > 0 {
+            why.push(format!("streams over limit.streams, which nobody watches: {streams}"));
+        }
+        if groups > 0 {
+            why.push(format!("groups over limit.groups, which nobody watches: {groups}"));
+        }
+        why
+    }
+
+    /// What is wrong: with the newest poll, or with what is watched. `None` where nothing is.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        match &self.newest_poll {
+            Some(Err(error)) => Some(error.to_string()),
+            Some(Ok(())) | None => Some(self.unwatched().join("; ")).filter(|why| !why.is_empty()),
+        }
+    }
+
+    /// The newest poll failed: none of several servers answered it.
+    pub fn failed(&mut self, error: SampleError) {
+        let down = |node: &NodeStatus| NodeStatus { error: Some(error.to_string()), ..node.clone() };
+        self.nodes = self.nodes.iter().map(down).collect();
+        self.newest_poll = Some(Err(error));
+    }
+}

@@ -1,0 +1,9 @@
+//! What every part of the program shares: the log, its own metrics and their catalog, files, panics, reload requests.
+
+pub mod files;
+pub mod log;
+pub mod metric_catalog;
+pub mod own_metrics;
+pub mod panic_hook;
+pub mod process_metrics;
+pub mod reload;

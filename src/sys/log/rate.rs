@@ -1,0 +1,168 @@
+//! How many lines of one kind are said: those of one place in the program. What they say does not matter, and is not remembered, so
+//! that texts, names and addresses that are others each time make no line each.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::sys::log::queue::Queue;
+
+/// Lines of one kind in a [`PERIOD`]; one more says how many were left out. Debugging has no such limit.
+pub(super) const LINES_PER_PERIOD: u64 = 100;
+
+/// Over which lines of one kind are counted.
+pub(super) const PERIOD: Duration = Duration::from_secs(60);
+
+/// What is kept of the message of lines that are left out, in bytes, to say which they were.
+const MAX_MESSAGE_BYTES: usize = 120;
+
+/// What was said of each kind.
+#[derive(Debug)]
+pub(super) struct Rate {
+    kinds: Mutex<HashMap<Identifier, Kind>>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Kind {
+    began: Instant,
+    lines: u64,
+    /// The message of the first one that was left out.
+    message: String,
+}
+
+impl Kind {
+    fn left_out(&self) -> u64 {
+        self.lines.saturating_sub(LINES_PER_PERIOD)
+    }
+
+    /// Whether one more is said. Where it is the first that is not, whoever calls has to see that this is said.
+    fn admits(&mut self, now: Instant) -> bool {
+        // Those that were left out are told of first.
+        if self.left_out() == 0 && now.duration_since(self.began) >= PERIOD {
+            (self.began, self.lines) = (now, 0);
+        }
+        self.lines += 1;
+        self.left_out() == 0
+    }
+
+    /// How many were left out, where it is time to say so, and what they said. Then the period ends.
+    fn take(&mut self, now: Instant) -> Option<(u64, String)> {
+        let left_out = self.left_out();
+        let is_due = left_out > 0 && now.duration_since(self.began) >= PERIOD;
+        is_due.then(|| {
+            (self.began, self.lines) = (now, 0);
+            (left_out, std::mem::take(&mut self.message))
+        })
+    }
+}
+
+impl Rate {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self { kinds: Mutex::default(), queue }
+    }
+
+    fn admits(&self, event: &Event<'_>) -> bool {
+        if *event.metadata().level() > Level::INFO {
+            return true;
+        }
+        let now = Instant::now();
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = kinds.entry(event.metadata().callsite()).or_insert_with(|| Kind {
+            began: now,
+            lines: 0,
+            message: String::new(),
+        });
+        let admitted = kind.admits(now);
+        if kind.left_out() == 1 {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            kind.message = crate::model::names::text(message.0.as_bytes(), MAX_MESSAGE_BYTES);
+            self.queue.wake_at(kind.began + PERIOD);
+        }
+        admitted
+    }
+
+    /// Says how many lines were left out, of the kinds whose period has ended.
+    pub(super) fn say(&self, now: Instant) {
+        let mut left_out = Vec::new();
+        let mut next: Option<Instant> = None;
+        for kind in self.kinds.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
+            left_out.extend(kind.take(now));
+            if kind.left_out() > 0 {
+                let due = kind.began + PERIOD;
+                next = Some(next.map_or(due, |before| before.min(due)));
+            }
+        }
+        for (left_out, like) in left_out {
+            tracing::warn!(left_out, like, "more lines of one kind than are logged in a minute");
+        }
+        if let Some(next) = next {
+            self.queue.wake_at(next);
+        }
+    }
+}
+
+/// Formats events, those that are said.
+#[derive(Debug)]
+pub(super) struct Rated<F> {
+    pub(super) format: F,
+    pub(super) rate: Arc<Rate>,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Rated<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        // Nothing that is formatted is nothing that is written.
+        if self.rate.admits(event) { self.format.format_event(context, writer, event) } else { Ok(()) }
+    }
+}
+
+/// The message of an event.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a String cannot fail.
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_says_so_many_lines_in_a_period_and_then_how_many_more_there_were() {
+        let began = Instant::now();
+        let mut kind = Kind { began, lines: 0, message: String::new() };
+        let said = |kind: &mut Kind, now| (0..1000).filter(|_| kind.admits(now)).count() as u64;
+        assert_eq!(said(&mut kind, began), LINES_PER_PERIOD);
+        kind.message = "it".to_owned();
+        assert_eq!(kind.take(began), None, "the period goes on");
+        // More of them that come late are told of together with the others.
+        let later = began + PERIOD;
+        assert_eq!(said(&mut kind, later), 0);
+        assert_eq!(kind.take(later), Some((2000 - LINES_PER_PERIOD, "it".to_owned())));
+        assert_eq!(kind.take(later + PERIOD), None);
+        assert_eq!(said(&mut kind, later), LINES_PER_PERIOD);
+        // Where none was left out, a period begins with the next line.
+        let mut kind = Kind { began, lines: 0, message: String::new() };
+        assert!(kind.admits(began));
+        assert_eq!(said(&mut kind, later), LINES_PER_PERIOD);
+    }
+}

@@ -1,0 +1,311 @@
+//! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+
+use crate::model::{FailureReason, RedirectKind};
+use crate::sys::metric_catalog;
+
+/// What is counted of one target's polls. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct PollMetrics {
+    /// Commands sent to Redis.
+    pub redis_commands: RedisCommands,
+    duration: Histogram,
+    polls: Family<OutcomeLabel, Counter>,
+    failures: Family<ReasonLabel, Counter>,
+    redis_time: Counter<f64, AtomicU64>,
+}
+
+/// Everything else that the program counts about itself. Clones share the counters.
+#[derive(Clone, Debug)]
+pub struct SelfMetrics {
+    http_requests: Family<RequestLabels, Counter>,
+    http_duration: Family<PathLabel, Histogram>,
+    http_answers: Arc<ArcSwap<Vec<Answers>>>,
+    /// Open connections of clients.
+    pub http_connections: Gauge,
+    http_connections_closed: Family<ReasonLabel, Counter>,
+    panics: Counter,
+    reload_successful: Gauge,
+    reload_time: Gauge<f64, AtomicU64>,
+}
+
+/// Where answers of one kind are counted. To look that up in a family takes locks that all processors want for each request.
+#[derive(Clone, Debug)]
+struct Answers {
+    path: &'static str,
+    code: u16,
+    count: Counter,
+    duration: Histogram,
+}
+
+impl Answers {
+    fn add(&self, took: Duration) {
+        self.count.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
+/// How a poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollOutcome {
+    /// Everything that is configured was read.
+    Success,
+    /// Redis answered, but some stream could not be read or some command was refused.
+    Partial,
+    /// Redis did not answer.
+    Failure,
+}
+
+impl PollOutcome {
+    fn label(self) -> OutcomeLabel {
+        let outcome = match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failure => "failure",
+        };
+        OutcomeLabel { outcome }
+    }
+}
+
+/// Why a connection is closed before its client wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Others needed the place.
+    Evicted,
+    /// No whole request came in time.
+    HeadTimeout,
+    /// Nothing came for long.
+    IdleTimeout,
+    /// The answer was not read in time.
+    AnswerTimeout,
+    /// TLS did not come about.
+    Handshake,
+}
+
+impl Closed {
+    const ALL: [Self; 5] = [Self::Evicted, Self::HeadTimeout, Self::IdleTimeout, Self::AnswerTimeout, Self::Handshake];
+
+    /// As a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::HeadTimeout => "head_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::AnswerTimeout => "answer_timeout",
+            Self::Handshake => "tls_handshake",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabel {
+    command: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PathLabel {
+    path: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    path: &'static str,
+    code: u16,
+}
+
+/// Counts what Redis is asked for: commands, by command, and entries read to count them.
+#[derive(Clone, Debug, Default)]
+pub struct RedisCommands {
+    sent: Family<CommandLabel, Counter>,
+    counted: Counter,
+    redirects: Family<KindLabel, Counter>,
+    master_changes: Counter,
+}
+
+impl RedisCommands {
+    /// So many more of this command were sent.
+    pub fn add(&self, command: &'static str, count: u64) {
+        self.sent.get_or_create(&CommandLabel { command }).inc_by(count);
+    }
+
+    /// So many more entries were read to be counted.
+    pub fn counted(&self, entries: u64) {
+        self.counted.inc_by(entries);
+    }
+
+    /// A node of a cluster said that a stream is elsewhere.
+    pub fn redirected(&self, kind: RedirectKind) {
+        self.redirects.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// The sentinels named another master.
+    pub fn master_changed(&self) {
+        self.master_changes.inc();
+    }
+}
+
+/// From half a millisecond (which a few streams do not take) to ten seconds (more than any sane deadline).
+const POLL_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Pages are served from memory: most take microseconds, the first scrape of a short page some hundred, and what takes a second is in
+/// trouble.
+const HTTP_BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
+
+fn http_histogram() -> Histogram {
+    Histogram::new(HTTP_BUCKETS)
+}
+
+/// Tasks that there are when the page is encoded.
+#[derive(Debug)]
+struct Tasks(Option<Handle>);
+
+impl EncodeMetric for Tasks {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let count = self.0.as_ref().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        encoder.encode_gauge(&u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+impl PollMetrics {
+    /// All counters at zero, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            redis_commands: RedisCommands::default(),
+            duration: Histogram::new(POLL_BUCKETS),
+            polls: Family::default(),
+            failures: Family::default(),
+            redis_time: Counter::default(),
+        };
+        // A counter that is not there until it counts hides its first increase from rate().
+        for outcome in [PollOutcome::Success, PollOutcome::Partial, PollOutcome::Failure] {
+            drop(metrics.polls.get_or_create(&outcome.label()));
+        }
+        for reason in FailureReason::ALL {
+            drop(metrics.failures.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
+        for kind in RedirectKind::ALL {
+            drop(metrics.redis_commands.redirects.get_or_create(&KindLabel { kind: kind.as_str() }));
+        }
+        metric_catalog::POLL_DURATION.register(registry, metrics.duration.clone());
+        metric_catalog::POLLS.register(registry, metrics.polls.clone());
+        metric_catalog::POLL_FAILURES.register(registry, metrics.failures.clone());
+        metric_catalog::REDIS_COMMANDS.register(registry, metrics.redis_commands.sent.clone());
+        metric_catalog::COUNTED_ENTRIES.register(registry, metrics.redis_commands.counted.clone());
+        metric_catalog::REDIS_REDIRECTS.register(registry, metrics.redis_commands.redirects.clone());
+        metric_catalog::REDIS_MASTER_CHANGES.register(registry, metrics.redis_commands.master_changes.clone());
+        metric_catalog::REDIS_TIME.register(registry, metrics.redis_time.clone());
+        metrics
+    }
+
+    /// A poll ended.
+    pub fn poll_ended(&self, outcome: PollOutcome, took: Duration) {
+        self.polls.get_or_create(&outcome.label()).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// A sample took so much of Redis's time.
+    pub fn redis_time(&self, took: Duration) {
+        self.redis_time.inc_by(took.as_secs_f64());
+    }
+
+    /// A poll failed for this reason.
+    pub fn poll_failed(&self, reason: FailureReason) {
+        self.failures.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+}
+
+impl SelfMetrics {
+    /// All counters at zero, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            http_requests: Family::default(),
+            http_duration: Family::new_with_constructor(http_histogram),
+            http_answers: Arc::default(),
+            http_connections: Gauge::default(),
+            http_connections_closed: Family::default(),
+            panics: Counter::default(),
+            reload_successful: Gauge::default(),
+            reload_time: Gauge::default(),
+        };
+        for reason in Closed::ALL {
+            drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
+        metric_catalog::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
+        metric_catalog::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
+        metric_catalog::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
+        metric_catalog::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
+        metric_catalog::TASKS.register(registry, Tasks(Handle::try_current().ok()));
+        metric_catalog::PANICS.register(registry, metrics.panics.clone());
+        metric_catalog::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
+        metric_catalog::RELOAD_TIME.register(registry, metrics.reload_time.clone());
+        metrics.reloaded(true);
+        metrics
+    }
+
+    /// A connection was closed early.
+    pub fn connection_closed(&self, reason: Closed) {
+        self.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// A task panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// The configuration was read anew, or could not be.
+    pub fn reloaded(&self, successfully: bool) {
+        self.reload_successful.set(successfully.into());
+        if successfully {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.reload_time.set(now.as_secs_f64());
+        }
+    }
+
+    /// A request was answered. `path` is a route's, so that their number is bounded.
+    pub fn request_answered(&self, path: &'static str, code: u16, took: Duration) {
+        let known = self.http_answers.load();
+        if let Some(answers) = known.iter().find(|answers| answers.code == code && answers.path == path) {
+            return answers.add(took);
+        }
+        let count = self.http_requests.get_or_create_owned(&RequestLabels { path, code });
+        let duration = self.http_duration.get_or_create_owned(&PathLabel { path });
+        let answers = Answers { path, code, count, duration };
+        answers.add(took);
+        self.http_answers.rcu(|known| known.iter().chain([&answers]).cloned().collect::<Vec<_>>());
+    }
+}
