@@ -12,6 +12,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisResult};
 use streamlag::app::signals;
+use streamlag::sys::shutdown;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
@@ -141,7 +142,7 @@ async fn load(mut redis: MultiplexedConnection, minutes: u64) -> AnyResult {
     // Whoever started this can tell by this line that the streams and their groups are there.
     writeln!(std::io::stdout(), "loading for {minutes} min")?;
     tokio::select! {
-        () = signals::begins(&mut ending) => Ok(()),
+        () = shutdown::begins(&mut ending) => Ok(()),
         () = sleep(Duration::from_secs(minutes * 60)) => Ok(()),
         failed = first_failure(tasks) => failed,
     }

@@ -10,3 +10,5 @@ pub mod logical;
 pub mod logical_snapshot;
 pub mod snapshot;
 pub mod trimming;
+pub mod view;
+pub mod window;

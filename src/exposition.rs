@@ -3,6 +3,7 @@
 pub mod collectors;
 pub mod encoding;
 pub mod logical;
+mod number;
 pub mod part;
 pub mod registry;
 pub mod series;

@@ -40,8 +40,8 @@ pub use policy::{Peer, Policy};
 pub use targets::{Target, Targets};
 pub use tls::Tls;
 
-use crate::app::signals::{self, Ending};
 use crate::http::admission::{MAX_CONNECTIONS, Room};
+use crate::sys::shutdown::{self, Ending};
 use connection::Connection;
 
 /// How long requests in flight may take to finish once the program is to end.
@@ -157,7 +157,7 @@ impl Bound {
         }
         drop(in_flight);
         tokio::select! {
-            () = signals::begins(&mut ending) => {}
+            () = shutdown::begins(&mut ending) => {}
             Some(Err(error)) = accepting.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     std::panic::resume_unwind(panic);
@@ -227,7 +227,7 @@ impl Door {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = signals::begins(&mut self.ending), if self.in_flight.is_some() => {
+                () = shutdown::begins(&mut self.ending), if self.in_flight.is_some() => {
                     self.in_flight = None;
                     continue;
                 }

@@ -3,6 +3,7 @@
 pub mod entry_id;
 pub mod failure;
 pub mod glob;
+pub mod lag;
 pub mod names;
 pub mod sample;
 pub mod shard;

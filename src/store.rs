@@ -1,4 +1,3 @@
 //! What readers see: the newest view of each target.
 
 pub mod latest;
-pub mod view;

@@ -7,3 +7,4 @@ pub mod own_metrics;
 pub mod panic_hook;
 pub mod process_metrics;
 pub mod reload;
+pub mod shutdown;

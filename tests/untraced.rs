@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::sampled::{COUNT_BUDGET, Sampled, present};
 use common::{Redis, servers};
-use streamlag::analysis::lag::GroupState;
+use streamlag::analysis::group_state::GroupState;
 
 /// Runs a test on each server that can trim so.
 fn on_every_server(test: impl Fn(&Redis)) {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streamlag::analysis::assess::{Assessor, Bounds};
-use streamlag::analysis::lag::{Ledger, Windows};
+use streamlag::analysis::lag::tracker::Ledger;
 use streamlag::analysis::snapshot::StreamSnapshot;
+use streamlag::analysis::window::Windows;
 use streamlag::exposition::encoding::{Forms, Packer};
 use streamlag::exposition::series::{Lines, STREAMS_PER_BLOCK};
 use streamlag::model::sample::StreamSample;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::analysis::consumers::{Recommendation, Work, drain_seconds, ghost_pending, is_awake};
 use crate::analysis::group_history::{Course, GroupHistory, StreamHistory, StreamRates};
-use crate::analysis::lag::Windows;
 use crate::analysis::snapshot::{
     ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
 };
 use crate::analysis::trimming::Trimming;
+use crate::analysis::window::Windows;
 use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
 use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
 
@@ -369,10 +369,11 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::analysis::lag::tracker::Continuity;
-    use crate::analysis::lag::tracker::Resolved;
-    use crate::analysis::lag::{GroupState, Lag};
+    use crate::analysis::group_state::GroupState;
     use crate::model::EntryId;
+    use crate::model::lag::Continuity;
+    use crate::model::lag::Lag;
+    use crate::model::lag::Resolved;
     use crate::model::sample::{ServerInfo, Unknown};
 
     const NOW: u64 = 1_800_000_000_000;

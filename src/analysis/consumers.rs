@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::analysis::group_history::Windows;
+use crate::analysis::window::Windows;
 use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
 
 /// What a full score loses at most: for being idle, for an old pending entry, for holding more than its share.

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::analysis::group_history::{Streak, Windows};
-use crate::analysis::lag::Lag;
+use crate::analysis::window::{Streak, Windows};
 use crate::model::EntryId;
+use crate::model::lag::Lag;
 
 /// The share of the window for which a state's rule must have failed before the state is left, so that it does not flap.
 const LEAVE_SHARE: u32 = 2;

@@ -8,10 +8,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::analysis::lag::{GroupState, Lag, Status, Thresholds};
+use crate::analysis::group_state::GroupState;
 use crate::analysis::logical_snapshot::{LogicalGroup, LogicalSnapshot, WorstPartition};
 use crate::analysis::snapshot::{PresentGroup, StreamSnapshot};
 use crate::model::glob::{any_matches, is_pattern};
+use crate::model::lag::Lag;
+use crate::model::thresholds::{Status, Thresholds};
 use crate::model::{GroupName, StreamKey};
 
 pub use braces::{MAX_EXPANDED_BYTES, MAX_NESTING, MAX_PARTITIONS};

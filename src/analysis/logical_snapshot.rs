@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::analysis::lag::{GroupState, Lag, Quality, Status};
+use crate::analysis::group_state::GroupState;
+use crate::model::lag::{Lag, Quality};
+use crate::model::thresholds::Status;
 use crate::model::{GroupName, StreamKey};
 
 /// One logical stream at one moment.

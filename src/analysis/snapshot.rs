@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::analysis::consumers::Recommendation;
 use crate::analysis::group_history::{Course, StreamRates};
-use crate::analysis::lag::{GroupState, Lag};
+use crate::analysis::group_state::GroupState;
+use crate::model::lag::Lag;
 use crate::model::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, SafeToTrim, Search, ServerInfo};
 use crate::model::{EntryId, GroupName, StreamKey};
 

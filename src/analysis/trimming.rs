@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use crate::analysis::lag::Windows;
-use crate::analysis::lag::tracker::Continuity;
+use crate::analysis::window::Windows;
 use crate::model::EntryId;
+use crate::model::lag::Continuity;
 use crate::model::sample::{GroupSample, StreamSample};
 
 /// What trimming has done lately.
@@ -77,8 +77,8 @@ impl Trimming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::lag::Lag;
-    use crate::analysis::lag::tracker::Resolved;
+    use crate::model::lag::Lag;
+    use crate::model::lag::Resolved;
 
     const WINDOWS: Windows = Windows {
         window: Duration::from_secs(30),

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::app::policy;
-use crate::app::signals::{self, Ending};
 use crate::app::systemd;
 use crate::app::targets::Targets;
 use crate::config::{self, Config, Request};
@@ -18,6 +17,7 @@ use crate::http::Service;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::{Asked, Outcome};
+use crate::sys::shutdown::{self, Ending};
 
 /// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ impl Reloader {
                     }
                     None
                 }
-                () = signals::begins(&mut ending) => {
+                () = shutdown::begins(&mut ending) => {
                     drop(asked);
                     return std::future::pending().await;
                 }

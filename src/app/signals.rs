@@ -10,12 +10,10 @@ use tokio::sync::watch;
 use crate::app::systemd;
 use crate::sys::log;
 use crate::sys::reload::Reloads;
+use crate::sys::shutdown::Ending;
 
 /// How long the second signal waits until the log has what was said.
 const LOG_TIME: Duration = Duration::from_millis(100);
-
-/// Turns true when the program is to end.
-pub type Ending = watch::Receiver<bool>;
 
 /// Listens for signals from now on; what is returned beside handles them, and never ends. SIGHUP has everything reloaded there.
 ///
@@ -49,12 +47,4 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
 
 fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
-}
-
-/// Waits until the program is to end.
-pub async fn begins(ending: &mut Ending) {
-    // An error means that nobody can say so any more, which is no reason to end.
-    if ending.wait_for(|&ending| ending).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

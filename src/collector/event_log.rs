@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::analysis::logical_snapshot::LogicalSnapshot;
 use crate::analysis::snapshot::{Presence, TargetSnapshot};
+use crate::analysis::view::OverLimits;
 use crate::model::names::MAX_NAME_BYTES;
 use crate::model::sample::{RefusedCommand, SampleError, ServerInfo};
 use crate::model::{FailureReason, GroupName, StreamKey, StreamSelection};
-use crate::store::view::OverLimits;
 use states::States;
 
 /// A round trip counts as quick again below this share of its limit, so that one that hovers there is not news.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::analysis::lag::{ThresholdRules, Thresholds};
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::model::StreamKey;
+use crate::model::thresholds::{ThresholdRules, Thresholds};
 
 /// The thresholds of streams that have their own.
 #[derive(Debug, Default)]

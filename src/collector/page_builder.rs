@@ -6,12 +6,20 @@ use bytes::{Bytes, BytesMut};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
-use crate::collector::poller::Own;
+use crate::analysis::view::View;
 use crate::exposition::encoding::{self, Forms, Packer, Page};
 use crate::exposition::registry::{self, Settings};
 use crate::exposition::series::Lines;
-use crate::store::view::View;
 use crate::sys::process_metrics::process_stats;
+
+/// The program's own counters, as far as this target's page shows them.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// What is counted of this target's polls.
+    pub polls: Arc<Registry>,
+    /// What is counted of the process, which only the page of the whole shows.
+    pub process: Arc<Registry>,
+}
 
 /// A page with more streams than this is compressed on a thread of its own, so that the pollers of other targets need not wait for
 /// it: it takes more than a millisecond. With fewer, going there takes longer.
@@ -109,7 +117,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::analysis::lag::Thresholds;
+    use crate::model::thresholds::Thresholds;
     use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 
     fn view() -> View {

@@ -3,26 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
-use crate::analysis::lag::{ThresholdRules, Windows};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
+use crate::analysis::view::View;
+use crate::analysis::window::Windows;
 use crate::collector::event_log::Said;
 use crate::collector::limits::Limits;
-use crate::collector::page_builder::Press;
+pub use crate::collector::page_builder::Own;
+use crate::collector::page_builder::{Press, print_without_streams};
 use crate::collector::sample_sink::Assembly;
 use crate::collector::{Sampling, Source, Topology};
 use crate::exposition::collectors::Collectors;
 use crate::exposition::registry::Settings;
 use crate::exposition::series::Lines;
 use crate::model::sample::{ReadError, SampleError};
+use crate::model::thresholds::ThresholdRules;
 use crate::model::{FailureReason, GroupSelection, StreamKey};
 use crate::store::latest::{Published, Publisher};
-use crate::store::view::View;
 use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 
 /// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
@@ -74,15 +75,6 @@ pub struct Plan {
     pub redis: Topology,
     /// How often whom to ask has changed.
     pub target: u64,
-}
-
-/// The program's own counters, as far as this target's page shows them.
-#[derive(Clone, Debug)]
-pub struct Own {
-    /// What is counted of this target's polls.
-    pub polls: Arc<Registry>,
-    /// What is counted of the process, which only the page of the whole shows.
-    pub process: Arc<Registry>,
 }
 
 /// Polls one target and publishes what it finds.
@@ -248,7 +240,7 @@ impl Poller {
                     // Whatever this poll will bring: nobody is to read that Redis is up where no lag is shown.
                     make_stale(view, settings, &before, &ReadError(SILENT.to_owned()));
                     view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
-                    let page = crate::collector::page_builder::print_without_streams(view.clone(), settings.page, own.clone());
+                    let page = print_without_streams(view.clone(), settings.page, own.clone());
                     let next_by = next_by(settings, view.interval);
                     publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });
                     sampling.await?
@@ -347,7 +339,7 @@ fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
 #[must_use]
 pub fn first(plan: &Plan, own: &Own) -> Published {
     let view = unread_view(&plan.settings, plan.sampling.streams.literals());
-    let page = crate::collector::page_builder::print_without_streams(view.clone(), plan.settings.page, own.clone());
+    let page = print_without_streams(view.clone(), plan.settings.page, own.clone());
     Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::analysis::lag::tracker::{CountRange, Facts, Moment, Page};
+use crate::analysis::lag::tracker::{CountRange, Facts, Moment};
+use crate::model::lag::Page;
 use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
 use crate::model::{EntryId, GroupName, StreamKey};
 use crate::redis::resp;

@@ -1,6 +1,6 @@
 //! What the source keeps of one stream from sample to sample. Pure.
 
-use crate::analysis::lag::Ledger;
+use crate::analysis::lag::tracker::Ledger;
 use crate::collector::request::{COMMANDS_PER_STREAM, GroupAsked, cost};
 use crate::model::sample::OldestPending;
 use crate::model::sample::{GroupSample, StreamSample};

@@ -3,14 +3,15 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::analysis::lag::{ThresholdRules, Thresholds, Windows};
 use crate::analysis::logical::LogicalStreams;
+use crate::analysis::window::Windows;
 use crate::collector::{Address, Mode, Topology};
 use crate::config::file::Section;
 use crate::config::settings::COLLECTORS;
 use crate::config::values::{Given, Origin, Problem};
 use crate::config::{MAX_DURATION, Setting, Sources, redis_target};
 use crate::exposition::collectors::{Collector, Collectors};
+use crate::model::thresholds::{ThresholdRules, Thresholds};
 use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
 
 /// A poll takes a round trip; more often than this, Redis would do little else.

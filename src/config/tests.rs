@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::*;
-use crate::analysis::lag::Thresholds;
 use crate::collector::{Address, Mode};
 use crate::config::file::File;
 use crate::config::values::Origin;
 use crate::exposition::collectors::{Collector, Collectors};
+use crate::model::thresholds::Thresholds;
 use crate::model::{GroupName, StreamKey};
 
 /// Settings as if all of them came from the environment, over the defaults.

@@ -1,7 +1,7 @@
 //! The series of logical streams: what each family says of a group of one.
 
 use crate::analysis::logical_snapshot::LogicalGroup;
-use crate::exposition::registry::Number;
+use crate::exposition::number::Number;
 use crate::sys::metric_catalog::{self, Name};
 
 /// What a family says of a group; `None` where there is nothing to say.
@@ -24,8 +24,9 @@ pub(super) const FAMILIES: [(&Name, Of); 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::lag::{Lag, Status};
     use crate::analysis::logical_snapshot::WorstPartition;
+    use crate::model::lag::Lag;
+    use crate::model::thresholds::Status;
 
     fn told(group: &LogicalGroup) -> Vec<(&'static str, Number)> {
         FAMILIES.iter().filter_map(|(name, of)| Some((name.family, of(group)?))).collect()

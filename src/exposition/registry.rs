@@ -9,12 +9,14 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
-use crate::analysis::lag::Thresholds;
+use crate::analysis::view::View;
 use crate::exposition::logical;
+use crate::exposition::number::Number;
 use crate::model::Shard;
 use crate::model::sample::NodeStatus;
-use crate::store::view::View;
+use crate::model::thresholds::Thresholds;
 use crate::sys::metric_catalog::{self, Kind, Name};
+use crate::sys::process_metrics::ProcessStats;
 
 /// What the page says beside the view: settings and the process.
 #[derive(Clone, Copy, Debug)]
@@ -33,25 +35,6 @@ pub struct Settings {
     pub thresholds: Thresholds,
     /// Whether the page is of the process as well, and not of the target alone.
     pub whole: bool,
-}
-
-/// The process as the operating system sees it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessStats {
-    /// User and system CPU time in seconds.
-    pub cpu_seconds: f64,
-    /// Resident memory in bytes.
-    pub resident_bytes: u64,
-    /// Virtual memory in bytes.
-    pub virtual_bytes: u64,
-    /// Open file descriptors.
-    pub open_fds: u64,
-    /// The most file descriptors it may have open; `None` where there is no limit.
-    pub max_fds: Option<u64>,
-    /// Threads.
-    pub threads: u64,
-    /// When it started, seconds since the Unix epoch.
-    pub start_seconds: f64,
 }
 
 /// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters: those of
@@ -206,25 +189,6 @@ impl Facts {
 }
 
 type Label<'a> = (&'static str, &'a str);
-
-/// A value of a sample. The format knows whole numbers and floats.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
-    Whole(u64),
-    Float(f64),
-}
-
-impl From<u64> for Number {
-    fn from(number: u64) -> Self {
-        Self::Whole(number)
-    }
-}
-
-impl From<f64> for Number {
-    fn from(number: f64) -> Self {
-        Self::Float(number)
-    }
-}
 
 /// Writes families to the page.
 struct Families<'a, 'e> {

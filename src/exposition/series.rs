@@ -10,11 +10,11 @@
 
 use std::ops::Range;
 
-use crate::analysis::lag::GroupState;
+use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, StreamFacts, StreamSnapshot};
 use crate::exposition::collectors::Collectors;
 use crate::exposition::encoding::{Block, Family};
-use crate::exposition::registry::Number;
+use crate::exposition::number::Number;
 use crate::model::EntryId;
 use crate::sys::metric_catalog::{self, Name};
 

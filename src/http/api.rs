@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::analysis::lag::{GroupState, Status, ThresholdRules};
+use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamSnapshot};
+use crate::analysis::view::View;
 use crate::http::api::whole::{StateCounts, StatusCounts, Whole};
 use crate::model::sample::ReadError;
+use crate::model::thresholds::{Status, ThresholdRules};
 use crate::model::{GroupName, GroupSelection};
-use crate::store::view::View;
 
 /// The event transport's settings, as far as the API reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::signals::{self, Ending};
 use crate::http::Service;
 use crate::http::admission::{Activity, Place, Watched};
 use crate::http::policy::Peer;
 use crate::http::static_body::Ready;
 use crate::sys::own_metrics::Closed;
+use crate::sys::shutdown::{self, Ending};
 
 /// The longest request head, in bytes; a longer one is answered 431. Room for a big bearer token and a proxy's headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -140,7 +140,7 @@ impl Connection {
 
     /// Waits until the end begins and the first request, which may be on its way, has come.
     async fn has_to_finish(&mut self) {
-        signals::begins(&mut self.ending).await;
+        shutdown::begins(&mut self.ending).await;
         self.place.activity.first_request().await;
     }
 

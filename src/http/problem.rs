@@ -10,7 +10,7 @@ use hyper::header::{
 
 use crate::http::api::Problem;
 use crate::http::auth::Denied;
-use crate::http::service::Answer;
+use crate::http::static_body::Answer;
 use crate::http::targets::Target;
 
 /// An answer that is no success: a status, a sentence, and headers that go with the status.

@@ -13,7 +13,7 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ use crate::http::policy::{Peer, Policy};
 use crate::http::problem::{Trouble, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Allowance, Bucket, Failures, Rate};
 use crate::http::route::{ApiRoute, Route, Wanted, is_host, query_parameter, query_parameters};
-use crate::http::static_body::Ready;
+use crate::http::static_body::Answer;
 use crate::http::targets::Target;
 use crate::http::{api, landing};
 use crate::model::TargetName;
@@ -63,8 +63,6 @@ pub struct Service {
     /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
 }
-
-pub(super) type Answer = Response<Ready>;
 
 impl Service {
     /// A service at this address that counts there.

@@ -6,8 +6,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::Response;
 
 use crate::http::admission::OpenRequest;
+
+/// What a request is answered with.
+pub(super) type Answer = Response<Ready>;
 
 /// A body of pieces that are there already. Its length is known, so it is never sent chunked.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::analysis::lag::ThresholdRules;
 use crate::exposition::collectors::Collectors;
+use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupSelection, TargetName};
 use crate::store::latest::Reader;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::analysis::lag::tracker::{Continuity, Resolved};
+use super::lag::{Continuity, Resolved};
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 

@@ -7,7 +7,7 @@
 //! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
 //! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
-use crate::analysis::lag::tracker::{Continuity, Page};
+use crate::model::lag::{Continuity, Page};
 use crate::model::names::{self, Name, RawName};
 use crate::model::sample::{ConsumerSample, GroupSample, OldestPending, ServerInfo, StreamSample, Unknown};
 use crate::model::{ConsumerName, EntryId, GroupName};

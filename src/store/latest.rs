@@ -6,8 +6,8 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::analysis::view::View;
 use crate::exposition::encoding::Page;
-use crate::store::view::View;
 
 /// What the poller made of its newest poll, ready for readers.
 #[derive(Debug)]

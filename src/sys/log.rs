@@ -1,7 +1,7 @@
 //! Structured logs to standard error: logfmt or JSON, one line per event.
 //!
-//! Whatever is logged passes here, so that no new line can forget it: [`rate`] bounds how many lines of one kind there are, [`line`]
-//! what is in one, and [`queue`] how many wait to be written.
+//! Whatever is logged passes here, so that no new line can forget it: `rate` bounds how many lines of one kind there are, `line`
+//! what is in one, and `queue` how many wait to be written.
 
 mod line;
 mod queue;
@@ -83,7 +83,7 @@ impl io::Write for Lines {
 /// warnings upward only: their debug output may hold what a server or a client sent.
 ///
 /// Nobody waits for the log. A line that cannot be written (a full disk, a log reader that has ended) is lost, and so is what comes while
-/// [`queue::MAX_WAITING`] lines wait, as where nobody reads: see [`dropped`].
+/// `queue::MAX_WAITING` lines wait, as where nobody reads: see [`dropped`].
 #[must_use]
 pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
@@ -93,7 +93,8 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
         (queue, Arc::new(rate))
     });
     // Where that fails all lines count as dropped, once the queue is full.
-    let _ = queue.write_apart(rate);
+    let due = Arc::clone(rate);
+    let _ = queue.write_apart(move |now| due.say(now));
     let lines = Lines { queue: Arc::clone(queue), format };
     let subscriber = match format {
         Format::Logfmt => {

@@ -1,6 +1,23 @@
 //! The process as the operating system sees it, for the `process_*` metrics.
 
-use crate::exposition::registry::ProcessStats;
+/// The process as the operating system sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessStats {
+    /// User and system CPU time in seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// The most file descriptors it may have open; `None` where there is no limit.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
+    /// When it started, seconds since the Unix epoch.
+    pub start_seconds: f64,
+}
 
 /// What the operating system tells of this process; `None` where it does not.
 #[cfg(target_os = "linux")]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use redis::Value;
 use streamlag::analysis::assess::{Assessor, Bounds};
-use streamlag::analysis::lag::Windows;
 use streamlag::analysis::snapshot::{PresentGroup, StreamSnapshot};
+use streamlag::analysis::window::Windows;
 use streamlag::collector::{Sampling, Standalone};
 use streamlag::model::{EntryId, GroupSelection};
 use streamlag::sys::own_metrics::RedisCommands;

@@ -2,8 +2,8 @@
 //! `tests/verdicts.rs`.
 
 use super::*;
-use crate::analysis::lag::GroupState;
-use crate::analysis::lag::tracker::Resolved;
+use crate::analysis::group_state::GroupState;
+use crate::model::lag::Resolved;
 
 const WINDOWS: Windows = Windows {
     window: Duration::from_secs(30),

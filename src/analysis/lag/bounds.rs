@@ -4,67 +4,8 @@
 //! [`ledger`](crate::analysis::lag::tracker), comes with its argument.
 
 use crate::model::EntryId;
+use crate::model::lag::Lag;
 use crate::model::sample::StreamSample;
-
-/// Entries not yet delivered to a group: between `min` and `max`, and most likely `point`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lag {
-    /// It is not less than this.
-    pub min: u64,
-    /// It is not more than this.
-    pub max: u64,
-    /// The best single number, within the bounds.
-    pub point: u64,
-}
-
-/// How sure a lag is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quality {
-    /// The number is the lag at the moment of the sample.
-    Exact,
-    /// The lag lies within bounds; the number is an estimate within them.
-    Bounded,
-}
-
-impl Quality {
-    /// The word the API uses.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Bounded => "bounded",
-        }
-    }
-}
-
-impl Lag {
-    pub(in crate::analysis) fn exact(lag: u64) -> Self {
-        Self { min: lag, max: lag, point: lag }
-    }
-
-    /// Bounds and an estimate, which is moved into the bounds where it lies outside.
-    pub(in crate::analysis) fn bounded(min: u64, max: u64, estimate: u64) -> Self {
-        Self { min, max, point: estimate.clamp(min, max) }
-    }
-
-    /// What can be said where only the stream's length is known.
-    #[must_use]
-    pub fn within_length(length: u64) -> Self {
-        Self::bounded(0, length, length / 2)
-    }
-
-    /// Exact where the bounds meet.
-    #[must_use]
-    pub fn quality(&self) -> Quality {
-        if self.min == self.max { Quality::Exact } else { Quality::Bounded }
-    }
-
-    /// How far the bounds are apart; 0 where the lag is exact.
-    #[must_use]
-    pub fn uncertainty(&self) -> u64 {
-        self.max - self.min
-    }
-}
 
 /// The lag where it follows from the sample alone, on every server and version; `None` in mid-stream.
 #[must_use]

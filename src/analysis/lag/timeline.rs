@@ -1,6 +1,6 @@
 //! How many entries were ever added up to certain ids: the stream's timeline.
 
-use crate::analysis::lag::tracker::Facts;
+use crate::analysis::lag::tracker::counters::Facts;
 use crate::model::EntryId;
 
 /// Marks kept per stream. With more, those are dropped whose neighbours are closest, so that the whole timeline stays

@@ -11,13 +11,14 @@ mod cursors;
 
 use std::collections::VecDeque;
 
-pub use crate::analysis::lag::tracker::counters::{Continuity, Facts};
+pub use count::CountRange;
 use count::{Count, Sides};
-pub use count::{CountRange, Page};
+pub use counters::Facts;
 use cursors::Cursors;
 
-use crate::analysis::lag::bounds::{Lag, Told, ends, estimate};
+use crate::analysis::lag::bounds::{Told, ends, estimate};
 use crate::analysis::lag::timeline::Marks;
+use crate::model::lag::{Continuity, Lag, Page, Resolved};
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{EntryId, GroupName};
 
@@ -27,7 +28,8 @@ use crate::model::{EntryId, GroupName};
 /// In this crate's own tests it is next to nothing, so that their short streams have lags of both kinds.
 pub const SMALL: u64 = if cfg!(test) { 2 } else { 100 };
 
-/// Samples after which entries below a moving oldest pending entry are counted again. One that stands still is counted at once.
+/// Samples after which entries below the oldest pending entry are counted again, where nothing else tells. Once an entry stands still,
+/// they are counted at the next sample.
 const HELD_AGAIN: u32 = 12;
 
 /// Entries in a page that tells a lag by itself, at the most: some 300 µs of Redis's time.
@@ -59,8 +61,8 @@ struct Held {
     account: Account,
     /// Samples since they were counted.
     age: u32,
-    /// Whether the same entry holds it back as at the last sample.
-    is_still: bool,
+    /// Whether they were counted from this entry on.
+    is_counted: bool,
 }
 
 /// What is known of one group.
@@ -112,19 +114,6 @@ pub struct Ask {
     pub count: Option<u64>,
     /// Entries that the first page of the count should be allowed, where that is known.
     pub page: Option<u64>,
-}
-
-/// What is said of a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
-    /// Entries not yet delivered.
-    pub lag: Lag,
-    /// How many entries were ever added after the cursor, gone ones included: at least, at most. `None` before 7.0.
-    pub added_after: Option<(u64, u64)>,
-    /// The first entry after the cursor, where it is known.
-    pub oldest_undelivered: Option<EntryId>,
-    /// The highest entry that may ever have been removed without a trace.
-    pub untraced: EntryId,
 }
 
 /// A stream in the moment of a page.
@@ -245,12 +234,13 @@ impl Ledger {
             return Ask::default();
         };
         let held = self.held.get_or_insert_with(|| {
-            Box::new(Held { account: Account::new(GroupName::from("")), age: HELD_AGAIN, is_still: false })
+            Box::new(Held { account: Account::new(GroupName::from("")), age: HELD_AGAIN, is_counted: false })
         });
-        held.is_still = held.account.here.cursor == cursor;
+        let is_still = held.account.here.cursor == cursor;
+        held.is_counted &= is_still;
         held.age = held.age.saturating_add(1);
         held.account.at(cursor);
-        let is_due = held.is_still || held.age > HELD_AGAIN || held.account.count.is_some();
+        let is_due = is_still && !held.is_counted || held.age > HELD_AGAIN || held.account.count.is_some();
         let ask = if is_due { self.ask_of(None, stream, cursor, None, entry_bytes) } else { Ask::default() };
         Ask { first: None, ..ask }
     }
@@ -388,7 +378,7 @@ impl Ledger {
             _ => EntryId::default(),
         };
         if let (None, Some(held)) = (whose, &mut self.held) {
-            held.age = 0;
+            (held.age, held.is_counted) = (0, true);
         }
         let Some(account) = account_of(&mut self.groups, &mut self.held, whose) else { return Counted::Taken };
         let Some(count) = &mut account.count else { return Counted::Taken };

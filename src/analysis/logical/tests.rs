@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::analysis::consumers::Recommendation;
 use crate::analysis::group_history::{GroupHistory, StreamRates};
-use crate::analysis::lag::{Quality, Windows};
 use crate::analysis::snapshot::{GroupSnapshot, Presence, StreamFacts};
+use crate::analysis::window::Windows;
 use crate::model::EntryId;
+use crate::model::lag::Quality;
 use crate::model::sample::{GroupSample, ReadError, StreamSample};
 
 fn parse(definitions: &[&str]) -> Result<LogicalStreams, LogicalProblem> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::analysis::lag::GroupState;
+use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{GroupSnapshot, PresentGroup, StreamSnapshot, TargetSnapshot};
 use crate::collector::event_log::{Few, keys};
 use crate::model::{GroupName, StreamKey};

@@ -1,9 +1,10 @@
 //! What is said of a stream once everything about it is there. Pure.
 
-use crate::analysis::lag::tracker::Resolved;
-use crate::analysis::lag::{Lag, lowest_needed};
+use crate::analysis::lag::lowest_needed;
 use crate::collector::stream_state::Lane;
 use crate::model::GroupSelection;
+use crate::model::lag::Lag;
+use crate::model::lag::Resolved;
 use crate::model::sample::{GroupSample, SafeToTrim, StreamSample};
 
 /// The monitored groups of a stream, each with its place in the sample; without those whose cursor is not known, of which nothing

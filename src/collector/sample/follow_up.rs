@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::analysis::lag::lowest_needed;
-use crate::analysis::lag::tracker::{Continuity, CountRange, Counted};
+use crate::analysis::lag::tracker::{CountRange, Counted};
 use crate::collector::count_budget::{Budget, FIRST_PAGE, PAGE_COST, Wanted};
 use crate::collector::request::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
 use crate::collector::sample::Rounds;
@@ -14,6 +14,7 @@ use crate::collector::sample::finalize::{mark_monitored, monitored};
 use crate::collector::sample::pipeline::room;
 use crate::collector::stream_state::LeftOut;
 use crate::model::GroupName;
+use crate::model::lag::Continuity;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 
 /// Pages of one stream in a transaction, during which Redis serves nobody else.

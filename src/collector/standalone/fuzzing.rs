@@ -14,18 +14,19 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::analysis::assess::{Assessor, Bounds};
-use crate::analysis::lag::{ThresholdRules, Thresholds, Windows};
+use crate::analysis::view::View;
+use crate::analysis::window::Windows;
 use crate::collector::standalone::{Budget, Collected, Connected, Sampling, Standalone};
 use crate::exposition::collectors::Collectors;
 use crate::exposition::registry::{self, Settings};
 use crate::exposition::series::Lines;
 use crate::http::api::{Api, Transport};
 use crate::model::sample::{ServerInfo, TargetSample};
+use crate::model::thresholds::{ThresholdRules, Thresholds};
 use crate::model::{GroupSelection, StreamKey};
 use crate::redis::connector::{Address, Dial, Login, Resolver};
 use crate::redis::resp_stream::{Socket, Wire};
 use crate::redis::script::Script;
-use crate::store::view::View;
 use crate::sys::own_metrics::RedisCommands;
 
 /// Ends the bytes that one question is answered with. Redis's own replies hold none, but for somebody's data.

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::analysis::lag::{GroupState, Quality, Status};
+use crate::analysis::group_state::GroupState;
 use crate::analysis::logical_snapshot::LogicalGroup;
 use crate::http::api::{Api, Sample, Word, rounded};
 use crate::model::GroupName;
+use crate::model::lag::Quality;
+use crate::model::thresholds::Status;
 
 /// The quality of a lag that is the sum of some partitions only: the whole is at least that.
 const PARTIAL: &str = "partial";
@@ -79,8 +81,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analysis::lag::Lag;
     use crate::analysis::logical_snapshot::WorstPartition;
+    use crate::model::lag::Lag;
 
     #[test]
     fn what_is_not_known_is_null() {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::analysis::lag::{Status, ThresholdRules};
+use crate::analysis::view::View;
 use crate::http::api::whole::{StateCounts, Whole};
 use crate::http::api::{Word, rfc3339, seconds};
 use crate::model::TargetName;
-use crate::store::view::View;
+use crate::model::thresholds::{Status, ThresholdRules};
 
 /// One target, and what was made of its newest poll.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,12 @@
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::analysis::lag::{GroupState, Status, ThresholdRules};
+use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{GroupSnapshot, StreamSnapshot};
+use crate::analysis::view::View;
 use crate::http::api::{Row, Word};
 use crate::model::GroupName;
-use crate::store::view::View;
+use crate::model::thresholds::{Status, ThresholdRules};
 
 /// A target in a few numbers.
 #[derive(Debug)]
@@ -137,9 +138,11 @@ mod tests {
 
     use super::*;
     use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
-    use crate::analysis::lag::tracker::Resolved;
-    use crate::analysis::lag::{Lag, Thresholds, Windows};
+    use crate::analysis::window::Windows;
+    use crate::model::lag::Lag;
+    use crate::model::lag::Resolved;
     use crate::model::sample::{GroupSample, ReadError, SampleError, ServerInfo, StreamSample, TargetSample};
+    use crate::model::thresholds::Thresholds;
     use crate::model::{EntryId, FailureReason, GroupSelection};
 
     const WINDOWS: Windows = Windows {

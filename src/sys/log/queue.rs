@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 
-use crate::sys::log::rate::Rate;
-
 /// Lines that wait to be written; what comes on top is left out and counted. With lines of the greatest length, 4 MiB.
 pub(super) const MAX_WAITING: usize = 1024;
 
@@ -35,15 +33,15 @@ struct State {
 }
 
 impl Queue {
-    /// Writes what comes, on a thread of its own.
+    /// Writes what comes, on a thread of its own. `say` is called there when something is due: see [`Queue::wake_at`].
     ///
     /// # Errors
     /// Where there is no standard error or no thread.
-    pub(super) fn write_apart(self: &Arc<Self>, rate: &Arc<Rate>) -> io::Result<()> {
+    pub(super) fn write_apart(self: &Arc<Self>, say: impl Fn(Instant) + Send + 'static) -> io::Result<()> {
         // Not through the lock of standard error: whoever waits for that would wait for the reader of the log.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        let (queue, rate) = (Arc::clone(self), Arc::clone(rate));
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write(stderr, &rate))?;
+        let queue = Arc::clone(self);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write(stderr, &say))?;
         Ok(())
     }
 
@@ -71,7 +69,7 @@ impl Queue {
         self.came.notify_one();
     }
 
-    fn write(&self, mut stderr: File, rate: &Rate) {
+    fn write(&self, mut stderr: File, say: &dyn Fn(Instant)) {
         loop {
             match self.next() {
                 Some(line) => {
@@ -79,7 +77,7 @@ impl Queue {
                         self.dropped.inc();
                     }
                 }
-                None => rate.say(Instant::now()),
+                None => say(Instant::now()),
             }
         }
     }

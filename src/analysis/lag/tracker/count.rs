@@ -1,9 +1,9 @@
 //! Counting: entries in a range of ids, page by page, over several samples where it is long.
 
-use crate::analysis::lag::Lag;
 use crate::analysis::lag::timeline::Marks;
-use crate::analysis::lag::tracker::counters::{Continuity, Facts};
+use crate::analysis::lag::tracker::counters::Facts;
 use crate::model::EntryId;
+use crate::model::lag::{Continuity, Lag, Page};
 
 /// A range of ids to be counted; both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,23 +87,6 @@ pub(in crate::analysis) enum Sides {
         /// removed.
         below: u64,
     },
-}
-
-/// A page of a count.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// Entries in the range.
-    pub entries: u64,
-    /// Entries that came after its end.
-    pub beyond: u64,
-    /// The first id.
-    pub first: Option<EntryId>,
-    /// The last id within the range.
-    pub last: Option<EntryId>,
-    /// Whether Redis had no more to give.
-    pub ended: bool,
-    /// All ids, where they were asked for, those beyond the range included.
-    pub ids: Vec<EntryId>,
 }
 
 /// A count in progress: entries in a range of ids, page by page, over several samples where it is long.

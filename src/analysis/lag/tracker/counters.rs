@@ -1,6 +1,7 @@
 //! What a sample says of a stream, and whether the next sample can be of the same one.
 
 use crate::model::EntryId;
+use crate::model::lag::Continuity;
 use crate::model::sample::StreamSample;
 
 /// What a sample says of a stream, as far as lags hang on it.
@@ -117,20 +118,6 @@ impl Facts {
             if nothing_is_left { removed >= earlier.length } else { !new_ones_intact || removed < earlier.length };
         ids_and_entries && top_is_there && removal_shows && not_too_many
     }
-}
-
-/// How a stream goes on from one sample to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Continuity {
-    /// Nobody can tell: nothing is remembered of it, as it is new here or the connection is; or nothing of it is left.
-    #[default]
-    Unknown,
-    /// It is the same stream, longer and trimmed.
-    Same,
-    /// Nothing of it is left by which to tell. What was remembered of it is of no use in any case.
-    TurnedOver,
-    /// It is another stream, or somebody set its counters.
-    Broken,
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::analysis::lag::Thresholds;
 use crate::analysis::logical_snapshot::LogicalSnapshot;
 use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
 use crate::model::StreamKey;
 use crate::model::sample::{NodeStatus, RefusedCommand, SampleError, Search, ServerInfo};
+use crate::model::thresholds::Thresholds;
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
 #[derive(Clone, Debug)]
