@@ -195,7 +195,7 @@ def the_socket_is_the_services_own_way_of_listening():
     (default,) = re.findall(r"^STREAMLAG_WEB_LISTEN_ADDRESS=(.+)$", read("deploy/systemd/streamlag.env.example"), re.M)
     need(listen == default, f"the socket listens on {listen}, the service on {default}")
     (backlog,) = re.findall(r"^Backlog=(\d+)$", read("deploy/systemd/streamlag.socket"), re.M)
-    need(f"const BACKLOG: u32 = {backlog};" in read("src/server.rs"), f"streamlag asks for another backlog than {backlog}")
+    need(f"const BACKLOG: u32 = {backlog};" in read("src/http.rs"), f"streamlag asks for another backlog than {backlog}")
 
 
 @test
