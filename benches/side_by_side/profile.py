@@ -28,10 +28,10 @@ STAGES = [
     ("copying and comparing bytes", r"__mem|_mem(cpy|move|cmp|set)"),
     ("reading replies", r"resp_stream|redis::resp"),
     ("decoding them", r"redis::replies|collector::response|entry_id|GenericShunt"),
-    ("asking", r"streamlag::source"),
-    ("resolving lags, verdicts", r"streamlag::(lag|assess|logical)"),
+    ("asking", r"streamlag::(redis|collector::(request|sample|standalone|pacer|stream_state|cluster|sentinel))"),
+    ("resolving lags, verdicts", r"streamlag::analysis"),
     ("compressing the page", r"zlib|crc32|deflate|miniz"),
-    ("writing the page", r"streamlag::(render|poller)|dtoa|itoa|core::(fmt|str)|prometheus_client"),
+    ("writing the page", r"streamlag::(exposition|collector)|dtoa|itoa|core::(fmt|str)|prometheus_client"),
     ("the runtime", r"tokio|mio::|pthread|futex"),
 ]
 # The functions that are named one by one.
