@@ -447,14 +447,14 @@ fn no_secret_of_a_target_is_shown() {
     }
 }
 
-/// A piece of docs/targets.md: the code between two markers, with the exporter's address as it is in this test.
+/// A piece of docs/fleet.md: the code between two markers, with the exporter's address as it is in this test.
 fn documented(marker: &str, address: &str) -> String {
-    let text = std::fs::read_to_string(common::prometheus::repository("docs/targets.md")).unwrap();
+    let text = std::fs::read_to_string(common::prometheus::repository("docs/fleet.md")).unwrap();
     let (_, rest) = text.split_once(&format!("<!-- {marker}: begin -->\n```yaml\n")).expect(marker);
     rest.split_once("```").unwrap().0.replace("streamlag:8000", address)
 }
 
-/// The scrape jobs of docs/targets.md, and what comes of them: each target is an instance of its own, and nothing but the
+/// The scrape jobs of docs/fleet.md, and what comes of them: each target is an instance of its own, and nothing but the
 /// version is there twice.
 #[test]
 fn prometheus_finds_the_targets_and_keeps_them_apart() {
@@ -506,7 +506,7 @@ fn scraped(streamlag: &Streamlag, prometheus: &Prometheus) {
     assert_eq!(late.as_array().map(Vec::len), Some(2), "{late}");
 }
 
-/// The file that docs/targets.md shows is good.
+/// The file that docs/fleet.md shows is good.
 #[test]
 fn the_file_that_is_shown_is_good() {
     let dir = tempfile::tempdir().unwrap();

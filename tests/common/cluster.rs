@@ -37,11 +37,11 @@ pub struct Cluster {
 
 /// The words of the documented line that a cluster's user has besides.
 pub fn documented_grants() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/topologies.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fleet.md");
     let text = std::fs::read_to_string(path).unwrap();
     let words = GRANTS.split(' ').map(str::to_owned).collect();
     for grants in [GRANTS, SCAN] {
-        assert!(text.contains(grants), "docs/topologies.md does not name {grants}");
+        assert!(text.contains(grants), "docs/fleet.md does not name {grants}");
     }
     words
 }
