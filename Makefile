@@ -80,7 +80,7 @@ bench-tools:
 	@# By itself: together with an example, the program would be built with the features that only tests ask for.
 	cargo build --release --locked --example static_http
 
-bench: bench-tools ## streamlag beside redis_exporter, and beside other clients of Redis, into docs/performance.md; an hour (BENCH_QUICK=1: minutes)
+bench: bench-tools ## compares with redis_exporter, writes target/bench and docs/performance.md; an hour (BENCH_QUICK=1: minutes)
 	python3 -B benches/side_by_side/run.py
 	python3 -B benches/side_by_side/guest.py
 	python3 -B benches/side_by_side/profile.py

@@ -101,7 +101,7 @@ def measure(redis, rate, seconds, exporter=None, scrape_every=None, samples=None
 def cases(directory, redis, size, peer_seconds):
     """What stands beside the client: the exporter, how often it is scraped, for how long at least."""
     yield "nothing", nullcontext, None, 0
-    yield "streamlag as it comes", lambda: start_streamlag(directory, redis, size), 15, 0
+    yield "streamlag, default settings", lambda: start_streamlag(directory, redis, size), 15, 0
     yield "streamlag, unspread", lambda: start_streamlag(directory, redis, size, "--poll.spread=0%"), 15, 0
     yield "redis_exporter, scraped every 15 s", lambda: start_peer(directory, redis), 15, peer_seconds
     yield "redis_exporter, scraped every 5 s", lambda: start_peer(directory, redis), 5, peer_seconds
@@ -140,8 +140,7 @@ def main():
             save("guest", results)
     text = report.guest(results)
     print(text)
-    if not quick:
-        report.write("guest", text)
+    report.write("guest", text, quick)
 
 
 if __name__ == "__main__":

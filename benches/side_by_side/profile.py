@@ -2,7 +2,7 @@
 """Where streamlag's own time goes, by perf, which looks a thousand times a second at what it is at. `make bench-profile` runs it.
 By environment:
   BENCH_SIZES=large       the size (the last one that is named)
-  BENCH_QUICK=1           three seconds; docs/performance.md stays as it is
+  BENCH_QUICK=1           three seconds
 """
 
 import os
@@ -70,8 +70,7 @@ def main():
     text = "Measured %s on %s, at the size %s.\n\n" % (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), machine_name(), size)
     text += table(["what", "share of streamlag's CPU"], stages) + "\n" + table(["function", "share"], named)
     print(text)
-    if not quick:
-        report.write("profile", text)
+    report.write("profile", text, quick)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,25 @@
-"""Figures to the tables of docs/performance.md."""
+"""Formats the figures of a run as tables: some for docs/performance.md, all for target/bench."""
+
+import os
 
 from figures import merged, ratio, shown, table
 from fill import SIZES
 from programs import ROOT
 
 DOCUMENT = ROOT + "/docs/performance.md"
+OUTPUT = ROOT + "/target/bench"
+# Tables of the document. The others are written to target/bench only.
+IN_DOCUMENT = ("summary", "guest", "sizing")
 CONNECTIONS = (1, 8, 64)
 
 
-def write(marker, text):
-    """Replaces what is between the two marker lines of the document."""
+def write(marker, text, quick):
+    """Writes the table to target/bench, and between its marker lines in the document unless the run was a quick one."""
+    os.makedirs(OUTPUT, exist_ok=True)
+    with open("%s/%s.md" % (OUTPUT, marker), "w") as file:
+        file.write(text)
+    if quick or marker not in IN_DOCUMENT:
+        return
     begin, end = ("<!-- %s: %s -->\n" % (marker, which) for which in ("begin", "end"))
     with open(DOCUMENT) as file:
         head, _, rest = file.read().partition(begin)

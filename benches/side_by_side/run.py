@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures streamlag beside redis_exporter and the floor, and writes the tables of docs/performance.md.
+"""Measures streamlag beside redis_exporter and the floor, and writes tables to target/bench and docs/performance.md.
 
 `make bench` runs it, after it has built and installed what it takes. By environment:
   BENCH_SIZES=small,medium,large,huge   which sizes
@@ -19,12 +19,10 @@ import floor
 import report
 from figures import shown
 from fill import SIZES, fill
-from programs import PEER, ROOT, STREAMLAG, start_redis, version_of
+from programs import PEER, STREAMLAG, start_redis, version_of
 from resp import Connection
 from sides import measure_peer, measure_sampling, measure_serving
 from usage import CORES, Cpu, machine_name
-
-OUTPUT = ROOT + "/target/bench"
 
 
 class Bench:
@@ -69,8 +67,8 @@ def measure_round(bench, redis, size):
 
 
 def save(name, results):
-    os.makedirs(OUTPUT, exist_ok=True)
-    with open("%s/%s.json" % (OUTPUT, name), "w") as file:
+    os.makedirs(report.OUTPUT, exist_ok=True)
+    with open("%s/%s.json" % (report.OUTPUT, name), "w") as file:
         json.dump(results, file, indent=1)
 
 
@@ -96,8 +94,7 @@ def main():
     for marker, tell in (("summary", report.summary), ("bench", report.side_by_side), ("sizing", report.sizing), ("goals", report.goals)):
         text = tell(results)
         print(text)
-        if not quick:
-            report.write(marker, text)
+        report.write(marker, text, quick)
 
 
 if __name__ == "__main__":
