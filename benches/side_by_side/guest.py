@@ -100,7 +100,7 @@ def measure(redis, rate, seconds, exporter=None, scrape_every=None, samples=None
 
 def cases(directory, redis, size, peer_seconds):
     """What stands beside the client: the exporter, how often it is scraped, for how long at least."""
-    yield "nothing", nullcontext, None, 0
+    yield "none", nullcontext, None, 0
     yield "streamlag, default settings", lambda: start_streamlag(directory, redis, size), 15, 0
     yield "streamlag, unspread", lambda: start_streamlag(directory, redis, size, "--poll.spread=0%"), 15, 0
     yield "redis_exporter, scraped every 15 s", lambda: start_peer(directory, redis), 15, peer_seconds

@@ -171,7 +171,7 @@ def guest(results):
                      " / ".join("%.0f" % max(0.0, 100 * one["foreign"]) for one in rounds)])
     text = ("Measured %(when)s on %(machine)s, at the size %(size)s: %(rate)s requests a second for %(seconds)d s in each of "
             "%(rounds)d rounds.\n\n" % results)
-    return text + table(["beside the client", "p50", "p99", "p99.9", "longest", "Redis CPU", "exporter CPU", "samples",
+    return text + table(["exporter", "p50", "p99", "p99.9", "longest", "Redis CPU", "exporter CPU", "samples",
                          "other work on the machine, %"], rows)
 
 
