@@ -33,7 +33,7 @@ format: ## rustfmt
 	cargo fmt --check
 
 lint: tools ## clippy, warnings denied
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
 
 doc: tools ## rustdoc, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

@@ -9,6 +9,7 @@ use divan::counter::ItemsCount;
 use paths::{Core, Press, SIZES, Size};
 
 /// As in the program.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -8,6 +8,7 @@ use std::hint::black_box;
 use paths::{Core, Press, SIZES};
 
 /// As in the program.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

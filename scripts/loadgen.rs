@@ -6,26 +6,28 @@
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisResult};
-use streamlag::app::signals;
-use streamlag::sys::shutdown;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use redis::{Client, Connection, RedisResult};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 const GROUP: &str = "signalr-consumers";
 
 /// Where the event transport trims its streams (`EVENT_TRANSPORT_STREAM_MAX_LEN`): the bound on what is kept in Redis.
 const STREAM_MAX_LEN: usize = 10_000;
 
-/// Producers and consumers work in ticks: often enough to look steady, seldom enough to cost little.
+/// Producers and consumers take turns once per tick: often enough to look steady, seldom enough to cost little.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How many entries are sent at a time where many are to be added.
 const BATCH: u64 = 500;
+
+/// How long Redis may take for a connection, or for one reply. A signal is not seen in the meantime.
+const REDIS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One stream, with who writes to it and who reads from it. Speeds are in entries per tick.
 struct Stream {
@@ -82,9 +84,8 @@ static STREAMS: [Stream; 3] = [
 
 type AnyResult = Result<(), Box<dyn Error + Send + Sync>>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(&arguments()).await {
+fn main() -> ExitCode {
+    match run(&arguments()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "loadgen: {error}");
@@ -105,73 +106,66 @@ fn arguments() -> ArgMatches {
         .get_matches()
 }
 
-async fn run(arguments: &ArgMatches) -> AnyResult {
-    // rediss:// needs a provider, and rustls picks none by itself.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+fn run(arguments: &ArgMatches) -> AnyResult {
     let url = arguments.get_one::<String>("redis.url").map_or("", String::as_str);
-    let redis = Client::open(url)?.get_multiplexed_async_connection().await?;
+    let mut redis = Client::open(url)?.get_connection_with_timeout(REDIS_DEADLINE)?;
+    redis.set_read_timeout(Some(REDIS_DEADLINE))?;
+    redis.set_write_timeout(Some(REDIS_DEADLINE))?;
     match arguments.get_one("once") {
-        Some(&entries) => add_test_entries(redis, entries).await,
-        None => load(redis, arguments.get_one("minutes").copied().unwrap_or(1)).await,
+        Some(&entries) => add_test_entries(&mut redis, entries),
+        None => load(&mut redis, arguments.get_one("minutes").copied().unwrap_or(1)),
     }
 }
 
-async fn add_test_entries(mut redis: MultiplexedConnection, entries: u64) -> AnyResult {
+fn add_test_entries(redis: &mut Connection, entries: u64) -> AnyResult {
     let entry = |at| ("test_message", format!("test_{at}"));
     let mut added = 0;
     while added < entries {
         let end = entries.min(added + BATCH);
-        add(&mut redis, "events:chat", (added..end).map(entry)).await?;
+        add(redis, "events:chat", (added..end).map(entry))?;
         added = end;
     }
     Ok(writeln!(std::io::stdout(), "added {entries} entries to events:chat")?)
 }
 
-async fn load(mut redis: MultiplexedConnection, minutes: u64) -> AnyResult {
-    let (mut ending, signals) = signals::listen(streamlag::sys::reload::channel().0)?;
-    tokio::spawn(signals);
-    let mut tasks = JoinSet::new();
+/// Until a signal, or until its minutes are over.
+fn load(redis: &mut Connection, minutes: u64) -> AnyResult {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+    }
     for stream in &STREAMS {
-        create_group(&mut redis, stream.key).await?;
-        add(&mut redis, stream.key, events(stream, 0..stream.backlog)).await?;
-        tasks.spawn(produce(redis.clone(), stream));
-        for consumer in stream.consumers {
-            tasks.spawn(consume(redis.clone(), stream.key, consumer));
-        }
+        create_group(redis, stream.key)?;
+        add(redis, stream.key, events(stream, 0..stream.backlog))?;
     }
     // Whoever started this can tell by this line that the streams and their groups are there.
     writeln!(std::io::stdout(), "loading for {minutes} min")?;
-    tokio::select! {
-        () = shutdown::begins(&mut ending) => Ok(()),
-        () = sleep(Duration::from_secs(minutes * 60)) => Ok(()),
-        failed = first_failure(tasks) => failed,
-    }
-}
 
-/// Ends only when a task fails; a consumer that dies as planned is no failure.
-async fn first_failure(mut tasks: JoinSet<RedisResult<()>>) -> AnyResult {
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
+    let start = Instant::now();
+    let mut next = STREAMS.each_ref().map(|stream| stream.backlog);
+    let mut readers: Vec<_> = STREAMS.iter().flat_map(readers_of).collect();
+    while !signalled.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(minutes * 60) {
+        let tick = Instant::now();
+        for (stream, next) in STREAMS.iter().zip(&mut next) {
+            add(redis, stream.key, events(stream, *next..*next + stream.produced))?;
+            *next += stream.produced;
+        }
+        readers.retain(|reader| reader.consumer.dies_after.is_none_or(|after| start.elapsed() < after));
+        for reader in &mut readers {
+            reader.take_turn(redis)?;
+        }
+        // A late tick must not be followed by a burst that makes up for it.
+        sleep(TICK.saturating_sub(tick.elapsed()));
     }
     Ok(())
 }
 
-async fn create_group(redis: &mut MultiplexedConnection, stream: &str) -> RedisResult<()> {
+fn create_group(redis: &mut Connection, stream: &str) -> RedisResult<()> {
     let mut create = redis::cmd("XGROUP");
-    match create.arg("CREATE").arg(stream).arg(GROUP).arg("$").arg("MKSTREAM").exec_async(redis).await {
+    match create.arg("CREATE").arg(stream).arg(GROUP).arg("$").arg("MKSTREAM").exec(redis) {
         // It is there already.
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
         created => created,
-    }
-}
-
-async fn produce(mut redis: MultiplexedConnection, stream: &'static Stream) -> RedisResult<()> {
-    let mut ticks = ticks();
-    let mut next = stream.backlog;
-    loop {
-        ticks.tick().await;
-        add(&mut redis, stream.key, events(stream, next..next + stream.produced)).await?;
-        next += stream.produced;
     }
 }
 
@@ -181,62 +175,52 @@ fn events(stream: &Stream, numbers: std::ops::Range<u64>) -> impl Iterator<Item 
 }
 
 /// Adds entries as the event transport does: a type, the data, and the stream trimmed to about its bound.
-async fn add(
-    redis: &mut MultiplexedConnection,
-    stream: &str,
-    entries: impl Iterator<Item = (&str, String)>,
-) -> RedisResult<()> {
+fn add<'a>(redis: &mut Connection, stream: &str, entries: impl Iterator<Item = (&'a str, String)>) -> RedisResult<()> {
     let mut pipeline = redis::pipe();
     for (event_type, data) in entries {
         pipeline.cmd("XADD").arg(stream).arg("MAXLEN").arg("~").arg(STREAM_MAX_LEN).arg("*");
         pipeline.arg("event_type").arg(event_type).arg("data").arg(data).ignore();
     }
     // Sending nothing is an error to the client.
-    if pipeline.is_empty() { Ok(()) } else { pipeline.exec_async(redis).await }
+    if pipeline.is_empty() { Ok(()) } else { pipeline.exec(redis) }
 }
 
-/// Acknowledges at each tick what it read at the one before, as a consumer that takes a tick for its work. What it has
-/// at hand when it dies stays pending.
-async fn consume(mut redis: MultiplexedConnection, stream: &str, consumer: &Consumer) -> RedisResult<()> {
-    let mut ticks = ticks();
-    let death = consumer.dies_after.map(|after| Instant::now() + after);
-    let mut at_hand = Vec::new();
-    let mut read = 0;
-    loop {
-        let now = ticks.tick().await;
-        if death.is_some_and(|death| now >= death) {
-            return Ok(());
+/// A consumer at work.
+struct Reader {
+    stream: &'static str,
+    consumer: &'static Consumer,
+    /// Ids of entries that were read and are not acknowledged yet. They stay pending where it dies.
+    in_hand: Vec<String>,
+    /// How many entries it has read.
+    read: usize,
+}
+
+fn readers_of(stream: &'static Stream) -> impl Iterator<Item = Reader> {
+    stream.consumers.iter().map(|consumer| Reader { stream: stream.key, consumer, in_hand: Vec::new(), read: 0 })
+}
+
+impl Reader {
+    /// Acknowledges what it read at the tick before, as a consumer that takes a tick for its work, and reads on.
+    fn take_turn(&mut self, redis: &mut Connection) -> RedisResult<()> {
+        if !self.in_hand.is_empty() {
+            redis::cmd("XACK").arg(self.stream).arg(GROUP).arg(&self.in_hand).exec(redis)?;
         }
-        acknowledge(&mut redis, stream, &at_hand).await?;
-        at_hand = read_some(&mut redis, stream, consumer).await?;
-        at_hand.retain(|_| {
-            read += 1;
-            consumer.forgets_every.is_none_or(|every| read % every != 0)
+        self.in_hand = self.read_new(redis)?;
+        self.in_hand.retain(|_| {
+            self.read += 1;
+            self.consumer.forgets_every.is_none_or(|every| !self.read.is_multiple_of(every))
         });
+        Ok(())
     }
-}
 
-async fn acknowledge(redis: &mut MultiplexedConnection, stream: &str, ids: &[String]) -> RedisResult<()> {
-    if ids.is_empty() {
-        return Ok(());
+    /// The ids of the entries read; none where there is nothing new. Does not block: the connection is shared.
+    fn read_new(&self, redis: &mut Connection) -> RedisResult<Vec<String>> {
+        type Entry = (String, Vec<String>);
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(GROUP).arg(self.consumer.name).arg("COUNT").arg(self.consumer.speed);
+        command.arg("STREAMS").arg(self.stream).arg(">");
+        let reply: Option<Vec<(String, Vec<Entry>)>> = command.query(redis)?;
+        let entries = reply.into_iter().flatten().flat_map(|(_, entries)| entries);
+        Ok(entries.map(|(id, _)| id).collect())
     }
-    redis::cmd("XACK").arg(stream).arg(GROUP).arg(ids).exec_async(redis).await
-}
-
-/// The ids of the entries read; none where there is nothing new. Does not block: the connection is shared.
-async fn read_some(redis: &mut MultiplexedConnection, stream: &str, consumer: &Consumer) -> RedisResult<Vec<String>> {
-    type Entry = (String, Vec<String>);
-    let mut command = redis::cmd("XREADGROUP");
-    command.arg("GROUP").arg(GROUP).arg(consumer.name).arg("COUNT").arg(consumer.speed);
-    command.arg("STREAMS").arg(stream).arg(">");
-    let reply: Option<Vec<(String, Vec<Entry>)>> = command.query_async(redis).await?;
-    let entries = reply.into_iter().flatten().flat_map(|(_, entries)| entries);
-    Ok(entries.map(|(id, _)| id).collect())
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(TICK);
-    // A late tick must not be followed by a burst that makes up for it.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
