@@ -1,5 +1,5 @@
 # make demo   the main job on real input: Redis, a load generator and streamlag; Ctrl-C stops all of it
-# make test   everything that is checked before a change lands
+# make test   the checks of a change; .ci/run runs these and more
 # Both install what is missing (Debian packages, as root or through sudo) or say exactly what to install.
 
 SHELL := bash
@@ -22,7 +22,7 @@ help: ## this list
 demo: ## run Redis, a load generator and streamlag, and print what to try
 	@scripts/demo
 
-test: format lint doc deny alerts dashboards deploy cargo-test ## everything below, in this order
+test: format lint doc deny alerts dashboards deploy cargo-test ## format, lint, doc, deny, alerts, dashboards, deploy and cargo-test, in this order
 	@echo "make test: all passed"
 
 tools:
