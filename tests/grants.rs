@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use common::{Redis, Streamlag, eventually, grants, servers, streamlag};
 use redis::Value;
@@ -57,6 +58,30 @@ fn refused(redis: &Redis, user: &str) -> BTreeMap<String, i64> {
         }
     }
     refused
+}
+
+/// What Redis keeps of a user: its rules, without the password.
+fn rules(redis: &Redis, user: &str) -> String {
+    let lines: Vec<String> = redis::from_redis_value(redis.run("ACL LIST")).unwrap();
+    let line = lines.iter().find_map(|line| line.strip_prefix(&format!("user {user} "))).unwrap();
+    line.split(' ').filter(|word| !word.starts_with('#')).collect::<Vec<_>>().join(" ")
+}
+
+/// `>`, `|` and `*` mean something to a shell.
+#[test]
+fn the_documented_line_can_be_pasted_into_a_shell() {
+    let redis = Redis::start();
+    if redis.is_before_7() {
+        // The line is for 7.0 and later, and says what to change before.
+        return;
+    }
+    let line = grants::line_in("docs/deploy.md");
+    let pasted = line.replacen("redis-cli ", &format!("redis-cli -u {} ", redis.url_of_everybody()), 1);
+    let output = Command::new("sh").args(["-c", &pasted]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "OK", "{pasted}: {output:?}");
+    // The same words, with no shell in between.
+    redis.run(&format!("ACL SETUSER plain on >PASSWORD {}", grants::documented_in("docs/deploy.md").join(" ")));
+    assert_eq!(rules(&redis, grants::USER), rules(&redis, "plain"));
 }
 
 #[test]

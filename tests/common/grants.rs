@@ -11,14 +11,19 @@ pub const PASSWORD: &str = "pw";
 pub const USER_WITH_SCRIPTS: &str = "streamlag-with-scripts";
 
 /// Where the line begins, in README and in docs/deploy.md.
-const LINE: &str = "ACL SETUSER streamlag on >PASSWORD ";
+const LINE: &str = "redis-cli ACL SETUSER streamlag on '>PASSWORD' ";
 
-/// The words of the line in a document, after the password.
-pub fn documented_in(document: &str) -> Vec<String> {
+/// The line in a document, as it is to be pasted into a shell.
+pub fn line_in(document: &str) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(LINE)).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(LINE)).collect();
     let [line] = lines[..] else { panic!("{document} has {} lines that begin with {LINE:?}", lines.len()) };
-    line.split(' ').map(str::to_owned).collect()
+    line.to_owned()
+}
+
+/// The words of the line in a document, after the password and without the shell's quotes.
+pub fn documented_in(document: &str) -> Vec<String> {
+    line_in(document)[LINE.len()..].split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
 }
 
 /// The documented words as the documents say that this server takes them, with `keys` in place of the pattern that has to
