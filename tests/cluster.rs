@@ -477,7 +477,7 @@ fn without_a_cluster_it_says_so_and_waits_for_one() {
         (&without_slots, "no slots are given out"),
     ] {
         eventually(&format!("it says {expected}"), || {
-            let line = streamlag.log_lines("Redis does not answer").pop()?;
+            let line = streamlag.log_lines("poll failed").pop()?;
             assert!(line.contains(expected), "{line}");
             Some(())
         });
@@ -515,7 +515,7 @@ fn a_reload_with_other_streams_keeps_what_is_known_of_those_that_stay() {
 fn more_masters_than_connections_are_an_error_that_says_so() {
     let cluster = Cluster::start(&servers()[0], &[]);
     let streamlag = watch(&cluster.url(), &["--redis.max-connections", "3"]);
-    let line = eventually("it says so", || streamlag.log_lines("Redis does not answer").pop());
+    let line = eventually("it says so", || streamlag.log_lines("poll failed").pop());
     assert!(line.contains("3 masters take 4 connections, and --redis.max-connections allows 3"), "{line}");
 
     // Nor does a node that is taken for all of Redis only say what it says.

@@ -285,7 +285,7 @@ fn polls_that_fail_half_way_count_for_the_share() {
         (taken > 0.0 && interval > 0.1).then_some(page)
     });
     assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0));
-    let said = streamlag.log_lines("Redis does not answer").pop().unwrap();
+    let said = streamlag.log_lines("poll failed").pop().unwrap();
     assert!(said.contains("answers, but not to all questions, within 500ms"), "{said}");
 }
 

@@ -68,7 +68,7 @@ fn a_sentinel_that_is_taken_for_a_redis_is_called_one() {
     let trio = Trio::start(&server, &[]);
     let url = format!("redis://{USER}:sentinel-pw@127.0.0.1:{}/0", trio.sentinels[0].port);
     let streamlag = streamlag(&["--redis.url", &url, "--streams", "events:chat"]);
-    let line = eventually("it says so", || streamlag.log_lines("Redis does not answer").pop());
+    let line = eventually("it says so", || streamlag.log_lines("poll failed").pop());
     assert!(line.contains("this is a sentinel, which has no streams; see redis.mode"), "{line}");
 }
 
@@ -181,7 +181,7 @@ fn what_no_sentinel_knows_is_said() {
     let check = |arguments: &[&str], expected: &str| {
         let streamlag = streamlag(arguments);
         eventually(&format!("it says {expected}"), || {
-            let line = streamlag.log_lines("Redis does not answer").pop()?;
+            let line = streamlag.log_lines("poll failed").pop()?;
             assert!(line.contains(expected) && !line.contains(grants::PASSWORD), "{line}");
             Some(())
         });

@@ -52,7 +52,7 @@ pub(super) struct Said {
     empty: BTreeSet<Arc<str>>,
 }
 
-/// Since when Redis has not answered, and every reason for it so far.
+/// Since when polls fail, and every reason for it so far.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
@@ -93,20 +93,20 @@ impl Said {
         self.states.clear();
     }
 
-    /// Redis did not answer. Said once per reason and outage: reasons may take turns, as where connections are now
-    /// refused and now reset.
+    /// A poll failed. Logged once per reason and outage: reasons may alternate, as where connections are now refused
+    /// and now reset. The reason says what it is: a wrong password is an answer of Redis, too.
     pub(super) fn failure(&mut self, error: &SampleError) {
         let begins = || Outage { since: Instant::now(), reasons: BTreeSet::new() };
         if self.outage.get_or_insert_with(begins).reasons.insert(error.reason) {
-            tracing::error!(reason = error.reason.as_str(), error = %error, "Redis does not answer");
+            tracing::error!(reason = error.reason.as_str(), error = %error, "poll failed");
         }
     }
 
-    /// Redis answered; says what is different from the last time it did.
+    /// A poll succeeded; logs what is different from the last time that one did.
     pub(super) fn sample(&mut self, snapshot: &TargetSnapshot, round_trip_limit: Duration) {
         let server = &snapshot.server;
         if let Some(outage) = self.outage.take() {
-            tracing::info!(down_seconds = outage.since.elapsed().as_secs_f64(), "Redis answers again");
+            tracing::info!(down_seconds = outage.since.elapsed().as_secs_f64(), "poll succeeded again");
         }
         if self.server.as_ref() != Some(server) {
             let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };

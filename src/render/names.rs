@@ -238,9 +238,9 @@ names! {
     POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
         "How long polls took, failed ones included.";
     POLLS = "streamlag_polls", Counter, &["outcome"],
-        "Polls by outcome: success, partial (something could not be read), failure (Redis did not answer).";
+        "Number of polls, by outcome: success, partial (something could not be read), failure (nothing could be read).";
     POLL_FAILURES = "streamlag_poll_failures", Counter, &["reason"],
-        "Polls that Redis did not answer, by reason.";
+        "Number of failed polls, by reason: connect, timeout, auth, loading, protocol, io, server.";
     LAG_THRESHOLD = "streamlag_lag_threshold", Gauge, &["level"],
         "The lag from which a stream is called degraded, and above which it is called unhealthy.";
     HTTP_REQUESTS = "streamlag_http_requests", Counter, &["path", "code"],
