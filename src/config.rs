@@ -1,6 +1,7 @@
 //! Arguments, environment and file to one validated [`Config`]. A flag wins over the environment, which wins over the
 //! file, which wins over the default.
 
+mod changes;
 mod command;
 mod file;
 #[cfg(any(test, fuzzing))]
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+pub use changes::Digests;
 pub use command::{Request, parse};
 pub use file::MAX_TARGETS;
 pub use redis_target::dial;
@@ -71,6 +73,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How log lines look.
     pub log_format: Format,
+    /// What was given, to say what another configuration has otherwise.
+    pub digests: Digests,
 }
 
 /// Where values come from: a setting's value as it was given last, by rank.
@@ -111,12 +115,14 @@ impl Config {
     /// The first setting that is wrong: its name, its value and what it takes.
     pub(crate) fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+        let web = web(sources)?;
         Ok(Self {
+            digests: Digests::new(sources, &web.files),
             targets: target::all(sources)?,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.is_on("web.systemd-socket"),
-            web: web(sources)?,
+            web,
             lifecycle: sources.is_on("web.enable-lifecycle"),
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,

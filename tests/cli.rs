@@ -138,7 +138,7 @@ fn it_listens_on_every_address_it_is_given() {
         "127.0.0.3:0",
     ];
     let streamlag = streamlag_with_env(&arguments, &[]);
-    eventually("three listeners", || (streamlag.log_lines("message=listening").len() == 3).then_some(()));
+    eventually("three listeners", || (streamlag.log_lines("msg=listening").len() == 3).then_some(()));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn logs_are_json_where_wanted_and_hold_no_secret() {
     assert!(log.lines().count() >= 3);
     for line in log.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
+        assert!(line["ts"].is_string() && line["level"].is_string() && line["msg"].is_string(), "{line}");
     }
     assert!(!log.contains("hunter2") && !log.contains(TOKEN), "{log}");
 }

@@ -195,8 +195,7 @@ fn each_grant_of_the_documented_line_is_needed() {
             let streamlag = without(word);
             eventually(&format!("{}: without {word} it says {said}", server.display()), || {
                 let lines = streamlag.log_lines(said);
-                let named =
-                    lines.iter().all(|line| line.contains("message=\"Redis refuses") || line.contains("NOPERM"));
+                let named = lines.iter().all(|line| line.contains("msg=\"Redis refuses") || line.contains("NOPERM"));
                 assert!(named, "{word}: {lines:?}");
                 (!lines.is_empty()).then_some(())
             });

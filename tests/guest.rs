@@ -220,7 +220,7 @@ fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     share("100%");
     let streamlag = streamlag(&["--config.file", file.path().to_str().unwrap()]).ready();
     let reload = || {
-        let reloads = || streamlag.log_lines("configuration was reloaded").len();
+        let reloads = || streamlag.log_lines("configuration reloaded").len();
         let before = reloads();
         streamlag.signal("-HUP");
         eventually("a reload", || (reloads() > before).then_some(()));

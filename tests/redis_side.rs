@@ -87,7 +87,7 @@ fn down(streamlag: &mut Streamlag, reason: &str, words: &[&str]) {
     let before = streamlag.metric(&failures).unwrap();
     eventually(reason, || streamlag.metric(&failures).filter(|failures| *failures >= before + 3.0));
     assert_eq!(streamlag.metric("streamlag_redis_up"), Some(0.0));
-    let lines = streamlag.log_lines("message=\"poll failed\"");
+    let lines = streamlag.log_lines("msg=\"poll failed\"");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains(&format!(" reason={reason} ")), "{lines:?}");
     assert!(words.iter().any(|words| lines[0].contains(words)), "{lines:?} lacks {words:?}");
@@ -194,7 +194,7 @@ fn certificates_that_were_renewed_are_taken_up_and_the_last_good_ones_stand() {
     std::fs::copy(new_certificate, &certificate).unwrap();
     std::fs::copy(&new_key, &key).unwrap();
     up(&streamlag);
-    assert_eq!(streamlag.log_lines("message=\"poll succeeded again\"").len(), 1);
+    assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1);
 
     std::fs::write(&key, "no key").unwrap();
     let connections = "streamlag_redis_commands_total{command=\"hello\"}";
@@ -274,7 +274,7 @@ fn a_user_and_a_password_file_over_a_unix_socket_and_a_password_that_changes() {
         assert_eq!(said(), 1);
         std::fs::write(&file, &password).unwrap();
         up(&streamlag);
-        assert_eq!(streamlag.log_lines("message=\"poll succeeded again\"").len(), 1);
+        assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1);
         assert_eq!(streamlag.log_lines("the Redis password can be read again").len(), 1);
         assert!(streamlag.log_lines("hunter").is_empty());
         streamlag.log_clear();

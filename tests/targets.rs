@@ -36,11 +36,11 @@ fn with_file(text: &str, more: &[&str]) -> (Streamlag, tempfile::NamedTempFile) 
 }
 
 fn reload(streamlag: &Streamlag) {
-    let reloads = || streamlag.log_lines("configuration was reloaded").len();
+    let reloads = || streamlag.log_lines("configuration reloaded").len();
     let before = reloads();
     streamlag.signal("-HUP");
     eventually("a reload", || {
-        assert_eq!(streamlag.log_lines("was not reloaded"), Vec::<String>::new());
+        assert_eq!(streamlag.log_lines("reload failed"), Vec::<String>::new());
         (reloads() > before).then_some(())
     });
 }
@@ -388,7 +388,7 @@ fn a_reload_adds_changes_and_ends_targets_and_the_others_keep_what_was_seen() {
     // A file that is wrong changes nothing.
     write(file.path(), &format!("{head}{}{}", target("one", &one), target("one", &two)));
     streamlag.signal("-HUP");
-    let said = eventually("it says why", || streamlag.log_lines("was not reloaded").pop());
+    let said = eventually("it says why", || streamlag.log_lines("reload failed").pop());
     streamlag.log_clear();
     assert!(said.contains("there are two targets of the name one"), "{said}");
     assert_eq!(value_of(&probe(&streamlag, "three"), LAG), Some(2.0));

@@ -235,6 +235,7 @@ fn basic_auth_guards_metrics_and_nothing_else() {
         (web.status(&streamlag, "/metrics", &["-u", &renamed]) == 200).then_some(())
     });
     check("/metrics", &["-u", USER], 401);
+    assert!(!streamlag.log_lines("msg=\"login failed\" peer=127.0.0.1 path=/metrics kind=password").is_empty());
     let log = streamlag.log().join("\n");
     assert!(!log.contains("scrape-me") && !log.contains("$2b$") && !log.contains("PRIVATE KEY"), "{log}");
 }

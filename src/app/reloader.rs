@@ -69,12 +69,13 @@ impl Reloader {
 
     async fn reload_and_say(&mut self) -> Outcome {
         systemd::reloading();
+        let before = self.config.digests.clone();
         let outcome = self.reload().await;
         systemd::reloaded();
         self.metrics.reloaded(outcome.is_ok());
         match &outcome {
-            Ok(()) => tracing::info!("the configuration was reloaded"),
-            Err(why) => tracing::error!(error = why, "the configuration was not reloaded: everything stays as it was"),
+            Ok(()) => tracing::info!(changed = before.changed(&self.config.digests), "configuration reloaded"),
+            Err(why) => tracing::error!(error = why, "configuration reload failed; keeping the previous configuration"),
         }
         outcome
     }

@@ -50,6 +50,26 @@ fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
 }
 
 #[test]
+fn what_a_reload_changed_is_said_by_name() {
+    let changed = |one: &[(&'static str, &'static str)], other: &[(&'static str, &'static str)]| {
+        let [one, other] = [one, other].map(|values| config(values).unwrap().digests);
+        assert!(!format!("{other:?}").contains("hunter2"), "{other:?}");
+        one.changed(&other)
+    };
+    assert_eq!(changed(&[], &[]), "nothing");
+    assert_eq!(changed(&[], &[("streams", "a"), ("redis.url", "redis://:hunter2@h")]), "redis.url, streams");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path: &'static str = file.path().to_str().unwrap().to_owned().leak();
+    let with_file = |token: &str| {
+        std::fs::write(path, format!("ops sha256:{}\n", token.repeat(32))).unwrap();
+        config(&[("api.tokens-file", path)]).unwrap().digests
+    };
+    assert_eq!(with_file("ab").changed(&with_file("cd")), "api.tokens-file", "its name is the same");
+    let many: BTreeMap<String, u64> = (0..23).map(|n| (format!("k{n:02}"), n)).collect();
+    assert!(Digests::default().changed(&Digests::of(many)).ends_with(", k18, k19 and 3 more"));
+}
+
+#[test]
 fn defaults_are_the_contracts() {
     let config = config(&[]).unwrap();
     let [target] = &config.targets[..] else { panic!("{:?}", config.targets) };

@@ -85,6 +85,11 @@ impl Given {
         format!("{name} {:?}", names::text(values.join(",").as_bytes(), MAX_VALUE_BYTES))
     }
 
+    /// Its values as they were given.
+    pub(super) fn values(&self) -> &[OsString] {
+        &self.values
+    }
+
     /// Whether nobody gave it.
     pub(super) fn is_default(&self) -> bool {
         self.origin == Origin::Default

@@ -163,7 +163,7 @@ impl Storm {
             .into_iter()
             .chain([("chat", "can be read again"), ("ticket", "can be read again")])
         {
-            let line = format!("message=\"a stream {said}\" stream=events:{stream}");
+            let line = format!("msg=\"a stream {said}\" stream=events:{stream}");
             eventually(&line, || self.streamlag.log_lines(&line).pop());
         }
         assert_eq!(self.log().len(), 4, "{fault}: {:?}", self.log());
