@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use crate::config::{API_TOKEN_VARIABLE, Config};
+use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::log;
 use crate::render::names;
 use crate::self_metrics::SelfMetrics;
@@ -105,6 +105,9 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         } else {
             tracing::info!(redis_target = %target.name, %redis, streams, patterns, shard, interval_seconds, "polling");
         }
+    }
+    for (variable, did_you_mean) in config::unknown_variables() {
+        tracing::warn!(variable, did_you_mean, "unknown environment variable");
     }
     match &config.auth {
         ApiAuth::Tokens(_) => {}

@@ -61,9 +61,13 @@ impl Authority {
 
 /// A Redis with TLS that asks for a client certificate, and its URL.
 fn redis_with_tls(authority: &Authority, auth_clients: &str) -> (Redis, String) {
-    let [certificate, key] = authority.issue(SERVER_NAME);
-    let (port, ca) = (free_port().to_string(), authority.ca());
-    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    redis_with_certificate(&authority.issue(SERVER_NAME), &authority.ca(), auth_clients)
+}
+
+/// The same with this certificate and key, and this CA for its clients.
+fn redis_with_certificate([certificate, key]: &[String; 2], ca: &str, auth_clients: &str) -> (Redis, String) {
+    let port = free_port().to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
     let redis =
         Redis::start_with(Path::new("redis-server"), &[&tls[..], &["--tls-auth-clients", auth_clients]].concat());
     redis.add("events:chat", 20);
@@ -111,17 +115,66 @@ fn tls_with_our_own_ca_a_client_certificate_and_a_server_name() {
     up(&watch(&url, &[&ca[..], &name, &identity].concat()));
 
     // A server that refuses may close before its reason is read.
-    let closed = ["CertificateRequired", "Connection reset", "roken pipe"];
-    down(&mut watch(&url, &[&ca[..], &name].concat()), "connect", &closed);
+    let required =
+        ["requires a client certificate, set --redis.tls-cert-file", "requires a client certificate: set --redis.tls"];
+    down(&mut watch(&url, &[&ca[..], &name].concat()), "connect", &required);
     let theirs = ["--redis.tls-cert-file", &their_certificate, "--redis.tls-key-file", &their_key];
-    let closed = [&["UnknownCA", "DecryptError"], &closed[1..]].concat();
+    let closed = [
+        "UnknownCA; the server refused the client certificate",
+        "DecryptError; the server refused the",
+        "reset",
+        "roken",
+    ];
     down(&mut watch(&url, &[&ca[..], &name, &theirs].concat()), "connect", &closed);
     let their_ca = ["--redis.tls-ca-file", &their_ca];
-    down(&mut watch(&url, &[&their_ca[..], &name, &identity].concat()), "connect", &["UnknownIssuer"]);
-    down(&mut watch(&url, &[&ca[..], &identity].concat()), "connect", &["certificate not valid for name"]);
+    down(&mut watch(&url, &[&their_ca[..], &name, &identity].concat()), "connect", &[UNKNOWN_ISSUER]);
+    down(&mut watch(&url, &[&ca[..], &identity].concat()), "connect", &["or set --redis.tls-server-name to one"]);
     let other_name = ["--redis.tls-server-name", "other.test"];
     down(&mut watch(&url, &[&ca[..], &other_name, &identity].concat()), "connect", &["certificate not valid for name"]);
-    down(&mut watch(&url.replace("rediss", "redis"), &[]), "connect", &["onnection", "no reply"]);
+    let says_tls = "if this port expects TLS, use a rediss:// URL";
+    down(&mut watch(&url.replace("rediss", "redis"), &[]), "connect", &[says_tls]);
+}
+
+const UNKNOWN_ISSUER: &str = "unknown issuer: set --redis.tls-ca-file";
+
+#[test]
+fn a_port_without_tls_is_told_from_one_with_it() {
+    let redis = Redis::start();
+    let url = redis.url().replace("redis://", "rediss://");
+    let arguments = ["--redis.tls-server-name", SERVER_NAME, "--redis.timeout", "300ms"];
+    let authority = Authority::new();
+    let ca = authority.ca();
+    let arguments = [&arguments[..], &["--redis.tls-ca-file", &ca]].concat();
+    let words = ["server may not speak TLS at this port", "server does not speak TLS at this port"];
+    down(&mut watch(&url, &arguments), "connect", &words);
+}
+
+/// A certificate that is its own CA, as `openssl req -x509` makes them, for a name or for none, until this year.
+fn self_signed(dir: &Path, name: &str, until: i32) -> [String; 2] {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    let files = ["crt", "key"].map(|kind| dir.join(format!("{name}.{kind}")).to_str().unwrap().to_owned());
+    std::fs::write(&files[0], params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&files[1], key.serialize_pem()).unwrap();
+    files
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_given_as_the_ca_file_is_trusted_within_its_dates() {
+    let dir = tempfile::tempdir().unwrap();
+    let [good, other, expired] =
+        [("good", 4000), ("other", 4000), ("expired", 2021)].map(|(name, until)| self_signed(dir.path(), name, until));
+    let (_redis, url) = redis_with_certificate(&good, &good[0], "no");
+    up(&watch(&url, &["--redis.tls-ca-file", &good[0]]));
+    down(&mut watch(&url, &["--redis.tls-ca-file", &other[0]]), "connect", &[UNKNOWN_ISSUER]);
+    let env = [("STREAMLAG_API_TOKEN", TOKEN), ("SSL_CERT_FILE", other[0].as_str())];
+    down(&mut streamlag_with_env(&["--redis.url", &url], &env), "connect", &[UNKNOWN_ISSUER]);
+    let (_redis, url) = redis_with_certificate(&expired, &good[0], "no");
+    let renew = "Expired; the server's certificate has expired: renew it";
+    down(&mut watch(&url, &["--redis.tls-ca-file", &expired[0]]), "connect", &[renew]);
 }
 
 #[test]
@@ -166,7 +219,7 @@ fn without_a_ca_file_what_the_system_trusts_vouches_for_the_server() {
     let env = |file| [("STREAMLAG_API_TOKEN", TOKEN), ("SSL_CERT_FILE", file)];
     up(&streamlag_with_env(&arguments, &env(ca.as_str())));
     let other = Authority::new();
-    down(&mut streamlag_with_env(&arguments, &env(&other.ca())), "connect", &["UnknownIssuer"]);
+    down(&mut streamlag_with_env(&arguments, &env(&other.ca())), "connect", &[UNKNOWN_ISSUER]);
 }
 
 #[test]
@@ -237,7 +290,9 @@ fn tls_files_that_cannot_be_used_are_named_at_the_start() {
     };
     with_ca(&ca, &certificate, &key, "");
     check(&[], "this system trusts no certificates; give --redis.tls-ca-file");
-    let named = |flag: &str, file: &str, takes: &str| format!("--redis.tls-{flag} {file:?}: it takes {takes}");
+    let named = |flag: &str, file: &str, takes: &str| {
+        format!("invalid value {file:?} for --redis.tls-{flag}: expected {takes}")
+    };
     with_ca(&empty, &certificate, &key, &named("ca-file", &empty, "a PEM file with a CA certificate in it; this one"));
     with_ca(&key, &certificate, &key, &named("ca-file", &key, "a PEM file with a CA certificate in it; this one"));
     with_ca(&broken, &certificate, &key, &named("ca-file", &broken, "CA certificates that can be read"));

@@ -42,8 +42,8 @@ impl Digests {
         let names: Vec<&str> = sources.targets().iter().map(|(name, _)| name.as_str()).collect();
         digests.insert("targets".to_owned(), digest(&names));
         for (target, section) in sources.targets() {
-            for (key, values) in section {
-                digests.insert(format!("{key} of target {target}"), digest(values));
+            for (key, entry) in section {
+                digests.insert(format!("{key} of target {target}"), digest(&entry.values));
             }
         }
         Self(digests)

@@ -9,6 +9,8 @@ pub struct Setting {
     pub flag: Flag,
     /// Its environment variable.
     pub env: Option<&'static str>,
+    /// Another name of the variable, which wins.
+    pub env_alias: Option<&'static str>,
     /// What holds where it is not given.
     pub default: Option<&'static str>,
     /// What stands for its value in the help.
@@ -59,6 +61,7 @@ const BASE: Setting = Setting {
     key: "",
     flag: Flag::Value,
     env: None,
+    env_alias: None,
     default: None,
     value_name: "VALUE",
     heading: "Redis",
@@ -79,9 +82,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "redis.url",
         env: Some("REDIS_URL"),
+        env_alias: Some("STREAMLAG_REDIS_URL"),
         default: Some("redis://localhost:6380/0"),
         value_name: "URL",
-        help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0",
+        help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0; STREAMLAG_REDIS_URL wins over REDIS_URL",
         secret: true,
         ..OF_A_TARGET
     },

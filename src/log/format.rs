@@ -110,7 +110,12 @@ impl Fields {
         self.key(key);
         match self.format {
             Format::Logfmt if value.chars().any(needs_quotes) => {
-                let _ = write!(self.line, "\"{}\"", value.escape_debug());
+                self.line.push('"');
+                for character in value.chars() {
+                    // A quote of the other kind ends nothing.
+                    if character == '\'' { self.line.push(character) } else { self.line.extend(character.escape_debug()) }
+                }
+                self.line.push('"');
             }
             Format::Logfmt => self.line.push_str(value),
             Format::Json => self.json_string(value),
@@ -201,7 +206,7 @@ mod tests {
             let span = tracing::error_span!("poller", redis_target = "a b");
             let _entered = span.enter();
             let none: Option<u64> = None;
-            tracing::warn!(none, many = 3, ratio = 0.5, endless = f64::INFINITY, on = true, name = %"x=\"y", empty = "", "it {}", "broke");
+            tracing::warn!(none, many = 3, ratio = 0.5, endless = f64::INFINITY, on = true, name = %"x=\"y's", empty = "", "it {}", "broke");
         });
         let line = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let at = line.find("20").unwrap();
@@ -212,12 +217,12 @@ mod tests {
     fn both_formats_have_the_same_keys() {
         assert_eq!(
             line(Format::Logfmt),
-            "ts=TIME level=warn msg=\"it broke\" many=3 ratio=0.5 endless=inf on=true name=\"x=\\\"y\" empty= redis_target=\"a b\"\n"
+            "ts=TIME level=warn msg=\"it broke\" many=3 ratio=0.5 endless=inf on=true name=\"x=\\\"y's\" empty= redis_target=\"a b\"\n"
         );
         assert_eq!(
             line(Format::Json),
             "{\"ts\":\"TIME\",\"level\":\"warn\",\"msg\":\"it broke\",\"many\":3,\"ratio\":0.5,\"endless\":\"inf\",\"on\":true,\
-             \"name\":\"x=\\\"y\",\"empty\":\"\",\"redis_target\":\"a b\"}\n"
+             \"name\":\"x=\\\"y's\",\"empty\":\"\",\"redis_target\":\"a b\"}\n"
         );
     }
 }

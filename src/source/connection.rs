@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::dial::{Dial, refused};
 use super::script::Script;
 use super::sentinel::role;
-use super::wire::Wire;
+use super::wire::{Broken, Wire};
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
 use crate::resp::{Refusal, Replies, Reply, command};
@@ -38,7 +38,8 @@ impl Connected {
         let mut wire = dial.connect(deadline).await?;
         commands.add("hello", 1);
         // The 2 asks for RESP2; 6.0 insists on being asked.
-        let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+        let failed = |broken: Broken| dial.with_hint(broken.into_error(FailureReason::Connect));
+        let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(failed)?;
         let server = match reply.error() {
             None if xinfo::is_sentinel(reply) => {
                 let detail = "this is a sentinel, which has no streams; see redis.mode".to_owned();

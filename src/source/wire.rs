@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::described;
 use super::pump::{self, Apart};
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
@@ -86,7 +87,7 @@ impl Broken {
 
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
-        Self::Ended(error.to_string())
+        Self::Ended(described(&error))
     }
 }
 

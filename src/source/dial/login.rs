@@ -112,7 +112,7 @@ impl Login {
 
 fn read(file: &Path) -> Result<Password, String> {
     match small_file::read_text(file)?.trim() {
-        "" => Err("it takes a file with the password in it; this one is empty".to_owned()),
+        "" => Err("expected a file with the password in it; this one is empty".to_owned()),
         password => Ok(Password(password.to_owned())),
     }
 }
