@@ -113,9 +113,9 @@ fn say_what_runs(config: &Config, bound: &Bound) {
         ApiAuth::Tokens(_) => {}
         ApiAuth::Closed => {
             tracing::warn!(
-                "no API token: every API call is answered 401; set {API_TOKEN_VARIABLE} or --api.tokens-file"
+                "no API token configured: every API request gets 401; set {API_TOKEN_VARIABLE} or --api.tokens-file"
             );
         }
-        ApiAuth::InsecureOpen => tracing::warn!("the API is open to everybody: --api.insecure-no-auth"),
+        ApiAuth::InsecureOpen => tracing::warn!("API open without authentication: --api.insecure-no-auth"),
     }
 }

@@ -61,11 +61,11 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
     runtime.shutdown_background();
     match ended {
         Ok(()) => {
-            tracing::info!("ended");
+            tracing::info!("stopped");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(%error, "cannot go on");
+            tracing::error!(%error, "fatal error");
             ExitCode::FAILURE
         }
     }

@@ -158,6 +158,31 @@ fn an_unknown_variable_is_a_warning_and_a_near_miss_is_named() {
 }
 
 #[test]
+fn paths_in_the_configuration_file_are_relative_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streamlag.yml");
+    let check = |text: &str, expected: &str| {
+        std::fs::write(&path, text).unwrap();
+        let (_, out, err) = run(&["--config.check", "--config.file", path.to_str().unwrap()], &[]);
+        assert!(
+            if expected.is_empty() { err.is_empty() && !out.is_empty() } else { err.contains(expected) },
+            "{text}: {err}"
+        );
+    };
+    std::fs::write(dir.path().join("pw"), "secret").unwrap();
+    std::fs::write(dir.path().join("web.yml"), "").unwrap();
+    std::fs::write(dir.path().join("tokens"), "").unwrap();
+    check("redis: {password_file: pw}\n", "");
+    check("redis: {password_file: ./pw}\nweb.config.file: web.yml\napi.tokens-file: tokens\n", "");
+    check("targets:\n- name: a\n  redis: {password_file: pw}\n", "");
+    check(&format!("redis: {{password_file: {}}}\n", dir.path().join("pw").display()), "");
+    check("redis: {password_file: absent}\n", "invalid value \"absent\" for redis.password-file in ");
+    // Elsewhere it is relative to the working directory.
+    let (code, _, err) = run(&["--config.check", "--redis.password-file", "pw"], &[]);
+    assert!(code == Some(2) && err.contains("a file that can be read"), "{err}");
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();

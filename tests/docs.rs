@@ -257,8 +257,12 @@ fn anchors(text: &str) -> BTreeSet<String> {
 #[test]
 fn flags_and_variables_that_are_named_exist() {
     let keys: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-    let variables: BTreeSet<&str> =
-        SETTINGS.iter().filter_map(|setting| setting.env).chain([API_TOKEN_VARIABLE]).collect();
+    let variables: BTreeSet<&str> = SETTINGS
+        .iter()
+        .flat_map(|setting| [setting.env, setting.env_alias])
+        .flatten()
+        .chain([API_TOKEN_VARIABLE])
+        .collect();
     let systemd = ["service", "socket", "conf", "example"].iter().flat_map(|kind| files("deploy/systemd", kind));
     for file in documents().into_iter().chain(systemd) {
         let text = read(&file);

@@ -261,7 +261,7 @@ fn a_reload_is_all_or_nothing_and_drops_nothing() {
     assert!(!reload(&streamlag));
     let said = streamlag.log_lines("reload failed");
     assert!(said[0].contains("redis.timeout") && said[0].contains("never"), "{said:?}");
-    assert!(said[1].contains("log.format has changed, which takes a restart"), "{said:?}");
+    assert!(said[1].contains("log.format has changed, which requires a restart"), "{said:?}");
     assert!(!streamlag.metrics().contains("events:chat"));
 
     write(

@@ -100,10 +100,10 @@ impl Reloader {
     fn say_what_opens(&self, new: &Config) {
         let (before, now) = (&self.config.web, &new.web);
         if before.tls.is_some() && now.tls.is_none() {
-            tracing::warn!("TLS is off from now on: the web configuration asks for none");
+            tracing::warn!("TLS disabled: the web configuration has no tls_server_config");
         }
         if !before.users.is_empty() && now.users.is_empty() {
-            tracing::warn!("the metrics page is open from now on: the web configuration has no users");
+            tracing::warn!("basic auth disabled: the web configuration has no basic_auth_users");
         }
     }
 }

@@ -232,9 +232,14 @@ impl Given {
         addresses.ok_or_else(|| self.problem("expected host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
     }
 
-    /// The file that the value names.
+    /// The file that the value names: relative to the configuration file where it is given there, as the paths in the web configuration
+    /// are to that file.
     pub(super) fn path(&self) -> PathBuf {
-        self.values.last().map(PathBuf::from).unwrap_or_default()
+        let path = self.values.last().map(PathBuf::from).unwrap_or_default();
+        match &self.origin {
+            Origin::File(place) | Origin::Target(_, place) => place.file.parent().unwrap_or(Path::new("")).join(path),
+            Origin::Flag | Origin::Environment(_) | Origin::Default => path,
+        }
     }
 }
 

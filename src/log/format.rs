@@ -113,7 +113,11 @@ impl Fields {
                 self.line.push('"');
                 for character in value.chars() {
                     // A quote of the other kind ends nothing.
-                    if character == '\'' { self.line.push(character) } else { self.line.extend(character.escape_debug()) }
+                    if character == '\'' {
+                        self.line.push(character)
+                    } else {
+                        self.line.extend(character.escape_debug())
+                    }
                 }
                 self.line.push('"');
             }

@@ -101,7 +101,7 @@ impl Rate {
             }
         }
         for (left_out, like) in left_out {
-            tracing::warn!(left_out, like, "more lines of one kind than are logged in a minute");
+            tracing::warn!(left_out, like, "log lines suppressed by the rate limit");
         }
         if let Some(next) = next {
             self.queue.wake_at(next);

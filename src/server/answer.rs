@@ -323,7 +323,7 @@ impl Service {
             forms
         });
         making.await.map_err(|error| {
-            tracing::error!(%error, "a part of the metrics page could not be made");
+            tracing::error!(%error, "cannot build a part of the metrics page");
             Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
         })
     }
@@ -487,7 +487,7 @@ fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
     let body = serde_json::to_vec(value).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
+        tracing::error!(%error, "cannot encode a response as JSON");
         Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
     })?;
     let mut answer = Answer::new(Bytes::from(body).into());

@@ -129,13 +129,13 @@ impl Tls {
             Ok(config) => {
                 self.config = Arc::new(config);
                 if std::mem::take(&mut self.said) {
-                    tracing::info!("the TLS files for Redis can be used again");
+                    tracing::info!("Redis TLS files loaded again");
                 }
             }
             Err(problem) if !self.said => {
                 self.said = true;
                 let file = self.files.of(problem.part).display();
-                tracing::warn!(%file, error = %problem, "a TLS file for Redis cannot be used: the last good ones are");
+                tracing::warn!(%file, error = %problem, "cannot load a Redis TLS file; using the last good ones");
             }
             Err(_) => {}
         }
