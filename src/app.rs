@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use crate::config::{API_TOKEN_VARIABLE, Config};
+use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, Policy, Service};
 use crate::sys::log;
 use crate::sys::metric_catalog;
@@ -109,13 +109,16 @@ fn say_what_runs(config: &Config, bound: &Bound) {
             tracing::info!(redis_target = %target.name, %redis, streams, patterns, shard, interval_seconds, "polling");
         }
     }
+    for (variable, did_you_mean) in config::unknown_variables() {
+        tracing::warn!(variable, did_you_mean, "unknown environment variable");
+    }
     match &config.auth {
         ApiAuth::Tokens(_) => {}
         ApiAuth::Closed => {
             tracing::warn!(
-                "no API token: every API call is answered 401; set {API_TOKEN_VARIABLE} or --api.tokens-file"
+                "no API token configured: every API request gets 401; set {API_TOKEN_VARIABLE} or --api.tokens-file"
             );
         }
-        ApiAuth::InsecureOpen => tracing::warn!("the API is open to everybody: --api.insecure-no-auth"),
+        ApiAuth::InsecureOpen => tracing::warn!("API open without authentication: --api.insecure-no-auth"),
     }
 }

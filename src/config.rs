@@ -1,10 +1,12 @@
 //! Arguments, environment and file to one validated [`Config`]. A flag wins over the environment, which wins over the
 //! file, which wins over the default.
 
+mod changes;
 mod command;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod nearest;
 mod redis_target;
 mod settings;
 mod target;
@@ -16,7 +18,8 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-pub use command::{Request, parse};
+pub use changes::Digests;
+pub use command::{Request, parse, unknown_variables};
 pub use file::MAX_TARGETS;
 pub use redis_target::dial;
 pub use settings::{SETTINGS, Setting};
@@ -71,6 +74,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How log lines look.
     pub log_format: Format,
+    /// What was given, to say what another configuration has otherwise.
+    pub digests: Digests,
 }
 
 /// Where values come from: a setting's value as it was given last, by rank.
@@ -100,7 +105,7 @@ impl Config {
             ("log.format", self.log_format == new.log_format),
         ];
         match same.iter().find(|(_, same)| !same) {
-            Some((key, _)) => Err(Problem::new(format!("{key} has changed, which takes a restart"))),
+            Some((key, _)) => Err(Problem::new(format!("{key} has changed, which requires a restart"))),
             None => Ok(()),
         }
     }
@@ -111,12 +116,14 @@ impl Config {
     /// The first setting that is wrong: its name, its value and what it takes.
     pub(crate) fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
         let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+        let web = web(sources)?;
         Ok(Self {
+            digests: Digests::new(sources, &web.files),
             targets: target::all(sources)?,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.is_on("web.systemd-socket"),
-            web: web(sources)?,
+            web,
             lifecycle: sources.is_on("web.enable-lifecycle"),
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,
@@ -136,7 +143,7 @@ impl Config {
 
 fn shard(given: &Given) -> Result<Shard, Problem> {
     Shard::parse(&given.text()?).ok_or_else(|| {
-        given.problem(&format!("it takes i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
+        given.problem(&format!("expected i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
     })
 }
 
@@ -145,10 +152,10 @@ fn telemetry_path(given: &Given) -> Result<String, Problem> {
     let is_path =
         path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
     if !is_path {
-        return Err(given.problem("it takes a path that begins with a slash, such as /metrics"));
+        return Err(given.problem("expected a path that begins with a slash, such as /metrics"));
     }
     if Route::is_taken(&path) {
-        return Err(given.problem("it takes a path that is free; streamlag itself answers at this one"));
+        return Err(given.problem("expected a path that is free; streamlag itself answers at this one"));
     }
     Ok(path)
 }
@@ -170,10 +177,12 @@ fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     if let Some(secret) = sources.api_token() {
         let token = Token::new(DEFAULT_NAME, &secret).ok_or_else(|| {
             Problem::new(format!(
-                "{API_TOKEN_VARIABLE} (not shown): it takes visible ASCII characters without spaces, as a header can carry"
+                "invalid value (not shown) for {API_TOKEN_VARIABLE}: expected visible ASCII characters without spaces, as a header can carry"
             ))
         })?;
-        tokens.add(token).map_err(|why| Problem::new(format!("{API_TOKEN_VARIABLE} (not shown): {why}")))?;
+        tokens
+            .add(token)
+            .map_err(|why| Problem::new(format!("invalid value (not shown) for {API_TOKEN_VARIABLE}: {why}")))?;
     }
     if !sources.is_on("api.insecure-no-auth") {
         return Ok(if tokens.is_empty() { ApiAuth::Closed } else { ApiAuth::Tokens(Arc::new(tokens)) });

@@ -166,7 +166,7 @@ impl Bound {
         }
         service.begin_draining();
         if tokio::time::timeout(DRAIN_DEADLINE, all_done.recv()).await.is_err() {
-            tracing::warn!(seconds = DRAIN_DEADLINE.as_secs(), "requests in flight did not finish in time");
+            tracing::warn!(seconds = DRAIN_DEADLINE.as_secs(), "drain timeout; dropping requests in flight");
         }
     }
 }
@@ -198,15 +198,11 @@ fn places() -> usize {
         Ok(limit) if limit >= wanted => MAX_CONNECTIONS,
         Ok(limit) => {
             let places = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 4).max(1);
-            tracing::warn!(
-                file_descriptors = limit,
-                connections = places,
-                "few file descriptors: fewer clients at a time than {MAX_CONNECTIONS}"
-            );
+            tracing::warn!(open_files = limit, limit = places, "open file limit is low; limiting HTTP connections");
             places as usize
         }
         Err(error) => {
-            tracing::warn!(%error, "the limit of file descriptors cannot be found out");
+            tracing::warn!(%error, "cannot read the open file limit");
             MAX_CONNECTIONS
         }
     }

@@ -32,7 +32,13 @@ fn main() -> ExitCode {
             let _at_end = log::AtEnd;
             run(*config, arguments, level)
         }
-        Ok(Request::Check(_)) => print("the configuration is good\n"),
+        Ok(Request::Check(_)) => {
+            for (variable, near) in config::unknown_variables() {
+                let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
+                let _ = complain(&format!("warning: unknown environment variable {variable}{near}"), 0);
+            }
+            print("the configuration is good\n")
+        }
         Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
@@ -57,11 +63,11 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
     runtime.shutdown_background();
     match ended {
         Ok(()) => {
-            tracing::info!("ended");
+            tracing::info!("stopped");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(%error, "cannot go on");
+            tracing::error!(%error, "fatal error");
             ExitCode::FAILURE
         }
     }

@@ -10,3 +10,4 @@ pub mod resp;
 pub(crate) mod resp_stream;
 pub(crate) mod script;
 pub(crate) mod tls;
+pub(crate) mod verifier;

@@ -40,7 +40,7 @@ fn write(path: &Path, text: &str) {
 
 /// Sends SIGHUP and waits until it was followed: whether everything was reloaded.
 fn reload(streamlag: &Streamlag) -> bool {
-    let reloads = || (streamlag.log_lines("was reloaded").len(), streamlag.log_lines("was not reloaded").len());
+    let reloads = || (streamlag.log_lines("configuration reloaded").len(), streamlag.log_lines("reload failed").len());
     let (good, bad) = reloads();
     streamlag.signal("-HUP");
     let good_now = eventually("a reload", || Some(reloads()).filter(|now| *now != (good, bad))).0;
@@ -80,7 +80,7 @@ fn tokens_of_the_file_and_of_the_environment_open_until_they_are_taken_out_or_ex
 
     write(file.path(), &format!("{next_line}\nops {next}\n"));
     assert!(!reload(&streamlag));
-    let said = streamlag.log_lines("was not reloaded");
+    let said = streamlag.log_lines("reload failed");
     assert!(said.len() == 1 && said[0].contains("line 2"), "{said:?}");
     assert_eq!(with_token(&streamlag, &next).status, 200);
     let log = streamlag.log().join("\n");
@@ -161,7 +161,8 @@ fn guessing_is_slow_and_hurts_nobody_else() {
     assert_eq!(streamlag.request("GET", "/metrics", &[]).status, 200);
     assert_eq!(streamlag.request("GET", LAG, &[]).status, 401);
     // As many lines as guesses were let through.
-    assert_eq!(streamlag.log_lines("a login failed").len(), tried);
+    let failed = streamlag.log_lines(&format!("msg=\"login failed\" peer=127.0.0.1 path={LAG} kind=token"));
+    assert_eq!(failed.len(), tried, "{:?}", streamlag.log());
 }
 
 /// A connection that is kept.
@@ -201,7 +202,9 @@ fn a_reload_over_http_wants_a_token_and_to_be_enabled() {
     let before = on.metric("streamlag_config_last_reload_success_timestamp_seconds").unwrap();
     let reply = reload(&on, "POST", TOKEN);
     assert_eq!((reply.status, reply.text().as_str()), (200, "reloaded\n"));
-    eventually("the log says so", || (on.log_lines("was reloaded").len() == 1).then_some(()));
+    eventually("the log says so", || {
+        (on.log_lines("configuration reloaded\" changed=nothing").len() == 1).then_some(())
+    });
     eventually("the metric says when", || {
         (on.metric("streamlag_config_last_reload_success_timestamp_seconds")? > before).then_some(())
     });
@@ -238,6 +241,8 @@ fn a_reload_is_all_or_nothing_and_drops_nothing() {
         page.contains("event_stream_up{stream=\"other\"} 1").then_some(page)
     });
     assert!(!page.contains("stream=\"gone\""), "{page}");
+    let said = streamlag.log_lines("msg=\"configuration reloaded\" changed=\"lag.degraded, streams\"");
+    assert_eq!(said.len(), 1, "{:?}", streamlag.log());
     assert_eq!(common::value_of(&page, lost), Some(10.0));
     assert_eq!(common::value_of(&page, "streamlag_lag_threshold{level=\"degraded\"}"), Some(7.0));
     assert_eq!(ask(&mut kept, TOKEN), 200, "a connection was dropped");
@@ -254,9 +259,9 @@ fn a_reload_is_all_or_nothing_and_drops_nothing() {
     assert!(reload(&streamlag));
     config("streams: [other]\nlog: {level: debug, format: json}\n");
     assert!(!reload(&streamlag));
-    let said = streamlag.log_lines("was not reloaded");
+    let said = streamlag.log_lines("reload failed");
     assert!(said[0].contains("redis.timeout") && said[0].contains("never"), "{said:?}");
-    assert!(said[1].contains("log.format has changed, which takes a restart"), "{said:?}");
+    assert!(said[1].contains("log.format has changed, which requires a restart"), "{said:?}");
     assert!(!streamlag.metrics().contains("events:chat"));
 
     write(

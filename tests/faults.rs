@@ -73,10 +73,10 @@ fn shows_the_example(streamlag: &Streamlag) {
 
 /// Each change is said once, however many polls it lasted.
 fn said_once(streamlag: &Streamlag, reason: &str) {
-    let down = streamlag.log_lines("message=\"Redis does not answer\"");
+    let down = streamlag.log_lines("msg=\"poll failed\"");
     assert_eq!(down.len(), 1, "{:?}", streamlag.log());
     assert!(down[0].contains(&format!("reason={reason}")), "{down:?}");
-    assert_eq!(streamlag.log_lines("message=\"Redis answers again\"").len(), 1, "{:?}", streamlag.log());
+    assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1, "{:?}", streamlag.log());
     assert!(streamlag.metric(&format!("streamlag_poll_failures_total{{reason=\"{reason}\"}}")).unwrap() >= 1.0);
 }
 
@@ -115,7 +115,7 @@ fn redis_stopped_and_started_again() {
     redis.wait();
     fill(&redis);
     shows_the_example(&streamlag);
-    assert_eq!(streamlag.log_lines("message=\"Redis answers again\"").len(), 1, "{:?}", streamlag.log());
+    assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1, "{:?}", streamlag.log());
 }
 
 #[test]
@@ -236,12 +236,12 @@ fn one_refused_command_costs_only_what_it_tells() {
         assert_eq!(value_of(&page, "streamlag_redis_up"), Some(1.0));
         assert_eq!(value_of(&page, "event_stream_up{stream=\"events:chat\"}"), Some(1.0));
         assert!(page.contains("event_consumer_lag{") && page.contains("event_consumer_group_pending{"));
-        assert_eq!(streamlag.log_lines("refuses a command").len(), 1, "{:?}", streamlag.log());
+        assert_eq!(streamlag.log_lines("command refused").len(), 1, "{:?}", streamlag.log());
         redis.run(&format!("ACL SETUSER streamlag +{grant}"));
         redis.read("events:chat", GROUP, "instance-1", 1);
         eventually("the series comes back", || streamlag.metrics().contains(series).then_some(()));
-        let again = format!("message=\"Redis allows a command again\" command={command}");
-        let again_quoted = format!("message=\"Redis allows a command again\" command=\"{command}\"");
+        let again = format!("msg=\"Redis command allowed again\" command={command}");
+        let again_quoted = format!("msg=\"Redis command allowed again\" command=\"{command}\"");
         let lines = || streamlag.log().into_iter().filter(|l| l.contains(&again) || l.contains(&again_quoted)).count();
         eventually("it is said", || (lines() == 1).then_some(()));
         streamlag.log_clear();
@@ -332,7 +332,7 @@ fn a_second_signal_ends_it_now() {
         let mut streamlag = watch(&redis, &[]).ready();
         let _in_flight = half_a_request(&streamlag);
         streamlag.signal("-TERM");
-        eventually("it is ending", || (!streamlag.log_lines("message=\"ending").is_empty()).then_some(()));
+        eventually("it is ending", || (!streamlag.log_lines("msg=\"shutting down").is_empty()).then_some(()));
         streamlag.signal(name);
         assert_eq!(streamlag.wait(), Some(code));
     }

@@ -186,7 +186,7 @@ fn patterns_need_scan_and_no_more() {
         let without = search(&redis, "blind", &words);
         without.next_sample();
         assert_eq!(without.metric("streamlag_discovery_streams"), Some(0.0), "{}", server.display());
-        let said = without.log_lines("Redis refuses a command\" command=SCAN");
+        let said = without.log_lines("Redis command refused\" command=SCAN");
         assert_eq!(said.len(), 1, "{}: {:?}", server.display(), without.log());
     }
 }
@@ -208,22 +208,22 @@ fn each_grant_of_the_documented_line_is_needed() {
             let said = match word.as_str() {
                 // These take away what a user has, and give nothing.
                 "resetkeys" | "resetchannels" | "-@all" => continue,
-                "+xinfo|consumers" => "Redis refuses a command\" command=\"XINFO CONSUMERS\"",
-                "+xpending" => "Redis refuses a command\" command=XPENDING",
-                "+xrange" => "Redis refuses a command\" command=XRANGE",
-                "+xlen" => "Redis refuses a command\" command=XLEN",
-                "+time" => "Redis refuses a command\" command=TIME",
-                "+multi" => "Redis refuses a command\" command=MULTI",
-                "+exec" => "Redis refuses a command\" command=EXEC",
-                "+xinfo|stream" | "+xinfo|groups" => "a stream cannot be read",
-                keys if keys.ends_with("~events:*") => "a stream cannot be read",
+                "+xinfo|consumers" => "Redis command refused\" command=\"XINFO CONSUMERS\"",
+                "+xpending" => "Redis command refused\" command=XPENDING",
+                "+xrange" => "Redis command refused\" command=XRANGE",
+                "+xlen" => "Redis command refused\" command=XLEN",
+                "+time" => "Redis command refused\" command=TIME",
+                "+multi" => "Redis command refused\" command=MULTI",
+                "+exec" => "Redis command refused\" command=EXEC",
+                "+xinfo|stream" | "+xinfo|groups" => "stream read failed",
+                keys if keys.ends_with("~events:*") => "stream read failed",
                 other => panic!("nobody says what {other} is for"),
             };
             let streamlag = without(word);
             eventually(&format!("{}: without {word} it says {said}", server.display()), || {
                 let lines = streamlag.log_lines(said);
                 let named =
-                    lines.iter().all(|line| line.contains("message=\"Redis refuses") || line.contains("NOPERM"));
+                    lines.iter().all(|line| line.contains("msg=\"Redis command refused") || line.contains("NOPERM"));
                 assert!(named, "{word}: {lines:?}");
                 (!lines.is_empty()).then_some(())
             });

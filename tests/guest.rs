@@ -220,7 +220,7 @@ fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     share("100%");
     let streamlag = streamlag(&["--config.file", file.path().to_str().unwrap()]).ready();
     let reload = || {
-        let reloads = || streamlag.log_lines("configuration was reloaded").len();
+        let reloads = || streamlag.log_lines("configuration reloaded").len();
         let before = reloads();
         streamlag.signal("-HUP");
         eventually("a reload", || (reloads() > before).then_some(()));
@@ -254,15 +254,15 @@ fn polls_that_would_take_too_much_of_redis_are_put_off_until_they_may() {
     // What is shown is as old as that, and no older than it may be.
     assert_eq!(metric("streamlag_redis_up"), 1.0);
     assert_eq!(streamlag.metrics().matches("event_stream_up{").count(), STREAMS);
-    let said = streamlag.log_lines("polls are farther apart than configured");
+    let said = streamlag.log_lines("poll interval stretched");
     assert_eq!(said.len(), 1, "{said:?}");
 
     share("100%");
     reload();
     as_close_as_configured();
     streamlag.next_sample();
-    assert_eq!(streamlag.log_lines("polls are farther apart than configured").len(), 1, "{:?}", streamlag.log());
-    assert_eq!(streamlag.log_lines("polls are as close as configured again").len(), 1, "{:?}", streamlag.log());
+    assert_eq!(streamlag.log_lines("poll interval stretched").len(), 1, "{:?}", streamlag.log());
+    assert_eq!(streamlag.log_lines("poll interval back to the configured value").len(), 1, "{:?}", streamlag.log());
 }
 
 /// A Redis that answers, but not to everything in time, is asked less often: what nothing came of has been taken from it as well.
@@ -285,7 +285,7 @@ fn polls_that_fail_half_way_count_for_the_share() {
         (taken > 0.0 && interval > 0.1).then_some(page)
     });
     assert_eq!(value_of(&page, "streamlag_polls_total{outcome=\"success\"}"), Some(0.0));
-    let said = streamlag.log_lines("Redis does not answer").pop().unwrap();
+    let said = streamlag.log_lines("poll failed").pop().unwrap();
     assert!(said.contains("answers, but not to all questions, within 500ms"), "{said}");
 }
 

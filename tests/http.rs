@@ -125,7 +125,7 @@ fn without_a_token_nobody_gets_in_unless_the_operator_says_so() {
     assert_eq!(closed.log_lines("STREAMLAG_API_TOKEN").len(), 1);
     let open = streamlag_with_env(&["--redis.url", &redis.url(), "--api.insecure-no-auth"], &[]).ready();
     assert_eq!(open.request("GET", "/api/v1/events/consumer-lag", &[]).status, 200);
-    assert_eq!(open.log_lines("level=warn message=\"the API is open to everybody").len(), 1);
+    assert_eq!(open.log_lines("level=warn msg=\"API open without authentication").len(), 1);
 }
 
 #[test]

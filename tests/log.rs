@@ -71,7 +71,7 @@ fn what_is_left_of_the_log_is_written_at_the_end() {
     reader.read_to_string(&mut log).unwrap();
     assert_eq!(streamlag.wait(), Some(0));
     let last = log.lines().last().unwrap();
-    assert!(log.ends_with('\n') && last.contains("message=ended"), "{last}");
+    assert!(log.ends_with('\n') && last.contains("msg=stopped"), "{last}");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn no_line_holds_what_would_harm_who_reads_it() {
         let streams = format!("wrong,{stream},missing{HOSTILE},{long}");
         let options = ["--redis.url", &url, "--streams", &streams, "--groups", &group, "--log.format", format];
         let streamlag = common::streamlag(&options).ready();
-        for what in ["a group does not exist", "no such key", "WRONGTYPE"] {
+        for what in ["consumer group not found", "no such key", "WRONGTYPE"] {
             eventually(what, || streamlag.log_lines(what).pop());
         }
         let log = streamlag.log();
@@ -102,10 +102,10 @@ fn no_line_holds_what_would_harm_who_reads_it() {
             assert!(!line.contains(is_harmful), "{line:?}");
             assert!(line.len() < 4096, "{} bytes: {line}", line.len());
         }
-        let line = streamlag.log_lines("a group does not exist").pop().unwrap();
+        let line = streamlag.log_lines("consumer group not found").pop().unwrap();
         if format == "json" {
             let parsed: Vec<serde_json::Value> = log.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-            let said = parsed.iter().find(|line| line["message"] == "a group does not exist").unwrap();
+            let said = parsed.iter().find(|line| line["msg"] == "consumer group not found").unwrap();
             assert_eq!((said["stream"].as_str(), said["consumer_group"].as_str()), (Some(&*stream), Some(&*group)));
             let said = parsed.iter().find(|line| line["stream"] == "wrong").unwrap();
             let error = said["error"].as_str().unwrap();
@@ -143,7 +143,7 @@ fn one_kind_of_line_does_not_fill_the_log() {
     streamlag.signal("-TERM");
     assert_eq!(streamlag.wait(), Some(0));
     eventually_right(|| {
-        let (failed, more) = (streamlag.log_lines("message=\"a login failed\""), streamlag.log_lines("left_out=50"));
+        let (failed, more) = (streamlag.log_lines("msg=\"login failed\""), streamlag.log_lines("left_out=50"));
         if failed.len() == 100 && more.len() == 1 {
             Ok(())
         } else {
@@ -151,5 +151,5 @@ fn one_kind_of_line_does_not_fill_the_log() {
         }
     });
     let more = streamlag.log_lines("left_out=50").pop().unwrap();
-    assert!(more.contains("like=\"a login failed\""), "{more}");
+    assert!(more.contains("like=\"login failed\""), "{more}");
 }

@@ -102,9 +102,9 @@ fn a_huge_key_a_huge_group_and_a_huge_consumer() {
         let encoded: String = shown(&group).bytes().map(|byte| format!("%{byte:02X}")).collect();
         let asked = streamlag.json(&format!("consumer-lag?group={encoded}"));
         assert_eq!(asked["streams"]["s:1"]["lag"], 1);
-        let line = eventually("it is logged", || streamlag.log_lines("a stream cannot be read").pop());
+        let line = eventually("it is logged", || streamlag.log_lines("stream read failed").pop());
         assert!(line.contains(&shown(&key)) && line.contains(&error) && line.len() < 1000, "{line}");
-        eventually("so are the groups", || streamlag.log_lines("are not asked for").pop());
+        eventually("so are the groups", || streamlag.log_lines("group names are too long").pop());
         for _ in 0..5 {
             streamlag.next_sample();
         }
@@ -143,7 +143,7 @@ fn more_consumers_names_than_a_sample_may_read() {
     let reader = "event_consumer_instance_pending{stream=\"s:2\",consumer_group=\"g\",consumer=\"reader\"}";
     assert_eq!(streamlag.metric(reader), Some(1.0));
     assert!(!streamlag.metrics().contains("stream=\"s:1\",consumer_group=\"g\",consumer="));
-    let told = || streamlag.log_lines("more than a sample may read: its consumers are not read").len();
+    let told = || streamlag.log_lines("exceeds the read limit: its consumers are not read").len();
     eventually("it is logged once", || (told() == 1).then_some(()));
     let peak = peak(&streamlag);
     assert!(peak < MAX_RESIDENT, "{peak} bytes");

@@ -26,7 +26,7 @@ fn a_panic_is_counted_and_logged_with_its_place() {
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("a defect in streamlag ended a task; please report it"), "{said}");
+    assert!(said.contains("panic in a streamlag task; please report it"), "{said}");
     assert!(said.contains("place=tests/panics.rs:") && said.contains("on purpose"), "{said}");
     assert!(said.contains("streamlag_panics_total 1\n"), "{said}");
 }

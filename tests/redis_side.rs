@@ -61,9 +61,13 @@ impl Authority {
 
 /// A Redis with TLS that asks for a client certificate, and its URL.
 fn redis_with_tls(authority: &Authority, auth_clients: &str) -> (Redis, String) {
-    let [certificate, key] = authority.issue(SERVER_NAME);
-    let (port, ca) = (free_port().to_string(), authority.ca());
-    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    redis_with_certificate(&authority.issue(SERVER_NAME), &authority.ca(), auth_clients)
+}
+
+/// The same with this certificate and key, and this CA for its clients.
+fn redis_with_certificate([certificate, key]: &[String; 2], ca: &str, auth_clients: &str) -> (Redis, String) {
+    let port = free_port().to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
     let redis =
         Redis::start_with(Path::new("redis-server"), &[&tls[..], &["--tls-auth-clients", auth_clients]].concat());
     redis.add("events:chat", 20);
@@ -87,8 +91,9 @@ fn down(streamlag: &mut Streamlag, reason: &str, words: &[&str]) {
     let before = streamlag.metric(&failures).unwrap();
     eventually(reason, || streamlag.metric(&failures).filter(|failures| *failures >= before + 3.0));
     assert_eq!(streamlag.metric("streamlag_redis_up"), Some(0.0));
-    let lines = streamlag.log_lines("message=\"Redis does not answer\"");
+    let lines = streamlag.log_lines("msg=\"poll failed\"");
     assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(&format!(" reason={reason} ")), "{lines:?}");
     assert!(words.iter().any(|words| lines[0].contains(words)), "{lines:?} lacks {words:?}");
     assert!(streamlag.is_running() && streamlag.log_lines("panicked").is_empty());
 }
@@ -110,17 +115,66 @@ fn tls_with_our_own_ca_a_client_certificate_and_a_server_name() {
     up(&watch(&url, &[&ca[..], &name, &identity].concat()));
 
     // A server that refuses may close before its reason is read.
-    let closed = ["CertificateRequired", "Connection reset", "roken pipe"];
-    down(&mut watch(&url, &[&ca[..], &name].concat()), "connect", &closed);
+    let required =
+        ["requires a client certificate, set --redis.tls-cert-file", "requires a client certificate: set --redis.tls"];
+    down(&mut watch(&url, &[&ca[..], &name].concat()), "connect", &required);
     let theirs = ["--redis.tls-cert-file", &their_certificate, "--redis.tls-key-file", &their_key];
-    let closed = [&["UnknownCA", "DecryptError"], &closed[1..]].concat();
+    let closed = [
+        "UnknownCA; the server refused the client certificate",
+        "DecryptError; the server refused the",
+        "reset",
+        "roken",
+    ];
     down(&mut watch(&url, &[&ca[..], &name, &theirs].concat()), "connect", &closed);
     let their_ca = ["--redis.tls-ca-file", &their_ca];
-    down(&mut watch(&url, &[&their_ca[..], &name, &identity].concat()), "connect", &["UnknownIssuer"]);
-    down(&mut watch(&url, &[&ca[..], &identity].concat()), "connect", &["certificate not valid for name"]);
+    down(&mut watch(&url, &[&their_ca[..], &name, &identity].concat()), "connect", &[UNKNOWN_ISSUER]);
+    down(&mut watch(&url, &[&ca[..], &identity].concat()), "connect", &["or set --redis.tls-server-name to one"]);
     let other_name = ["--redis.tls-server-name", "other.test"];
     down(&mut watch(&url, &[&ca[..], &other_name, &identity].concat()), "connect", &["certificate not valid for name"]);
-    down(&mut watch(&url.replace("rediss", "redis"), &[]), "connect", &["onnection", "no reply"]);
+    let says_tls = "if this port expects TLS, use a rediss:// URL";
+    down(&mut watch(&url.replace("rediss", "redis"), &[]), "connect", &[says_tls]);
+}
+
+const UNKNOWN_ISSUER: &str = "unknown issuer: set --redis.tls-ca-file";
+
+#[test]
+fn a_port_without_tls_is_told_from_one_with_it() {
+    let redis = Redis::start();
+    let url = redis.url().replace("redis://", "rediss://");
+    let arguments = ["--redis.tls-server-name", SERVER_NAME, "--redis.timeout", "300ms"];
+    let authority = Authority::new();
+    let ca = authority.ca();
+    let arguments = [&arguments[..], &["--redis.tls-ca-file", &ca]].concat();
+    let words = ["server may not speak TLS at this port", "server does not speak TLS at this port"];
+    down(&mut watch(&url, &arguments), "connect", &words);
+}
+
+/// A certificate that is its own CA, as `openssl req -x509` makes them, for a name or for none, until this year.
+fn self_signed(dir: &Path, name: &str, until: i32) -> [String; 2] {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    let files = ["crt", "key"].map(|kind| dir.join(format!("{name}.{kind}")).to_str().unwrap().to_owned());
+    std::fs::write(&files[0], params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&files[1], key.serialize_pem()).unwrap();
+    files
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_given_as_the_ca_file_is_trusted_within_its_dates() {
+    let dir = tempfile::tempdir().unwrap();
+    let [good, other, expired] =
+        [("good", 4000), ("other", 4000), ("expired", 2021)].map(|(name, until)| self_signed(dir.path(), name, until));
+    let (_redis, url) = redis_with_certificate(&good, &good[0], "no");
+    up(&watch(&url, &["--redis.tls-ca-file", &good[0]]));
+    down(&mut watch(&url, &["--redis.tls-ca-file", &other[0]]), "connect", &[UNKNOWN_ISSUER]);
+    let env = [("STREAMLAG_API_TOKEN", TOKEN), ("SSL_CERT_FILE", other[0].as_str())];
+    down(&mut streamlag_with_env(&["--redis.url", &url], &env), "connect", &[UNKNOWN_ISSUER]);
+    let (_redis, url) = redis_with_certificate(&expired, &good[0], "no");
+    let renew = "Expired; the server's certificate has expired: renew it";
+    down(&mut watch(&url, &["--redis.tls-ca-file", &expired[0]]), "connect", &[renew]);
 }
 
 #[test]
@@ -165,7 +219,7 @@ fn without_a_ca_file_what_the_system_trusts_vouches_for_the_server() {
     let env = |file| [("STREAMLAG_API_TOKEN", TOKEN), ("SSL_CERT_FILE", file)];
     up(&streamlag_with_env(&arguments, &env(ca.as_str())));
     let other = Authority::new();
-    down(&mut streamlag_with_env(&arguments, &env(&other.ca())), "connect", &["UnknownIssuer"]);
+    down(&mut streamlag_with_env(&arguments, &env(&other.ca())), "connect", &[UNKNOWN_ISSUER]);
 }
 
 #[test]
@@ -193,7 +247,7 @@ fn certificates_that_were_renewed_are_taken_up_and_the_last_good_ones_stand() {
     std::fs::copy(new_certificate, &certificate).unwrap();
     std::fs::copy(&new_key, &key).unwrap();
     up(&streamlag);
-    assert_eq!(streamlag.log_lines("message=\"Redis answers again\"").len(), 1);
+    assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1);
 
     std::fs::write(&key, "no key").unwrap();
     let connections = "streamlag_redis_commands_total{command=\"hello\"}";
@@ -205,11 +259,11 @@ fn certificates_that_were_renewed_are_taken_up_and_the_last_good_ones_stand() {
     };
     reconnect();
     reconnect();
-    let lines = streamlag.log_lines("a TLS file for Redis cannot be used");
+    let lines = streamlag.log_lines("cannot load a Redis TLS file");
     assert!(lines.len() == 1 && lines[0].contains(&key) && lines[0].contains("with a private key in it"), "{lines:?}");
     std::fs::copy(&new_key, &key).unwrap();
     reconnect();
-    assert_eq!(streamlag.log_lines("the TLS files for Redis can be used again").len(), 1);
+    assert_eq!(streamlag.log_lines("Redis TLS files loaded again").len(), 1);
 }
 
 #[test]
@@ -236,7 +290,9 @@ fn tls_files_that_cannot_be_used_are_named_at_the_start() {
     };
     with_ca(&ca, &certificate, &key, "");
     check(&[], "this system trusts no certificates; give --redis.tls-ca-file");
-    let named = |flag: &str, file: &str, takes: &str| format!("--redis.tls-{flag} {file:?}: it takes {takes}");
+    let named = |flag: &str, file: &str, takes: &str| {
+        format!("invalid value {file:?} for --redis.tls-{flag}: expected {takes}")
+    };
     with_ca(&empty, &certificate, &key, &named("ca-file", &empty, "a PEM file with a CA certificate in it; this one"));
     with_ca(&key, &certificate, &key, &named("ca-file", &key, "a PEM file with a CA certificate in it; this one"));
     with_ca(&broken, &certificate, &key, &named("ca-file", &broken, "CA certificates that can be read"));
@@ -266,26 +322,24 @@ fn a_user_and_a_password_file_over_a_unix_socket_and_a_password_that_changes() {
         down(&mut streamlag, "auth", &["WRONGPASS"]);
         // What is no password is not used, and not said at every poll.
         std::fs::write(&file, "\n").unwrap();
-        let said = || streamlag.log_lines("the Redis password cannot be read again").len();
+        let said = || streamlag.log_lines("cannot read the Redis password file").len();
         eventually("it is said", || (said() == 1).then_some(()));
         streamlag.next_sample();
         streamlag.next_sample();
         assert_eq!(said(), 1);
         std::fs::write(&file, &password).unwrap();
         up(&streamlag);
-        assert_eq!(streamlag.log_lines("message=\"Redis answers again\"").len(), 1);
-        assert_eq!(streamlag.log_lines("the Redis password can be read again").len(), 1);
+        assert_eq!(streamlag.log_lines("msg=\"poll succeeded again\"").len(), 1);
+        assert_eq!(streamlag.log_lines("Redis password file readable again").len(), 1);
         assert!(streamlag.log_lines("hunter").is_empty());
         streamlag.log_clear();
     }
     // Without its file it goes on with the last one.
     std::fs::remove_file(&file).unwrap();
     disconnect(&redis);
-    eventually("it is said", || {
-        (streamlag.log_lines("the Redis password cannot be read again").len() == 1).then_some(())
-    });
+    eventually("it is said", || (streamlag.log_lines("cannot read the Redis password file").len() == 1).then_some(()));
     up(&streamlag);
-    assert!(streamlag.log_lines("Redis does not answer").is_empty(), "{:?}", streamlag.log());
+    assert!(streamlag.log_lines("poll failed").is_empty(), "{:?}", streamlag.log());
 }
 
 #[test]

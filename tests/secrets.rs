@@ -98,7 +98,7 @@ fn nothing_that_it_says_at_trace_level_has_a_secret_in_it() {
         }
         streamlag.signal("-HUP");
         eventually("a good reload", || {
-            streamlag.log().iter().any(|line| line.contains("the configuration was reloaded")).then_some(())
+            streamlag.log().iter().any(|line| line.contains("configuration reloaded")).then_some(())
         });
         said.push(std::fs::read_to_string(format!("/proc/{}/cmdline", streamlag.pid())).unwrap());
         for said in said {

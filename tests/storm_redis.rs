@@ -117,7 +117,7 @@ fn no_more_memory() {
         assert_eq!(streamlag.metric("streamlag_redis_up"), Some(1.0));
         assert_eq!(storm.log().len(), changes, "{}: {:?}", server.display(), storm.log());
         redis.run("CONFIG SET maxmemory 0");
-        eventually("it is over", || (streamlag.log_lines("a command again").len() == changes).then_some(()));
+        eventually("it is over", || (streamlag.log_lines("command allowed again").len() == changes).then_some(()));
         assert_eq!(storm.log().len(), 2 * changes, "{}: {:?}", server.display(), storm.log());
         exact(3.0);
     }

@@ -171,17 +171,17 @@ fn states_are_logged_once_when_they_begin_and_once_when_they_end() {
             assert!(line.contains(field), "{field} is not in {line}");
         }
     };
-    begins("a group has stopped reading", "level=warn", &["state=stopped", "lag=70", "lost=0", "and nobody reads"]);
+    begins("consumer group stopped reading", "level=warn", &["state=stopped", "lag=70", "lost=0", "and nobody reads"]);
     redis.run("XTRIM s MAXLEN 50");
-    begins("a group is losing entries", "level=warn", &["state=losing", "lag=50", "lost=20"]);
-    begins("a group is no longer stopped", "level=info", &["state=losing"]);
+    begins("consumer group is losing entries", "level=warn", &["state=losing", "lag=50", "lost=20"]);
+    begins("consumer group is no longer stopped", "level=info", &["state=losing"]);
     redis.read("s", "g", "c", 100);
-    begins("a group is no longer losing", "level=info", &["state=ack_stalled", "lag=0", "lost=20"]);
+    begins("consumer group is no longer losing", "level=info", &["state=ack_stalled", "lag=0", "lost=20"]);
     // However many polls it lasts.
     (0..5).for_each(|_| streamlag.next_sample());
     redis.run("XGROUP SETID s g 0");
-    begins("the cursor of a group moved back", "level=info", &["state=rewound"]);
-    for words in ["a group has stopped", "a group is losing", "a group is no longer losing"] {
+    begins("consumer group cursor moved back", "level=info", &["state=rewound"]);
+    for words in ["consumer group stopped", "consumer group is losing", "consumer group is no longer losing"] {
         assert!(line(words).is_some(), "{words}");
     }
 }
@@ -198,12 +198,14 @@ fn many_groups_that_stop_at_once_are_a_few_lines_and_a_count() {
     let named = streams.join(",");
     let arguments = [&["--redis.url", &url, "--streams", &named, "--groups", "g"][..], &WINDOW].concat();
     let streamlag = streamlag(&arguments).ready();
-    let begun = || said(&streamlag, "a group has stopped reading") + said(&streamlag, "more groups are losing");
+    let begun =
+        || said(&streamlag, "consumer group stopped reading") + said(&streamlag, "more consumer groups are losing");
     eventually("all have stopped", || (begun() == 200).then_some(()));
-    assert!(streamlag.log_lines("a group has stopped reading").len() < 200, "{:?}", streamlag.log());
+    assert!(streamlag.log_lines("consumer group stopped reading").len() < 200, "{:?}", streamlag.log());
     (0..3).for_each(|_| streamlag.next_sample());
     assert_eq!(begun(), 200);
     streams.iter().for_each(|stream| redis.read(stream, "g", "c", 1));
-    let ended = || said(&streamlag, "a group is no longer stopped") + said(&streamlag, "more groups are out");
+    let ended =
+        || said(&streamlag, "consumer group is no longer stopped") + said(&streamlag, "more consumer groups left");
     eventually("all have begun again", || (ended() == 200).then_some(()));
 }

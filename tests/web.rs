@@ -235,6 +235,7 @@ fn basic_auth_guards_metrics_and_nothing_else() {
         (web.status(&streamlag, "/metrics", &["-u", &renamed]) == 200).then_some(())
     });
     check("/metrics", &["-u", USER], 401);
+    assert!(!streamlag.log_lines("msg=\"login failed\" peer=127.0.0.1 path=/metrics kind=password").is_empty());
     let log = streamlag.log().join("\n");
     assert!(!log.contains("scrape-me") && !log.contains("$2b$") && !log.contains("PRIVATE KEY"), "{log}");
 }
@@ -449,10 +450,10 @@ fn a_bad_file_ends_the_start_with_2_and_one_line() {
     let secret = key.lines().nth(1).unwrap();
     for (text, expected) in [
         ("tls_server_config:\n  cert_flie: server.crt\n".to_owned(), "line 2: there is no key \"cert_flie\" here"),
-        ("basic_auth_users:\n  alice: hunter2\n".to_owned(), "user \"alice\": it takes a bcrypt hash"),
+        ("basic_auth_users:\n  alice: hunter2\n".to_owned(), "user \"alice\": expected a bcrypt hash"),
         (
             format!("tls_server_config:\n  cert_file: server.crt\n  key: {secret}\n"),
-            "key: it takes a private key in PEM",
+            "key: expected a private key in PEM",
         ),
     ] {
         web.write("web.yml", &text);

@@ -26,14 +26,14 @@ pub const MAX_PATTERNS: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogicalProblem {
     /// There is no name, or nothing after it.
-    #[error("it takes NAME=PATTERN, such as orders=orders:{{0..63}} or orders=orders:*")]
+    #[error("expected NAME=PATTERN, such as orders=orders:{{0..63}} or orders=orders:*")]
     Form,
     /// A brace opens and does not close.
     #[error("a brace is not closed in {0}; write \\{{ for a brace that is meant")]
     Unclosed(String),
     /// A range that is none.
     #[error(
-        "{0} is no range: it takes whole numbers, the lower one first, such as {{0..63}}; write \\{{ for a brace that is meant"
+        "{0} is no range: expected whole numbers, the lower one first, such as {{0..63}}; write \\{{ for a brace that is meant"
     )]
     Range(String),
     /// Too many partitions.

@@ -1,6 +1,6 @@
 //! Asking the streamlag that runs on this machine whether it is healthy: for container runtimes.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,15 @@ use crate::config::Config;
 
 /// How long a health check waits for an answer: less than the three seconds that container runtimes give it.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a listener with TLS is told from whose answer in plain text begins with an alert.
+const TLS_ALERT: u8 = 21;
+
+/// What is said where the listener has TLS and the health check does not.
+const EXPECTS_TLS: &str = "the server expects TLS: give the health check the same --web.config.file as the server";
+
+/// What is said the other way round.
+const NO_TLS: &str = "the server does not speak TLS: give the health check the same --web.config.file as the server";
 
 /// Asks the streamlag that listens on the first configured address.
 ///
@@ -32,10 +41,18 @@ fn ask(address: &str, tls: bool) -> Result<(), String> {
     let mut connection = TcpStream::connect_timeout(&resolved, HEALTHCHECK_TIMEOUT).map_err(failed)?;
     connection.set_read_timeout(Some(HEALTHCHECK_TIMEOUT)).map_err(failed)?;
     if !tls {
-        return ask_over(connection, address).map_err(failed)?;
+        return ask_over(connection, address).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                format!("no HTTP response ({error}); {EXPECTS_TLS}")
+            }
+            _ => error.to_string(),
+        })?;
     }
     let mut session = session(ServerName::from(resolved.ip())).map_err(|error| error.to_string())?;
-    ask_over(Stream::new(&mut session, &mut connection), address).map_err(failed)?
+    ask_over(Stream::new(&mut session, &mut connection), address).map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        if matches!(inner, Some(Error::InvalidMessage(_))) { NO_TLS.to_owned() } else { error.to_string() }
+    })?
 }
 
 fn ask_over(mut stream: impl Read + Write, address: &str) -> std::io::Result<Result<(), String>> {
@@ -45,7 +62,8 @@ fn ask_over(mut stream: impl Read + Write, address: &str) -> std::io::Result<Res
     stream.read_exact(&mut status)?;
     Ok(match &status {
         b"HTTP/1.1 200 " => Ok(()),
-        other => Err(format!("it answered {:?}", String::from_utf8_lossy(other))),
+        [TLS_ALERT, ..] => Err(EXPECTS_TLS.to_owned()),
+        other => Err(format!("unexpected response {:?}", String::from_utf8_lossy(other))),
     })
 }
 

@@ -70,12 +70,13 @@ impl Reloader {
 
     async fn reload_and_say(&mut self) -> Outcome {
         systemd::reloading();
+        let before = self.config.digests.clone();
         let outcome = self.reload().await;
         systemd::reloaded();
         self.metrics.reloaded(outcome.is_ok());
         match &outcome {
-            Ok(()) => tracing::info!("the configuration was reloaded"),
-            Err(why) => tracing::error!(error = why, "the configuration was not reloaded: everything stays as it was"),
+            Ok(()) => tracing::info!(changed = before.changed(&self.config.digests), "configuration reloaded"),
+            Err(why) => tracing::error!(error = why, "configuration reload failed; keeping the previous configuration"),
         }
         outcome
     }
@@ -100,10 +101,10 @@ impl Reloader {
     fn say_what_opens(&self, new: &Config) {
         let (before, now) = (&self.config.web, &new.web);
         if before.tls.is_some() && now.tls.is_none() {
-            tracing::warn!("TLS is off from now on: the web configuration asks for none");
+            tracing::warn!("TLS disabled: the web configuration has no tls_server_config");
         }
         if !before.users.is_empty() && now.users.is_empty() {
-            tracing::warn!("the metrics page is open from now on: the web configuration has no users");
+            tracing::warn!("basic auth disabled: the web configuration has no basic_auth_users");
         }
     }
 }

@@ -30,13 +30,13 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
         match signal {
             SIGHUP => reloads.ask(),
             signal if *ending.borrow() => {
-                tracing::warn!(signal = name(signal), "second signal: ending now");
+                tracing::warn!(signal = name(signal), "second signal; exiting immediately");
                 log::drain(LOG_TIME);
                 // As a shell reports a process that a signal ended.
                 std::process::exit(128 + signal);
             }
             signal => {
-                tracing::info!(signal = name(signal), "ending: requests in flight are finished first");
+                tracing::info!(signal = name(signal), "shutting down; finishing requests in flight");
                 systemd::stopping().await;
                 ending.send_replace(true);
             }

@@ -52,7 +52,7 @@ pub(super) struct Said {
     empty: BTreeSet<Arc<str>>,
 }
 
-/// Since when Redis has not answered, and every reason for it so far.
+/// Since when polls fail, and every reason for it so far.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
@@ -93,20 +93,20 @@ impl Said {
         self.states.clear();
     }
 
-    /// Redis did not answer. Said once per reason and outage: reasons may take turns, as where connections are now
-    /// refused and now reset.
+    /// A poll failed. Logged once per reason and outage: reasons may alternate, as where connections are now refused
+    /// and now reset. The reason says what it is: a wrong password is an answer of Redis, too.
     pub(super) fn failure(&mut self, error: &SampleError) {
         let begins = || Outage { since: Instant::now(), reasons: BTreeSet::new() };
         if self.outage.get_or_insert_with(begins).reasons.insert(error.reason) {
-            tracing::error!(reason = error.reason.as_str(), error = %error, "Redis does not answer");
+            tracing::error!(reason = error.reason.as_str(), error = %error, "poll failed");
         }
     }
 
-    /// Redis answered; says what is different from the last time it did.
+    /// A poll succeeded; logs what is different from the last time that one did.
     pub(super) fn sample(&mut self, snapshot: &TargetSnapshot, round_trip_limit: Duration) {
         let server = &snapshot.server;
         if let Some(outage) = self.outage.take() {
-            tracing::info!(down_seconds = outage.since.elapsed().as_secs_f64(), "Redis answers again");
+            tracing::info!(down_seconds = outage.since.elapsed().as_secs_f64(), "poll succeeded again");
         }
         if self.server.as_ref() != Some(server) {
             let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
@@ -130,8 +130,8 @@ impl Said {
         ];
         for ((limit, what, left_out), said) in limits.into_iter().zip(&mut self.over) {
             match (left_out > 0, *said) {
-                (true, false) => tracing::warn!(limit, left_out, "there are more than the limit: {what}"),
-                (false, true) => tracing::info!(limit, "there are no more than the limit again"),
+                (true, false) => tracing::warn!(limit, left_out, "limit exceeded: {what}"),
+                (false, true) => tracing::info!(limit, "limit no longer exceeded"),
                 _ => {}
             }
             *said = left_out > 0;
@@ -146,7 +146,7 @@ impl Said {
         let [before, now] = [&self.watched, streams].map(|streams| streams.iter().collect::<HashSet<_>>());
         let (new, gone) = (now.difference(&before).count(), before.difference(&now).count());
         if new + gone > 0 {
-            tracing::info!(new, gone, streams = streams.len(), "patterns mean other streams than before");
+            tracing::info!(new, gone, streams = streams.len(), "discovered streams changed");
         }
         self.watched = Arc::clone(streams);
     }
@@ -157,12 +157,12 @@ impl Said {
         let empty: BTreeSet<Arc<str>> =
             logical.iter().filter(is_empty).map(|stream| Arc::clone(&stream.name)).collect();
         for name in empty.difference(&self.empty) {
-            tracing::warn!(logical_stream = %name, "a logical stream has no partition with a monitored group here");
+            tracing::warn!(logical_stream = %name, "logical stream has no partition with a monitored group");
         }
         for name in self.empty.difference(&empty) {
             // Or it is not configured any more.
             if logical.iter().any(|stream| stream.name == *name) {
-                tracing::info!(logical_stream = %name, "a logical stream has partitions now");
+                tracing::info!(logical_stream = %name, "logical stream has partitions again");
             }
         }
         self.empty = empty;
@@ -177,11 +177,11 @@ impl Said {
             tracing::warn!(
                 interval_seconds = seconds,
                 wanted_seconds,
-                "polls are farther apart than configured: they would take more of Redis's time than poll.max-redis-share"
+                "poll interval stretched to stay within poll.max-redis-share"
             );
             self.stretched = true;
         } else if self.stretched && in_force == configured {
-            tracing::info!(interval_seconds = seconds, "polls are as close as configured again");
+            tracing::info!(interval_seconds = seconds, "poll interval back to the configured value");
             self.stretched = false;
         }
     }
@@ -190,9 +190,9 @@ impl Said {
         self.nodes.retain(|address, _| {
             let node = snapshot.nodes.iter().find(|node| node.address == *address);
             match node {
-                Some(node) if node.error.is_none() => tracing::info!(node = address, "a node answers again"),
+                Some(node) if node.error.is_none() => tracing::info!(node = address, "node poll succeeded again"),
                 Some(_) => return true,
-                None => tracing::info!(node = address, "a node that did not answer is a master no more"),
+                None => tracing::info!(node = address, "failed node is no longer a master"),
             }
             false
         });
@@ -200,7 +200,7 @@ impl Said {
             let Some(error) = &node.error else { continue };
             let said = self.nodes.entry(node.address.clone()).or_default();
             if said.len() < REASONS_PER_NODE && said.insert(error.clone()) {
-                tracing::error!(node = node.address, error, streams = node.streams, "a node does not answer");
+                tracing::error!(node = node.address, error, streams = node.streams, "node poll failed");
             }
         }
     }
@@ -215,13 +215,13 @@ impl Said {
                 Err(error) if of_nodes.contains(&error.0) => {}
                 Err(error) if said != Some(&error.0) => {
                     if worse.has_room() {
-                        tracing::warn!(stream = %stream.key, error = %error, "a stream cannot be read");
+                        tracing::warn!(stream = %stream.key, error = %error, "stream read failed");
                     }
                     self.unreadable.insert(stream.key.clone(), error.0.clone());
                 }
                 Ok(_) if said.is_some() => {
                     if better.has_room() {
-                        tracing::info!(stream = %stream.key, "a stream can be read again");
+                        tracing::info!(stream = %stream.key, "stream read succeeded again");
                     }
                     self.unreadable.remove(&stream.key);
                 }
@@ -229,10 +229,10 @@ impl Said {
             }
         }
         if let Some(more) = worse.rest() {
-            tracing::warn!(more, "more streams cannot be read");
+            tracing::warn!(more, "more stream reads failed");
         }
         if let Some(more) = better.rest() {
-            tracing::info!(more, "more streams can be read again");
+            tracing::info!(more, "more stream reads succeeded again");
         }
         if !self.unreadable.is_empty() {
             let there = keys(snapshot);
@@ -250,12 +250,12 @@ impl Said {
                 match group.presence {
                     Presence::Missing => {
                         if self.missing.insert(place()) && worse.has_room() {
-                            tracing::warn!(stream = %stream.key, consumer_group = %group.name, "a group does not exist");
+                            tracing::warn!(stream = %stream.key, consumer_group = %group.name, "consumer group not found");
                         }
                     }
                     Presence::Present(_) => {
                         if !self.missing.is_empty() && self.missing.remove(&place()) && better.has_room() {
-                            tracing::info!(stream = %stream.key, consumer_group = %group.name, "a group exists now");
+                            tracing::info!(stream = %stream.key, consumer_group = %group.name, "consumer group found");
                         }
                     }
                     Presence::Unknown => {}
@@ -266,15 +266,15 @@ impl Said {
             tracing::warn!(
                 groups = long_names,
                 longest = MAX_NAME_BYTES,
-                "consumers and oldest pending entries of groups with longer names are not asked for"
+                "group names are too long; skipping their consumers and oldest pending entries"
             );
         }
         self.long_names = long_names > 0;
         if let Some(more) = worse.rest() {
-            tracing::warn!(more, "more groups do not exist");
+            tracing::warn!(more, "more consumer groups not found");
         }
         if let Some(more) = better.rest() {
-            tracing::info!(more, "more groups exist now");
+            tracing::info!(more, "more consumer groups found");
         }
         if !self.missing.is_empty() {
             let there = keys(snapshot);
@@ -286,10 +286,10 @@ impl Said {
         let refused: BTreeSet<RefusedCommand> = snapshot.refused.iter().copied().collect();
         for command in refused.difference(&self.refused) {
             let (command, without) = command.describe();
-            tracing::warn!(command, without, "Redis refuses a command");
+            tracing::warn!(command, without, "Redis command refused");
         }
         for command in self.refused.difference(&refused) {
-            tracing::info!(command = command.describe().0, "Redis allows a command again");
+            tracing::info!(command = command.describe().0, "Redis command allowed again");
         }
         self.refused = refused;
     }
@@ -300,11 +300,11 @@ impl Said {
             tracing::warn!(
                 round_trip_seconds = seconds,
                 limit_seconds = limit.as_secs_f64(),
-                "a Redis round trip took longer than publishers wait"
+                "Redis round trip exceeds the publish timeout"
             );
             self.slow = true;
         } else if self.slow && seconds < limit.as_secs_f64() * QUICK_AGAIN {
-            tracing::info!(round_trip_seconds = seconds, "Redis round trips are quick again");
+            tracing::info!(round_trip_seconds = seconds, "Redis round trip is within the publish timeout again");
             self.slow = false;
         }
     }

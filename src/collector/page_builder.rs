@@ -71,7 +71,7 @@ impl Press {
         let forms = self.packer.page(self.lines.families(), &rest.text());
         Page::made(forms.unwrap_or_else(|error| {
             // Writing to memory does not fail; should it, an empty page fails the scrape, which is seen.
-            tracing::error!(%error, "the metrics page could not be compressed");
+            tracing::error!(%error, "cannot compress the metrics page");
             Forms::default()
         }))
     }

@@ -31,7 +31,7 @@ pub(super) struct Sentinel {
     kept: Option<Wire>,
     /// The master that was named last.
     master: Option<(Address, Standalone)>,
-    /// Whether the log has said that no sentinel answers.
+    /// Whether the log has said that no sentinel reachable.
     said: bool,
 }
 
@@ -91,7 +91,7 @@ impl Sentinel {
         self.master.as_ref().map_or(Duration::ZERO, |(_, source)| source.redis_time())
     }
 
-    /// Asks for the master and turns to it; whether it is another one than before. Where no sentinel answers, it is the last one
+    /// Asks for the master and turns to it; whether it is another one than before. Where no sentinel reachable, it is the last one
     /// that was named.
     async fn find_master(&mut self, deadline: Instant) -> Result<bool, SampleError> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -99,14 +99,14 @@ impl Sentinel {
         match found {
             Ok(address) => {
                 if std::mem::take(&mut self.said) {
-                    tracing::info!("a sentinel answers again");
+                    tracing::info!("sentinel reachable again");
                 }
                 Ok(self.turn_to(address))
             }
             Err(error) => {
                 let Some((master, _)) = &self.master else { return Err(error) };
                 if !std::mem::replace(&mut self.said, true) {
-                    tracing::warn!(%error, %master, "no sentinel answers: the last known master is sampled");
+                    tracing::warn!(%error, %master, "no sentinel reachable; sampling the last known master");
                 }
                 Ok(false)
             }
@@ -117,7 +117,7 @@ impl Sentinel {
         match &mut self.master {
             Some((master, _)) if *master == address => return false,
             Some((master, source)) => {
-                tracing::info!(before = %master, now = %address, "the sentinels name another master");
+                tracing::info!(before = %master, now = %address, "master changed");
                 self.commands.master_changed();
                 source.follow(self.sampling.clone(), Some(self.topology.way_to(address.clone())));
                 *master = address;
@@ -157,7 +157,7 @@ impl Sentinel {
             }
             others -= 1;
         }
-        let nobody = || SampleError { reason: FailureReason::Connect, detail: "no sentinel answers".to_owned() };
+        let nobody = || SampleError { reason: FailureReason::Connect, detail: "no sentinel reachable".to_owned() };
         Err(trouble.unwrap_or_else(nobody))
     }
 

@@ -242,7 +242,7 @@ impl Standalone {
         let Some(lane) = self.lanes.get_mut(at) else { return false };
         lane.tells_too_much();
         let what = if lane.left_out() == LeftOut::All { "it is not read" } else { "its consumers are not read" };
-        tracing::warn!(stream = %self.streams[at], bytes, "what Redis says of a stream is more than a sample may read: {what}");
+        tracing::warn!(stream = %self.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
         true
     }
 

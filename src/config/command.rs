@@ -8,12 +8,22 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::file::{File, Section};
+use crate::config::file::{Entry, File, Section};
+use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::values::{Given, Origin, Problem};
 use crate::config::{API_TOKEN_VARIABLE, Config, Sources};
 use crate::http::tokens;
-use crate::model::TargetName;
+use crate::model::{TargetName, names};
+
+/// What the names of the program's own environment variables begin with.
+const PREFIX: &str = "STREAMLAG_";
+
+/// Unknown environment variables that are warned of at most.
+const MAX_UNKNOWN: usize = 20;
+
+/// What an error repeats of an unknown argument or variable, in bytes: more than the longest that there is.
+const MAX_SHOWN: usize = 80;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -44,14 +54,15 @@ const AFTER: [&str; 4] = [
 /// # Errors
 /// What is wrong with them, in one line.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, Problem> {
-    let matches = match command().try_get_matches_from(arguments) {
+    let matches = match command().try_get_matches_from(with_negative_values(arguments)) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(error.render().to_string()));
         }
         Err(error) => {
-            let said = first_paragraph(&error.render().to_string());
-            return Err(unknown_collector(&error).unwrap_or_else(|| Problem::new(said)));
+            let said =
+                || Problem::new(format!("{}; see streamlag --help", first_paragraph(&error.render().to_string())));
+            return Err(unknown_collector(&error).or_else(|| unknown_argument(&error)).unwrap_or_else(said));
         }
     };
     if let Some(("token", token)) = matches.subcommand() {
@@ -70,6 +81,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, P
     } else {
         Request::Run(config)
     })
+}
+
+/// The arguments, where `--flag -1` is `--flag=-1`: clap would take the value for a flag, and not say what the flag expects.
+fn with_negative_values(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let takes_value = |argument: &OsString| {
+        let key = argument.to_str().and_then(|argument| argument.strip_prefix("--"));
+        key.and_then(Setting::find).is_some_and(|setting| matches!(setting.flag, Flag::Value | Flag::List))
+    };
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let is_negative = matches!(argument.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        match joined.last_mut() {
+            Some(flag) if is_negative && takes_value(flag) => {
+                flag.push("=");
+                flag.push(argument);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
 }
 
 fn command() -> Command {
@@ -106,7 +137,8 @@ fn make_token(matches: &ArgMatches) -> Result<String, Problem> {
     let text = |key: &str| matches.get_one::<String>(key).map(String::as_str);
     let expires = text("expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
     let name = text("name").unwrap_or_default();
-    let made = tokens::make(name, expires).map_err(|why| Problem::new(format!("token {name:?}: {why}")))?;
+    let made =
+        tokens::make(name, expires).map_err(|why| Problem::new(format!("invalid value {name:?} for NAME: {why}")))?;
     Ok(format!(
         "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
          --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",
@@ -118,8 +150,8 @@ fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, Problem> {
     let after = humantime::parse_duration(when).ok().and_then(|after| now.checked_add(after));
     let at = || tokens::parse_time(when);
     after.or_else(at).filter(|at| *at > now).ok_or_else(|| {
-        let takes = "it takes a duration or a time to come, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
-        Problem::new(format!("--expires {when:?}: {takes}"))
+        let takes = "expected a duration or a future time, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
+        Problem::new(format!("invalid value {when:?} for --expires: {takes}"))
     })
 }
 
@@ -165,6 +197,46 @@ fn unknown_collector(error: &clap::Error) -> Option<Problem> {
     Some(Problem::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
 }
 
+/// What is said of an argument that there is not: the flag that may have been meant, and where help is.
+fn unknown_argument(error: &clap::Error) -> Option<Problem> {
+    let context = match error.kind() {
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ => return None,
+    };
+    let ContextValue::String(argument) = error.get(context)? else { return None };
+    // What follows an equals sign, or stands alone, may be a URL with a password.
+    let flag = argument.split('=').next().unwrap_or_default();
+    let shown = if flag.contains("://") { "(not shown)".into() } else { names::text(flag.as_bytes(), MAX_SHOWN) };
+    if !flag.starts_with('-') {
+        return Some(Problem::new(format!("unexpected argument {shown:?}: expected flags only; see streamlag --help")));
+    }
+    let keys = SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(|setting| setting.key);
+    let near = nearest(flag.trim_start_matches('-'), keys.chain(["help", "version"]));
+    Some(Problem::new(match near {
+        Some(near) => format!("unknown flag {shown}: did you mean --{near}? See streamlag --help"),
+        None => format!("unknown flag {shown}: see streamlag --help"),
+    }))
+}
+
+/// Variables of the environment that have this program's name in front and are none of its settings, each with the one that may have
+/// been meant; [`MAX_UNKNOWN`] at most.
+#[must_use]
+pub fn unknown_variables() -> Vec<(String, Option<&'static str>)> {
+    let known =
+        || SETTINGS.iter().flat_map(|setting| [setting.env, setting.env_alias]).flatten().chain([API_TOKEN_VARIABLE]);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours =
+        names.filter(|name| name.starts_with(PREFIX) && !is_of_a_service(name) && !known().any(|known| known == name));
+    let shown = |name: String| (names::text(name.as_bytes(), MAX_SHOWN), nearest(&name, known()));
+    ours.map(shown).take(MAX_UNKNOWN).collect()
+}
+
+/// Whether Kubernetes sets it in each pod of a namespace that has a service called streamlag.
+fn is_of_a_service(name: &str) -> bool {
+    name == "STREAMLAG_PORT" || name.starts_with("STREAMLAG_PORT_") || name.starts_with("STREAMLAG_SERVICE_")
+}
+
 /// clap's message without its usage lines, in one line.
 fn first_paragraph(message: &str) -> String {
     let paragraph = message.split("\n\n").next().unwrap_or(message);
@@ -184,18 +256,20 @@ impl Sources for FromEverywhere {
         if let Some(values) = self.flag(setting) {
             return Some(Given::new(setting, Origin::Flag, values));
         }
-        let variable = setting.env.and_then(std::env::var_os).filter(|value| !value.is_empty());
-        if let Some(value) = variable {
-            return Some(Given::new(setting, Origin::Environment, vec![value]));
+        // The alias has the program's own name: it is meant where both are set.
+        for variable in [setting.env_alias, setting.env].into_iter().flatten() {
+            if let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
+                return Some(Given::new(setting, Origin::Environment(variable), vec![value]));
+            }
         }
-        if let Some(values) = self.file.get(key) {
-            return Some(Given::new(setting, Origin::File, values.iter().map(OsString::from).collect()));
+        if let Some(entry) = self.file.get(key) {
+            return Some(entry.given(setting, Origin::File));
         }
         Some(Given::new(setting, Origin::Default, vec![setting.default?.into()]))
     }
 
     fn is_on(&self, key: &str) -> bool {
-        let in_file = || self.file.get(key).is_some_and(|values| values == ["true"]);
+        let in_file = || self.file.get(key).is_some_and(Entry::is_on);
         self.matches.get_flag(key) || in_file()
     }
 

@@ -1,13 +1,17 @@
 //! The configuration file: YAML whose keys are the flags' names, nested or with dots, dashes or underscores.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
+use crate::config::nearest::nearest;
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
+use crate::config::values::{Given, Origin, Place};
 use crate::model::TargetName;
 use crate::sys::files;
 
@@ -20,8 +24,27 @@ const MAX_NAMED: usize = 80;
 /// The key under which a file lists targets.
 const TARGETS: &str = "targets";
 
+/// The values of a setting, and where they stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(super) values: Vec<String>,
+    pub(super) place: Place,
+}
+
+impl Entry {
+    /// The values as those of this setting.
+    pub(super) fn given(&self, setting: &'static Setting, origin: impl FnOnce(Place) -> Origin) -> Given {
+        Given::new(setting, origin(self.place.clone()), self.values.iter().map(OsString::from).collect())
+    }
+
+    /// Whether it turns a switch on.
+    pub(super) fn is_on(&self) -> bool {
+        self.values == ["true"]
+    }
+}
+
 /// Settings by key.
-pub(super) type Section = BTreeMap<&'static str, Vec<String>>;
+pub(crate) type Section = BTreeMap<&'static str, Entry>;
 
 /// The settings of a file.
 #[derive(Clone, Debug, Default)]
@@ -36,14 +59,15 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        Self::parse(&files::read_text(path)?)
+        Self::parse(&files::read_text(path)?, path)
     }
 
-    /// Reads a file's text.
+    /// Reads a file's text, which is that of `path`.
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, String> {
+        let path: Arc<Path> = path.into();
         let mut file = Self::default();
         if text.trim().is_empty() {
             return Ok(file);
@@ -53,17 +77,17 @@ impl File {
             Node::Map(mut entries) => {
                 if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
                     let (key, node) = entries.remove(place);
-                    file.targets = targets(key.referenced.line(), node)?;
+                    file.targets = targets(&path, key.referenced.line(), node)?;
                 }
-                flatten("", entries, Belongs::ToAll, &mut file.settings)?;
+                flatten(&path, "", entries, Belongs::ToAll, &mut file.settings)?;
             }
-            Node::Value(_) | Node::List(_) => return Err("it takes a mapping of settings".to_owned()),
+            Node::Value(_) | Node::List(_) => return Err("expected a mapping of settings".to_owned()),
         }
         Ok(file)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&[String]> {
-        self.settings.get(key).map(Vec::as_slice)
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.settings.get(key)
     }
 
     /// The targets in the order of the file, with what is theirs alone; none where the file lists none.
@@ -72,15 +96,15 @@ impl File {
     }
 }
 
-fn targets(line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> {
-    const TAKES: &str = "targets takes a list of mappings, each with a name";
+fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> {
+    const TAKES: &str = "targets: expected a list of mappings, each with a name";
     let listed = match node {
         Node::Empty => return Ok(Vec::new()),
         Node::List(listed) => listed,
         Node::Value(_) | Node::Map(_) => return Err(format!("line {line}: {TAKES}")),
     };
     if listed.len() > MAX_TARGETS {
-        return Err(format!("line {line}: targets takes up to {MAX_TARGETS} of them, not {}", listed.len()));
+        return Err(format!("line {line}: targets: expected at most {MAX_TARGETS} targets, not {}", listed.len()));
     }
     let mut targets: Vec<(TargetName, Section)> = Vec::with_capacity(listed.len());
     let mut names = BTreeSet::new();
@@ -88,7 +112,7 @@ fn targets(line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> 
         let Node::Map(mut entries) = node else { return Err(format!("line {line}: {TAKES}")) };
         let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
         let Some(place) = entries.iter().position(|(key, _)| key.value == "name") else {
-            return Err(format!("line {begins}: a target takes a name"));
+            return Err(format!("line {begins}: expected a name in each target"));
         };
         let (key, node) = entries.remove(place);
         let line = key.referenced.line();
@@ -96,17 +120,17 @@ fn targets(line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> 
             Node::Value(name) => TargetName::new(name),
             Node::Empty | Node::List(_) | Node::Map(_) => None,
         };
-        let takes = "the name of a target takes 1 to 64 letters, digits, '.', '_' and '-'";
+        let takes = "name: expected 1 to 64 letters, digits, '.', '_' and '-'";
         let name = name.ok_or_else(|| format!("line {line}: {takes}"))?;
         if !names.insert(name.clone()) {
             return Err(format!("line {line}: there are two targets of the name {name}"));
         }
         let mut section = Section::new();
-        flatten("", entries, Belongs::To(&name), &mut section)?;
+        flatten(path, "", entries, Belongs::To(&name), &mut section)?;
         targets.push((name, section));
     }
     if targets.is_empty() {
-        return Err(format!("line {line}: {TAKES}; there is none in it"));
+        return Err(format!("line {line}: {TAKES}; the list is empty"));
     }
     Ok(targets)
 }
@@ -116,9 +140,9 @@ fn said(error: &Error) -> String {
     let wrong = match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } if is_key(key) => format!("{key} is given twice"),
         Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
-        Error::MultipleDocuments { .. } => "it takes one document".to_owned(),
+        Error::MultipleDocuments { .. } => "expected one document".to_owned(),
         Error::Eof { .. } => "it ends in the middle of something".to_owned(),
-        _ => "it takes YAML: settings with a value, a list of values, or more settings".to_owned(),
+        _ => "expected YAML: settings with a value, a list of values, or more settings".to_owned(),
     };
     match error.location() {
         Some(place) if place.line() > 0 => format!("line {} column {}: {wrong}", place.line(), place.column()),
@@ -153,13 +177,14 @@ impl Belongs<'_> {
                 let expected = format!("expected a collector that can be turned on or off: {}", collectors());
                 Err(format!("invalid collector {}: {expected}", named(&path[COLLECTORS.len()..])))
             }
-            (Self::ToAll, None) => Err(format!("there is no setting {} for a file", named(path))),
-            (Self::To(_), None) => Err(format!("there is no setting {} for a target", named(path))),
+            (Self::ToAll, None) => Err(format!("unknown setting {}{}", named(path), near_miss(path))),
+            (Self::To(_), None) => Err(format!("unknown setting {} for a target{}", named(path), near_miss(path))),
         }
     }
 }
 
 fn flatten(
+    file: &Arc<Path>,
     prefix: &str,
     entries: Vec<(Spanned<String>, Node)>,
     whose: Belongs<'_>,
@@ -174,27 +199,27 @@ fn flatten(
             Node::Empty if is_section(&path) || Setting::find(&path).is_some() => continue,
             Node::Empty => Vec::new(),
             Node::Map(entries) if is_section(&path) => {
-                flatten(&format!("{path}."), entries, whose, settings)?;
+                flatten(file, &format!("{path}."), entries, whose, settings)?;
                 continue;
             }
             Node::Map(_) if Setting::find(&path).is_some() => {
-                return Err(problem(&format!("{path} takes a value, not a mapping")));
+                return Err(problem(&format!("{path}: expected a value, not a mapping")));
             }
             Node::Value(value) => vec![value],
             Node::List(nodes) => {
                 let plain: Option<Vec<String>> = nodes.into_iter().map(Node::into_value).collect();
-                plain.ok_or_else(|| problem("a list takes plain values"))?
+                plain.ok_or_else(|| problem(&format!("{}: expected a list of plain values", named(&path))))?
             }
             Node::Map(_) => Vec::new(),
         };
         let setting = whose.setting(&path).map_err(|why| problem(&why))?;
         if values.len() != 1 && setting.flag != Flag::List {
-            return Err(problem(&format!("{path} takes one value, not {}", values.len())));
+            return Err(problem(&format!("{path}: expected one value, not {}", values.len())));
         }
         if setting.flag == Flag::Switch && !["true", "false"].contains(&values[0].as_str()) {
-            return Err(problem(&format!("{path} takes true or false")));
+            return Err(problem(&format!("{path}: expected true or false")));
         }
-        if settings.insert(setting.key, values).is_some() {
+        if settings.insert(setting.key, Entry { values, place: Place { file: Arc::clone(file), line } }).is_some() {
             return Err(problem(&format!("{path} is given twice")));
         }
     }
@@ -204,6 +229,12 @@ fn flatten(
 /// Whether settings have this in front of a dot.
 fn is_section(path: &str) -> bool {
     SETTINGS.iter().any(|setting| setting.key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The setting that may have been meant.
+fn near_miss(path: &str) -> String {
+    let near = nearest(path, SETTINGS.iter().map(|setting| setting.key).filter(|key| !BARRED.contains(key)));
+    near.map_or_else(String::new, |near| format!(": did you mean {near}?"))
 }
 
 /// A key as it is repeated.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::file::{File, Section};
+use crate::config::file::{Entry, File, Section};
 use crate::config::redis_target::dial_in_plain_text;
 use crate::config::settings::Flag;
 use crate::config::values::Origin;
@@ -26,7 +26,7 @@ pub fn config_file(data: &[u8]) {
 
 /// What is said of a file; `None` where it names other files, or has a password where nobody would expect one.
 fn said_of_file(text: &str) -> Option<String> {
-    let file = match File::parse(text) {
+    let file = match File::parse(text, Path::new("streamlag.yml")) {
         Ok(file) => file,
         Err(error) => {
             assert_one_line(&error);
@@ -34,9 +34,9 @@ fn said_of_file(text: &str) -> Option<String> {
         }
     };
     let own = file.targets().iter().flat_map(|(_, own)| own.iter());
-    let own: Vec<_> = own.filter_map(|(key, values)| Some((Setting::find(key)?, values.as_slice()))).collect();
+    let own: Vec<_> = own.filter_map(|(key, entry)| Some((Setting::find(key)?, entry.values.as_slice()))).collect();
     let given = || {
-        let for_all = SETTINGS.iter().filter_map(|setting| Some((setting, file.get(setting.key)?)));
+        let for_all = SETTINGS.iter().filter_map(|setting| Some((setting, file.get(setting.key)?.values.as_slice())));
         for_all.chain(own.iter().copied())
     };
     for (setting, values) in given() {
@@ -69,15 +69,14 @@ struct Only<'a>(&'a File);
 impl Sources for Only<'_> {
     fn get(&self, key: &str) -> Option<Given> {
         let setting = Setting::find(key)?;
-        let (origin, values) = match self.0.get(key) {
-            Some(values) => (Origin::File, values.iter().map(OsString::from).collect()),
-            None => (Origin::Default, vec![OsString::from(setting.default?)]),
-        };
-        Some(Given::new(setting, origin, values))
+        if let Some(entry) = self.0.get(key) {
+            return Some(entry.given(setting, Origin::File));
+        }
+        Some(Given::new(setting, Origin::Default, vec![OsString::from(setting.default?)]))
     }
 
     fn is_on(&self, key: &str) -> bool {
-        self.0.get(key).is_some_and(|values| values == ["true"])
+        self.0.get(key).is_some_and(Entry::is_on)
     }
 
     fn api_token(&self) -> Option<String> {

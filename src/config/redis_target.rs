@@ -21,7 +21,7 @@ struct Url {
 pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
     let given = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
     let url = parse(&given.text()?).map_err(|error| {
-        given.problem(&format!("it takes redis://, rediss:// or unix:// with host, port and database ({error})"))
+        given.problem(&format!("expected redis://, rediss:// or unix:// with host, port and database ({error})"))
     })?;
     let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources, &given)? };
     let login = login(sources, &given, url.login)?;
@@ -96,7 +96,7 @@ fn what_is_wrong(message: &str) -> String {
 /// Where both are of the same place: somebody gave both.
 fn outranks(given: &Given, other: &Given, contradicts: &str) -> Result<bool, Problem> {
     if given.is_inherited() == other.is_inherited() {
-        return Err(given.problem(&format!("it contradicts {contradicts}; give one of the two")));
+        return Err(given.problem(&format!("contradicts {contradicts}; give one of the two")));
     }
     Ok(other.is_inherited())
 }
@@ -117,7 +117,7 @@ fn login(sources: &impl Sources, url: &Given, mut login: Login) -> Result<Login,
 
 fn user_name(given: &Given) -> Result<String, Problem> {
     let name = given.text()?;
-    if name.is_empty() { Err(given.problem("it takes the name of a user")) } else { Ok(name) }
+    if name.is_empty() { Err(given.problem("expected the name of a user")) } else { Ok(name) }
 }
 
 /// Who we are at the sentinels.
@@ -136,7 +136,7 @@ fn no_tls(sources: &impl Sources, url: &Given) -> Result<Option<Tls>, Problem> {
     // What all targets are given does not keep one of them from going without.
     let meant = |given: &Given| !given.is_inherited() || url.is_inherited();
     match TLS.iter().filter_map(|key| sources.get(key)).find(meant) {
-        Some(given) => Err(given.problem("it takes a rediss:// URL beside it; this one is without TLS")),
+        Some(given) => Err(given.problem("requires a rediss:// URL; this one is without TLS")),
         None => Ok(None),
     }
 }
@@ -146,12 +146,12 @@ fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Pr
     let identity = match (&certificate, &key) {
         (Some(certificate), Some(key)) => Some((certificate.path(), key.path())),
         (None, None) => None,
-        (Some(alone), None) => return Err(alone.problem("it takes --redis.tls-key-file beside it")),
-        (None, Some(alone)) => return Err(alone.problem("it takes --redis.tls-cert-file beside it")),
+        (Some(alone), None) => return Err(alone.problem("requires --redis.tls-key-file")),
+        (None, Some(alone)) => return Err(alone.problem("requires --redis.tls-cert-file")),
     };
     let server_name = match &name {
         Some(given) => ServerName::try_from(given.text()?)
-            .map_err(|_| given.problem("it takes a host's name or address, as a certificate can be for"))?,
+            .map_err(|_| given.problem("expected a host's name or address, as a certificate can be for"))?,
         None => server_name(address)
             .ok_or_else(|| url.problem("no certificate can be for its host; give --redis.tls-server-name"))?,
     };

@@ -9,6 +9,8 @@ pub struct Setting {
     pub flag: Flag,
     /// Its environment variable.
     pub env: Option<&'static str>,
+    /// Another name of the variable, which wins.
+    pub env_alias: Option<&'static str>,
     /// What holds where it is not given.
     pub default: Option<&'static str>,
     /// What stands for its value in the help.
@@ -59,6 +61,7 @@ const BASE: Setting = Setting {
     key: "",
     flag: Flag::Value,
     env: None,
+    env_alias: None,
     default: None,
     value_name: "VALUE",
     heading: "Redis",
@@ -79,9 +82,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "redis.url",
         env: Some("REDIS_URL"),
+        env_alias: Some("STREAMLAG_REDIS_URL"),
         default: Some("redis://localhost:6380/0"),
         value_name: "URL",
-        help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0",
+        help: "Redis to sample: redis://[user[:password]@]host[:port][/db], rediss:// (TLS) or unix:///path?db=0; STREAMLAG_REDIS_URL wins over REDIS_URL",
         secret: true,
         ..OF_A_TARGET
     },
@@ -98,7 +102,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Flag::List,
         env: Some("STREAMLAG_REDIS_NODES"),
         value_name: "HOST:PORT,...",
-        help: "More nodes of the cluster, or more sentinels, to ask where the one in the URL does not answer",
+        help: "More nodes of the cluster, or more sentinels, used if the one in the URL is unreachable",
         ..OF_A_TARGET
     },
     Setting {
@@ -113,56 +117,56 @@ pub const SETTINGS: &[Setting] = &[
         key: "redis.sentinel-user",
         env: Some("STREAMLAG_REDIS_SENTINEL_USER"),
         value_name: "NAME",
-        help: "User to log in as at the sentinels; the login in the URL is for Redis itself",
+        help: "User for the sentinels; the login in the URL is for Redis itself",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.sentinel-password-file",
         env: Some("STREAMLAG_REDIS_SENTINEL_PASSWORD_FILE"),
         value_name: "FILE",
-        help: "File that holds the password for the sentinels",
+        help: "File with the password for the sentinels",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.user",
         env: Some("STREAMLAG_REDIS_USER"),
         value_name: "NAME",
-        help: "Redis (ACL) user to log in as, where it is not in the URL",
+        help: "Redis (ACL) user, if it is not in the URL",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.password-file",
         env: Some("STREAMLAG_REDIS_PASSWORD_FILE"),
         value_name: "FILE",
-        help: "File that holds the Redis password; blanks around it are dropped, and it is read again for each connection",
+        help: "File with the Redis password; surrounding whitespace is ignored, and it is read again for each connection",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-ca-file",
         env: Some("STREAMLAG_REDIS_TLS_CA_FILE"),
         value_name: "FILE",
-        help: "PEM file of the CA certificates that may vouch for a rediss:// server; without it, those that the system trusts",
+        help: "PEM file with the CA certificates for a rediss:// server, or with its own certificate; default: the system's",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-cert-file",
         env: Some("STREAMLAG_REDIS_TLS_CERT_FILE"),
         value_name: "FILE",
-        help: "PEM file of the certificate that streamlag shows to a rediss:// server",
+        help: "PEM file with the client certificate for a rediss:// server",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-key-file",
         env: Some("STREAMLAG_REDIS_TLS_KEY_FILE"),
         value_name: "FILE",
-        help: "PEM file of that certificate's key; it, too, is read again for each connection",
+        help: "PEM file with the key of the client certificate; also read again for each connection",
         ..OF_A_TARGET
     },
     Setting {
         key: "redis.tls-server-name",
         env: Some("STREAMLAG_REDIS_TLS_SERVER_NAME"),
         value_name: "NAME",
-        help: "Name or address that the certificate of a rediss:// server must be for; without it, the URL's host",
+        help: "Name or address expected in the certificate of a rediss:// server; default: the URL's host",
         ..OF_A_TARGET
     },
     Setting {
@@ -170,7 +174,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("REDIS_MAX_CONNECTIONS"),
         default: Some("30"),
         value_name: "N",
-        help: "Upper bound of connections to Redis; one is used, with sentinels one more, in a cluster one for each master and one more",
+        help: "Maximum number of connections to Redis; standalone uses one, Sentinel one more, a cluster one per master and one more",
         ..OF_A_TARGET
     },
     Setting {
@@ -178,7 +182,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_REDIS_TIMEOUT"),
         default: Some("2s"),
         value_name: "DURATION",
-        help: "Deadline of a whole poll, connecting included",
+        help: "Timeout of a whole poll, connecting included",
         ..OF_A_TARGET
     },
     Setting {
@@ -188,7 +192,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("events:chat,events:ticket,events:remote"),
         value_name: "NAME,...",
         heading: "What to sample",
-        help: "Streams to sample, by name or Redis glob; one given by name is reported even where it does not exist",
+        help: "Streams to sample, by name or Redis glob; one given by name is reported even if it does not exist",
         ..OF_A_TARGET
     },
     Setting {
@@ -206,7 +210,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_LOGICAL_STREAMS"),
         value_name: "NAME=PATTERN,...",
         heading: "What to sample",
-        help: "Streams that are one stream in parts: a name for the whole, and the parts by Redis glob or as orders:{0..63}",
+        help: "Partitioned streams: a name for the whole, and its partitions by Redis glob or as orders:{0..63}",
         ..OF_A_TARGET
     },
     Setting {
@@ -234,7 +238,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("on"),
         value_name: "on|off",
         heading: "What to sample",
-        help: "Whether consumers are asked for one by one: on or off",
+        help: "Whether to query each consumer: on or off",
         ..OF_A_TARGET
     },
     Setting {
@@ -242,14 +246,14 @@ pub const SETTINGS: &[Setting] = &[
         flag: Flag::Toggle("no-collector.consumers"),
         env: Some("STREAMLAG_COLLECTOR_CONSUMERS"),
         default: Some("true"),
-        help: "Consumers one by one: what they hold and how long they have been idle; nothing where --consumers=off",
+        help: "Per-consumer series: pending entries and idle time; nothing with --consumers=off",
         ..COLLECTOR
     },
     Setting {
         key: "collector.consumer-health",
         flag: Flag::Toggle("no-collector.consumer-health"),
         env: Some("STREAMLAG_COLLECTOR_CONSUMER_HEALTH"),
-        help: "Consumers' health and time inactive, and the sums of those over --limit.consumers",
+        help: "Health score and inactive time of consumers, and sums for those over --limit.consumers",
         ..COLLECTOR
     },
     Setting {
@@ -264,7 +268,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Flag::Toggle("no-collector.loss"),
         env: Some("STREAMLAG_COLLECTOR_LOSS"),
         default: Some("true"),
-        help: "What groups have lost and can lose before long, and pending entries whose payload is gone",
+        help: "Lost entries, trim headroom, and pending entries without payload",
         ..COLLECTOR
     },
     Setting {
@@ -280,7 +284,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Flag::Toggle("no-collector.streams"),
         env: Some("STREAMLAG_COLLECTOR_STREAMS"),
         default: Some("true"),
-        help: "Streams: their length, groups, last entry, entries ever added and entries that may be trimmed",
+        help: "Streams: length, groups, last entry, entries added, and entries that can be trimmed safely",
         ..COLLECTOR
     },
     Setting {
@@ -289,7 +293,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("60s"),
         value_name: "DURATION",
         heading: "What to sample",
-        help: "Time within which a new stream that a glob matches shows, at least 1s",
+        help: "Time within which a new stream that matches a glob is discovered, at least 1s",
         ..OF_A_TARGET
     },
     Setting {
@@ -298,7 +302,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10000"),
         value_name: "N",
         heading: "What to sample",
-        help: "Most streams sampled; named ones come first, then those that globs find, by name",
+        help: "Maximum number of sampled streams; named ones come first, then discovered ones, by name",
         ..OF_A_TARGET
     },
     Setting {
@@ -307,7 +311,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("100"),
         value_name: "N",
         heading: "What to sample",
-        help: "Most groups monitored per stream; named ones come first, then by name",
+        help: "Maximum number of monitored groups per stream; named ones come first, then by name",
         ..OF_A_TARGET
     },
     Setting {
@@ -316,7 +320,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("100"),
         value_name: "N",
         heading: "What to sample",
-        help: "Consumers shown one by one per group, those with most pending entries; the others are summed",
+        help: "Maximum number of consumers with their own series per group, those with most pending entries; the others are summed",
         ..OF_A_TARGET
     },
     Setting {
@@ -342,7 +346,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("5%"),
         value_name: "PERCENT",
         heading: "What to sample",
-        help: "Most of one core of Redis's time that polls may take; where they would take more, the interval is stretched",
+        help: "Maximum share of one Redis core that polls may use; to stay within it, the interval is stretched",
         ..OF_A_TARGET
     },
     Setting {
@@ -351,7 +355,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("50%"),
         value_name: "PERCENT",
         heading: "What to sample",
-        help: "Share of the interval over which the pieces of a poll are spread; 0% is as quick as can be",
+        help: "Share of the interval over which the requests of a poll are spread; 0% polls at full speed",
         ..OF_A_TARGET
     },
     Setting {
@@ -360,7 +364,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("100"),
         value_name: "N",
         heading: "What to sample",
-        help: "Lag from which a stream is called degraded",
+        help: "Lag from which a stream is degraded",
         ..OF_A_TARGET
     },
     Setting {
@@ -369,7 +373,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("1000"),
         value_name: "N",
         heading: "What to sample",
-        help: "Lag above which a stream is called unhealthy",
+        help: "Lag above which a stream is unhealthy",
         ..OF_A_TARGET
     },
     Setting {
@@ -378,7 +382,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_LAG_THRESHOLDS"),
         value_name: "PATTERN=DEGRADED/UNHEALTHY,...",
         heading: "What to sample",
-        help: "Other thresholds for streams that match a name or Redis glob; the first that matches counts",
+        help: "Thresholds for streams that match a name or Redis glob; the first match wins",
         ..OF_A_TARGET
     },
     Setting {
@@ -387,7 +391,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("20000"),
         value_name: "ENTRIES",
         heading: "What to sample",
-        help: "Entries that may be read per second to count lags that nothing else tells; 0 turns counting off",
+        help: "Entries that may be read per second to count lags that counters do not give; 0 turns counting off",
         ..OF_A_TARGET
     },
     Setting {
@@ -396,7 +400,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("30s"),
         value_name: "DURATION",
         heading: "Verdicts",
-        help: "Time over which rates are taken, and for which something must hold before a group's state says so",
+        help: "Window for rates, and time for which a condition must hold before a group's state changes",
         ..OF_A_TARGET
     },
     Setting {
@@ -405,7 +409,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("6"),
         value_name: "N",
         heading: "Verdicts",
-        help: "Samples in which it must hold, at least",
+        help: "Minimum number of samples for which the condition must hold",
         ..OF_A_TARGET
     },
     Setting {
@@ -472,7 +476,7 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_API_TOKENS_FILE"),
         value_name: "FILE",
         heading: "HTTP",
-        help: "File with the API's tokens, a line each; 'streamlag token NAME' makes one",
+        help: "File with the API tokens, one per line; 'streamlag token NAME' makes one",
         ..BASE
     },
     Setting {
@@ -481,7 +485,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10"),
         value_name: "N",
         heading: "HTTP",
-        help: "Requests per second that each API token is allowed; 0 for no limit",
+        help: "Maximum requests per second for each API token; 0 for no limit",
         ..BASE
     },
     Setting {
@@ -490,14 +494,14 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("20"),
         value_name: "N",
         heading: "HTTP",
-        help: "Requests of an API token that may come at once",
+        help: "Burst size of the rate limit for each API token",
         ..BASE
     },
     Setting {
         key: "api.insecure-no-auth",
         flag: Flag::Switch,
         heading: "HTTP",
-        help: "Open the API to everybody who can reach it, without a token",
+        help: "Serve the API without authentication",
         ..BASE
     },
     Setting {
@@ -523,21 +527,21 @@ pub const SETTINGS: &[Setting] = &[
         env: Some("STREAMLAG_CONFIG_FILE"),
         value_name: "FILE",
         heading: "Program",
-        help: "YAML file with settings by the names of their flags, such as redis: {url: ...}",
+        help: "YAML file with settings by the names of their flags, such as redis: {url: ...}; paths in it are relative to the file",
         ..BASE
     },
     Setting {
         key: "config.check",
         flag: Flag::Switch,
         heading: "Program",
-        help: "Check the configuration and exit: 0 where it is good, 2 where not",
+        help: "Check the configuration and exit: 0 if it is valid, 2 if not",
         ..BASE
     },
     Setting {
         key: "healthcheck",
         flag: Flag::Switch,
         heading: "Program",
-        help: "Ask the streamlag that listens on the configured address whether it is healthy, and exit: 0 if so, 1 if not",
+        help: "Query the health of the streamlag that listens on the configured address, and exit: 0 if healthy, 1 if not",
         ..BASE
     },
     Setting {

@@ -1,6 +1,5 @@
 //! The settings of one target, checked: what the file says of it, over what holds for all.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::analysis::logical::LogicalStreams;
@@ -114,10 +113,7 @@ impl<S: Sources> Sources for OfTarget<'_, S> {
     fn get(&self, key: &str) -> Option<Given> {
         let own = || Some((Setting::find(key)?, self.own.get(key)?));
         match own() {
-            Some((setting, values)) => {
-                let values = values.iter().map(OsString::from).collect();
-                Some(Given::new(setting, Origin::Target(self.name.clone()), values))
-            }
+            Some((setting, entry)) => Some(entry.given(setting, |place| Origin::Target(self.name.clone(), place))),
             None => self.all.get(key).map(Given::inherited),
         }
     }
@@ -196,7 +192,7 @@ fn each_once(names: Vec<String>) -> Vec<String> {
 
 fn on_or_off(given: &Given) -> Result<bool, Problem> {
     // A YAML parser may take the words for truth values.
-    given.boolean().map_err(|_| given.problem("it takes on or off"))
+    given.boolean().map_err(|_| given.problem("expected on or off"))
 }
 
 fn collectors(sources: &impl Sources) -> Result<Collectors, Problem> {
@@ -217,16 +213,14 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
     let modes = [Mode::Standalone, Mode::Cluster, Mode::Sentinel].map(|mode| (mode.as_str(), mode));
     let mode = given.one_of(&modes)?;
     if mode != Mode::Standalone && matches!(dial.address, Address::Unix(_)) {
-        return Err(
-            given.problem("it takes a redis:// or rediss:// URL beside it, as nodes are known by host and port")
-        );
+        return Err(given.problem("requires a redis:// or rediss:// URL, as nodes are known by host and port"));
     }
     // What all targets are given does not concern one that is of another kind.
     let only_in = |modes: &[Mode], key: &str| match sources.get(key) {
         Some(given) if modes.contains(&mode) => Ok(Some(given)),
         Some(given) if !given.is_inherited() && !given.is_default() => {
             let words: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
-            Err(given.problem(&format!("it takes --redis.mode {} beside it", words.join(" or "))))
+            Err(given.problem(&format!("requires --redis.mode {}", words.join(" or "))))
         }
         Some(_) | None => Ok(None),
     };
@@ -234,7 +228,7 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
         Some(given) => {
             let nodes = given.endpoints()?;
             if nodes.len() > MAX_NODES {
-                return Err(given.problem(&format!("it takes up to {MAX_NODES} of them")));
+                return Err(given.problem(&format!("expected at most {MAX_NODES} nodes")));
             }
             nodes.into_iter().map(|(host, port)| Address::Tcp(host, port)).collect()
         }
@@ -243,7 +237,7 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
     let master = only_in(&[Mode::Sentinel], "redis.sentinel-master")?;
     let sentinel_master = match master {
         Some(given) => {
-            Some(given.text()?).filter(|name| !name.is_empty()).ok_or_else(|| given.problem("it takes a name"))?
+            Some(given.text()?).filter(|name| !name.is_empty()).ok_or_else(|| given.problem("expected a name"))?
         }
         None => String::new(),
     };
@@ -268,14 +262,14 @@ fn thresholds(sources: &impl Sources) -> Result<ThresholdRules, Problem> {
     let otherwise =
         Thresholds { degraded: degraded.whole_number(1, u64::MAX)?, unhealthy: unhealthy.whole_number(1, u64::MAX)? };
     if otherwise.degraded > otherwise.unhealthy {
-        let why = format!("it contradicts {}: a lag is degraded before it is unhealthy", unhealthy.shown());
+        let why = format!("contradicts {}: a lag is degraded before it is unhealthy", unhealthy.shown());
         return Err(degraded.problem(&why));
     }
     let Some(given) = sources.get("lag.thresholds") else { return Ok(otherwise.into()) };
     let rule = |text: String| {
         threshold_rule(&text).ok_or_else(|| {
             given.problem(
-                "it takes PATTERN=DEGRADED/UNHEALTHY, such as orders:*=500/5000, the first not above the second",
+                "expected PATTERN=DEGRADED/UNHEALTHY, such as orders:*=500/5000, the first not above the second",
             )
         })
     };

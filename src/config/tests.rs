@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::*;
 use crate::collector::{Address, Mode};
@@ -21,7 +22,7 @@ impl Sources for Fake {
     fn get(&self, key: &str) -> Option<Given> {
         let setting = Setting::find(key)?;
         let (origin, value) = match self.values.get(key) {
-            Some(value) => (Origin::Environment, *value),
+            Some(value) => (Origin::Environment(setting.env.unwrap_or_default()), *value),
             None => (Origin::Default, setting.default?),
         };
         Some(Given::new(setting, origin, vec![OsString::from(value)]))
@@ -47,6 +48,26 @@ fn target(values: &[(&'static str, &'static str)]) -> Result<TargetConfig, Probl
 
 fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
     Config::from_sources(&Fake { values: values.iter().copied().collect(), ..Fake::default() })
+}
+
+#[test]
+fn what_a_reload_changed_is_said_by_name() {
+    let changed = |one: &[(&'static str, &'static str)], other: &[(&'static str, &'static str)]| {
+        let [one, other] = [one, other].map(|values| config(values).unwrap().digests);
+        assert!(!format!("{other:?}").contains("hunter2"), "{other:?}");
+        one.changed(&other)
+    };
+    assert_eq!(changed(&[], &[]), "nothing");
+    assert_eq!(changed(&[], &[("streams", "a"), ("redis.url", "redis://:hunter2@h")]), "redis.url, streams");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path: &'static str = file.path().to_str().unwrap().to_owned().leak();
+    let with_file = |token: &str| {
+        std::fs::write(path, format!("ops sha256:{}\n", token.repeat(32))).unwrap();
+        config(&[("api.tokens-file", path)]).unwrap().digests
+    };
+    assert_eq!(with_file("ab").changed(&with_file("cd")), "api.tokens-file", "its name is the same");
+    let many: BTreeMap<String, u64> = (0..23).map(|n| (format!("k{n:02}"), n)).collect();
+    assert!(Digests::default().changed(&Digests::of(many)).ends_with(", k18, k19 and 3 more"));
 }
 
 #[test]
@@ -147,29 +168,29 @@ fn bad_values_are_named_in_one_line() {
         let setting = Setting::find(key).unwrap();
         let problem = config(&[(key, value)]).unwrap_err().to_string();
         assert!(!problem.contains('\n'), "{problem:?}");
-        assert!(problem.starts_with(setting.env.unwrap()), "{problem:?} does not name {key}");
+        assert!(problem.contains(&format!(" for {}: ", setting.env.unwrap())), "{problem:?} does not name {key}");
         assert!(problem.contains(takes), "{problem:?} lacks {takes:?}");
         assert!(setting.secret || problem.contains(&format!("{value:?}")), "{problem:?} lacks the value");
     };
-    check("redis.url", "http://localhost", "it takes redis://, rediss:// or unix://");
-    check("redis.url", "redis://localhost/x", "it takes redis://, rediss:// or unix://");
+    check("redis.url", "http://localhost", "expected redis://, rediss:// or unix://");
+    check("redis.url", "redis://localhost/x", "expected redis://, rediss:// or unix://");
     check("redis.url", "rediss://localhost/#insecure", "the server's certificate is always checked");
     check("redis.url", "redis://:a#b@localhost", "a '#', which in a password is written %23");
     check("redis.url", "rediss://a$b", "no certificate can be for its host");
-    check("redis.user", "", "it takes the name of a user");
-    check("redis.password-file", "/nonexistent", "it takes a file that can be read");
-    check("redis.password-file", "/dev/zero", "it takes a regular file");
+    check("redis.user", "", "expected the name of a user");
+    check("redis.password-file", "/nonexistent", "expected a file that can be read");
+    check("redis.password-file", "/dev/zero", "expected a regular file");
     for key in ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"] {
-        check(key, "x", "it takes a rediss:// URL beside it");
+        check(key, "x", "requires a rediss:// URL");
     }
     for value in ["0", "10001", "-1", "+1", "many", "1.5", " 1", ""] {
-        check("redis.max-connections", value, "it takes a whole number, 1 to 10000");
+        check("redis.max-connections", value, "expected a whole number between 1 and 10000");
     }
     for value in ["0s", "9ms", "2", "forever", "2 days", "-1s", ""] {
-        check("redis.timeout", value, "it takes a duration from 10ms to 1day");
+        check("redis.timeout", value, "expected a duration between 10ms and 1d");
     }
     for value in ["49ms", "0", "25h"] {
-        check("poll.interval", value, "it takes a duration from 50ms to 1day");
+        check("poll.interval", value, "expected a duration between 50ms and 1d");
     }
     for value in ["", ",", "a,,b", "a, "] {
         check("streams", value, "one or more names");
@@ -177,53 +198,53 @@ fn bad_values_are_named_in_one_line() {
     for key in ["streams.exclude", "groups.exclude"] {
         check(key, "a,,b", "one or more names");
     }
-    check("redis.mode", "fleet", "it takes one of standalone, cluster, sentinel");
-    check("redis.nodes", "a:1", "it takes --redis.mode cluster or sentinel beside it");
-    check("redis.sentinel-master", "m", "it takes --redis.mode sentinel beside it");
-    check("redis.sentinel-user", "u", "it takes --redis.mode sentinel beside it");
-    check("redis.sentinel-password-file", "f", "it takes --redis.mode sentinel beside it");
-    check("consumers", "maybe", "it takes on or off");
-    check("discovery.interval", "999ms", "it takes a duration from 1s to 1day");
-    check("limit.streams", "0", "it takes a whole number, 1 to 1000000");
-    check("limit.groups", "0", "it takes a whole number, 1 to 10000");
-    check("limit.consumers", "10001", "it takes a whole number, 0 to 10000");
+    check("redis.mode", "fleet", "expected one of standalone, cluster, sentinel");
+    check("redis.nodes", "a:1", "requires --redis.mode cluster or sentinel");
+    check("redis.sentinel-master", "m", "requires --redis.mode sentinel");
+    check("redis.sentinel-user", "u", "requires --redis.mode sentinel");
+    check("redis.sentinel-password-file", "f", "requires --redis.mode sentinel");
+    check("consumers", "maybe", "expected on or off");
+    check("discovery.interval", "999ms", "expected a duration between 1s and 1d");
+    check("limit.streams", "0", "expected a whole number between 1 and 1000000");
+    check("limit.groups", "0", "expected a whole number between 1 and 10000");
+    check("limit.consumers", "10001", "expected a whole number between 0 and 10000");
     for value in ["5", "0%", "101%", "-1%", "+1%", "NaN%", "1e1%", "%", ""] {
-        check("poll.max-redis-share", value, "it takes 0.01% to 100%");
+        check("poll.max-redis-share", value, "expected a percentage between 0.01% and 100%");
     }
-    check("poll.spread", "91%", "it takes 0% to 90%");
+    check("poll.spread", "91%", "expected a percentage between 0% and 90%");
     for value in ["3/3", "0/0", "1", "-1/2", "+1/2", "0/10001", "a/b", "/", ""] {
-        check("shard", value, "it takes i/n, where i is 0 to n-1");
+        check("shard", value, "expected i/n, where i is 0 to n-1");
     }
     for value in ["a", "a=", "=b", "a=b,c"] {
-        check("logical-streams", value, "it takes NAME=PATTERN");
+        check("logical-streams", value, "expected NAME=PATTERN");
     }
     check("logical-streams", "a=b{0..3", "a brace is not closed");
     for value in ["a", "a=1", "a=1/", "=1/2", "a=0/1", "a=2/1", "a=+1/2", "a=1/2/3"] {
-        check("lag.thresholds", value, "it takes PATTERN=DEGRADED/UNHEALTHY");
+        check("lag.thresholds", value, "expected PATTERN=DEGRADED/UNHEALTHY");
     }
     check("groups", " ", "one or more names");
-    check("lag.degraded", "none", "it takes a whole number, 1 or more");
-    check("lag.degraded", "1001", "it contradicts --lag.unhealthy \"1000\"");
-    check("lag.unhealthy", "18446744073709551616", "it takes a whole number, 1 or more");
+    check("lag.degraded", "none", "expected a whole number of at least 1");
+    check("lag.degraded", "1001", "contradicts --lag.unhealthy \"1000\"");
+    check("lag.unhealthy", "18446744073709551616", "expected a whole number of at least 1");
     for value in ["8000", "localhost", "0.0.0.0:65536", "::1:80", "http://x:80", "a b:1", ":"] {
-        check("web.listen-address", value, "it takes host:port");
+        check("web.listen-address", value, "expected host:port");
     }
     for value in ["metrics", "/a b", "/a?b", "/\n"] {
-        check("web.telemetry-path", value, "it takes a path that begins with a slash");
+        check("web.telemetry-path", value, "expected a path that begins with a slash");
     }
     for value in ["/", "/-/healthy", "/api/v1/events/health"] {
-        check("web.telemetry-path", value, "it takes a path that is free");
+        check("web.telemetry-path", value, "expected a path that is free");
     }
-    check("web.config.file", "/nonexistent", "it takes a file that can be read");
-    check("api.tokens-file", "/nonexistent", "it takes a file that can be read");
-    check("api.rate-limit", "-1", "it takes a whole number, 0 to 1000000");
-    check("api.rate-burst", "0", "it takes a whole number, 1 to 1000000");
-    check("log.level", "loud", "it takes one of error, warn, info, debug, trace");
-    check("log.format", "xml", "it takes one of logfmt, json");
-    check("event-transport.use-redis-streams", "maybe", "it takes true or false");
-    check("event-transport.redis-streams-percentage", "101", "it takes a whole number, 0 to 100");
-    check("event-transport.stream-max-len", "0", "it takes a whole number, 1 or more");
-    check("event-transport.publish-timeout-ms", "0", "it takes a whole number, 1 to");
+    check("web.config.file", "/nonexistent", "expected a file that can be read");
+    check("api.tokens-file", "/nonexistent", "expected a file that can be read");
+    check("api.rate-limit", "-1", "expected a whole number between 0 and 1000000");
+    check("api.rate-burst", "0", "expected a whole number between 1 and 1000000");
+    check("log.level", "loud", "expected one of error, warn, info, debug, trace");
+    check("log.format", "xml", "expected one of logfmt, json");
+    check("event-transport.use-redis-streams", "maybe", "expected true or false");
+    check("event-transport.redis-streams-percentage", "101", "expected a whole number between 0 and 100");
+    check("event-transport.stream-max-len", "0", "expected a whole number of at least 1");
+    check("event-transport.publish-timeout-ms", "0", "expected a whole number between 1 and");
 }
 
 #[test]
@@ -232,7 +253,7 @@ fn secrets_are_not_repeated() {
     assert!(!problem.contains("hunter2"), "{problem}");
     let bad_token = Fake { token: Some("hunter2 with blanks"), ..Fake::default() };
     let problem = Config::from_sources(&bad_token).unwrap_err().to_string();
-    assert!(problem.starts_with(API_TOKEN_VARIABLE) && !problem.contains("hunter2"), "{problem}");
+    assert!(problem.contains(API_TOKEN_VARIABLE) && !problem.contains("hunter2"), "{problem}");
     let good = Config::from_sources(&Fake { token: Some("hunter2"), ..Fake::default() }).unwrap();
     assert!(!format!("{good:?}").contains("hunter2"));
 }
@@ -250,10 +271,10 @@ fn what_contradicts_is_refused() {
     assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
     assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.dial.login.has_user());
     let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
-    assert!(tls("redis.tls-cert-file", "x").contains("it takes --redis.tls-key-file beside it"));
-    assert!(tls("redis.tls-key-file", "x").contains("it takes --redis.tls-cert-file beside it"));
-    assert!(tls("redis.tls-server-name", "a$b").contains("it takes a host's name or address"));
-    assert!(tls("redis.tls-ca-file", "/nonexistent").contains("it takes a file that can be read"));
+    assert!(tls("redis.tls-cert-file", "x").contains("requires --redis.tls-key-file"));
+    assert!(tls("redis.tls-key-file", "x").contains("requires --redis.tls-cert-file"));
+    assert!(tls("redis.tls-server-name", "a$b").contains("expected a host's name or address"));
+    assert!(tls("redis.tls-ca-file", "/nonexistent").contains("expected a file that can be read"));
     std::fs::write(path, " secret \n").unwrap();
     assert!(
         config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().targets[0]
@@ -272,52 +293,52 @@ fn more_than_one_server_takes_a_url_that_fits() {
     };
     for mode in ["cluster", "sentinel"] {
         let unix = [("redis.mode", mode), ("redis.url", "unix:///run/redis.sock")];
-        check(&unix, "it takes a redis:// or rediss:// URL beside it");
+        check(&unix, "requires a redis:// or rediss:// URL");
         for nodes in ["a", "a:0", "a:65536", ":1", "::1:1", "u@h:1", "redis://h:1", "a b:1"] {
-            check(&[("redis.mode", mode), ("redis.nodes", nodes)], "it takes host:port, such as redis-2:6379");
+            check(&[("redis.mode", mode), ("redis.nodes", nodes)], "expected host:port, such as redis-2:6379");
         }
     }
-    check(&[("redis.mode", "cluster"), ("redis.sentinel-user", "u")], "it takes --redis.mode sentinel beside it");
+    check(&[("redis.mode", "cluster"), ("redis.sentinel-user", "u")], "requires --redis.mode sentinel");
 }
 
 #[test]
 fn a_file_says_the_same_nested_or_dotted() {
     let nested = "redis:\n  url: redis://h:1\n  max_connections: 5\nstreams: [a, 'b,c']\npoll.interval: 1s\n";
-    let file = File::parse(nested).unwrap();
-    assert_eq!(file.get("redis.url").unwrap(), ["redis://h:1"]);
-    assert_eq!(file.get("redis.max-connections").unwrap(), ["5"]);
-    assert_eq!(file.get("streams").unwrap(), ["a", "b,c"]);
-    assert_eq!(file.get("poll.interval").unwrap(), ["1s"]);
+    let file = File::parse(nested, Path::new("f.yml")).unwrap();
+    assert_eq!(file.get("redis.url").unwrap().values, ["redis://h:1"]);
+    assert_eq!(file.get("redis.max-connections").unwrap().values, ["5"]);
+    assert_eq!(file.get("streams").unwrap().values, ["a", "b,c"]);
+    assert_eq!(file.get("poll.interval").unwrap().values, ["1s"]);
     for empty in ["", "\n", "# nothing\n", "---\n", "redis:\n"] {
-        assert!(File::parse(empty).unwrap().get("redis.url").is_none(), "{empty:?}");
+        assert!(File::parse(empty, Path::new("f.yml")).unwrap().get("redis.url").is_none(), "{empty:?}");
     }
 }
 
 #[test]
 fn bad_files_are_named_with_key_and_line() {
     let check = |text: &str, expected: &str| {
-        let problem = File::parse(text).map(|_| ()).unwrap_err();
+        let problem = File::parse(text, Path::new("f.yml")).map(|_| ()).unwrap_err();
         assert!(problem.contains(expected), "{problem:?} lacks {expected:?}");
         assert!(!problem.contains('\n') && !problem.contains("hunter2"), "{problem:?}");
     };
-    check("streams: [a]\nredis:\n  urls: x\n", "line 3: there is no setting \"redis.urls\"");
-    check("streems: [a]\n", "line 1: there is no setting \"streems\"");
-    check("streems:\n", "line 1: there is no setting \"streems\"");
-    check("redis:\n  urls:\n", "line 2: there is no setting \"redis.urls\"");
-    check("streams: [a]\nredis.url=redis://:hunter2@h: 0\n", "line 2: there is no setting of this name");
-    check("streams: {include: [a]}\n", "line 1: there is no setting \"streams.include\"");
-    check("redis: [a, {b: c}]\n", "line 1: a list takes plain values");
-    check("config.file: x\n", "line 1: there is no setting \"config.file\"");
-    check("redis:\n  url: [a, b]\n", "line 2: redis.url takes one value, not 2");
-    check("redis.url: {a: b}\n", "line 1: redis.url takes a value");
+    check("streams: [a]\nredis:\n  urls: x\n", "line 3: unknown setting \"redis.urls\"");
+    check("streems: [a]\n", "line 1: unknown setting \"streems\": did you mean streams?");
+    check("streems:\n", "line 1: unknown setting \"streems\": did you mean streams?");
+    check("redis:\n  urls:\n", "line 2: unknown setting \"redis.urls\"");
+    check("streams: [a]\nredis.url=redis://:hunter2@h: 0\n", "line 2: unknown setting of this name");
+    check("streams: {include: [a]}\n", "line 1: unknown setting \"streams.include\"");
+    check("redis: [a, {b: c}]\n", "line 1: \"redis\": expected a list of plain values");
+    check("config.file: x\n", "line 1: unknown setting \"config.file\"");
+    check("redis:\n  url: [a, b]\n", "line 2: redis.url: expected one value, not 2");
+    check("redis.url: {a: b}\n", "line 1: redis.url: expected a value");
     check("redis.url: a\nredis:\n  url: b\n", "line 3: redis.url is given twice");
-    check("api.insecure-no-auth: maybe\n", "line 1: api.insecure-no-auth takes true or false");
-    check("- a\n", "it takes a mapping");
-    check("streams: [[a]]\n", "a list takes plain values");
-    check("a: [\n", "line 1 column 4: it takes YAML");
+    check("api.insecure-no-auth: maybe\n", "line 1: api.insecure-no-auth: expected true or false");
+    check("- a\n", "expected a mapping");
+    check("streams: [[a]]\n", "expected a list of plain values");
+    check("a: [\n", "line 1 column 4: expected YAML");
     check("a: 1\na: 2\n", "line 2 column 1: a is given twice");
     check("://:hunter2@h: 1\n://:hunter2@h: 2\n", "line 2 column 1: a key is given twice");
     check("redis.url: 'redis://:hunter2@h\n", "line");
     check("streams: *hunter2\n", "line 1");
-    check("a\n---\nb\n", "it takes one document");
+    check("a\n---\nb\n", "expected one document");
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::logical::split_list;
@@ -28,17 +29,30 @@ impl Problem {
     }
 }
 
+/// A place in the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(super) file: Arc<Path>,
+    pub(super) line: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}", names::text(self.file.to_string_lossy().as_bytes(), MAX_VALUE_BYTES), self.line)
+    }
+}
+
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// On the command line.
     Flag,
-    /// In the environment.
-    Environment,
+    /// In this environment variable.
+    Environment(&'static str),
     /// In the file, for all targets.
-    File,
+    File(Place),
     /// In the file, for this target.
-    Target(TargetName),
+    Target(TargetName, Place),
     /// Nowhere.
     Default,
 }
@@ -67,22 +81,34 @@ impl Given {
         self.is_inherited
     }
 
-    /// The setting by the name under which it was given, and its value where it may be shown.
-    pub(super) fn shown(&self) -> String {
-        let name = match (&self.origin, self.setting.env) {
-            (Origin::Environment, Some(env)) => env.to_owned(),
-            (Origin::File, _) => format!("{} (in the configuration file)", self.setting.key),
-            (Origin::Target(target), _) => {
-                format!("{} of target {target} (in the configuration file)", self.setting.key)
-            }
+    /// The name under which it was given.
+    fn name(&self) -> String {
+        match (&self.origin, self.setting.env) {
+            (Origin::Environment(variable), _) => (*variable).to_owned(),
+            (Origin::File(place), _) => format!("{} in {place}", self.setting.key),
+            (Origin::Target(target, place), _) => format!("{} of target {target} in {place}", self.setting.key),
             (_, Some(env)) if self.setting.flag == Flag::None => env.to_owned(),
             _ => format!("--{}", self.setting.key),
-        };
+        }
+    }
+
+    /// Its value, where that may be shown.
+    fn value(&self) -> String {
         if self.setting.secret {
-            return format!("{name} (value not shown)");
+            return "(not shown)".to_owned();
         }
         let values: Vec<_> = self.values.iter().map(|value| value.to_string_lossy()).collect();
-        format!("{name} {:?}", names::text(values.join(",").as_bytes(), MAX_VALUE_BYTES))
+        format!("{:?}", names::text(values.join(",").as_bytes(), MAX_VALUE_BYTES))
+    }
+
+    /// The setting by the name under which it was given, and its value where it may be shown.
+    pub(super) fn shown(&self) -> String {
+        format!("{} {}", self.name(), self.value())
+    }
+
+    /// Its values as they were given.
+    pub(super) fn values(&self) -> &[OsString] {
+        &self.values
     }
 
     /// Whether nobody gave it.
@@ -90,15 +116,15 @@ impl Given {
         self.origin == Origin::Default
     }
 
-    /// A problem with this value.
+    /// A problem with this value. The one place where it becomes text: `why` says what was expected.
     pub(super) fn problem(&self, why: &str) -> Problem {
-        Problem(format!("{}: {why}", self.shown()))
+        Problem(format!("invalid value {} for {}: {why}", self.value(), self.name()))
     }
 
     /// The value as text; where a flag takes one value, there is one.
     pub(super) fn text(&self) -> Result<String, Problem> {
         let value = self.values.last().cloned().unwrap_or_default();
-        value.into_string().map_err(|_| self.problem("it takes UTF-8 text"))
+        value.into_string().map_err(|_| self.problem("expected UTF-8 text"))
     }
 
     /// A whole number within bounds, both included.
@@ -106,8 +132,8 @@ impl Given {
         let text = self.text()?;
         let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
-            let takes = if max == u64::MAX { format!("{min} or more") } else { format!("{min} to {max}") };
-            self.problem(&format!("it takes a whole number, {takes}"))
+            let takes = if max == u64::MAX { format!("of at least {min}") } else { format!("between {min} and {max}") };
+            self.problem(&format!("expected a whole number {takes}"))
         })
     }
 
@@ -115,8 +141,8 @@ impl Given {
     pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, Problem> {
         let duration = humantime::parse_duration(&self.text()?).ok();
         duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-            let [min, max] = [min, max].map(|bound| humantime::format_duration(bound).to_string());
-            self.problem(&format!("it takes a duration from {min} to {max}, such as 500ms, 5s or 1m"))
+            let [min, max] = [min, max].map(|bound| humantime::format_duration(bound).to_string().replace("day", "d"));
+            self.problem(&format!("expected a duration between {min} and {max}, such as 500ms, 5s or 1m"))
         })
     }
 
@@ -125,7 +151,7 @@ impl Given {
         let text = self.text()?;
         words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)).map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.problem(&format!("it takes one of {}", words.join(", ")))
+            self.problem(&format!("expected one of {}", words.join(", ")))
         })
     }
 
@@ -133,7 +159,7 @@ impl Given {
     pub(super) fn boolean(&self) -> Result<bool, Problem> {
         let spellings = [("true", true), ("1", true), ("yes", true), ("on", true)];
         let opposites = [("false", false), ("0", false), ("no", false), ("off", false)];
-        self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("it takes true or false"))
+        self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("expected true or false"))
     }
 
     /// A share, within bounds in percent, both included.
@@ -143,14 +169,16 @@ impl Given {
         let plain = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
         let percent: Option<f64> = plain.and_then(|digits| digits.parse().ok());
         let percent = percent.filter(|percent| (min..=max).contains(percent));
-        percent.map(|percent| percent / 100.0).ok_or_else(|| self.problem(&format!("it takes {min}% to {max}%")))
+        percent
+            .map(|percent| percent / 100.0)
+            .ok_or_else(|| self.problem(&format!("expected a percentage between {min}% and {max}%")))
     }
 
     /// Names: separated by commas on the command line and in the environment, one by one in the file.
     pub(super) fn names(&self) -> Result<Vec<String>, Problem> {
         let names = self.pieces(|text| text.split(',').map(str::to_owned).collect())?;
         if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
-            return Err(self.problem(&format!("it takes names of at most {MAX_NAME_BYTES} bytes each")));
+            return Err(self.problem(&format!("expected names of at most {MAX_NAME_BYTES} bytes each")));
         }
         Ok(names)
     }
@@ -163,14 +191,14 @@ impl Given {
     fn pieces(&self, split: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>, Problem> {
         let mut names = Vec::new();
         for value in &self.values {
-            let text = value.to_str().ok_or_else(|| self.problem("it takes UTF-8 text"))?;
+            let text = value.to_str().ok_or_else(|| self.problem("expected UTF-8 text"))?;
             match self.origin {
-                Origin::File | Origin::Target(_) => names.push(text.trim().to_owned()),
+                Origin::File(_) | Origin::Target(..) => names.push(text.trim().to_owned()),
                 _ => names.extend(split(text).iter().map(|name| name.trim().to_owned())),
             }
         }
         if names.is_empty() || names.iter().any(String::is_empty) {
-            return Err(self.problem("it takes one or more names separated by commas, none of them empty"));
+            return Err(self.problem("expected one or more names separated by commas, none of them empty"));
         }
         Ok(names)
     }
@@ -187,7 +215,7 @@ impl Given {
             fits.then(|| (bare.to_owned(), port))
         };
         let endpoints: Option<_> = self.names()?.iter().map(endpoint).collect();
-        endpoints.ok_or_else(|| self.problem("it takes host:port, such as redis-2:6379 or [::1]:26379"))
+        endpoints.ok_or_else(|| self.problem("expected host:port, such as redis-2:6379 or [::1]:26379"))
     }
 
     /// Addresses to listen on. A missing host means every IPv4 address.
@@ -201,12 +229,17 @@ impl Given {
             (printable && !bare_ipv6).then(|| format!("{host}:{port}"))
         };
         let addresses: Option<Vec<String>> = self.names()?.into_iter().map(address).collect();
-        addresses.ok_or_else(|| self.problem("it takes host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
+        addresses.ok_or_else(|| self.problem("expected host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
     }
 
-    /// The file that the value names.
+    /// The file that the value names: relative to the configuration file where it is given there, as the paths in the web configuration
+    /// are to that file.
     pub(super) fn path(&self) -> PathBuf {
-        self.values.last().map(PathBuf::from).unwrap_or_default()
+        let path = self.values.last().map(PathBuf::from).unwrap_or_default();
+        match &self.origin {
+            Origin::File(place) | Origin::Target(_, place) => place.file.parent().unwrap_or(Path::new("")).join(path),
+            Origin::Flag | Origin::Environment(_) | Origin::Default => path,
+        }
     }
 }
 

@@ -90,17 +90,17 @@ impl WebConfig {
 fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Tls, String> {
     let client_auth = client_auth(section.client_auth_type.as_deref().unwrap_or_default())?;
     if client_auth == ClientAuth::None && (section.client_ca.is_some() || section.client_ca_file.is_some()) {
-        return Err("client_ca: it takes a client_auth_type that asks clients for certificates".to_owned());
+        return Err("client_ca: expected a client_auth_type that asks clients for certificates".to_owned());
     }
     if section.client_allowed_sans.is_some() && !client_auth.is_required() {
         return Err(
-            "client_allowed_sans: it takes client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; \
+            "client_allowed_sans: expected client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; \
                     with others a client could leave its certificate out"
                 .to_owned(),
         );
     }
     if section.client_allowed_sans.as_ref().is_some_and(Vec::is_empty) {
-        return Err("client_allowed_sans: it takes one or more names; without, no client would be let in".to_owned());
+        return Err("client_allowed_sans: expected one or more names; without, no client would be let in".to_owned());
     }
     let versions = versions(section.min_version.as_deref(), section.max_version.as_deref())?;
     let cipher_suites = suites(section.cipher_suites.unwrap_or_default(), &versions, http2)?;
@@ -113,8 +113,8 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Tls, S
             .to_owned());
     }
     Tls::new(&TlsSettings {
-        certificates: certificates.ok_or("it takes one of cert and cert_file")?,
-        key: key.ok_or("it takes one of key and key_file")?,
+        certificates: certificates.ok_or("expected one of cert and cert_file")?,
+        key: key.ok_or("expected one of key and key_file")?,
         client_ca,
         client_auth,
         client_allowed_sans: section.client_allowed_sans,
@@ -136,7 +136,7 @@ fn client_auth(name: &str) -> Result<ClientAuth, String> {
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
         other => {
             return Err(format!(
-                "client_auth_type {other:?}: it takes one of NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                "client_auth_type {other:?}: expected one of NoClientCert, RequestClientCert, RequireAnyClientCert, \
                  VerifyClientCertIfGiven, RequireAndVerifyClientCert"
             ));
         }
@@ -149,16 +149,16 @@ fn versions(min: Option<&str>, max: Option<&str>) -> Result<Vec<&'static Support
         "TLS12" => Ok(12),
         "TLS13" => Ok(13),
         "TLS10" | "TLS11" => {
-            Err(format!("{key} {name:?}: it takes TLS12 or TLS13; versions before them are broken and not available"))
+            Err(format!("{key} {name:?}: expected TLS12 or TLS13; versions before them are broken and not available"))
         }
-        other => Err(format!("{key} {other:?}: it takes TLS12 or TLS13")),
+        other => Err(format!("{key} {other:?}: expected TLS12 or TLS13")),
     };
     let (min, max) = (min.unwrap_or("TLS12"), max.unwrap_or("TLS13"));
     let wanted = version("min_version", min)?..=version("max_version", max)?;
     let versions = [(12, &TLS12), (13, &TLS13)].into_iter().filter(|(number, _)| wanted.contains(number));
     let versions: Vec<_> = versions.map(|(_, version)| version).collect();
     if versions.is_empty() {
-        return Err(format!("min_version {min:?}: it contradicts max_version {max:?}"));
+        return Err(format!("min_version {min:?}: contradicts max_version {max:?}"));
     }
     Ok(versions)
 }
@@ -178,7 +178,7 @@ fn suites(
         let found = available.iter().find(|(available, _)| available == name).map(|&(_, suite)| suite);
         found.ok_or_else(|| {
             format!(
-                "cipher_suites {name:?}: it takes those that are available: {}",
+                "cipher_suites {name:?}: expected those that are available: {}",
                 list(available.iter().map(|(name, _)| name.as_str()))
             )
         })
@@ -201,7 +201,7 @@ fn curves(wanted: Vec<String>) -> Result<Vec<&'static dyn rustls::crypto::Suppor
         let found = CURVES.iter().find(|(available, _)| available == name).map(|&(_, group)| group);
         found.ok_or_else(|| {
             format!(
-                "curve_preferences {name:?}: it takes those that are available: {}",
+                "curve_preferences {name:?}: expected those that are available: {}",
                 list(CURVES.map(|(name, _)| name))
             )
         })
@@ -219,9 +219,9 @@ fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, Strin
             return Err(wrong(&format!("those that can be set are {}", list(HEADERS.map(|(name, ..)| name)))));
         };
         if !values.is_empty() && !values.contains(&value.as_str()) {
-            return Err(wrong(&format!("it takes one of {}, not {value:?}", list(values.iter().copied()))));
+            return Err(wrong(&format!("expected one of {}, not {value:?}", list(values.iter().copied()))));
         }
-        let value = HeaderValue::from_str(&value).map_err(|_| wrong("it takes text that a header can carry"))?;
+        let value = HeaderValue::from_str(&value).map_err(|_| wrong("expected text that a header can carry"))?;
         headers.push((header.clone(), value));
     }
     Ok(headers)
@@ -230,11 +230,11 @@ fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, Strin
 fn rate_limit(section: RateSection) -> Result<Option<Rate>, String> {
     let burst = section.burst.unwrap_or_default();
     let Some(interval) = section.interval else {
-        return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: it takes an interval too".to_owned()) };
+        return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: expected an interval too".to_owned()) };
     };
     let wrong = || {
         format!(
-            "rate_limit.interval {interval:?}: it takes a duration up to a day such as 100ms or 1s, or 0 for no limit"
+            "rate_limit.interval {interval:?}: expected a duration up to a day such as 100ms or 1s, or 0 for no limit"
         )
     };
     let interval =
@@ -246,7 +246,7 @@ fn rate_limit(section: RateSection) -> Result<Option<Rate>, String> {
         return Ok(None);
     }
     if burst == 0 {
-        return Err("rate_limit.burst: it takes 1 or more; with 0, no request would ever be answered".to_owned());
+        return Err("rate_limit.burst: expected 1 or more; with 0, no request would ever be answered".to_owned());
     }
     Ok(Some(Rate { interval, burst }))
 }
@@ -266,7 +266,7 @@ impl Files<'_> {
     /// What is given under `key`, or is in the file given under `key` with `_file`.
     fn content(&mut self, key: &str, text: Option<String>, file: Option<String>) -> Result<Option<Vec<u8>>, String> {
         let name = match (text, file) {
-            (Some(_), Some(_)) => return Err(format!("it takes one of {key} and {key}_file, not both")),
+            (Some(_), Some(_)) => return Err(format!("expected one of {key} and {key}_file, not both")),
             (Some(text), None) => return Ok((!text.trim().is_empty()).then(|| text.into_bytes())),
             (None, None) => return Ok(None),
             (None, Some(name)) if name.is_empty() => return Ok(None),
@@ -274,7 +274,7 @@ impl Files<'_> {
         };
         if name.contains(['\n', '\r']) || name.contains("-----") {
             // Not repeated: it is probably the key itself.
-            return Err(format!("{key}_file: it takes the name of a file; what is in one goes into {key}"));
+            return Err(format!("{key}_file: expected the name of a file; what is in one goes into {key}"));
         }
         let path = self.dir.join(&name);
         let content = files::read(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;

@@ -59,7 +59,7 @@ impl BasicUsers {
         for (name, hash) in users {
             let cost = cost_of(&hash).map_err(|wrong| format!("{}: {wrong}", shown(&name)))?;
             if name.contains(':') {
-                return Err(format!("{}: it takes a name without a colon, which would end it", shown(&name)));
+                return Err(format!("{}: expected a name without a colon, which would end it", shown(&name)));
             }
             highest = highest.max(cost);
             by_name.insert(name.into_bytes().into(), User { hash: hash.into(), cost, remembered: Mutex::default() });
@@ -165,14 +165,14 @@ fn shown(name: &str) -> String {
 
 fn cost_of(hash: &str) -> Result<u32, String> {
     let parts: HashParts = hash.parse().map_err(|_| {
-        "it takes a bcrypt hash, which begins with $2a$, $2b$ or $2y$; 'htpasswd -nBC 10 \"\"' prints one".to_owned()
+        "expected a bcrypt hash, which begins with $2a$, $2b$ or $2y$; 'htpasswd -nBC 10 \"\"' prints one".to_owned()
     })?;
     let cost = parts.get_cost();
     if (MIN_COST..=MAX_COST).contains(&cost) {
         return Ok(cost);
     }
     Err(format!(
-        "it takes a bcrypt hash of cost {MIN_COST} to {MAX_COST}, not {cost}: anybody can have it computed by sending \
+        "expected a bcrypt hash of cost {MIN_COST} to {MAX_COST}, not {cost}: anybody can have it computed by sending \
          wrong passwords, and each step doubles the time that takes"
     ))
 }

@@ -91,7 +91,7 @@ impl Connection {
                 None
             }
             Err(error) => {
-                tracing::debug!(peer = %address, %error, "TLS did not come about");
+                tracing::debug!(peer = %address, %error, "TLS handshake failed");
                 Some(Closed::Handshake)
             }
         }

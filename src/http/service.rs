@@ -199,7 +199,7 @@ impl Service {
         let login = if policy.auth.is_guess(&head.headers) { Some(self.begin_login(peer)?) } else { None };
         let now = SystemTime::now();
         let token = policy.auth.check(&head.headers, now).map_err(|denied| {
-            login_failed(peer, &denied);
+            login_failed(peer, head.uri.path(), "token", &denied);
             Trouble::from(denied)
         })?;
         let (Some(token), Some(login)) = (token, login) else { return Ok(Headers::new()) };
@@ -237,7 +237,7 @@ impl Service {
             self.login_succeeded(peer, login);
             return Ok(());
         }
-        login_failed(peer, &Denied::Wrong);
+        login_failed(peer, head.uri.path(), "password", &Denied::Wrong);
         Err(challenge())
     }
 
@@ -322,7 +322,7 @@ impl Service {
             forms
         });
         making.await.map_err(|error| {
-            tracing::error!(%error, "a part of the metrics page could not be made");
+            tracing::error!(%error, "cannot build a part of the metrics page");
             Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
         })
     }
@@ -454,12 +454,15 @@ enum Login {
     Free,
 }
 
-fn login_failed(peer: &Peer, denied: &Denied) {
+/// Logs a login with a wrong token or password (`kind`) for this path, which is that of a route.
+fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &Denied) {
     match denied {
         Denied::Closed | Denied::Missing => return,
         // As often as the address may fail, and no more.
-        Denied::Wrong => tracing::warn!(peer = %peer.address, "a login failed"),
-        Denied::Expired(token) => tracing::warn!(peer = %peer.address, token, "a token that has expired was used"),
+        Denied::Wrong => tracing::warn!(peer = %peer.address, path, kind, "login failed"),
+        Denied::Expired(token) => {
+            tracing::warn!(peer = %peer.address, path, kind, token, "login failed: the token has expired")
+        }
     }
     peer.take_known();
 }
@@ -483,7 +486,7 @@ fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
 
 fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
     let body = serde_json::to_vec(value).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
+        tracing::error!(%error, "cannot encode a response as JSON");
         Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
     })?;
     let mut answer = Answer::new(Bytes::from(body).into());

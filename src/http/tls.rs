@@ -134,13 +134,13 @@ fn certificates(name: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         // What the parser says could hold a line of a private key that is there too.
-        _ => Err(format!("{name}: it takes one or more certificates in PEM")),
+        _ => Err(format!("{name}: expected one or more certificates in PEM")),
     }
 }
 
 fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| "key: it takes a private key in PEM that is not encrypted".to_owned())
+        .map_err(|_| "key: expected a private key in PEM that is not encrypted".to_owned())
 }
 
 #[cfg(test)]

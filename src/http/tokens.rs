@@ -161,14 +161,14 @@ impl Tokens {
 }
 
 fn parse_line(line: &str) -> Result<Token, String> {
-    let takes = "it takes NAME sha256:DIGEST [expires:TIME], as 'streamlag token NAME' prints it";
+    let takes = "expected NAME sha256:DIGEST [expires:TIME], as 'streamlag token NAME' prints it";
     let mut fields = line.split_whitespace();
     let (Some(name), Some(stored)) = (fields.next(), fields.next()) else {
         return Err(takes.to_owned());
     };
     check_name(name)?;
     let hex = stored.strip_prefix("sha256:").ok_or(takes)?;
-    let digest = from_hex(hex).ok_or("it takes 64 hexadecimal digits after sha256:")?;
+    let digest = from_hex(hex).ok_or("expected 64 hexadecimal digits after sha256:")?;
     let expires = match fields.next() {
         None => None,
         Some(field) => Some(expiry(field.strip_prefix("expires:").ok_or(takes)?)?),
@@ -190,11 +190,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if named {
         return Ok(());
     }
-    Err(format!("a token's name takes 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs"))
+    Err(format!("token name: expected 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs"))
 }
 
 fn expiry(text: &str) -> Result<SystemTime, String> {
-    let takes = "it takes a time such as 2027-01-31T12:00:00Z or 2027-01-31 after expires:";
+    let takes = "expected a time such as 2027-01-31T12:00:00Z or 2027-01-31 after expires:";
     parse_time(text).ok_or_else(|| takes.to_owned())
 }
 
@@ -283,16 +283,16 @@ mod tests {
         let secret = "5".repeat(64);
         let good = format!("a sha256:{secret}");
         for (text, expected) in [
-            ("ops".to_owned(), "line 1: it takes NAME sha256:DIGEST"),
-            (format!("{good}\nops {secret}"), "line 2: it takes NAME sha256:DIGEST"),
-            (format!("ops sha256:{}", &secret[1..]), "line 1: it takes 64 hexadecimal digits"),
-            (format!("ops sha256:{}é", &secret[2..]), "line 1: it takes 64 hexadecimal digits"),
-            (format!("ops sha256:{} until:5", "6".repeat(64)), "line 1: it takes NAME sha256:DIGEST"),
-            (format!("ops sha256:{secret} expires:soon"), "line 1: it takes a time such as"),
-            (format!("ops sha256:{secret} expires:2027-02-30"), "line 1: it takes a time such as"),
-            (format!("ops sha256:{secret} expires:2027-02-28 5"), "line 1: it takes NAME sha256:DIGEST"),
-            (format!("slt_{secret} sha256:{secret}"), "line 1: a token's name takes"),
-            (format!("o\"ps sha256:{secret}"), "line 1: a token's name takes"),
+            ("ops".to_owned(), "line 1: expected NAME sha256:DIGEST"),
+            (format!("{good}\nops {secret}"), "line 2: expected NAME sha256:DIGEST"),
+            (format!("ops sha256:{}", &secret[1..]), "line 1: expected 64 hexadecimal digits"),
+            (format!("ops sha256:{}é", &secret[2..]), "line 1: expected 64 hexadecimal digits"),
+            (format!("ops sha256:{} until:5", "6".repeat(64)), "line 1: expected NAME sha256:DIGEST"),
+            (format!("ops sha256:{secret} expires:soon"), "line 1: expected a time such as"),
+            (format!("ops sha256:{secret} expires:2027-02-30"), "line 1: expected a time such as"),
+            (format!("ops sha256:{secret} expires:2027-02-28 5"), "line 1: expected NAME sha256:DIGEST"),
+            (format!("slt_{secret} sha256:{secret}"), "line 1: token name: expected"),
+            (format!("o\"ps sha256:{secret}"), "line 1: token name: expected"),
             (format!("{good}\na sha256:{}", "6".repeat(64)), "line 2: there is another token named \"a\""),
             (format!("{good}\n#\nb sha256:{secret}"), "line 3: the tokens \"a\" and \"b\" have the same secret"),
         ] {

@@ -11,7 +11,7 @@ use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies;
 use crate::redis::replies::role;
 use crate::redis::resp::{Refusal, Replies, Reply, command};
-use crate::redis::resp_stream::Wire;
+use crate::redis::resp_stream::{Broken, Wire};
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
@@ -37,7 +37,8 @@ impl Connected {
         let mut wire = dial.connect(deadline).await?;
         commands.add("hello", 1);
         // The 2 asks for RESP2; 6.0 insists on being asked.
-        let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+        let failed = |broken: Broken| dial.with_hint(broken.into_error(FailureReason::Connect));
+        let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(failed)?;
         let server = match reply.error() {
             None if replies::is_sentinel(reply) => {
                 let detail = "this is a sentinel, which has no streams; see redis.mode".to_owned();

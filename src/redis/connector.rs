@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 pub use crate::redis::credentials::Login;
+pub(crate) use crate::redis::tls::described;
 pub use crate::redis::tls::{Part, Tls, TlsFiles, TlsProblem};
 
 use crate::model::FailureReason;
@@ -99,8 +100,25 @@ impl Dial {
         let mut wire = Wire::over(socket);
         match self.log_in(&mut wire).await {
             Ok(()) => Ok(wire),
-            Err(error) => Err(SampleError { detail: self.login.without_secrets(error.detail), ..error }),
+            Err(error) => {
+                let detail = self.login.without_secrets(error.detail);
+                Err(self.with_hint(SampleError { detail, ..error }))
+            }
         }
+    }
+
+    /// The same error, of the first words on a connection, with what to try where the server may expect TLS, or not have liked it.
+    pub(super) fn with_hint(&self, error: SampleError) -> SampleError {
+        let hint = match (&self.tls, error.reason) {
+            (None, FailureReason::Connect | FailureReason::Protocol) if matches!(self.address, Address::Tcp(..)) => {
+                "if this port expects TLS, use a rediss:// URL"
+            }
+            (Some(tls), FailureReason::Connect) if !tls.has_identity() && !error.detail.contains("--redis.tls") => {
+                "if the server requires a client certificate, set --redis.tls-cert-file and --redis.tls-key-file"
+            }
+            _ => return error,
+        };
+        SampleError { detail: format!("{}; {hint}", error.detail), ..error }
     }
 
     async fn log_in(&self, wire: &mut Wire) -> Result<(), SampleError> {
@@ -141,7 +159,7 @@ impl Dial {
         stream.set_nodelay(true)?;
         match &mut self.tls {
             None => Ok(Box::new(stream)),
-            Some(tls) => Ok(Box::new(tls.wrap(stream).await?)),
+            Some(tls) => Ok(Box::new(tls.wrap(stream, deadline).await?)),
         }
     }
 }
@@ -182,7 +200,7 @@ async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> std::io::Re
 }
 
 fn unreachable(error: std::io::Error) -> SampleError {
-    SampleError { reason: FailureReason::Connect, detail: error.to_string() }
+    SampleError { reason: FailureReason::Connect, detail: described(&error) }
 }
 
 /// The address and the database.

@@ -79,12 +79,12 @@ impl Login {
             Ok(password) => {
                 self.password = Some(password);
                 if std::mem::take(&mut self.said) {
-                    tracing::info!(file = %file_shown, "the Redis password can be read again");
+                    tracing::info!(file = %file_shown, "Redis password file readable again");
                 }
             }
             Err(error) if !self.said => {
                 self.said = true;
-                tracing::warn!(file = %file_shown, error, "the Redis password cannot be read again: the last one is used");
+                tracing::warn!(file = %file_shown, error, "cannot read the Redis password file; using the last password");
             }
             Err(_) => {}
         }
@@ -112,7 +112,7 @@ impl Login {
 
 fn read(file: &Path) -> Result<Password, String> {
     match files::read_text(file)?.trim() {
-        "" => Err("it takes a file with the password in it; this one is empty".to_owned()),
+        "" => Err("expected a file with the password in it; this one is empty".to_owned()),
         password => Ok(Password(password.to_owned())),
     }
 }

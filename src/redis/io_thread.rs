@@ -72,7 +72,7 @@ pub(crate) fn thread() -> Option<&'static Handle> {
     let started = THREAD.get_or_init(|| {
         let handle = start();
         if let Err(error) = &handle {
-            tracing::warn!(%error, "there is no thread to move bytes: samples of many streams take longer");
+            tracing::warn!(%error, "cannot start the I/O thread; sampling many streams takes longer");
         }
         handle.ok()
     });

@@ -17,6 +17,7 @@ use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::io_thread::{self, Apart};
 use crate::redis::resp::{Allowance, Replies, Reply, command};
+use crate::redis::tls::described;
 
 /// Room that is made before each read: what Redis writes at most at a time, so that few reads take it all.
 const READ_BYTES: usize = 64 * 1024;
@@ -86,7 +87,7 @@ impl Broken {
 
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
-        Self::Ended(error.to_string())
+        Self::Ended(described(&error))
     }
 }
 

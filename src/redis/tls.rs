@@ -2,18 +2,29 @@
 //! without a restart.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, Error, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::redis::verifier::Verifier;
 use crate::sys::files;
+
+/// The share of the time until the deadline that a handshake may take.
+const HANDSHAKE_SHARE: f64 = 0.8;
+
+/// What is said where it takes longer.
+const NO_HANDSHAKE: &str =
+    "TLS handshake timed out: the server may not speak TLS at this port; use its TLS port, or a redis:// URL";
 
 /// The files that TLS takes, all of them PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,9 +106,20 @@ impl Tls {
     }
 
     /// Makes a stream one that nobody can read or change on its way, and makes sure who is at its end.
-    pub(crate) async fn wrap(&mut self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    ///
+    /// A server that does not speak TLS may wait for more, and say nothing: the handshake may take [`HANDSHAKE_SHARE`] of the time that is
+    /// left, so that the error can say what it waited for.
+    pub(crate) async fn wrap(&mut self, stream: TcpStream, deadline: Instant) -> std::io::Result<TlsStream<TcpStream>> {
         self.renew();
-        TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), stream).await
+        let now = Instant::now();
+        let end = now + deadline.saturating_duration_since(now).mul_f64(HANDSHAKE_SHARE);
+        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(self.server_name.clone(), stream);
+        timeout_at(end, handshake).await.unwrap_or_else(|_| Err(std::io::Error::new(ErrorKind::TimedOut, NO_HANDSHAKE)))
+    }
+
+    /// Whether we have a certificate to show.
+    pub(super) fn has_identity(&self) -> bool {
+        self.files.identity.is_some()
     }
 
     /// Reads the files again. Where that fails, what was read last stands: it may be good still, and a certificate whose key
@@ -107,13 +129,13 @@ impl Tls {
             Ok(config) => {
                 self.config = Arc::new(config);
                 if std::mem::take(&mut self.said) {
-                    tracing::info!("the TLS files for Redis can be used again");
+                    tracing::info!("Redis TLS files loaded again");
                 }
             }
             Err(problem) if !self.said => {
                 self.said = true;
                 let file = self.files.of(problem.part).display();
-                tracing::warn!(%file, error = %problem, "a TLS file for Redis cannot be used: the last good ones are");
+                tracing::warn!(%file, error = %problem, "cannot load a Redis TLS file; using the last good ones");
             }
             Err(_) => {}
         }
@@ -137,41 +159,98 @@ fn read(files: &TlsFiles) -> Result<ClientConfig, TlsProblem> {
     let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| problem(Part::System, error.to_string()))?;
-    let builder = versions.with_root_certificates(roots(files.ca.as_deref())?);
+    let (roots, trusted) = roots(files.ca.as_deref())?;
+    let provider = Arc::new(ring::default_provider());
+    let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let by_ca = by_ca.map_err(|error| problem(Part::System, error.to_string()))?;
+    let builder = versions.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { by_ca, trusted }));
     let Some((certificate, key)) = &files.identity else {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(certificate, "its certificate").map_err(|why| problem(Part::Certificate, why))?;
     let key = files::read(key).and_then(|pem| {
         let key = PrivateKeyDer::from_pem_slice(&pem);
-        key.map_err(|_| "it takes a PEM file with a private key in it, not encrypted".to_owned())
+        key.map_err(|_| "expected a PEM file with a private key in it, not encrypted".to_owned())
     });
     let key = key.map_err(|why| problem(Part::Key, why))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            problem(Part::Key, "it takes the key of the certificate; this is that of another".to_owned())
+            problem(Part::Key, "expected the key of the certificate; this is that of another".to_owned())
         }
         rustls::Error::InvalidCertificate(_) => {
-            problem(Part::Certificate, format!("it takes a certificate that can be read ({error})"))
+            problem(Part::Certificate, format!("expected a certificate that can be read ({error})"))
         }
-        other => problem(Part::Key, format!("it takes a key that can be used ({other})")),
+        other => problem(Part::Key, format!("expected a key that can be used ({other})")),
     })
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsProblem> {
+/// The certificates of CAs, and those that are trusted as they are.
+fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsProblem> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
         // Some that cannot be read are usual; none at all is a system without them.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let why = "this system trusts no certificates";
-        return if roots.is_empty() { Err(TlsProblem { part: Part::System, why: why.to_owned() }) } else { Ok(roots) };
+        let none = || TlsProblem { part: Part::System, why: why.to_owned() };
+        return if roots.is_empty() { Err(none()) } else { Ok((roots, Vec::new())) };
     };
     let problem = |why| TlsProblem { part: Part::Ca, why };
-    for certificate in certificates(file, "a CA certificate").map_err(problem)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| problem(format!("it takes CA certificates that can be read ({error})")))?;
+    let trusted = certificates(file, "a CA certificate").map_err(problem)?;
+    for certificate in &trusted {
+        let added = roots.add(certificate.clone());
+        added.map_err(|error| problem(format!("expected CA certificates that can be read ({error})")))?;
     }
-    Ok(roots)
+    Ok((roots, trusted))
+}
+
+/// What broke a connection; where that was TLS, what to do about it.
+pub(crate) fn described(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    tls.and_then(advice).map_or_else(|| error.to_string(), |advice| format!("TLS handshake failed: {error}; {advice}"))
+}
+
+fn advice(error: &Error) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+    use rustls::CertificateError as Bad;
+    Some(match error {
+        Error::InvalidCertificate(bad) => match bad {
+            Bad::Expired | Bad::ExpiredContext { .. } => "the server's certificate has expired: renew it on the server",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                "the server's certificate is not valid yet: check the clock of this machine, and the certificate"
+            }
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                "connect by a name in the server's certificate, or set --redis.tls-server-name to one"
+            }
+            Bad::Revoked => "the server's certificate is revoked: replace it on the server",
+            Bad::BadEncoding => "the server's certificate cannot be read",
+            // Others name what is wrong with the first CA that was tried, and mean that none signed it.
+            _ => {
+                "unknown issuer: set --redis.tls-ca-file to the certificate of the CA that signed the server's, or to the server's own \
+                 where it is self-signed"
+            }
+        },
+        Error::AlertReceived(Alert::CertificateRequired) => {
+            "the server requires a client certificate: set --redis.tls-cert-file and --redis.tls-key-file"
+        }
+        Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::DecryptError
+            | Alert::AccessDenied,
+        ) => {
+            "the server refused the client certificate: check --redis.tls-cert-file against the CA that the server trusts"
+        }
+        Error::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion) => {
+            "the server and streamlag have no TLS version or cipher in common (TLS 1.2 and 1.3), or the server requires a client \
+             certificate: see --redis.tls-cert-file"
+        }
+        Error::InvalidMessage(_) => "the server does not speak TLS at this port: use its TLS port, or a redis:// URL",
+        _ => return None,
+    })
 }
 
 fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -179,7 +258,7 @@ fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>,
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("it takes a PEM file with {what} in it; this one holds none")),
-        Err(error) => Err(format!("it takes a PEM file with {what} in it ({error})")),
+        Ok(_) => Err(format!("expected a PEM file with {what} in it; this one holds none")),
+        Err(error) => Err(format!("expected a PEM file with {what} in it ({error})")),
     }
 }

@@ -11,16 +11,16 @@ pub const MAX_BYTES: u64 = 1024 * 1024;
 /// # Errors
 /// What it takes instead, without naming the file.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("it takes a file that can be read ({error})");
+    let unreadable = |error: std::io::Error| format!("expected a file that can be read ({error})");
     // Asked before it is opened: opening a pipe would wait for somebody to write.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("it takes a regular file".to_owned());
+        return Err("expected a regular file".to_owned());
     }
     let mut content = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(format!("it takes a file of at most {MAX_BYTES} bytes"));
+        return Err(format!("expected a file of at most {MAX_BYTES} bytes"));
     }
     Ok(content)
 }
@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// What it takes instead, without naming the file.
 pub fn read_text(path: &Path) -> Result<String, String> {
-    String::from_utf8(read(path)?).map_err(|_| "it takes a file of UTF-8 text".to_owned())
+    String::from_utf8(read(path)?).map_err(|_| "expected a file of UTF-8 text".to_owned())
 }
 
 #[cfg(test)]

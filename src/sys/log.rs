@@ -1,8 +1,9 @@
 //! Structured logs to standard error: logfmt or JSON, one line per event.
 //!
-//! Whatever is logged passes here, so that no new line can forget it: `rate` bounds how many lines of one kind there are, `line`
-//! what is in one, and `queue` how many wait to be written.
+//! Every line passes here: `rate` bounds how many lines of one kind there are, `format` writes one, `line` bounds what is in it,
+//! and `queue` bounds how many wait to be written.
 
+mod format;
 mod line;
 mod queue;
 mod rate;
@@ -96,27 +97,12 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
     let due = Arc::clone(rate);
     let _ = queue.write_apart(move |now| due.say(now));
     let lines = Lines { queue: Arc::clone(queue), format };
-    let subscriber = match format {
-        Format::Logfmt => {
-            let layer =
-                tracing_logfmt::builder().with_target(false).with_span_name(false).with_span_path(false).layer();
-            let layer = layer.with_writer(lines).log_internal_errors(false);
-            let layer = layer.map_event_format(|format| Rated { format, rate: Arc::clone(rate) });
-            tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
-        }
-        Format::Json => {
-            let layer = tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .with_target(false)
-                .with_writer(lines)
-                .log_internal_errors(false)
-                .map_event_format(|format| Rated { format, rate: Arc::clone(rate) });
-            tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)))
-        }
-    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(lines)
+        .log_internal_errors(false)
+        .fmt_fields(format::Lines(format))
+        .event_format(Rated { format: format::Lines(format), rate: Arc::clone(rate) });
+    let subscriber = tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)));
     // Fails only where somebody set one before, as tests may.
     let _ = subscriber;
     Level(handle)

@@ -110,163 +110,163 @@ macro_rules! names {
 
 names! {
     LAG = "event_consumer_lag", Gauge, GROUP,
-        "Entries in the stream that the group has not been given yet.";
+        "Number of undelivered entries in the stream for the group.";
     LAG_UNCERTAINTY = "event_consumer_lag_uncertainty", Gauge, GROUP,
-        "How far apart the proven bounds of the lag are, in entries; 0 where the lag is exact.";
+        "Difference between the proven upper and lower bound of the lag, in entries; 0 if the lag is exact.";
     LAG_SECONDS = "event_consumer_lag_seconds", Gauge, GROUP,
-        "Age of the oldest entry that the group has not been given yet; 0 where there is none.";
+        "Age of the oldest undelivered entry for the group in seconds; 0 if there is none.";
     GROUP_ENTRIES_READ = "event_consumer_group_entries_read", Counter, GROUP,
-        "Entries given to the group, where the server knows it (Redis 7.0 and later).";
+        "Total number of entries delivered to the group, if the server reports it (Redis 7.0 and later).";
     GROUP_PENDING = "event_consumer_group_pending", Gauge, GROUP,
-        "Entries given to the group's consumers and not acknowledged.";
+        "Number of entries delivered to the group and not acknowledged.";
     GROUP_OLDEST_PENDING = "event_consumer_group_oldest_pending_seconds", Gauge, GROUP,
-        "Age of the oldest pending entry of the group; absent where nothing is pending.";
+        "Age of the group's oldest pending entry in seconds; absent if nothing is pending.";
     GROUP_OLDEST_DELIVERIES = "event_consumer_group_oldest_pending_deliveries", Gauge, GROUP,
-        "How often the oldest pending entry of the group was delivered; absent where nothing is pending.";
+        "Number of deliveries of the group's oldest pending entry; absent if nothing is pending.";
     GROUP_UNOWNED = "event_consumer_group_unowned_pending", Gauge, GROUP,
-        "Pending entries of the group that no consumer holds (Redis 8.8: XNACK); absent where there are none or it is not known.";
+        "Number of pending entries of the group that no consumer holds (Redis 8.8: XNACK); absent if there are none or it is unknown.";
     GROUP_CONSUMERS = "event_consumer_group_consumers", Gauge, GROUP,
-        "Consumers of the group, alive or not.";
+        "Number of consumers in the group, dead ones included.";
     GROUP_STATE = "event_consumer_group_state", Gauge, &["stream", "consumer_group", "state"],
-        "Always 1; the label state is the state that the group is in, and there is no series of the others.";
+        "State of the group, as the label state; always 1. Other states have no series.";
     GROUP_LOST = "event_consumer_group_lost_entries", Counter, GROUP,
-        "Entries that were gone before the group was given them, since streamlag first saw the group; a proven lower bound.";
+        "Total number of entries removed before they were delivered to the group, since streamlag first saw the group; a proven lower bound.";
     GROUP_HEADROOM = "event_consumer_group_trim_headroom_entries", Gauge, GROUP,
-        "Entries that the stream can still drop before the group loses one; a lower bound.";
+        "Number of entries that can be trimmed from the stream before the group loses one; a lower bound.";
     GROUP_HEADROOM_SECONDS = "event_consumer_group_trim_headroom_seconds", Gauge, GROUP,
-        "Time until the group loses an entry, at the present speed of trimming; absent where nothing is trimmed.";
+        "Time until the group loses an entry at the current trim rate, in seconds; absent if nothing is trimmed.";
     GROUP_GHOSTS = "event_consumer_group_ghost_pending", Gauge, GROUP,
-        "Pending entries of the group whose payload is gone from the stream; a lower bound.";
+        "Number of the group's pending entries whose payload is no longer in the stream; a lower bound.";
     GROUP_DELIVERED_RATE = "event_consumer_group_delivered_per_second", Gauge, GROUP,
-        "Entries given to the group per second, over the window; absent until it is known.";
+        "Entries delivered to the group per second, over the window; absent until known.";
     GROUP_ACKNOWLEDGED_RATE = "event_consumer_group_acknowledged_estimate_per_second", Gauge, GROUP,
-        "Entries acknowledged per second, over the window: an estimate from deliveries and pending entries.";
+        "Entries acknowledged per second, over the window; an estimate from deliveries and pending entries.";
     GROUP_DRAIN = "event_consumer_group_drain_seconds", Gauge, GROUP,
-        "Time until the group has caught up, at the present rates; absent where it is not catching up.";
+        "Time until the group has no lag at the current rates, in seconds; absent if the lag does not shrink.";
     GROUP_DEAD_HOLDING = "event_consumer_group_dead_consumers_with_pending", Gauge, GROUP,
-        "Consumers that are dead and hold pending entries, which somebody else has to claim.";
+        "Number of dead consumers with pending entries, which other consumers have to claim.";
     GROUP_DEAD_EMPTY = "event_consumer_group_dead_consumers_without_pending", Gauge, GROUP,
-        "Consumers that are dead and hold nothing: safe to delete.";
+        "Number of dead consumers without pending entries; safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
-        "Consumers it takes to keep up and to drain the lag in the time asked for, at what one now manages; absent where that is not known.";
+        "Number of consumers needed to keep up and to drain the lag within --group.drain-target, at the current rate per consumer; absent if unknown.";
     GROUP_OVERFLOW = "event_consumer_group_overflow_consumers", Gauge, GROUP,
-        "Consumers of the group that have no series of their own, because there are more than --limit.consumers; absent where there are none.";
+        "Number of the group's consumers beyond --limit.consumers, which have no series of their own; absent if there are none.";
     GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,
-        "Entries given to those consumers and not acknowledged.";
+        "Number of entries delivered to the consumers beyond --limit.consumers and not acknowledged.";
     INSTANCE_PENDING = "event_consumer_instance_pending", Gauge, CONSUMER,
-        "Entries given to the consumer and not acknowledged.";
+        "Number of entries delivered to the consumer and not acknowledged.";
     INSTANCE_IDLE = "event_consumer_instance_idle_seconds", Gauge, CONSUMER,
-        "Time since the consumer last tried to read (Redis 7.2 and later) or last read something (before).";
+        "Time since the consumer's last attempt to read (Redis 7.2 and later) or last successful read (earlier versions), in seconds.";
     INSTANCE_INACTIVE = "event_consumer_instance_inactive_seconds", Gauge, CONSUMER,
-        "Time since the consumer was last given an entry (Redis 7.2 and later); absent where it never was.";
+        "Time since an entry was last delivered to the consumer (Redis 7.2 and later), in seconds; absent if none ever was.";
     INSTANCE_HEALTH = "event_consumer_instance_health_score", Gauge, CONSUMER,
-        "Health of the consumer, 0 (dead) to 100; the formula is in docs/lag.md.";
+        "Health score of the consumer, from 0 (dead) to 100; docs/lag.md has the formula.";
     STREAM_UP = "event_stream_up", Gauge, STREAM,
-        "1 where the stream could be read, 0 where not; then it has no other series.";
+        "1 if the stream was read, 0 if not; then it has no other series.";
     STREAM_LENGTH = "event_stream_length", Gauge, STREAM,
-        "Entries in the stream.";
+        "Number of entries in the stream.";
     STREAM_GROUPS = "event_stream_groups", Gauge, STREAM,
-        "Consumer groups of the stream, monitored or not.";
+        "Number of consumer groups of the stream, monitored or not.";
     STREAM_FIRST_ENTRY = "event_stream_first_entry_timestamp_seconds", Gauge, STREAM,
-        "Time in the id of the stream's first entry; absent where it is empty or ids are not clocks.";
+        "Timestamp in the ID of the stream's first entry, in seconds since the Unix epoch; absent if the stream is empty or IDs are not timestamps.";
     STREAM_LAST_ENTRY = "event_stream_last_entry_timestamp_seconds", Gauge, STREAM,
-        "Time in the id of the stream's last entry; absent where it is empty or ids are not clocks.";
+        "Timestamp in the ID of the stream's last entry, in seconds since the Unix epoch; absent if the stream is empty or IDs are not timestamps.";
     STREAM_ENTRIES_ADDED = "event_stream_entries_added", Counter, STREAM,
-        "Entries ever added to the stream (Redis 7.0 and later).";
+        "Total number of entries added to the stream (Redis 7.0 and later).";
     STREAM_ADDED_RATE = "event_stream_added_per_second", Gauge, STREAM,
-        "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+        "Entries added to the stream per second, over the window (Redis 7.0 and later); absent until known.";
     STREAM_RECLAIMABLE = "event_stream_reclaimable_entries", Gauge, STREAM,
-        "Entries that every group of the stream was given and has acknowledged, up to the first that one was not: a trim may take them. A lower bound; absent unless all groups are monitored.";
+        "Number of entries that can be trimmed safely: those before the first entry that is not delivered to and acknowledged by every group. A lower bound; absent unless all groups are monitored.";
     STREAM_REMOVED_RATE = "event_stream_removed_per_second", Gauge, STREAM,
-        "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until it is known.";
+        "Entries trimmed or deleted from the stream per second, over the window (Redis 7.0 and later); absent until known.";
     STREAM_LAG_THRESHOLD = "event_stream_lag_threshold", Gauge, &["stream", "level"],
-        "The lag from which a stream is called degraded, and above which it is called unhealthy, where --lag.thresholds has them for the stream; else streamlag_lag_threshold holds.";
+        "Lag threshold of the stream, if --lag.thresholds sets one: degraded from this value on, unhealthy above it. Otherwise streamlag_lag_threshold applies.";
     LOGICAL_LAG = "event_logical_stream_lag", Gauge, LOGICAL,
-        "Entries in all partitions of a logical stream that the group has not been given yet; at least so many where partitions are unknown, and absent where that would be 0.";
+        "Number of undelivered entries in all partitions of the logical stream for the group; a lower bound if partitions are unknown, and absent if that bound is 0.";
     LOGICAL_LAG_UNCERTAINTY = "event_logical_stream_lag_uncertainty", Gauge, LOGICAL,
-        "How far apart the proven bounds of the logical stream's lag are, in entries; absent where partitions are unknown.";
+        "Difference between the proven upper and lower bound of the logical stream's lag, in entries; absent if partitions are unknown.";
     LOGICAL_LAG_WORST = "event_logical_stream_lag_worst", Gauge, LOGICAL,
-        "Lag of the partition that has most of it, in entries.";
+        "Lag of the partition with the highest lag, in entries.";
     LOGICAL_LAG_SECONDS = "event_logical_stream_lag_seconds", Gauge, LOGICAL,
-        "Age of the oldest entry of any partition that the group has not been given yet; at least so old where partitions are unknown, and absent where that of one that was read is not known.";
+        "Age of the oldest undelivered entry in any partition, in seconds; a lower bound if partitions are unknown, and absent if the age in a partition that was read is unknown.";
     LOGICAL_LAG_SKEW = "event_logical_stream_lag_skew_ratio", Gauge, LOGICAL,
-        "Lag of the worst partition over the average of all: 1 where they are even; absent where there is no lag.";
+        "Ratio of the highest lag of a partition to the average; 1 if lags are even, absent if there is no lag.";
     LOGICAL_PARTITIONS = "event_logical_stream_partitions", Gauge, LOGICAL,
-        "Partitions of the logical stream that are sampled.";
+        "Number of sampled partitions of the logical stream.";
     LOGICAL_PARTITIONS_UNKNOWN = "event_logical_stream_partitions_unknown", Gauge, LOGICAL,
-        "Partitions that could not be read or do not have the group.";
+        "Number of partitions that could not be read or do not have the group.";
     STREAMS = "streamlag_streams", Gauge, &[],
-        "Streams that are sampled, named and found.";
+        "Number of sampled streams, configured by name and discovered.";
     SHARD = "streamlag_shard", Info, &["shard"],
-        "Which share of the streams is sampled, such as 1/3; absent where all are.";
+        "Shard of the streams that is sampled, such as 1/3; absent without --shard.";
     DISCOVERY_STREAMS = "streamlag_discovery_streams", Gauge, &[],
-        "Streams that patterns found; absent where there are no patterns.";
+        "Number of streams discovered by patterns; absent without patterns.";
     DISCOVERY_INTERVAL = "streamlag_discovery_interval_seconds", Gauge, &[],
-        "The time within which a new stream is to show; absent where there are no patterns.";
+        "Configured time within which a new stream is discovered, in seconds; absent without patterns.";
     DISCOVERY_SCAN = "streamlag_discovery_scan_seconds", Gauge, &[],
-        "How long the newest complete search for streams took; absent before the first.";
+        "Duration of the latest complete scan for streams in seconds; absent before the first.";
     DISCOVERY_LAST_SCAN = "streamlag_discovery_last_scan_timestamp_seconds", Gauge, &[],
-        "When the newest complete search for streams ended; 0 before the first, absent where there are no patterns.";
+        "Time when the latest complete scan for streams ended, in seconds since the Unix epoch; 0 before the first, absent without patterns.";
     REDIS_UP = "streamlag_redis_up", Gauge, &[],
-        "1 where Redis answered the newest poll, 0 where not, before the first, and where the one under way takes so long that the last sample is too old to be shown.";
+        "1 if the latest poll succeeded; 0 if it failed, before the first, and while a poll takes so long that the last sample is stale.";
     REDIS_SERVER = "streamlag_redis_server", Info, &["server", "version"],
-        "The server that answers.";
+        "Name and version of the Redis server.";
     REDIS_ROUND_TRIP = "streamlag_redis_round_trip_seconds", Gauge, &[],
-        "How long the newest poll's first command took to be answered.";
+        "Round-trip time of the latest poll's first command in seconds.";
     REDIS_ROUND_TRIP_LIMIT = "streamlag_redis_round_trip_limit_seconds", Gauge, &[],
-        "What a round trip is held against: the publish timeout of the event transport.";
+        "Limit for the round-trip time in seconds: the publish timeout of the event transport.";
     REDIS_COMMANDS = "streamlag_redis_commands", Counter, &["command"],
-        "Commands sent to Redis.";
+        "Total number of commands sent to Redis.";
     REDIS_NODE_UP = "streamlag_redis_node_up", Gauge, &["node"],
-        "1 where a master of the cluster answered the newest poll, 0 where not; with sentinels, the master that they name.";
+        "1 if the master node answered the latest poll, 0 if not; with Sentinel, the current master.";
     REDIS_NODE_STREAMS = "streamlag_redis_node_streams", Gauge, &["node"],
-        "Sampled streams that the node has.";
+        "Number of sampled streams on the node.";
     REDIS_REDIRECTS = "streamlag_redis_redirects", Counter, &["kind"],
-        "Streams that a node of the cluster said are elsewhere: moved, or ask (on their way).";
+        "Total number of redirects by cluster nodes, by kind: moved, or ask (during slot migration).";
     REDIS_MASTER_CHANGES = "streamlag_redis_master_changes", Counter, &[],
-        "How often the sentinels named another master.";
+        "Total number of master changes reported by Sentinel.";
     COUNTED_ENTRIES = "streamlag_counted_entries", Counter, &[],
-        "Entries read from Redis to count what its counters do not tell.";
+        "Total number of entries read with XRANGE to count lags that counters do not give.";
     LAST_SUCCESSFUL_POLL = "streamlag_last_successful_poll_timestamp_seconds", Gauge, &[],
-        "When the newest poll that Redis answered began; 0 before the first.";
+        "Start time of the latest successful poll, in seconds since the Unix epoch; 0 before the first.";
     POLL_INTERVAL = "streamlag_poll_interval_seconds", Gauge, &[],
-        "The configured time between polls.";
+        "Configured time between polls in seconds.";
     POLL_EFFECTIVE_INTERVAL = "streamlag_poll_effective_interval_seconds", Gauge, &[],
-        "The time between polls that is in force: the configured one, or longer where polls would take more of Redis's time than --poll.max-redis-share.";
+        "Effective time between polls in seconds: the configured interval, or longer to stay within --poll.max-redis-share.";
     REDIS_TIME = "streamlag_redis_time_seconds", Counter, &[],
-        "Redis's time that samples took, as seen from here: how long answers were waited for, less the way there and back. It may be less, as others are served meanwhile.";
+        "Total time that Redis spent on samples in seconds, estimated as response time without the network round trip; an upper bound, because Redis also serves others meanwhile.";
     REDIS_TIME_LIMIT = "streamlag_redis_time_ratio_limit", Gauge, &[],
-        "The most of one core of Redis's time that polls may take: --poll.max-redis-share.";
+        "Maximum share of one Redis core that polls may use: --poll.max-redis-share.";
     OVER_LIMIT = "streamlag_over_limit", Gauge, &["limit"],
-        "How many there are more than the limit allows: streams and groups that are left out, consumers that are only summed.";
+        "Number of items over the limit: streams and groups that are left out, consumers that are only summed.";
     POLL_DURATION = "streamlag_poll_duration_seconds", Histogram, &[],
-        "How long polls took, failed ones included.";
+        "Duration of polls in seconds, failed ones included.";
     POLLS = "streamlag_polls", Counter, &["outcome"],
-        "Polls by outcome: success, partial (something could not be read), failure (Redis did not answer).";
+        "Total number of polls, by outcome: success, partial (something could not be read), failure (nothing could be read).";
     POLL_FAILURES = "streamlag_poll_failures", Counter, &["reason"],
-        "Polls that Redis did not answer, by reason.";
+        "Total number of failed polls, by reason: connect, timeout, auth, loading, protocol, io, server.";
     LAG_THRESHOLD = "streamlag_lag_threshold", Gauge, &["level"],
-        "The lag from which a stream is called degraded, and above which it is called unhealthy.";
+        "Lag threshold by level: streams are degraded from this value on, unhealthy above it.";
     HTTP_REQUESTS = "streamlag_http_requests", Counter, &["path", "code"],
-        "HTTP requests answered, by route and status.";
+        "Total number of HTTP requests, by route and status code.";
     HTTP_REQUEST_DURATION = "streamlag_http_request_duration_seconds", Histogram, &["path"],
-        "How long answering HTTP requests took, without sending the answer.";
+        "Duration of HTTP requests in seconds, without sending the response.";
     HTTP_CONNECTIONS = "streamlag_http_connections", Gauge, &[],
-        "Open connections of HTTP clients.";
+        "Number of open HTTP connections.";
     HTTP_CONNECTIONS_CLOSED = "streamlag_http_connections_closed", Counter, &["reason"],
-        "Connections of HTTP clients that streamlag closed early, by reason: they took too long, or others needed the place.";
+        "Total number of HTTP connections that streamlag closed early, by reason: timeouts, failed TLS handshakes, evictions.";
     TASKS = "streamlag_tasks", Gauge, &[],
-        "Tasks of streamlag that are running or waiting: a handful, and one for each connection of a client.";
+        "Number of asynchronous tasks: a few, and one per HTTP connection.";
     PANICS = "streamlag_panics", Counter, &[],
-        "Defects of streamlag that ended a task: each is one to report.";
+        "Total number of panics in streamlag; please report each.";
     LOG_LINES_DROPPED = "streamlag_log_lines_dropped", Counter, &[],
-        "Log lines that were not written: nobody read the log, or there was no room for it.";
+        "Total number of log lines dropped because the log was not read or its disk was full.";
     RELOAD_SUCCESSFUL = "streamlag_config_last_reload_successful", Gauge, &[],
-        "1 where the newest reload of the configuration succeeded, or there was none; 0 where it changed nothing.";
+        "1 if the latest configuration reload succeeded or there was none, 0 if it failed.";
     RELOAD_TIME = "streamlag_config_last_reload_success_timestamp_seconds", Gauge, &[],
-        "When the configuration that holds was read.";
+        "Time of the latest successful configuration load, in seconds since the Unix epoch.";
     BUILD = "streamlag_build", Info, &["version"],
-        "The version of streamlag.";
+        "Version of streamlag.";
     PROCESS_CPU = "process_cpu_seconds", Counter, &[],
         "Total user and system CPU time spent in seconds.";
     PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, &[],

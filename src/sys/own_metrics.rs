@@ -91,7 +91,7 @@ pub enum Closed {
     IdleTimeout,
     /// The answer was not read in time.
     AnswerTimeout,
-    /// TLS did not come about.
+    /// TLS handshake failed.
     Handshake,
 }
 

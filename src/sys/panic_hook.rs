@@ -18,7 +18,7 @@ pub fn watch(metrics: SelfMetrics) {
         metrics.panicked();
         let place = panic.location().map(ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("no message");
-        tracing::error!(place, panic = message, "a defect in streamlag ended a task; please report it");
+        tracing::error!(place, panic = message, "panic in a streamlag task; please report it");
         // It may be the end of the program.
         log::drain(LOG_TIME);
     }));

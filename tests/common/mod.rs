@@ -242,8 +242,11 @@ pub fn streamlag(arguments: &[&str]) -> Streamlag {
 pub fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamlag"));
     // Nothing of the developer's own environment is to reach the program.
-    let settings = streamlag::config::SETTINGS.iter().filter_map(|setting| setting.env);
-    for variable in settings.chain([streamlag::config::API_TOKEN_VARIABLE]) {
+    for variable in streamlag::config::SETTINGS.iter().filter_map(|setting| setting.env) {
+        command.env_remove(variable);
+    }
+    let ours = |name: &std::ffi::OsString| name.to_str().is_some_and(|name| name.starts_with("STREAMLAG_"));
+    for variable in std::env::vars_os().map(|(name, _)| name).filter(ours) {
         command.env_remove(variable);
     }
     command.args(arguments).envs(env.iter().copied()).stdin(Stdio::null());

@@ -159,11 +159,11 @@ impl Storm {
         assert!(hidden.is_none(), "{fault}: {hidden:?}");
         figures.recovered = after.iter().find(|look| look.exact).map(|look| look.at - ending);
         self.survived(figures);
-        for (stream, said) in [("chat", "cannot be read"), ("ticket", "cannot be read")]
+        for (stream, said) in [("chat", "failed"), ("ticket", "failed")]
             .into_iter()
-            .chain([("chat", "can be read again"), ("ticket", "can be read again")])
+            .chain([("chat", "succeeded again"), ("ticket", "succeeded again")])
         {
-            let line = format!("message=\"a stream {said}\" stream=events:{stream}");
+            let line = format!("msg=\"stream read {said}\" stream=events:{stream}");
             eventually(&line, || self.streamlag.log_lines(&line).pop());
         }
         assert_eq!(self.log().len(), 4, "{fault}: {:?}", self.log());
@@ -201,12 +201,12 @@ impl Storm {
 
     /// One line when it goes wrong, or one per reason, and one when it is well again.
     fn said_once(&self, fault: &str, reasons: &[&str]) {
-        eventually("the recovery is logged", || self.streamlag.log_lines("\"Redis answers again\"").pop());
+        eventually("the recovery is logged", || self.streamlag.log_lines("\"poll succeeded again\"").pop());
         let log = self.log();
         let (last, down) = log.split_last().unwrap();
-        assert!(last.contains("\"Redis answers again\""), "{fault}: {log:?}");
+        assert!(last.contains("\"poll succeeded again\""), "{fault}: {log:?}");
         let reason_of = |line: &String| {
-            reasons.iter().position(|reason| line.contains(&format!("\"Redis does not answer\" reason={reason} ")))
+            reasons.iter().position(|reason| line.contains(&format!("\"poll failed\" reason={reason} ")))
         };
         let mut said: Vec<_> = down.iter().map(reason_of).collect();
         assert!(!said.is_empty() && !said.contains(&None), "{fault}: {log:?}");
@@ -234,7 +234,7 @@ impl Storm {
             assert!(self.streamlag.log_lines("panicked").is_empty(), "{fault}: {:?}", self.streamlag.log());
             // An outage ends with a good poll, so there can be one more than there are of those.
             let outages = after[0] + after[1] - before[0] - before[1] + 2.0;
-            for said in ["Redis does not answer", "a stream cannot be read\" stream=events:chat"] {
+            for said in ["poll failed", "stream read failed\" stream=events:chat"] {
                 let said = self.streamlag.log_lines(said).len() as f64;
                 assert!(said <= outages, "{fault}: {:?}", self.streamlag.log());
             }

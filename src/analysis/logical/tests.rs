@@ -42,7 +42,7 @@ fn braces_are_expanded_as_shells_do_it() {
 #[test]
 fn what_is_no_definition_is_said() {
     let check = |text: &str, expected: &str| assert_eq!(parse(&[text]).unwrap_err().to_string(), expected, "{text:?}");
-    let form = "it takes NAME=PATTERN, such as orders=orders:{0..63} or orders=orders:*";
+    let form = "expected NAME=PATTERN, such as orders=orders:{0..63} or orders=orders:*";
     for text in ["", "orders", "=orders:*", "orders=", " = "] {
         check(text, form);
     }
@@ -51,7 +51,7 @@ fn what_is_no_definition_is_said() {
     check("o=a{b{0..1}", &format!("a brace is not closed in a{{b{{0..1}}; {meant}"));
     for range in ["{63..0}", "{a..z}", "{-1..3}", "{..3}", "{0...3}", "{1..2..3}", "{0..99999999999999999999}"] {
         let expected =
-            format!("{range} is no range: it takes whole numbers, the lower one first, such as {{0..63}}; {meant}");
+            format!("{range} is no range: expected whole numbers, the lower one first, such as {{0..63}}; {meant}");
         check(&format!("o={range}"), &expected);
     }
     let too_many = |text: &str| {

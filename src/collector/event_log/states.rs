@@ -103,7 +103,7 @@ impl Lines {
         if let Some(was) = was
             && self.ends.has_room()
         {
-            say!(info, "a group is no longer {}", was.as_str());
+            say!(info, "consumer group is no longer {}", was.as_str());
         }
         let room = match verdict.state {
             GroupState::Losing | GroupState::Stopped | GroupState::Stalled => &mut self.warnings,
@@ -114,10 +114,10 @@ impl Lines {
             return;
         }
         match verdict.state {
-            GroupState::Losing => say!(warn, "a group is losing entries"),
-            GroupState::Stopped => say!(warn, "a group has stopped reading"),
-            GroupState::Stalled => say!(warn, "a group reads nothing new, though it has live consumers"),
-            GroupState::Rewound => say!(info, "the cursor of a group moved back"),
+            GroupState::Losing => say!(warn, "consumer group is losing entries"),
+            GroupState::Stopped => say!(warn, "consumer group stopped reading"),
+            GroupState::Stalled => say!(warn, "consumer group stalled: live consumers read nothing new"),
+            GroupState::Rewound => say!(info, "consumer group cursor moved back"),
             GroupState::Ok | GroupState::Lagging | GroupState::AckStalled | GroupState::NoGroup => {}
         }
     }
@@ -125,13 +125,13 @@ impl Lines {
     /// Says how many more there were.
     fn rest(&self) {
         if let Some(more) = self.warnings.rest() {
-            tracing::warn!(more, "more groups are losing, stopped or stalled");
+            tracing::warn!(more, "more consumer groups are losing, stopped or stalled");
         }
         if let Some(more) = self.notes.rest() {
-            tracing::info!(more, "the cursors of more groups moved back");
+            tracing::info!(more, "more consumer group cursors moved back");
         }
         if let Some(more) = self.ends.rest() {
-            tracing::info!(more, "more groups are out of such a state");
+            tracing::info!(more, "more consumer groups left such a state");
         }
     }
 }

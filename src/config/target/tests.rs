@@ -17,8 +17,8 @@ impl Sources for FileAndEnvironment {
     fn get(&self, key: &str) -> Option<Given> {
         let setting = Setting::find(key)?;
         let (origin, values) = match (self.environment.get(key), self.file.get(key)) {
-            (Some(value), _) => (Origin::Environment, vec![OsString::from(value)]),
-            (None, Some(values)) => (Origin::File, values.iter().map(OsString::from).collect()),
+            (Some(value), _) => (Origin::Environment(setting.env.unwrap_or_default()), vec![OsString::from(value)]),
+            (None, Some(entry)) => return Some(entry.given(setting, Origin::File)),
             (None, None) => (Origin::Default, vec![OsString::from(setting.default?)]),
         };
         Some(Given::new(setting, origin, values))
@@ -38,7 +38,7 @@ impl Sources for FileAndEnvironment {
 }
 
 fn targets(file: &str, environment: &[(&'static str, &'static str)]) -> Result<Vec<TargetConfig>, String> {
-    let file = File::parse(file)?;
+    let file = File::parse(file, std::path::Path::new("f.yml"))?;
     let given = FileAndEnvironment { file, environment: environment.iter().copied().collect() };
     Config::from_sources(&given).map(|config| config.targets).map_err(|problem| problem.to_string())
 }
@@ -91,39 +91,41 @@ fn what_is_wrong_with_targets_is_named_with_target_key_and_line() {
         assert!(problem.contains(expected), "{problem:?} lacks {expected:?}");
         assert!(!problem.contains('\n') && !problem.contains("hunter2"), "{problem:?}");
     };
-    check("\ntargets: a\n", "line 2: targets takes a list of mappings, each with a name");
-    check("targets: {name: a}\n", "line 1: targets takes a list of mappings");
-    check("targets: []\n", "line 1: targets takes a list of mappings, each with a name; there is none");
-    check("targets:\n- a\n", "line 1: targets takes a list of mappings");
-    check("targets:\n- streams: [a]\n", "line 2: a target takes a name");
-    check("targets:\n- streams: [a]\n  name: a b\n", "line 3: the name of a target takes 1 to 64 letters");
-    check("targets:\n- name: redis://:hunter2@h\n", "line 2: the name of a target takes");
-    check("targets:\n- name: [a]\n", "line 2: the name of a target takes");
+    check("\ntargets: a\n", "line 2: targets: expected a list of mappings, each with a name");
+    check("targets: {name: a}\n", "line 1: targets: expected a list of mappings");
+    check("targets: []\n", "line 1: targets: expected a list of mappings, each with a name; the list is empty");
+    check("targets:\n- a\n", "line 1: targets: expected a list of mappings");
+    check("targets:\n- streams: [a]\n", "line 2: expected a name in each target");
+    check("targets:\n- streams: [a]\n  name: a b\n", "line 3: name: expected 1 to 64 letters");
+    check("targets:\n- name: redis://:hunter2@h\n", "line 2: name: expected");
+    check("targets:\n- name: [a]\n", "line 2: name: expected");
     check("targets:\n- name: a\n- name: b\n- name: a\n", "line 4: there are two targets of the name a");
-    check("targets:\n- name: a\n  redis:\n    urls: x\n", "line 4: target a: there is no setting \"redis.urls\" for a");
-    check("targets:\n- name: a\n  ://:hunter2@h: x\n", "line 3: target a: there is no setting of this name");
+    check(
+        "targets:\n- name: a\n  redis:\n    urls: x\n",
+        "line 4: target a: unknown setting \"redis.urls\" for a target: did you mean redis.url?",
+    );
+    check("targets:\n- name: a\n  ://:hunter2@h: x\n", "line 3: target a: unknown setting of this name");
     check("targets:\n- name: a\n  log.level: info\n", "line 3: target a: log.level is for the whole program");
     check("targets:\n- name: a\n  shard: 0/1\n", "line 3: target a: shard is for the whole program");
-    check("targets:\n- name: a\n  redis: {url: [a, b]}\n", "line 3: target a: redis.url takes one value, not 2");
-    check("targets:\n- name: a\n  streams: [[a]]\n", "line 3: target a: a list takes plain values");
+    check("targets:\n- name: a\n  redis: {url: [a, b]}\n", "line 3: target a: redis.url: expected one value, not 2");
+    check("targets:\n- name: a\n  streams: [[a]]\n", "line 3: target a: \"streams\": expected a list of plain values");
     check("targets:\n- name: a\n  redis.url: a\n  redis: {url: b}\n", "line 4: target a: redis.url is given twice");
-    check("targets:\n- name: a\n  targets: []\n", "line 3: target a: there is no setting \"targets\" for a target");
+    check("targets:\n- name: a\n  targets: []\n", "line 3: target a: unknown setting \"targets\" for a target");
     check("targets:\n- {name: a}\ntargets:\n- {name: b}\n", "line 3 column 1: targets is given twice");
     let many: String = (0..=MAX_TARGETS).map(|n| format!("- name: t{n}\n")).collect();
-    check(&format!("targets:\n{many}"), "line 1: targets takes up to 1000 of them, not 1001");
+    check(&format!("targets:\n{many}"), "line 1: targets: expected at most 1000 targets, not 1001");
     // Values are the setting's business, and the target is named there too.
-    let of_a = "(in the configuration file)";
     check(
         "targets:\n- name: a\n  poll.interval: 1ms\n",
-        &format!("poll.interval of target a {of_a} \"1ms\": it takes"),
+        "invalid value \"1ms\" for poll.interval of target a in f.yml, line 3: expected a duration between",
     );
     check(
         "targets:\n- name: a\n  redis.url: 'http://:hunter2@h'\n",
-        &format!("redis.url of target a {of_a} (value not"),
+        "invalid value (not shown) for redis.url of target a in f.yml, line 3: expected redis://",
     );
     check(
         "targets:\n- name: a\n  lag.degraded: 5000\n",
-        "of target a (in the configuration file) \"5000\": it contradicts",
+        "invalid value \"5000\" for lag.degraded of target a in f.yml, line 3: contradicts",
     );
 }
 
@@ -151,11 +153,11 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
     let tls = "redis: {url: 'rediss://h', tls-server-name: h}";
     assert!(one(tls, "redis.url: redis://h").unwrap().redis.dial.tls.is_none());
     let none = one("", "redis: {url: 'redis://h', tls-server-name: h}").unwrap_err();
-    assert!(none.contains("it takes a rediss:// URL beside it"), "{none}");
+    assert!(none.contains("requires a rediss:// URL"), "{none}");
     let cluster = "redis: {mode: cluster, nodes: ['b:1']}";
     assert_eq!(one(cluster, "redis.mode: standalone").unwrap().redis.nodes, []);
     assert_eq!(one(cluster, "streams: [a]").unwrap().redis.nodes, [Address::Tcp("b".to_owned(), 1)]);
-    assert!(one("", "redis.nodes: ['b:1']").unwrap_err().contains("it takes --redis.mode cluster or sentinel"));
+    assert!(one("", "redis.nodes: ['b:1']").unwrap_err().contains("requires --redis.mode cluster or sentinel"));
 }
 
 #[test]

@@ -66,14 +66,14 @@ fn said(error: &Error) -> String {
             format!("{} is given twice", key.as_deref().map_or_else(|| "a key".to_owned(), shown))
         }
         Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
-            format!("it takes {expected} here")
+            format!("expected {expected} here")
         }
-        Error::Unexpected { expected: "mapping start", .. } => "it takes a mapping here".to_owned(),
-        Error::Unexpected { expected: "sequence start", .. } => "it takes a list here".to_owned(),
-        Error::Unexpected { .. } => "it takes one value here".to_owned(),
-        Error::InvalidScalar { ty: "boolean", .. } => "it takes true or false here".to_owned(),
-        Error::InvalidScalar { .. } => "it takes a whole number here".to_owned(),
-        _ => "it takes YAML as the exporter-toolkit documents it".to_owned(),
+        Error::Unexpected { expected: "mapping start", .. } => "expected a mapping here".to_owned(),
+        Error::Unexpected { expected: "sequence start", .. } => "expected a list here".to_owned(),
+        Error::Unexpected { .. } => "expected one value here".to_owned(),
+        Error::InvalidScalar { ty: "boolean", .. } => "expected true or false here".to_owned(),
+        Error::InvalidScalar { .. } => "expected a whole number here".to_owned(),
+        _ => "expected YAML as the exporter-toolkit documents it".to_owned(),
     };
     match error.location() {
         Some(place) if place.line() > 0 => format!("line {}: {wrong}", place.line()),

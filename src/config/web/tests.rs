@@ -75,12 +75,12 @@ fn the_toolkits_own_examples() {
         (Err(problem), Ok(())) => panic!("{name}: {problem}"),
         (_, Err(expected)) => examples.refuses(text, expected),
     };
-    let certificate = "tls_server_config: it takes one of cert and cert_file";
-    let key = "tls_server_config: it takes one of key and key_file";
+    let certificate = "tls_server_config: expected one of cert and cert_file";
+    let key = "tls_server_config: expected one of key and key_file";
     let if_given = "client_auth_type: \"VerifyClientCertIfGiven\"\n";
 
     check("web_config_empty", "", Ok(()));
-    check("web_config_junk", "hello", Err("line 1: it takes a mapping"));
+    check("web_config_junk", "hello", Err("line 1: expected a mapping"));
     let junk_key = "line 2: there is no key \"cert_filse\" here; there are cert, cert_file, key, key_file";
     check("web_config_junk_key", "tls_server_config:\n  cert_filse: \"server.crt\"\n", Err(junk_key));
     let section = |body: &str| format!("tls_server_config:\n{body}");
@@ -93,23 +93,23 @@ fn the_toolkits_own_examples() {
     check(
         "noAuth_certPath_keyPath_empty.bad",
         &all_wrong,
-        Err("tls_server_config: client_auth_type \"x\": it takes one"),
+        Err("tls_server_config: client_auth_type \"x\": expected one"),
     );
-    let missing = "tls_server_config: cert_file \"somefile\": it takes a file that can be read (No such file";
+    let missing = "tls_server_config: cert_file \"somefile\": expected a file that can be read (No such file";
     check("noAuth_certPath_invalid.bad", &section("  cert_file: somefile\n  key_file: server.key\n"), Err(missing));
     check(
         "noAuth_certPath_keyPath_invalid.bad",
         &section("  cert_file: somefile\n  key_file: somefile\n"),
         Err(missing),
     );
-    let missing = "tls_server_config: key_file \"somefile\": it takes a file that can be read (No such file";
+    let missing = "tls_server_config: key_file \"somefile\": expected a file that can be read (No such file";
     check("noAuth_keyPath_invalid.bad", &section("  cert_file: server.crt\n  key_file: somefile\n"), Err(missing));
-    let no_policy = Err("tls_server_config: client_ca: it takes a client_auth_type");
+    let no_policy = Err("tls_server_config: client_ca: expected a client_auth_type");
     check("noAuth.bad", &tls("client_ca_file: \"/dev/null\""), no_policy);
     // The file is missing as well; what is said first is that it would be of no use.
     check("auth_clientCAs_invalid.bad", &tls("client_ca_file: \"somefile\""), no_policy);
     let verify = "client_auth_type: \"RequireAndVerifyClientCert\"\n";
-    let no_certificates = Err("tls_server_config: client_ca: it takes one or more certificates in PEM");
+    let no_certificates = Err("tls_server_config: client_ca: expected one or more certificates in PEM");
     let nocerts = format!("{verify}client_ca: \"this is not a PEM encoded certificate\"");
     check("auth_clientCAsText_nocerts.bad", &tls(&nocerts), no_certificates);
     check(
@@ -118,7 +118,7 @@ fn the_toolkits_own_examples() {
         no_certificates,
     );
     let users = |name: &str, hash: &str| format!("basic_auth_users:\n  {name}: {hash}\n");
-    let no_hash = Err("basic_auth_users: user \"john\": it takes a bcrypt hash, which");
+    let no_hash = Err("basic_auth_users: user \"john\": expected a bcrypt hash, which");
     check("auth_user_list_invalid.bad", &(tls("") + &users("john", "doe")), no_hash);
 
     check("noAuth.good", &tls(if_given), Ok(()));
@@ -134,7 +134,7 @@ fn the_toolkits_own_examples() {
     let ciphers =
         |names: &[&str]| format!("cipher_suites:\n{}", names.iter().map(|n| format!("- {n}\n")).collect::<String>());
     let unavailable =
-        |name: &str| format!("tls_server_config: cipher_suites {name:?}: it takes those that are available: TLS_AES_");
+        |name: &str| format!("tls_server_config: cipher_suites {name:?}: expected those that are available: TLS_AES_");
     // Its list begins with all that there are here; CBC and RSA key exchange are not.
     let all: Vec<String> = cipher_suites().into_iter().map(|(name, _)| name).collect();
     let mut all: Vec<&str> = all.iter().map(String::as_str).collect();
@@ -165,7 +165,7 @@ fn the_toolkits_own_examples() {
     let curves = |names: &str| tls(&format!("{if_given}curve_preferences: [{names}]"));
     let unavailable = |name: &str| {
         format!(
-            "tls_server_config: curve_preferences {name:?}: it takes those that are available: X25519, CurveP256, CurveP384"
+            "tls_server_config: curve_preferences {name:?}: expected those that are available: X25519, CurveP256, CurveP384"
         )
     };
     check("noAuth_allCurves.good, those that there are", &curves("CurveP256, CurveP384, X25519"), Ok(()));
@@ -173,7 +173,7 @@ fn the_toolkits_own_examples() {
     check("noAuth_allCurves.good, newer", &curves("X25519MLKEM768"), Err(&unavailable("X25519MLKEM768")));
     check("noAuth_someCurves.good", &curves("CurveP521"), Err(&unavailable("CurveP521")));
     check("noAuth_inventedCurves.bad", &curves("CurveP257"), Err(&unavailable("CurveP257")));
-    let version = Err("tls_server_config: min_version \"TLS111\": it takes TLS12 or TLS13");
+    let version = Err("tls_server_config: min_version \"TLS111\": expected TLS12 or TLS13");
     check("noAuth_wrongTLSVersion.bad", &tls(&format!("{if_given}min_version: TLS111")), version);
 
     let any = "client_auth_type: \"RequireAnyClientCert\"\nclient_ca_file: \"tls-ca-chain.pem\"";
@@ -183,7 +183,7 @@ fn the_toolkits_own_examples() {
     // The bad one differs in the names only; what a client then gets is tested with the handshakes.
     check("auth_client_san.good", &tls(&(verify.to_owned() + sans)), Ok(()));
     let may_leave_out =
-        Err("tls_server_config: client_allowed_sans: it takes client_auth_type RequireAnyClientCert or");
+        Err("tls_server_config: client_allowed_sans: expected client_auth_type RequireAnyClientCert or");
     check("auth_client_san_no_client_auth.bad", &tls("client_allowed_sans:\n  - \"one\""), may_leave_out);
     check("auth_client_san_optional_cert.bad", &tls(&(if_given.to_owned() + sans)), may_leave_out);
 
@@ -209,9 +209,9 @@ fn the_toolkits_own_examples() {
             "x-xss-protection: \"1\"",
         ]
     );
-    let takes = "http_server_config.headers: \"X-Content-Type-Options\": it takes one of nosniff, not \"sniff\"";
+    let takes = "http_server_config.headers: \"X-Content-Type-Options\": expected one of nosniff, not \"sniff\"";
     check("headers_content_type_options.bad", &headers("    X-Content-Type-Options: sniff\n"), Err(takes));
-    let takes = "http_server_config.headers: \"X-Frame-Options\": it takes one of deny, sameorigin, not \"maybe\"";
+    let takes = "http_server_config.headers: \"X-Frame-Options\": expected one of deny, sameorigin, not \"maybe\"";
     check("headers_frame_options.bad", &headers("    X-Frame-Options: maybe\n"), Err(takes));
     let takes = "http_server_config.headers: \"Server\": those that can be set are Content-Security-Policy, Strict-";
     check("headers_extra_header.bad", &headers("    Server: me\n"), Err(takes));
@@ -220,7 +220,7 @@ fn the_toolkits_own_examples() {
     check("users_noTLS.good", &four(14), Ok(()));
     check("users.good, but for bob", &(tls("") + &four(14)), Ok(()));
     // A wrong password for him, or for nobody, would keep a processor busy for a quarter of a minute.
-    let dear = "basic_auth_users: user \"bob\": it takes a bcrypt hash of cost 4 to 14, not 18";
+    let dear = "basic_auth_users: user \"bob\": expected a bcrypt hash of cost 4 to 14, not 18";
     check("users.good", &(tls("") + &four(18)), Err(dear));
 
     check("rate_limiter_nonblocking", "rate_limit:\n  interval: 0\n  burst: 0\n", Ok(()));
@@ -228,7 +228,7 @@ fn the_toolkits_own_examples() {
     check(
         "rate_limiter_one_second",
         "rate_limit:\n  interval: \"1s\"\n  burst: 0\n",
-        Err("rate_limit.burst: it takes 1"),
+        Err("rate_limit.burst: expected 1"),
     );
     check("rate_limiter_headers", &("rate_limit:\n  interval: 1h\n  burst: 1\n".to_owned() + &headers(good)), Ok(()));
 
@@ -263,7 +263,7 @@ fn files_that_say_nothing_and_what_is_then_so() {
     assert_eq!(protocols(without), [b"http/1.1"]);
     // Something is wanted of TLS, so TLS is wanted: this must not become plain HTTP.
     for wanted in ["min_version: TLS13", "cert_file: ''", "client_auth_type: NoClientCert", "cipher_suites: []"] {
-        examples.refuses(&format!("tls_server_config:\n  {wanted}\n"), "tls_server_config: it takes one of cert and");
+        examples.refuses(&format!("tls_server_config:\n  {wanted}\n"), "tls_server_config: expected one of cert and");
     }
 }
 
@@ -278,14 +278,14 @@ fn versions_and_client_auth_types() {
     for old in ["TLS10", "TLS11"] {
         examples.refuses(
             &tls(&format!("min_version: {old}")),
-            &format!("tls_server_config: min_version \"{old}\": it takes TLS12 or"),
+            &format!("tls_server_config: min_version \"{old}\": expected TLS12 or"),
         );
         examples.refuses(
             &tls(&format!("max_version: {old}")),
-            &format!("tls_server_config: max_version \"{old}\": it takes TLS12 or"),
+            &format!("tls_server_config: max_version \"{old}\": expected TLS12 or"),
         );
     }
-    let contradict = "tls_server_config: min_version \"TLS13\": it contradicts max_version \"TLS12\"";
+    let contradict = "tls_server_config: min_version \"TLS13\": contradicts max_version \"TLS12\"";
     examples.refuses(&tls("min_version: TLS13\nmax_version: TLS12"), contradict);
     for (name, needed) in [
         ("NoClientCert", false),
@@ -300,7 +300,7 @@ fn versions_and_client_auth_types() {
         assert_eq!(tls.needs_client_certificate, needed, "{name}");
     }
     let empty = "client_auth_type: RequireAnyClientCert\nclient_allowed_sans: []";
-    examples.refuses(&tls(empty), "tls_server_config: client_allowed_sans: it takes one or more names");
+    examples.refuses(&tls(empty), "tls_server_config: client_allowed_sans: expected one or more names");
 }
 
 #[test]
@@ -334,10 +334,10 @@ fn rate_limits() {
     for bad in ["5", "-1s", "soon", "25h", "''", "1000000000"] {
         examples.refuses(&format!("rate_limit: {{interval: {bad}, burst: 1}}\n"), "rate_limit.interval \"");
     }
-    examples.refuses("rate_limit: {burst: 1}\n", "rate_limit.burst: it takes an interval too");
+    examples.refuses("rate_limit: {burst: 1}\n", "rate_limit.burst: expected an interval too");
     for bad in ["-1", "1.5", "many", "4294967296", "[1]"] {
         let kind = if bad == "[1]" { "one value" } else { "a whole number" };
-        examples.refuses(&format!("rate_limit:\n  burst: {bad}\n"), &format!("line 2: it takes {kind} here"));
+        examples.refuses(&format!("rate_limit:\n  burst: {bad}\n"), &format!("line 2: expected {kind} here"));
     }
 }
 
@@ -353,7 +353,7 @@ fn headers_are_of_the_known_kind() {
     let split = header("Content-Security-Policy: \"a\\r\\nSet-Cookie: b\"");
     examples.refuses(
         &split,
-        "http_server_config.headers: \"Content-Security-Policy\": it takes text that a header can carry",
+        "http_server_config.headers: \"Content-Security-Policy\": expected text that a header can carry",
     );
 }
 
@@ -373,31 +373,31 @@ fn files_are_bounded_regular_and_listed() {
     assert!(WebConfig::read(&web).is_ok());
 
     let problem = |name: &str| WebConfig::read(&dir.join(name)).unwrap_err();
-    assert!(problem("nowhere").contains("it takes a file that can be read (No such file"));
+    assert!(problem("nowhere").contains("expected a file that can be read (No such file"));
     assert!(std::process::Command::new("mkfifo").arg(dir.join("fifo")).status().unwrap().success());
     for odd in ["fifo", ".", "/dev/zero"] {
-        assert!(problem(odd).contains("it takes a regular file"), "{odd}");
+        assert!(problem(odd).contains("expected a regular file"), "{odd}");
         examples.refuses(
             &format!("tls_server_config: {{cert_file: {odd}, key_file: server.key}}\n"),
-            &format!("tls_server_config: cert_file \"{odd}\": it takes a regular file"),
+            &format!("tls_server_config: cert_file \"{odd}\": expected a regular file"),
         );
     }
     let most = usize::try_from(files::MAX_BYTES).unwrap();
     fs::write(dir.join("big"), "#".repeat(most)).unwrap();
     assert!(WebConfig::read(&dir.join("big")).is_ok());
     fs::write(dir.join("big"), "#".repeat(most + 1)).unwrap();
-    assert!(problem("big").contains("it takes a file of at most 1048576 bytes"));
+    assert!(problem("big").contains("expected a file of at most 1048576 bytes"));
     fs::write(dir.join("latin1"), [0xe9]).unwrap();
-    assert!(problem("latin1").contains("it takes a file of UTF-8 text"));
+    assert!(problem("latin1").contains("expected a file of UTF-8 text"));
 }
 
 #[test]
 fn one_of_each_pair() {
     let examples = Examples::new();
-    examples.refuses(&tls("cert: x"), "tls_server_config: it takes one of cert and cert_file, not both");
-    examples.refuses(&tls("key: hunter2"), "tls_server_config: it takes one of key and key_file, not both");
+    examples.refuses(&tls("cert: x"), "tls_server_config: expected one of cert and cert_file, not both");
+    examples.refuses(&tls("key: hunter2"), "tls_server_config: expected one of key and key_file, not both");
     let both = "client_auth_type: RequestClientCert\nclient_ca: x\nclient_ca_file: y";
-    examples.refuses(&tls(both), "tls_server_config: it takes one of client_ca and client_ca_file, not both");
+    examples.refuses(&tls(both), "tls_server_config: expected one of client_ca and client_ca_file, not both");
 }
 
 /// Whatever is wrong, and wherever, what is said is one line that has the place and not the value.
@@ -407,50 +407,50 @@ fn no_error_repeats_a_secret() {
     let key = &examples.key;
     let flat = key.replace('\n', " ");
     for (text, expected) in [
-        ("basic_auth_users: hunter2\n".to_owned(), "line 1: it takes "),
-        ("basic_auth_users:\n  - hunter2\n".to_owned(), "line 2: it takes "),
-        ("basic_auth_users:\n  alice: [hunter2]\n".to_owned(), "line 2: it takes "),
-        ("basic_auth_users:\n  alice: {hunter2: hunter2}\n".to_owned(), "line 2: it takes "),
+        ("basic_auth_users: hunter2\n".to_owned(), "line 1: expected "),
+        ("basic_auth_users:\n  - hunter2\n".to_owned(), "line 2: expected "),
+        ("basic_auth_users:\n  alice: [hunter2]\n".to_owned(), "line 2: expected "),
+        ("basic_auth_users:\n  alice: {hunter2: hunter2}\n".to_owned(), "line 2: expected "),
         ("basic_auth_users:\n  alice: hunter2\n  alice: hunter2\n".to_owned(), "line 3: \"alice\" is given twice"),
         ("basic_auth_users:\n  $2y$10$hunter2: a\n  $2y$10$hunter2: a\n".to_owned(), "line 3: of that name"),
         (
             "basic_auth_users:\n  alice: hunter2\n".to_owned(),
-            "basic_auth_users: user \"alice\": it takes a bcrypt hash",
+            "basic_auth_users: user \"alice\": expected a bcrypt hash",
         ),
-        ("basic_auth_users:\n  alice:\n".to_owned(), "basic_auth_users: user \"alice\": it takes a bcrypt hash"),
+        ("basic_auth_users:\n  alice:\n".to_owned(), "basic_auth_users: user \"alice\": expected a bcrypt hash"),
         ("basic_auth_users:\n  alice: \"hunter2\n".to_owned(), "line "),
         ("basic_auth_users:\n  alice: *hunter2\n".to_owned(), "line "),
         ("basic_auth_users:\n  alice: !hunter2 a\n".to_owned(), "basic_auth_users: user \"alice\""),
-        ("hunter2\n".to_owned(), "line 1: it takes a mapping"),
+        ("hunter2\n".to_owned(), "line 1: expected a mapping"),
         ("Hunter2 hunter2: 1\n".to_owned(), "line 1: there is no key of that name here"),
-        ("- hunter2\n".to_owned(), "line 1: it takes a mapping"),
+        ("- hunter2\n".to_owned(), "line 1: expected a mapping"),
         ("a: b\n---\nhunter2\n".to_owned(), "line 1: there is no key \"a\""),
         ("{}\n---\nhunter2\n".to_owned(), "line "),
-        ("tls_server_config: hunter2\n".to_owned(), "line 1: it takes a mapping"),
-        ("tls_server_config:\n  key: [hunter2]\n".to_owned(), "line 2: it takes "),
-        ("tls_server_config:\n  prefer_server_cipher_suites: hunter2\n".to_owned(), "line 2: it takes true or false"),
+        ("tls_server_config: hunter2\n".to_owned(), "line 1: expected a mapping"),
+        ("tls_server_config:\n  key: [hunter2]\n".to_owned(), "line 2: expected "),
+        ("tls_server_config:\n  prefer_server_cipher_suites: hunter2\n".to_owned(), "line 2: expected true or false"),
         (format!("tls_server_config:\n  key: |\n{key}"), "line "),
         (format!("tls_server_config:\n  key:\n  {}", key.replace('\n', "\n  ")), "line "),
         (format!("tls_server_config:\n  {flat}: x\n"), "line 2: there is no key of that name here"),
         (
             format!("tls_server_config:\n  cert_file: server.crt\n  key_file: |\n{}", indented(key)),
-            "tls_server_config: key_file: it takes the name",
+            "tls_server_config: key_file: expected the name",
         ),
         (
             format!("tls_server_config:\n  cert_file: server.crt\n  key_file: {flat}\n"),
-            "tls_server_config: key_file: it takes the name",
+            "tls_server_config: key_file: expected the name",
         ),
         (
             format!("tls_server_config:\n  cert: |\n{}  key_file: server.key\n", indented(key)),
-            "tls_server_config: cert: it takes one or more",
+            "tls_server_config: cert: expected one or more",
         ),
         (
             format!("tls_server_config:\n  cert_file: server.crt\n  key: {flat}\n"),
-            "tls_server_config: key: it takes a private key",
+            "tls_server_config: key: expected a private key",
         ),
         (
             "tls_server_config:\n  cert_file: server.key\n  key_file: server.crt\n".to_owned(),
-            "tls_server_config: cert: it takes one or more",
+            "tls_server_config: cert: expected one or more",
         ),
     ] {
         examples.refuses(&text, expected);

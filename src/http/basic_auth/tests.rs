@@ -94,13 +94,13 @@ fn what_is_no_hash_is_refused_and_not_repeated() {
     let made_up = |version: &str, cost: &str| format!("${version}${cost}${}", ".".repeat(53));
     for no_hash in ["", "hunter2", "$2y$10$short", "$1$abc", "ééééééééééééééééééééééééééééééé", &made_up("3y", "10")]
     {
-        check("john", no_hash, "user \"john\": it takes a bcrypt hash, which begins with $2a$");
+        check("john", no_hash, "user \"john\": expected a bcrypt hash, which begins with $2a$");
     }
     for cost in ["03", "15", "18", "31", "99"] {
-        check("john", &made_up("2y", cost), "user \"john\": it takes a bcrypt hash of cost 4 to 14, not ");
+        check("john", &made_up("2y", cost), "user \"john\": expected a bcrypt hash of cost 4 to 14, not ");
     }
     check("jo:hn", &made_up("2y", "10"), "a name without a colon");
-    let mixed_up = check(&made_up("2y", "10"), "alice", "a user: it takes a bcrypt hash");
+    let mixed_up = check(&made_up("2y", "10"), "alice", "a user: expected a bcrypt hash");
     assert!(!mixed_up.contains("$10$"), "{mixed_up}");
     for version in ["2a", "2b", "2x", "2y"] {
         assert!(BasicUsers::new([("john".to_owned(), made_up(version, "14"))]).is_ok(), "{version}");

@@ -51,7 +51,7 @@ impl Issuer {
         let roots = Arc::new(roots(&trusted)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
         let verifier =
-            verifier.map_err(|error| format!("client_ca: it takes certificates to verify with ({error})"))?;
+            verifier.map_err(|error| format!("client_ca: expected certificates to verify with ({error})"))?;
         Ok(Self::Trusted { verifier, trusted })
     }
 }
@@ -79,7 +79,7 @@ fn roots(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in trusted {
         let added = roots.add(certificate.clone());
-        added.map_err(|error| format!("client_ca: it takes X.509 certificates of version 3 ({error})"))?;
+        added.map_err(|error| format!("client_ca: expected X.509 certificates of version 3 ({error})"))?;
     }
     Ok(roots)
 }

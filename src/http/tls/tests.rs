@@ -392,13 +392,13 @@ fn what_is_of_no_use_is_named_and_keys_are_not_repeated() {
         assert!(!problem.contains(&secret[..16]), "{problem:?} holds a piece of the key");
     };
     let key = || server.key.serialize_pem();
-    let takes_certificates = "cert: it takes one or more certificates in PEM";
+    let takes_certificates = "cert: expected one or more certificates in PEM";
     check(TlsSettings { certificates: Vec::new(), ..good() }, takes_certificates);
     check(TlsSettings { certificates: key().into_bytes(), ..good() }, takes_certificates);
     check(TlsSettings { certificates: server.pem[..100].into(), ..good() }, takes_certificates);
     let junk = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n").into_bytes();
     check(TlsSettings { certificates: junk("CERTIFICATE"), ..good() }, "cert and key: they are not of use together");
-    let takes_key = "key: it takes a private key in PEM that is not encrypted";
+    let takes_key = "key: expected a private key in PEM that is not encrypted";
     check(TlsSettings { key: server.pem.clone().into_bytes(), ..good() }, takes_key);
     check(TlsSettings { key: key().replace("PRIVATE", "ENCRYPTED PRIVATE").into_bytes(), ..good() }, takes_key);
     check(TlsSettings { key: key()[..80].into(), ..good() }, takes_key);
@@ -411,8 +411,8 @@ fn what_is_of_no_use_is_named_and_keys_are_not_repeated() {
         client_ca: Some(client_ca),
         ..good()
     };
-    check(asks(Vec::new()), "client_ca: it takes one or more certificates in PEM");
-    check(asks(junk("CERTIFICATE")), "client_ca: it takes X.509 certificates of version 3");
+    check(asks(Vec::new()), "client_ca: expected one or more certificates in PEM");
+    check(asks(junk("CERTIFICATE")), "client_ca: expected X.509 certificates of version 3");
     let no_suites = TlsSettings {
         versions: vec![&TLS12],
         cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],

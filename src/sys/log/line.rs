@@ -8,7 +8,7 @@ pub(super) const MAX_LINE_BYTES: usize = 4096;
 /// Room for what ends a line that is cut.
 const ROOM: usize = 64;
 
-/// How deep the objects and lists of a JSON line nest. Ours have one level, and one in it for a span.
+/// How deep the objects and lists of a JSON line nest. Ours have one level.
 const MAX_DEPTH: usize = 8;
 
 /// A line as it is written: without characters that would end it, move the cursor or turn the direction of text, and no longer than
@@ -187,8 +187,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_line_stays_as_it_is() {
-        for (line, format) in
-            [("ts=1 level=info message=\"a b\" x=é\n", Format::Logfmt), ("{\"a\":\"é\"}\n", Format::Json)]
+        for (line, format) in [("ts=1 level=info msg=\"a b\" x=é\n", Format::Logfmt), ("{\"a\":\"é\"}\n", Format::Json)]
         {
             assert_eq!(clean(line, format), line);
         }
@@ -201,10 +200,10 @@ mod tests {
             "a=x\\u{202e}y\\u{1b} b=\"\\u{85} \\u{2028}\"\n"
         );
         assert_eq!(clean("{\"a\":\"\u{9b}\u{2066}\"}\n", Format::Json), "{\"a\":\"\\u009b\\u2066\"}\n");
-        let line = clean(&format!("message=ok name={}\n", hostile().replace([' ', '"', '='], "")), Format::Logfmt);
+        let line = clean(&format!("msg=ok name={}\n", hostile().replace([' ', '"', '='], "")), Format::Logfmt);
         is_clean(&line);
         assert_eq!(pairs(line.trim_end()).len(), 2);
-        let value = serde_json::json!({ "message": hostile(), hostile(): 1 });
+        let value = serde_json::json!({ "msg": hostile(), hostile(): 1 });
         let line = clean(&format!("{value}\n"), Format::Json);
         is_clean(&line);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value, "nothing is lost");

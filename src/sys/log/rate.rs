@@ -2,17 +2,17 @@
 //! that texts, names and addresses that are others each time make no line each.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::sys::log::format::message;
 use crate::sys::log::queue::Queue;
 
 /// Lines of one kind in a [`PERIOD`]; one more says how many were left out. Debugging has no such limit.
@@ -83,9 +83,7 @@ impl Rate {
         });
         let admitted = kind.admits(now);
         if kind.left_out() == 1 {
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            kind.message = crate::model::names::text(message.0.as_bytes(), MAX_MESSAGE_BYTES);
+            kind.message = crate::model::names::text(message(event).as_bytes(), MAX_MESSAGE_BYTES);
             self.queue.wake_at(kind.began + PERIOD);
         }
         admitted
@@ -103,7 +101,7 @@ impl Rate {
             }
         }
         for (left_out, like) in left_out {
-            tracing::warn!(left_out, like, "more lines of one kind than are logged in a minute");
+            tracing::warn!(left_out, like, "log lines suppressed by the rate limit");
         }
         if let Some(next) = next {
             self.queue.wake_at(next);
@@ -127,18 +125,6 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         // Nothing that is formatted is nothing that is written.
         if self.rate.admits(event) { self.format.format_event(context, writer, event) } else { Ok(()) }
-    }
-}
-
-/// The message of an event.
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            // Writing to a String cannot fail.
-            let _ = write!(self.0, "{value:?}");
-        }
     }
 }
 
