@@ -37,7 +37,7 @@ fn group_of(streamlag: &Streamlag, server: &str, exact: bool) -> Value {
 /// The commands that are said to be refused, each once.
 fn refused(streamlag: &Streamlag) -> Vec<String> {
     streamlag.next_sample();
-    let lines = streamlag.log_lines("Redis refuses a command");
+    let lines = streamlag.log_lines("Redis command refused");
     lines
         .iter()
         .map(|line| line.split("command=").nth(1).unwrap().split(" without").next().unwrap().to_owned())
@@ -234,7 +234,7 @@ fn what_changed_while_it_was_read_is_read_again() {
     for _ in 0..3 {
         streamlag.next_sample();
     }
-    assert!(streamlag.log_lines("a stream cannot be read").is_empty(), "{:?}", streamlag.log());
+    assert!(streamlag.log_lines("stream read failed").is_empty(), "{:?}", streamlag.log());
     assert_eq!(streamlag.metric(&format!("event_stream_up{{stream=\"{STREAM}\"}}")), Some(1.0));
 }
 
