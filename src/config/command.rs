@@ -220,7 +220,7 @@ fn unknown_argument(error: &clap::Error) -> Option<Problem> {
 }
 
 /// Variables of the environment that have this program's name in front and are none of its settings, each with the one that may have
-/// been meant; [`MAX_UNKNOWN`] at most.
+/// been meant; `MAX_UNKNOWN` at most.
 #[must_use]
 pub fn unknown_variables() -> Vec<(String, Option<&'static str>)> {
     let known =
