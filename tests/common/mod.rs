@@ -185,6 +185,16 @@ impl Redis {
     }
 
     /// Whether it is older than 7.0, and does not count the entries of a stream.
+    /// Whether it knows `XTRIM … ACKED`.
+    pub fn trims_acknowledged(&self) -> bool {
+        // Some look at the arguments only where there is a stream.
+        self.run("XADD probe 1-1 n 1");
+        let mut connection = self.connection();
+        let knows = redis::cmd("XTRIM").arg("probe").arg("MAXLEN").arg(1).arg("ACKED").exec(&mut connection).is_ok();
+        self.run("DEL probe");
+        knows
+    }
+
     pub fn is_before_7(&self) -> bool {
         self.info("server").contains("redis_version:6.")
     }
