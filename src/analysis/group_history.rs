@@ -314,8 +314,20 @@ impl Holders {
     fn take(&mut self, stream: &StreamSample, group: &GroupSample) -> u64 {
         let before = std::mem::replace(&mut self.ghosts, ghost_pending(stream, group).unwrap_or(0));
         let cleared = before.saturating_sub(self.ghosts);
-        // Redis lists consumers in the order of their names.
         let members = group.members.as_deref().unwrap_or_default();
+        let holders = || members.iter().filter_map(|member| Some((member, member.pending.filter(|held| *held > 0)?)));
+        // Mostly they are the same ones: their names are those of the last sample, not only alike.
+        let is_same = |name: &ConsumerName, other: &ConsumerName| std::ptr::eq(name.as_bytes(), other.as_bytes());
+        let mut known = self.consumers.iter();
+        if holders().all(|(member, _)| known.next().is_some_and(|(name, _)| is_same(name, &member.name)))
+            && known.next().is_none()
+        {
+            for ((_, held), (_, now)) in self.consumers.iter_mut().zip(holders()) {
+                *held = now;
+            }
+            return cleared;
+        }
+        // Redis lists consumers in the order of their names.
         if !members.is_sorted_by(|one, next| one.name < next.name) {
             self.consumers.clear();
             return cleared;
@@ -324,8 +336,7 @@ impl Holders {
         let deleted = self.consumers.iter().filter(|(name, _)| group.members.is_some() && !is_there(name));
         let deleted = deleted.map(|(_, pending)| *pending).fold(0, u64::saturating_add);
         self.consumers.clear();
-        let holders = members.iter().filter_map(|member| Some((member, member.pending.filter(|held| *held > 0)?)));
-        self.consumers.extend(holders.map(|(member, held)| (member.name.clone(), held)));
+        self.consumers.extend(holders().map(|(member, held)| (member.name.clone(), held)));
         // Those of a deleted consumer may have been the ones without payload.
         deleted.max(cleared)
     }
