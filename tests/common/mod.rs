@@ -242,6 +242,8 @@ pub struct Streamlag {
     pub address: SocketAddr,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// The thread of this test that reads the log.
+    reader: Arc<Mutex<Option<PathBuf>>>,
 }
 
 /// A streamlag to be started: on a free port, with a token that has no rate, polling every 100 ms.
@@ -285,12 +287,16 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
     let stderr = child.stderr.take().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
+    let reader = Arc::new(Mutex::new(None));
+    let itself = Arc::clone(&reader);
     std::thread::spawn(move || {
+        *itself.lock().unwrap() =
+            std::fs::read_link("/proc/thread-self").ok().map(|thread| Path::new("/proc").join(thread));
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             lines.lock().unwrap().push(line);
         }
     });
-    let mut streamlag = Streamlag { address: ([127, 0, 0, 1], 0).into(), child, log };
+    let mut streamlag = Streamlag { address: ([127, 0, 0, 1], 0).into(), child, log, reader };
     streamlag.address = eventually("streamlag listens", || {
         let line = streamlag.log_lines("listening").into_iter().next();
         assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
@@ -307,7 +313,7 @@ pub fn streamlag_logging_to(stderr: impl Into<Stdio>, arguments: &[&str]) -> Str
     let all = [arguments, &["--web.listen-address", &listen]].concat();
     let mut command = command(&all, &[("STREAMLAG_API_TOKEN", TOKEN)]);
     let child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("streamlag starts");
-    let mut streamlag = Streamlag { address, child, log: Arc::default() };
+    let mut streamlag = Streamlag { address, child, log: Arc::default(), reader: Arc::default() };
     eventually("streamlag listens", || {
         assert!(streamlag.is_running(), "streamlag ended");
         TcpStream::connect(address).ok()
@@ -320,9 +326,30 @@ impl Streamlag {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Everything it logged.
+    /// Everything it logged by now.
     pub fn log(&self) -> Vec<String> {
+        self.wait_for_log();
         self.log.lock().unwrap().clone()
+    }
+
+    /// Lines are written by a thread of the program and read by one here: waits until neither has anything to do. Whoever runs on at the
+    /// trace level never gets there.
+    fn wait_for_log(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let is_log = |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "log\n");
+        let writer = threads.map(|thread| thread.path()).find(is_log);
+        let reader = self.reader.lock().unwrap().clone();
+        for thread in [writer, reader].into_iter().flatten() {
+            // A thread that was woken is runnable at once. One that is gone has nothing to do.
+            let is_busy = || {
+                let status = std::fs::read_to_string(thread.join("status")).unwrap_or_default();
+                status.lines().any(|line| line.starts_with("State:") && line.contains("R (running)"))
+            };
+            while is_busy() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     pub fn log_lines(&self, containing: &str) -> Vec<String> {
@@ -331,6 +358,7 @@ impl Streamlag {
 
     /// Forgets what was logged so far.
     pub fn log_clear(&self) {
+        self.wait_for_log();
         self.log.lock().unwrap().clear();
     }
 
