@@ -66,7 +66,7 @@ cargo-test: tools ## unit tests, and the program against real servers
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
 
 soak: tools ## run against faults for an hour, or for SOAK_SECONDS: memory, descriptors, threads and tasks must stay flat
-	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test soak -- --ignored --nocapture
+	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it soak:: -- --ignored --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \

@@ -5,7 +5,7 @@
 //! newest one and never touches Redis.
 //!
 //! In reading order, from the pure core outward: [`model`], [`analysis`], [`sys`], [`redis`], [`store`], [`exposition`],
-//! [`collector`], [`http`], [`config`], [`app`]. Imports go one way, from the last to the first: `tests/layers.rs` holds it.
+//! [`collector`], [`http`], [`config`], [`app`]. Imports go one way, from the last to the first: `tests/it/layers.rs` holds it.
 
 pub mod model;
 

@@ -1,5 +1,5 @@
-//! Verdicts, losses and rates over samples that are made up, five seconds apart. On real servers: `tests/truth.rs`,
-//! `tests/verdicts.rs`.
+//! Verdicts, losses and rates over samples that are made up, five seconds apart. On real servers: `tests/it/lag_accuracy.rs`,
+//! `tests/it/group_state.rs`.
 
 use super::*;
 use crate::analysis::group_state::GroupState;

@@ -1,4 +1,4 @@
-//! The ledger against a stream that is only simulated, so that thousands of walks take seconds. `tests/model.rs` does the
+//! The ledger against a stream that is only simulated, so that thousands of walks take seconds. `tests/it/lag_random_walks.rs` does the
 //! same on real servers.
 
 use std::collections::BTreeSet;

@@ -1,0 +1,491 @@
+//! Real servers for the tests: `redis-server` and `streamlag` as child processes on free loopback ports, and a plain
+//! HTTP client. Whatever a test starts is stopped when it ends, by its pid.
+
+pub mod cluster;
+pub mod compatible;
+pub mod events;
+pub mod grants;
+pub mod monitor;
+pub mod observer;
+pub mod prometheus;
+pub mod proxy;
+pub mod sampled;
+pub mod sentinel;
+pub mod storm;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Generous: a loaded machine must not fail a test that would pass.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const TOKEN: &str = "test-token-3f9a";
+
+/// Polls until `check` gives something.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    eventually_right(|| check().ok_or_else(|| what.to_owned()))
+}
+
+/// Polls until `check` finds nothing wrong.
+pub fn eventually_right<T>(mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match check() {
+            Ok(found) => return found,
+            Err(wrong) => assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {wrong}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The same, of a node of a cluster, whose own port lies 10,000 above.
+pub fn free_port_of_a_node() -> u16 {
+    eventually("a port with another for the cluster's own traffic", || {
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        Some(free_port()).filter(|port| port.checked_add(10_000).is_some_and(is_free))
+    })
+}
+
+/// The server binaries to test against: `STREAMLAG_TEST_SERVERS`, separated by colons, else the installed redis-server.
+pub fn servers() -> Vec<PathBuf> {
+    let listed = std::env::var("STREAMLAG_TEST_SERVERS").unwrap_or_default();
+    let listed: Vec<PathBuf> = listed.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+    if listed.is_empty() { vec![PathBuf::from("redis-server")] } else { listed }
+}
+
+pub struct Redis {
+    pub port: u16,
+    pub dir: tempfile::TempDir,
+    binary: PathBuf,
+    /// Whether it has the users of the documents. Without, everybody may do everything.
+    has_users: bool,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// The installed redis-server.
+    pub fn start() -> Self {
+        Self::start_with(Path::new("redis-server"), &[])
+    }
+
+    pub fn start_with(binary: &Path, options: &[&str]) -> Self {
+        let redis = Self::start_at(free_port(), binary, options);
+        redis.wait();
+        redis
+    }
+
+    /// One that does not know these commands. Nor does it know users that may run them.
+    pub fn start_without(binary: &Path, commands: &[&str]) -> Self {
+        let options: Vec<&str> = commands.iter().flat_map(|command| ["--rename-command", command, ""]).collect();
+        let redis = Self::launched(free_port(), binary, false, &options);
+        redis.wait();
+        redis
+    }
+
+    /// At this port, without waiting for it.
+    pub fn start_at(port: u16, binary: &Path, options: &[&str]) -> Self {
+        Self::launched(port, binary, true, options)
+    }
+
+    fn launched(port: u16, binary: &Path, has_users: bool, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut redis = Self { port, dir, binary: binary.to_owned(), has_users, child: None };
+        redis.launch(options);
+        redis
+    }
+
+    /// Starts the process, on the same port and directory as before, without waiting for it.
+    pub fn launch(&mut self, options: &[&str]) {
+        let port = self.port.to_string();
+        let dir = self.dir.path().to_str().unwrap();
+        let child = Command::new(&self.binary)
+            .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
+            .args(if self.has_users { grants::options(&self.binary) } else { Vec::new() })
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!("{} cannot be started ({error}): run 'make test', which installs it", self.binary.display())
+        }));
+    }
+
+    /// Another binary from the next launch on.
+    pub fn switch_to(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
+    /// Waits until it answers.
+    pub fn wait(&self) {
+        eventually("redis-server answers", || self.try_connect());
+    }
+
+    /// Whether it answers.
+    pub fn is_answering(&self) -> bool {
+        self.child.is_some() && self.try_connect().is_some()
+    }
+
+    fn try_connect(&self) -> Option<redis::Connection> {
+        let mut connection = self.client().get_connection().ok()?;
+        redis::cmd("PING").query::<redis::Value>(&mut connection).ok()?;
+        Some(connection)
+    }
+
+    pub fn client(&self) -> redis::Client {
+        redis::Client::open(self.url_of_everybody()).unwrap()
+    }
+
+    /// Where streamlag finds it, as the user of the documents.
+    pub fn url(&self) -> String {
+        self.url_as(grants::USER)
+    }
+
+    /// The same as another user.
+    pub fn url_as(&self, user: &str) -> String {
+        format!("redis://{user}:{}@127.0.0.1:{}/0", grants::PASSWORD, self.port)
+    }
+
+    /// The same as the default user, who may do everything: the test itself.
+    pub fn url_of_everybody(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        self.client().get_connection().unwrap()
+    }
+
+    /// Runs a command given as words.
+    pub fn run(&self, words: &str) -> redis::Value {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        self.run_bytes(&words)
+    }
+
+    pub fn run_bytes(&self, words: &[&[u8]]) -> redis::Value {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        let shown: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{shown:?}: {error}"))
+    }
+
+    /// A section of `INFO`.
+    pub fn info(&self, section: &str) -> String {
+        redis::cmd("INFO").arg(section).query(&mut self.connection()).unwrap()
+    }
+
+    /// Whether it is older than 7.0, and does not count the entries of a stream.
+    /// Whether it knows `XTRIM … ACKED`.
+    pub fn trims_acknowledged(&self) -> bool {
+        // Some look at the arguments only where there is a stream.
+        self.run("XADD probe 1-1 n 1");
+        let mut connection = self.connection();
+        let knows = redis::cmd("XTRIM").arg("probe").arg("MAXLEN").arg(1).arg("ACKED").exec(&mut connection).is_ok();
+        self.run("DEL probe");
+        knows
+    }
+
+    pub fn is_before_7(&self) -> bool {
+        self.info("server").contains("redis_version:6.")
+    }
+
+    /// Adds entries to a stream, with ids that Redis chooses.
+    pub fn add(&self, stream: &str, entries: usize) {
+        let mut pipe = redis::pipe();
+        for n in 0..entries {
+            pipe.cmd("XADD").arg(stream).arg("*").arg("n").arg(n).ignore();
+        }
+        pipe.query::<()>(&mut self.connection()).unwrap();
+    }
+
+    /// Reads entries of a group as one of its consumers.
+    pub fn read(&self, stream: &str, group: &str, consumer: &str, count: usize) {
+        self.run(&format!("XREADGROUP GROUP {group} {consumer} COUNT {count} STREAMS {stream} >"));
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A running streamlag.
+pub struct Streamlag {
+    pub address: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// The thread of this test that reads the log.
+    reader: Arc<Mutex<Option<PathBuf>>>,
+}
+
+/// A streamlag to be started: on a free port, with a token that has no rate, polling every 100 ms.
+pub fn streamlag(arguments: &[&str]) -> Streamlag {
+    streamlag_with_env(arguments, &[("STREAMLAG_API_TOKEN", TOKEN)])
+}
+
+pub fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamlag"));
+    // Nothing of the developer's own environment is to reach the program.
+    for variable in streamlag::config::SETTINGS.iter().filter_map(|setting| setting.env) {
+        command.env_remove(variable);
+    }
+    let ours = |name: &std::ffi::OsString| name.to_str().is_some_and(|name| name.starts_with("STREAMLAG_"));
+    for variable in std::env::vars_os().map(|(name, _)| name).filter(ours) {
+        command.env_remove(variable);
+    }
+    command.args(arguments).envs(env.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag {
+    let defaults = ["--web.listen-address", "127.0.0.1:0"];
+    let mut all: Vec<&str> = Vec::new();
+    if !arguments.contains(&"--web.listen-address") {
+        all.extend(defaults);
+    }
+    // Tests ask as quickly as they can.
+    if !arguments.contains(&"--api.rate-limit") {
+        all.extend(["--api.rate-limit", "0"]);
+    }
+    if !arguments.contains(&"--poll.interval") {
+        all.extend(["--poll.interval", "100ms"]);
+    }
+    // How long Redis takes on a machine that runs tests is no reason to poll less often.
+    if !arguments.contains(&"--poll.max-redis-share") {
+        all.extend(["--poll.max-redis-share", "100%"]);
+    }
+    all.extend(arguments);
+    let mut child = command(&all, env).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
+    let stderr = child.stderr.take().unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    let reader = Arc::new(Mutex::new(None));
+    let itself = Arc::clone(&reader);
+    std::thread::spawn(move || {
+        *itself.lock().unwrap() =
+            std::fs::read_link("/proc/thread-self").ok().map(|thread| Path::new("/proc").join(thread));
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+    let mut streamlag = Streamlag { address: ([127, 0, 0, 1], 0).into(), child, log, reader };
+    streamlag.address = eventually("streamlag listens", || {
+        let line = streamlag.log_lines("listening").into_iter().next();
+        assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
+        let line = line?.replace("\"address\":\"", " address=").replace('"', " ");
+        line.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
+    });
+    streamlag
+}
+
+/// One whose log nobody keeps: it goes to `stderr`.
+pub fn streamlag_logging_to(stderr: impl Into<Stdio>, arguments: &[&str]) -> Streamlag {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let listen = address.to_string();
+    let all = [arguments, &["--web.listen-address", &listen]].concat();
+    let mut command = command(&all, &[("STREAMLAG_API_TOKEN", TOKEN)]);
+    let child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("streamlag starts");
+    let mut streamlag = Streamlag { address, child, log: Arc::default(), reader: Arc::default() };
+    eventually("streamlag listens", || {
+        assert!(streamlag.is_running(), "streamlag ended");
+        TcpStream::connect(address).ok()
+    });
+    streamlag
+}
+
+impl Streamlag {
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Everything it logged by now.
+    pub fn log(&self) -> Vec<String> {
+        self.wait_for_log();
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Lines are written by a thread of the program and read by one here: waits until neither has anything to do. Whoever runs on at the
+    /// trace level never gets there.
+    fn wait_for_log(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let is_log = |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "log\n");
+        let writer = threads.map(|thread| thread.path()).find(is_log);
+        let reader = self.reader.lock().unwrap().clone();
+        for thread in [writer, reader].into_iter().flatten() {
+            // A thread that was woken is runnable at once. One that is gone has nothing to do.
+            let is_busy = || {
+                let status = std::fs::read_to_string(thread.join("status")).unwrap_or_default();
+                status.lines().any(|line| line.starts_with("State:") && line.contains("R (running)"))
+            };
+            while is_busy() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    pub fn log_lines(&self, containing: &str) -> Vec<String> {
+        self.log().into_iter().filter(|line| line.contains(containing)).collect()
+    }
+
+    /// Forgets what was logged so far.
+    pub fn log_clear(&self) {
+        self.wait_for_log();
+        self.log.lock().unwrap().clear();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        eventually("streamlag ends", || self.child.try_wait().unwrap()).code()
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[("Authorization", &format!("Bearer {TOKEN}"))])
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        self.raw(format!("{head}\r\n").as_bytes())
+    }
+
+    /// Sends bytes and reads until the server closes.
+    pub fn raw(&self, bytes: &[u8]) -> Reply {
+        let mut connection = TcpStream::connect(self.address).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may close before it has read everything; what it said is what counts.
+        let _ = connection.write_all(bytes);
+        let mut reply = Vec::new();
+        let _ = connection.read_to_end(&mut reply);
+        Reply::parse(&reply)
+    }
+
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        self.get(&format!("/api/v1/events/{path}")).json()
+    }
+
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").text()
+    }
+
+    /// The value of a series, to the letter.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        value_of(&self.metrics(), series)
+    }
+
+    /// Waits until the first poll has ended.
+    pub fn ready(self) -> Self {
+        eventually("streamlag is ready", || (self.get("/-/ready").status == 200).then_some(()));
+        self
+    }
+
+    /// Waits for a poll that began after this call, so that it saw everything done before.
+    pub fn next_sample(&self) {
+        let polls = || {
+            let page = self.metrics();
+            let ended: f64 = ["success", "partial", "failure"]
+                .iter()
+                .filter_map(|outcome| value_of(&page, &format!("streamlag_polls_total{{outcome=\"{outcome}\"}}")))
+                .sum();
+            ended
+        };
+        let before = polls();
+        // The next to end may have begun before.
+        eventually("two more polls", || (polls() >= before + 2.0).then_some(()));
+    }
+}
+
+impl Drop for Streamlag {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn value_of(page: &str, series: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(bytes)));
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap());
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Self { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs a command with something on its standard input; what it printed, and whether it succeeded.
+pub fn pipe_through(command: &str, arguments: &[&str], input: &[u8]) -> (bool, String) {
+    let child = Command::new(command)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{command} ({error}): run 'make test', which installs it"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+}

@@ -1,0 +1,7 @@
+//! What fails around the program: Redis, its replies, the network and the machine.
+
+mod host;
+mod network;
+mod poll;
+mod redis;
+mod replies;

@@ -1,0 +1,38 @@
+//! The program against real servers, over real sockets. One crate, so that it is linked once and its modules run in parallel.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was measured is worth reading")]
+#![allow(unreachable_pub, reason = "helpers that modules share")]
+
+mod acl_grants;
+mod api;
+mod cli;
+mod cluster;
+mod collectors;
+mod common;
+mod compatible_servers;
+mod discovery_and_limits;
+mod docs;
+mod faults;
+mod group_state;
+mod http;
+mod http_abuse;
+mod http_auth;
+mod lag_accuracy;
+mod lag_random_walks;
+mod lag_untraced_removals;
+mod large_names;
+mod layers;
+mod log;
+mod panics;
+mod prometheus;
+mod redis_load;
+mod redis_tls_auth;
+mod refused_commands;
+mod safe_to_trim;
+mod scan;
+mod secrets;
+mod sentinel;
+mod soak;
+mod targets;
+mod web_config;

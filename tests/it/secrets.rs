@@ -1,0 +1,171 @@
+//! No secret is ever printed, logged or served: everything that the program can be made to say is searched for them.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::{Redis, command, eventually, streamlag, streamlag_with_env, value_of};
+
+/// What each secret has in it.
+const MARK: &str = "hunter2";
+
+/// Base64 of `prometheus:hunter2-basic`, as a header carries it.
+const BASIC: &str = "cHJvbWV0aGV1czpodW50ZXIyLWJhc2lj";
+
+/// Searches a text for every secret.
+fn is_clean(what: &str, text: &str) {
+    for secret in [MARK, BASIC, "$2b$04", "MARKED-KEY", "slt_"] {
+        assert!(!text.contains(secret), "{what} has {secret:?} in it: {text}");
+    }
+}
+
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn write(&self, name: &str, text: &str) -> String {
+        let path: PathBuf = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn nothing_that_it_says_at_trace_level_has_a_secret_in_it() {
+    let redis = Redis::start();
+    redis.run("ACL SETUSER watcher on >hunter2-redis ~* &* +@all");
+    let hash = bcrypt::hash("hunter2-basic", 4).unwrap();
+    for (format, first_password) in [("logfmt", "hunter2-redis"), ("json", "hunter2-wrong")] {
+        let files = Files { dir: tempfile::tempdir().unwrap() };
+        let password = files.write("password", first_password);
+        let tokens = files.write("tokens", &token_line());
+        let web = files.write("web.yml", &format!("basic_auth_users:\n  prometheus: {hash}\n"));
+        let url = format!("redis://watcher@127.0.0.1:{}/0", redis.port);
+        let arguments = [
+            ["--redis.url", &url],
+            ["--redis.password-file", &password],
+            ["--api.tokens-file", &tokens],
+            ["--web.config.file", &web],
+            ["--log.level", "trace"],
+            ["--log.format", format],
+            ["--web.listen-address", "127.0.0.1:0"],
+        ];
+        let env = [("STREAMLAG_API_TOKEN", "hunter2-token")];
+        let streamlag = streamlag_with_env(&[&arguments.concat()[..], &["--web.enable-lifecycle"]].concat(), &env);
+        eventually("a first poll", || (streamlag.request("GET", "/-/ready", &[]).status == 200).then_some(()));
+        let mut said = Vec::new();
+        let credentials =
+            ["Bearer hunter2-token", "Bearer hunter2-guess", "Basic hunter2", &format!("Basic {BASIC}"), "hunter2"];
+        for path in ["/", "/metrics", "/-/healthy", "/api/v1/events/consumer-lag", "/api/v1/events/health", "/nothing"]
+        {
+            for credentials in credentials {
+                let reply = streamlag.request("GET", path, &[("Authorization", credentials)]);
+                said.push(format!("{:?} {}", reply.headers, String::from_utf8_lossy(&reply.body)));
+            }
+        }
+        // Passwords that Redis refuses, files that are broken in every way, and a reload over HTTP of each.
+        let breakages: [(&Path, &str); 5] = [
+            (Path::new("password"), ""),
+            (Path::new("password"), "hunter2-wrong"),
+            (Path::new("tokens"), "ops hunter2-secret\nslt_hunter2 sha256:hunter2"),
+            (Path::new("web.yml"), "basic_auth_users:\n  prometheus: hunter2-no-hash\n"),
+            (
+                Path::new("web.yml"),
+                "tls_server_config:\n  cert: x\n  key: |\n    MARKED-KEY hunter2\n  keyy: hunter2\n",
+            ),
+        ];
+        for (name, text) in breakages {
+            let before = std::fs::read_to_string(files.dir.path().join(name)).unwrap();
+            files.write(name.to_str().unwrap(), text);
+            let reply = streamlag.request("POST", "/-/reload", &[("Authorization", "Bearer hunter2-token")]);
+            assert!([200, 429, 500].contains(&reply.status), "{reply:?}");
+            said.push(format!("{:?} {}", reply.headers, reply.text()));
+            // Connections are made anew, which takes the password that is there now.
+            redis.run("CLIENT KILL USER watcher");
+            let polls = || {
+                let page = streamlag.request("GET", "/metrics", &[("Authorization", &format!("Basic {BASIC}"))]).text();
+                let ended = ["success", "partial", "failure"].map(|outcome| {
+                    value_of(&page, &format!("streamlag_polls_total{{outcome=\"{outcome}\"}}")).unwrap_or_default()
+                });
+                ended.iter().sum::<f64>()
+            };
+            let before_this = polls();
+            eventually("polls go on", || (polls() >= before_this + 2.0).then_some(()));
+            files.write(name.to_str().unwrap(), &before);
+        }
+        streamlag.signal("-HUP");
+        eventually("a good reload", || {
+            streamlag.log().iter().any(|line| line.contains("configuration reloaded")).then_some(())
+        });
+        said.push(std::fs::read_to_string(format!("/proc/{}/cmdline", streamlag.pid())).unwrap());
+        for said in said {
+            is_clean("an answer", &said);
+        }
+        let log = streamlag.log();
+        assert!(log.len() > 10, "{log:?}");
+        for line in log {
+            is_clean("the log", &line);
+        }
+    }
+}
+
+/// A line of the tokens file whose secret nobody needs.
+fn token_line() -> String {
+    format!("ops sha256:{}\n", "ab".repeat(32))
+}
+
+#[test]
+fn what_is_in_entries_is_neither_shown_nor_logged() {
+    let redis = Redis::start();
+    redis.run("XADD events 1-0 hunter2-field hunter2-value");
+    redis.run("XADD events 2-0 hunter2-field hunter2-value");
+    redis.run("XGROUP CREATE events g 0");
+    redis.read("events", "g", "c", 1);
+    let arguments = ["--redis.url", &redis.url(), "--streams", "events", "--groups", "g", "--log.level", "trace"];
+    let streamlag = streamlag(&arguments).ready();
+    streamlag.next_sample();
+    let page = streamlag.metrics();
+    assert_eq!(value_of(&page, "event_consumer_lag{stream=\"events\",consumer_group=\"g\"}"), Some(1.0), "{page}");
+    is_clean("the page", &page);
+    for path in ["consumer-lag", "streams", "health", "groups", "consumers"] {
+        is_clean(path, &streamlag.json(path).to_string());
+    }
+    is_clean("the log", &streamlag.log().join("\n"));
+}
+
+#[test]
+fn no_complaint_about_the_configuration_repeats_a_secret() {
+    let files = Files { dir: tempfile::tempdir().unwrap() };
+    let file = |text: &str| files.write("file", text);
+    let path = file("");
+    for (text, arguments, env) in [
+        ("", &["--redis.url", "redis://:hunter2@localhost:port/"][..], &[][..]),
+        ("", &["--redis.url", "http://hunter2@localhost/"], &[]),
+        ("", &["--redis.url", "hunter2"], &[]),
+        ("", &[], &[("REDIS_URL", "redis://u:hunter2@h:99999999")]),
+        ("hunter2", &["--redis.url", "redis://:hunter2@h", "--redis.password-file", &path], &[]),
+        ("", &[], &[("STREAMLAG_API_TOKEN", "hunter2 with blanks")]),
+        ("", &["--api.insecure-no-auth"], &[("STREAMLAG_API_TOKEN", "hunter2")]),
+        ("redis: {url: 'hunter2://'}", &["--config.file", &path], &[]),
+        ("redis: {url: ['redis://:hunter2@h', 'x']}", &["--config.file", &path], &[]),
+        ("redis.url: {hunter2: hunter2}", &["--config.file", &path], &[]),
+        ("redis.url: &hunter2 [", &["--config.file", &path], &[]),
+        ("default hunter2", &["--api.tokens-file", &path], &[]),
+        ("slt_hunter2", &["--api.tokens-file", &path], &[]),
+        ("basic_auth_users: {u: hunter2}", &["--web.config.file", &path], &[]),
+        ("basic_auth_users: [hunter2]", &["--web.config.file", &path], &[]),
+        ("basic_auth_users: {u: [hunter2]}", &["--web.config.file", &path], &[]),
+        ("basic_auth_users: hunter2", &["--web.config.file", &path], &[]),
+        ("tls_server_config: {cert: hunter2, key: hunter2}", &["--web.config.file", &path], &[]),
+    ] {
+        file(text);
+        let output = command(arguments, env).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text} {arguments:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.matches('\n').count(), 1, "{said}");
+        is_clean("a complaint", &said);
+        is_clean("a complaint", &String::from_utf8_lossy(&output.stdout));
+    }
+    let env = [("STREAMLAG_API_TOKEN", "hunter2"), ("REDIS_URL", "redis://:hunter2@h")];
+    let help = command(&["--help"], &env).output().unwrap();
+    is_clean("the help", &String::from_utf8_lossy(&help.stdout));
+}
