@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use paths::{Core, Press, SIZES, Size};
+use paths::{Core, PageBuilder, SIZES, Size};
 
 /// As in the program.
 #[cfg(feature = "jemalloc")]
@@ -58,7 +58,7 @@ fn encode(bencher: Bencher<'_, '_>, name: &str) {
         let sample = paths::decode(&mut core.decoder, &replies);
         paths::resolve(&mut core, sample)
     });
-    let mut press = Press::default();
+    let mut press = PageBuilder::default();
     bencher.counter(ItemsCount::new(size.streams)).bench_local(|| {
         snapshots.swap(0, 1);
         paths::encode(&mut press, &snapshots[0])

@@ -5,7 +5,7 @@ mod paths;
 
 use std::hint::black_box;
 
-use paths::{Core, Press, SIZES};
+use paths::{Core, PageBuilder, SIZES};
 
 /// As in the program.
 #[cfg(feature = "jemalloc")]
@@ -18,5 +18,5 @@ fn main() {
     let replies = core.next_replies();
     let sample = paths::decode(&mut core.decoder, &replies);
     let snapshot = paths::resolve(&mut core, sample);
-    black_box(paths::encode(&mut Press::default(), &snapshot));
+    black_box(paths::encode(&mut PageBuilder::default(), &snapshot));
 }

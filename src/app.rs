@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
-use crate::http::{ApiAuth, BindError, Bound, Policy, Service};
+use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
 use crate::sys::log;
 use crate::sys::metric_catalog;
 use crate::sys::own_metrics::SelfMetrics;
@@ -22,7 +22,7 @@ mod targets;
 
 pub use healthcheck::healthcheck;
 use reloader::Reloader;
-use targets::Targets;
+use targets::PolledTargets;
 
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum RunError {
 /// Where a task that the program cannot do without has done so.
 pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) -> Result<(), RunError> {
     let (reloads, asked) = reload::channel();
-    let (ending, signals) = signals::listen(reloads.clone()).map_err(RunError::Signals)?;
+    let (shutdown, signals) = signals::listen(reloads.clone()).map_err(RunError::Signals)?;
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
@@ -56,21 +56,21 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     panic_hook::watch(metrics.clone());
 
     let (start, pollers) = crate::app::poller_runtime::channel();
-    let mut targets = Targets::new(start, Arc::new(registry));
-    targets.follow(&config).await;
+    let mut targets = PolledTargets::new(start, Arc::new(registry));
+    targets.reconfigure(&config).await;
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
     let service = Arc::new(Service::new(policy(&config, &targets), address, metrics.clone(), reloads));
-    say_what_runs(&config, &bound);
+    log_startup(&config, &bound);
     let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, level, metrics };
 
     let polling = pollers.run_apart().map_err(RunError::Pollers)?;
 
     // Should one of them panic, the program ends: see the module `panics`.
     tokio::select! {
-        () = bound.serve(service, ending.clone()) => {}
+        () = bound.serve(service, shutdown.clone()) => {}
         () = polling => {}
-        () = reloader.run(asked, ending) => {}
+        () = reloader.run(asked, shutdown) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}
     }
@@ -78,8 +78,8 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 }
 
 /// What the server is to go by.
-fn policy(config: &Config, targets: &Targets) -> Policy {
-    Policy {
+fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
+    ServerConfig {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
         token_rate: config.token_rate,
@@ -93,7 +93,7 @@ fn policy(config: &Config, targets: &Targets) -> Policy {
     }
 }
 
-fn say_what_runs(config: &Config, bound: &Bound) {
+fn log_startup(config: &Config, bound: &Bound) {
     for address in bound.addresses() {
         let tls = config.web.tls.is_some();
         tracing::info!(%address, tls, version = env!("CARGO_PKG_VERSION"), "listening");

@@ -20,10 +20,12 @@ mod stream_state;
 mod topology;
 
 pub use backend::Source;
-pub use scanner::{Discovery, DiscoveryStats, SCAN_COUNT, ScanAsk};
+pub use scanner::{SCAN_COUNT, ScanRequest, ScanStats, Scanner};
 #[cfg(any(test, fuzzing))]
 pub(crate) use standalone::fuzzing;
-pub use standalone::{Sampling, Standalone};
+pub use standalone::{SamplingConfig, Standalone};
 pub use topology::{Mode, Topology};
 
-pub use crate::redis::connector::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
+pub use crate::redis::connector::{
+    Address, ClientTls, ClientTlsError, Credentials, Endpoint, Resolver, TlsFiles, TlsPart,
+};

@@ -18,19 +18,19 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-pub use changes::Digests;
+pub use changes::SettingDigests;
 pub use command::{Request, parse, unknown_variables};
 pub use file::MAX_TARGETS;
-pub use redis_target::dial;
+pub use redis_target::endpoint;
 pub use settings::{SETTINGS, Setting};
-pub use target::{Limits, TargetConfig};
-pub use values::{Given, Problem};
+pub use target::{TargetConfig, TargetLimits};
+pub use values::{ConfigError, RawValue};
 pub use web::WebConfig;
 
 use crate::http::api::Transport;
 use crate::http::route::Route;
 use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
-use crate::http::{ApiAuth, Rate};
+use crate::http::{ApiAuth, RateLimit};
 use crate::model::Shard;
 use crate::model::TargetName;
 use crate::model::shard::MAX_SHARDS;
@@ -67,7 +67,7 @@ pub struct Config {
     /// Who may use the API.
     pub auth: ApiAuth,
     /// How often each token may be used; `None` where there is no limit.
-    pub token_rate: Option<Rate>,
+    pub token_rate: Option<RateLimit>,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
     /// What is logged.
@@ -75,16 +75,16 @@ pub struct Config {
     /// How log lines look.
     pub log_format: Format,
     /// What was given, to say what another configuration has otherwise.
-    pub digests: Digests,
+    pub digests: SettingDigests,
 }
 
 /// Where values come from: a setting's value as it was given last, by rank.
-pub(crate) trait Sources {
+pub(crate) trait SettingSources {
     /// The value of the setting with this key, if it was given or has a default.
-    fn get(&self, key: &str) -> Option<Given>;
+    fn get(&self, key: &str) -> Option<RawValue>;
 
     /// Whether a switch was given.
-    fn is_on(&self, key: &str) -> bool;
+    fn switch(&self, key: &str) -> bool;
 
     /// The API token, where one is set.
     fn api_token(&self) -> Option<String>;
@@ -98,14 +98,14 @@ impl Config {
     ///
     /// # Errors
     /// A setting that only a restart changes.
-    pub fn may_become(&self, new: &Self) -> Result<(), Problem> {
+    pub fn may_become(&self, new: &Self) -> Result<(), ConfigError> {
         let same = [
             ("web.listen-address", self.listen == new.listen),
             ("web.systemd-socket", self.systemd_socket == new.systemd_socket),
             ("log.format", self.log_format == new.log_format),
         ];
         match same.iter().find(|(_, same)| !same) {
-            Some((key, _)) => Err(Problem::new(format!("{key} has changed, which requires a restart"))),
+            Some((key, _)) => Err(ConfigError::new(format!("{key} has changed, which requires a restart"))),
             None => Ok(()),
         }
     }
@@ -114,17 +114,17 @@ impl Config {
     ///
     /// # Errors
     /// The first setting that is wrong: its name, its value and what it takes.
-    pub(crate) fn from_sources(sources: &impl Sources) -> Result<Self, Problem> {
-        let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+    pub(crate) fn from_sources(sources: &impl SettingSources) -> Result<Self, ConfigError> {
+        let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
         let web = web(sources)?;
         Ok(Self {
-            digests: Digests::new(sources, &web.files),
+            digests: SettingDigests::new(sources, &web.files),
             targets: target::all(sources)?,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
-            systemd_socket: sources.is_on("web.systemd-socket"),
+            systemd_socket: sources.switch("web.systemd-socket"),
             web,
-            lifecycle: sources.is_on("web.enable-lifecycle"),
+            lifecycle: sources.switch("web.enable-lifecycle"),
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,
             token_rate: token_rate(&need("api.rate-limit")?, &need("api.rate-burst")?)?,
@@ -141,13 +141,13 @@ impl Config {
     }
 }
 
-fn shard(given: &Given) -> Result<Shard, Problem> {
+fn shard(given: &RawValue) -> Result<Shard, ConfigError> {
     Shard::parse(&given.text()?).ok_or_else(|| {
         given.problem(&format!("expected i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
     })
 }
 
-fn telemetry_path(given: &Given) -> Result<String, Problem> {
+fn telemetry_path(given: &RawValue) -> Result<String, ConfigError> {
     let path = given.text()?;
     let is_path =
         path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
@@ -160,12 +160,12 @@ fn telemetry_path(given: &Given) -> Result<String, Problem> {
     Ok(path)
 }
 
-fn web(sources: &impl Sources) -> Result<WebConfig, Problem> {
+fn web(sources: &impl SettingSources) -> Result<WebConfig, ConfigError> {
     let Some(file) = sources.get("web.config.file") else { return Ok(WebConfig::default()) };
     WebConfig::read(&file.path()).map_err(|why| file.problem(&why))
 }
 
-fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
+fn auth(sources: &impl SettingSources) -> Result<ApiAuth, ConfigError> {
     let file = sources.get("api.tokens-file");
     let mut tokens = match &file {
         Some(file) => {
@@ -176,21 +176,21 @@ fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     };
     if let Some(secret) = sources.api_token() {
         let token = Token::new(DEFAULT_NAME, &secret).ok_or_else(|| {
-            Problem::new(format!(
+            ConfigError::new(format!(
                 "invalid value (not shown) for {API_TOKEN_VARIABLE}: expected visible ASCII characters without spaces, as a header can carry"
             ))
         })?;
         tokens
             .add(token)
-            .map_err(|why| Problem::new(format!("invalid value (not shown) for {API_TOKEN_VARIABLE}: {why}")))?;
+            .map_err(|why| ConfigError::new(format!("invalid value (not shown) for {API_TOKEN_VARIABLE}: {why}")))?;
     }
-    if !sources.is_on("api.insecure-no-auth") {
+    if !sources.switch("api.insecure-no-auth") {
         return Ok(if tokens.is_empty() { ApiAuth::Closed } else { ApiAuth::Tokens(Arc::new(tokens)) });
     }
     let contradicts =
-        |what: &str| Problem::new(format!("--api.insecure-no-auth contradicts {what}: give one of the two"));
+        |what: &str| ConfigError::new(format!("--api.insecure-no-auth contradicts {what}: give one of the two"));
     match file {
-        _ if sources.is_on("web.enable-lifecycle") => {
+        _ if sources.switch("web.enable-lifecycle") => {
             Err(contradicts("--web.enable-lifecycle, which asks for a token"))
         }
         Some(_) => Err(contradicts("--api.tokens-file")),
@@ -199,15 +199,15 @@ fn auth(sources: &impl Sources) -> Result<ApiAuth, Problem> {
     }
 }
 
-fn token_rate(per_second: &Given, burst: &Given) -> Result<Option<Rate>, Problem> {
+fn token_rate(per_second: &RawValue, burst: &RawValue) -> Result<Option<RateLimit>, ConfigError> {
     let per_second = per_second.whole_number(0, MAX_RATE)?;
     let burst = u32::try_from(burst.whole_number(1, MAX_RATE)?).unwrap_or(u32::MAX);
     let interval = Duration::from_secs(1).checked_div(u32::try_from(per_second).unwrap_or(u32::MAX));
-    Ok(interval.map(|interval| Rate { interval, burst }))
+    Ok(interval.map(|interval| RateLimit { interval, burst }))
 }
 
-fn transport(sources: &impl Sources) -> Result<Transport, Problem> {
-    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+fn transport(sources: &impl SettingSources) -> Result<Transport, ConfigError> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
     let used = need("event-transport.use-redis-streams")?.boolean()?;
     let percentage = need("event-transport.redis-streams-percentage")?.whole_number(0, 100)?;
     let most = u64::try_from(MAX_DURATION.as_millis()).unwrap_or(u64::MAX);

@@ -32,16 +32,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use crate::http::rate_limit::Rate;
+pub use crate::http::rate_limit::RateLimit;
 pub use crate::http::service::Service;
 pub use auth::ApiAuth;
 pub use basic_auth::BasicUsers;
-pub use policy::{Peer, Policy};
-pub use targets::{Target, Targets};
-pub use tls::Tls;
+pub use policy::{Peer, ServerConfig};
+pub use targets::{ServedTarget, ServedTargets};
+pub use tls::ServerTls;
 
-use crate::http::admission::{MAX_CONNECTIONS, Room};
-use crate::sys::shutdown::{self, Ending};
+use crate::http::admission::{ConnectionLimiter, MAX_CONNECTIONS};
+use crate::sys::shutdown::{self, Shutdown};
 use connection::Connection;
 
 /// How long requests in flight may take to finish once the program is to end.
@@ -129,35 +129,35 @@ impl Bound {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// Serves until `ending`, then finishes what is in flight, for [`DRAIN_DEADLINE`] at most.
+    /// Serves until `shutdown`, then finishes what is in flight, for [`DRAIN_DEADLINE`] at most.
     ///
     /// New connections are still accepted while old ones finish, so that a probe is told that this server is not ready.
     ///
     /// # Panics
     /// Where one of its own tasks did: a server that no longer accepts is none.
-    pub async fn serve(self, service: Arc<Service>, mut ending: Ending) {
+    pub async fn serve(self, service: Arc<Service>, mut shutdown: Shutdown) {
         for listener in &self.listeners {
             // Connections have it from their listener.
             if let Err(error) = SockRef::from(listener).set_send_buffer_size(SEND_BUFFER) {
                 tracing::debug!(%error, "cannot set SO_SNDBUF");
             }
         }
-        let room = Arc::new(Room::new(places(), service.metrics.http_connections.clone()));
+        let limiter = Arc::new(ConnectionLimiter::new(places(), service.metrics.http_connections.clone()));
         // Nothing is ever sent: the channel closes when the last connection that holds an end of it is done.
         let (in_flight, mut all_done) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            let door = Door {
+            let acceptor = Acceptor {
                 service: Arc::clone(&service),
-                room: Arc::clone(&room),
+                limiter: Arc::clone(&limiter),
                 in_flight: Some(in_flight.clone()),
-                ending: ending.clone(),
+                shutdown: shutdown.clone(),
             };
-            accepting.spawn(door.accept(listener));
+            accepting.spawn(acceptor.accept(listener));
         }
         drop(in_flight);
         tokio::select! {
-            () = shutdown::begins(&mut ending) => {}
+            () = shutdown::triggered(&mut shutdown) => {}
             Some(Err(error)) = accepting.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     std::panic::resume_unwind(panic);
@@ -209,33 +209,33 @@ fn places() -> usize {
 }
 
 /// Where the connections of one listener come in.
-struct Door {
+struct Acceptor {
     service: Arc<Service>,
-    room: Arc<Room>,
+    limiter: Arc<ConnectionLimiter>,
     /// Held by every connection that is to be finished before the end; `None` once that has begun.
     in_flight: Option<mpsc::Sender<Infallible>>,
-    ending: Ending,
+    shutdown: Shutdown,
 }
 
-impl Door {
+impl Acceptor {
     async fn accept(mut self, listener: TcpListener) {
         let mut failed: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = shutdown::begins(&mut self.ending), if self.in_flight.is_some() => {
+                () = shutdown::triggered(&mut self.shutdown), if self.in_flight.is_some() => {
                     self.in_flight = None;
                     continue;
                 }
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let Some(place) = self.room.admit(peer.ip()).await else { return };
+                    let Some(place) = self.limiter.admit(peer.ip()).await else { return };
                     let in_flight = self.in_flight.clone();
                     let connection = Connection {
                         service: Arc::clone(&self.service),
                         place,
-                        ending: self.ending.clone(),
+                        shutdown: self.shutdown.clone(),
                         last: in_flight.is_none(),
                     };
                     tokio::spawn(async move {

@@ -29,22 +29,22 @@ fn main() -> ExitCode {
     match config::parse(arguments.clone()) {
         Ok(Request::Run(config)) => {
             let level = log::start(config.log_level, config.log_format);
-            let _at_end = log::AtEnd;
+            let _at_end = log::FlushOnDrop;
             run(*config, arguments, level)
         }
         Ok(Request::Check(_)) => {
             for (variable, near) in config::unknown_variables() {
                 let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
-                let _ = complain(&format!("warning: unknown environment variable {variable}{near}"), 0);
+                let _ = exit_with_error(&format!("warning: unknown environment variable {variable}{near}"), 0);
             }
             print("the configuration is good\n")
         }
         Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&error, 1),
+            Err(error) => exit_with_error(&error, 1),
         },
         Ok(Request::Print(text)) => print(&text),
-        Err(problem) => complain(&problem, BAD_CONFIGURATION),
+        Err(problem) => exit_with_error(&problem, BAD_CONFIGURATION),
     }
 }
 
@@ -56,7 +56,7 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("cannot start: {error}"), 1),
+        Err(error) => return exit_with_error(&format!("cannot start: {error}"), 1),
     };
     let ended = runtime.block_on(app::run(config, arguments, level));
     // Nothing that still blocks, such as looking up a name, is waited for.
@@ -80,7 +80,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn complain(problem: &dyn Display, code: u8) -> ExitCode {
+fn exit_with_error(problem: &dyn Display, code: u8) -> ExitCode {
     // Where standard error is gone, the exit code has to do.
     let _ = writeln!(std::io::stderr(), "streamlag: {problem}");
     ExitCode::from(code)

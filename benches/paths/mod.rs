@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streamlag::analysis::assess::{Assessor, Bounds};
-use streamlag::analysis::lag::tracker::Ledger;
+use streamlag::analysis::lag::tracker::LagTracker;
 use streamlag::analysis::snapshot::StreamSnapshot;
 use streamlag::analysis::window::Windows;
-use streamlag::exposition::encoding::{Forms, Packer};
-use streamlag::exposition::series::{Lines, STREAMS_PER_BLOCK};
+use streamlag::exposition::encoding::{EncodedPage, GzipEncoder};
+use streamlag::exposition::series::{STREAMS_PER_BLOCK, SeriesWriter};
 use streamlag::model::sample::StreamSample;
 use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
 use streamlag::redis::replies as decode;
-use streamlag::redis::resp::{Allowance, Items, Replies};
+use streamlag::redis::resp::{DecodeBudget, Items, ReplyReader};
 
 pub use replies::{Batch, SIZES, Size};
 
@@ -30,7 +30,7 @@ const FIRST_SAMPLE_MS: u64 = 1_700_000_060_000;
 /// Everything that is kept from sample to sample.
 pub struct Core {
     size: Size,
-    ledgers: Vec<Ledger>,
+    trackers: Vec<LagTracker>,
     assessor: Assessor,
     samples: u64,
     pub decoder: Decoder,
@@ -38,7 +38,7 @@ pub struct Core {
 
 /// What is kept of replies.
 pub struct Decoder {
-    replies: Replies,
+    replies: ReplyReader,
     /// Of each stream, the names of its groups, and those of their consumers.
     names: Vec<(Vec<GroupName>, Vec<ConsumerName>)>,
 }
@@ -50,10 +50,10 @@ impl Core {
         let selection = GroupSelection::new(vec!["*".to_owned()]);
         let mut core = Self {
             size,
-            ledgers: keys.iter().map(|_| Ledger::default()).collect(),
+            trackers: keys.iter().map(|_| LagTracker::default()).collect(),
             assessor: Assessor::new(keys, selection, windows(), Bounds::default()),
             samples: 0,
-            decoder: Decoder { replies: Replies::default(), names: Vec::new() },
+            decoder: Decoder { replies: ReplyReader::default(), names: Vec::new() },
         };
         for _ in 0..3 {
             let replies = core.next_replies();
@@ -87,7 +87,7 @@ impl Core {
 #[inline(never)]
 pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamSample> {
     let Decoder { replies, names } = decoder;
-    let (mut allowance, mut names) = (Allowance::default(), names.iter());
+    let (mut allowance, mut names) = (DecodeBudget::default(), names.iter());
     let mut streams = Vec::new();
     for batch in batches {
         replies.buffer().extend_from_slice(&batch.bytes);
@@ -120,12 +120,12 @@ pub fn resolve(core: &mut Core, samples: Vec<StreamSample>) -> Vec<StreamSnapsho
     let at = INTERVAL * u32::try_from(core.samples).expect("a few samples");
     let now_ms = FIRST_SAMPLE_MS + u64::try_from(at.as_millis()).expect("a few samples");
     let resolved = samples.into_iter().enumerate().map(|(place, mut stream)| {
-        let ledger = &mut core.ledgers[place];
+        let tracker = &mut core.trackers[place];
         stream.now_ms = now_ms;
-        stream.continuity = ledger.open(&stream);
+        stream.continuity = tracker.open(&stream);
         let mut groups = std::mem::take(&mut stream.groups);
         for group in &mut groups {
-            group.resolved = ledger.resolve(&stream, group);
+            group.resolved = tracker.resolve(&stream, group);
         }
         stream.groups = groups;
         core.assessor.stream(place, Ok(stream), at)
@@ -135,14 +135,14 @@ pub fn resolve(core: &mut Core, samples: Vec<StreamSample>) -> Vec<StreamSnapsho
 
 /// What is kept of pages.
 #[derive(Default)]
-pub struct Press {
-    lines: Lines,
-    packer: Packer,
+pub struct PageBuilder {
+    lines: SeriesWriter,
+    packer: GzipEncoder,
 }
 
 /// The streams of a snapshot to everything that is served of them.
 #[inline(never)]
-pub fn encode(press: &mut Press, streams: &[StreamSnapshot]) -> Forms {
+pub fn encode(press: &mut PageBuilder, streams: &[StreamSnapshot]) -> EncodedPage {
     press.lines.begin();
     for block in streams.chunks(STREAMS_PER_BLOCK) {
         press.lines.block(block);

@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::analysis::consumers::{Recommendation, Work, drain_seconds, ghost_pending, is_awake};
-use crate::analysis::group_history::{Course, GroupHistory, StreamHistory, StreamRates};
+use crate::analysis::group_history::{GroupHistory, GroupTrend, StreamHistory, StreamRates};
 use crate::analysis::snapshot::{
     ConsumerSnapshot, GroupSnapshot, Overflow, Presence, PresentGroup, StreamFacts, StreamSnapshot, TargetSnapshot,
 };
 use crate::analysis::trimming::Trimming;
 use crate::analysis::window::Windows;
 use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
-use crate::model::{GroupName, GroupSelection, StreamKey, rearranged};
+use crate::model::{GroupName, GroupSelection, StreamKey, carry_over};
 
 /// Makes snapshots of samples.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Assessor {
     windows: Windows,
     bounds: Bounds,
     /// What was seen of each stream, in the order of the configuration.
-    streams: Vec<Seen>,
+    streams: Vec<StreamAnalysis>,
 }
 
 /// What the operator says of streams and groups.
@@ -41,7 +41,7 @@ impl Default for Bounds {
 
 /// What was seen of a stream so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct StreamAnalysis {
     stream: StreamHistory,
     trimming: Trimming,
     /// In order of their names.
@@ -54,12 +54,12 @@ impl Assessor {
     /// An assessor that has seen nothing yet.
     #[must_use]
     pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, bounds: Bounds) -> Self {
-        let streams = keys.iter().map(|_| Seen::default()).collect();
+        let streams = keys.iter().map(|_| StreamAnalysis::default()).collect();
         Self { keys, selection, windows, bounds, streams }
     }
 
     /// Becomes `next`, and keeps what was seen of the streams that stay.
-    pub fn follow(&mut self, next: Self) {
+    pub fn reconfigure(&mut self, next: Self) {
         let keys = next.keys.clone();
         let (seen, before) = (std::mem::take(&mut self.streams), std::mem::take(&mut self.keys));
         *self = Self { streams: seen, keys: before, ..next };
@@ -69,7 +69,7 @@ impl Assessor {
     /// Sees these streams from now on, and keeps what was seen of those that stay.
     pub fn follow_streams(&mut self, keys: &[StreamKey]) {
         if *self.keys != *keys {
-            self.streams = rearranged(&self.keys, std::mem::take(&mut self.streams), keys);
+            self.streams = carry_over(&self.keys, std::mem::take(&mut self.streams), keys);
             self.keys = keys.to_vec();
         }
     }
@@ -80,7 +80,7 @@ impl Assessor {
     pub fn stream(&mut self, place: usize, read: Result<StreamSample, ReadError>, at: Duration) -> StreamSnapshot {
         let Self { keys, selection, windows, bounds, streams } = self;
         let now_ms = read.as_ref().map_or(0, |stream| stream.now_ms);
-        let context = Context { now_ms, at, selection, windows, bounds: *bounds };
+        let context = SampleContext { now_ms, at, selection, windows, bounds: *bounds };
         context.stream(keys[place].clone(), read, &mut streams[place])
     }
 
@@ -119,7 +119,7 @@ fn unreadable(key: StreamKey, selection: &GroupSelection, error: ReadError) -> S
 }
 
 /// What every stream of a sample shares.
-struct Context<'a> {
+struct SampleContext<'a> {
     now_ms: u64,
     at: Duration,
     selection: &'a GroupSelection,
@@ -127,12 +127,17 @@ struct Context<'a> {
     bounds: Bounds,
 }
 
-impl Context<'_> {
-    fn stream(&self, key: StreamKey, read: Result<StreamSample, ReadError>, seen: &mut Seen) -> StreamSnapshot {
+impl SampleContext<'_> {
+    fn stream(
+        &self,
+        key: StreamKey,
+        read: Result<StreamSample, ReadError>,
+        seen: &mut StreamAnalysis,
+    ) -> StreamSnapshot {
         let mut stream = match read {
             Ok(stream) => stream,
             Err(error) => {
-                *seen = Seen::default();
+                *seen = StreamAnalysis::default();
                 return unreadable(key, self.selection, error);
             }
         };
@@ -178,18 +183,18 @@ impl Context<'_> {
         let mut present = Vec::with_capacity(seen.groups.len());
         for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
             let awake = awake(group, self.windows);
-            let mut course = history.take(&stream, group, self.at, awake, self.windows);
+            let mut trend = history.take(&stream, group, self.at, awake, self.windows);
             if group.unknown.pending {
-                course.acknowledged_rate = None;
+                trend.acknowledged_rate = None;
             }
-            present.push((awake, course));
+            present.push((awake, trend));
         }
         let lost = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add) > lost_before;
         let spares = seen.trimming.take(&stream, &all, lost, self.at, self.windows);
         let monitored = all.into_iter().filter(|group| group.monitored);
-        for (group, (awake, course)) in monitored.zip(present) {
+        for (group, (awake, trend)) in monitored.zip(present) {
             let name = group.name.clone();
-            let presence = Presence::Present(Box::new(self.group(&stream, (rates, spares), group, awake, course)));
+            let presence = Presence::Present(Box::new(self.group(&stream, (rates, spares), group, awake, trend)));
             groups.push(GroupSnapshot { name, presence });
         }
         if !missing.is_empty() {
@@ -256,7 +261,7 @@ impl Context<'_> {
         (rates, spares): (StreamRates, bool),
         mut group: GroupSample,
         awake: Option<u64>,
-        course: Course,
+        trend: GroupTrend,
     ) -> PresentGroup {
         let lag = group.resolved.unwrap_or_default().lag;
         let lag_seconds = self.lag_seconds(stream, &group);
@@ -264,9 +269,9 @@ impl Context<'_> {
         let members = group.members.take();
         let work = Work {
             // The age of the oldest undelivered entry is proof; lag at every sample is not, but the best where ids are no clocks.
-            waiting_seconds: course.behind_for.map(|behind| lag_seconds.unwrap_or(behind.as_secs_f64())),
+            waiting_seconds: trend.behind_for.map(|behind| lag_seconds.unwrap_or(behind.as_secs_f64())),
             // Before 7.2 a consumer that tries and gets nothing looks idle.
-            turn_seconds: course.all_had_a_turn_within.filter(|_| tells_attempts).map(|within| within.as_secs_f64()),
+            turn_seconds: trend.all_had_a_turn_within.filter(|_| tells_attempts).map(|within| within.as_secs_f64()),
             pending: group.pending,
             consumers: group.consumers,
         };
@@ -290,10 +295,10 @@ impl Context<'_> {
             trim_headroom_entries: (!spares).then_some(headroom),
             trim_headroom_seconds: trimmed.map(|rate| headroom as f64 / rate),
             ghost_pending: ghost_pending(stream, &group),
-            drain_seconds: drain_seconds(lag.point, rates.added, course.delivered_rate),
+            drain_seconds: drain_seconds(lag.point, rates.added, trend.delivered_rate),
             recommendation: Recommendation::of(
                 rates.added,
-                course.delivered_rate,
+                trend.delivered_rate,
                 lag.point,
                 awake.unwrap_or(group.consumers),
                 self.windows.drain_target,
@@ -301,7 +306,7 @@ impl Context<'_> {
             members,
             overflow,
             dead,
-            course,
+            trend,
         }
     }
 
@@ -435,7 +440,7 @@ mod tests {
             let snapshot = assess_one(Ok(stream(vec![group("g", id(5000), lag, None)])), &["g"]);
             let group = snapshot.groups[0].present().unwrap();
             assert_eq!(group.trim_headroom_entries, Some(expected));
-            assert_eq!(group.course.verdict.state, GroupState::Ok);
+            assert_eq!(group.trend.verdict.state, GroupState::Ok);
         }
     }
 
@@ -496,7 +501,7 @@ mod tests {
                 let at = Duration::from_secs(n as u64);
                 let snapshot = assessor.stream(0, Ok(sample), at);
                 let group = snapshot.groups[0].present().unwrap();
-                assert_eq!((group.course.lost, group.course.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
+                assert_eq!((group.trend.lost, group.trend.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
                 assert_eq!(group.lag.uncertainty() > 0, is_odd);
                 assert!(group.lag_seconds.is_none(), "{n}: {group:?}");
                 if is_odd && !odd.ends_unknown {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::analysis::consumers::ghost_pending;
-use crate::analysis::group_state::{Evidence, Verdict, Watch};
-use crate::analysis::lag::tracker::Facts;
+use crate::analysis::group_state::{Evidence, StateMachine, Verdict};
+use crate::analysis::lag::tracker::StreamCounters;
 use crate::analysis::window::{Streak, Windows};
 use crate::model::lag::Continuity;
 use crate::model::lag::Lag;
@@ -96,9 +96,9 @@ impl StreamHistory {
 #[derive(Debug)]
 pub struct GroupHistory {
     /// The newest sample, and when it was taken.
-    last: Seen,
+    last: GroupObservation,
     at: Duration,
-    high_water: HighWater,
+    high_water: HighWatermark,
     lost: u64,
     lost_at: Option<(Duration, u64)>,
     rewound_at: Option<(Duration, EntryId)>,
@@ -113,13 +113,13 @@ pub struct GroupHistory {
     oldest_pending_still: Streak,
     flow: Flow,
     holders: Holders,
-    turns: Turns,
-    watch: Watch,
+    rotation: Rotation,
+    watch: StateMachine,
 }
 
 /// The highest id that may have been delivered, even if the cursor is lower: it moved back, or may have.
 #[derive(Debug, Default)]
-struct HighWater {
+struct HighWatermark {
     id: EntryId,
     /// Entries ever added up to it, where it is known.
     rank: Option<u64>,
@@ -127,7 +127,7 @@ struct HighWater {
     counted: u64,
 }
 
-impl HighWater {
+impl HighWatermark {
     fn raise_to(&mut self, id: EntryId, rank: Option<u64>) {
         if id > self.id {
             *self = Self { id, rank, counted: 0 };
@@ -136,7 +136,7 @@ impl HighWater {
 
     /// Entries above it that are newly lost, where the stream now begins above it: as many as were added there and are not
     /// there any more.
-    fn lost_above(&mut self, now: &Seen) -> u64 {
+    fn lost_above(&mut self, now: &GroupObservation) -> u64 {
         let begins_above = now.stream.first.is_none_or(|first| first > self.id);
         let added = now.stream.added.zip(self.rank).and_then(|(added, rank)| added.checked_sub(rank));
         let Some(added) = added.filter(|_| begins_above) else { return 0 };
@@ -149,7 +149,7 @@ impl HighWater {
 
 /// Whether every consumer must have had its turn.
 #[derive(Debug)]
-struct Turns {
+struct Rotation {
     since: Duration,
     moves: u64,
     /// From then until now, everybody alive has had a turn.
@@ -158,7 +158,7 @@ struct Turns {
 
 /// What a sample says of a group.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct GroupObservation {
     cursor: EntryId,
     lag: Lag,
     added_after: Option<(u64, u64)>,
@@ -167,14 +167,14 @@ struct Seen {
     entries_read: Option<u64>,
     pending: u64,
     oldest_pending: Option<EntryId>,
-    stream: Facts,
+    stream: StreamCounters,
     /// How long ago any of the consumers may have been given something; `None` where Redis does not tell.
     served_ago: Option<Duration>,
 }
 
 /// What the history of a group says of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Course {
+pub struct GroupTrend {
     /// Entries that were gone before they were delivered, since the group was first seen; at least so many.
     pub lost: u64,
     /// Entries delivered per second over the window.
@@ -195,7 +195,7 @@ fn served_ago(members: &[ConsumerSample]) -> Duration {
     members.iter().map(served).min().map_or(Duration::MAX, Duration::from_millis)
 }
 
-impl Seen {
+impl GroupObservation {
     fn of(stream: &StreamSample, group: &GroupSample) -> Self {
         let resolved = group.resolved.unwrap_or_default();
         Self {
@@ -206,7 +206,7 @@ impl Seen {
             entries_read: group.entries_read,
             pending: group.pending,
             oldest_pending: group.oldest_pending,
-            stream: Facts::from(stream),
+            stream: StreamCounters::from(stream),
             served_ago: group.members.as_deref().map(served_ago),
         }
     }
@@ -278,7 +278,7 @@ struct Anchor {
 }
 
 impl Anchor {
-    fn of(seen: &Seen, lost: u64) -> Self {
+    fn of(seen: &GroupObservation, lost: u64) -> Self {
         Self {
             cursor: seen.cursor,
             lag: seen.lag,
@@ -291,7 +291,7 @@ impl Anchor {
     }
 
     /// Entries added until `now`, where the server tells.
-    fn added_until(&self, now: &Seen) -> Option<u64> {
+    fn added_until(&self, now: &GroupObservation) -> Option<u64> {
         match (now.stream.added, self.added) {
             (Some(now), Some(then)) => now.checked_sub(then),
             _ => (now.stream.last_generated == self.last_generated).then_some(0),
@@ -356,7 +356,7 @@ struct Flow {
 
 impl Flow {
     /// Takes a sample, by which so many entries were lost, and answers with the rates; `None` until they are known.
-    fn take(&mut self, now: &Seen, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
+    fn take(&mut self, now: &GroupObservation, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
         let exact = now.lag.uncertainty() == 0;
         let Some(anchor) = self.anchor.filter(|anchor| anchor.cursor <= now.cursor) else {
             *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, ..Self::default() };
@@ -396,12 +396,12 @@ impl GroupHistory {
     /// A group that is seen for the first time.
     #[must_use]
     pub fn new(stream: &StreamSample, group: &GroupSample, at: Duration) -> Self {
-        let last = Seen::of(stream, group);
+        let last = GroupObservation::of(stream, group);
         let begin = Streak::begin(at);
         Self {
             last,
             at,
-            high_water: HighWater { id: last.cursor, ..HighWater::default() },
+            high_water: HighWatermark { id: last.cursor, ..HighWatermark::default() },
             lost: 0,
             lost_at: None,
             rewound_at: None,
@@ -412,8 +412,8 @@ impl GroupHistory {
             oldest_pending_still: begin,
             flow: Flow::default(),
             holders: Holders::default(),
-            turns: Turns { since: at, moves: 0, all_since: None },
-            watch: Watch::new(),
+            rotation: Rotation { since: at, moves: 0, all_since: None },
+            watch: StateMachine::new(),
         }
     }
 
@@ -431,8 +431,8 @@ impl GroupHistory {
         at: Duration,
         alive: Option<u64>,
         windows: &Windows,
-    ) -> Course {
-        let now = Seen::of(stream, group);
+    ) -> GroupTrend {
+        let now = GroupObservation::of(stream, group);
         if stream.continuity == Continuity::Broken {
             let rewound = now.cursor < self.high_water.id;
             *self = Self { lost: self.lost, ..Self::new(stream, group, at) };
@@ -463,19 +463,19 @@ impl GroupHistory {
             oldest_pending_still: self.oldest_pending_still,
         };
         (self.last, self.at) = (now, at);
-        Course {
+        GroupTrend {
             lost: self.lost,
             delivered_rate: rates.map(|[delivered, _]| delivered),
             acknowledged_rate: rates.map(|[_, acknowledged]| acknowledged),
             verdict: self.watch.judge(evidence, windows),
             behind_for: (now.lag.min > 0).then(|| at.saturating_sub(self.behind.since)),
-            all_had_a_turn_within: self.turns.all_since.map(|since| at.saturating_sub(since)),
+            all_had_a_turn_within: self.rotation.all_since.map(|since| at.saturating_sub(since)),
         }
     }
 
     /// `known` where the sample can be compared with the one before: over a new connection, the stream may be that of a
     /// replica that is behind, and what is missing there is not lost.
-    fn advance(&mut self, now: Seen, at: Duration, consumers: u64, known: bool) {
+    fn advance(&mut self, now: GroupObservation, at: Duration, consumers: u64, known: bool) {
         let before = self.last;
         if now.cursor < before.cursor {
             self.rewound_at = Some((at, before.cursor));
@@ -516,11 +516,11 @@ impl GroupHistory {
         self.still.next(at, !moved);
         let same = now.oldest_pending.is_some() && now.oldest_pending == before.oldest_pending;
         self.oldest_pending_still.next(at, same);
-        self.turns.next(moved, at, consumers);
+        self.rotation.next(moved, at, consumers);
     }
 }
 
-impl Turns {
+impl Rotation {
     /// Redis serves blocked consumers in the order in which they came. So after as many deliveries as there are consumers,
     /// each that waits was given something.
     fn next(&mut self, moved: bool, at: Duration, consumers: u64) {

@@ -10,7 +10,7 @@ use crate::model::EntryId;
 use crate::model::lag::Lag;
 
 /// The share of the window for which a state's rule must have failed before the state is left, so that it does not flap.
-const LEAVE_SHARE: u32 = 2;
+const HYSTERESIS: u32 = 2;
 
 /// The state of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Evidence {
 
 /// The state that is told, which is left only when its rule has failed for a while.
 #[derive(Debug)]
-pub(in crate::analysis) struct Watch {
+pub(in crate::analysis) struct StateMachine {
     state: GroupState,
     /// Since when its rule has failed.
     failing: Option<Duration>,
@@ -128,7 +128,7 @@ pub(in crate::analysis) struct Watch {
     held: Option<Arc<Evidence>>,
 }
 
-impl Watch {
+impl StateMachine {
     pub(in crate::analysis) fn new() -> Self {
         Self { state: GroupState::Ok, failing: None, held: None }
     }
@@ -141,7 +141,7 @@ impl Watch {
             let failing = *self.failing.get_or_insert(at);
             let over = self.state.ends_without_lag() && evidence.lag.max == 0;
             // Every rule but that of `ok` has a window behind it already, or an event that cannot be mistaken.
-            let leaves = found != GroupState::Ok || over || at.saturating_sub(failing) >= windows.window / LEAVE_SHARE;
+            let leaves = found != GroupState::Ok || over || at.saturating_sub(failing) >= windows.window / HYSTERESIS;
             if leaves {
                 *self = Self { state: found, failing: None, held: None };
             }
@@ -152,7 +152,7 @@ impl Watch {
             _ => self.held.take().filter(|_| self.failing.is_some()).or_else(|| Some(Arc::new(evidence))),
         };
         let failing = self.failing.map(|since| at.saturating_sub(since));
-        let leaves_after = windows.window / LEAVE_SHARE;
+        let leaves_after = windows.window / HYSTERESIS;
         Verdict { state: self.state, lag, failing, leaves_after, evidence: self.held.clone() }
     }
 }

@@ -6,4 +6,4 @@ mod timeline;
 pub mod tracker;
 
 pub use needed::lowest_needed;
-pub use tracker::Ledger;
+pub use tracker::LagTracker;

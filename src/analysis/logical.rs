@@ -49,7 +49,7 @@ pub enum LogicalProblem {
 
 /// What a logical stream consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Definition {
+struct LogicalDefinition {
     name: Arc<str>,
     names: Vec<StreamKey>,
     patterns: Vec<String>,
@@ -58,7 +58,7 @@ struct Definition {
 /// Every logical stream, and which of the sampled streams are its partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogicalStreams {
-    definitions: Vec<Definition>,
+    definitions: Vec<LogicalDefinition>,
     /// Of each definition, the places of its partitions among the sampled streams.
     partitions: Vec<Vec<usize>>,
 }
@@ -93,7 +93,7 @@ impl LogicalStreams {
     fn define(&mut self, name: &str, partitions: Vec<String>) -> Result<(), LogicalProblem> {
         let known = self.definitions.iter().position(|definition| &*definition.name == name);
         let place = known.unwrap_or_else(|| {
-            self.definitions.push(Definition { name: name.into(), names: Vec::new(), patterns: Vec::new() });
+            self.definitions.push(LogicalDefinition { name: name.into(), names: Vec::new(), patterns: Vec::new() });
             self.partitions.push(Vec::new());
             self.definitions.len() - 1
         });
@@ -134,7 +134,7 @@ impl LogicalStreams {
 
     /// Goes by these sampled streams from now on. To be called whenever they change, which [`summarize`](Self::summarize)
     /// would not notice.
-    pub fn follow(&mut self, sampled: &[StreamKey]) {
+    pub fn reconfigure(&mut self, sampled: &[StreamKey]) {
         let places: BTreeMap<&StreamKey, usize> = sampled.iter().enumerate().map(|(place, key)| (key, place)).collect();
         for (definition, partitions) in self.definitions.iter().zip(&mut self.partitions) {
             let mut found: BTreeSet<usize> =
@@ -147,7 +147,7 @@ impl LogicalStreams {
         }
     }
 
-    /// What the partitions are together, of a sample of the streams of the last [`follow`](Self::follow), in its order.
+    /// What the partitions are together, of a sample of the streams of the last [`reconfigure`](Self::reconfigure), in its order.
     #[must_use]
     pub fn summarize(
         &self,
@@ -155,7 +155,7 @@ impl LogicalStreams {
         thresholds: impl Fn(&str) -> Thresholds,
     ) -> Vec<LogicalSnapshot> {
         let each = self.definitions.iter().zip(&self.partitions);
-        let snapshot = |(definition, places): (&Definition, &Vec<usize>)| {
+        let snapshot = |(definition, places): (&LogicalDefinition, &Vec<usize>)| {
             let partitions: Vec<&StreamSnapshot> = places.iter().filter_map(|place| sampled.get(*place)).collect();
             let thresholds = thresholds(&definition.name);
             LogicalSnapshot { name: Arc::clone(&definition.name), groups: groups(&partitions, thresholds) }
@@ -192,7 +192,7 @@ fn literal(pattern: &str) -> Option<StreamKey> {
 
 /// The groups of these partitions, each over all of them.
 fn groups(partitions: &[&StreamSnapshot], thresholds: Thresholds) -> Vec<LogicalGroup> {
-    let mut sums: BTreeMap<&GroupName, Sum<'_>> = BTreeMap::new();
+    let mut sums: BTreeMap<&GroupName, PartitionSum<'_>> = BTreeMap::new();
     for stream in partitions {
         for group in &stream.groups {
             let sum = sums.entry(&group.name).or_default();
@@ -208,7 +208,7 @@ fn groups(partitions: &[&StreamSnapshot], thresholds: Thresholds) -> Vec<Logical
 
 /// What the known partitions add up to so far.
 #[derive(Default)]
-struct Sum<'a> {
+struct PartitionSum<'a> {
     known: u64,
     lag: Lag,
     worst: Option<(u64, &'a StreamKey)>,
@@ -221,7 +221,7 @@ struct Sum<'a> {
     state: Option<GroupState>,
 }
 
-impl<'a> Sum<'a> {
+impl<'a> PartitionSum<'a> {
     fn add(&mut self, key: &'a StreamKey, group: &PresentGroup) {
         let Lag { min, max, point } = group.lag;
         self.known += 1;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::analysis::consumers::Recommendation;
-use crate::analysis::group_history::{Course, StreamRates};
+use crate::analysis::group_history::{GroupTrend, StreamRates};
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Lag;
 use crate::model::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, SafeToTrim, Search, ServerInfo};
@@ -108,7 +108,7 @@ pub struct PresentGroup {
     /// Pending entries that no consumer holds (Redis 8.8: `XNACK`), where that is known.
     pub unowned_pending: Option<u64>,
     /// What the samples over time say of it: losses, rates, state.
-    pub course: Course,
+    pub trend: GroupTrend,
     /// Entries that the stream can still drop before the group loses one; at least so many. `None` where trimming spares what is not
     /// delivered.
     pub trim_headroom_entries: Option<u64>,
@@ -166,7 +166,7 @@ impl GroupSnapshot {
     #[must_use]
     pub fn state(&self) -> Option<GroupState> {
         match &self.presence {
-            Presence::Present(group) => Some(group.course.verdict.state),
+            Presence::Present(group) => Some(group.trend.verdict.state),
             Presence::Missing => Some(GroupState::NoGroup),
             Presence::Unknown => None,
         }

@@ -21,11 +21,11 @@ const BLOCKING_THREADS: usize = 1_004;
 
 const _: () = assert!(BLOCKING_THREADS > MAX_TARGETS);
 
-type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+type PollerJob = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where pollers are started.
 #[derive(Debug)]
-pub(super) struct Start(mpsc::Sender<Job>);
+pub(super) struct Start(mpsc::Sender<PollerJob>);
 
 /// Ends a poller, at the latest where it next waits for something, when it is dropped.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(super) struct Running(AbortHandle);
 
 /// The pollers that run.
 pub(super) struct Pollers {
-    new: mpsc::Receiver<Job>,
-    running: FuturesUnordered<Job>,
+    new: mpsc::Receiver<PollerJob>,
+    running: FuturesUnordered<PollerJob>,
 }
 
 /// Where to start pollers, and what they run in.

@@ -11,13 +11,13 @@ use tokio::time::sleep;
 
 use crate::app::policy;
 use crate::app::systemd;
-use crate::app::targets::Targets;
+use crate::app::targets::PolledTargets;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
-use crate::sys::reload::{Asked, Outcome};
-use crate::sys::shutdown::{self, Ending};
+use crate::sys::reload::{ReloadOutcome, ReloadRequests};
+use crate::sys::shutdown::{self, Shutdown};
 
 /// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(10);
@@ -28,14 +28,14 @@ pub(super) struct Reloader {
     /// What holds.
     pub(super) config: Config,
     pub(super) service: Arc<Service>,
-    pub(super) targets: Targets,
+    pub(super) targets: PolledTargets,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
 }
 
 impl Reloader {
     /// Reloads when somebody asks for it, and when a file of the web configuration has changed. Never ends.
-    pub(super) async fn run(mut self, mut asked: Asked, mut ending: Ending) {
+    pub(super) async fn run(mut self, mut asked: ReloadRequests, mut shutdown: Shutdown) {
         let mut seen = looks(&self.config.web.files);
         let mut newest = seen.clone();
         loop {
@@ -49,7 +49,7 @@ impl Reloader {
                     }
                     None
                 }
-                () = shutdown::begins(&mut ending) => {
+                () = shutdown::triggered(&mut shutdown) => {
                     drop(asked);
                     return std::future::pending().await;
                 }
@@ -68,7 +68,7 @@ impl Reloader {
         }
     }
 
-    async fn reload_and_say(&mut self) -> Outcome {
+    async fn reload_and_say(&mut self) -> ReloadOutcome {
         systemd::reloading();
         let before = self.config.digests.clone();
         let outcome = self.reload().await;
@@ -81,7 +81,7 @@ impl Reloader {
         outcome
     }
 
-    async fn reload(&mut self) -> Outcome {
+    async fn reload(&mut self) -> ReloadOutcome {
         let arguments = self.arguments.clone();
         // It reads files, which may be slow.
         let reading = tokio::task::spawn_blocking(move || config::parse(arguments)).await;
@@ -90,7 +90,7 @@ impl Reloader {
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
         self.say_what_opens(&new);
         // From here on nothing can fail.
-        self.targets.follow(&new).await;
+        self.targets.reconfigure(&new).await;
         self.service.set_policy(policy(&new, &self.targets));
         self.level.set(new.log_level);
         self.config = *new;
@@ -110,9 +110,9 @@ impl Reloader {
 }
 
 /// What tells a file from what it was: when it was changed, how long it is, and which file it is.
-type Looks = Option<(i64, i64, u64, u64)>;
+type FileFingerprint = Option<(i64, i64, u64, u64)>;
 
-fn looks(files: &[PathBuf]) -> Vec<Looks> {
+fn looks(files: &[PathBuf]) -> Vec<FileFingerprint> {
     let of = |file: Metadata| (file.mtime(), file.mtime_nsec(), file.len(), file.ino());
     files.iter().map(|file| std::fs::metadata(file).ok().map(of)).collect()
 }

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::app::systemd;
 use crate::sys::log;
-use crate::sys::reload::Reloads;
-use crate::sys::shutdown::Ending;
+use crate::sys::reload::ReloadHandle;
+use crate::sys::shutdown::Shutdown;
 
 /// How long the second signal waits until the log has what was said.
 const LOG_TIME: Duration = Duration::from_millis(100);
@@ -19,17 +19,17 @@ const LOG_TIME: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Where the operating system refuses a handler.
-pub fn listen(reloads: Reloads) -> std::io::Result<(Ending, impl Future<Output = ()>)> {
+pub fn listen(reloads: ReloadHandle) -> std::io::Result<(Shutdown, impl Future<Output = ()>)> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let (sender, ending) = watch::channel(false);
-    Ok((ending, handle(signals, sender, reloads)))
+    let (sender, shutdown) = watch::channel(false);
+    Ok((shutdown, handle(signals, sender, reloads)))
 }
 
-async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Reloads) {
+async fn handle(mut signals: Signals, shutdown: watch::Sender<bool>, reloads: ReloadHandle) {
     while let Some(signal) = signals.next().await {
         match signal {
             SIGHUP => reloads.ask(),
-            signal if *ending.borrow() => {
+            signal if *shutdown.borrow() => {
                 tracing::warn!(signal = name(signal), "second signal; exiting immediately");
                 log::drain(LOG_TIME);
                 // As a shell reports a process that a signal ended.
@@ -38,7 +38,7 @@ async fn handle(mut signals: Signals, ending: watch::Sender<bool>, reloads: Relo
             signal => {
                 tracing::info!(signal = name(signal), "shutting down; finishing requests in flight");
                 systemd::stopping().await;
-                ending.send_replace(true);
+                shutdown.send_replace(true);
             }
         }
     }

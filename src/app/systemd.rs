@@ -22,9 +22,9 @@ const MAX_WAITING: usize = 16;
 const STOPPING_TIME: Duration = Duration::from_millis(100);
 
 /// What systemd is to be told, and what is dropped once it has been.
-type Message = (Vec<NotifyState<'static>>, Option<oneshot::Sender<()>>);
+type Notification = (Vec<NotifyState<'static>>, Option<oneshot::Sender<()>>);
 
-static TELLER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
+static TELLER: OnceLock<Option<SyncSender<Notification>>> = OnceLock::new();
 
 /// Whether systemd knows that the program is ready.
 static READY: AtomicBool = AtomicBool::new(false);
@@ -86,7 +86,7 @@ fn tell(states: Vec<NotifyState<'static>>) {
     send((states, None));
 }
 
-fn send(message: Message) {
+fn send(message: Notification) {
     if let Some(teller) = TELLER.get_or_init(teller)
         && teller.try_send(message).is_err()
     {
@@ -95,9 +95,9 @@ fn send(message: Message) {
 }
 
 /// A thread that tells systemd; none, where nobody is to be told.
-fn teller() -> Option<SyncSender<Message>> {
+fn teller() -> Option<SyncSender<Notification>> {
     std::env::var_os("NOTIFY_SOCKET")?;
-    let (sender, messages) = sync_channel::<Message>(MAX_WAITING);
+    let (sender, messages) = sync_channel::<Notification>(MAX_WAITING);
     let thread = std::thread::Builder::new().name("systemd".to_owned()).spawn(move || {
         for (states, _done) in messages {
             if let Err(error) = sd_notify::notify(&states) {

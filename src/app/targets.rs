@@ -11,10 +11,10 @@ use tracing::Instrument as _;
 
 use crate::analysis::assess::Bounds;
 use crate::app::poller_runtime::{Running, Start};
-use crate::collector::poller::{self, Own, Plan, Poller, PollerSettings};
-use crate::collector::{Sampling, Source};
+use crate::collector::poller::{self, Poller, PollerConfig, PollerSettings, SelfRegistries};
+use crate::collector::{SamplingConfig, Source};
 use crate::config::{Config, TargetConfig};
-use crate::exposition::registry::Settings;
+use crate::exposition::registry::PageSettings;
 use crate::http;
 use crate::model::TargetName;
 use crate::store::latest::{self, Reader, Readers};
@@ -25,24 +25,24 @@ use crate::sys::own_metrics::PollMetrics;
 const FIRST_POLLS: Duration = Duration::from_secs(1);
 
 /// Everything that is polled.
-pub(super) struct Targets {
+pub(super) struct PolledTargets {
     start: Start,
     /// The counters of the process, which are on the first target's page.
     process: Arc<Registry>,
     /// In the order of the configuration.
-    polled: Vec<Polled>,
+    polled: Vec<PolledTarget>,
     readers: watch::Sender<Vec<Reader>>,
 }
 
 /// A target that is polled until this is dropped.
-struct Polled {
+struct PolledTarget {
     config: TargetConfig,
-    plans: watch::Sender<Plan>,
+    plans: watch::Sender<PollerConfig>,
     reader: Reader,
     _running: Running,
 }
 
-impl Targets {
+impl PolledTargets {
     /// No targets yet.
     pub(super) fn new(start: Start, process: Arc<Registry>) -> Self {
         Self { start, process, polled: Vec::new(), readers: watch::Sender::default() }
@@ -55,14 +55,15 @@ impl Targets {
 
     /// Polls the targets of this configuration from now on. Those that stay keep what was seen of them; those that are not
     /// in it any more end.
-    pub(super) async fn follow(&mut self, config: &Config) {
-        let mut before: BTreeMap<TargetName, Polled> =
+    pub(super) async fn reconfigure(&mut self, config: &Config) {
+        let mut before: BTreeMap<TargetName, PolledTarget> =
             self.polled.drain(..).map(|polled| (polled.config.name.clone(), polled)).collect();
         let (several, now) = (config.targets.len() > 1, Instant::now());
         for (place, target) in config.targets.iter().enumerate() {
             let polled = match before.remove(&target.name) {
                 Some(mut polled) => {
-                    let changes = polled.plans.borrow().target + u64::from(!polled.config.redis.is_like(&target.redis));
+                    let changes =
+                        polled.plans.borrow().target + u64::from(!polled.config.redis.same_target(&target.redis));
                     polled.plans.send_replace(plan(config, target, place == 0, changes));
                     polled.config = target.clone();
                     polled
@@ -78,10 +79,10 @@ impl Targets {
         self.readers.send_replace(self.polled.iter().map(|polled| polled.reader.clone()).collect());
     }
 
-    async fn begin(&self, plan: Plan, config: TargetConfig, several: bool, first: Instant) -> Polled {
+    async fn begin(&self, plan: PollerConfig, config: TargetConfig, several: bool, first: Instant) -> PolledTarget {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
-        let own = Own { polls: Arc::new(registry), process: Arc::clone(&self.process) };
+        let own = SelfRegistries { polls: Arc::new(registry), process: Arc::clone(&self.process) };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = latest::channel(poller::first(&plan, &own));
         let poller = Poller::new(&plan, source, publisher, own, metrics);
@@ -90,12 +91,12 @@ impl Targets {
         let span =
             if several { tracing::error_span!("poller", redis_target = %config.name) } else { tracing::Span::none() };
         let running = self.start.start(poller.run(new_plans, first).instrument(span)).await;
-        Polled { config, plans, reader, _running: running }
+        PolledTarget { config, plans, reader, _running: running }
     }
 
     /// What the server is to know of them.
-    pub(super) fn known(&self) -> http::Targets {
-        let known = |Polled { config, reader, .. }: &Polled| http::Target {
+    pub(super) fn known(&self) -> http::ServedTargets {
+        let known = |PolledTarget { config, reader, .. }: &PolledTarget| http::ServedTarget {
             name: config.name.clone(),
             redis: config.redis.to_string(),
             mode: config.redis.mode.as_str(),
@@ -105,12 +106,12 @@ impl Targets {
             collectors: config.collectors,
             reader: reader.clone(),
         };
-        http::Targets::new(self.polled.iter().map(known).collect())
+        http::ServedTargets::new(self.polled.iter().map(known).collect())
     }
 }
 
 /// What a poller is to do. `changes` counts those of the Redis that is sampled.
-fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> Plan {
+fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> PollerConfig {
     let logical = target.logical.clone();
     let streams = target.stream_selection(config.shard);
     let settings = PollerSettings {
@@ -120,7 +121,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         thresholds: target.thresholds.clone(),
         collectors: target.collectors,
         timeout: target.timeout,
-        page: Settings {
+        page: PageSettings {
             poll_interval: target.interval,
             max_redis_share: target.max_redis_share,
             discovery_interval: (!streams.patterns().is_empty()).then_some(target.discovery_interval),
@@ -131,7 +132,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         },
         logical,
     };
-    let sampling = Sampling {
+    let sampling = SamplingConfig {
         streams,
         stream_limit: target.limits.streams,
         discovery_interval: target.discovery_interval,
@@ -142,5 +143,5 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         count_budget: target.count_budget,
         spread: target.spread,
     };
-    Plan { settings, sampling, redis: target.redis.clone(), target: changes }
+    PollerConfig { settings, sampling, redis: target.redis.clone(), target: changes }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::sentinel::Sentinel;
-use super::standalone::{Sampling, Standalone};
+use super::standalone::{SamplingConfig, Standalone};
 use super::topology::{Mode, Topology};
 
 use crate::model::sample::{SampleError, Sink, TargetSample};
@@ -12,11 +12,11 @@ use crate::sys::own_metrics::RedisCommands;
 
 /// Samples a Redis, however it is set up.
 pub struct Source {
-    way: Way,
+    way: Backend,
     commands: RedisCommands,
 }
 
-enum Way {
+enum Backend {
     Standalone(Box<Standalone>),
     Cluster(Box<Cluster>),
     Sentinel(Box<Sentinel>),
@@ -25,23 +25,23 @@ enum Way {
 impl Source {
     /// A source for these streams. It connects at the first sample.
     #[must_use]
-    pub fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
+    pub fn new(topology: Topology, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         let counted = commands.clone();
         let way = match topology.mode {
-            Mode::Standalone => Way::Standalone(Box::new(Standalone::new(topology.dial, sampling, counted))),
-            Mode::Cluster => Way::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
-            Mode::Sentinel => Way::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
+            Mode::Standalone => Backend::Standalone(Box::new(Standalone::new(topology.endpoint, sampling, counted))),
+            Mode::Cluster => Backend::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
+            Mode::Sentinel => Backend::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
         };
         Self { way, commands }
     }
 
     /// Samples this from now on, of another Redis where there is one. What is known of the streams that stay is kept.
-    pub fn follow(&mut self, sampling: Sampling, another: Option<Topology>) {
+    pub fn reconfigure(&mut self, sampling: SamplingConfig, another: Option<Topology>) {
         match (&mut self.way, another) {
             (_, Some(topology)) => *self = Self::new(topology, sampling, self.commands.clone()),
-            (Way::Standalone(source), None) => source.follow(sampling, None),
-            (Way::Cluster(source), None) => source.follow(sampling),
-            (Way::Sentinel(source), None) => source.follow(sampling),
+            (Backend::Standalone(source), None) => source.reconfigure(sampling, None),
+            (Backend::Cluster(source), None) => source.reconfigure(sampling),
+            (Backend::Sentinel(source), None) => source.reconfigure(sampling),
         }
     }
 
@@ -51,9 +51,9 @@ impl Source {
     /// Where Redis as a whole could not be read, and then nothing counts that the sink was told; the trouble of a single stream, or of a node, is inside the sample.
     pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
         match &mut self.way {
-            Way::Standalone(source) => source.sample_into(timeout, sink).await,
-            Way::Cluster(source) => source.sample_into(timeout, sink).await,
-            Way::Sentinel(source) => source.sample_into(timeout, sink).await,
+            Backend::Standalone(source) => source.sample_into(timeout, sink).await,
+            Backend::Cluster(source) => source.sample_into(timeout, sink).await,
+            Backend::Sentinel(source) => source.sample_into(timeout, sink).await,
         }
     }
 
@@ -61,9 +61,9 @@ impl Source {
     #[must_use]
     pub fn redis_time(&self) -> Duration {
         match &self.way {
-            Way::Standalone(source) => source.redis_time(),
-            Way::Cluster(source) => source.redis_time(),
-            Way::Sentinel(source) => source.redis_time(),
+            Backend::Standalone(source) => source.redis_time(),
+            Backend::Cluster(source) => source.redis_time(),
+            Backend::Sentinel(source) => source.redis_time(),
         }
     }
 }

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::collector::cluster::merge::Gathered;
-use crate::collector::standalone::{Sampling, Standalone};
+use crate::collector::cluster::merge::ClusterSample;
+use crate::collector::standalone::{SamplingConfig, Standalone};
 use crate::collector::topology::Topology;
 use crate::model::sample::{SampleError, Sink, TargetSample};
 use crate::model::{FailureReason, RedirectKind, StreamKey};
@@ -42,7 +42,7 @@ const SLOWER_EACH_TIME: f64 = 1.5;
 /// Samples a cluster.
 pub(super) struct Cluster {
     topology: Topology,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     commands: RedisCommands,
     /// The named streams that are sampled, in the order of the configuration, and the slot of each.
     named: Vec<(StreamKey, u16)>,
@@ -59,11 +59,11 @@ pub(super) struct Cluster {
     is_new: bool,
     /// Whose turn it is to be asked for the slots.
     turn: usize,
-    nodes: BTreeMap<Address, Node>,
+    nodes: BTreeMap<Address, NodeState>,
 }
 
 /// A stream that is to be asked for at another node.
-struct Ask {
+struct RedirectRequest {
     key: StreamKey,
     node: Address,
     /// Whether it is only on its way there.
@@ -71,7 +71,7 @@ struct Ask {
 }
 
 /// One master.
-struct Node {
+struct NodeState {
     source: Standalone,
     /// The named streams of its slots.
     named: Vec<StreamKey>,
@@ -87,7 +87,7 @@ struct Node {
 
 impl Cluster {
     /// Connects at the first sample.
-    pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
+    pub(super) fn new(topology: Topology, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         Self {
             topology,
             commands,
@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     /// Samples this from now on. What is known of the streams that stay is kept.
-    pub(super) fn follow(&mut self, sampling: Sampling) {
+    pub(super) fn reconfigure(&mut self, sampling: SamplingConfig) {
         self.named = named(&sampling);
         if sampling.streams.patterns() != self.sampling.streams.patterns() {
             self.searched = None;
@@ -152,7 +152,7 @@ impl Cluster {
         self.nodes.values_mut().for_each(|node| node.source.begin_sample());
         self.look_where_due(deadline).await?;
         self.distribute()?;
-        let mut gathered = Gathered::new(sampled_at, self.named.iter().map(|(key, _)| key));
+        let mut gathered = ClusterSample::new(sampled_at, self.named.iter().map(|(key, _)| key));
         for (key, slot) in &self.named {
             if self.master_of(*slot).is_none() {
                 gathered.unread(key, format!("no node of the cluster has its slot, {slot}"));
@@ -187,13 +187,13 @@ impl Cluster {
     }
 
     /// Asks other nodes for the streams that have moved, or are on their way, and for those of nodes that were replaced.
-    async fn go_on_elsewhere(&mut self, gathered: &mut Gathered, deadline: Instant) {
+    async fn go_on_elsewhere(&mut self, gathered: &mut ClusterSample, deadline: Instant) {
         let mut ask = self.replaced(gathered, deadline).await;
         // A search may meet them no more where they were, and not yet where they go.
         let patterns = &self.sampling.streams;
         for key in self.streams.iter().filter(|key| !gathered.has(key) && patterns.matches(key.as_bytes())) {
             if let Some(master) = self.master_of(slot_of(key)) {
-                ask.push(Ask { node: master.clone(), key: key.clone(), asking: false });
+                ask.push(RedirectRequest { node: master.clone(), key: key.clone(), asking: false });
             }
         }
         for _ in 0..MAX_REDIRECTIONS {
@@ -202,10 +202,10 @@ impl Cluster {
                 if redirect.kind == RedirectKind::Moved {
                     self.moved(&redirect);
                     if let Some(node) = self.nodes.get_mut(&from) {
-                        node.source.lose(&key);
+                        node.source.remove_found(&key);
                     }
                 }
-                ask.push(Ask { key, node: redirect.node, asking: redirect.kind == RedirectKind::Ask });
+                ask.push(RedirectRequest { key, node: redirect.node, asking: redirect.kind == RedirectKind::Ask });
             }
             if ask.is_empty() {
                 return;
@@ -223,7 +223,7 @@ impl Cluster {
 
     /// Where nodes failed, asks who has their slots: a replica may have taken over since. Answers with the streams to be asked
     /// for there.
-    async fn replaced(&mut self, gathered: &mut Gathered, deadline: Instant) -> Vec<Ask> {
+    async fn replaced(&mut self, gathered: &mut ClusterSample, deadline: Instant) -> Vec<RedirectRequest> {
         let failed: BTreeSet<Address> = gathered.failed().cloned().collect();
         if failed.is_empty() {
             return Vec::new();
@@ -238,7 +238,7 @@ impl Cluster {
             let Some(node) = self.nodes.get(address) else { continue };
             for key in node.source.streams().iter() {
                 if let Some(master) = self.master_of(slot_of(key)).filter(|master| *master != address) {
-                    ask.push(Ask { key: key.clone(), node: master.clone(), asking: false });
+                    ask.push(RedirectRequest { key: key.clone(), node: master.clone(), asking: false });
                 }
             }
             if self.map.as_ref().is_some_and(|map| !map.masters().contains(address)) {
@@ -250,9 +250,9 @@ impl Cluster {
 
     /// Asks nodes for streams that are not theirs yet, as far as there may be a connection to them. What a pattern found elsewhere
     /// and has moved there for good is theirs from now on.
-    async fn ask_guests(&mut self, ask: Vec<Ask>, gathered: &mut Gathered, deadline: Instant) {
+    async fn ask_guests(&mut self, ask: Vec<RedirectRequest>, gathered: &mut ClusterSample, deadline: Instant) {
         let mut guests: BTreeMap<Address, [Vec<StreamKey>; 2]> = BTreeMap::new();
-        for Ask { key, node: address, asking } in ask {
+        for RedirectRequest { key, node: address, asking } in ask {
             if !self.nodes.contains_key(&address) {
                 if self.nodes.len() >= self.most_nodes() {
                     gathered.unread(&key, self.too_many(self.nodes.len() + 1));
@@ -261,7 +261,7 @@ impl Cluster {
                 self.nodes.insert(address.clone(), self.node(&address));
             }
             if let Some(node) = self.nodes.get_mut(&address).filter(|_| !asking && !gathered.is_named(&key)) {
-                node.source.adopt(key.clone());
+                node.source.add_found(key.clone());
             }
             guests.entry(address).or_default()[usize::from(asking)].push(key);
         }
@@ -272,7 +272,7 @@ impl Cluster {
                 let mut answers = Vec::new();
                 for (streams, asking) in streams.into_iter().zip([false, true]) {
                     if !streams.is_empty() {
-                        let sample = node.source.sample_guests(streams.clone(), asking, left(deadline)).await;
+                        let sample = node.source.sample_redirected(streams.clone(), asking, left(deadline)).await;
                         node.is_up = sample.is_ok();
                         answers.push((streams, sample));
                     }
@@ -289,7 +289,7 @@ impl Cluster {
         }
         for (address, key) in gone {
             if let Some(node) = self.nodes.get_mut(&address) {
-                node.source.lose(&key);
+                node.source.remove_found(&key);
             }
         }
     }
@@ -317,7 +317,7 @@ impl Cluster {
             if let Some(master) = self.map.as_ref().and_then(|map| map.master_of(slot_of(&key)))
                 && let Some(node) = self.nodes.get_mut(master)
             {
-                node.source.adopt(key);
+                node.source.add_found(key);
             }
         }
         Ok(())
@@ -340,16 +340,16 @@ impl Cluster {
             if std::mem::take(&mut node.is_outdated) || named != node.named {
                 node.named.clone_from(&named);
                 let streams = self.sampling.streams.naming(named);
-                node.source.follow(Sampling { streams, ..self.sampling.clone() }, None);
+                node.source.reconfigure(SamplingConfig { streams, ..self.sampling.clone() }, None);
             }
         }
     }
 
-    fn node(&self, address: &Address) -> Node {
-        let sampling = Sampling { streams: self.sampling.streams.naming(Vec::new()), ..self.sampling.clone() };
+    fn node(&self, address: &Address) -> NodeState {
+        let sampling = SamplingConfig { streams: self.sampling.streams.naming(Vec::new()), ..self.sampling.clone() };
         let source =
-            Standalone::new(self.topology.way_to(address.clone()), sampling, self.commands.clone()).of_cluster();
-        Node { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_guests: false }
+            Standalone::new(self.topology.endpoint_for(address.clone()), sampling, self.commands.clone()).of_cluster();
+        NodeState { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_guests: false }
     }
 
     /// One connection is for asking who has which slots.
@@ -363,7 +363,7 @@ impl Cluster {
     }
 }
 
-impl Node {
+impl NodeState {
     /// Samples its own streams, for no longer than it may take.
     async fn sample(
         &mut self,
@@ -391,7 +391,7 @@ impl Node {
 }
 
 /// The named streams that are sampled, with their slots.
-fn named(sampling: &Sampling) -> Vec<(StreamKey, u16)> {
+fn named(sampling: &SamplingConfig) -> Vec<(StreamKey, u16)> {
     let named = sampling.streams.literals().iter().take(sampling.stream_limit);
     named.map(|key| (key.clone(), slot_of(key))).collect()
 }

@@ -42,7 +42,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a poll may spend on counting.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(super) struct CountBudget {
     entries: u64,
     bytes: u64,
     per_group: u64,
@@ -55,7 +55,7 @@ pub(super) struct Budget {
 
 /// A group whose lag is not known without a count.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct CountRequest {
     /// The stream's place in the configuration.
     pub(super) at: usize,
     /// The group's place in the stream's sample; none for what holds the stream back.
@@ -74,7 +74,7 @@ pub(super) struct Wanted {
     pub(super) asked: u64,
 }
 
-impl Budget {
+impl CountBudget {
     /// The budget of a poll that began at `began`, with so many entries per second of the interval.
     pub(super) fn new(entries_per_second: u64, interval: Duration, began: Instant, timeout: Duration) -> Self {
         let entries = entries_per_second as f64 * interval.min(MAX_INTERVAL).as_secs_f64();
@@ -96,7 +96,12 @@ impl Budget {
     /// The next round of pages, each with its limit of entries: the most uncertain groups first, every group once before
     /// any gets more. Nothing where the budget is spent. `page_time` is how long a page is expected to take until it is answered: a round
     /// may have half of the time that is left, so that it does not cost the whole sample.
-    pub(super) fn round(&mut self, wanted: &mut [Wanted], now: Instant, page_time: Duration) -> Vec<(Wanted, u64)> {
+    pub(super) fn round(
+        &mut self,
+        wanted: &mut [CountRequest],
+        now: Instant,
+        page_time: Duration,
+    ) -> Vec<(CountRequest, u64)> {
         if now >= self.until {
             return Vec::new();
         }
@@ -137,8 +142,8 @@ mod tests {
 
     const PAGE_TIME: Duration = Duration::from_millis(1);
 
-    fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> Wanted {
-        Wanted {
+    fn wanted(at: usize, uncertainty: u64, entry_bytes: u64) -> CountRequest {
+        CountRequest {
             at,
             group: Some(0),
             uncertainty,
@@ -150,14 +155,14 @@ mod tests {
         }
     }
 
-    fn limits(round: &[(Wanted, u64)]) -> Vec<(usize, u64)> {
+    fn limits(round: &[(CountRequest, u64)]) -> Vec<(usize, u64)> {
         round.iter().map(|(wanted, limit)| (wanted.at, *limit)).collect()
     }
 
     #[test]
     fn the_most_uncertain_first_and_everybody_once() {
         let now = Instant::now();
-        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut budget = CountBudget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let mut all = [wanted(1, 5, 100), wanted(2, 500, 100), wanted(3, 50, 100)];
         assert_eq!(
             limits(&budget.round(&mut all, now, PAGE_TIME)),
@@ -172,12 +177,12 @@ mod tests {
     #[test]
     fn nobody_gets_everything_and_large_entries_come_one_by_one() {
         let now = Instant::now();
-        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut budget = CountBudget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let mut one = [wanted(1, 5000, 100)];
         let asked: u64 = (0..10).flat_map(|_| budget.round(&mut one, now, PAGE_TIME)).map(|(_, limit)| limit).sum();
         assert_eq!(asked, 800);
         let mut large = [wanted(1, 50, 10 * 1024 * 1024)];
-        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut budget = CountBudget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         let asked: Vec<u64> =
             (0..10).flat_map(|_| budget.round(&mut large, now, PAGE_TIME)).map(|(_, limit)| limit).collect();
         assert_eq!(asked, [1, 1, 1]);
@@ -187,9 +192,9 @@ mod tests {
     fn a_round_leaves_time_for_its_answers() {
         let (began, millis) = (Instant::now(), Duration::from_millis);
         let pages = |now: Duration, page: Duration| {
-            let mut budget = Budget::new(1_000_000, millis(1000), began, millis(2000));
+            let mut budget = CountBudget::new(1_000_000, millis(1000), began, millis(2000));
             budget.begin(began + now);
-            let mut all: Vec<Wanted> = (0..800).map(|at| wanted(at, 5, 100)).collect();
+            let mut all: Vec<CountRequest> = (0..800).map(|at| wanted(at, 5, 100)).collect();
             budget.round(&mut all, began + now, page).len()
         };
         assert_eq!(pages(millis(0), millis(1)), PAGES_IN_FLIGHT);
@@ -203,7 +208,7 @@ mod tests {
     fn a_sample_that_is_spread_leaves_time_to_count() {
         let (began, second) = (Instant::now(), Duration::from_secs(1));
         let asks_at = |begins: Duration, now: Duration| {
-            let mut budget = Budget::new(1000, second, began, 4 * second);
+            let mut budget = CountBudget::new(1000, second, began, 4 * second);
             budget.begin(began + begins);
             !budget.round(&mut [wanted(1, 5, 100)], began + now, PAGE_TIME).is_empty()
         };
@@ -216,9 +221,9 @@ mod tests {
     #[test]
     fn nothing_after_half_the_deadline_and_nothing_without_a_budget() {
         let now = Instant::now();
-        let mut budget = Budget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut budget = CountBudget::new(1000, Duration::from_secs(1), now, Duration::from_secs(2));
         assert!(budget.round(&mut [wanted(1, 5, 100)], now + Duration::from_secs(1), PAGE_TIME).is_empty());
-        let mut budget = Budget::new(0, Duration::from_secs(1), now, Duration::from_secs(2));
+        let mut budget = CountBudget::new(0, Duration::from_secs(1), now, Duration::from_secs(2));
         assert!(budget.round(&mut [wanted(1, 5, 100)], now, PAGE_TIME).is_empty());
     }
 }

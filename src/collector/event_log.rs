@@ -30,7 +30,7 @@ const REASONS_PER_NODE: usize = 8;
 
 /// What the log has said.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct ChangeLogger {
     outage: Option<Outage>,
     server: Option<ServerInfo>,
     unreadable: BTreeMap<StreamKey, String>,
@@ -61,11 +61,11 @@ struct Outage {
 
 /// Lines about single streams or groups, of which one poll says no more than a person reads.
 #[derive(Default)]
-struct Few {
+struct LineLimit {
     lines: usize,
 }
 
-impl Few {
+impl LineLimit {
     fn has_room(&mut self) -> bool {
         self.lines += 1;
         self.lines <= LINES_PER_POLL
@@ -81,7 +81,7 @@ fn keys(snapshot: &TargetSnapshot) -> HashSet<&StreamKey> {
     snapshot.streams.iter().map(|stream| &stream.key).collect()
 }
 
-impl Said {
+impl ChangeLogger {
     /// Nothing said yet, of these streams.
     pub(super) fn of(streams: &StreamSelection) -> Self {
         Self { watched: streams.literals().into(), ..Self::default() }
@@ -208,7 +208,7 @@ impl Said {
     fn streams(&mut self, snapshot: &TargetSnapshot) {
         // What is the node's trouble was said of the node.
         let of_nodes: BTreeSet<String> = snapshot.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
-        let (mut worse, mut better) = (Few::default(), Few::default());
+        let (mut worse, mut better) = (LineLimit::default(), LineLimit::default());
         for stream in &snapshot.streams {
             let said = self.unreadable.get(&stream.key);
             match &stream.read {
@@ -241,7 +241,7 @@ impl Said {
     }
 
     fn groups(&mut self, snapshot: &TargetSnapshot) {
-        let (mut worse, mut better) = (Few::default(), Few::default());
+        let (mut worse, mut better) = (LineLimit::default(), LineLimit::default());
         let mut long_names = 0;
         for stream in &snapshot.streams {
             for group in &stream.groups {
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn streams_that_are_gone_are_forgotten() {
-        let mut said = Said::default();
+        let mut said = ChangeLogger::default();
         for from in [0, 500, 1000] {
             said.sample(&snapshot(from..from + 1000), Duration::MAX);
             assert_eq!((said.unreadable.len(), said.missing.len()), (1000, 1000));
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_poll_logs_a_few_lines_about_single_streams_and_how_many_more_there_are() {
-        let mut lines = Few::default();
+        let mut lines = LineLimit::default();
         assert_eq!((0..1000).filter(|_| lines.has_room()).count(), LINES_PER_POLL);
         assert_eq!(lines.rest(), Some(1000 - LINES_PER_POLL));
     }

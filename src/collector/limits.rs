@@ -8,7 +8,7 @@ use crate::model::thresholds::{ThresholdRules, Thresholds};
 
 /// The thresholds of streams that have their own.
 #[derive(Debug, Default)]
-pub(super) struct Limits {
+pub(super) struct SampleLimits {
     /// What they were looked up in, and for which streams.
     by_pattern: Vec<(String, Thresholds)>,
     streams: Arc<[StreamKey]>,
@@ -16,7 +16,7 @@ pub(super) struct Limits {
     own: Vec<Option<Thresholds>>,
 }
 
-impl Limits {
+impl SampleLimits {
     /// Those of the streams that could be read; `seen` is what came of `streams`, in their order, those that are gone left out.
     pub(super) fn of(
         &mut self,
@@ -73,7 +73,7 @@ mod tests {
             by_pattern: vec![("a".to_owned(), thresholds(1)), ("?".to_owned(), thresholds(2))],
         };
         let keys = |names: &[&str]| names.iter().map(|name| StreamKey::from(*name)).collect::<Arc<[_]>>();
-        let mut limits = Limits::default();
+        let mut limits = SampleLimits::default();
         let mut check =
             |rules: &ThresholdRules, streams: &Arc<[StreamKey]>, seen: &[StreamSnapshot], expected: &[_]| {
                 let of = limits.of(rules, streams, seen);

@@ -24,9 +24,9 @@ const BEYOND_SHARE: f64 = 0.2;
 
 /// The pace of one server's samples.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct Pacer {
     /// What a microsecond of the guess takes on this server.
-    slowness: f64,
+    cost_scale: f64,
     /// The quickest round trip of late: what is not Redis's time.
     round_trip: Option<Duration>,
     /// The time over which this sample is spread; `None` for as quick as can be.
@@ -43,10 +43,10 @@ pub(super) struct Pace {
     has_answers: bool,
 }
 
-impl Default for Pace {
+impl Default for Pacer {
     fn default() -> Self {
         Self {
-            slowness: 1.0,
+            cost_scale: 1.0,
             round_trip: None,
             spread: None,
             began: Instant::now(),
@@ -59,7 +59,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl Pacer {
     /// A sample begins.
     pub(super) fn begin(&mut self) {
         (self.taken, self.has_answers) = (Duration::ZERO, false);
@@ -72,12 +72,12 @@ impl Pace {
     }
 
     /// What is asked from now on was not foreseen: it need not wait for the end of the time over which the rest was spread.
-    pub(super) fn go_beyond(&mut self, now: Instant) {
+    pub(super) fn begin_unplanned(&mut self, now: Instant) {
         self.beyond = Some(now);
     }
 
     /// The round trip of the smallest question.
-    pub(super) fn round_trip(&mut self, now: Duration) {
+    pub(super) fn measured_round_trip(&mut self, now: Duration) {
         let longest = self.round_trip.map_or(now, |before| before.mul_f64(FORGET_ROUND_TRIP));
         self.round_trip = Some(now.min(longest));
     }
@@ -90,7 +90,7 @@ impl Pace {
     /// The most that a batch may cost as a guess; where nothing is spread, nothing limits it.
     pub(super) fn batch_cost(&self) -> u64 {
         match self.spread {
-            Some(_) => ((MAX_TURN_US / 2) as f64 / self.slowness) as u64,
+            Some(_) => ((MAX_TURN_US / 2) as f64 / self.cost_scale) as u64,
             None => u64::MAX,
         }
     }
@@ -110,14 +110,14 @@ impl Pace {
 
     /// What something of this cost takes of this server's time.
     fn takes(&self, cost: u64) -> Duration {
-        Duration::from_secs_f64(cost as f64 * self.slowness / 1e6)
+        Duration::from_secs_f64(cost as f64 * self.cost_scale / 1e6)
     }
 
     /// How long something of this cost is expected to take until it is answered, with others before it: with its way, where each waits
     /// for the one before, and with pauses.
     pub(super) fn expected(&self, cost: u64) -> Duration {
         let takes = self.takes(cost);
-        if self.is_spread() { self.way() + takes.div_f64(BEYOND_SHARE) } else { takes }
+        if self.is_spread() { self.round_trip() + takes.div_f64(BEYOND_SHARE) } else { takes }
     }
 
     /// What was asked and cost so much as a guess was answered after this time.
@@ -126,13 +126,13 @@ impl Pace {
         self.taken += took;
         self.has_answers = true;
         if cost > 0 {
-            let slowness = (took.as_secs_f64() * 1e6 / cost as f64).clamp(SLOWNESS.0, SLOWNESS.1);
-            self.slowness += (slowness - self.slowness) * NEWEST_SHARE;
+            let cost_scale = (took.as_secs_f64() * 1e6 / cost as f64).clamp(SLOWNESS.0, SLOWNESS.1);
+            self.cost_scale += (cost_scale - self.cost_scale) * NEWEST_SHARE;
         }
     }
 
     /// The way to Redis and back.
-    pub(super) fn way(&self) -> Duration {
+    pub(super) fn round_trip(&self) -> Duration {
         self.round_trip.unwrap_or_default()
     }
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_evenly_by_cost() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         pace.spread(100 * MS, 1000);
         let began = pace.began;
         let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost, began) - began).to_vec();
@@ -163,17 +163,17 @@ mod tests {
         pace.spread(Duration::ZERO, 1000);
         let began = pace.began;
         assert!(!pace.is_spread() && pace.next(999, began) == began && pace.next(1, began) == began);
-        pace.go_beyond(began);
+        pace.begin_unplanned(began);
         assert!(pace.next(999, began) == began && pace.next(1, began) == began);
     }
 
     #[test]
     fn what_was_not_foreseen_is_asked_with_pauses_and_does_not_wait_for_the_end() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         pace.spread(100 * MS, 1000);
         let began = pace.began;
         assert_eq!(pace.next(1000, began), began);
-        pace.go_beyond(began + 2 * MS);
+        pace.begin_unplanned(began + 2 * MS);
         // A millisecond of Redis's time each, and four of its own.
         assert_eq!([1000, 1000].map(|cost| pace.next(cost, began + 2 * MS) - began), [2, 7].map(|ms| ms * MS));
         // An answer that was long in coming.
@@ -185,10 +185,10 @@ mod tests {
 
     #[test]
     fn batches_shrink_on_a_slow_server_and_the_way_there_does_not_count() {
-        let mut pace = Pace::default();
+        let mut pace = Pacer::default();
         pace.spread(100 * MS, 1000);
         assert_eq!(pace.batch_cost(), MAX_TURN_US / 2);
-        pace.round_trip(10 * MS);
+        pace.measured_round_trip(10 * MS);
         for _ in 0..50 {
             pace.answered(500, 15 * MS);
         }
@@ -200,8 +200,8 @@ mod tests {
         }
         assert!(pace.batch_cost() >= MAX_TURN_US, "{}", pace.batch_cost());
         // The quickest of late counts, and is forgotten slowly.
-        pace.round_trip(5 * MS);
-        pace.round_trip(100 * MS);
+        pace.measured_round_trip(5 * MS);
+        pace.measured_round_trip(100 * MS);
         assert_eq!(pace.round_trip, Some((5 * MS).mul_f64(FORGET_ROUND_TRIP)));
     }
 }

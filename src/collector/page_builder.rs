@@ -7,14 +7,14 @@ use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
 use crate::analysis::view::View;
-use crate::exposition::encoding::{self, Forms, Packer, Page};
-use crate::exposition::registry::{self, Settings};
-use crate::exposition::series::Lines;
+use crate::exposition::encoding::{self, EncodedPage, GzipEncoder, Page};
+use crate::exposition::registry::{self, PageSettings};
+use crate::exposition::series::SeriesWriter;
 use crate::sys::process_metrics::process_stats;
 
 /// The program's own counters, as far as this target's page shows them.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct SelfRegistries {
     /// What is counted of this target's polls.
     pub polls: Arc<Registry>,
     /// What is counted of the process, which only the page of the whole shows.
@@ -30,30 +30,30 @@ const POLLS_ROOM: usize = 4096;
 
 /// Makes pages.
 #[derive(Default)]
-pub(super) struct Press {
-    pub(super) lines: Lines,
-    pub(super) packer: Packer,
+pub(super) struct PageBuilder {
+    pub(super) lines: SeriesWriter,
+    pub(super) encoder: GzipEncoder,
 }
 
-impl Press {
+impl PageBuilder {
     /// The page of a view whose streams' lines hold. `None` where the program ends before it is made.
-    pub(super) async fn print(&mut self, view: View, shown: Settings, own: Own) -> Option<Page> {
+    pub(super) async fn print(&mut self, view: View, shown: PageSettings, own: SelfRegistries) -> Option<Page> {
         if view.fresh.is_none() {
             return Some(print_without_streams(view, shown, own));
         }
-        let rest = Rest::of(view, shown, own);
+        let rest = PageTail::of(view, shown, own);
         if encoding::is_short(self.lines.families()) {
             let families = self.lines.families().to_vec();
-            return Some(Page::when_asked(move || Forms::short(&families, &rest.text())));
+            return Some(Page::lazy(move || EncodedPage::short(&families, &rest.text())));
         }
         if rest.view.streams.len() <= COMPRESSED_AT_ONCE {
             return Some(self.print_now(rest));
         }
-        let mut press = std::mem::take(self);
-        let printing = tokio::task::spawn_blocking(move || (press.print_now(rest), press));
+        let mut page_builder = std::mem::take(self);
+        let printing = tokio::task::spawn_blocking(move || (page_builder.print_now(rest), page_builder));
         match printing.await {
-            Ok((page, press)) => {
-                *self = press;
+            Ok((page, page_builder)) => {
+                *self = page_builder;
                 Some(page)
             }
             Err(error) => match error.try_into_panic() {
@@ -67,34 +67,34 @@ impl Press {
         }
     }
 
-    fn print_now(&mut self, rest: Rest) -> Page {
-        let forms = self.packer.page(self.lines.families(), &rest.text());
+    fn print_now(&mut self, rest: PageTail) -> Page {
+        let forms = self.encoder.page(self.lines.families(), &rest.text());
         Page::made(forms.unwrap_or_else(|error| {
             // Writing to memory does not fail; should it, an empty page fails the scrape, which is seen.
             tracing::error!(%error, "cannot compress the metrics page");
-            Forms::default()
+            EncodedPage::default()
         }))
     }
 }
 
 /// The page of a view without a fresh sample: nothing is said of streams.
-pub(super) fn print_without_streams(view: View, shown: Settings, own: Own) -> Page {
-    let rest = Rest::of(view, shown, own);
-    Page::when_asked(move || Forms::short(&[], &rest.text()))
+pub(super) fn print_without_streams(view: View, shown: PageSettings, own: SelfRegistries) -> Page {
+    let rest = PageTail::of(view, shown, own);
+    Page::lazy(move || EncodedPage::short(&[], &rest.text()))
 }
 
 /// What a page says beside the streams.
-struct Rest {
+struct PageTail {
     view: View,
-    shown: Settings,
+    shown: PageSettings,
     /// The counters of the polls up to this view. When the page is asked for, the next poll may have counted already, and a page
     /// that says how one poll ended and counts another is wrong.
     polls: String,
     process: Arc<Registry>,
 }
 
-impl Rest {
-    fn of(view: View, shown: Settings, own: Own) -> Self {
+impl PageTail {
+    fn of(view: View, shown: PageSettings, own: SelfRegistries) -> Self {
         let mut polls = String::with_capacity(POLLS_ROOM);
         let encoded = encode_registry(&mut polls, &own.polls);
         debug_assert!(encoded.is_ok(), "writing to memory does not fail");
@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    const SHOWN: Settings = Settings {
+    const SHOWN: PageSettings = PageSettings {
         poll_interval: Duration::from_secs(5),
         max_redis_share: 1.0,
         discovery_interval: None,
@@ -147,7 +147,7 @@ mod tests {
     fn a_page_counts_the_polls_up_to_its_own_whenever_it_is_asked_for() {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
-        let own = Own { polls: Arc::new(registry), process: Arc::default() };
+        let own = SelfRegistries { polls: Arc::new(registry), process: Arc::default() };
         metrics.poll_ended(PollOutcome::Success, Duration::ZERO);
         let page = print_without_streams(view(), SHOWN, own);
         metrics.poll_ended(PollOutcome::Success, Duration::ZERO);

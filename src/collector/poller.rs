@@ -11,15 +11,15 @@ use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
 use crate::analysis::view::View;
 use crate::analysis::window::Windows;
-use crate::collector::event_log::Said;
-use crate::collector::limits::Limits;
-pub use crate::collector::page_builder::Own;
-use crate::collector::page_builder::{Press, print_without_streams};
-use crate::collector::sample_sink::Assembly;
-use crate::collector::{Sampling, Source, Topology};
+use crate::collector::event_log::ChangeLogger;
+use crate::collector::limits::SampleLimits;
+pub use crate::collector::page_builder::SelfRegistries;
+use crate::collector::page_builder::{PageBuilder, print_without_streams};
+use crate::collector::sample_sink::SampleSink;
+use crate::collector::{SamplingConfig, Source, Topology};
 use crate::exposition::collectors::Collectors;
-use crate::exposition::registry::Settings;
-use crate::exposition::series::Lines;
+use crate::exposition::registry::PageSettings;
+use crate::exposition::series::SeriesWriter;
 use crate::model::sample::{ReadError, SampleError};
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{FailureReason, GroupSelection, StreamKey};
@@ -61,16 +61,16 @@ pub struct PollerSettings {
     /// The deadline of a whole poll.
     pub timeout: Duration,
     /// What the metrics page says of the configuration, the time between polls among it.
-    pub page: Settings,
+    pub page: PageSettings,
 }
 
 /// What a poller is to do from now on.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct PollerConfig {
     /// What it needs to know.
     pub settings: PollerSettings,
     /// What it is to ask for.
-    pub sampling: Sampling,
+    pub sampling: SamplingConfig,
     /// Whom it is to ask.
     pub redis: Topology,
     /// How often whom to ask has changed.
@@ -82,15 +82,15 @@ pub struct Poller {
     settings: PollerSettings,
     source: Source,
     assessor: Assessor,
-    press: Press,
+    page_builder: PageBuilder,
     /// The streams of the newest sample.
     streams: Arc<[StreamKey]>,
     logical: LogicalStreams,
-    limits: Limits,
+    limits: SampleLimits,
     /// From when the history counts.
     started: Instant,
     publisher: Publisher,
-    own: Own,
+    own: SelfRegistries,
     metrics: PollMetrics,
     view: View,
     sampled: Option<Instant>,
@@ -100,13 +100,19 @@ pub struct Poller {
     redis_time: Duration,
     /// The most that one took of those that have failed since the last good one.
     failed_time: Duration,
-    said: Said,
+    said: ChangeLogger,
 }
 
 impl Poller {
     /// A poller of these streams, and of those that it will find, that has not polled yet. What it publishes first is in [`first`].
     #[must_use]
-    pub fn new(plan: &Plan, source: Source, publisher: Publisher, own: Own, metrics: PollMetrics) -> Self {
+    pub fn new(
+        plan: &PollerConfig,
+        source: Source,
+        publisher: Publisher,
+        own: SelfRegistries,
+        metrics: PollMetrics,
+    ) -> Self {
         let settings = plan.settings.clone();
         let streams: Arc<[StreamKey]> = plan.sampling.streams.literals().into();
         let mut poller = Self {
@@ -115,9 +121,12 @@ impl Poller {
             logical: settings.logical.clone(),
             settings,
             source,
-            press: Press { lines: Lines::shown_by(plan.settings.collectors), ..Press::default() },
+            page_builder: PageBuilder {
+                lines: SeriesWriter::shown_by(plan.settings.collectors),
+                ..PageBuilder::default()
+            },
             streams,
-            limits: Limits::default(),
+            limits: SampleLimits::default(),
             started: Instant::now(),
             publisher,
             own,
@@ -126,9 +135,9 @@ impl Poller {
             pace: Duration::ZERO,
             redis_time: Duration::ZERO,
             failed_time: Duration::ZERO,
-            said: Said::of(&plan.sampling.streams),
+            said: ChangeLogger::of(&plan.sampling.streams),
         };
-        poller.logical.follow(&poller.streams);
+        poller.logical.reconfigure(&poller.streams);
         poller
     }
 
@@ -137,7 +146,7 @@ impl Poller {
     ///
     /// A plan with other streams, another pace, other collectors or another Redis is followed at once, any other with the next poll. What was seen
     /// of the streams that stay is kept. The first poll is at `first`.
-    pub async fn run(mut self, mut plans: watch::Receiver<Plan>, first: Instant) {
+    pub async fn run(mut self, mut plans: watch::Receiver<PollerConfig>, first: Instant) {
         let mut plan = plans.borrow_and_update().clone();
         let mut next = first;
         loop {
@@ -145,7 +154,7 @@ impl Poller {
                 biased;
                 Ok(()) = plans.changed() => {
                     let new = plans.borrow_and_update().clone();
-                    if self.follow(&plan, &new) {
+                    if self.reconfigure(&plan, &new) {
                         next = Instant::now();
                     }
                     plan = new;
@@ -160,14 +169,14 @@ impl Poller {
     }
 
     /// Goes by a new plan from now on; whether that calls for a poll at once.
-    fn follow(&mut self, plan: &Plan, new: &Plan) -> bool {
+    fn reconfigure(&mut self, plan: &PollerConfig, new: &PollerConfig) -> bool {
         let (before, now) = (&plan.settings.page, &new.settings.page);
         let another = plan.target != new.target;
         let same_pace = before.poll_interval == now.poll_interval && before.max_redis_share == now.max_redis_share;
         let same_lines = plan.settings.collectors == new.settings.collectors;
         let same_page = same_pace && same_lines && before.whole == now.whole;
         let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
-        self.source.follow(new.sampling.clone(), another.then(|| new.redis.clone()));
+        self.source.reconfigure(new.sampling.clone(), another.then(|| new.redis.clone()));
         self.settings = new.settings.clone();
         self.logical = self.settings.logical.clone();
         if another {
@@ -179,12 +188,12 @@ impl Poller {
             (self.sampled, self.redis_time, self.failed_time) = (None, Duration::ZERO, Duration::ZERO);
             self.said.another(&new.sampling.streams);
         } else {
-            self.assessor.follow(assessor(&self.settings, &self.streams));
+            self.assessor.reconfigure(assessor(&self.settings, &self.streams));
         }
-        self.logical.follow(&self.streams);
+        self.logical.reconfigure(&self.streams);
         if !same_lines {
             // Of what readers see now: should the next poll fail, its page is made of them.
-            self.press.lines = Lines::of(&self.view.streams, new.settings.collectors);
+            self.page_builder.lines = SeriesWriter::of(&self.view.streams, new.settings.collectors);
         }
         at_once
     }
@@ -192,14 +201,14 @@ impl Poller {
     /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time. What
     /// failed polls have taken counts up to a bound, or it would take long to see that Redis is well again.
     fn interval(&self) -> Duration {
-        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        let PageSettings { poll_interval, max_redis_share, .. } = self.settings.page;
         let failed = self.failed_time.div_f64(max_redis_share).min(poll_interval * FAILED_INTERVALS);
         self.good_interval().max(failed)
     }
 
     /// The same while all is well.
     fn good_interval(&self) -> Duration {
-        let Settings { poll_interval, max_redis_share, .. } = self.settings.page;
+        let PageSettings { poll_interval, max_redis_share, .. } = self.settings.page;
         poll_interval.max(self.redis_time.div_f64(max_redis_share))
     }
 
@@ -222,9 +231,10 @@ impl Poller {
         // A timer is a system call, and mostly the sample has ended by then.
         let ends_by = Instant::now() + timeout;
         let stale_at = self.stale_at().filter(|at| self.view.fresh.is_some() && *at < ends_by);
-        let Self { source, view, settings, publisher, own, sampled, assessor, press, streams, logical, .. } = self;
+        let Self { source, view, settings, publisher, own, sampled, assessor, page_builder, streams, logical, .. } =
+            self;
         let before = Arc::clone(streams);
-        let mut assembly = Assembly::new(assessor, &mut press.lines, logical, streams, self.started);
+        let mut assembly = SampleSink::new(assessor, &mut page_builder.lines, logical, streams, self.started);
         let sample = {
             let sampling = source.sample_into(timeout, &mut assembly);
             tokio::pin!(sampling);
@@ -293,7 +303,7 @@ impl Poller {
             // Some are gone, from this sample only: the next may be of all of them again.
             let left: Vec<StreamKey> = self.view.streams.iter().map(|stream| stream.key.clone()).collect();
             let mut logical = self.logical.clone();
-            logical.follow(&left);
+            logical.reconfigure(&left);
             logical.summarize(&self.view.streams, thresholds).into()
         };
         if let Some(fresh) = &self.view.fresh {
@@ -324,7 +334,7 @@ impl Poller {
 
     async fn publish(&mut self) {
         let (view, shown, own) = (self.view.clone(), self.settings.page, self.own.clone());
-        let page = self.press.print(view, shown, own).await;
+        let page = self.page_builder.print(view, shown, own).await;
         let Some(page) = page else { return };
         let next_by = next_by(&self.settings, self.view.interval);
         self.publisher.publish(Published { view: self.view.clone(), sampled: self.sampled, next_by, page });
@@ -337,7 +347,7 @@ fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
 
 /// What readers see before the first poll has ended.
 #[must_use]
-pub fn first(plan: &Plan, own: &Own) -> Published {
+pub fn first(plan: &PollerConfig, own: &SelfRegistries) -> Published {
     let view = unread_view(&plan.settings, plan.sampling.streams.literals());
     let page = print_without_streams(view.clone(), plan.settings.page, own.clone());
     Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::analysis::lag::tracker::{CountRange, Facts, Moment};
-use crate::model::lag::Page;
+use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
+use crate::model::lag::EntryPage;
 use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
 use crate::model::{EntryId, GroupName, StreamKey};
 use crate::redis::resp;
@@ -23,14 +23,14 @@ pub(super) const COMMANDS_PER_STREAM: usize = 2;
 const BYTES_PER_STREAM: usize = 512;
 
 /// What is said of a stream that could not be read within what a poll may read.
-pub(super) const ITS_TURN_COMES: &str = "not read yet: its entries are large, and its turn comes";
+pub(super) const DEFERRED_LARGE: &str = "not read yet: its entries are large, and its turn comes";
 
 /// What is known of a stream so far.
-pub(super) type Read = Result<StreamSample, Unread>;
+pub(super) type Read = Result<StreamSample, ReadOutcome>;
 
 /// Why nothing is known of a stream.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum ReadOutcome {
     /// Redis refused a command that can be done without: ask again without it. Or it changed while it was read, where Redis runs no
     /// transactions.
     Refused(ReadError),
@@ -41,37 +41,37 @@ pub(super) enum Unread {
     Error(ReadError),
 }
 
-impl Unread {
+impl ReadOutcome {
     pub(super) fn into_error(self) -> ReadError {
         match self {
             Self::Refused(error) | Self::Error(error) => error,
-            Self::Changed(_) => ReadError(ITS_TURN_COMES.to_owned()),
+            Self::Changed(_) => ReadError(DEFERRED_LARGE.to_owned()),
         }
     }
 }
 
 /// One question; `at` is the stream's place in the configuration.
 #[derive(Debug)]
-pub(super) enum Question {
+pub(super) enum Query {
     /// Is a command that was refused allowed by now?
     Probe(RefusedCommand),
     /// Everything about a stream, and about those of its groups that are known already.
-    Stream { at: usize, groups: Vec<GroupAsked> },
+    Stream { at: usize, groups: Vec<GroupQuery> },
     /// Whether a stream is still what it was, and everything about its groups.
-    Glance { at: usize, groups: Vec<GroupAsked>, kept: Box<StreamSample>, probe: bool },
+    Glance { at: usize, groups: Vec<GroupQuery>, kept: Box<StreamSample>, recheck_refused: bool },
     /// Consumers and oldest pending entry of groups that were not known before, or have changed.
-    Details { at: usize, groups: Vec<GroupAsked> },
+    Details { at: usize, groups: Vec<GroupQuery> },
     /// The first entry after a group's cursor; `group` is its place in the stream's sample.
     First { at: usize, group: usize },
     /// Whether an entry that was the last one is still there.
     Witness { at: usize },
     /// Pages of counts for groups of one stream, and the stream in the same moment; its groups as well, where `with_groups`.
-    Counts { at: usize, pages: Vec<PageAsked>, after: After, with_groups: bool },
+    Counts { at: usize, pages: Vec<PageQuery>, after: CountAnchor, with_groups: bool },
     /// How many of a group's pending entries lie before the first entry.
     Ghosts { at: usize, group: usize },
 }
 
-impl Question {
+impl Query {
     /// The stream that it is about.
     fn at(&self) -> Option<usize> {
         match self {
@@ -89,7 +89,7 @@ impl Question {
 
 /// What is asked about a group beside what the list of groups says.
 #[derive(Clone, Debug)]
-pub(super) struct GroupAsked {
+pub(super) struct GroupQuery {
     pub(super) name: GroupName,
     /// `XINFO CONSUMERS`
     pub(super) consumers: bool,
@@ -97,7 +97,7 @@ pub(super) struct GroupAsked {
     pub(super) pending: bool,
 }
 
-impl GroupAsked {
+impl GroupQuery {
     /// What may be asked of it: nothing where all of its name is not at hand.
     pub(super) fn of(name: &GroupName, consumers: bool, pending: bool) -> Self {
         let may = name.is_whole();
@@ -112,13 +112,13 @@ impl GroupAsked {
 }
 
 /// How many commands some groups take.
-pub(super) fn commands_of(groups: &[GroupAsked]) -> usize {
+pub(super) fn commands_of(groups: &[GroupQuery]) -> usize {
     groups.iter().map(|group| usize::from(group.consumers) + usize::from(group.pending)).sum()
 }
 
 /// How the stream is found in the same moment as pages of a count.
 #[derive(Debug)]
-pub(super) enum After {
+pub(super) enum CountAnchor {
     /// It is read.
     Read,
     /// It is asked whether it is still so.
@@ -127,7 +127,7 @@ pub(super) enum After {
 
 /// A page of a count to be asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PageAsked {
+pub(super) struct PageQuery {
     /// The group's place in the stream's sample; none for what holds the stream back.
     pub(super) group: Option<usize>,
     /// What is left to be counted.
@@ -140,39 +140,39 @@ pub(super) struct PageAsked {
 
 /// An answer that is not part of a sample: it goes into the stream's ledger.
 #[derive(Debug)]
-pub(super) enum Finding {
+pub(super) enum Observation {
     /// The first entry after a group's cursor.
     First { at: usize, group: usize, id: Option<EntryId> },
     /// An entry that was the last one is not there.
-    WitnessGone { at: usize },
+    AnchorGone { at: usize },
     /// Pages of counts.
-    Pages(Box<PagesRead>),
+    Pages(Box<PagesReply>),
 }
 
 /// Pages of counts that were read in one moment.
 #[derive(Debug)]
-pub(super) struct PagesRead {
+pub(super) struct PagesReply {
     /// The stream's place in the configuration.
     pub(super) at: usize,
-    pub(super) pages: Vec<PageRead>,
+    pub(super) pages: Vec<PageReply>,
     /// The stream in the same moment, with its groups where they were asked for.
     pub(super) after: StreamSample,
     pub(super) with_groups: bool,
 }
 
-impl PagesRead {
+impl PagesReply {
     /// What the ledger takes of it.
     pub(super) fn moment(&self) -> Moment {
         let groups = self.with_groups.then(|| self.after.groups.clone());
-        Moment { facts: Facts::from(&self.after), groups }
+        Moment { facts: StreamCounters::from(&self.after), groups }
     }
 }
 
 /// A page of a count that was read.
 #[derive(Debug)]
-pub(super) struct PageRead {
-    pub(super) asked: PageAsked,
-    pub(super) page: Page,
+pub(super) struct PageReply {
+    pub(super) asked: PageQuery,
+    pub(super) page: EntryPage,
     /// Bytes in the fields of its entries.
     pub(super) bytes: u64,
 }
@@ -182,7 +182,7 @@ pub(super) struct PageRead {
 pub(super) struct Batch {
     requests: Vec<u8>,
     commands: usize,
-    pub(super) questions: Vec<Question>,
+    pub(super) questions: Vec<Query>,
     /// For each of them, how many replies there are up to its end.
     ends: Vec<usize>,
     without: BTreeSet<RefusedCommand>,
@@ -251,7 +251,7 @@ impl Batch {
     /// The streams that it reads.
     pub(super) fn streams(&self) -> impl Iterator<Item = usize> {
         self.questions.iter().filter_map(|question| match question {
-            Question::Stream { at, .. } | Question::Glance { at, .. } => Some(*at),
+            Query::Stream { at, .. } | Query::Glance { at, .. } => Some(*at),
             _ => None,
         })
     }
@@ -263,7 +263,7 @@ impl Batch {
 
     /// How many replies there are up to the end of each question, and the stream that it is about.
     pub(super) fn ends(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        self.ends.iter().copied().zip(self.questions.iter().map(Question::at))
+        self.ends.iter().copied().zip(self.questions.iter().map(Query::at))
     }
 
     /// It was sent: its bytes are of no use any more.
@@ -277,7 +277,7 @@ impl Batch {
     }
 
     /// Asks whether what was refused is allowed by now, with questions that cost nothing to answer.
-    pub(super) fn probe(&mut self, key: &StreamKey) {
+    pub(super) fn recheck_refused(&mut self, key: &StreamKey) {
         if self.asking {
             return;
         }
@@ -301,12 +301,12 @@ impl Batch {
                 // By itself it is an error, and another one where it is refused.
                 RefusedCommand::Exec => self.bare("exec", b"EXEC"),
             }
-            self.push(Question::Probe(command));
+            self.push(Query::Probe(command));
         }
     }
 
     /// Asks for everything about a stream and its known groups; by `script` where its entries are large.
-    pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupAsked>, script: Option<Script>) {
+    pub(super) fn stream(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupQuery>, script: Option<Script>) {
         self.begin();
         self.facts(key, script);
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
@@ -315,22 +315,22 @@ impl Batch {
         if !self.transacts() {
             self.facts(key, script);
         }
-        self.push(Question::Stream { at, groups });
+        self.push(Query::Stream { at, groups });
     }
 
     /// Asks whether a stream with large entries is still what it was, without reading them, and for everything about its
-    /// groups. Without `probe`, for the latter only.
-    pub(super) fn glance(
+    /// groups. Without `recheck_refused`, for the latter only.
+    pub(super) fn check_unchanged(
         &mut self,
         at: usize,
         key: &StreamKey,
-        groups: Vec<GroupAsked>,
+        groups: Vec<GroupQuery>,
         kept: &StreamSample,
-        probe: bool,
+        recheck_refused: bool,
         script: Option<Script>,
     ) {
         self.bare("multi", b"MULTI");
-        if probe {
+        if recheck_refused {
             self.unchanged(key, kept, script);
         } else {
             self.command("xlen", &[b"XLEN"], key, &[]);
@@ -338,7 +338,7 @@ impl Batch {
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
         self.group_details(key, &groups);
         self.bare("exec", b"EXEC");
-        self.push(Question::Glance { at, groups, kept: Box::new(kept.clone()), probe });
+        self.push(Query::Glance { at, groups, kept: Box::new(kept.clone()), recheck_refused });
     }
 
     /// Nothing was added after the last id and as many entries are there: so nothing was removed either, and the stream is
@@ -357,14 +357,14 @@ impl Batch {
     }
 
     /// Asks for consumers and oldest pending entry of groups; not where Redis tells neither.
-    pub(super) fn details(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupAsked>) {
+    pub(super) fn details(&mut self, at: usize, key: &StreamKey, groups: Vec<GroupQuery>) {
         if commands_of(&groups) == 0 {
             return;
         }
         self.begin();
         self.group_details(key, &groups);
         self.end();
-        self.push(Question::Details { at, groups });
+        self.push(Query::Details { at, groups });
     }
 
     /// Asks for the first entry after a cursor, where that is allowed.
@@ -372,15 +372,15 @@ impl Batch {
         let Some(from) = cursor.next().filter(|_| self.may(RefusedCommand::Xrange) && !self.asking) else { return };
         // An exclusive `(cursor` would be plainer, but needs 6.2.
         self.range(key, &from.to_string(), "+", 1, script);
-        self.push(Question::First { at, group });
+        self.push(Query::First { at, group });
     }
 
     /// Asks whether an entry is there; not where Redis does not tell.
-    pub(super) fn witness(&mut self, at: usize, key: &StreamKey, id: EntryId, script: Option<Script>) -> bool {
+    pub(super) fn anchor(&mut self, at: usize, key: &StreamKey, id: EntryId, script: Option<Script>) -> bool {
         let may = self.may(RefusedCommand::Xrange);
         if may {
             self.range(key, &id.to_string(), &id.to_string(), 1, script);
-            self.push(Question::Witness { at });
+            self.push(Query::Witness { at });
         }
         may
     }
@@ -389,7 +389,7 @@ impl Batch {
     pub(super) fn counts(
         &mut self,
         (at, key, stream): (usize, &StreamKey, &StreamSample),
-        pages: Vec<PageAsked>,
+        pages: Vec<PageQuery>,
         with_groups: bool,
         large: bool,
         script: Option<Script>,
@@ -417,13 +417,13 @@ impl Batch {
         }
         let after = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
             self.unchanged(key, stream, script);
-            After::Glance(Box::new(StreamSample { groups: Vec::new(), ..stream.clone() }))
+            CountAnchor::Glance(Box::new(StreamSample { groups: Vec::new(), ..stream.clone() }))
         } else {
             self.facts(key, script);
-            After::Read
+            CountAnchor::Read
         };
         self.end();
-        self.push(Question::Counts { at, pages, after, with_groups });
+        self.push(Query::Counts { at, pages, after, with_groups });
     }
 
     /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.
@@ -432,7 +432,7 @@ impl Batch {
         let Some(end) = first.previous().filter(|_| may) else { return };
         let (end, limit) = (end.to_string(), MAX_GHOSTS.to_string());
         self.command("xpending", &[b"XPENDING"], key, &[group.1.as_bytes(), b"-", end.as_bytes(), limit.as_bytes()]);
-        self.push(Question::Ghosts { at, group: group.0 });
+        self.push(Query::Ghosts { at, group: group.0 });
     }
 
     fn range(&mut self, key: &StreamKey, from: &str, to: &str, limit: u64, script: Option<Script>) {
@@ -444,7 +444,7 @@ impl Batch {
         }
     }
 
-    fn group_details(&mut self, key: &StreamKey, groups: &[GroupAsked]) {
+    fn group_details(&mut self, key: &StreamKey, groups: &[GroupQuery]) {
         for group in groups {
             if group.consumers {
                 self.command("xinfo_consumers", &[b"XINFO", b"CONSUMERS"], key, &[group.name.as_bytes()]);
@@ -481,7 +481,7 @@ impl Batch {
         }
     }
 
-    fn push(&mut self, question: Question) {
+    fn push(&mut self, question: Query) {
         self.questions.push(question);
         self.ends.push(self.commands);
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::collector::request::{
-    After, Batch, COMMANDS_PER_STREAM, Finding, GroupAsked, PageAsked, PageRead, PagesRead, Question,
+    Batch, COMMANDS_PER_STREAM, CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query,
 };
-use crate::collector::request::{Read, Unread, commands_of};
-use crate::collector::stream_state::{Lane, Names};
+use crate::collector::request::{Read, ReadOutcome, commands_of};
+use crate::collector::stream_state::{NameCache, StreamState};
 use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies::{self, DecodeError};
@@ -20,14 +20,14 @@ impl Batch {
     /// Where Redis says that it cannot serve at all, or answers something that is no answer to what was asked.
     pub(super) fn read(
         &self,
-        replies: &crate::redis::resp::Replies,
-        lanes: &[Lane],
+        replies: &crate::redis::resp::ReplyReader,
+        states: &[StreamState],
         streams: &mut [Option<Read>],
-        findings: &mut Vec<Finding>,
+        findings: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         let mut replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
-        let read = self.read_questions(&mut replies, lanes, streams, findings, refused);
+        let read = self.read_questions(&mut replies, states, streams, findings, refused);
         if replies.exec_refused {
             refused.insert(RefusedCommand::Exec);
         }
@@ -37,32 +37,32 @@ impl Batch {
     fn read_questions(
         &self,
         replies: &mut Replies<'_>,
-        lanes: &[Lane],
+        states: &[StreamState],
         streams: &mut [Option<Read>],
-        findings: &mut Vec<Finding>,
+        findings: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         for question in &self.questions {
             match question {
-                Question::Probe(RefusedCommand::Multi) => {
+                Query::Probe(RefusedCommand::Multi) => {
                     // An error inside is the stream's, and shows that it ran.
                     if replies.transaction(1)?.is_ok() {
                         refused.remove(&RefusedCommand::Multi);
                     }
                 }
-                Question::Probe(command) => {
+                Query::Probe(command) => {
                     if !replies.next()?.error().is_some_and(|refusal| is_command_refused(&refusal)) {
                         refused.remove(command);
                     }
                 }
-                Question::Stream { at, groups } => {
-                    let parts = Parts { before: &STREAM, groups };
+                Query::Stream { at, groups } => {
+                    let parts = CommandParts { before: &STREAM, groups };
                     let answer = if self.transacts() {
                         replies.transaction(parts.len())?
                     } else {
                         replies.between_two_alike(parts.len() + 1)?
                     };
-                    let names = &lanes[*at].names;
+                    let names = &states[*at].names;
                     note_refused(&answer, parts, refused);
                     let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts()));
                     streams[*at] = Some(read.map_err(|error| {
@@ -71,8 +71,8 @@ impl Batch {
                         error.into_unread(parts, !newly_refused.is_empty())
                     }));
                 }
-                Question::Details { at, groups } => {
-                    let parts = Parts { before: &[], groups };
+                Query::Details { at, groups } => {
+                    let parts = CommandParts { before: &[], groups };
                     let answer = if self.transacts() {
                         replies.transaction(parts.len())?
                     } else {
@@ -81,7 +81,7 @@ impl Batch {
                     note_refused(&answer, parts, refused);
                     let detailed = match &mut streams[*at] {
                         Some(Ok(stream)) => {
-                            answer.map(|mut items| add_details(stream, &mut items, groups, &lanes[*at].names, false))
+                            answer.map(|mut items| add_details(stream, &mut items, groups, &states[*at].names, false))
                         }
                         Some(Err(_)) | None => Ok(()),
                     };
@@ -93,37 +93,37 @@ impl Batch {
                         refused.extend(&newly_refused);
                     }
                 }
-                Question::First { at, group } => {
+                Query::First { at, group } => {
                     let reply = replies.next()?;
                     if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
                         refused.insert(RefusedCommand::Xrange);
                     } else if let Ok(id) = replies::first_in_range(reply) {
                         // A stream that went away since has no entry to show; the next sample will say why.
-                        findings.push(Finding::First { at: *at, group: *group, id });
+                        findings.push(Observation::First { at: *at, group: *group, id });
                     }
                 }
-                Question::Glance { at, groups, kept, probe } => {
-                    let before = if *probe { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
-                    let parts = Parts { before, groups };
+                Query::Glance { at, groups, kept, recheck_refused } => {
+                    let before = if *recheck_refused { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
+                    let parts = CommandParts { before, groups };
                     let answer = replies.transaction(parts.len())?;
-                    let names = &lanes[*at].names;
+                    let names = &states[*at].names;
                     note_refused(&answer, parts, refused);
-                    let read = glanced(answer, groups, kept, *probe, names).map_err(|error| {
+                    let read = glanced(answer, groups, kept, *recheck_refused, names).map_err(|error| {
                         refused.extend(&refused_by(&error, parts));
                         match error {
-                            StreamError::Changed(sample) => Unread::Changed(Some(sample)),
+                            StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
                             // Whatever it is, reading the whole stream tells.
-                            _ => Unread::Changed(None),
+                            _ => ReadOutcome::Changed(None),
                         }
                     });
                     streams[*at] = Some(read);
                 }
-                Question::Counts { at, pages, after, with_groups } => {
+                Query::Counts { at, pages, after, with_groups } => {
                     let (before, multi) = (usize::from(*with_groups), self.transacts());
                     let commands = before + pages.len() + after.commands();
                     let answer =
                         if multi { replies.transaction(commands)? } else { replies.between_two_alike(1 + commands)? };
-                    let names = with_groups.then_some(&lanes[*at].names);
+                    let names = with_groups.then_some(&states[*at].names);
                     match answer {
                         Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items, refused)),
                         Ok(mut items) => {
@@ -137,19 +137,19 @@ impl Batch {
                             let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
                             refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
                         }
-                        Err(error) => refused.extend(&refused_by(&error, Parts { before: &[], groups: &[] })),
+                        Err(error) => refused.extend(&refused_by(&error, CommandParts { before: &[], groups: &[] })),
                     }
                 }
-                Question::Witness { at } => {
+                Query::Witness { at } => {
                     let reply = replies.next()?;
                     if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
                         refused.insert(RefusedCommand::Xrange);
                     }
                     if !matches!(replies::first_in_range(reply), Ok(Some(_))) {
-                        findings.push(Finding::WitnessGone { at: *at });
+                        findings.push(Observation::AnchorGone { at: *at });
                     }
                 }
-                Question::Ghosts { at, group } => {
+                Query::Ghosts { at, group } => {
                     let reply = replies.next()?;
                     if let (Some(Ok(stream)), Ok(count)) = (&mut streams[*at], replies::pending_count(reply)) {
                         stream.groups[*group].ghost_pending = Some(count);
@@ -163,49 +163,54 @@ impl Batch {
 
 /// A command among those that are asked in one moment.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum CommandPart {
     /// Without it there is no sample.
     Needed(&'static str),
     /// Without it something is left out.
     Optional(RefusedCommand),
 }
 
-const XINFO_STREAM: Part = Part::Needed("XINFO STREAM");
-const XINFO_GROUPS: Part = Part::Needed("XINFO GROUPS");
+const XINFO_STREAM: CommandPart = CommandPart::Needed("XINFO STREAM");
+const XINFO_GROUPS: CommandPart = CommandPart::Needed("XINFO GROUPS");
 
-/// What stands before the groups' own commands in a [`Question::Stream`], and in a [`Question::Glance`] with and without a probe.
-const STREAM: [Part; COMMANDS_PER_STREAM] = [XINFO_STREAM, XINFO_GROUPS];
-const GLANCE: [Part; 3] = [Part::Optional(RefusedCommand::Xlen), Part::Optional(RefusedCommand::Xrange), XINFO_GROUPS];
-const GLANCE_AT_GROUPS: [Part; 2] = [Part::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
+/// What stands before the groups' own commands in a [`Query::Stream`], and in a [`Query::Glance`] with and without a probe.
+const STREAM: [CommandPart; COMMANDS_PER_STREAM] = [XINFO_STREAM, XINFO_GROUPS];
+const GLANCE: [CommandPart; 3] =
+    [CommandPart::Optional(RefusedCommand::Xlen), CommandPart::Optional(RefusedCommand::Xrange), XINFO_GROUPS];
+const GLANCE_AT_GROUPS: [CommandPart; 2] = [CommandPart::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
 
 /// The commands of a transaction.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
-    before: &'a [Part],
-    groups: &'a [GroupAsked],
+struct CommandParts<'a> {
+    before: &'a [CommandPart],
+    groups: &'a [GroupQuery],
 }
 
-impl Parts<'_> {
+impl CommandParts<'_> {
     fn len(self) -> usize {
         self.before.len() + commands_of(self.groups)
     }
 
-    fn iter(&self) -> impl Iterator<Item = Part> {
-        let of_groups = self.groups.iter().flat_map(GroupAsked::commands).map(Part::Optional);
+    fn iter(&self) -> impl Iterator<Item = CommandPart> {
+        let of_groups = self.groups.iter().flat_map(GroupQuery::commands).map(CommandPart::Optional);
         self.before.iter().copied().chain(of_groups)
     }
 
-    fn get(&self, at: usize) -> Option<Part> {
+    fn get(&self, at: usize) -> Option<CommandPart> {
         self.iter().nth(at)
     }
 }
 
 /// Commands that were answered by a refusal, where others beside them were not: outside of a transaction, or inside of one on
 /// servers that look at a command only when they run it.
-fn note_refused(answer: &Result<Items<'_>, StreamError>, parts: Parts<'_>, refused: &mut BTreeSet<RefusedCommand>) {
+fn note_refused(
+    answer: &Result<Items<'_>, StreamError>,
+    parts: CommandParts<'_>,
+    refused: &mut BTreeSet<RefusedCommand>,
+) {
     let Ok(items) = answer else { return };
     for (reply, part) in items.clone().zip(parts.iter()) {
-        if let Part::Optional(command) = part
+        if let CommandPart::Optional(command) = part
             && reply.error().is_some_and(|refusal| is_command_refused(&refusal))
         {
             refused.insert(command);
@@ -216,8 +221,8 @@ fn note_refused(answer: &Result<Items<'_>, StreamError>, parts: Parts<'_>, refus
 /// `of_one_moment` is whether nothing can have happened between the answers.
 fn stream_of(
     mut items: Items<'_>,
-    groups: &[GroupAsked],
-    names: &Names,
+    groups: &[GroupQuery],
+    names: &NameCache,
     of_one_moment: bool,
 ) -> Result<StreamSample, StreamError> {
     let mut stream = replies::stream(next(&mut items, XINFO_STREAM)?)?;
@@ -230,14 +235,14 @@ fn stream_of(
 /// former.
 fn glanced(
     answer: Result<Items<'_>, StreamError>,
-    groups: &[GroupAsked],
+    groups: &[GroupQuery],
     kept: &StreamSample,
-    probe: bool,
-    names: &Names,
+    recheck_refused: bool,
+    names: &NameCache,
 ) -> Result<StreamSample, StreamError> {
     let mut items = answer?;
-    let length = next(&mut items, Part::Optional(RefusedCommand::Xlen))?;
-    let added = if probe { items.next() } else { None };
+    let length = next(&mut items, CommandPart::Optional(RefusedCommand::Xlen))?;
+    let added = if recheck_refused { items.next() } else { None };
     let listed = replies::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
     let mut stream = StreamSample { length: replies::length(length)?, groups: listed, ..kept.clone() };
     add_details(&mut stream, &mut items, groups, names, true);
@@ -252,8 +257,8 @@ fn glanced(
 fn add_details(
     stream: &mut StreamSample,
     items: &mut Items<'_>,
-    groups: &[GroupAsked],
-    names: &Names,
+    groups: &[GroupQuery],
+    names: &NameCache,
     of_one_moment: bool,
 ) {
     for asked in groups {
@@ -273,7 +278,7 @@ fn add_details(
 }
 
 /// The commands, of those that can be done without, that Redis would not even queue; none where it did not queue others either.
-fn refused_by(error: &StreamError, parts: Parts<'_>) -> Vec<RefusedCommand> {
+fn refused_by(error: &StreamError, parts: CommandParts<'_>) -> Vec<RefusedCommand> {
     let refusals = match error {
         StreamError::NoTransaction(command, _) => return vec![*command],
         StreamError::NotQueued(refusals) => refusals,
@@ -283,13 +288,13 @@ fn refused_by(error: &StreamError, parts: Parts<'_>) -> Vec<RefusedCommand> {
         return vec![RefusedCommand::Multi];
     }
     let refused = |(at, error): &(usize, Refusal)| match parts.get(*at) {
-        Some(Part::Optional(command)) if is_command_refused(error) => Some(command),
+        Some(CommandPart::Optional(command)) if is_command_refused(error) => Some(command),
         _ => None,
     };
     refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
 }
 
-impl After {
+impl CountAnchor {
     /// How many commands it took.
     fn commands(&self) -> usize {
         match self {
@@ -315,16 +320,16 @@ fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
         })
 }
 
-/// Reads the answers to [`Question::Counts`]. Where the stream went away since, there are none; the next sample says why.
+/// Reads the answers to [`Query::Counts`]. Where the stream went away since, there are none; the next sample says why.
 /// `names` are those of the groups, where they were asked for.
 fn pages_of<'a>(
     at: usize,
-    pages: &[PageAsked],
-    after: &After,
-    names: Option<&Names>,
+    pages: &[PageQuery],
+    after: &CountAnchor,
+    names: Option<&NameCache>,
     mut items: impl Iterator<Item = Reply<'a>>,
     refused: &mut BTreeSet<RefusedCommand>,
-) -> Option<Finding> {
+) -> Option<Observation> {
     let known = |groups: &Vec<GroupSample>| groups.iter().all(|group| !group.unknown.last_delivered);
     let groups = names.map(|names| replies::groups(items.next()?, &names.groups).ok().filter(known));
     let with_groups = groups.is_some();
@@ -334,19 +339,19 @@ fn pages_of<'a>(
         return None;
     }
     let after = match (after, items.next()) {
-        (After::Read, Some(reply)) => replies::stream(reply).ok().filter(|stream| !stream.ends_unknown),
-        (After::Glance(kept), Some(length)) => {
+        (CountAnchor::Read, Some(reply)) => replies::stream(reply).ok().filter(|stream| !stream.ends_unknown),
+        (CountAnchor::Glance(kept), Some(length)) => {
             items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
         }
         (_, None) => None,
     };
     let after = StreamSample { groups: groups.unwrap_or_else(|| Some(Vec::new()))?, ..after? };
-    let page = |(asked, reply): (&PageAsked, Reply<'_>)| {
+    let page = |(asked, reply): (&PageQuery, Reply<'_>)| {
         let (page, bytes) = replies::range(reply, asked.range.to, asked.limit, with_groups).ok()?;
-        Some(PageRead { asked: *asked, page, bytes })
+        Some(PageReply { asked: *asked, page, bytes })
     };
     let pages = pages.iter().zip(read).filter_map(page).collect();
-    Some(Finding::Pages(Box::new(PagesRead { at, pages, after, with_groups })))
+    Some(Observation::Pages(Box::new(PagesReply { at, pages, after, with_groups })))
 }
 
 /// Why a stream's transaction gave no sample.
@@ -357,7 +362,7 @@ enum StreamError {
     /// Redis would not queue these commands, by their place in the transaction.
     NotQueued(Vec<(usize, Refusal)>),
     /// Redis answered an error to a command, where that is known.
-    Server(Option<Part>, Refusal),
+    Server(Option<CommandPart>, Refusal),
     /// It changed while it was read.
     Moved,
     /// Redis answered something else than it should.
@@ -367,26 +372,26 @@ enum StreamError {
 }
 
 impl StreamError {
-    fn into_unread(self, parts: Parts<'_>, refused: bool) -> Unread {
+    fn into_unread(self, parts: CommandParts<'_>, refused: bool) -> ReadOutcome {
         let again = refused || matches!(self, Self::Moved);
         let error = match self {
             Self::NotQueued(refusals) => {
-                refusals.first().map_or_else(String::new, |(at, error)| said(parts.get(*at), error))
+                refusals.first().map_or_else(String::new, |(at, error)| describe(parts.get(*at), error))
             }
-            Self::Server(part, error) => said(part, &error),
+            Self::Server(part, error) => describe(part, &error),
             Self::NoTransaction(_, error) => error.text().to_owned(),
             Self::Decode(error) => error.to_string(),
             Self::Moved => "it changed while it was read, and Redis runs no transactions".to_owned(),
-            Self::Changed(sample) => return Unread::Changed(Some(sample)),
+            Self::Changed(sample) => return ReadOutcome::Changed(Some(sample)),
         };
-        if again { Unread::Refused(ReadError(error)) } else { Unread::Error(ReadError(error)) }
+        if again { ReadOutcome::Refused(ReadError(error)) } else { ReadOutcome::Error(ReadError(error)) }
     }
 }
 
 /// What Redis said, with the command that it refused, where nothing can be said without.
-fn said(part: Option<Part>, error: &Refusal) -> String {
+fn describe(part: Option<CommandPart>, error: &Refusal) -> String {
     match part {
-        Some(Part::Needed(command)) if is_command_refused(error) => {
+        Some(CommandPart::Needed(command)) if is_command_refused(error) => {
             format!("{command} is needed, and Redis refuses it: {}", error.text())
         }
         _ => error.text().to_owned(),
@@ -475,7 +480,7 @@ impl<'a> Replies<'a> {
 }
 
 /// The next answer, where it is not an error.
-fn next<'a>(items: &mut Items<'a>, part: Part) -> Result<Reply<'a>, StreamError> {
+fn next<'a>(items: &mut Items<'a>, part: CommandPart) -> Result<Reply<'a>, StreamError> {
     // There are as many answers as commands.
     let reply = items.next().ok_or(StreamError::Moved)?;
     reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(Some(part), error)))

@@ -16,16 +16,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::collector::count_budget::{Budget, Wanted};
-use crate::collector::request::{Batch, Finding, GroupAsked, ITS_TURN_COMES, Read, Unread};
+use crate::collector::count_budget::{CountBudget, CountRequest};
+use crate::collector::request::{Batch, DEFERRED_LARGE, GroupQuery, Observation, Read, ReadOutcome};
 use crate::collector::sample::finalize::settle;
 use crate::collector::sample::pipeline::InFlight;
 use crate::collector::standalone::Standalone;
-use crate::collector::stream_state::{Lane, LeftOut};
+use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::StreamKey;
 use crate::model::names::too_long;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetSample};
-use crate::redis::connection::{Clock, Connected};
+use crate::redis::connection::{Clock, Connection};
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
 const STREAMS_PER_BATCH: usize = 32;
@@ -60,15 +60,15 @@ pub(crate) fn is_gone(error: &ReadError) -> bool {
 }
 
 /// One sample on its way.
-pub(super) struct Rounds<'a> {
+pub(super) struct SampleRun<'a> {
     source: &'a mut Standalone,
-    connected: &'a mut Connected,
+    connected: &'a mut Connection,
     sink: &'a mut dyn Sink,
     /// What is known of each stream so far; `None` once it was handed on.
     streams: Vec<Option<Read>>,
     /// What is to be asked in the second round.
     rest: Vec<Batch>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<CountRequest>,
     /// Streams of whose groups only the second round tells the oldest pending entry.
     detailed: Vec<usize>,
     clock: Clock,
@@ -79,19 +79,19 @@ pub(super) struct Rounds<'a> {
     sampled_at: SystemTime,
 }
 
-impl<'a> Rounds<'a> {
-    pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connected, sink: &'a mut dyn Sink) -> Self {
+impl<'a> SampleRun<'a> {
+    pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
         let mut streams = Vec::new();
-        source.lanes.iter_mut().for_each(Lane::begin_sample);
-        let not_asked = |(key, lane): (&StreamKey, &Lane)| {
-            let why = match lane.left_out() {
+        source.states.iter_mut().for_each(StreamState::begin_sample);
+        let not_asked = |(key, state): (&StreamKey, &StreamState)| {
+            let why = match state.left_out() {
                 _ if !key.is_whole() => too_long(key.length()),
-                LeftOut::All => TELLS_TOO_MUCH.to_owned(),
-                LeftOut::Nothing | LeftOut::Consumers => "not asked".to_owned(),
+                Omitted::All => TELLS_TOO_MUCH.to_owned(),
+                Omitted::Nothing | Omitted::Consumers => "not asked".to_owned(),
             };
-            Some(Err(Unread::Error(ReadError(why))))
+            Some(Err(ReadOutcome::Error(ReadError(why))))
         };
-        streams.extend(source.streams.iter().zip(&source.lanes).map(not_asked));
+        streams.extend(source.streams.iter().zip(&source.states).map(not_asked));
         Self {
             source,
             connected,
@@ -107,14 +107,14 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    pub(super) async fn run(mut self, mut budget: Budget) -> Result<TargetSample, SampleError> {
+    pub(super) async fn run(mut self, mut budget: CountBudget) -> Result<TargetSample, SampleError> {
         self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
         if self.source.pace.is_spread() || self.streams.is_empty() {
             self.read_clock().await?;
         }
         self.first_round().await?;
         let now = Instant::now();
-        self.source.pace.go_beyond(now);
+        self.source.pace.begin_unplanned(now);
         budget.begin(now);
         self.read_again().await?;
         self.later_rounds(budget).await?;
@@ -141,7 +141,7 @@ impl<'a> Rounds<'a> {
         let Some(asked) = self.clock_asked.take() else { return Ok(()) };
         self.clock = self.connected.time(asked).await?;
         self.clock_read = Instant::now();
-        self.source.pace.round_trip(self.clock.round_trip);
+        self.source.pace.measured_round_trip(self.clock.round_trip);
         match self.clock.server_now_ms {
             Some(_) => self.source.refused.remove(&RefusedCommand::Time),
             None => self.source.refused.insert(RefusedCommand::Time),
@@ -152,30 +152,30 @@ impl<'a> Rounds<'a> {
     /// Everything that can be asked without knowing more than the last sample told.
     async fn first_round(&mut self) -> Result<(), SampleError> {
         let unprobed = self.not_to_be_probed();
-        let glances = self.may_glance();
+        let glances = self.may_check_unchanged();
         let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.streams.len())
             .filter(|&at| self.source.may_ask(at))
-            .partition(|&at| self.source.lanes[at].may_be_asked_with_others(glances));
+            .partition(|&at| self.source.states[at].may_be_asked_with_others(glances));
         let most = self.source.pace.batch_cost();
         let mut batches = VecDeque::new();
         let mut rest = known.as_slice();
         while !rest.is_empty() {
             let mut cost = 0;
             let fits = |at: &&usize| {
-                cost += self.source.lanes[**at].cost();
+                cost += self.source.states[**at].cost();
                 cost <= most
             };
             let streams = rest.iter().take(STREAMS_PER_BATCH).take_while(fits).count().max(1);
             batches.push_back(&rest[..streams]);
             rest = &rest[streams..];
         }
-        let mut probe = true;
+        let mut recheck_refused = true;
         let mut in_flight = InFlight::default();
         while !batches.is_empty() || !in_flight.is_empty() {
             if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.source.pace)) {
                 let mut batch = self.batch(places, &unprobed);
-                if std::mem::take(&mut probe) {
-                    batch.probe(&self.source.streams[places[0]]);
+                if std::mem::take(&mut recheck_refused) {
+                    batch.recheck_refused(&self.source.streams[places[0]]);
                 }
                 in_flight.send(self, batch).await?;
                 batches.pop_front();
@@ -195,15 +195,15 @@ impl<'a> Rounds<'a> {
         let mut unprobed = BTreeSet::new();
         let mut bytes: u64 = 0;
         for at in self.in_turn() {
-            let lane = &self.source.lanes[at];
-            let Some(kept) = &lane.kept else { continue };
-            if lane.changed && self.connected.script.is_none() {
+            let state = &self.source.states[at];
+            let Some(kept) = &state.kept else { continue };
+            if state.changed && self.connected.script.is_none() {
                 bytes = bytes.saturating_add(kept.payload_bytes);
                 if bytes > MAX_PAYLOAD_BYTES && bytes > kept.payload_bytes {
                     unprobed.insert(at);
                 }
             }
-            if lane.glances >= MAX_GLANCES {
+            if state.glances >= MAX_GLANCES {
                 unprobed.insert(at);
             }
         }
@@ -218,7 +218,7 @@ impl<'a> Rounds<'a> {
         self.source.isolated && self.may(RefusedCommand::Multi) && self.may(RefusedCommand::Exec)
     }
 
-    fn may_glance(&self) -> bool {
+    fn may_check_unchanged(&self) -> bool {
         self.may(RefusedCommand::Xlen) && self.transacts()
     }
 
@@ -228,22 +228,22 @@ impl<'a> Rounds<'a> {
     }
 
     /// What is asked about a stream's groups.
-    fn groups_asked(&self, lane: &Lane) -> Vec<GroupAsked> {
+    fn groups_asked(&self, state: &StreamState) -> Vec<GroupQuery> {
         let consumers = self.source.sampling.consumers && self.may(RefusedCommand::XinfoConsumers);
-        lane.groups_asked(consumers, self.may(RefusedCommand::Xpending))
+        state.groups_asked(consumers, self.may(RefusedCommand::Xpending))
     }
 
     /// The questions of some streams, each in the way that its entries call for.
     fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
         let mut batch = self.source.empty_batch().with_room_for(places.len());
         for &at in places {
-            let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
-            let groups = self.groups_asked(lane);
-            let script = lane.script(self.connected.script);
-            match lane.kept.as_ref().filter(|_| self.may_glance()) {
+            let (state, key) = (&self.source.states[at], &self.source.streams[at]);
+            let groups = self.groups_asked(state);
+            let script = state.script(self.connected.script);
+            match state.kept.as_ref().filter(|_| self.may_check_unchanged()) {
                 Some(kept) => {
-                    let probe = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
-                    batch.glance(at, key, groups, kept, probe, script);
+                    let recheck_refused = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
+                    batch.check_unchanged(at, key, groups, kept, recheck_refused, script);
                 }
                 None => batch.stream(at, key, groups, script),
             }
@@ -258,7 +258,7 @@ impl<'a> Rounds<'a> {
         for places in places.chunks(STREAMS_PER_LOOK) {
             if bytes > MAX_FIRST_PAYLOAD_BYTES {
                 for &at in places {
-                    self.streams[at] = Some(Err(Unread::Error(ReadError(ITS_TURN_COMES.to_owned()))));
+                    self.streams[at] = Some(Err(ReadOutcome::Error(ReadError(DEFERRED_LARGE.to_owned()))));
                 }
                 continue;
             }
@@ -275,20 +275,20 @@ impl<'a> Rounds<'a> {
 
     /// A stream's first answers are here: asks for what is missing, or hands it on.
     fn was_read(&mut self, at: usize) {
-        let lane = &mut self.source.lanes[at];
+        let state = &mut self.source.states[at];
         match &self.streams[at] {
             // Read again once all are known.
-            Some(Err(Unread::Refused(_) | Unread::Changed(_))) => {}
+            Some(Err(ReadOutcome::Refused(_) | ReadOutcome::Changed(_))) => {}
             Some(Ok(_)) => {
-                lane.changed = false;
-                lane.glances += 1;
+                state.changed = false;
+                state.glances += 1;
                 if self.ask_for_the_rest(at) {
                     return;
                 }
                 self.hand_on(at);
             }
-            Some(Err(Unread::Error(_))) => {
-                lane.changed = false;
+            Some(Err(ReadOutcome::Error(_))) => {
+                state.changed = false;
                 self.hand_on(at);
             }
             None => {}
@@ -301,14 +301,14 @@ impl<'a> Rounds<'a> {
         let (mut bytes, mut first_left_out): (u64, _) = (0, None);
         let mut again = Vec::new();
         for at in self.in_turn() {
-            let lane = &mut self.source.lanes[at];
+            let state = &mut self.source.states[at];
             match &mut self.streams[at] {
-                None | Some(Ok(_) | Err(Unread::Error(_))) => continue,
-                Some(Err(Unread::Refused(_))) => lane.changed = false,
-                Some(Err(Unread::Changed(glanced))) => {
-                    lane.changed = true;
-                    lane.glances += 1;
-                    let expected = lane.payload_bytes();
+                None | Some(Ok(_) | Err(ReadOutcome::Error(_))) => continue,
+                Some(Err(ReadOutcome::Refused(_))) => state.changed = false,
+                Some(Err(ReadOutcome::Changed(glanced))) => {
+                    state.changed = true;
+                    state.glances += 1;
+                    let expected = state.payload_bytes();
                     if bytes > 0 && bytes.saturating_add(expected) > MAX_PAYLOAD_BYTES {
                         first_left_out = first_left_out.or(Some(at));
                         if let Some(glanced) = glanced.take() {
@@ -319,13 +319,14 @@ impl<'a> Rounds<'a> {
                     bytes = bytes.saturating_add(expected);
                 }
             }
-            lane.glances = 0;
+            state.glances = 0;
             again.push(at);
         }
         self.source.turn = first_left_out.unwrap_or(0);
         self.read_whole(&again).await?;
         for _ in 0..MAX_READINGS {
-            let moved = (0..self.streams.len()).filter(|&at| matches!(self.streams[at], Some(Err(Unread::Refused(_)))));
+            let moved =
+                (0..self.streams.len()).filter(|&at| matches!(self.streams[at], Some(Err(ReadOutcome::Refused(_)))));
             let moved: Vec<usize> = moved.collect();
             if moved.is_empty() {
                 break;
@@ -340,9 +341,9 @@ impl<'a> Rounds<'a> {
         for places in places.chunks(STREAMS_PER_LOOK) {
             let mut batch = self.source.empty_batch();
             for &at in places {
-                let lane = &self.source.lanes[at];
-                let groups = self.groups_asked(lane);
-                batch.stream(at, &self.source.streams[at], groups, lane.script(self.connected.script));
+                let state = &self.source.states[at];
+                let groups = self.groups_asked(state);
+                batch.stream(at, &self.source.streams[at], groups, state.script(self.connected.script));
             }
             self.ask(vec![batch]).await?;
             for &at in places {
@@ -357,7 +358,7 @@ impl<'a> Rounds<'a> {
     }
 
     /// Asks batch after batch, and reads the answers as they come, while Redis works at the later ones.
-    async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Finding>, SampleError> {
+    async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Observation>, SampleError> {
         let mut findings = Vec::new();
         let mut unsent = VecDeque::from(batches);
         let mut in_flight = InFlight::default();
@@ -376,17 +377,17 @@ impl<'a> Rounds<'a> {
     /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
     fn hand_on(&mut self, at: usize) {
         let Some(read) = self.streams[at].take() else { return };
-        let lane = &mut self.source.lanes[at];
+        let state = &mut self.source.states[at];
         let read = match read {
             Ok(mut stream) => {
-                settle(lane, at, &mut stream);
+                settle(state, at, &mut stream);
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let clock = self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at));
                 stream.now_ms = clock.saturating_add(elapsed);
                 Ok(stream)
             }
             Err(unread) => {
-                lane.forget_all();
+                state.forget_all();
                 let error = unread.into_error();
                 Err(if self.source.of_cluster { error } else { with_hint(error) })
             }

@@ -8,20 +8,20 @@ use tokio::time::Instant;
 use crate::analysis::assess::Assessor;
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::StreamSnapshot;
-use crate::exposition::series::{Lines, STREAMS_PER_BLOCK};
+use crate::exposition::series::{STREAMS_PER_BLOCK, SeriesWriter};
 use crate::model::StreamKey;
 use crate::model::sample::{ReadError, Sink, StreamSample};
 
 /// What of a sample is there so far.
-pub(super) struct Assembly<'a> {
+pub(super) struct SampleSink<'a> {
     assessor: &'a mut Assessor,
-    lines: &'a mut Lines,
+    lines: &'a mut SeriesWriter,
     logical: &'a mut LogicalStreams,
     streams: &'a mut Arc<[StreamKey]>,
     /// From when the history counts.
     started: Instant,
     /// What each stream came to, in their order.
-    done: Vec<Done>,
+    done: Vec<AssessedStream>,
     /// How many of each block are still to come.
     missing: Vec<usize>,
     /// Blocks that are written.
@@ -29,22 +29,22 @@ pub(super) struct Assembly<'a> {
 }
 
 /// What a stream came to.
-enum Done {
+enum AssessedStream {
     NotYet,
     Gone,
-    Seen(StreamSnapshot),
+    StreamAnalysis(StreamSnapshot),
 }
 
-impl Done {
+impl AssessedStream {
     fn seen(&self) -> Option<&StreamSnapshot> {
-        if let Self::Seen(snapshot) = self { Some(snapshot) } else { None }
+        if let Self::StreamAnalysis(snapshot) = self { Some(snapshot) } else { None }
     }
 }
 
-impl<'a> Assembly<'a> {
+impl<'a> SampleSink<'a> {
     pub(super) fn new(
         assessor: &'a mut Assessor,
-        lines: &'a mut Lines,
+        lines: &'a mut SeriesWriter,
         logical: &'a mut LogicalStreams,
         streams: &'a mut Arc<[StreamKey]>,
         started: Instant,
@@ -56,43 +56,43 @@ impl<'a> Assembly<'a> {
     /// hold.
     pub(super) fn end(self) -> Vec<StreamSnapshot> {
         self.lines.commit();
-        let seen = |done| if let Done::Seen(snapshot) = done { Some(snapshot) } else { None };
+        let seen = |done| if let AssessedStream::StreamAnalysis(snapshot) = done { Some(snapshot) } else { None };
         self.done.into_iter().filter_map(seen).collect()
     }
 
-    fn is_done(&mut self, at: usize, done: Done) {
-        if matches!(self.done[at], Done::NotYet) {
+    fn is_done(&mut self, at: usize, done: AssessedStream) {
+        if matches!(self.done[at], AssessedStream::NotYet) {
             self.missing[at / STREAMS_PER_BLOCK] -= 1;
         }
         self.done[at] = done;
         while self.missing.get(self.written) == Some(&0) {
             let block = self.done.chunks(STREAMS_PER_BLOCK).nth(self.written).unwrap_or_default();
-            self.lines.block(block.iter().filter_map(Done::seen));
+            self.lines.block(block.iter().filter_map(AssessedStream::seen));
             self.written += 1;
         }
     }
 }
 
-impl Sink for Assembly<'_> {
+impl Sink for SampleSink<'_> {
     fn begin(&mut self, streams: &Arc<[StreamKey]>) {
         if !Arc::ptr_eq(self.streams, streams) {
             self.assessor.follow_streams(streams);
-            self.logical.follow(streams);
+            self.logical.reconfigure(streams);
             *self.streams = Arc::clone(streams);
         }
         self.lines.begin();
         self.done.clear();
-        self.done.resize_with(streams.len(), || Done::NotYet);
-        self.missing = self.done.chunks(STREAMS_PER_BLOCK).map(<[Done]>::len).collect();
+        self.done.resize_with(streams.len(), || AssessedStream::NotYet);
+        self.missing = self.done.chunks(STREAMS_PER_BLOCK).map(<[AssessedStream]>::len).collect();
         self.written = 0;
     }
 
     fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {
         let snapshot = self.assessor.stream(at, read, self.started.elapsed());
-        self.is_done(at, Done::Seen(snapshot));
+        self.is_done(at, AssessedStream::StreamAnalysis(snapshot));
     }
 
     fn gone(&mut self, at: usize) {
-        self.is_done(at, Done::Gone);
+        self.is_done(at, AssessedStream::Gone);
     }
 }

@@ -15,7 +15,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::collector::scanner::rate::Pace;
+use crate::collector::scanner::rate::ScanRate;
 use crate::model::{StreamKey, StreamSelection};
 
 /// Keys that one call of SCAN looks at. Measured on Redis 7.0 with a million keys, far beyond the processor's caches: 0.5 to
@@ -27,7 +27,7 @@ const FEWER: u32 = 8;
 
 /// One call of SCAN: `SCAN cursor [MATCH pattern] COUNT count TYPE stream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanAsk {
+pub struct ScanRequest {
     /// Where to go on; 0 at the beginning of a pass.
     pub cursor: u64,
     /// The pattern, where there is exactly one: it keeps other streams off the wire.
@@ -38,7 +38,7 @@ pub struct ScanAsk {
 
 /// How the search for streams stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiscoveryStats {
+pub struct ScanStats {
     /// Streams that patterns found, those over the limit not included.
     pub found: usize,
     /// Streams that the limit leaves out, named or found. A key that SCAN returns twice counts twice.
@@ -51,26 +51,26 @@ pub struct DiscoveryStats {
 
 /// Finds the streams that patterns mean, and keeps them in mind between polls.
 #[derive(Debug)]
-pub struct Discovery {
+pub struct Scanner {
     selection: StreamSelection,
     limit: usize,
-    pace: Pace,
+    pace: ScanRate,
     /// Keys that one call looks at.
     count: u32,
     /// The names among the selection, for looking one up.
     literals: BTreeSet<StreamKey>,
     /// What patterns found and what is still there as far as anybody knows, never more than there is room for.
     found: BTreeSet<StreamKey>,
-    pass: Option<Pass>,
+    pass: Option<ScanPass>,
     /// What the newest complete pass left out.
     left_out: u64,
     streams: Vec<StreamKey>,
-    stats: DiscoveryStats,
+    stats: ScanStats,
 }
 
 /// A pass of SCAN that is under way.
 #[derive(Debug)]
-struct Pass {
+struct ScanPass {
     began: Duration,
     cursor: u64,
     /// What it has met so far, never more than there is room for.
@@ -78,7 +78,7 @@ struct Pass {
     left_out: u64,
 }
 
-impl Discovery {
+impl Scanner {
     /// Nothing is found yet. A new stream is to show within `interval`; `limit` is the most streams that are sampled, the
     /// named ones first.
     #[must_use]
@@ -87,20 +87,20 @@ impl Discovery {
             literals: selection.literals().iter().cloned().collect(),
             selection,
             limit,
-            pace: Pace::new(interval),
+            pace: ScanRate::new(interval),
             count: SCAN_COUNT,
             found: BTreeSet::new(),
             pass: None,
             left_out: 0,
             streams: Vec::new(),
-            stats: DiscoveryStats::default(),
+            stats: ScanStats::default(),
         };
         discovery.changed();
         discovery
     }
 
     /// Goes by other settings from now on. What was found and is still meant stays; a pass begins at once.
-    pub fn follow(&mut self, selection: StreamSelection, interval: Duration, limit: usize) {
+    pub fn reconfigure(&mut self, selection: StreamSelection, interval: Duration, limit: usize) {
         self.literals = selection.literals().iter().cloned().collect();
         if selection.patterns() != self.selection.patterns() {
             // No pass has looked for these yet.
@@ -112,20 +112,21 @@ impl Discovery {
         while self.found.len() > room {
             self.found.pop_last();
         }
-        self.pace.follow(interval);
+        self.pace.reconfigure(interval);
         self.count = SCAN_COUNT;
         self.interrupted();
     }
 
     /// The next call to make in this poll; `None` where enough is done, and then the poll is not to ask again. `now` counts
     /// from any fixed moment by a clock that never steps.
-    pub fn next(&mut self, now: Duration) -> Option<ScanAsk> {
+    pub fn next(&mut self, now: Duration) -> Option<ScanRequest> {
         if self.selection.patterns().is_empty() || !self.pace.may_ask(self.pass.is_some(), now) {
             return None;
         }
-        let pass = self.pass.get_or_insert_with(|| Pass { began: now, cursor: 0, met: BTreeSet::new(), left_out: 0 });
+        let pass =
+            self.pass.get_or_insert_with(|| ScanPass { began: now, cursor: 0, met: BTreeSet::new(), left_out: 0 });
         let pattern = self.selection.single_pattern().map(str::to_owned);
-        Some(ScanAsk { cursor: pass.cursor, pattern, count: self.count })
+        Some(ScanRequest { cursor: pass.cursor, pattern, count: self.count })
     }
 
     /// The answer to the newest call was too much to be read: the next ones look at fewer keys. Whether they can.
@@ -171,7 +172,7 @@ impl Discovery {
     }
 
     /// A stream that another server had is here now: where it is meant, it counts as found.
-    pub fn adopt(&mut self, key: StreamKey) {
+    pub fn add_found(&mut self, key: StreamKey) {
         let is_meant = self.selection.matches(key.as_bytes()) && !self.literals.contains(&key);
         if !is_meant || self.found.len() >= self.room() {
             return;
@@ -210,11 +211,11 @@ impl Discovery {
 
     /// How the search stands.
     #[must_use]
-    pub fn stats(&self) -> DiscoveryStats {
+    pub fn stats(&self) -> ScanStats {
         let named_over = self.selection.literals().len().saturating_sub(self.limit) as u64;
         // Before the first pass is complete, what it has left out so far is all that is known.
         let so_far = self.pass.as_ref().filter(|_| self.stats.completed_at.is_none()).map_or(0, |pass| pass.left_out);
-        DiscoveryStats { found: self.found.len(), left_out: named_over + self.left_out.max(so_far), ..self.stats }
+        ScanStats { found: self.found.len(), left_out: named_over + self.left_out.max(so_far), ..self.stats }
     }
 
     /// How many found streams may be sampled beside the named ones.
@@ -223,7 +224,7 @@ impl Discovery {
     }
 }
 
-impl Pass {
+impl ScanPass {
     /// Takes a key in, and lets the last one by name go where that is one too many.
     fn meet(&mut self, key: StreamKey, room: usize) {
         if self.met.insert(key) && self.met.len() > room {

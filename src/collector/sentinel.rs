@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::collector::standalone::{Sampling, Standalone};
+use crate::collector::standalone::{SamplingConfig, Standalone};
 use crate::collector::topology::Topology;
 use crate::model::FailureReason;
 use crate::model::sample::{NodeStatus, SampleError, Sink, TargetSample};
-use crate::redis::connector::{Address, Dial, Resolver};
+use crate::redis::connector::{Address, Endpoint, Resolver};
 use crate::redis::resp::Reply;
-use crate::redis::resp_stream::Wire;
+use crate::redis::resp_stream::RespStream;
 use crate::sys::own_metrics::RedisCommands;
 
 /// What part of the time that is left asking the sentinels may take.
@@ -22,13 +22,13 @@ const ATTEMPTS: usize = 2;
 /// Samples a master that sentinels watch.
 pub(super) struct Sentinel {
     topology: Topology,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     commands: RedisCommands,
     sentinels: Vec<Address>,
     /// The sentinel to be asked next.
     at: usize,
     /// A connection to it, where the last question was answered.
-    kept: Option<Wire>,
+    kept: Option<RespStream>,
     /// The master that was named last.
     master: Option<(Address, Standalone)>,
     /// Whether the log has said that no sentinel reachable.
@@ -37,15 +37,15 @@ pub(super) struct Sentinel {
 
 impl Sentinel {
     /// Connects at the first sample.
-    pub(super) fn new(topology: Topology, sampling: Sampling, commands: RedisCommands) -> Self {
+    pub(super) fn new(topology: Topology, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         let sentinels = topology.seeds();
         Self { topology, sampling, commands, sentinels, at: 0, kept: None, master: None, said: false }
     }
 
     /// Samples this from now on. What is known of the streams that stay is kept.
-    pub(super) fn follow(&mut self, sampling: Sampling) {
+    pub(super) fn reconfigure(&mut self, sampling: SamplingConfig) {
         if let Some((_, source)) = &mut self.master {
-            source.follow(sampling.clone(), None);
+            source.reconfigure(sampling.clone(), None);
         }
         self.sampling = sampling;
     }
@@ -119,12 +119,12 @@ impl Sentinel {
             Some((master, source)) => {
                 tracing::info!(before = %master, now = %address, "master changed");
                 self.commands.master_changed();
-                source.follow(self.sampling.clone(), Some(self.topology.way_to(address.clone())));
+                source.reconfigure(self.sampling.clone(), Some(self.topology.endpoint_for(address.clone())));
                 *master = address;
             }
             None => {
-                let dial = self.topology.way_to(address.clone());
-                let source = Standalone::new(dial, self.sampling.clone(), self.commands.clone()).masters_only();
+                let endpoint = self.topology.endpoint_for(address.clone());
+                let source = Standalone::new(endpoint, self.sampling.clone(), self.commands.clone()).masters_only();
                 self.master = Some((address, source));
             }
         }
@@ -165,7 +165,7 @@ impl Sentinel {
         // Taken out for the time of the question, so that no late answer is taken for that to another.
         let mut wire = match self.kept.take() {
             Some(kept) => kept,
-            None => self.way_to(address).connect(deadline).await?,
+            None => self.endpoint_for(address).connect(deadline).await?,
         };
         wire.begin_sample();
         self.commands.add("sentinel_get_master_addr_by_name", 1);
@@ -177,9 +177,9 @@ impl Sentinel {
     }
 
     /// The login at the sentinels is another than at Redis, and they have no databases.
-    fn way_to(&self, address: &Address) -> Dial {
-        let login = self.topology.sentinel_login.clone();
-        Dial { login, db: 0, resolver: Resolver::default(), ..self.topology.way_to(address.clone()) }
+    fn endpoint_for(&self, address: &Address) -> Endpoint {
+        let credentials = self.topology.sentinel_login.clone();
+        Endpoint { credentials, db: 0, resolver: Resolver::default(), ..self.topology.endpoint_for(address.clone()) }
     }
 }
 

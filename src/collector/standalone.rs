@@ -12,17 +12,17 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::collector::count_budget::Budget;
-use crate::collector::pacer::Pace;
+use crate::collector::count_budget::CountBudget;
+use crate::collector::pacer::Pacer;
 use crate::collector::request::Batch;
-use crate::collector::sample::Rounds;
+use crate::collector::sample::SampleRun;
 pub(super) use crate::collector::sample::is_gone;
-use crate::collector::scanner::Discovery;
-use crate::collector::stream_state::{Lane, LeftOut};
+use crate::collector::scanner::Scanner;
+use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
-use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, rearranged};
-use crate::redis::connection::Connected;
-use crate::redis::connector::Dial;
+use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, carry_over};
+use crate::redis::connection::Connection;
+use crate::redis::connector::Endpoint;
 use crate::redis::refusals::server_wide;
 use crate::redis::replies;
 use crate::sys::own_metrics::RedisCommands;
@@ -41,7 +41,7 @@ const STREAMS_FOR_A_PUMP: usize = 64;
 
 /// What to sample, and what it may cost.
 #[derive(Clone, Debug)]
-pub struct Sampling {
+pub struct SamplingConfig {
     /// Which streams: by name, and by pattern.
     pub streams: StreamSelection,
     /// Streams that are sampled at most.
@@ -63,7 +63,7 @@ pub struct Sampling {
     pub spread: f64,
 }
 
-impl Sampling {
+impl SamplingConfig {
     /// All of these streams at once, with everything that may be asked.
     #[must_use]
     pub fn of(streams: Vec<StreamKey>, selection: GroupSelection, interval: Duration, count_budget: u64) -> Self {
@@ -83,15 +83,15 @@ impl Sampling {
 
 /// Samples one standalone Redis.
 pub struct Standalone {
-    pub(super) dial: Dial,
-    pub(super) sampling: Sampling,
+    pub(super) endpoint: Endpoint,
+    pub(super) sampling: SamplingConfig,
     pub(super) streams: Arc<[StreamKey]>,
     pub(super) commands: RedisCommands,
     /// `None` before the first sample and after any failure: a connection that failed once is not used again, because
     /// answers to questions that were given up may still come on it.
-    pub(super) connection: Option<Connected>,
+    pub(super) connection: Option<Connection>,
     /// What is kept of each stream, in the order of the configuration.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) states: Vec<StreamState>,
     /// The stream whose turn it is to be read first, where not all can be read at once.
     pub(super) turn: usize,
     pub(super) refused: BTreeSet<RefusedCommand>,
@@ -103,8 +103,8 @@ pub struct Standalone {
     pub(super) asking: bool,
     /// Whether the answers of a transaction are of one moment.
     pub(super) isolated: bool,
-    pub(super) pace: Pace,
-    pub(super) discovery: Discovery,
+    pub(super) pace: Pacer,
+    pub(super) discovery: Scanner,
     /// Whether the answer to SCAN is waited for.
     pub(super) is_scanning: bool,
     /// Of the batch whose answers are waited for: how many replies there are up to the end of each question, and the stream that it is
@@ -119,22 +119,22 @@ pub struct Standalone {
 impl Standalone {
     /// A source for these streams. It connects at the first sample.
     #[must_use]
-    pub fn new(dial: Dial, sampling: Sampling, commands: RedisCommands) -> Self {
-        let discovery = Discovery::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+    pub fn new(endpoint: Endpoint, sampling: SamplingConfig, commands: RedisCommands) -> Self {
+        let discovery = Scanner::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         Self {
-            dial,
+            endpoint,
             streams: discovery.streams().into(),
             sampling,
             commands,
             connection: None,
-            lanes: discovery.streams().iter().map(|_| Lane::default()).collect(),
+            states: discovery.streams().iter().map(|_| StreamState::default()).collect(),
             turn: 0,
             refused: BTreeSet::new(),
             masters_only: false,
             of_cluster: false,
             asking: false,
             isolated: true,
-            pace: Pace::default(),
+            pace: Pacer::default(),
             discovery,
             is_scanning: false,
             awaited: Vec::new(),
@@ -154,8 +154,8 @@ impl Standalone {
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
-    pub fn follow(&mut self, sampling: Sampling, another: Option<Dial>) {
-        self.discovery.follow(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+    pub fn reconfigure(&mut self, sampling: SamplingConfig, another: Option<Endpoint>) {
+        self.discovery.reconfigure(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         if self.discovery.changed() {
             self.sample_these(self.discovery.streams().into());
         }
@@ -164,15 +164,15 @@ impl Standalone {
             self.refused.remove(&RefusedCommand::Scan);
         }
         self.sampling = sampling;
-        if let Some(dial) = another {
-            (self.dial, self.connection, self.pace) = (dial, None, Pace::default());
+        if let Some(endpoint) = another {
+            (self.endpoint, self.connection, self.pace) = (endpoint, None, Pacer::default());
             self.refused.clear();
         }
     }
 
     /// Samples these streams from now on.
     fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
-        self.lanes = rearranged(&self.streams, std::mem::take(&mut self.lanes), &streams);
+        self.states = carry_over(&self.streams, std::mem::take(&mut self.states), &streams);
         (self.streams, self.turn) = (streams, 0);
     }
 
@@ -193,8 +193,8 @@ impl Standalone {
     pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
         let began = Instant::now();
         let deadline = began + timeout;
-        let Sampling { count_budget, interval, .. } = self.sampling;
-        let budget = Budget::new(count_budget, interval, began, timeout);
+        let SamplingConfig { count_budget, interval, .. } = self.sampling;
+        let budget = CountBudget::new(count_budget, interval, began, timeout);
         self.begin_sample();
         let mut knew_of_exec = self.refused.contains(&RefusedCommand::Exec);
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
@@ -227,7 +227,7 @@ impl Standalone {
 
     /// Where one answer was large when a sample broke off, that is left out of the next ones, so that one stream does not keep all
     /// others from being read. Whether there was one.
-    fn leave_out_what_is_too_much(&mut self, connected: &Connected) -> bool {
+    fn leave_out_what_is_too_much(&mut self, connected: &Connection) -> bool {
         let (whole, bytes) = connected.progress();
         if bytes < LARGE_ANSWER_BYTES {
             return false;
@@ -239,20 +239,20 @@ impl Standalone {
         else {
             return false;
         };
-        let Some(lane) = self.lanes.get_mut(at) else { return false };
-        lane.tells_too_much();
-        let what = if lane.left_out() == LeftOut::All { "it is not read" } else { "its consumers are not read" };
+        let Some(state) = self.states.get_mut(at) else { return false };
+        state.tells_too_much();
+        let what = if state.left_out() == Omitted::All { "it is not read" } else { "its consumers are not read" };
         tracing::warn!(stream = %self.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
         true
     }
 
     /// Whether this stream is asked about.
     pub(super) fn may_ask(&self, at: usize) -> bool {
-        self.streams[at].is_whole() && self.lanes[at].left_out() != LeftOut::All
+        self.streams[at].is_whole() && self.states[at].left_out() != Omitted::All
     }
 
     /// The connection of the last sample, by which it is known how many streams there are.
-    fn take_kept(&mut self) -> Option<Connected> {
+    fn take_kept(&mut self) -> Option<Connection> {
         let kept = self.connection.take()?;
         let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
         if hurries { kept.apart() } else { Some(kept) }
@@ -264,12 +264,12 @@ impl Standalone {
         late(what, timeout)
     }
 
-    async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connected, SampleError> {
+    async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connection, SampleError> {
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
-        self.lanes.iter_mut().for_each(Lane::forget);
+        self.states.iter_mut().for_each(StreamState::forget);
         self.discovery.interrupted();
         let connecting = async {
-            let mut new = Connected::new(&mut self.dial, deadline, &self.commands).await?;
+            let mut new = Connection::new(&mut self.endpoint, deadline, &self.commands).await?;
             if self.masters_only {
                 new.must_be_master(&self.commands).await?;
             }
@@ -283,7 +283,7 @@ impl Standalone {
     ///
     /// # Errors
     /// Where Redis as a whole could not be read.
-    pub(super) async fn sample_guests(
+    pub(super) async fn sample_redirected(
         &mut self,
         streams: Vec<StreamKey>,
         asking: bool,
@@ -291,18 +291,18 @@ impl Standalone {
     ) -> Result<TargetSample, SampleError> {
         let began = Instant::now();
         let deadline = began + timeout;
-        let Sampling { count_budget, interval, .. } = self.sampling;
+        let SamplingConfig { count_budget, interval, .. } = self.sampling;
         let streams = StreamSelection::default().and(streams, []);
         // As quick as can be: what was asked for elsewhere has taken its time already.
-        let sampling = Sampling { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
-        let mut guests = Self::new(self.dial.clone(), sampling, self.commands.clone()).of_cluster();
+        let sampling = SamplingConfig { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
+        let mut guests = Self::new(self.endpoint.clone(), sampling, self.commands.clone()).of_cluster();
         guests.refused.clone_from(&self.refused);
         guests.asking = asking;
         let mut connected = match self.connection.take() {
             Some(kept) => kept,
             None => self.connect(deadline, timeout).await?,
         };
-        let budget = Budget::new(count_budget, interval, began, timeout);
+        let budget = CountBudget::new(count_budget, interval, began, timeout);
         let mut collected = Collected::default();
         let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
         let sample = timeout_at(deadline, sampling).await.map_err(|_| guests.unfinished(timeout))??;
@@ -326,12 +326,12 @@ impl Standalone {
     }
 
     /// A stream that another server had is to be found here.
-    pub(super) fn adopt(&mut self, key: StreamKey) {
-        self.discovery.adopt(key);
+    pub(super) fn add_found(&mut self, key: StreamKey) {
+        self.discovery.add_found(key);
     }
 
     /// A stream that was found here has gone to another server.
-    pub(super) fn lose(&mut self, key: &StreamKey) {
+    pub(super) fn remove_found(&mut self, key: &StreamKey) {
         self.discovery.is_gone(key);
     }
 
@@ -342,8 +342,8 @@ impl Standalone {
 
     async fn sample_over(
         &mut self,
-        connected: &mut Connected,
-        budget: Budget,
+        connected: &mut Connection,
+        budget: CountBudget,
         timeout: Duration,
         sink: &mut dyn Sink,
     ) -> Result<TargetSample, SampleError> {
@@ -354,20 +354,20 @@ impl Standalone {
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.streams);
         let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
-        self.pace.spread(spread, self.lanes.iter().map(Lane::cost).sum());
-        Rounds::new(self, connected, sink).run(budget).await
+        self.pace.spread(spread, self.states.iter().map(StreamState::cost).sum());
+        SampleRun::new(self, connected, sink).run(budget).await
     }
 
     /// Looks for streams that patterns mean, a little further than the last sample did.
-    async fn discover(&mut self, connected: &mut Connected, most: Duration) -> Result<(), SampleError> {
+    async fn discover(&mut self, connected: &mut Connection, most: Duration) -> Result<(), SampleError> {
         let until = Instant::now() + most;
         while Instant::now() < until
             && let Some(ask) = self.discovery.next(self.started.elapsed())
         {
-            if self.pace.way().is_zero() {
+            if self.pace.round_trip().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
                 let asked = connected.ask_time(&self.commands).await?;
-                self.pace.round_trip(connected.time(asked).await?.round_trip);
+                self.pace.measured_round_trip(connected.time(asked).await?.round_trip);
             }
             self.commands.add("scan", 1);
             let asked = Instant::now();

@@ -1,7 +1,7 @@
 //! What the source keeps of one stream from sample to sample. Pure.
 
-use crate::analysis::lag::tracker::Ledger;
-use crate::collector::request::{COMMANDS_PER_STREAM, GroupAsked, cost};
+use crate::analysis::lag::tracker::LagTracker;
+use crate::collector::request::{COMMANDS_PER_STREAM, GroupQuery, cost};
 use crate::model::sample::OldestPending;
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};
@@ -30,7 +30,7 @@ const ASIDE_SAMPLES: u32 = 360;
 
 /// What is left out of a stream whose answers are more than a sample may read, or than it could read in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum LeftOut {
+pub(super) enum Omitted {
     /// Nothing.
     #[default]
     Nothing,
@@ -42,14 +42,14 @@ pub(super) enum LeftOut {
 
 /// The names that the last sample had, so that those that stay are not made anew.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameCache {
     /// Of all groups, in Redis's order.
     pub(super) groups: Vec<GroupName>,
     /// Of the consumers of each of them, where they were asked for.
     members: Vec<Vec<ConsumerName>>,
 }
 
-impl Names {
+impl NameCache {
     /// The consumers of a group.
     pub(super) fn members(&self, group: &GroupName) -> &[ConsumerName] {
         let place = self.groups.iter().position(|name| name == group);
@@ -59,7 +59,7 @@ impl Names {
 
 /// What is known of a group's pending entries.
 #[derive(Debug)]
-struct Pending {
+struct PendingCache {
     group: GroupName,
     /// What changes where they do: the cursor, how many there are, and how many each consumer has.
     marks: (EntryId, u64, u64),
@@ -85,13 +85,13 @@ fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
 
 /// One stream's lane.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct StreamState {
     /// What is known of it, to resolve lags.
-    pub(super) ledger: Ledger,
+    pub(super) tracker: LagTracker,
     /// The names that the last sample had.
-    pub(super) names: Names,
+    pub(super) names: NameCache,
     /// What is known of the pending entries of its monitored groups.
-    pending: Vec<Pending>,
+    pending: Vec<PendingCache>,
     /// What asking for it takes of Redis's time, in microseconds, as a guess.
     cost: u64,
     /// Bytes in the fields of its first and last entry together; `None` before they were ever read.
@@ -99,7 +99,7 @@ pub(super) struct Lane {
     /// Bytes of an entry, on average over the last page that was counted.
     entry_bytes: Option<u64>,
     large: bool,
-    left_out: LeftOut,
+    left_out: Omitted,
     /// Samples since that is left out.
     left_out_for: u32,
     /// The last sample, where its entries are large: whether it changed since is found out without them.
@@ -110,10 +110,10 @@ pub(super) struct Lane {
     pub(super) glances: u32,
 }
 
-impl Lane {
+impl StreamState {
     /// Forgets what need not be true of the server behind the next connection.
     pub(super) fn forget(&mut self) {
-        self.ledger.forget();
+        self.tracker.forget();
         self.kept = None;
         self.pending.clear();
     }
@@ -125,13 +125,13 @@ impl Lane {
     }
 
     /// What is left out of it, as it told too much.
-    pub(super) fn left_out(&self) -> LeftOut {
+    pub(super) fn left_out(&self) -> Omitted {
         self.left_out
     }
 
     /// It told too much: more of it is left out.
     pub(super) fn tells_too_much(&mut self) {
-        let left_out = if self.left_out == LeftOut::Nothing { LeftOut::Consumers } else { LeftOut::All };
+        let left_out = if self.left_out == Omitted::Nothing { Omitted::Consumers } else { Omitted::All };
         (self.left_out, self.left_out_for) = (left_out, 0);
     }
 
@@ -139,7 +139,7 @@ impl Lane {
     pub(super) fn begin_sample(&mut self) {
         self.left_out_for += 1;
         if self.left_out_for > ASIDE_SAMPLES {
-            self.left_out = LeftOut::Nothing;
+            self.left_out = Omitted::Nothing;
         }
     }
 
@@ -151,18 +151,18 @@ impl Lane {
     }
 
     /// What is asked about its groups: of pending entries only where something may have changed.
-    pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupAsked> {
-        let may = self.left_out == LeftOut::Nothing;
+    pub(super) fn groups_asked(&self, consumers: bool, pending: bool) -> Vec<GroupQuery> {
+        let may = self.left_out == Omitted::Nothing;
         let (consumers, pending) = (consumers && may, pending && may);
         let asked = |(place, name): (usize, &GroupName)| {
             let quiet = self.pending_of(place, name).is_some_and(|known| !known.changing && known.age < PENDING_AGAIN);
-            GroupAsked::of(name, consumers, pending && !quiet)
+            GroupQuery::of(name, consumers, pending && !quiet)
         };
-        self.ledger.groups().enumerate().map(asked).collect()
+        self.tracker.groups().enumerate().map(asked).collect()
     }
 
     /// What is known of a group's pending entries. It is likely to be at this place.
-    fn pending_of(&self, place: usize, group: &GroupName) -> Option<&Pending> {
+    fn pending_of(&self, place: usize, group: &GroupName) -> Option<&PendingCache> {
         let likely = self.pending.get(place).filter(|known| known.group == *group);
         likely.or_else(|| self.pending.iter().find(|known| known.group == *group))
     }
@@ -209,7 +209,7 @@ impl Lane {
                 Some(before) => before.age + 1,
                 None => at as u32 % PENDING_AGAIN,
             };
-            self.pending.push(Pending {
+            self.pending.push(PendingCache {
                 group: group.name.clone(),
                 marks,
                 oldest: group.oldest_pending.map(|id| OldestPending {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::redis::connector::{Address, Dial, Login, Resolver};
+use crate::redis::connector::{Address, Credentials, Endpoint, Resolver};
 
 /// What there is to be sampled, and by whom one is led to it.
 #[derive(Clone, Debug)]
@@ -10,13 +10,13 @@ pub struct Topology {
     /// One server, sentinels or a cluster.
     pub mode: Mode,
     /// Where the first of them is, and who we are at Redis. In a cluster, login and TLS are the same for every node.
-    pub dial: Dial,
-    /// Where else to ask: more nodes of the cluster, or more sentinels. Those at `dial` need not be repeated.
+    pub endpoint: Endpoint,
+    /// Where else to ask: more nodes of the cluster, or more sentinels. Those at `endpoint` need not be repeated.
     pub nodes: Vec<Address>,
     /// The name under which the sentinels watch the master.
     pub sentinel_master: String,
     /// Who we are at the sentinels.
-    pub sentinel_login: Login,
+    pub sentinel_login: Credentials,
     /// The most connections to open.
     pub max_connections: u64,
 }
@@ -48,41 +48,41 @@ impl Mode {
 impl Topology {
     /// One server.
     #[must_use]
-    pub fn standalone(dial: Dial) -> Self {
+    pub fn standalone(endpoint: Endpoint) -> Self {
         Self {
             mode: Mode::Standalone,
-            dial,
+            endpoint,
             nodes: Vec::new(),
             sentinel_master: String::new(),
-            sentinel_login: Login::default(),
+            sentinel_login: Credentials::default(),
             max_connections: 1,
         }
     }
 
     /// Whether it leads to the same servers with the same login, so that what is known of the one holds for the other.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
+    pub fn same_target(&self, other: &Self) -> bool {
         self.mode == other.mode
-            && self.dial.is_like(&other.dial)
+            && self.endpoint.same_target(&other.endpoint)
             && self.nodes == other.nodes
             && self.sentinel_master == other.sentinel_master
-            && self.sentinel_login.is_like(&other.sentinel_login)
+            && self.sentinel_login.same_target(&other.sentinel_login)
             && (self.mode != Mode::Cluster || self.max_connections == other.max_connections)
     }
 
     /// The way to one of the servers behind it: the same login, and TLS for that host.
-    pub(super) fn way_to(&self, address: Address) -> Dial {
+    pub(super) fn endpoint_for(&self, address: Address) -> Endpoint {
         let host = match &address {
             Address::Tcp(host, _) => Some(host.as_str()),
             Address::Unix(_) => None,
         };
-        let tls = self.dial.tls.as_ref().map(|tls| host.map_or_else(|| tls.clone(), |host| tls.for_host(host)));
-        Dial { address, tls, resolver: Resolver::default(), ..self.dial.clone() }
+        let tls = self.endpoint.tls.as_ref().map(|tls| host.map_or_else(|| tls.clone(), |host| tls.for_host(host)));
+        Endpoint { address, tls, resolver: Resolver::default(), ..self.endpoint.clone() }
     }
 
     /// Where to ask first, each place once.
     pub(super) fn seeds(&self) -> Vec<Address> {
-        let mut seeds = vec![self.dial.address.clone()];
+        let mut seeds = vec![self.endpoint.address.clone()];
         for node in &self.nodes {
             if !seeds.contains(node) {
                 seeds.push(node.clone());
@@ -107,7 +107,7 @@ impl fmt::Display for Address {
 /// Where the first one is.
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dial.fmt(f)
+        self.endpoint.fmt(f)
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn topology(url: &str) -> Topology {
-        Topology::standalone(crate::config::dial(url).unwrap())
+        Topology::standalone(crate::config::endpoint(url).unwrap())
     }
 
     fn at(host: &str, port: u16) -> Address {
@@ -132,29 +132,29 @@ mod tests {
 
     #[test]
     fn the_way_to_another_server_has_the_same_login() {
-        let way = topology("redis://user:hunter2@a:1/3").way_to(at("::1", 7));
+        let way = topology("redis://user:hunter2@a:1/3").endpoint_for(at("::1", 7));
         assert_eq!(way.to_string(), "redis://[::1]:7/3");
-        assert!(way.login.has_user() && way.login.has_password());
+        assert!(way.credentials.has_user() && way.credentials.has_password());
     }
 
     #[test]
     fn what_makes_it_another() {
         let one = || Topology { nodes: vec![at("b", 1)], ..topology("redis://a") };
-        assert!(one().is_like(&one()));
+        assert!(one().same_target(&one()));
         let others = [
             topology("redis://a"),
             Topology { mode: Mode::Cluster, ..one() },
             Topology { sentinel_master: "x".to_owned(), ..one() },
-            Topology { sentinel_login: Login::default().with_user("u".to_owned()), ..one() },
+            Topology { sentinel_login: Credentials::default().with_user("u".to_owned()), ..one() },
             Topology { nodes: vec![at("b", 1)], ..topology("redis://c") },
         ];
         for other in others {
-            assert!(!one().is_like(&other), "{other:?}");
+            assert!(!one().same_target(&other), "{other:?}");
         }
         // Where there is one server, there is one connection.
         let connections = |mode, max_connections| Topology { mode, max_connections, ..one() };
-        assert!(connections(Mode::Sentinel, 1).is_like(&connections(Mode::Sentinel, 2)));
-        assert!(!connections(Mode::Cluster, 1).is_like(&connections(Mode::Cluster, 2)));
+        assert!(connections(Mode::Sentinel, 1).same_target(&connections(Mode::Sentinel, 2)));
+        assert!(!connections(Mode::Cluster, 1).same_target(&connections(Mode::Cluster, 2)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::PathBuf;
 
-use super::Sources;
+use super::SettingSources;
 use super::settings::{Flag, SETTINGS};
 use crate::sys::files;
 
@@ -14,21 +14,21 @@ const MAX_SHOWN: usize = 20;
 
 /// A digest of each setting's value by the setting's name, and of the content of files that a reload reads.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Digests(BTreeMap<String, u64>);
+pub struct SettingDigests(BTreeMap<String, u64>);
 
-impl fmt::Debug for Digests {
+impl fmt::Debug for SettingDigests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-impl Digests {
+impl SettingDigests {
     /// Of everything that was given; `web_files` are the files of `web.config.file`.
-    pub(super) fn new(sources: &impl Sources, web_files: &[PathBuf]) -> Self {
+    pub(super) fn new(sources: &impl SettingSources, web_files: &[PathBuf]) -> Self {
         let mut digests = BTreeMap::new();
         for setting in SETTINGS {
             let digest = if setting.flag == Flag::Switch {
-                digest(&sources.is_on(setting.key))
+                digest(&sources.switch(setting.key))
             } else {
                 let content = match (setting.key, sources.get(setting.key)) {
                     ("api.tokens-file", Some(given)) => contents(&[given.path()]),

@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::file::{Entry, File, Section};
 use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
-use crate::config::values::{Given, Origin, Problem};
-use crate::config::{API_TOKEN_VARIABLE, Config, Sources};
+use crate::config::values::{ConfigError, Origin, RawValue};
+use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources};
 use crate::http::tokens;
 use crate::model::{TargetName, names};
 
@@ -53,30 +53,30 @@ const AFTER: [&str; 4] = [
 ///
 /// # Errors
 /// What is wrong with them, in one line.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, Problem> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, ConfigError> {
     let matches = match command().try_get_matches_from(with_negative_values(arguments)) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(error.render().to_string()));
         }
         Err(error) => {
-            let said =
-                || Problem::new(format!("{}; see streamlag --help", first_paragraph(&error.render().to_string())));
-            return Err(unknown_collector(&error).or_else(|| unknown_argument(&error)).unwrap_or_else(said));
+            let describe =
+                || ConfigError::new(format!("{}; see streamlag --help", first_paragraph(&error.render().to_string())));
+            return Err(unknown_collector(&error).or_else(|| unknown_argument(&error)).unwrap_or_else(describe));
         }
     };
     if let Some(("token", token)) = matches.subcommand() {
         return make_token(token).map(Request::Print);
     }
-    let mut given = FromEverywhere { matches, file: File::default() };
+    let mut given = AllSources { matches, file: File::default() };
     if let Some(path) = given.get("config.file") {
         let path_text = path.text()?;
         given.file = File::read(Path::new(&path_text)).map_err(|error| path.problem(&error))?;
     }
     let config = Box::new(Config::from_sources(&given)?);
-    Ok(if given.is_on("healthcheck") {
+    Ok(if given.switch("healthcheck") {
         Request::Healthcheck(config)
-    } else if given.is_on("config.check") {
+    } else if given.switch("config.check") {
         Request::Check(config)
     } else {
         Request::Run(config)
@@ -133,12 +133,12 @@ fn command() -> Command {
 }
 
 /// Makes a token and says what to do with it.
-fn make_token(matches: &ArgMatches) -> Result<String, Problem> {
+fn make_token(matches: &ArgMatches) -> Result<String, ConfigError> {
     let text = |key: &str| matches.get_one::<String>(key).map(String::as_str);
     let expires = text("expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
     let name = text("name").unwrap_or_default();
-    let made =
-        tokens::make(name, expires).map_err(|why| Problem::new(format!("invalid value {name:?} for NAME: {why}")))?;
+    let made = tokens::make(name, expires)
+        .map_err(|why| ConfigError::new(format!("invalid value {name:?} for NAME: {why}")))?;
     Ok(format!(
         "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
          --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",
@@ -146,12 +146,12 @@ fn make_token(matches: &ArgMatches) -> Result<String, Problem> {
     ))
 }
 
-fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, Problem> {
+fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, ConfigError> {
     let after = humantime::parse_duration(when).ok().and_then(|after| now.checked_add(after));
     let at = || tokens::parse_time(when);
     after.or_else(at).filter(|at| *at > now).ok_or_else(|| {
         let takes = "expected a duration or a future time, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
-        Problem::new(format!("invalid value {when:?} for --expires: {takes}"))
+        ConfigError::new(format!("invalid value {when:?} for --expires: {takes}"))
     })
 }
 
@@ -186,7 +186,7 @@ fn opposite(setting: &'static Setting) -> Option<Arg> {
 }
 
 /// What is said of a flag that turns a collector on or off and that there is not.
-fn unknown_collector(error: &clap::Error) -> Option<Problem> {
+fn unknown_collector(error: &clap::Error) -> Option<ConfigError> {
     let flag = match error.get(ContextKind::InvalidArg)? {
         ContextValue::String(flag) if error.kind() == ErrorKind::UnknownArgument => flag,
         _ => return None,
@@ -194,11 +194,11 @@ fn unknown_collector(error: &clap::Error) -> Option<Problem> {
     let key = flag.strip_prefix("--no-").or_else(|| flag.strip_prefix("--"))?;
     let name = key.strip_prefix(settings::COLLECTORS)?;
     let expected = format!("expected a collector that can be turned on or off: {}", settings::collectors());
-    Some(Problem::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
+    Some(ConfigError::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
 }
 
 /// What is said of an argument that there is not: the flag that may have been meant, and where help is.
-fn unknown_argument(error: &clap::Error) -> Option<Problem> {
+fn unknown_argument(error: &clap::Error) -> Option<ConfigError> {
     let context = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
@@ -209,11 +209,13 @@ fn unknown_argument(error: &clap::Error) -> Option<Problem> {
     let flag = argument.split('=').next().unwrap_or_default();
     let shown = if flag.contains("://") { "(not shown)".into() } else { names::text(flag.as_bytes(), MAX_SHOWN) };
     if !flag.starts_with('-') {
-        return Some(Problem::new(format!("unexpected argument {shown:?}: expected flags only; see streamlag --help")));
+        return Some(ConfigError::new(format!(
+            "unexpected argument {shown:?}: expected flags only; see streamlag --help"
+        )));
     }
     let keys = SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(|setting| setting.key);
     let near = nearest(flag.trim_start_matches('-'), keys.chain(["help", "version"]));
-    Some(Problem::new(match near {
+    Some(ConfigError::new(match near {
         Some(near) => format!("unknown flag {shown}: did you mean --{near}? See streamlag --help"),
         None => format!("unknown flag {shown}: see streamlag --help"),
     }))
@@ -245,31 +247,31 @@ fn first_paragraph(message: &str) -> String {
 }
 
 /// The sources by rank: flag, environment, file, default.
-struct FromEverywhere {
+struct AllSources {
     matches: ArgMatches,
     file: File,
 }
 
-impl Sources for FromEverywhere {
-    fn get(&self, key: &str) -> Option<Given> {
+impl SettingSources for AllSources {
+    fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         if let Some(values) = self.flag(setting) {
-            return Some(Given::new(setting, Origin::Flag, values));
+            return Some(RawValue::new(setting, Origin::Flag, values));
         }
         // The alias has the program's own name: it is meant where both are set.
         for variable in [setting.env_alias, setting.env].into_iter().flatten() {
             if let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
-                return Some(Given::new(setting, Origin::Environment(variable), vec![value]));
+                return Some(RawValue::new(setting, Origin::Environment(variable), vec![value]));
             }
         }
         if let Some(entry) = self.file.get(key) {
             return Some(entry.given(setting, Origin::File));
         }
-        Some(Given::new(setting, Origin::Default, vec![setting.default?.into()]))
+        Some(RawValue::new(setting, Origin::Default, vec![setting.default?.into()]))
     }
 
-    fn is_on(&self, key: &str) -> bool {
-        let in_file = || self.file.get(key).is_some_and(Entry::is_on);
+    fn switch(&self, key: &str) -> bool {
+        let in_file = || self.file.get(key).is_some_and(Entry::switch);
         self.matches.get_flag(key) || in_file()
     }
 
@@ -284,7 +286,7 @@ impl Sources for FromEverywhere {
     }
 }
 
-impl FromEverywhere {
+impl AllSources {
     fn flag(&self, setting: &Setting) -> Option<Vec<OsString>> {
         let is_given = |id: &str| self.matches.value_source(id) == Some(ValueSource::CommandLine);
         if let Flag::Toggle(opposite) = setting.flag {

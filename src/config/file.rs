@@ -11,7 +11,7 @@ use serde_saphyr::{Error, Spanned};
 
 use crate::config::nearest::nearest;
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
-use crate::config::values::{Given, Origin, Place};
+use crate::config::values::{Location, Origin, RawValue};
 use crate::model::TargetName;
 use crate::sys::files;
 
@@ -28,17 +28,17 @@ const TARGETS: &str = "targets";
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(super) values: Vec<String>,
-    pub(super) place: Place,
+    pub(super) place: Location,
 }
 
 impl Entry {
     /// The values as those of this setting.
-    pub(super) fn given(&self, setting: &'static Setting, origin: impl FnOnce(Place) -> Origin) -> Given {
-        Given::new(setting, origin(self.place.clone()), self.values.iter().map(OsString::from).collect())
+    pub(super) fn given(&self, setting: &'static Setting, origin: impl FnOnce(Location) -> Origin) -> RawValue {
+        RawValue::new(setting, origin(self.place.clone()), self.values.iter().map(OsString::from).collect())
     }
 
     /// Whether it turns a switch on.
-    pub(super) fn is_on(&self) -> bool {
+    pub(super) fn switch(&self) -> bool {
         self.values == ["true"]
     }
 }
@@ -72,16 +72,16 @@ impl File {
         if text.trim().is_empty() {
             return Ok(file);
         }
-        match serde_saphyr::from_str(text).map_err(|error| said(&error))? {
-            Node::Empty => {}
-            Node::Map(mut entries) => {
+        match serde_saphyr::from_str(text).map_err(|error| describe(&error))? {
+            YamlNode::Empty => {}
+            YamlNode::Map(mut entries) => {
                 if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
                     let (key, node) = entries.remove(place);
                     file.targets = targets(&path, key.referenced.line(), node)?;
                 }
-                flatten(&path, "", entries, Belongs::ToAll, &mut file.settings)?;
+                flatten(&path, "", entries, SettingScope::ToAll, &mut file.settings)?;
             }
-            Node::Value(_) | Node::List(_) => return Err("expected a mapping of settings".to_owned()),
+            YamlNode::Value(_) | YamlNode::List(_) => return Err("expected a mapping of settings".to_owned()),
         }
         Ok(file)
     }
@@ -96,12 +96,12 @@ impl File {
     }
 }
 
-fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, Section)>, String> {
+fn targets(path: &Arc<Path>, line: u64, node: YamlNode) -> Result<Vec<(TargetName, Section)>, String> {
     const TAKES: &str = "targets: expected a list of mappings, each with a name";
     let listed = match node {
-        Node::Empty => return Ok(Vec::new()),
-        Node::List(listed) => listed,
-        Node::Value(_) | Node::Map(_) => return Err(format!("line {line}: {TAKES}")),
+        YamlNode::Empty => return Ok(Vec::new()),
+        YamlNode::List(listed) => listed,
+        YamlNode::Value(_) | YamlNode::Map(_) => return Err(format!("line {line}: {TAKES}")),
     };
     if listed.len() > MAX_TARGETS {
         return Err(format!("line {line}: targets: expected at most {MAX_TARGETS} targets, not {}", listed.len()));
@@ -109,7 +109,7 @@ fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, S
     let mut targets: Vec<(TargetName, Section)> = Vec::with_capacity(listed.len());
     let mut names = BTreeSet::new();
     for node in listed {
-        let Node::Map(mut entries) = node else { return Err(format!("line {line}: {TAKES}")) };
+        let YamlNode::Map(mut entries) = node else { return Err(format!("line {line}: {TAKES}")) };
         let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
         let Some(place) = entries.iter().position(|(key, _)| key.value == "name") else {
             return Err(format!("line {begins}: expected a name in each target"));
@@ -117,8 +117,8 @@ fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, S
         let (key, node) = entries.remove(place);
         let line = key.referenced.line();
         let name = match &node {
-            Node::Value(name) => TargetName::new(name),
-            Node::Empty | Node::List(_) | Node::Map(_) => None,
+            YamlNode::Value(name) => TargetName::new(name),
+            YamlNode::Empty | YamlNode::List(_) | YamlNode::Map(_) => None,
         };
         let takes = "name: expected 1 to 64 letters, digits, '.', '_' and '-'";
         let name = name.ok_or_else(|| format!("line {line}: {takes}"))?;
@@ -126,7 +126,7 @@ fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, S
             return Err(format!("line {line}: there are two targets of the name {name}"));
         }
         let mut section = Section::new();
-        flatten(path, "", entries, Belongs::To(&name), &mut section)?;
+        flatten(path, "", entries, SettingScope::To(&name), &mut section)?;
         targets.push((name, section));
     }
     if targets.is_empty() {
@@ -136,7 +136,7 @@ fn targets(path: &Arc<Path>, line: u64, node: Node) -> Result<Vec<(TargetName, S
 }
 
 /// What the parser found, and where, but not the text that it found there: that may be a URL with a password in it.
-fn said(error: &Error) -> String {
+fn describe(error: &Error) -> String {
     let wrong = match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } if is_key(key) => format!("{key} is given twice"),
         Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
@@ -152,12 +152,12 @@ fn said(error: &Error) -> String {
 
 /// Whose settings are read.
 #[derive(Clone, Copy)]
-enum Belongs<'a> {
+enum SettingScope<'a> {
     ToAll,
     To(&'a TargetName),
 }
 
-impl Belongs<'_> {
+impl SettingScope<'_> {
     /// What is wrong, and where.
     fn problem(self, line: u64, why: &str) -> String {
         match self {
@@ -186,8 +186,8 @@ impl Belongs<'_> {
 fn flatten(
     file: &Arc<Path>,
     prefix: &str,
-    entries: Vec<(Spanned<String>, Node)>,
-    whose: Belongs<'_>,
+    entries: Vec<(Spanned<String>, YamlNode)>,
+    whose: SettingScope<'_>,
     settings: &mut Section,
 ) -> Result<(), String> {
     for (key, node) in entries {
@@ -196,21 +196,21 @@ fn flatten(
         let problem = |why: &str| whose.problem(line, why);
         let values = match node {
             // Nothing in it is as good as no section, and no value as good as no setting; but a slip is a slip.
-            Node::Empty if is_section(&path) || Setting::find(&path).is_some() => continue,
-            Node::Empty => Vec::new(),
-            Node::Map(entries) if is_section(&path) => {
+            YamlNode::Empty if is_section(&path) || Setting::find(&path).is_some() => continue,
+            YamlNode::Empty => Vec::new(),
+            YamlNode::Map(entries) if is_section(&path) => {
                 flatten(file, &format!("{path}."), entries, whose, settings)?;
                 continue;
             }
-            Node::Map(_) if Setting::find(&path).is_some() => {
+            YamlNode::Map(_) if Setting::find(&path).is_some() => {
                 return Err(problem(&format!("{path}: expected a value, not a mapping")));
             }
-            Node::Value(value) => vec![value],
-            Node::List(nodes) => {
-                let plain: Option<Vec<String>> = nodes.into_iter().map(Node::into_value).collect();
+            YamlNode::Value(value) => vec![value],
+            YamlNode::List(nodes) => {
+                let plain: Option<Vec<String>> = nodes.into_iter().map(YamlNode::into_value).collect();
                 plain.ok_or_else(|| problem(&format!("{}: expected a list of plain values", named(&path))))?
             }
-            Node::Map(_) => Vec::new(),
+            YamlNode::Map(_) => Vec::new(),
         };
         let setting = whose.setting(&path).map_err(|why| problem(&why))?;
         if values.len() != 1 && setting.flag != Flag::List {
@@ -219,7 +219,7 @@ fn flatten(
         if setting.flag == Flag::Switch && !["true", "false"].contains(&values[0].as_str()) {
             return Err(problem(&format!("{path}: expected true or false")));
         }
-        if settings.insert(setting.key, Entry { values, place: Place { file: Arc::clone(file), line } }).is_some() {
+        if settings.insert(setting.key, Entry { values, place: Location { file: Arc::clone(file), line } }).is_some() {
             return Err(problem(&format!("{path} is given twice")));
         }
     }
@@ -251,14 +251,14 @@ fn is_key(text: &str) -> bool {
 const BARRED: [&str; 3] = ["config.file", "config.check", "healthcheck"];
 
 /// A piece of the file. Scalars are kept as text: what they must be is the setting's business.
-enum Node {
+enum YamlNode {
     Empty,
     Value(String),
-    List(Vec<Node>),
-    Map(Vec<(Spanned<String>, Node)>),
+    List(Vec<YamlNode>),
+    Map(Vec<(Spanned<String>, YamlNode)>),
 }
 
-impl Node {
+impl YamlNode {
     fn into_value(self) -> Option<String> {
         match self {
             Self::Value(value) => Some(value),
@@ -267,58 +267,58 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        deserializer.deserialize_any(YamlVisitor)
     }
 }
 
-struct NodeVisitor;
+struct YamlVisitor;
 
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+impl<'de> Visitor<'de> for YamlVisitor {
+    type Value = YamlNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value, a list of values or a mapping")
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Empty)
+    fn visit_unit<E>(self) -> Result<YamlNode, E> {
+        Ok(YamlNode::Empty)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<YamlNode, E> {
+        Ok(YamlNode::Value(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Value(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Value(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Value(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Value(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Value(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<YamlNode, E> {
+        Ok(YamlNode::Value(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<YamlNode, A::Error> {
         let mut values = Vec::new();
         while let Some(node) = seq.next_element()? {
             values.push(node);
         }
-        Ok(Node::List(values))
+        Ok(YamlNode::List(values))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<YamlNode, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Node::Map(entries))
+        Ok(YamlNode::Map(entries))
     }
 }

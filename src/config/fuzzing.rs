@@ -8,7 +8,7 @@ use crate::config::redis_target::dial_in_plain_text;
 use crate::config::settings::Flag;
 use crate::config::values::Origin;
 use crate::config::web::WebConfig;
-use crate::config::{Config, Given, SETTINGS, Setting, Sources};
+use crate::config::{Config, RawValue, SETTINGS, Setting, SettingSources};
 use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
 use crate::model::TargetName;
 
@@ -18,9 +18,9 @@ const FILE: &str = "FILE";
 /// Any text as a configuration file. What is said of it is one line, and is the same whatever the password is.
 pub fn config_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Some(said) = said_of_file(text) {
+    if let Some(describe) = said_of_file(text) {
         let other = text.replace(&password(SECRET), &password(OTHER_SECRET));
-        assert_eq!(Some(said), said_of_file(&other));
+        assert_eq!(Some(describe), said_of_file(&other));
     }
 }
 
@@ -66,17 +66,17 @@ fn password(secret: &str) -> String {
 /// A file, and nothing on the command line or in the environment.
 struct Only<'a>(&'a File);
 
-impl Sources for Only<'_> {
-    fn get(&self, key: &str) -> Option<Given> {
+impl SettingSources for Only<'_> {
+    fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         if let Some(entry) = self.0.get(key) {
             return Some(entry.given(setting, Origin::File));
         }
-        Some(Given::new(setting, Origin::Default, vec![OsString::from(setting.default?)]))
+        Some(RawValue::new(setting, Origin::Default, vec![OsString::from(setting.default?)]))
     }
 
-    fn is_on(&self, key: &str) -> bool {
-        self.0.get(key).is_some_and(Entry::is_on)
+    fn switch(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(Entry::switch)
     }
 
     fn api_token(&self) -> Option<String> {
@@ -95,23 +95,23 @@ pub fn redis_url(data: &[u8]) {
     said_of_url(text);
     let (before, after) = text.split_once(' ').unwrap_or(("", text));
     for scheme in ["redis", "rediss"] {
-        let said = |secret| said_of_url(&format!("{scheme}://{before}:{secret}@{after}"));
-        assert_eq!(said(SECRET), said(OTHER_SECRET));
+        let describe = |secret| said_of_url(&format!("{scheme}://{before}:{secret}@{after}"));
+        assert_eq!(describe(SECRET), describe(OTHER_SECRET));
     }
     // After another question mark it is a part of what is there, such as the user's name.
     if !before.contains('?') {
-        let said = |secret| said_of_url(&format!("unix://{before}?pass={secret}&{after}"));
-        assert_eq!(said(SECRET), said(OTHER_SECRET));
+        let describe = |secret| said_of_url(&format!("unix://{before}?pass={secret}&{after}"));
+        assert_eq!(describe(SECRET), describe(OTHER_SECRET));
     }
 }
 
 fn said_of_url(url: &str) -> String {
-    let said = match dial_in_plain_text(url) {
-        Ok(dial) => format!("{dial} {dial:?}"),
+    let describe = match dial_in_plain_text(url) {
+        Ok(endpoint) => format!("{endpoint} {endpoint:?}"),
         Err(error) => error,
     };
-    assert_one_line(&said);
-    said
+    assert_one_line(&describe);
+    describe
 }
 
 /// No file is there: what is in the files that it names is another matter.
@@ -124,12 +124,12 @@ pub fn web_config(data: &[u8]) {
     if text.contains("_file") && text.contains('/') {
         return;
     }
-    let said = said_of_web_config(text);
+    let describe = said_of_web_config(text);
     // A secret is where one belongs, a user's hash or a key, and looks like no name. Names of files are shown.
     let places = ["alice: ", "key: "].map(|place| format!("{place}${SECRET}$"));
     let in_place: usize = places.iter().map(|place| text.matches(place).count()).sum();
-    if text.matches(SECRET).count() == in_place && !said.contains("_file \"") {
-        assert_eq!(said, said_of_web_config(&text.replace(SECRET, OTHER_SECRET)));
+    if text.matches(SECRET).count() == in_place && !describe.contains("_file \"") {
+        assert_eq!(describe, said_of_web_config(&text.replace(SECRET, OTHER_SECRET)));
     }
 }
 

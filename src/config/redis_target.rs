@@ -3,9 +3,9 @@
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use rustls::pki_types::ServerName;
 
-use crate::collector::{Address, Dial, Login, Part, Resolver, Tls, TlsFiles, TlsProblem};
-use crate::config::Sources;
-use crate::config::values::{Given, Problem};
+use crate::collector::{Address, ClientTls, ClientTlsError, Credentials, Endpoint, Resolver, TlsFiles, TlsPart};
+use crate::config::SettingSources;
+use crate::config::values::{ConfigError, RawValue};
 
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
@@ -14,39 +14,39 @@ const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-k
 struct Url {
     address: Address,
     db: i64,
-    login: Login,
+    credentials: Credentials,
     is_tls: bool,
 }
 
-pub(super) fn from_sources(sources: &impl Sources) -> Result<Dial, Problem> {
-    let given = sources.get("redis.url").ok_or_else(|| Problem::missing("redis.url"))?;
+pub(super) fn from_sources(sources: &impl SettingSources) -> Result<Endpoint, ConfigError> {
+    let given = sources.get("redis.url").ok_or_else(|| ConfigError::missing("redis.url"))?;
     let url = parse(&given.text()?).map_err(|error| {
         given.problem(&format!("expected redis://, rediss:// or unix:// with host, port and database ({error})"))
     })?;
     let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources, &given)? };
-    let login = login(sources, &given, url.login)?;
-    Ok(Dial { login, address: url.address, tls, db: url.db, resolver: Resolver::default() })
+    let credentials = credentials(sources, &given, url.credentials)?;
+    Ok(Endpoint { credentials, address: url.address, tls, db: url.db, resolver: Resolver::default() })
 }
 
 /// What a URL alone says, with what the system trusts where it is `rediss://`.
 ///
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
-pub fn dial(url: &str) -> Result<Dial, String> {
-    let Url { address, db, login, is_tls } = parse(url)?;
+pub fn endpoint(url: &str) -> Result<Endpoint, String> {
+    let Url { address, db, credentials, is_tls } = parse(url)?;
     let tls = match server_name(&address) {
         _ if !is_tls => None,
-        Some(name) => Some(Tls::new(TlsFiles::default(), name).map_err(|problem| problem.to_string())?),
+        Some(name) => Some(ClientTls::new(TlsFiles::default(), name).map_err(|problem| problem.to_string())?),
         None => return Err("no certificate can be for its host".to_owned()),
     };
-    Ok(Dial { address, tls, login, db, resolver: Resolver::default() })
+    Ok(Endpoint { address, tls, credentials, db, resolver: Resolver::default() })
 }
 
 /// The same, without what the system trusts, which takes time to read.
 #[cfg(any(test, fuzzing))]
-pub(super) fn dial_in_plain_text(url: &str) -> Result<Dial, String> {
-    let Url { address, db, login, is_tls: _ } = parse(url)?;
-    Ok(Dial { address, tls: None, login, db, resolver: Resolver::default() })
+pub(super) fn dial_in_plain_text(url: &str) -> Result<Endpoint, String> {
+    let Url { address, db, credentials, is_tls: _ } = parse(url)?;
+    Ok(Endpoint { address, tls: None, credentials, db, resolver: Resolver::default() })
 }
 
 fn parse(url: &str) -> Result<Url, String> {
@@ -75,14 +75,14 @@ fn parse(url: &str) -> Result<Url, String> {
         _ => return Err("its scheme is none of these".to_owned()),
     };
     let settings = info.redis_settings();
-    let mut login = Login::default();
+    let mut credentials = Credentials::default();
     if let Some(user) = settings.username() {
-        login = login.with_user(user.to_owned());
+        credentials = credentials.with_user(user.to_owned());
     }
     if let Some(password) = settings.password() {
-        login = login.with_password(password.to_owned());
+        credentials = credentials.with_password(password.to_owned());
     }
-    Ok(Url { address, db: settings.db(), login, is_tls })
+    Ok(Url { address, db: settings.db(), credentials, is_tls })
 }
 
 /// What the crate says of a URL, without the piece of the URL that may follow.
@@ -94,54 +94,58 @@ fn what_is_wrong(message: &str) -> String {
 ///
 /// # Errors
 /// Where both are of the same place: somebody gave both.
-fn outranks(given: &Given, other: &Given, contradicts: &str) -> Result<bool, Problem> {
+fn outranks(given: &RawValue, other: &RawValue, contradicts: &str) -> Result<bool, ConfigError> {
     if given.is_inherited() == other.is_inherited() {
         return Err(given.problem(&format!("contradicts {contradicts}; give one of the two")));
     }
     Ok(other.is_inherited())
 }
 
-fn login(sources: &impl Sources, url: &Given, mut login: Login) -> Result<Login, Problem> {
+fn credentials(
+    sources: &impl SettingSources,
+    url: &RawValue,
+    mut credentials: Credentials,
+) -> Result<Credentials, ConfigError> {
     if let Some(user) = sources.get("redis.user")
-        && (!login.has_user() || outranks(&user, url, "the user in the Redis URL")?)
+        && (!credentials.has_user() || outranks(&user, url, "the user in the Redis URL")?)
     {
-        login = login.with_user(user_name(&user)?);
+        credentials = credentials.with_user(user_name(&user)?);
     }
     if let Some(file) = sources.get("redis.password-file")
-        && (!login.has_password() || outranks(&file, url, "the password in the Redis URL")?)
+        && (!credentials.has_password() || outranks(&file, url, "the password in the Redis URL")?)
     {
-        login = login.with_password_file(file.path()).map_err(|why| file.problem(&why))?;
+        credentials = credentials.with_password_file(file.path()).map_err(|why| file.problem(&why))?;
     }
-    Ok(login)
+    Ok(credentials)
 }
 
-fn user_name(given: &Given) -> Result<String, Problem> {
+fn user_name(given: &RawValue) -> Result<String, ConfigError> {
     let name = given.text()?;
     if name.is_empty() { Err(given.problem("expected the name of a user")) } else { Ok(name) }
 }
 
 /// Who we are at the sentinels.
-pub(super) fn sentinel_login(user: Option<&Given>, file: Option<&Given>) -> Result<Login, Problem> {
-    let mut login = Login::default();
+pub(super) fn sentinel_login(user: Option<&RawValue>, file: Option<&RawValue>) -> Result<Credentials, ConfigError> {
+    let mut credentials = Credentials::default();
     if let Some(user) = user {
-        login = login.with_user(user_name(user)?);
+        credentials = credentials.with_user(user_name(user)?);
     }
     match file {
-        Some(file) => login.with_password_file(file.path()).map_err(|why| file.problem(&why)),
-        None => Ok(login),
+        Some(file) => credentials.with_password_file(file.path()).map_err(|why| file.problem(&why)),
+        None => Ok(credentials),
     }
 }
 
-fn no_tls(sources: &impl Sources, url: &Given) -> Result<Option<Tls>, Problem> {
+fn no_tls(sources: &impl SettingSources, url: &RawValue) -> Result<Option<ClientTls>, ConfigError> {
     // What all targets are given does not keep one of them from going without.
-    let meant = |given: &Given| !given.is_inherited() || url.is_inherited();
+    let meant = |given: &RawValue| !given.is_inherited() || url.is_inherited();
     match TLS.iter().filter_map(|key| sources.get(key)).find(meant) {
         Some(given) => Err(given.problem("requires a rediss:// URL; this one is without TLS")),
         None => Ok(None),
     }
 }
 
-fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Problem> {
+fn tls(sources: &impl SettingSources, url: &RawValue, address: &Address) -> Result<ClientTls, ConfigError> {
     let [ca, certificate, key, name] = TLS.map(|key| sources.get(key));
     let identity = match (&certificate, &key) {
         (Some(certificate), Some(key)) => Some((certificate.path(), key.path())),
@@ -155,14 +159,14 @@ fn tls(sources: &impl Sources, url: &Given, address: &Address) -> Result<Tls, Pr
         None => server_name(address)
             .ok_or_else(|| url.problem("no certificate can be for its host; give --redis.tls-server-name"))?,
     };
-    let files = TlsFiles { ca: ca.as_ref().map(Given::path), identity };
-    let tls = Tls::new(files, server_name).map(|tls| if name.is_some() { tls.pinned() } else { tls });
-    tls.map_err(|TlsProblem { part, why }| {
+    let files = TlsFiles { ca: ca.as_ref().map(RawValue::path), identity };
+    let tls = ClientTls::new(files, server_name).map(|tls| if name.is_some() { tls.pinned() } else { tls });
+    tls.map_err(|ClientTlsError { part, why }| {
         let given = match part {
-            Part::Ca => &ca,
-            Part::Certificate => &certificate,
-            Part::Key => &key,
-            Part::System => &None,
+            TlsPart::Ca => &ca,
+            TlsPart::Certificate => &certificate,
+            TlsPart::Key => &key,
+            TlsPart::System => &None,
         };
         given
             .as_ref()
@@ -185,9 +189,9 @@ mod tests {
     #[test]
     fn urls_are_shown_without_credentials() {
         let check = |url, shown: &str| {
-            let dial = dial(url).unwrap();
-            assert_eq!(dial.to_string(), shown);
-            assert!(!format!("{dial:?}").contains("hunter"));
+            let endpoint = endpoint(url).unwrap();
+            assert_eq!(endpoint.to_string(), shown);
+            assert!(!format!("{endpoint:?}").contains("hunter"));
         };
         check("redis://localhost:6380/0", "redis://localhost:6380/0");
         check("redis://user:hunter2@example.com/3", "redis://example.com:6379/3");
@@ -201,7 +205,7 @@ mod tests {
     fn what_is_wrong_with_a_url_is_said_without_it() {
         let bad = ["", "localhost:6379", "http://:hunter2@x/", "redis://:hunter2@x/db", "redis://:hunter2@x:99999/"];
         for bad in bad.iter().chain(&["redis://:hunter2#@x", "rediss://:hunter2@x/#insecure"]) {
-            let error = dial(bad).unwrap_err();
+            let error = endpoint(bad).unwrap_err();
             assert!(!error.is_empty() && !error.contains("hunter2"), "{error}");
         }
     }

@@ -7,8 +7,8 @@ use crate::analysis::window::Windows;
 use crate::collector::{Address, Mode, Topology};
 use crate::config::file::Section;
 use crate::config::settings::COLLECTORS;
-use crate::config::values::{Given, Origin, Problem};
-use crate::config::{MAX_DURATION, Setting, Sources, redis_target};
+use crate::config::values::{ConfigError, Origin, RawValue};
+use crate::config::{MAX_DURATION, Setting, SettingSources, redis_target};
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::thresholds::{ThresholdRules, Thresholds};
 use crate::model::{GroupSelection, Shard, StreamSelection, TargetName};
@@ -51,7 +51,7 @@ const MAX_NODES: usize = 1000;
 
 /// How many of each are sampled or shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TargetLimits {
     /// Streams of the target.
     pub streams: usize,
     /// Monitored groups of a stream.
@@ -84,7 +84,7 @@ pub struct TargetConfig {
     /// The time within which a new stream shows.
     pub discovery_interval: Duration,
     /// How many of each.
-    pub limits: Limits,
+    pub limits: TargetLimits,
     /// The most of one core of Redis's time that polls may take, 1 being all of it.
     pub max_redis_share: f64,
     /// The share of the interval, or of the timeout where that is shorter, over which a poll is spread: 0 for none, up to 0.9.
@@ -103,23 +103,23 @@ pub struct TargetConfig {
 }
 
 /// The sources as they are for one target of the file.
-struct OfTarget<'a, S> {
+struct TargetSources<'a, S> {
     all: &'a S,
     name: &'a TargetName,
     own: &'a Section,
 }
 
-impl<S: Sources> Sources for OfTarget<'_, S> {
-    fn get(&self, key: &str) -> Option<Given> {
+impl<S: SettingSources> SettingSources for TargetSources<'_, S> {
+    fn get(&self, key: &str) -> Option<RawValue> {
         let own = || Some((Setting::find(key)?, self.own.get(key)?));
         match own() {
             Some((setting, entry)) => Some(entry.given(setting, |place| Origin::Target(self.name.clone(), place))),
-            None => self.all.get(key).map(Given::inherited),
+            None => self.all.get(key).map(RawValue::inherited),
         }
     }
 
-    fn is_on(&self, key: &str) -> bool {
-        self.all.is_on(key)
+    fn switch(&self, key: &str) -> bool {
+        self.all.switch(key)
     }
 
     fn api_token(&self) -> Option<String> {
@@ -132,11 +132,12 @@ impl<S: Sources> Sources for OfTarget<'_, S> {
 }
 
 /// All targets, in the order of the file: at least one.
-pub(super) fn all(sources: &impl Sources) -> Result<Vec<TargetConfig>, Problem> {
+pub(super) fn all(sources: &impl SettingSources) -> Result<Vec<TargetConfig>, ConfigError> {
     if sources.targets().is_empty() {
         return Ok(vec![from_sources(TargetName::default(), sources)?]);
     }
-    let of = |(name, own): &(TargetName, Section)| from_sources(name.clone(), &OfTarget { all: sources, name, own });
+    let of =
+        |(name, own): &(TargetName, Section)| from_sources(name.clone(), &TargetSources { all: sources, name, own });
     sources.targets().iter().map(of).collect()
 }
 
@@ -152,12 +153,12 @@ impl TargetConfig {
     }
 }
 
-fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig, Problem> {
-    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+fn from_sources(name: TargetName, sources: &impl SettingSources) -> Result<TargetConfig, ConfigError> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
     let names = |key: &str| sources.get(key).map_or(Ok(Vec::new()), |given| given.names());
     let count = |key: &str, min, max| {
         let number = need(key)?.whole_number(min, max)?;
-        Ok::<_, Problem>(usize::try_from(number).unwrap_or(usize::MAX))
+        Ok::<_, ConfigError>(usize::try_from(number).unwrap_or(usize::MAX))
     };
     Ok(TargetConfig {
         name,
@@ -170,7 +171,7 @@ fn from_sources(name: TargetName, sources: &impl Sources) -> Result<TargetConfig
         collectors: collectors(sources)?,
         interval: need("poll.interval")?.duration(MIN_POLL_INTERVAL, MAX_DURATION)?,
         discovery_interval: need("discovery.interval")?.duration(MIN_DISCOVERY_INTERVAL, MAX_DURATION)?,
-        limits: Limits {
+        limits: TargetLimits {
             streams: count("limit.streams", 1, MAX_STREAMS)?,
             groups: count("limit.groups", 1, MAX_GROUPS)?,
             consumers: count("limit.consumers", 0, MAX_GROUPS)?,
@@ -190,12 +191,12 @@ fn each_once(names: Vec<String>) -> Vec<String> {
     names.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
-fn on_or_off(given: &Given) -> Result<bool, Problem> {
+fn on_or_off(given: &RawValue) -> Result<bool, ConfigError> {
     // A YAML parser may take the words for truth values.
     given.boolean().map_err(|_| given.problem("expected on or off"))
 }
 
-fn collectors(sources: &impl Sources) -> Result<Collectors, Problem> {
+fn collectors(sources: &impl SettingSources) -> Result<Collectors, ConfigError> {
     let mut collectors = Collectors::NONE;
     for collector in Collector::ALL {
         // What has no setting is always on.
@@ -207,12 +208,12 @@ fn collectors(sources: &impl Sources) -> Result<Collectors, Problem> {
     Ok(collectors)
 }
 
-fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
-    let dial = redis_target::from_sources(sources)?;
-    let given = sources.get("redis.mode").ok_or_else(|| Problem::missing("redis.mode"))?;
+fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
+    let endpoint = redis_target::from_sources(sources)?;
+    let given = sources.get("redis.mode").ok_or_else(|| ConfigError::missing("redis.mode"))?;
     let modes = [Mode::Standalone, Mode::Cluster, Mode::Sentinel].map(|mode| (mode.as_str(), mode));
     let mode = given.one_of(&modes)?;
-    if mode != Mode::Standalone && matches!(dial.address, Address::Unix(_)) {
+    if mode != Mode::Standalone && matches!(endpoint.address, Address::Unix(_)) {
         return Err(given.problem("requires a redis:// or rediss:// URL, as nodes are known by host and port"));
     }
     // What all targets are given does not concern one that is of another kind.
@@ -245,10 +246,10 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
     let file = only_in(&[Mode::Sentinel], "redis.sentinel-password-file")?;
     let sentinel_login = redis_target::sentinel_login(user.as_ref(), file.as_ref())?;
     let max_connections =
-        sources.get("redis.max-connections").ok_or_else(|| Problem::missing("redis.max-connections"))?;
+        sources.get("redis.max-connections").ok_or_else(|| ConfigError::missing("redis.max-connections"))?;
     Ok(Topology {
         mode,
-        dial,
+        endpoint,
         nodes,
         sentinel_master,
         sentinel_login,
@@ -256,8 +257,8 @@ fn topology(sources: &impl Sources) -> Result<Topology, Problem> {
     })
 }
 
-fn thresholds(sources: &impl Sources) -> Result<ThresholdRules, Problem> {
-    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+fn thresholds(sources: &impl SettingSources) -> Result<ThresholdRules, ConfigError> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
     let (degraded, unhealthy) = (need("lag.degraded")?, need("lag.unhealthy")?);
     let otherwise =
         Thresholds { degraded: degraded.whole_number(1, u64::MAX)?, unhealthy: unhealthy.whole_number(1, u64::MAX)? };
@@ -285,8 +286,8 @@ fn threshold_rule(text: &str) -> Option<(String, Thresholds)> {
     (!pattern.is_empty() && thresholds.degraded <= thresholds.unhealthy).then(|| (pattern.to_owned(), thresholds))
 }
 
-fn windows(sources: &impl Sources) -> Result<Windows, Problem> {
-    let need = |key: &str| sources.get(key).ok_or_else(|| Problem::missing(key));
+fn windows(sources: &impl SettingSources) -> Result<Windows, ConfigError> {
+    let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
     let duration = |key: &str| need(key)?.duration(MIN_WINDOW, MAX_DURATION);
     Ok(Windows {
         window: duration("group.window")?,
@@ -296,12 +297,12 @@ fn windows(sources: &impl Sources) -> Result<Windows, Problem> {
     })
 }
 
-fn stream_max_len(given: &Given) -> Result<Option<u64>, Problem> {
+fn stream_max_len(given: &RawValue) -> Result<Option<u64>, ConfigError> {
     let length = given.whole_number(1, u64::MAX)?;
     Ok((!given.is_default()).then_some(length))
 }
 
-fn logical_streams(sources: &impl Sources) -> Result<LogicalStreams, Problem> {
+fn logical_streams(sources: &impl SettingSources) -> Result<LogicalStreams, ConfigError> {
     let Some(given) = sources.get("logical-streams") else { return Ok(LogicalStreams::default()) };
     LogicalStreams::parse(&given.names_with_braces()?).map_err(|problem| given.problem(&problem.to_string()))
 }

@@ -18,17 +18,17 @@ struct Fake {
     open: bool,
 }
 
-impl Sources for Fake {
-    fn get(&self, key: &str) -> Option<Given> {
+impl SettingSources for Fake {
+    fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         let (origin, value) = match self.values.get(key) {
             Some(value) => (Origin::Environment(setting.env.unwrap_or_default()), *value),
             None => (Origin::Default, setting.default?),
         };
-        Some(Given::new(setting, origin, vec![OsString::from(value)]))
+        Some(RawValue::new(setting, origin, vec![OsString::from(value)]))
     }
 
-    fn is_on(&self, key: &str) -> bool {
+    fn switch(&self, key: &str) -> bool {
         key == "api.insecure-no-auth" && self.open
     }
 
@@ -42,11 +42,11 @@ impl Sources for Fake {
 }
 
 /// The only target of a configuration.
-fn target(values: &[(&'static str, &'static str)]) -> Result<TargetConfig, Problem> {
+fn target(values: &[(&'static str, &'static str)]) -> Result<TargetConfig, ConfigError> {
     config(values).map(|mut config| config.targets.remove(0))
 }
 
-fn config(values: &[(&'static str, &'static str)]) -> Result<Config, Problem> {
+fn config(values: &[(&'static str, &'static str)]) -> Result<Config, ConfigError> {
     Config::from_sources(&Fake { values: values.iter().copied().collect(), ..Fake::default() })
 }
 
@@ -67,7 +67,7 @@ fn what_a_reload_changed_is_said_by_name() {
     };
     assert_eq!(with_file("ab").changed(&with_file("cd")), "api.tokens-file", "its name is the same");
     let many: BTreeMap<String, u64> = (0..23).map(|n| (format!("k{n:02}"), n)).collect();
-    assert!(Digests::default().changed(&Digests::of(many)).ends_with(", k18, k19 and 3 more"));
+    assert!(SettingDigests::default().changed(&SettingDigests::of(many)).ends_with(", k18, k19 and 3 more"));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn defaults_are_the_contracts() {
     assert_eq!((target.streams_exclude.len(), target.logical.is_empty(), target.consumers), (0, true, true));
     assert_eq!((target.interval, target.discovery_interval), (Duration::from_secs(5), Duration::from_secs(60)));
     assert_eq!(target.thresholds, Thresholds { degraded: 100, unhealthy: 1000 }.into());
-    assert_eq!(target.limits, Limits { streams: 10_000, groups: 100, consumers: 100 });
+    assert_eq!(target.limits, TargetLimits { streams: 10_000, groups: 100, consumers: 100 });
     assert_eq!((target.max_redis_share, target.spread), (0.05, 0.5));
     assert_eq!((target.stream_max_len, config.shard), (None, None));
     assert_eq!(target.collectors, Collectors::default());
@@ -143,7 +143,11 @@ fn good_values() {
     assert_eq!(cluster.redis.nodes, [Address::Tcp("b".to_owned(), 1), Address::Tcp("::1".to_owned(), 2)]);
     let sentinel = target(&[("redis.mode", "sentinel"), ("redis.sentinel-user", "me")]).unwrap();
     let redis = &sentinel.redis;
-    assert!(redis.sentinel_master == "mymaster" && redis.sentinel_login.has_user() && !redis.dial.login.has_user());
+    assert!(
+        redis.sentinel_master == "mymaster"
+            && redis.sentinel_login.has_user()
+            && !redis.endpoint.credentials.has_user()
+    );
 }
 
 #[test]
@@ -269,7 +273,7 @@ fn what_contradicts_is_refused() {
     assert!(problem("redis://localhost").contains("this one is empty"));
     let user = |url| config(&[("redis.url", url), ("redis.user", "me")]);
     assert!(user("redis://you@localhost").unwrap_err().to_string().contains("contradicts the user"));
-    assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.dial.login.has_user());
+    assert!(user("redis://:pw@localhost").unwrap().targets[0].redis.endpoint.credentials.has_user());
     let tls = |key, value| config(&[("redis.url", "rediss://localhost"), (key, value)]).unwrap_err().to_string();
     assert!(tls("redis.tls-cert-file", "x").contains("requires --redis.tls-key-file"));
     assert!(tls("redis.tls-key-file", "x").contains("requires --redis.tls-cert-file"));
@@ -279,8 +283,8 @@ fn what_contradicts_is_refused() {
     assert!(
         config(&[("redis.url", "redis://localhost"), ("redis.password-file", path)]).unwrap().targets[0]
             .redis
-            .dial
-            .login
+            .endpoint
+            .credentials
             .has_password()
     );
 }

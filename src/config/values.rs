@@ -17,9 +17,9 @@ const MAX_VALUE_BYTES: usize = 1024;
 /// What is wrong with the configuration: one line that names the setting, its value and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Problem(String);
+pub struct ConfigError(String);
 
-impl Problem {
+impl ConfigError {
     pub(super) fn new(text: String) -> Self {
         Self(text)
     }
@@ -31,12 +31,12 @@ impl Problem {
 
 /// A place in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(super) file: Arc<Path>,
     pub(super) line: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, line {}", names::text(self.file.to_string_lossy().as_bytes(), MAX_VALUE_BYTES), self.line)
     }
@@ -50,23 +50,23 @@ pub(super) enum Origin {
     /// In this environment variable.
     Environment(&'static str),
     /// In the file, for all targets.
-    File(Place),
+    File(Location),
     /// In the file, for this target.
-    Target(TargetName, Place),
+    Target(TargetName, Location),
     /// Nowhere.
     Default,
 }
 
 /// The value of a setting as it was given.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct RawValue {
     setting: &'static Setting,
     origin: Origin,
     values: Vec<OsString>,
     is_inherited: bool,
 }
 
-impl Given {
+impl RawValue {
     pub(super) fn new(setting: &'static Setting, origin: Origin, values: Vec<OsString>) -> Self {
         Self { setting, origin, values, is_inherited: false }
     }
@@ -117,18 +117,18 @@ impl Given {
     }
 
     /// A problem with this value. The one place where it becomes text: `why` says what was expected.
-    pub(super) fn problem(&self, why: &str) -> Problem {
-        Problem(format!("invalid value {} for {}: {why}", self.value(), self.name()))
+    pub(super) fn problem(&self, why: &str) -> ConfigError {
+        ConfigError(format!("invalid value {} for {}: {why}", self.value(), self.name()))
     }
 
     /// The value as text; where a flag takes one value, there is one.
-    pub(super) fn text(&self) -> Result<String, Problem> {
+    pub(super) fn text(&self) -> Result<String, ConfigError> {
         let value = self.values.last().cloned().unwrap_or_default();
         value.into_string().map_err(|_| self.problem("expected UTF-8 text"))
     }
 
     /// A whole number within bounds, both included.
-    pub(super) fn whole_number(&self, min: u64, max: u64) -> Result<u64, Problem> {
+    pub(super) fn whole_number(&self, min: u64, max: u64) -> Result<u64, ConfigError> {
         let text = self.text()?;
         let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
@@ -138,7 +138,7 @@ impl Given {
     }
 
     /// A duration within bounds, both included.
-    pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, Problem> {
+    pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
         let duration = humantime::parse_duration(&self.text()?).ok();
         duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
             let [min, max] = [min, max].map(|bound| humantime::format_duration(bound).to_string().replace("day", "d"));
@@ -147,7 +147,7 @@ impl Given {
     }
 
     /// One of these words, in any case.
-    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Problem> {
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, ConfigError> {
         let text = self.text()?;
         words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)).map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -156,14 +156,14 @@ impl Given {
     }
 
     /// A truth value, in the spellings that are usual in environments.
-    pub(super) fn boolean(&self) -> Result<bool, Problem> {
+    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
         let spellings = [("true", true), ("1", true), ("yes", true), ("on", true)];
         let opposites = [("false", false), ("0", false), ("no", false), ("off", false)];
         self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("expected true or false"))
     }
 
     /// A share, within bounds in percent, both included.
-    pub(super) fn share(&self, min: f64, max: f64) -> Result<f64, Problem> {
+    pub(super) fn share(&self, min: f64, max: f64) -> Result<f64, ConfigError> {
         let text = self.text()?;
         let digits = text.strip_suffix('%').map(str::trim_end);
         let plain = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
@@ -175,7 +175,7 @@ impl Given {
     }
 
     /// Names: separated by commas on the command line and in the environment, one by one in the file.
-    pub(super) fn names(&self) -> Result<Vec<String>, Problem> {
+    pub(super) fn names(&self) -> Result<Vec<String>, ConfigError> {
         let names = self.pieces(|text| text.split(',').map(str::to_owned).collect())?;
         if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
             return Err(self.problem(&format!("expected names of at most {MAX_NAME_BYTES} bytes each")));
@@ -184,11 +184,11 @@ impl Given {
     }
 
     /// The same, where a comma between braces belongs to a name.
-    pub(super) fn names_with_braces(&self) -> Result<Vec<String>, Problem> {
+    pub(super) fn names_with_braces(&self) -> Result<Vec<String>, ConfigError> {
         self.pieces(|text| split_list(text).into_iter().map(str::to_owned).collect())
     }
 
-    fn pieces(&self, split: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>, Problem> {
+    fn pieces(&self, split: impl Fn(&str) -> Vec<String>) -> Result<Vec<String>, ConfigError> {
         let mut names = Vec::new();
         for value in &self.values {
             let text = value.to_str().ok_or_else(|| self.problem("expected UTF-8 text"))?;
@@ -204,7 +204,7 @@ impl Given {
     }
 
     /// Hosts with their ports.
-    pub(super) fn endpoints(&self) -> Result<Vec<(String, u16)>, Problem> {
+    pub(super) fn endpoints(&self) -> Result<Vec<(String, u16)>, ConfigError> {
         let endpoint = |given: &String| {
             let (host, port) = given.rsplit_once(':')?;
             let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -219,7 +219,7 @@ impl Given {
     }
 
     /// Addresses to listen on. A missing host means every IPv4 address.
-    pub(super) fn listen_addresses(&self) -> Result<Vec<String>, Problem> {
+    pub(super) fn listen_addresses(&self) -> Result<Vec<String>, ConfigError> {
         let address = |given: String| {
             let (host, port) = given.rsplit_once(':')?;
             let _: u16 = port.parse().ok()?;
@@ -243,7 +243,7 @@ impl Given {
     }
 }
 
-impl fmt::Display for Given {
+impl fmt::Display for RawValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown())
     }

@@ -16,7 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::http::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
-use crate::http::{BasicUsers, Rate, Tls};
+use crate::http::{BasicUsers, RateLimit, ServerTls};
 use crate::sys::files;
 use sections::{HttpSection, RateSection, Sections, TlsSection};
 
@@ -39,13 +39,13 @@ const HTTP2_SUITES: [&str; 2] = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_E
 #[derive(Clone, Debug, Default)]
 pub struct WebConfig {
     /// TLS; plain HTTP where there is none.
-    pub tls: Option<Tls>,
+    pub tls: Option<ServerTls>,
     /// Headers for every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Who may read what basic auth guards.
     pub users: BasicUsers,
     /// How many requests are answered.
-    pub rate_limit: Option<Rate>,
+    pub rate_limit: Option<RateLimit>,
     /// Every file that was read.
     pub files: Vec<PathBuf>,
 }
@@ -87,7 +87,7 @@ impl WebConfig {
     }
 }
 
-fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Tls, String> {
+fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<ServerTls, String> {
     let client_auth = client_auth(section.client_auth_type.as_deref().unwrap_or_default())?;
     if client_auth == ClientAuth::None && (section.client_ca.is_some() || section.client_ca_file.is_some()) {
         return Err("client_ca: expected a client_auth_type that asks clients for certificates".to_owned());
@@ -112,7 +112,7 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Tls, S
                     public CA gave a certificate would be let in"
             .to_owned());
     }
-    Tls::new(&TlsSettings {
+    ServerTls::new(&TlsSettings {
         certificates: certificates.ok_or("expected one of cert and cert_file")?,
         key: key.ok_or("expected one of key and key_file")?,
         client_ca,
@@ -227,7 +227,7 @@ fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, Strin
     Ok(headers)
 }
 
-fn rate_limit(section: RateSection) -> Result<Option<Rate>, String> {
+fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, String> {
     let burst = section.burst.unwrap_or_default();
     let Some(interval) = section.interval else {
         return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: expected an interval too".to_owned()) };
@@ -248,7 +248,7 @@ fn rate_limit(section: RateSection) -> Result<Option<Rate>, String> {
     if burst == 0 {
         return Err("rate_limit.burst: expected 1 or more; with 0, no request would ever be answered".to_owned());
     }
-    Ok(Some(Rate { interval, burst }))
+    Ok(Some(RateLimit { interval, burst }))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

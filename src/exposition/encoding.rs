@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
 
-use crate::exposition::part::Part;
+use crate::exposition::part::PagePart;
 use crate::sys::metric_catalog::{Kind, Name};
 
 /// The content type of OpenMetrics 1.0.0.
@@ -48,21 +48,21 @@ const LAST_BLOCK: [u8; 2] = [3, 0];
 
 /// A page, or how to make it.
 #[derive(Clone)]
-pub struct Page(Arc<Whole>);
+pub struct Page(Arc<SharedPage>);
 
-struct Whole {
-    forms: LazyLock<Forms, Make>,
+struct SharedPage {
+    forms: LazyLock<EncodedPage, PageEncoder>,
     /// Parts of it that somebody has asked for, up to [`MAX_PARTS`].
-    parts: Mutex<Vec<(Part, Arc<Forms>)>>,
+    parts: Mutex<Vec<(PagePart, Arc<EncodedPage>)>>,
 }
 
-type Make = Box<dyn FnOnce() -> Forms + Send>;
+type PageEncoder = Box<dyn FnOnce() -> EncodedPage + Send>;
 
 impl Page {
     /// A page that is there.
     #[must_use]
-    pub fn made(forms: Forms) -> Self {
-        let page = Self::when_asked(move || forms);
+    pub fn made(forms: EncodedPage) -> Self {
+        let page = Self::lazy(move || forms);
         LazyLock::force(&page.0.forms);
         page
     }
@@ -70,27 +70,27 @@ impl Page {
     /// A page that is made when it is first asked for, by whoever asks: a defect in that fails the scrape, and is counted as one of a
     /// connection.
     #[must_use]
-    pub fn when_asked(make: impl FnOnce() -> Forms + Send + 'static) -> Self {
-        Self(Arc::new(Whole { forms: LazyLock::new(Box::new(make)), parts: Mutex::default() }))
+    pub fn lazy(make: impl FnOnce() -> EncodedPage + Send + 'static) -> Self {
+        Self(Arc::new(SharedPage { forms: LazyLock::new(Box::new(make)), parts: Mutex::default() }))
     }
 
     /// The page in every form.
     #[must_use]
-    pub fn forms(&self) -> &Forms {
+    pub fn forms(&self) -> &EncodedPage {
         &self.0.forms
     }
 
     /// A part of the page. Its text shares the bytes of the whole; compressed it is anew. Some parts are kept for as long as the page
     /// is, so that each is made once.
     #[must_use]
-    pub fn part(&self, part: Part) -> Arc<Forms> {
+    pub fn part(&self, part: PagePart) -> Arc<EncodedPage> {
         let of = |form: &Encoded| Encoded::of(part.of(form.plain()));
         let mut parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, kept)) = parts.iter().find(|(kept, _)| *kept == part) {
             return Arc::clone(kept);
         }
         let whole = self.forms();
-        let made = Arc::new(Forms { openmetrics: of(&whole.openmetrics), classic: of(&whole.classic) });
+        let made = Arc::new(EncodedPage { openmetrics: of(&whole.openmetrics), classic: of(&whole.classic) });
         if parts.len() < MAX_PARTS {
             parts.push((part, Arc::clone(&made)));
         }
@@ -106,7 +106,7 @@ impl fmt::Debug for Page {
 
 /// One encoded page in every form in which it is served.
 #[derive(Clone, Debug, Default)]
-pub struct Forms {
+pub struct EncodedPage {
     /// OpenMetrics.
     pub openmetrics: Encoded,
     /// Prometheus's classic text.
@@ -151,7 +151,7 @@ impl Encoded {
     }
 }
 
-impl Forms {
+impl EncodedPage {
     /// All forms of a short page: the families, and then `rest`, which is OpenMetrics text to its end.
     #[must_use]
     pub fn short(families: &[Family], rest: &Bytes) -> Self {
@@ -171,31 +171,31 @@ pub fn is_short(families: &[Family]) -> bool {
 fn compressed(pieces: &[Bytes]) -> Bytes {
     thread_local! {
         // Made anew each time, it would take as long as what it is for.
-        static PACKER: RefCell<Packer> = RefCell::default();
+        static PACKER: RefCell<GzipEncoder> = RefCell::default();
     }
-    let packed = PACKER.with_borrow_mut(|packer| packer.pack(pieces));
+    let packed = PACKER.with_borrow_mut(|encoder| encoder.pack(pieces));
     // Writing to memory does not fail; should it, an empty answer fails the scrape, which is seen.
     packed.map(|packed| gzip([&packed])).unwrap_or_default()
 }
 
 /// The lines of one family about some streams.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct Chunk {
     text: Bytes,
     /// Made when it is first needed.
-    packed: Option<Packed>,
+    packed: Option<GzipChunk>,
 }
 
 /// A piece of text compressed by itself, so that it can stand anywhere in a page.
 #[derive(Clone, Debug)]
-struct Packed {
+struct GzipChunk {
     deflated: Bytes,
     checksum: Hasher,
     /// Bytes of the text.
     length: u64,
 }
 
-impl Block {
+impl Chunk {
     /// A block of this text; the one of last time where that says the same.
     #[must_use]
     pub fn of(text: &[u8], last: Option<&Self>) -> Self {
@@ -215,10 +215,10 @@ impl Block {
 /// A family on the page: how it is described in both formats, and its blocks.
 #[derive(Clone, Debug)]
 pub struct Family {
-    openmetrics: Block,
-    classic: Block,
+    openmetrics: Chunk,
+    classic: Chunk,
     /// Its lines, in the order of the streams.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Chunk>,
 }
 
 impl Family {
@@ -227,7 +227,7 @@ impl Family {
     pub fn new(name: &Name) -> Self {
         let Name { family, help, .. } = name;
         let describe = |name: &str, kind: &str| {
-            Block::of(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").as_bytes(), None)
+            Chunk::of(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").as_bytes(), None)
         };
         // In the classic format a counter's and an info's description carry the name of the samples, and there are no infos.
         let kind = name.kind.as_str();
@@ -238,25 +238,25 @@ impl Family {
 
 /// Compresses pages.
 #[derive(Debug)]
-pub struct Packer {
+pub struct GzipEncoder {
     deflate: Compress,
     /// Where compressed text is put, a piece at a time.
     room: Vec<u8>,
     buffer: Vec<u8>,
 }
 
-impl Default for Packer {
+impl Default for GzipEncoder {
     fn default() -> Self {
         Self { deflate: Compress::new(GZIP_LEVEL, false), room: vec![0; ROOM], buffer: Vec::new() }
     }
 }
 
-impl Packer {
+impl GzipEncoder {
     /// All forms of a page: the families, and then `rest`, which is OpenMetrics text to its end.
     ///
     /// # Errors
     /// Never by itself: writing to memory does not fail. The compressor's signature has one.
-    pub fn page(&mut self, families: &mut [Family], rest: &Bytes) -> io::Result<Forms> {
+    pub fn page(&mut self, families: &mut [Family], rest: &Bytes) -> io::Result<EncodedPage> {
         for family in families.iter_mut() {
             for block in family.blocks.iter_mut().chain([&mut family.openmetrics, &mut family.classic]) {
                 if block.packed.is_none() {
@@ -267,14 +267,14 @@ impl Packer {
         let [openmetrics, classic] = plain(families, rest);
         let rests = [self.pack(std::slice::from_ref(rest))?, self.pack(&classic_pieces(rest))?];
         let form = |pieces, gzip: Bytes| Encoded { gzip: gzip.into(), ..Encoded::of(pieces) };
-        Ok(Forms {
+        Ok(EncodedPage {
             openmetrics: form(openmetrics, joined(families, |family| &family.openmetrics, &rests[0])),
             classic: form(classic, joined(families, |family| &family.classic, &rests[1])),
         })
     }
 
     /// Compresses a piece of text so that it hangs on nothing before it and ends on a whole byte.
-    fn pack(&mut self, pieces: &[Bytes]) -> io::Result<Packed> {
+    fn pack(&mut self, pieces: &[Bytes]) -> io::Result<GzipChunk> {
         self.deflate.reset();
         self.buffer.clear();
         let (mut checksum, mut length) = (Hasher::new(), 0);
@@ -296,7 +296,7 @@ impl Packer {
                 }
             }
         }
-        Ok(Packed { deflated: Bytes::copy_from_slice(&self.buffer), checksum, length })
+        Ok(GzipChunk { deflated: Bytes::copy_from_slice(&self.buffer), checksum, length })
     }
 }
 
@@ -309,7 +309,7 @@ fn plain(families: &[Family], rest: &Bytes) -> [Vec<Bytes>; 2] {
 }
 
 /// A page's text in one format.
-fn pieces<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Block, rest: &[Bytes]) -> Vec<Bytes> {
+fn pieces<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Chunk, rest: &[Bytes]) -> Vec<Bytes> {
     let of_family = |family: &'a Family| {
         let lines = family.blocks.iter().map(|block| &block.text);
         [&description(family).text].into_iter().chain(lines).filter(|text| !text.is_empty()).cloned()
@@ -318,16 +318,16 @@ fn pieces<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Bl
 }
 
 /// A page's compressed pieces as one gzip file.
-fn joined<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Block, rest: &Packed) -> Bytes {
+fn joined<'a>(families: &'a [Family], description: impl Fn(&'a Family) -> &'a Chunk, rest: &GzipChunk) -> Bytes {
     let of_family = |family: &'a Family| {
         [description(family)].into_iter().chain(&family.blocks).filter_map(|block| block.packed.as_ref())
     };
-    let all: Vec<&Packed> = families.iter().flat_map(of_family).chain([rest]).collect();
+    let all: Vec<&GzipChunk> = families.iter().flat_map(of_family).chain([rest]).collect();
     gzip(all.iter().copied())
 }
 
 /// Compressed pieces as one gzip file.
-fn gzip<'a>(all: impl IntoIterator<Item = &'a Packed, IntoIter: Clone>) -> Bytes {
+fn gzip<'a>(all: impl IntoIterator<Item = &'a GzipChunk, IntoIter: Clone>) -> Bytes {
     let all = all.into_iter();
     let length: usize = all.clone().map(|packed| packed.deflated.len()).sum();
     let mut gzip = Vec::with_capacity(length + 64);
@@ -452,7 +452,7 @@ d_bucket{le=\"+Inf\"} 0
     fn classic_differs_only_in_descriptions_and_gzip_says_the_same() {
         let text = Bytes::from(OPENMETRICS_TEXT);
         let joined = |pieces: &[Bytes]| String::from_utf8(pieces.concat()).unwrap();
-        for page in [Packer::default().page(&mut [], &text).unwrap(), Forms::short(&[], &text)] {
+        for page in [GzipEncoder::default().page(&mut [], &text).unwrap(), EncodedPage::short(&[], &text)] {
             assert_eq!(joined(page.openmetrics.plain()), OPENMETRICS_TEXT);
             assert_eq!(joined(page.classic.plain()), CLASSIC_TEXT);
             assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
@@ -462,8 +462,8 @@ d_bucket{le=\"+Inf\"} 0
 
     #[test]
     fn parts_of_a_page_are_kept_up_to_a_bound_and_share_its_bytes() {
-        let page = Page::made(Forms::short(&[], &Bytes::from(OPENMETRICS_TEXT)));
-        let whole = Part { collectors: None, process: true };
+        let page = Page::made(EncodedPage::short(&[], &Bytes::from(OPENMETRICS_TEXT)));
+        let whole = PagePart { collectors: None, process: true };
         let plain = |form: &Encoded| String::from_utf8(form.plain().concat()).unwrap();
         let part = page.part(whole);
         assert_eq!(
@@ -478,7 +478,7 @@ d_bucket{le=\"+Inf\"} 0
             Collector::ALL.iter().map(with).collect::<Vec<_>>()
         });
         for collectors in sets {
-            let _ = page.part(Part { collectors: Some(collectors), process: true });
+            let _ = page.part(PagePart { collectors: Some(collectors), process: true });
         }
         assert_eq!(page.0.parts.lock().unwrap().len(), MAX_PARTS);
         assert!(Arc::ptr_eq(&part, &page.part(whole)));
@@ -488,9 +488,9 @@ d_bucket{le=\"+Inf\"} 0
     fn a_page_is_made_once_and_not_before_it_is_asked_for() {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
-        let page = Page::when_asked(move || {
+        let page = Page::lazy(move || {
             counted.fetch_add(1, Ordering::Relaxed);
-            Forms::short(&[], &Bytes::from(OPENMETRICS_TEXT))
+            EncodedPage::short(&[], &Bytes::from(OPENMETRICS_TEXT))
         });
         assert_eq!(made.load(Ordering::Relaxed), 0);
         let same = page.clone();
@@ -505,9 +505,9 @@ d_bucket{le=\"+Inf\"} 0
     #[test]
     fn a_long_page_says_the_same_in_pieces_and_compresses_only_what_is_new() {
         let mut families = [Family::new(&metric_catalog::POLLS), Family::new(&metric_catalog::REDIS_SERVER)];
-        families[0].blocks = [3000, 0, 2].map(|lines| Block::of(LINE.repeat(lines).as_bytes(), None)).to_vec();
-        let mut packer = Packer::default();
-        let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        families[0].blocks = [3000, 0, 2].map(|lines| Chunk::of(LINE.repeat(lines).as_bytes(), None)).to_vec();
+        let mut encoder = GzipEncoder::default();
+        let page = encoder.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
         let help = metric_catalog::POLLS.help;
         let samples = LINE.repeat(3002);
         let plain = |form: &Encoded| String::from_utf8(form.plain().concat()).unwrap();
@@ -522,13 +522,13 @@ d_bucket{le=\"+Inf\"} 0
             assert_eq!(inflated(&form.gzip()), plain(form));
         }
 
-        let again = |lines: usize, last: &Block| Block::of(LINE.repeat(lines).as_bytes(), Some(last));
+        let again = |lines: usize, last: &Chunk| Chunk::of(LINE.repeat(lines).as_bytes(), Some(last));
         let same = again(3000, &families[0].blocks[0]);
         assert!(std::ptr::eq(same.text.as_ref(), families[0].blocks[0].text.as_ref()) && same.packed.is_some());
         let other = again(2999, &families[0].blocks[0]);
         assert!(other.packed.is_none());
         families[0].blocks[0] = other;
-        let page = packer.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
+        let page = encoder.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
         assert_eq!(inflated(&page.openmetrics.gzip()), plain(&page.openmetrics));
     }
 }

@@ -13,14 +13,14 @@ const END: &[u8] = b"# EOF";
 
 /// Which part of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PagePart {
     /// The collectors whose families are in it; `None` for all that the page has.
     pub collectors: Option<Collectors>,
     /// Whether what is of the process is in it.
     pub process: bool,
 }
 
-impl Part {
+impl PagePart {
     /// The part of a page's text, in one of the two formats. It shares the bytes of the whole.
     #[must_use]
     pub fn of(self, text: &[Bytes]) -> Vec<Bytes> {
@@ -83,7 +83,7 @@ mod tests {
     const POLLS: &str = "# HELP streamlag_polls P.\n# TYPE streamlag_polls counter\nstreamlag_polls_total 1\n";
     const END: &str = "# EOF\n";
 
-    fn check(part: Part, pieces: &[&str], expected: &[&str]) {
+    fn check(part: PagePart, pieces: &[&str], expected: &[&str]) {
         let of = |pieces: &[Bytes]| String::from_utf8(part.of(pieces).concat()).unwrap();
         let bytes = |text: &str| Bytes::from(text.to_owned());
         let whole: String = pieces.concat();
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn families_of_the_process_go_and_all_else_stays() {
-        let alone = Part { collectors: None, process: false };
+        let alone = PagePart { collectors: None, process: false };
         check(alone, &[LAG, ADDED, PROCESS, POLLS, END], &[LAG, ADDED, POLLS, END]);
         check(alone, &[PROCESS_CLASSIC, POLLS], &[POLLS]);
         check(alone, &[PROCESS, END], &[END]);
@@ -105,10 +105,10 @@ mod tests {
 
     #[test]
     fn collectors_show_their_families_and_those_of_the_exporter() {
-        let streams = Part { collectors: Some(Collectors::NONE.with(Collector::Streams)), process: true };
+        let streams = PagePart { collectors: Some(Collectors::NONE.with(Collector::Streams)), process: true };
         check(streams, &[LAG, ADDED, PROCESS, POLLS, END], &[ADDED, PROCESS, POLLS, END]);
         check(streams, &[LAG, ADDED_CLASSIC, PROCESS_CLASSIC, POLLS], &[ADDED_CLASSIC, PROCESS_CLASSIC, POLLS]);
-        let groups = Part { collectors: Some(Collectors::NONE.with(Collector::Groups)), process: false };
+        let groups = PagePart { collectors: Some(Collectors::NONE.with(Collector::Groups)), process: false };
         check(groups, &[LAG, ADDED, PROCESS, POLLS, END], &[LAG, POLLS, END]);
     }
 }

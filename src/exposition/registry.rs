@@ -20,7 +20,7 @@ use crate::sys::process_metrics::ProcessStats;
 
 /// What the page says beside the view: settings and the process.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct PageSettings {
     /// The configured time between polls.
     pub poll_interval: Duration,
     /// The most of one core of Redis's time that polls may take, 1 being all of it.
@@ -45,13 +45,13 @@ pub struct Settings {
 pub fn encode_rest(
     page: &mut impl fmt::Write,
     view: View,
-    settings: Settings,
+    settings: PageSettings,
     process: Option<ProcessStats>,
     polls: &str,
     own: Option<&Registry>,
 ) -> fmt::Result {
     let mut facts = Registry::default();
-    facts.register_collector(Box::new(Facts { view, settings, process }));
+    facts.register_collector(Box::new(PageContent { view, settings, process }));
     encode_registry(page, &facts)?;
     page.write_str(polls)?;
     own.map_or(Ok(()), |own| encode_registry(page, own))?;
@@ -59,15 +59,15 @@ pub fn encode_rest(
 }
 
 #[derive(Debug)]
-struct Facts {
+struct PageContent {
     view: View,
-    settings: Settings,
+    settings: PageSettings,
     process: Option<ProcessStats>,
 }
 
-impl Collector for Facts {
+impl Collector for PageContent {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut page = Families { encoder: &mut encoder };
+        let mut page = FamilyCollectors { encoder: &mut encoder };
         self.thresholds(&mut page)?;
         self.logical(&mut page)?;
         self.found(&mut page)?;
@@ -81,22 +81,22 @@ fn since_epoch(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-impl Facts {
+impl PageContent {
     /// The thresholds of streams that have their own.
-    fn thresholds(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn thresholds(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         if self.view.thresholds.is_empty() {
             return Ok(());
         }
         page.family(&metric_catalog::STREAM_LAG_THRESHOLD, |family| {
             self.view.thresholds.iter().try_for_each(|(stream, thresholds)| {
-                let stream = stream.shown();
+                let stream = stream.display_name();
                 family.sample(&[("stream", &*stream), ("level", "degraded")], thresholds.degraded.into())?;
                 family.sample(&[("stream", &*stream), ("level", "unhealthy")], thresholds.unhealthy.into())
             })
         })
     }
 
-    fn logical(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn logical(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         if self.view.logical.is_empty() {
             return Ok(());
         }
@@ -105,7 +105,8 @@ impl Facts {
                 self.view.logical.iter().try_for_each(|stream| {
                     stream.groups.iter().try_for_each(|group| {
                         let Some(number) = value(group) else { return Ok(()) };
-                        let labels = [("logical_stream", &*stream.name), ("consumer_group", &*group.name.shown())];
+                        let labels =
+                            [("logical_stream", &*stream.name), ("consumer_group", &*group.name.display_name())];
                         family.sample(&labels, number)
                     })
                 })
@@ -115,7 +116,7 @@ impl Facts {
     }
 
     /// Which streams there are, and how many there are too many of.
-    fn found(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn found(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         if let Some(shard) = self.settings.shard {
             let shard = shard.to_string();
             page.family(&metric_catalog::SHARD, |family| family.sample(&[("shard", &*shard)], 1u64.into()))?;
@@ -139,7 +140,7 @@ impl Facts {
             .map_or(Ok(()), |(_, took)| page.single(&metric_catalog::DISCOVERY_SCAN, took.as_secs_f64().into()))
     }
 
-    fn redis(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn redis(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         let (view, settings) = (&self.view, &self.settings);
         page.single(&metric_catalog::REDIS_UP, u64::from(view.redis_up()).into())?;
         if let Some(fresh) = &view.fresh {
@@ -163,7 +164,7 @@ impl Facts {
         })
     }
 
-    fn nodes(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn nodes(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         let nodes = &self.view.nodes;
         page.family(&metric_catalog::REDIS_NODE_UP, |family| {
             let is_up = |node: &NodeStatus| u64::from(node.error.is_none());
@@ -174,7 +175,7 @@ impl Facts {
         })
     }
 
-    fn process(&self, page: &mut Families<'_, '_>) -> fmt::Result {
+    fn process(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
         let Some(process) = &self.process else { return Ok(()) };
         page.single(&metric_catalog::PROCESS_CPU, process.cpu_seconds.into())?;
         page.single(&metric_catalog::PROCESS_RESIDENT, process.resident_bytes.into())?;
@@ -191,15 +192,15 @@ impl Facts {
 type Label<'a> = (&'static str, &'a str);
 
 /// Writes families to the page.
-struct Families<'a, 'e> {
+struct FamilyCollectors<'a, 'e> {
     encoder: &'a mut DescriptorEncoder<'e>,
 }
 
-impl Families<'_, '_> {
+impl FamilyCollectors<'_, '_> {
     /// Writes one family's description and whatever samples `fill` gives it.
-    fn family(&mut self, name: &Name, fill: impl FnOnce(&mut Family<'_>) -> fmt::Result) -> fmt::Result {
+    fn family(&mut self, name: &Name, fill: impl FnOnce(&mut FamilyCollector<'_>) -> fmt::Result) -> fmt::Result {
         let metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
-        fill(&mut Family { metric, kind: name.kind })
+        fill(&mut FamilyCollector { metric, kind: name.kind })
     }
 
     /// Writes a family of one sample without labels.
@@ -209,12 +210,12 @@ impl Families<'_, '_> {
     }
 }
 
-struct Family<'a> {
+struct FamilyCollector<'a> {
     metric: MetricEncoder<'a>,
     kind: Kind,
 }
 
-impl Family<'_> {
+impl FamilyCollector<'_> {
     fn sample(&mut self, labels: &[Label<'_>], number: Number) -> fmt::Result {
         match self.kind {
             Kind::Info => self.metric.encode_info(&labels),

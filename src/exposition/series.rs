@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, PresentGroup, StreamFacts, StreamSnapshot};
 use crate::exposition::collectors::Collectors;
-use crate::exposition::encoding::{Block, Family};
+use crate::exposition::encoding::{Chunk, Family};
 use crate::exposition::number::Number;
 use crate::model::EntryId;
 use crate::sys::metric_catalog::{self, Name};
@@ -23,64 +23,73 @@ use crate::sys::metric_catalog::{self, Name};
 pub const STREAMS_PER_BLOCK: usize = 128;
 
 /// What a family's lines say of a thing; `None` where the thing has no line in it.
-type Of<T> = fn(&T) -> Option<Number>;
+type ValueOf<T> = fn(&T) -> Option<Number>;
 
 /// What a family has a line for.
 #[derive(Clone, Copy, Debug)]
-enum Each {
-    Group(Of<PresentGroup>),
+enum SeriesKind {
+    Group(ValueOf<PresentGroup>),
     State,
-    Consumer(Of<ConsumerSnapshot>),
+    Consumer(ValueOf<ConsumerSnapshot>),
     Up,
-    Stream(Of<StreamFacts>),
+    Stream(ValueOf<StreamFacts>),
 }
 
 /// Every family about streams, in the order of the page.
-const FAMILIES: [(&Name, Each); 35] = [
-    (&metric_catalog::LAG, Each::Group(|group| Some(group.lag.point.into()))),
-    (&metric_catalog::LAG_UNCERTAINTY, Each::Group(|group| Some(group.lag.uncertainty().into()))),
-    (&metric_catalog::LAG_SECONDS, Each::Group(|group| group.lag_seconds.map(Number::from))),
-    (&metric_catalog::GROUP_ENTRIES_READ, Each::Group(|group| group.entries_read.map(Number::from))),
-    (&metric_catalog::GROUP_PENDING, Each::Group(|group| group.pending.map(Number::from))),
-    (&metric_catalog::GROUP_OLDEST_PENDING, Each::Group(|group| group.oldest_pending_seconds.map(Number::from))),
-    (&metric_catalog::GROUP_OLDEST_DELIVERIES, Each::Group(|group| group.oldest_pending_deliveries.map(Number::from))),
+const FAMILIES: [(&Name, SeriesKind); 35] = [
+    (&metric_catalog::LAG, SeriesKind::Group(|group| Some(group.lag.point.into()))),
+    (&metric_catalog::LAG_UNCERTAINTY, SeriesKind::Group(|group| Some(group.lag.uncertainty().into()))),
+    (&metric_catalog::LAG_SECONDS, SeriesKind::Group(|group| group.lag_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_ENTRIES_READ, SeriesKind::Group(|group| group.entries_read.map(Number::from))),
+    (&metric_catalog::GROUP_PENDING, SeriesKind::Group(|group| group.pending.map(Number::from))),
+    (&metric_catalog::GROUP_OLDEST_PENDING, SeriesKind::Group(|group| group.oldest_pending_seconds.map(Number::from))),
+    (
+        &metric_catalog::GROUP_OLDEST_DELIVERIES,
+        SeriesKind::Group(|group| group.oldest_pending_deliveries.map(Number::from)),
+    ),
     (
         &metric_catalog::GROUP_UNOWNED,
-        Each::Group(|group| group.unowned_pending.filter(|entries| *entries > 0).map(Number::from)),
+        SeriesKind::Group(|group| group.unowned_pending.filter(|entries| *entries > 0).map(Number::from)),
     ),
-    (&metric_catalog::GROUP_CONSUMERS, Each::Group(|group| group.consumers.map(Number::from))),
-    (&metric_catalog::GROUP_LOST, Each::Group(|group| Some(group.course.lost.into()))),
-    (&metric_catalog::GROUP_HEADROOM, Each::Group(|group| group.trim_headroom_entries.map(Number::from))),
-    (&metric_catalog::GROUP_HEADROOM_SECONDS, Each::Group(|group| group.trim_headroom_seconds.map(Number::from))),
-    (&metric_catalog::GROUP_GHOSTS, Each::Group(|group| group.ghost_pending.map(Number::from))),
-    (&metric_catalog::GROUP_DELIVERED_RATE, Each::Group(|group| group.course.delivered_rate.map(Number::from))),
-    (&metric_catalog::GROUP_ACKNOWLEDGED_RATE, Each::Group(|group| group.course.acknowledged_rate.map(Number::from))),
-    (&metric_catalog::GROUP_DRAIN, Each::Group(|group| group.drain_seconds.map(Number::from))),
-    (&metric_catalog::GROUP_DEAD_HOLDING, Each::Group(|group| group.dead.map(|(holding, _)| holding.into()))),
-    (&metric_catalog::GROUP_DEAD_EMPTY, Each::Group(|group| group.dead.map(|(_, empty)| empty.into()))),
-    (&metric_catalog::GROUP_RECOMMENDED, Each::Group(|group| group.recommendation.count().map(Number::from))),
-    (&metric_catalog::GROUP_OVERFLOW, Each::Group(|group| group.overflow.map(|overflow| overflow.consumers.into()))),
+    (&metric_catalog::GROUP_CONSUMERS, SeriesKind::Group(|group| group.consumers.map(Number::from))),
+    (&metric_catalog::GROUP_LOST, SeriesKind::Group(|group| Some(group.trend.lost.into()))),
+    (&metric_catalog::GROUP_HEADROOM, SeriesKind::Group(|group| group.trim_headroom_entries.map(Number::from))),
+    (&metric_catalog::GROUP_HEADROOM_SECONDS, SeriesKind::Group(|group| group.trim_headroom_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_GHOSTS, SeriesKind::Group(|group| group.ghost_pending.map(Number::from))),
+    (&metric_catalog::GROUP_DELIVERED_RATE, SeriesKind::Group(|group| group.trend.delivered_rate.map(Number::from))),
+    (
+        &metric_catalog::GROUP_ACKNOWLEDGED_RATE,
+        SeriesKind::Group(|group| group.trend.acknowledged_rate.map(Number::from)),
+    ),
+    (&metric_catalog::GROUP_DRAIN, SeriesKind::Group(|group| group.drain_seconds.map(Number::from))),
+    (&metric_catalog::GROUP_DEAD_HOLDING, SeriesKind::Group(|group| group.dead.map(|(holding, _)| holding.into()))),
+    (&metric_catalog::GROUP_DEAD_EMPTY, SeriesKind::Group(|group| group.dead.map(|(_, empty)| empty.into()))),
+    (&metric_catalog::GROUP_RECOMMENDED, SeriesKind::Group(|group| group.recommendation.count().map(Number::from))),
+    (
+        &metric_catalog::GROUP_OVERFLOW,
+        SeriesKind::Group(|group| group.overflow.map(|overflow| overflow.consumers.into())),
+    ),
     (
         &metric_catalog::GROUP_OVERFLOW_PENDING,
-        Each::Group(|group| group.overflow.map(|overflow| overflow.pending.into())),
+        SeriesKind::Group(|group| group.overflow.map(|overflow| overflow.pending.into())),
     ),
-    (&metric_catalog::GROUP_STATE, Each::State),
-    (&metric_catalog::INSTANCE_PENDING, Each::Consumer(|consumer| consumer.sample.pending.map(Number::from))),
-    (&metric_catalog::INSTANCE_IDLE, Each::Consumer(|consumer| consumer.sample.idle_ms.map(seconds))),
-    (&metric_catalog::INSTANCE_INACTIVE, Each::Consumer(|consumer| consumer.sample.inactive_ms.map(seconds))),
-    (&metric_catalog::INSTANCE_HEALTH, Each::Consumer(|consumer| Some(u64::from(consumer.health).into()))),
-    (&metric_catalog::STREAM_UP, Each::Up),
-    (&metric_catalog::STREAM_LENGTH, Each::Stream(|stream| Some(stream.length.into()))),
-    (&metric_catalog::STREAM_GROUPS, Each::Stream(|stream| Some(stream.groups.into()))),
-    (&metric_catalog::STREAM_FIRST_ENTRY, Each::Stream(|stream| timestamp(stream.first, stream))),
-    (&metric_catalog::STREAM_LAST_ENTRY, Each::Stream(|stream| timestamp(stream.last, stream))),
-    (&metric_catalog::STREAM_ENTRIES_ADDED, Each::Stream(|stream| stream.entries_added.map(Number::from))),
-    (&metric_catalog::STREAM_ADDED_RATE, Each::Stream(|stream| stream.rates.added.map(Number::from))),
+    (&metric_catalog::GROUP_STATE, SeriesKind::State),
+    (&metric_catalog::INSTANCE_PENDING, SeriesKind::Consumer(|consumer| consumer.sample.pending.map(Number::from))),
+    (&metric_catalog::INSTANCE_IDLE, SeriesKind::Consumer(|consumer| consumer.sample.idle_ms.map(seconds))),
+    (&metric_catalog::INSTANCE_INACTIVE, SeriesKind::Consumer(|consumer| consumer.sample.inactive_ms.map(seconds))),
+    (&metric_catalog::INSTANCE_HEALTH, SeriesKind::Consumer(|consumer| Some(u64::from(consumer.health).into()))),
+    (&metric_catalog::STREAM_UP, SeriesKind::Up),
+    (&metric_catalog::STREAM_LENGTH, SeriesKind::Stream(|stream| Some(stream.length.into()))),
+    (&metric_catalog::STREAM_GROUPS, SeriesKind::Stream(|stream| Some(stream.groups.into()))),
+    (&metric_catalog::STREAM_FIRST_ENTRY, SeriesKind::Stream(|stream| timestamp(stream.first, stream))),
+    (&metric_catalog::STREAM_LAST_ENTRY, SeriesKind::Stream(|stream| timestamp(stream.last, stream))),
+    (&metric_catalog::STREAM_ENTRIES_ADDED, SeriesKind::Stream(|stream| stream.entries_added.map(Number::from))),
+    (&metric_catalog::STREAM_ADDED_RATE, SeriesKind::Stream(|stream| stream.rates.added.map(Number::from))),
     (
         &metric_catalog::STREAM_RECLAIMABLE,
-        Each::Stream(|stream| stream.safe_to_trim.as_ref().map(|safe| safe.reclaimable.into())),
+        SeriesKind::Stream(|stream| stream.safe_to_trim.as_ref().map(|safe| safe.reclaimable.into())),
     ),
-    (&metric_catalog::STREAM_REMOVED_RATE, Each::Stream(|stream| stream.rates.removed.map(Number::from))),
+    (&metric_catalog::STREAM_REMOVED_RATE, SeriesKind::Stream(|stream| stream.rates.removed.map(Number::from))),
 ];
 
 /// The time in an entry's id, where ids are clocks.
@@ -94,9 +103,9 @@ fn seconds(ms: u64) -> Number {
 
 /// Writes lines, block by block.
 #[derive(Debug)]
-pub struct Lines {
+pub struct SeriesWriter {
     /// What each family that is shown has a line for.
-    each: Vec<Each>,
+    each: Vec<SeriesKind>,
     /// The places of those about consumers, of whom there are most.
     of_consumers: Range<usize>,
     /// The names of the series of each family.
@@ -108,10 +117,10 @@ pub struct Lines {
     /// The families with the lines that hold.
     families: Vec<Family>,
     /// What each of their blocks was written of.
-    marks: Vec<Vec<Mark>>,
+    marks: Vec<Vec<Fingerprint>>,
     /// Blocks that will take their place, by family, and what those were written of.
-    new: Vec<Vec<Block>>,
-    new_marks: Vec<Vec<Mark>>,
+    new: Vec<Vec<Chunk>>,
+    new_marks: Vec<Vec<Fingerprint>>,
     /// Whether a family's lines of the block at hand are not what they were.
     changed: Vec<bool>,
 }
@@ -119,16 +128,16 @@ pub struct Lines {
 /// What the lines of a block are written of: things and numbers, as 128 bits that stand for them. That two different blocks had the
 /// same is as likely as an error of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark(u64, u64);
+struct Fingerprint(u64, u64);
 
-impl Default for Mark {
+impl Default for Fingerprint {
     /// The two halves begin, and go on, with different odd numbers: those of FNV-1a and of SplitMix64.
     fn default() -> Self {
         Self(0xcbf2_9ce4_8422_2325, 0x9e37_79b9_7f4a_7c15)
     }
 }
 
-impl Mark {
+impl Fingerprint {
     fn add(&mut self, value: u64) {
         let mix = |half: u64, by: u64| {
             let mixed = (half ^ value).wrapping_mul(by);
@@ -157,28 +166,28 @@ impl Mark {
     }
 }
 
-impl Default for Lines {
+impl Default for SeriesWriter {
     fn default() -> Self {
         Self::shown_by(Collectors::default())
     }
 }
 
-impl Lines {
+impl SeriesWriter {
     /// No lines yet, of the families that these collectors show.
     #[must_use]
     pub fn shown_by(collectors: Collectors) -> Self {
-        let shown = || FAMILIES.iter().filter(|(name, _)| collectors.show(name.family));
-        let each: Vec<Each> = shown().map(|(_, each)| *each).collect();
-        let is_of_consumers = |each: &&Each| matches!(each, Each::Consumer(_));
+        let shown_families = || FAMILIES.iter().filter(|(name, _)| collectors.show(name.family));
+        let each: Vec<SeriesKind> = shown_families().map(|(_, each)| *each).collect();
+        let is_of_consumers = |each: &&SeriesKind| matches!(each, SeriesKind::Consumer(_));
         let before = each.iter().take_while(|each| !is_of_consumers(each)).count();
         let count = each.len();
         Self {
             of_consumers: before..before + each[before..].iter().take_while(is_of_consumers).count(),
             each,
-            series: shown().map(|(name, _)| name.series()).collect(),
+            series: shown_families().map(|(name, _)| name.series()).collect(),
             written: vec![Vec::new(); count],
             labels: Vec::new(),
-            families: shown().map(|(name, _)| Family::new(name)).collect(),
+            families: shown_families().map(|(name, _)| Family::new(name)).collect(),
             marks: vec![Vec::new(); count],
             new: vec![Vec::new(); count],
             new_marks: vec![Vec::new(); count],
@@ -206,7 +215,7 @@ impl Lines {
     /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
     pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot, IntoIter: Clone>) {
         let streams = streams.into_iter();
-        let mut room = [Mark::default(); FAMILIES.len()];
+        let mut room = [Fingerprint::default(); FAMILIES.len()];
         let marks = &mut room[..self.each.len()];
         for stream in streams.clone() {
             self.mark_stream(marks, stream);
@@ -224,7 +233,7 @@ impl Lines {
             let last = family.blocks.get(new.len());
             new.push(match last.filter(|_| !self.changed[place]) {
                 Some(last) => last.clone(),
-                None => Block::of(written, last),
+                None => Chunk::of(written, last),
             });
             written.clear();
         }
@@ -248,12 +257,12 @@ impl Lines {
     fn stream(&mut self, stream: &StreamSnapshot) {
         self.labels.clear();
         self.labels.extend_from_slice(b"{");
-        label(&mut self.labels, "stream", &stream.key.shown());
+        label(&mut self.labels, "stream", &stream.key.display_name());
         let up = u64::from(stream.read.is_ok());
         for place in 0..self.each.len() {
             let number = match (self.each[place], &stream.read) {
-                (Each::Up, _) => Some(up.into()),
-                (Each::Stream(number), Ok(facts)) => number(facts),
+                (SeriesKind::Up, _) => Some(up.into()),
+                (SeriesKind::Stream(number), Ok(facts)) => number(facts),
                 _ => None,
             };
             if let Some(number) = number {
@@ -270,25 +279,25 @@ impl Lines {
     fn group(&mut self, group: &GroupSnapshot) {
         let Some(state) = group.state() else { return };
         self.labels.push(b',');
-        label(&mut self.labels, "consumer_group", &group.name.shown());
+        label(&mut self.labels, "consumer_group", &group.name.display_name());
         let present = group.present();
         for place in 0..self.each.len() {
             match self.each[place] {
-                Each::Group(number) => {
+                SeriesKind::Group(number) => {
                     if let Some(number) = present.and_then(number) {
                         self.line(place, number);
                     }
                 }
-                Each::State => self.state(place, state),
-                Each::Consumer(_) | Each::Up | Each::Stream(_) => {}
+                SeriesKind::State => self.state(place, state),
+                SeriesKind::Consumer(_) | SeriesKind::Up | SeriesKind::Stream(_) => {}
             }
         }
         let of_group = self.labels.len();
         for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
             self.labels.push(b',');
-            label(&mut self.labels, "consumer", &consumer.sample.name.shown());
+            label(&mut self.labels, "consumer", &consumer.sample.name.display_name());
             for place in self.of_consumers.clone() {
-                if let Each::Consumer(number) = self.each[place]
+                if let SeriesKind::Consumer(number) = self.each[place]
                     && let Some(number) = number(consumer)
                 {
                     self.line(place, number);
@@ -329,13 +338,13 @@ impl Lines {
     }
 
     /// Adds what the lines about a stream are written of, family by family.
-    fn mark_stream(&self, marks: &mut [Mark], stream: &StreamSnapshot) {
-        let mut of_stream = Mark::default();
+    fn mark_stream(&self, marks: &mut [Fingerprint], stream: &StreamSnapshot) {
+        let mut of_stream = Fingerprint::default();
         of_stream.add_name(stream.key.as_bytes());
         for (mark, each) in marks.iter_mut().zip(&self.each) {
             let number = match (each, &stream.read) {
-                (Each::Up, read) => Some(u64::from(read.is_ok()).into()),
-                (Each::Stream(number), Ok(facts)) => number(facts),
+                (SeriesKind::Up, read) => Some(u64::from(read.is_ok()).into()),
+                (SeriesKind::Stream(number), Ok(facts)) => number(facts),
                 _ => None,
             };
             if let Some(number) = number {
@@ -349,9 +358,9 @@ impl Lines {
             let present = group.present();
             for (mark, each) in marks.iter_mut().zip(&self.each) {
                 let number = match each {
-                    Each::Group(number) => present.and_then(number),
-                    Each::State => Some(Number::Whole(state as u64)),
-                    Each::Consumer(_) | Each::Up | Each::Stream(_) => None,
+                    SeriesKind::Group(number) => present.and_then(number),
+                    SeriesKind::State => Some(Number::Whole(state as u64)),
+                    SeriesKind::Consumer(_) | SeriesKind::Up | SeriesKind::Stream(_) => None,
                 };
                 if let Some(number) = number {
                     mark.add_line(of_group, number);
@@ -361,7 +370,7 @@ impl Lines {
                 let mut of_consumer = of_group;
                 of_consumer.add_name(consumer.sample.name.as_bytes());
                 for place in self.of_consumers.clone() {
-                    if let Each::Consumer(number) = self.each[place]
+                    if let SeriesKind::Consumer(number) = self.each[place]
                         && let Some(number) = number(consumer)
                     {
                         marks[place].add_line(of_consumer, number);
@@ -428,21 +437,21 @@ mod tests {
         StreamSnapshot { key: name.into(), read: Err(ReadError(String::new())), groups: Vec::new(), groups_left_out: 0 }
     }
 
-    fn text(lines: &mut Lines) -> String {
+    fn text(lines: &mut SeriesWriter) -> String {
         let blocks = lines.families().iter().flat_map(|family| &family.blocks);
         String::from_utf8(blocks.flat_map(|block| block.text().to_vec()).collect()).unwrap()
     }
 
-    fn of(streams: &[StreamSnapshot]) -> Lines {
-        Lines::of(streams, Collectors::ALL)
+    fn of(streams: &[StreamSnapshot]) -> SeriesWriter {
+        SeriesWriter::of(streams, Collectors::ALL)
     }
 
     #[test]
     fn the_families_about_consumers_are_where_they_are_looked_for() {
         for (collectors, count) in [(Collectors::ALL, 4), (Collectors::default(), 2), (Collectors::NONE, 0)] {
-            let lines = Lines::shown_by(collectors);
+            let lines = SeriesWriter::shown_by(collectors);
             let places: Vec<usize> =
-                (0..lines.each.len()).filter(|at| matches!(lines.each[*at], Each::Consumer(_))).collect();
+                (0..lines.each.len()).filter(|at| matches!(lines.each[*at], SeriesKind::Consumer(_))).collect();
             assert_eq!((places.len(), places), (count, lines.of_consumers.collect::<Vec<_>>()));
         }
     }
@@ -465,7 +474,7 @@ mod tests {
             groups: vec![GroupSnapshot { name: group.into(), presence: Presence::Missing }],
             ..readable(name, 1)
         };
-        let mut lines = Lines::shown_by(Collectors::ALL);
+        let mut lines = SeriesWriter::shown_by(Collectors::ALL);
         let pages = [
             vec![readable("a", 1), readable("b", 2)],
             vec![readable("a", 1), readable("b", 2)],

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::EntryId;
-use crate::model::names::{MAX_SHOWN_BYTES, shown};
+use crate::model::names::{MAX_SHOWN_BYTES, display_name};
 use crate::redis::replies;
-use crate::redis::resp::{Allowance, Replies, Reply};
+use crate::redis::resp::{DecodeBudget, Reply, ReplyReader};
 
 /// Redis's integers are signed: no count is greater, and one that is has wrapped.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
 /// Bytes as Redis would send them, to every function that reads a reply.
 pub fn decoder(data: &[u8]) {
-    let (mut replies, mut allowance) = (Replies::default(), Allowance::default());
+    let (mut replies, mut allowance) = (ReplyReader::default(), DecodeBudget::default());
     replies.buffer().extend_from_slice(data);
     // Up to the first that is none, or is not all there.
     while replies.read(1, &mut allowance) == Ok(true) {
@@ -50,7 +50,7 @@ fn groups(reply: Reply<'_>) {
             }
         }
     }
-    all_distinct(groups.iter().map(|group| group.name.shown()));
+    all_distinct(groups.iter().map(|group| group.name.display_name()));
 }
 
 fn consumers(reply: Reply<'_>) {
@@ -59,7 +59,7 @@ fn consumers(reply: Reply<'_>) {
         let counts = [consumer.pending, consumer.idle_ms, consumer.inactive_ms];
         assert!(counts.iter().flatten().all(|count| *count <= MAX_COUNT), "{consumer:?}");
     }
-    all_distinct(consumers.iter().map(|consumer| consumer.name.shown()));
+    all_distinct(consumers.iter().map(|consumer| consumer.name.display_name()));
 }
 
 /// Names are labels: one of them twice, or two that look the same, and the page has one series twice.
@@ -129,5 +129,5 @@ pub fn entry_ids(data: &[u8]) {
         assert_eq!(one == other, one.to_string() == other.to_string());
     }
     // Any bytes may be a name.
-    assert_eq!(one == other, shown(one) == shown(other), "{one:?} {other:?}");
+    assert_eq!(one == other, display_name(one) == display_name(other), "{one:?} {other:?}");
 }

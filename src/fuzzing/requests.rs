@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::route::{Route, Wanted, is_host, query_parameter};
+use crate::http::route::{PageFormat, Route, is_host, query_parameter};
 
 const TELEMETRY_PATH: &str = "/metrics";
 
@@ -76,11 +76,11 @@ fn decoded(text: &str) -> String {
 
 /// A form that was not named is not sent, and what else is named changes nothing.
 fn headers(accept: &str, encoding: &str) {
-    let wanted = Wanted::from_headers(Some(accept), Some(encoding));
+    let wanted = PageFormat::from_headers(Some(accept), Some(encoding));
     assert!(!wanted.openmetrics || accept.to_ascii_lowercase().contains("application/openmetrics-text"), "{accept}");
     assert!(!wanted.gzip || encoding.to_ascii_lowercase().contains("gzip"), "{encoding}");
     let more = |header: &str| format!("x/y;q=0.3,{header},br");
-    assert_eq!(Wanted::from_headers(Some(&more(accept)), Some(&more(encoding))), wanted, "{accept} {encoding}");
-    let alone = [Wanted::from_headers(Some(accept), None), Wanted::from_headers(None, Some(encoding))];
-    assert_eq!(alone, [Wanted { gzip: false, ..wanted }, Wanted { openmetrics: false, ..wanted }]);
+    assert_eq!(PageFormat::from_headers(Some(&more(accept)), Some(&more(encoding))), wanted, "{accept} {encoding}");
+    let alone = [PageFormat::from_headers(Some(accept), None), PageFormat::from_headers(None, Some(encoding))];
+    assert_eq!(alone, [PageFormat { gzip: false, ..wanted }, PageFormat { openmetrics: false, ..wanted }]);
 }

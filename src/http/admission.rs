@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::http::rate_limit::origin;
+use crate::http::rate_limit::client_key;
 use crate::sys::own_metrics::Closed;
 
 /// Connections open at a time. Prometheus keeps one, people and probes a handful; at some 20 kB each, this many cost
@@ -50,29 +50,29 @@ const NO_PLACE: Duration = Duration::from_millis(50);
 
 /// Where connections have their places.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct ConnectionLimiter {
     slots: Arc<Semaphore>,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     /// How many are open.
     count: Gauge,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
-    places: HashMap<u64, (IpAddr, Arc<Activity>)>,
+    places: HashMap<u64, (IpAddr, Arc<ConnectionState>)>,
 }
 
 /// A connection's place; dropping it leaves the room.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     id: u64,
-    room: Arc<Room>,
-    pub(super) activity: Arc<Activity>,
+    limiter: Arc<ConnectionLimiter>,
+    pub(super) activity: Arc<ConnectionState>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Room {
+impl ConnectionLimiter {
     /// A room of so many places, which says there how many are taken.
     pub(super) fn new(places: usize, count: Gauge) -> Self {
         Self { slots: Arc::new(Semaphore::new(places)), open: Mutex::default(), count }
@@ -80,7 +80,7 @@ impl Room {
 
     /// Gives a new connection its place. Where all are taken, one that waits for its client is closed: of the address that
     /// holds most places, one that never asked for anything, else the one that has waited longest. So whoever comes with many connections loses its own.
-    pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         loop {
             if self.slots.available_permits() == 0 {
                 self.evict(Instant::now());
@@ -94,14 +94,14 @@ impl Room {
         }
     }
 
-    fn take(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> Place {
-        let activity = Arc::new(Activity::new());
+    fn take(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> ConnectionPermit {
+        let activity = Arc::new(ConnectionState::new());
         let mut open = self.open();
         open.next += 1;
         let id = open.next;
-        open.places.insert(id, (origin(address), Arc::clone(&activity)));
+        open.places.insert(id, (client_key(address), Arc::clone(&activity)));
         self.count.inc();
-        Place { id, room: Arc::clone(self), activity, _slot: slot }
+        ConnectionPermit { id, limiter: Arc::clone(self), activity, _slot: slot }
     }
 
     fn evict(&self, now: Instant) {
@@ -125,30 +125,30 @@ impl Room {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.room.open().places.remove(&self.id);
-        self.room.count.dec();
+        self.limiter.open().places.remove(&self.id);
+        self.limiter.count.dec();
     }
 }
 
 /// What a connection is at.
 #[derive(Debug)]
-pub(super) struct Activity {
-    state: Mutex<State>,
+pub(super) struct ConnectionState {
+    state: Mutex<PhaseState>,
     evicted: Notify,
     /// Told of the first request.
     opened: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    stage: Stage,
+struct PhaseState {
+    stage: Phase,
     /// When the stage began; of answers, when the oldest request came of those that are open, or were when all bytes had last
     /// gone out.
     since: Instant,
@@ -160,7 +160,7 @@ struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum Phase {
     /// No whole request has come yet.
     Opening,
     /// Between requests.
@@ -171,16 +171,16 @@ enum Stage {
     Answering,
 }
 
-impl Activity {
+impl ConnectionState {
     fn new() -> Self {
-        let (stage, since) = (Stage::Opening, Instant::now());
-        let state = State { stage, since, open: Vec::new(), requests: 0, reads_heads: true };
+        let (stage, since) = (Phase::Opening, Instant::now());
+        let state = PhaseState { stage, since, open: Vec::new(), requests: 0, reads_heads: true };
         Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
     }
 
     /// Waits for the first request, but not for long: its client may have made the connection only to have it.
     pub(super) async fn first_request(&self) {
-        if self.state().stage == Stage::Opening {
+        if self.state().stage == Phase::Opening {
             // Whichever it is.
             let _ = timeout(FIRST_REQUEST, self.opened.notified()).await;
         }
@@ -208,11 +208,11 @@ impl Activity {
     pub(super) fn request(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.state();
         let now = Instant::now();
-        if state.stage == Stage::Opening {
+        if state.stage == Phase::Opening {
             self.opened.notify_one();
         }
-        if state.stage != Stage::Answering {
-            (state.stage, state.since) = (Stage::Answering, now);
+        if state.stage != Phase::Answering {
+            (state.stage, state.since) = (Phase::Answering, now);
         }
         state.requests += 1;
         let number = state.requests;
@@ -222,23 +222,23 @@ impl Activity {
 
     fn read(&self) {
         let mut state = self.state();
-        if state.stage == Stage::Idle && state.reads_heads {
-            (state.stage, state.since) = (Stage::Head, Instant::now());
+        if state.stage == Phase::Idle && state.reads_heads {
+            (state.stage, state.since) = (Phase::Head, Instant::now());
         }
     }
 
     /// Everything that was written has gone out.
     fn flushed(&self) {
         let mut state = self.state();
-        if state.stage == Stage::Answering && state.open.is_empty() {
-            (state.stage, state.since) = (Stage::Idle, Instant::now());
+        if state.stage == Phase::Answering && state.open.is_empty() {
+            (state.stage, state.since) = (Phase::Idle, Instant::now());
         }
     }
 
     /// Since when it has waited for its client; `None` where it is busy.
     fn waits_since(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
-        let busy = state.stage == Stage::Answering;
+        let busy = state.stage == Phase::Answering;
         (!busy || now.saturating_duration_since(state.since) > SLOW_ANSWER).then_some(state.since)
     }
 
@@ -247,17 +247,17 @@ impl Activity {
         self.state().requests > 0
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PhaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl PhaseState {
     fn overdue(&self, now: Instant) -> Option<Closed> {
         let (limit, closed) = match self.stage {
-            Stage::Opening | Stage::Head => (HEAD_TIMEOUT, Closed::HeadTimeout),
-            Stage::Idle => (IDLE_TIMEOUT, Closed::IdleTimeout),
-            Stage::Answering => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
+            Phase::Opening | Phase::Head => (HEAD_TIMEOUT, Closed::HeadTimeout),
+            Phase::Idle => (IDLE_TIMEOUT, Closed::IdleTimeout),
+            Phase::Answering => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
         };
         (now.saturating_duration_since(self.since) >= limit).then_some(closed)
     }
@@ -266,7 +266,7 @@ impl State {
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct OpenRequest {
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionState>,
     number: u64,
 }
 
@@ -284,12 +284,12 @@ impl Drop for OpenRequest {
 
 /// A stream that tells what passes over it.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct TrackedIo<S> {
     pub(super) stream: S,
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<ConnectionState>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -300,7 +300,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -339,24 +339,24 @@ mod tests {
         [192, 0, 2, last].into()
     }
 
-    async fn is_evicted(place: &Place) -> bool {
+    async fn is_evicted(place: &ConnectionPermit) -> bool {
         timeout(Duration::ZERO, place.activity.evicted.notified()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_holds_most_loses_what_waited_longest() {
-        let room = Arc::new(Room::new(4, Gauge::default()));
-        let other = room.admit(address(1)).await.unwrap();
+        let limiter = Arc::new(ConnectionLimiter::new(4, Gauge::default()));
+        let other = limiter.admit(address(1)).await.unwrap();
         let mut many = Vec::new();
         for _ in 0..3 {
             advance(Duration::from_millis(1)).await;
-            many.push(room.admit(address(2)).await.unwrap());
+            many.push(limiter.admit(address(2)).await.unwrap());
         }
         // The oldest of the many is being answered, so the second oldest goes.
         let answering = many[0].activity.request();
         let admitting = tokio::spawn({
-            let room = Arc::clone(&room);
-            async move { room.admit(address(3)).await }
+            let limiter = Arc::clone(&limiter);
+            async move { limiter.admit(address(3)).await }
         });
         tokio::task::yield_now().await;
         assert!(is_evicted(&many[1]).await && !is_evicted(&many[2]).await && !is_evicted(&many[0]).await);
@@ -368,32 +368,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_keeps_its_place_for_a_while() {
-        let room = Arc::new(Room::new(1, Gauge::default()));
-        let place = room.admit(address(1)).await.unwrap();
+        let limiter = Arc::new(ConnectionLimiter::new(1, Gauge::default()));
+        let place = limiter.admit(address(1)).await.unwrap();
         let request = place.activity.request();
         advance(Duration::from_millis(1000)).await;
-        room.evict(Instant::now());
+        limiter.evict(Instant::now());
         assert!(!is_evicted(&place).await);
         drop(request);
-        room.evict(Instant::now());
+        limiter.evict(Instant::now());
         assert!(!is_evicted(&place).await, "its last bytes are on their way");
         advance(Duration::from_millis(1)).await;
-        room.evict(Instant::now());
+        limiter.evict(Instant::now());
         assert!(is_evicted(&place).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_stage_has_its_time() {
-        let ends_after = async |activity: &Activity| {
+        let ends_after = async |activity: &ConnectionState| {
             let began = Instant::now();
             let closed = activity.has_to_end().await;
             (closed, began.elapsed().as_secs())
         };
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionState::new());
         activity.read();
         assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 10));
 
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionState::new());
         let request = activity.request();
         advance(Duration::from_secs(30)).await;
         drop(request);
@@ -403,7 +403,7 @@ mod tests {
         activity.flushed();
         assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 120));
 
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionState::new());
         drop(activity.request());
         activity.flushed();
         advance(Duration::from_secs(100)).await;
@@ -413,7 +413,7 @@ mod tests {
         activity.read();
         assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 5));
 
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionState::new());
         activity.is_http2();
         drop(activity.request());
         activity.flushed();
@@ -424,7 +424,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_read_counts_though_others_are() {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(ConnectionState::new());
         activity.is_http2();
         let stalled = activity.request();
         for _ in 0..59 {
@@ -440,21 +440,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_never_asked_goes_first_and_then_who_has_waited_longest() {
-        let room = Arc::new(Room::new(3, Gauge::default()));
+        let limiter = Arc::new(ConnectionLimiter::new(3, Gauge::default()));
         let mut places = Vec::new();
         // The lowest address came last.
         for last in [3, 2, 1] {
-            let place = room.admit(address(last)).await.unwrap();
+            let place = limiter.admit(address(last)).await.unwrap();
             drop(place.activity.request());
             place.activity.flushed();
             places.push(place);
             advance(Duration::from_millis(1)).await;
         }
-        room.evict(Instant::now());
+        limiter.evict(Instant::now());
         assert!(is_evicted(&places[0]).await && !is_evicted(&places[1]).await && !is_evicted(&places[2]).await);
         places.remove(0);
-        let silent = room.admit(address(4)).await.unwrap();
-        room.evict(Instant::now());
+        let silent = limiter.admit(address(4)).await.unwrap();
+        limiter.evict(Instant::now());
         assert!(is_evicted(&silent).await && !is_evicted(&places[0]).await);
     }
 }

@@ -14,7 +14,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamSnapshot};
 use crate::analysis::view::View;
-use crate::http::api::whole::{StateCounts, StatusCounts, Whole};
+use crate::http::api::whole::{HealthSummary, StateCounts, StatusCounts};
 use crate::model::sample::ReadError;
 use crate::model::thresholds::{Status, ThresholdRules};
 use crate::model::{GroupName, GroupSelection};
@@ -54,7 +54,7 @@ impl<'a> Api<'a> {
     pub fn asked(&self, name: &str) -> Option<GroupName> {
         let by_name = GroupName::from(name);
         // A name that is not UTF-8 can only be asked for as it is shown.
-        let shown = self.all_groups().map(|group| &group.name).find(|group| group.shown() == name).cloned();
+        let shown = self.all_groups().map(|group| &group.name).find(|group| group.display_name() == name).cloned();
         shown.or_else(|| self.selection.contains(&by_name).then_some(by_name))
     }
 
@@ -79,7 +79,7 @@ impl<'a> Api<'a> {
             total_lag: total(&streams),
             stream_count: streams.len(),
             streams: Keyed(streams),
-            consumer_group: group.map(GroupName::shown),
+            consumer_group: group.map(GroupName::display_name),
             sample: self.sample(),
         }
     }
@@ -91,13 +91,13 @@ impl<'a> Api<'a> {
             let facts = stream.read.as_ref().ok();
             let safe = facts.and_then(|facts| facts.safe_to_trim.as_ref());
             StreamRow {
-                name: stream.key.shown(),
+                name: stream.key.display_name(),
                 length: facts.map(|facts| facts.length),
                 groups: facts.map(|facts| facts.groups),
-                consumer_group: group.map(GroupName::shown),
+                consumer_group: group.map(GroupName::display_name),
                 safe_to_trim_id: safe.map(|safe| safe.id.to_string()),
                 reclaimable_entries: safe.map(|safe| safe.reclaimable),
-                held_by: safe.map(|safe| safe.held_by.shown()),
+                held_by: safe.map(|safe| safe.held_by.display_name()),
                 error: error(stream),
             }
         };
@@ -107,7 +107,7 @@ impl<'a> Api<'a> {
     /// `GET /api/v1/events/health`: of every monitored group, or of one.
     #[must_use]
     pub fn health(&self, only: Option<&'a GroupName>) -> impl Serialize + use<'a> {
-        let whole = Whole::of(self.view, only, self.thresholds);
+        let whole = HealthSummary::of(self.view, only, self.thresholds);
         let fresh = self.view.fresh.as_ref();
         Health {
             status: Word(whole.status),
@@ -116,7 +116,7 @@ impl<'a> Api<'a> {
             streams: whole.streams,
             max_lag: whole.max_lag.unwrap_or(0),
             total_lag: whole.total_lag.unwrap_or(0),
-            consumer_group: only.or_else(|| self.selection.literals().first()).map(GroupName::shown),
+            consumer_group: only.or_else(|| self.selection.literals().first()).map(GroupName::display_name),
             states: whole.states,
             lost_entries: whole.lost_entries,
             fallback_to_http: self.transport.fallback_to_http,
@@ -133,7 +133,7 @@ impl<'a> Api<'a> {
         let thresholds = self.thresholds;
         let rows =
             |stream: &'a StreamSnapshot| stream.groups.iter().map(move |group| GroupRow::of(stream, group, thresholds));
-        let wanted = |row: &GroupRow<'a>| only.is_none_or(|only| row.consumer_group == only.shown());
+        let wanted = |row: &GroupRow<'a>| only.is_none_or(|only| row.consumer_group == only.display_name());
         Groups { groups: self.view.streams.iter().flat_map(rows).filter(wanted).collect(), sample: self.sample() }
     }
 
@@ -147,9 +147,9 @@ impl<'a> Api<'a> {
                 for consumer in members(group) {
                     let sample = &consumer.sample;
                     consumers.push(ConsumerRow {
-                        stream: stream.key.shown(),
-                        consumer_group: group.name.shown(),
-                        consumer: sample.name.shown(),
+                        stream: stream.key.display_name(),
+                        consumer_group: group.name.display_name(),
+                        consumer: sample.name.display_name(),
                         pending: sample.pending,
                         pending_share: sample
                             .pending
@@ -227,13 +227,13 @@ impl<'a> StreamLag<'a> {
         let group = stream.groups.iter().find(|group| Some(&group.name) == name);
         let row = Row::of(stream, group, thresholds);
         Self {
-            name: stream.key.shown(),
+            name: stream.key.display_name(),
             lag: row.lag,
             consumers: group
                 .map(members)
                 .unwrap_or_default()
                 .iter()
-                .map(|consumer| consumer.sample.name.shown())
+                .map(|consumer| consumer.sample.name.display_name())
                 .collect(),
             status: Word(row.status),
             state: row.state.map(Word),
@@ -278,7 +278,7 @@ impl<'a> Row<'a> {
             Some(Presence::Present(group)) => Self {
                 lag: i64::try_from(group.lag.point).unwrap_or(i64::MAX),
                 status: thresholds.of(&stream.key).status(group.lag.point),
-                state: Some(group.course.verdict.state),
+                state: Some(group.trend.verdict.state),
                 exists: Some(true),
                 present: Some(group),
             },
@@ -294,7 +294,7 @@ impl Row<'_> {
     /// The rule that decided on the state, and the evidence.
     fn state_reason(&self) -> Option<String> {
         let missing = || "the group does not exist".to_owned();
-        self.state.map(|_| self.present.map_or_else(missing, |group| group.course.verdict.to_string()))
+        self.state.map(|_| self.present.map_or_else(missing, |group| group.trend.verdict.to_string()))
     }
 }
 
@@ -388,8 +388,8 @@ impl<'a> GroupRow<'a> {
         let dead = row.present.and_then(|group| group.dead);
         let added = stream.read.as_ref().ok().and_then(|facts| facts.rates.added);
         Self {
-            stream: stream.key.shown(),
-            consumer_group: group.name.shown(),
+            stream: stream.key.display_name(),
+            consumer_group: group.name.display_name(),
             group_exists: row.exists,
             lag: row.lag,
             lag_quality: row.present.map(|group| group.lag.quality().as_str()),
@@ -412,12 +412,12 @@ impl<'a> GroupRow<'a> {
             recommended_consumers_reason: row.present.map(|group| group.recommendation.reason()),
             last_delivered_id: row.present.and_then(|group| group.last_delivered).map(|id| id.to_string()),
             entries_read: row.present.and_then(|group| group.entries_read),
-            lost_entries: row.present.map(|group| group.course.lost),
+            lost_entries: row.present.map(|group| group.trend.lost),
             trim_headroom_entries: row.present.and_then(|group| group.trim_headroom_entries),
             trim_headroom_seconds: row.present.and_then(|group| group.trim_headroom_seconds).map(rounded),
             added_per_second: added.map(rounded),
-            delivered_per_second: row.present.and_then(|group| group.course.delivered_rate).map(rounded),
-            acknowledged_estimate_per_second: row.present.and_then(|group| group.course.acknowledged_rate).map(rounded),
+            delivered_per_second: row.present.and_then(|group| group.trend.delivered_rate).map(rounded),
+            acknowledged_estimate_per_second: row.present.and_then(|group| group.trend.acknowledged_rate).map(rounded),
             drain_seconds: row.present.and_then(|group| group.drain_seconds).map(rounded),
             error: error(stream),
         }
@@ -463,7 +463,7 @@ impl Serialize for Word<GroupState> {
 
 /// An error as RFC 9457 has it.
 #[derive(Serialize)]
-pub struct Problem<'a> {
+pub struct ProblemBody<'a> {
     /// What kind of problem: none beyond the status.
     #[serde(rename = "type")]
     pub kind: &'static str,

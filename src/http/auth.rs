@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-use crate::http::tokens::{Presented, Token, Tokens};
+use crate::http::tokens::{Token, TokenCheck, Tokens};
 
 /// How the API is guarded.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum ApiAuth {
 
 /// Why somebody does not get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AuthError {
     /// No token is configured.
     Closed,
     /// No token was presented.
@@ -32,7 +32,7 @@ pub(super) enum Denied {
     Expired(String),
 }
 
-impl Denied {
+impl AuthError {
     /// What the client is told.
     pub(super) fn detail(&self) -> &'static str {
         match self {
@@ -54,17 +54,17 @@ impl Denied {
 
 impl ApiAuth {
     /// Whether a request with these headers gets in, and with which token; `None` where none is needed.
-    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<&Token>, Denied> {
+    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<&Token>, AuthError> {
         let tokens = match self {
             Self::InsecureOpen => return Ok(None),
-            Self::Closed => return Err(Denied::Closed),
+            Self::Closed => return Err(AuthError::Closed),
             Self::Tokens(tokens) => tokens,
         };
-        let presented = presented(headers).ok_or(Denied::Missing)?;
+        let presented = presented(headers).ok_or(AuthError::Missing)?;
         match tokens.find(presented, now) {
-            Presented::Valid(token) => Ok(Some(token)),
-            Presented::Expired(token) => Err(Denied::Expired(token.name.clone())),
-            Presented::Unknown => Err(Denied::Wrong),
+            TokenCheck::Valid(token) => Ok(Some(token)),
+            TokenCheck::Expired(token) => Err(AuthError::Expired(token.name.clone())),
+            TokenCheck::Unknown => Err(AuthError::Wrong),
         }
     }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn only_a_token_opens() {
-        let check = |auth: &ApiAuth, authorization: Option<&str>, expected: Result<Option<&str>, Denied>| {
+        let check = |auth: &ApiAuth, authorization: Option<&str>, expected: Result<Option<&str>, AuthError>| {
             let mut headers = HeaderMap::new();
             if let Some(value) = authorization {
                 headers.insert(AUTHORIZATION, value.parse().unwrap());
@@ -102,14 +102,14 @@ mod tests {
         check(&guarded, Some("Bearer secret"), Ok(Some(DEFAULT_NAME)));
         check(&guarded, Some("bearer   secret "), Ok(Some(DEFAULT_NAME)));
         check(&guarded, Some("Bearer other-secret"), Ok(Some("other")));
-        check(&guarded, None, Err(Denied::Missing));
-        check(&guarded, Some("Basic c2VjcmV0"), Err(Denied::Missing));
-        check(&guarded, Some("Bearer"), Err(Denied::Missing));
+        check(&guarded, None, Err(AuthError::Missing));
+        check(&guarded, Some("Basic c2VjcmV0"), Err(AuthError::Missing));
+        check(&guarded, Some("Bearer"), Err(AuthError::Missing));
         for wrong in ["Bearer ", "Bearer secre", "Bearer secrets", "Bearer SECRET", "Bearer secret,secret"] {
-            check(&guarded, Some(wrong), Err(Denied::Wrong));
+            check(&guarded, Some(wrong), Err(AuthError::Wrong));
         }
-        check(&ApiAuth::Closed, Some("Bearer secret"), Err(Denied::Closed));
-        check(&ApiAuth::Closed, Some("Bearer "), Err(Denied::Closed));
+        check(&ApiAuth::Closed, Some("Bearer secret"), Err(AuthError::Closed));
+        check(&ApiAuth::Closed, Some("Bearer "), Err(AuthError::Closed));
         check(&ApiAuth::InsecureOpen, None, Ok(None));
     }
 }

@@ -43,7 +43,7 @@ struct User {
 }
 
 /// A name and a password as a client sent them. They cannot be printed.
-pub struct Credentials {
+pub struct BasicCredentials {
     decoded: Vec<u8>,
     colon: usize,
 }
@@ -57,9 +57,9 @@ impl BasicUsers {
         let mut by_name = BTreeMap::new();
         let mut highest = 0;
         for (name, hash) in users {
-            let cost = cost_of(&hash).map_err(|wrong| format!("{}: {wrong}", shown(&name)))?;
+            let cost = cost_of(&hash).map_err(|wrong| format!("{}: {wrong}", display_name(&name)))?;
             if name.contains(':') {
-                return Err(format!("{}: expected a name without a colon, which would end it", shown(&name)));
+                return Err(format!("{}: expected a name without a colon, which would end it", display_name(&name)));
             }
             highest = highest.max(cost);
             by_name.insert(name.into_bytes().into(), User { hash: hash.into(), cost, remembered: Mutex::default() });
@@ -77,7 +77,7 @@ impl BasicUsers {
 
     /// Whether exactly these credentials were verified before. Takes no time worth mentioning.
     #[must_use]
-    pub fn recall(&self, credentials: &Credentials) -> bool {
+    pub fn recall(&self, credentials: &BasicCredentials) -> bool {
         let Some(user) = self.0.by_name.get(credentials.name()) else { return false };
         let remembered = *user.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.is_some_and(|remembered| remembered.ct_eq(&self.digest(credentials)).into())
@@ -101,7 +101,7 @@ impl BasicUsers {
     /// bcrypt reads the first 72 bytes of a password only. A longer one is checked by those, as Go does for other
     /// exporters.
     #[must_use]
-    pub fn verify(&self, credentials: &Credentials) -> bool {
+    pub fn verify(&self, credentials: &BasicCredentials) -> bool {
         let Some(user) = self.0.by_name.get(credentials.name()) else {
             work(credentials.password(), self.0.cost);
             return false;
@@ -119,7 +119,7 @@ impl BasicUsers {
     }
 
     /// The name cannot hold a colon, so no two credentials are hashed as the same bytes.
-    fn digest(&self, credentials: &Credentials) -> [u8; 32] {
+    fn digest(&self, credentials: &BasicCredentials) -> [u8; 32] {
         Sha256::new().chain_update(self.0.key).chain_update(&credentials.decoded).finalize().into()
     }
 }
@@ -130,7 +130,7 @@ impl fmt::Debug for BasicUsers {
     }
 }
 
-impl Credentials {
+impl BasicCredentials {
     fn name(&self) -> &[u8] {
         self.decoded.get(..self.colon).unwrap_or_default()
     }
@@ -140,7 +140,7 @@ impl Credentials {
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for BasicCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials([redacted])")
     }
@@ -148,18 +148,18 @@ impl fmt::Debug for Credentials {
 
 /// The credentials of the `Basic` scheme, whose name has no case (RFC 9110), in the value of an `Authorization` header.
 #[must_use]
-pub fn credentials(authorization: &[u8]) -> Option<Credentials> {
+pub fn credentials(authorization: &[u8]) -> Option<BasicCredentials> {
     let (scheme, encoded) = authorization.split_at_checked("Basic ".len())?;
     if !scheme.eq_ignore_ascii_case(b"Basic ") {
         return None;
     }
     let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
     let colon = decoded.iter().position(|&byte| byte == b':')?;
-    Some(Credentials { decoded, colon })
+    Some(BasicCredentials { decoded, colon })
 }
 
 /// How a user is named in an error: not at all where name and hash may have been mixed up.
-fn shown(name: &str) -> String {
+fn display_name(name: &str) -> String {
     if name.starts_with('$') { "a user".to_owned() } else { format!("user {name:?}") }
 }
 

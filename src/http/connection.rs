@@ -16,11 +16,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http::Service;
-use crate::http::admission::{Activity, Place, Watched};
+use crate::http::admission::{ConnectionPermit, ConnectionState, TrackedIo};
 use crate::http::policy::Peer;
-use crate::http::static_body::Ready;
+use crate::http::static_body::StaticBody;
 use crate::sys::own_metrics::Closed;
-use crate::sys::shutdown::{self, Ending};
+use crate::sys::shutdown::{self, Shutdown};
 
 /// The longest request head, in bytes; a longer one is answered 431. Room for a big bearer token and a proxy's headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -34,16 +34,16 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 /// A connection that has its place.
 pub(super) struct Connection {
     pub(super) service: Arc<Service>,
-    pub(super) place: Place,
-    pub(super) ending: Ending,
+    pub(super) place: ConnectionPermit,
+    pub(super) shutdown: Shutdown,
     /// Whether the end has begun already: then it is for one request only.
     pub(super) last: bool,
 }
 
 /// What the requests of one connection have in common.
-struct Client {
+struct ConnectionService {
     service: Arc<Service>,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionState>,
     peer: Peer,
 }
 
@@ -140,18 +140,21 @@ impl Connection {
 
     /// Waits until the end begins and the first request, which may be on its way, has come.
     async fn has_to_finish(&mut self) {
-        shutdown::begins(&mut self.ending).await;
+        shutdown::triggered(&mut self.shutdown).await;
         self.place.activity.first_request().await;
     }
 
-    fn watched<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> TokioIo<Watched<S>> {
-        TokioIo::new(Watched { stream, activity: Arc::clone(&self.place.activity) })
+    fn watched<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> TokioIo<TrackedIo<S>> {
+        TokioIo::new(TrackedIo { stream, activity: Arc::clone(&self.place.activity) })
     }
 
-    fn answers(&self, peer: Peer) -> impl Answers + use<> {
+    fn answers(&self, peer: Peer) -> impl HyperService + use<> {
         // One thing of the connection's own: what all connections share is counted by all processors in turns.
-        let client =
-            Arc::new(Client { service: Arc::clone(&self.service), activity: Arc::clone(&self.place.activity), peer });
+        let client = Arc::new(ConnectionService {
+            service: Arc::clone(&self.service),
+            activity: Arc::clone(&self.place.activity),
+            peer,
+        });
         service_fn(move |request: Request<Incoming>| {
             let client = Arc::clone(&client);
             let open = client.activity.request();
@@ -165,7 +168,7 @@ impl Connection {
                 if head.method == Method::HEAD && head.version == Version::HTTP_2 {
                     let length = answer.body().size_hint().lower();
                     answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-                    answer = answer.map(|_| Ready::from(Bytes::new()));
+                    answer = answer.map(|_| StaticBody::from(Bytes::new()));
                 }
                 if has_body && head.version < Version::HTTP_2 {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -177,22 +180,22 @@ impl Connection {
 }
 
 /// What hyper asks for answers.
-trait Answers:
+trait HyperService:
     hyper::service::Service<
         Request<Incoming>,
-        Response = Response<Ready>,
+        Response = Response<StaticBody>,
         Error = Infallible,
-        Future: Future<Output = Result<Response<Ready>, Infallible>> + Send + 'static,
+        Future: Future<Output = Result<Response<StaticBody>, Infallible>> + Send + 'static,
     > + Send
 {
 }
 
-impl<S> Answers for S where
+impl<S> HyperService for S where
     S: hyper::service::Service<
             Request<Incoming>,
-            Response = Response<Ready>,
+            Response = Response<StaticBody>,
             Error = Infallible,
-            Future: Future<Output = Result<Response<Ready>, Infallible>> + Send + 'static,
+            Future: Future<Output = Result<Response<StaticBody>, Infallible>> + Send + 'static,
         > + Send
 {
 }

@@ -8,36 +8,36 @@ use hyper::header::{HeaderName, HeaderValue};
 use crate::http::api::Transport;
 use crate::http::auth::ApiAuth;
 use crate::http::basic_auth::BasicUsers;
-use crate::http::rate_limit::Rate;
-use crate::http::targets::Targets;
-use crate::http::tls::Tls;
+use crate::http::rate_limit::RateLimit;
+use crate::http::targets::ServedTargets;
+use crate::http::tls::ServerTls;
 
 /// What the server goes by.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct ServerConfig {
     /// Where the metrics page is.
     pub telemetry_path: String,
     /// Who may use the API.
     pub auth: ApiAuth,
     /// How often each token may be used; `None` where there is no limit.
-    pub token_rate: Option<Rate>,
+    pub token_rate: Option<RateLimit>,
     /// Whether a client with a token may have the configuration reloaded.
     pub lifecycle: bool,
     /// Who may read the metrics page; everybody, where it is empty.
     pub users: BasicUsers,
     /// How often anybody may ask for anything but health; `None` where there is no limit.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
     /// Headers that every answer carries.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How connections are encrypted; `None` where they are not.
-    pub tls: Option<Tls>,
+    pub tls: Option<ServerTls>,
     /// What is watched.
-    pub targets: Targets,
+    pub targets: ServedTargets,
     /// The event transport's settings.
     pub transport: Transport,
 }
 
-impl Policy {
+impl ServerConfig {
     /// Takes over what tokens have used up of their rate, and which passwords were right, from the policy that goes.
     pub(super) fn inherit(&self, before: &Self) {
         if let (ApiAuth::Tokens(tokens), ApiAuth::Tokens(before)) = (&self.auth, &before.auth) {

@@ -8,19 +8,19 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 
-use crate::http::api::Problem;
-use crate::http::auth::Denied;
-use crate::http::static_body::Answer;
-use crate::http::targets::Target;
+use crate::http::api::ProblemBody;
+use crate::http::auth::AuthError;
+use crate::http::static_body::HttpResponse;
+use crate::http::targets::ServedTarget;
 
 /// An answer that is no success: a status, a sentence, and headers that go with the status.
-pub(super) struct Trouble {
+pub(super) struct HttpProblem {
     pub(super) status: StatusCode,
     pub(super) detail: String,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Trouble {
+impl HttpProblem {
     pub(super) fn new(status: StatusCode, detail: String) -> Self {
         Self { status, detail, headers: Vec::new() }
     }
@@ -31,11 +31,11 @@ impl Trouble {
     }
 
     /// The one place where an error becomes what a client sees (RFC 9457).
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn into_answer(self) -> HttpResponse {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let problem = Problem { kind: "about:blank", title, status: self.status.as_u16(), detail: &self.detail };
+        let problem = ProblemBody { kind: "about:blank", title, status: self.status.as_u16(), detail: &self.detail };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let mut answer = Answer::new(Bytes::from(body).into());
+        let mut answer = HttpResponse::new(Bytes::from(body).into());
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -46,22 +46,22 @@ impl Trouble {
     }
 }
 
-impl From<Denied> for Trouble {
-    fn from(denied: Denied) -> Self {
+impl From<AuthError> for HttpProblem {
+    fn from(denied: AuthError) -> Self {
         let challenge = HeaderValue::from_static(denied.challenge());
         Self::new(StatusCode::UNAUTHORIZED, denied.detail().to_owned()).with(WWW_AUTHENTICATE, challenge)
     }
 }
 
 /// There is nothing to say of this target yet.
-pub(super) fn unavailable(target: &Target, detail: &str) -> Trouble {
+pub(super) fn unavailable(target: &ServedTarget, detail: &str) -> HttpProblem {
     let retry_after = whole_seconds(target.interval);
-    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
+    HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
 }
 
 /// Somebody asks too often, and may again after this time.
-pub(super) fn too_many(what: &str, wait: Duration) -> Trouble {
-    Trouble::new(StatusCode::TOO_MANY_REQUESTS, what.to_owned()).with(RETRY_AFTER, whole_seconds(wait))
+pub(super) fn too_many(what: &str, wait: Duration) -> HttpProblem {
+    HttpProblem::new(StatusCode::TOO_MANY_REQUESTS, what.to_owned()).with(RETRY_AFTER, whole_seconds(wait))
 }
 
 /// As `Retry-After` takes it: whole seconds, and not none, or a client would come back at once.
@@ -70,6 +70,6 @@ pub(super) fn whole_seconds(time: Duration) -> HeaderValue {
 }
 
 /// Nothing is watched.
-pub(super) fn nothing_there() -> Trouble {
-    Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there is no target".to_owned())
+pub(super) fn nothing_there() -> HttpProblem {
+    HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "there is no target".to_owned())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// So many requests at once, and then one in each interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateLimit {
     /// The time in which one more request is earned.
     pub interval: Duration,
     /// Requests that may come at once.
@@ -24,20 +24,20 @@ const FAILURE_INTERVAL: Duration = Duration::from_secs(6);
 /// where two share one, they share what it allows.
 const FAILURE_PLACES: usize = 4096;
 
-impl Rate {
+impl RateLimit {
     /// What failed logins are held to.
     pub(super) const FAILURES: Self = Self { interval: FAILURE_INTERVAL, burst: FAILURES_AT_ONCE };
 }
 
 /// A token bucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the time at which it will be full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub(super) struct Gcra {
     full_at: Duration,
 }
 
 /// What a bucket says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Allowance {
+pub(super) struct RateDecision {
     /// Whether it may pass, or else when to come again.
     pub(super) passes: Result<(), Duration>,
     /// Requests that may still come at once.
@@ -46,9 +46,9 @@ pub(super) struct Allowance {
     pub(super) next: Duration,
 }
 
-impl Bucket {
+impl Gcra {
     /// Takes a request out of the bucket, where there is one left. `now` is counted from any fixed moment.
-    pub(super) fn take(&mut self, rate: Rate, now: Duration) -> Allowance {
+    pub(super) fn take(&mut self, rate: RateLimit, now: Duration) -> RateDecision {
         let capacity = rate.interval.saturating_mul(rate.burst);
         let full_at = self.full_at.max(now).saturating_add(rate.interval);
         let over = full_at.saturating_sub(now).checked_sub(capacity).filter(|over| !over.is_zero());
@@ -57,7 +57,7 @@ impl Bucket {
         }
         let (missing, interval) = (self.full_at.saturating_sub(now).as_nanos(), rate.interval.as_nanos().max(1));
         let whole = missing.div_ceil(interval);
-        Allowance {
+        RateDecision {
             passes: over.map_or(Ok(()), Err),
             remaining: rate.burst.saturating_sub(u32::try_from(whole).unwrap_or(u32::MAX)),
             next: Duration::from_nanos_u128(missing - whole.saturating_sub(1) * interval),
@@ -65,41 +65,41 @@ impl Bucket {
     }
 
     /// Puts a request back that turned out not to count.
-    pub(super) fn give_back(&mut self, rate: Rate) {
+    pub(super) fn give_back(&mut self, rate: RateLimit) {
         self.full_at = self.full_at.saturating_sub(rate.interval);
     }
 }
 
 /// Failed logins by address.
 #[derive(Debug)]
-pub(super) struct Failures {
-    places: Mutex<Box<[Bucket]>>,
+pub(super) struct LoginThrottle {
+    places: Mutex<Box<[Gcra]>>,
     /// Keyed anew by every process, so that nobody can choose addresses that share a place with somebody else's.
     hasher: RandomState,
 }
 
-impl Default for Failures {
+impl Default for LoginThrottle {
     fn default() -> Self {
-        Self { places: Mutex::new(vec![Bucket::default(); FAILURE_PLACES].into()), hasher: RandomState::new() }
+        Self { places: Mutex::new(vec![Gcra::default(); FAILURE_PLACES].into()), hasher: RandomState::new() }
     }
 }
 
-impl Failures {
+impl LoginThrottle {
     /// Counts a login as failed before it is tried, so that tries at the same time count too.
     ///
     /// # Errors
     /// The time to wait, where the address has failed too often.
     pub(super) fn begin(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
-        self.with(address, |bucket| bucket.take(Rate::FAILURES, now).passes)
+        self.with(address, |bucket| bucket.take(RateLimit::FAILURES, now).passes)
     }
 
     /// The login did not fail.
     pub(super) fn succeeded(&self, address: IpAddr) {
-        self.with(address, |bucket| bucket.give_back(Rate::FAILURES));
+        self.with(address, |bucket| bucket.give_back(RateLimit::FAILURES));
     }
 
-    fn with<T>(&self, address: IpAddr, what: impl FnOnce(&mut Bucket) -> T) -> T {
-        let place = self.hasher.hash_one(origin(address)) % FAILURE_PLACES as u64;
+    fn with<T>(&self, address: IpAddr, what: impl FnOnce(&mut Gcra) -> T) -> T {
+        let place = self.hasher.hash_one(client_key(address)) % FAILURE_PLACES as u64;
         let mut places = self.places.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         what(&mut places[place as usize])
     }
@@ -107,7 +107,7 @@ impl Failures {
 
 /// Whose address it is: that of an IPv4 host, or the /64 that an IPv6 host has to itself.
 #[must_use]
-pub(super) fn origin(address: IpAddr) -> IpAddr {
+pub(super) fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
@@ -118,7 +118,7 @@ pub(super) fn origin(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate { interval: Duration::from_millis(100), burst: 20 };
+    const RATE: RateLimit = RateLimit { interval: Duration::from_millis(100), burst: 20 };
 
     fn at(ms: u64) -> Duration {
         Duration::from_secs(1000) + Duration::from_millis(ms)
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_per_interval() {
-        let mut bucket = Bucket::default();
+        let mut bucket = Gcra::default();
         for taken in 1..=20 {
             let allowance = bucket.take(RATE, at(0));
             assert_eq!((allowance.passes, allowance.remaining), (Ok(()), 20 - taken));
@@ -142,14 +142,14 @@ mod tests {
 
     #[test]
     fn over_any_time_no_more_than_the_rate_and_the_burst_pass() {
-        let mut bucket = Bucket::default();
+        let mut bucket = Gcra::default();
         let passed = (0..30_000).filter(|ms| bucket.take(RATE, at(*ms)).passes.is_ok()).count();
         assert!((319..=320).contains(&passed), "{passed}");
     }
 
     #[test]
     fn what_is_given_back_can_be_taken_again() {
-        let mut bucket = Bucket::default();
+        let mut bucket = Gcra::default();
         for _ in 0..100 {
             assert_eq!(bucket.take(RATE, at(0)).passes, Ok(()));
             bucket.give_back(RATE);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn failures_count_by_address_and_take_no_memory() {
-        let failures = Failures::default();
+        let failures = LoginThrottle::default();
         let guesser: IpAddr = "192.0.2.1".parse().unwrap();
         let passed = (0..100).filter(|_| failures.begin(guesser, at(0)).is_ok()).count();
         assert_eq!(passed, 10);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_host_is_its_network() {
-        let of = |address: &str| origin(address.parse().unwrap()).to_string();
+        let of = |address: &str| client_key(address.parse().unwrap()).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(of("192.0.2.1"), "192.0.2.1");

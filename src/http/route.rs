@@ -138,14 +138,14 @@ pub fn is_host(text: &str) -> bool {
 
 /// The form of the metrics page that a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct PageFormat {
     /// OpenMetrics 1.0.0 rather than the classic text.
     pub openmetrics: bool,
     /// Compressed.
     pub gzip: bool,
 }
 
-impl Wanted {
+impl PageFormat {
     /// What the `Accept` and `Accept-Encoding` headers ask for. A client that asks for neither format gets the classic
     /// one, as from every exporter: an answer of 406 would help nobody.
     #[must_use]
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn negotiation() {
         let check = |accept: &str, encoding: &str, openmetrics, gzip| {
-            let wanted = Wanted::from_headers(Some(accept), Some(encoding));
-            assert_eq!(wanted, Wanted { openmetrics, gzip }, "{accept:?} {encoding:?}");
+            let wanted = PageFormat::from_headers(Some(accept), Some(encoding));
+            assert_eq!(wanted, PageFormat { openmetrics, gzip }, "{accept:?} {encoding:?}");
         };
         // Prometheus 2.42 and 3, curl, a browser.
         check(
@@ -291,6 +291,6 @@ mod tests {
         check("application/openmetrics-text;q=0.1,text/plain;q=0.9", "gzip;q=0.001", false, true);
         check("application/json", "GZIP", false, true);
         check(";;;=,,q=", "gzip;q=x", false, false);
-        assert_eq!(Wanted::from_headers(None, None), Wanted { openmetrics: false, gzip: false });
+        assert_eq!(PageFormat::from_headers(None, None), PageFormat { openmetrics: false, gzip: false });
     }
 }

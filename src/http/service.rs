@@ -20,22 +20,22 @@ use tokio::time::Instant;
 
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::exposition::encoding;
-use crate::exposition::encoding::{Encoded, Forms, Page};
-use crate::exposition::part::Part;
+use crate::exposition::encoding::{Encoded, EncodedPage, Page};
+use crate::exposition::part::PagePart;
 use crate::http::api::Api;
-use crate::http::api::targets::{Watched, discovery};
-use crate::http::auth::Denied;
-use crate::http::basic_auth::{BasicUsers, Credentials, credentials};
-use crate::http::policy::{Peer, Policy};
-use crate::http::problem::{Trouble, nothing_there, too_many, unavailable, whole_seconds};
-use crate::http::rate_limit::{Allowance, Bucket, Failures, Rate};
-use crate::http::route::{ApiRoute, Route, Wanted, is_host, query_parameter, query_parameters};
-use crate::http::static_body::Answer;
-use crate::http::targets::Target;
+use crate::http::api::targets::{TargetView, discovery};
+use crate::http::auth::AuthError;
+use crate::http::basic_auth::{BasicCredentials, BasicUsers, credentials};
+use crate::http::policy::{Peer, ServerConfig};
+use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
+use crate::http::rate_limit::{Gcra, LoginThrottle, RateDecision, RateLimit};
+use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters};
+use crate::http::static_body::HttpResponse;
+use crate::http::targets::ServedTarget;
 use crate::http::{api, landing};
 use crate::model::TargetName;
 use crate::sys::own_metrics::SelfMetrics;
-use crate::sys::reload::Reloads;
+use crate::sys::reload::ReloadHandle;
 
 /// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
 const PASSWORDS_AT_ONCE: usize = 1;
@@ -46,19 +46,19 @@ const MAX_NAMED: usize = 80;
 /// What answers requests.
 #[derive(Debug)]
 pub struct Service {
-    policy: ArcSwap<Policy>,
+    policy: ArcSwap<ServerConfig>,
     /// The address it listens on.
     address: String,
     pub(super) metrics: SelfMetrics,
-    reloads: Reloads,
+    reloads: ReloadHandle,
     /// Whether the server is about to end.
     draining: AtomicBool,
     /// Whether every target has been polled once. Those that a reload adds do not change it: there is something to say.
     polled: AtomicBool,
     began: Instant,
-    failures: Failures,
+    failures: LoginThrottle,
     /// What is left of the rate that holds for all together.
-    bucket: std::sync::Mutex<Bucket>,
+    bucket: std::sync::Mutex<Gcra>,
     passwords: Arc<Semaphore>,
     /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
@@ -67,7 +67,7 @@ pub struct Service {
 impl Service {
     /// A service at this address that counts there.
     #[must_use]
-    pub fn new(policy: Policy, address: String, metrics: SelfMetrics, reloads: Reloads) -> Self {
+    pub fn new(policy: ServerConfig, address: String, metrics: SelfMetrics, reloads: ReloadHandle) -> Self {
         Self {
             policy: ArcSwap::from_pointee(policy),
             address,
@@ -76,7 +76,7 @@ impl Service {
             draining: AtomicBool::new(false),
             polled: AtomicBool::new(false),
             began: Instant::now(),
-            failures: Failures::default(),
+            failures: LoginThrottle::default(),
             bucket: std::sync::Mutex::default(),
             passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
             parting: Mutex::default(),
@@ -90,22 +90,22 @@ impl Service {
 
     /// What it goes by now.
     #[must_use]
-    pub fn policy(&self) -> Guard<Arc<Policy>> {
+    pub fn policy(&self) -> Guard<Arc<ServerConfig>> {
         self.policy.load()
     }
 
     /// Goes by this from the next request on.
-    pub fn set_policy(&self, policy: Policy) {
+    pub fn set_policy(&self, policy: ServerConfig) {
         policy.inherit(&self.policy());
         self.policy.store(Arc::new(policy));
     }
 
     /// Answers a request.
-    pub async fn answer(&self, head: &Parts, peer: &Peer) -> Answer {
+    pub async fn answer(&self, head: &Parts, peer: &Peer) -> HttpResponse {
         let began = Instant::now();
         let policy = self.policy();
         let route = Route::find(head.uri.path(), &policy.telemetry_path);
-        let mut answer = self.dispatch(&policy, route, head, peer).await.unwrap_or_else(Trouble::into_answer);
+        let mut answer = self.dispatch(&policy, route, head, peer).await.unwrap_or_else(HttpProblem::into_answer);
         for (name, value) in &policy.headers {
             answer.headers_mut().insert(name, value.clone());
         }
@@ -116,18 +116,18 @@ impl Service {
 
     async fn dispatch(
         &self,
-        policy: &Policy,
+        policy: &ServerConfig,
         route: Option<Route>,
         head: &Parts,
         peer: &Peer,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<HttpResponse, HttpProblem> {
         let health = matches!(route, Some(Route::Healthy | Route::Ready));
         if !health {
             self.admit(policy, peer)?;
         }
         let Some(route) = route else {
             let detail = format!("there is nothing at {}", head.uri.path());
-            return Err(Trouble::new(StatusCode::NOT_FOUND, detail));
+            return Err(HttpProblem::new(StatusCode::NOT_FOUND, detail));
         };
         let methods = if route == Route::Reload { [Method::POST, Method::PUT] } else { [Method::GET, Method::HEAD] };
         if !methods.contains(&head.method) {
@@ -135,7 +135,7 @@ impl Service {
             let detail = format!("{} is not answered here; {one} and {other} are", head.method);
             let allow = HeaderValue::try_from(format!("{one}, {other}"));
             let allow = allow.unwrap_or(HeaderValue::from_static(""));
-            return Err(Trouble::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(ALLOW, allow));
+            return Err(HttpProblem::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(ALLOW, allow));
         }
         match route {
             Route::Landing => Ok(self.landing(policy)),
@@ -149,7 +149,7 @@ impl Service {
                 self.check_password(policy, head, peer).await?;
                 let asked = query_parameter(head.uri.query(), "target").filter(|asked| !asked.is_empty());
                 let asked = asked.ok_or_else(|| {
-                    Trouble::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
+                    HttpProblem::new(StatusCode::BAD_REQUEST, "name a target, as in /probe?target=NAME".to_owned())
                 })?;
                 self.metrics(policy, target(policy, Some(&asked))?, false, head).await
             }
@@ -160,33 +160,33 @@ impl Service {
             }
             Route::Targets => {
                 let limits = self.check_token(policy, head, peer)?;
-                Ok(with_headers(targets(policy).unwrap_or_else(Trouble::into_answer), limits))
+                Ok(with_headers(targets(policy).unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Api(place) => {
                 let limits = self.check_token(policy, head, peer)?;
                 let answer = api(policy, place, head.uri.query());
-                Ok(with_headers(answer.unwrap_or_else(Trouble::into_answer), limits))
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Reload => {
                 if !policy.lifecycle {
                     let detail =
                         "reloading over HTTP is off; --web.enable-lifecycle turns it on, and SIGHUP reloads too";
-                    return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+                    return Err(HttpProblem::new(StatusCode::FORBIDDEN, detail.to_owned()));
                 }
                 let limits = self.check_token(policy, head, peer)?;
                 let reloaded = self.reloads.reload().await;
-                reloaded.map_err(|why| Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+                reloaded.map_err(|why| HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, why))?;
                 Ok(with_headers(text("reloaded\n"), limits))
             }
         }
     }
 
     /// What everybody has to have who wants more than to know whether the program is alive.
-    fn admit(&self, policy: &Policy, peer: &Peer) -> Result<(), Trouble> {
+    fn admit(&self, policy: &ServerConfig, peer: &Peer) -> Result<(), HttpProblem> {
         // By what holds now: a connection may be older than the rule.
         if policy.tls.as_ref().is_some_and(|tls| tls.needs_client_certificate) && !peer.certified {
             let detail = "this server asks its clients for a certificate; only health paths do without";
-            return Err(Trouble::new(StatusCode::FORBIDDEN, detail.to_owned()));
+            return Err(HttpProblem::new(StatusCode::FORBIDDEN, detail.to_owned()));
         }
         let Some(rate) = policy.rate else { return Ok(()) };
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,12 +195,12 @@ impl Service {
     }
 
     /// Whether somebody may use the API; the headers that tell how often still.
-    fn check_token(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<Headers, Trouble> {
+    fn check_token(&self, policy: &ServerConfig, head: &Parts, peer: &Peer) -> Result<Headers, HttpProblem> {
         let login = if policy.auth.is_guess(&head.headers) { Some(self.begin_login(peer)?) } else { None };
         let now = SystemTime::now();
         let token = policy.auth.check(&head.headers, now).map_err(|denied| {
             login_failed(peer, head.uri.path(), "token", &denied);
-            Trouble::from(denied)
+            HttpProblem::from(denied)
         })?;
         let (Some(token), Some(login)) = (token, login) else { return Ok(Headers::new()) };
         self.login_succeeded(peer, login);
@@ -213,21 +213,21 @@ impl Service {
         match allowance.passes {
             Ok(()) => Ok(limits),
             Err(wait) => {
-                let mut trouble = too_many("more requests than this token is allowed", wait);
-                trouble.headers.extend(limits);
-                Err(trouble)
+                let mut problem = too_many("more requests than this token is allowed", wait);
+                problem.headers.extend(limits);
+                Err(problem)
             }
         }
     }
 
     /// Whether somebody may read the metrics page.
-    async fn check_password(&self, policy: &Policy, head: &Parts, peer: &Peer) -> Result<(), Trouble> {
+    async fn check_password(&self, policy: &ServerConfig, head: &Parts, peer: &Peer) -> Result<(), HttpProblem> {
         if policy.users.is_empty() {
             return Ok(());
         }
         let challenge = || {
             let realm = HeaderValue::from_static("Basic realm=\"streamlag\", charset=\"UTF-8\"");
-            Trouble::new(StatusCode::UNAUTHORIZED, "a user and a password are needed here".to_owned())
+            HttpProblem::new(StatusCode::UNAUTHORIZED, "a user and a password are needed here".to_owned())
                 .with(WWW_AUTHENTICATE, realm)
         };
         let presented = head.headers.get(AUTHORIZATION).and_then(|value| credentials(value.as_bytes()));
@@ -237,11 +237,11 @@ impl Service {
             self.login_succeeded(peer, login);
             return Ok(());
         }
-        login_failed(peer, head.uri.path(), "password", &Denied::Wrong);
+        login_failed(peer, head.uri.path(), "password", &AuthError::Wrong);
         Err(challenge())
     }
 
-    async fn verify(&self, users: BasicUsers, credentials: Credentials) -> bool {
+    async fn verify(&self, users: BasicUsers, credentials: BasicCredentials) -> bool {
         // The semaphore is never closed; without it the check would only take longer.
         let permit = Arc::clone(&self.passwords).acquire_owned().await.ok();
         // Held by the work and not by whoever waits for it: a client that hangs up does not make room for the next.
@@ -253,23 +253,23 @@ impl Service {
     }
 
     /// Whether somebody may try to log in.
-    fn begin_login(&self, peer: &Peer) -> Result<Login, Trouble> {
+    fn begin_login(&self, peer: &Peer) -> Result<LoginAttempt, HttpProblem> {
         match self.failures.begin(peer.address, self.began.elapsed()) {
-            Ok(()) => Ok(Login::Counted),
+            Ok(()) => Ok(LoginAttempt::Counted),
             // One at a time: it is known again once it has succeeded.
-            Err(_) if peer.take_known() => Ok(Login::Free),
+            Err(_) if peer.take_known() => Ok(LoginAttempt::Free),
             Err(wait) => Err(too_many("too many failed logins from this address", wait)),
         }
     }
 
-    fn login_succeeded(&self, peer: &Peer, login: Login) {
-        if let Login::Counted = login {
+    fn login_succeeded(&self, peer: &Peer, login: LoginAttempt) {
+        if let LoginAttempt::Counted = login {
             self.failures.succeeded(peer.address);
         }
         peer.set_known();
     }
 
-    fn landing(&self, policy: &Policy) -> Answer {
+    fn landing(&self, policy: &ServerConfig) -> HttpResponse {
         let mut answer = text(landing::page(&policy.telemetry_path));
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -280,7 +280,7 @@ impl Service {
         answer
     }
 
-    fn ready(&self, policy: &Policy) -> Result<Answer, Trouble> {
+    fn ready(&self, policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
         let unavailable =
             |detail| policy.targets.find(None).map_or_else(nothing_there, |first| unavailable(first, detail));
         if self.draining.load(Ordering::Relaxed) {
@@ -296,7 +296,13 @@ impl Service {
     }
 
     /// A target's metrics page: with what is of the process or without, and all of it or what some collectors show.
-    async fn metrics(&self, policy: &Policy, target: &Target, process: bool, head: &Parts) -> Result<Answer, Trouble> {
+    async fn metrics(
+        &self,
+        policy: &ServerConfig,
+        target: &ServedTarget,
+        process: bool,
+        head: &Parts,
+    ) -> Result<HttpResponse, HttpProblem> {
         let collectors = collectors(target, head.uri.query())?;
         let wanted = wanted(&head.headers);
         let newest = target.reader.newest();
@@ -306,11 +312,11 @@ impl Service {
         }
         let page = newest.page.clone();
         drop(newest);
-        Ok(metrics_page(&*self.part(page, Part { collectors, process }, wanted).await?, wanted))
+        Ok(metrics_page(&*self.part(page, PagePart { collectors, process }, wanted).await?, wanted))
     }
 
     /// A part of a page, in the form that is wanted. It is made when somebody asks for it, once per poll.
-    async fn part(&self, page: Page, part: Part, wanted: Wanted) -> Result<Arc<Forms>, Trouble> {
+    async fn part(&self, page: Page, part: PagePart, wanted: PageFormat) -> Result<Arc<EncodedPage>, HttpProblem> {
         // Made before anybody is waited for: its counters are never to be later than those of the page after it.
         let _ = page.forms();
         let _one = self.parting.lock().await;
@@ -323,7 +329,7 @@ impl Service {
         });
         making.await.map_err(|error| {
             tracing::error!(%error, "cannot build a part of the metrics page");
-            Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
+            HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made".to_owned())
         })
     }
 
@@ -338,18 +344,18 @@ impl Service {
 const NOT_POLLED: &str = "the first poll of Redis has not ended yet";
 
 /// The target that is asked for, or is meant where none is named.
-fn target<'a>(policy: &'a Policy, asked: Option<&str>) -> Result<&'a Target, Trouble> {
+fn target<'a>(policy: &'a ServerConfig, asked: Option<&str>) -> Result<&'a ServedTarget, HttpProblem> {
     policy.targets.find(asked).ok_or_else(|| {
         // What is no name may be a URL with a password in it.
         let name = asked.and_then(TargetName::new);
         let detail =
             name.map_or("there is no such target".to_owned(), |name| format!("the target {name} is not declared"));
-        Trouble::new(StatusCode::NOT_FOUND, detail)
+        HttpProblem::new(StatusCode::NOT_FOUND, detail)
     })
 }
 
 /// The collectors that a scrape asks for; `None` where it asks for none, and gets all that are on.
-fn collectors(target: &Target, query: Option<&str>) -> Result<Option<Collectors>, Trouble> {
+fn collectors(target: &ServedTarget, query: Option<&str>) -> Result<Option<Collectors>, HttpProblem> {
     let mut asked = Collectors::NONE;
     for name in query_parameters(query, "collect[]") {
         let collector = Collector::find(&name).filter(|collector| target.collectors.contains(*collector));
@@ -360,7 +366,7 @@ fn collectors(target: &Target, query: Option<&str>) -> Result<Option<Collectors>
             };
             let name: String = name.chars().take(MAX_NAMED).collect();
             let detail = format!("invalid value {name:?} for collect[]: expected {why}: {}", on.names());
-            Trouble::new(StatusCode::BAD_REQUEST, detail)
+            HttpProblem::new(StatusCode::BAD_REQUEST, detail)
         })?;
         asked = asked.with(collector);
     }
@@ -368,24 +374,24 @@ fn collectors(target: &Target, query: Option<&str>) -> Result<Option<Collectors>
 }
 
 /// The form of the metrics page that a client wants.
-fn wanted(headers: &HeaderMap) -> Wanted {
+fn wanted(headers: &HeaderMap) -> PageFormat {
     let header = |name: HeaderName| {
         let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = all.next().map(Cow::from)?;
         Some(all.fold(first, |before, value| format!("{before},{value}").into()))
     };
-    Wanted::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref())
+    PageFormat::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref())
 }
 
-fn form(forms: &Forms, wanted: Wanted) -> &Encoded {
+fn form(forms: &EncodedPage, wanted: PageFormat) -> &Encoded {
     if wanted.openmetrics { &forms.openmetrics } else { &forms.classic }
 }
 
-fn metrics_page(forms: &Forms, wanted: Wanted) -> Answer {
+fn metrics_page(forms: &EncodedPage, wanted: PageFormat) -> HttpResponse {
     let form = form(forms, wanted);
     let content_type = if wanted.openmetrics { encoding::OPENMETRICS } else { encoding::CLASSIC };
     let body = if wanted.gzip { form.gzip().into() } else { form.plain().into() };
-    let mut answer = Answer::new(body);
+    let mut answer = HttpResponse::new(body);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -395,9 +401,9 @@ fn metrics_page(forms: &Forms, wanted: Wanted) -> Answer {
     answer
 }
 
-fn targets(policy: &Policy) -> Result<Answer, Trouble> {
+fn targets(policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
     let published: Vec<_> = policy.targets.all().map(|target| (target, target.reader.newest())).collect();
-    let watched = published.iter().map(|(target, published)| Watched {
+    let watched = published.iter().map(|(target, published)| TargetView {
         name: &target.name,
         redis: &target.redis,
         mode: target.mode,
@@ -409,7 +415,7 @@ fn targets(policy: &Policy) -> Result<Answer, Trouble> {
     json(StatusCode::OK, &api::targets::targets(watched.collect()))
 }
 
-fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, Trouble> {
+fn api(policy: &ServerConfig, place: ApiRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
     let target = target(policy, query_parameter(query, "target").as_deref())?;
     let published = target.reader.newest();
     if published.view.newest_poll.is_none() {
@@ -422,13 +428,13 @@ fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, 
         selection: &target.selection,
         transport: policy.transport,
     };
-    let only = match query_parameter(query, "group") {
-        None => None,
-        Some(asked) => Some(
-            api.asked(&asked)
-                .ok_or_else(|| Trouble::new(StatusCode::NOT_FOUND, format!("the group {asked:?} is not monitored")))?,
-        ),
-    };
+    let only =
+        match query_parameter(query, "group") {
+            None => None,
+            Some(asked) => Some(api.asked(&asked).ok_or_else(|| {
+                HttpProblem::new(StatusCode::NOT_FOUND, format!("the group {asked:?} is not monitored"))
+            })?),
+        };
     let only = only.as_ref();
     // Two answers speak of one group, whether or not one is asked for.
     let first = api.first_group();
@@ -449,18 +455,18 @@ fn api(policy: &Policy, place: ApiRoute, query: Option<&str>) -> Result<Answer, 
 }
 
 /// Whether a login that is tried counts as failed until it succeeds.
-enum Login {
+enum LoginAttempt {
     Counted,
     Free,
 }
 
 /// Logs a login with a wrong token or password (`kind`) for this path, which is that of a route.
-fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &Denied) {
+fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &AuthError) {
     match denied {
-        Denied::Closed | Denied::Missing => return,
+        AuthError::Closed | AuthError::Missing => return,
         // As often as the address may fail, and no more.
-        Denied::Wrong => tracing::warn!(peer = %peer.address, path, kind, "login failed"),
-        Denied::Expired(token) => {
+        AuthError::Wrong => tracing::warn!(peer = %peer.address, path, kind, "login failed"),
+        AuthError::Expired(token) => {
             tracing::warn!(peer = %peer.address, path, kind, token, "login failed: the token has expired")
         }
     }
@@ -470,7 +476,7 @@ fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &Denied) {
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// What a token has and what is left of it (draft-ietf-httpapi-ratelimit-headers-10).
-fn rate_headers(rate: Rate, allowance: Allowance) -> Headers {
+fn rate_headers(rate: RateLimit, allowance: RateDecision) -> Headers {
     let window = rate.interval.saturating_mul(rate.burst).as_secs_f64().ceil().max(1.0);
     let next = allowance.next.as_secs_f64().ceil();
     let policy = format!("\"token\";q={};w={window}", rate.burst);
@@ -479,17 +485,17 @@ fn rate_headers(rate: Rate, allowance: Allowance) -> Headers {
     [header("ratelimit-policy", policy), header("ratelimit", left)].into_iter().flatten().collect()
 }
 
-fn with_headers(mut answer: Answer, headers: Headers) -> Answer {
+fn with_headers(mut answer: HttpResponse, headers: Headers) -> HttpResponse {
     answer.headers_mut().extend(headers);
     answer
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
+fn json(status: StatusCode, value: &impl Serialize) -> Result<HttpResponse, HttpProblem> {
     let body = serde_json::to_vec(value).map_err(|error| {
         tracing::error!(%error, "cannot encode a response as JSON");
-        Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
+        HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
     })?;
-    let mut answer = Answer::new(Bytes::from(body).into());
+    let mut answer = HttpResponse::new(Bytes::from(body).into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -499,8 +505,8 @@ fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Trouble> {
     Ok(answer)
 }
 
-fn text(body: impl Into<Bytes>) -> Answer {
-    let mut answer = Answer::new(body.into().into());
+fn text(body: impl Into<Bytes>) -> HttpResponse {
+    let mut answer = HttpResponse::new(body.into().into());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
@@ -511,10 +517,10 @@ mod tests {
 
     use super::*;
     use crate::http::api::Transport;
-    use crate::http::{ApiAuth, Targets};
+    use crate::http::{ApiAuth, ServedTargets};
 
     fn service() -> Service {
-        let policy = Policy {
+        let policy = ServerConfig {
             telemetry_path: "/metrics".to_owned(),
             auth: ApiAuth::Closed,
             token_rate: None,
@@ -523,7 +529,7 @@ mod tests {
             rate: None,
             headers: Vec::new(),
             tls: None,
-            targets: Targets::new(Vec::new()),
+            targets: ServedTargets::new(Vec::new()),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         };
         let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());

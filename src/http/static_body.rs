@@ -11,11 +11,11 @@ use hyper::Response;
 use crate::http::admission::OpenRequest;
 
 /// What a request is answered with.
-pub(super) type Answer = Response<Ready>;
+pub(super) type HttpResponse = Response<StaticBody>;
 
 /// A body of pieces that are there already. Its length is known, so it is never sent chunked.
 #[derive(Debug)]
-pub struct Ready {
+pub struct StaticBody {
     /// Most bodies are one piece.
     first: Option<Bytes>,
     others: std::vec::IntoIter<Bytes>,
@@ -24,14 +24,14 @@ pub struct Ready {
     _open: Option<OpenRequest>,
 }
 
-impl Ready {
+impl StaticBody {
     /// The same body, which holds its request open until it is dropped.
     pub(super) fn until_sent(self, open: OpenRequest) -> Self {
         Self { _open: Some(open), ..self }
     }
 }
 
-impl From<&[Bytes]> for Ready {
+impl From<&[Bytes]> for StaticBody {
     fn from(pieces: &[Bytes]) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
         let others = pieces.get(1..).unwrap_or_default().to_vec().into_iter();
@@ -39,14 +39,14 @@ impl From<&[Bytes]> for Ready {
     }
 }
 
-impl From<Bytes> for Ready {
+impl From<Bytes> for StaticBody {
     fn from(bytes: Bytes) -> Self {
         let left = bytes.len() as u64;
         Self { first: Some(bytes), others: Vec::new().into_iter(), left, _open: None }
     }
 }
 
-impl Body for Ready {
+impl Body for StaticBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -9,7 +9,7 @@ use crate::store::latest::Reader;
 
 /// What the server knows of one target.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct ServedTarget {
     /// What the operator calls it.
     pub name: TargetName,
     /// Where it is, without credentials.
@@ -31,18 +31,18 @@ pub struct Target {
 /// Every target that is declared, in the order of the configuration. What is not here is not to be had: nothing in a
 /// request leads to another Redis.
 #[derive(Clone, Debug)]
-pub struct Targets(Vec<Target>);
+pub struct ServedTargets(Vec<ServedTarget>);
 
-impl Targets {
+impl ServedTargets {
     /// These targets, of which the first is meant where none is named.
     #[must_use]
-    pub fn new(targets: Vec<Target>) -> Self {
+    pub fn new(targets: Vec<ServedTarget>) -> Self {
         Self(targets)
     }
 
     /// The one that is asked for, or is meant where none is named; `None` where there is no such target.
     #[must_use]
-    pub fn find(&self, asked: Option<&str>) -> Option<&Target> {
+    pub fn find(&self, asked: Option<&str>) -> Option<&ServedTarget> {
         match asked {
             Some(name) => self.0.iter().find(|target| target.name.as_str() == name),
             None => self.0.first(),
@@ -51,12 +51,12 @@ impl Targets {
 
     /// Whether it is the one that is meant where none is named.
     #[must_use]
-    pub fn is_first(&self, target: &Target) -> bool {
+    pub fn is_first(&self, target: &ServedTarget) -> bool {
         self.0.first().is_some_and(|first| first.name == target.name)
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &Target> {
+    pub fn all(&self) -> impl Iterator<Item = &ServedTarget> {
         self.0.iter()
     }
 }

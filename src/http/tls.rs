@@ -11,11 +11,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
-use clients::Clients;
+use clients::ClientVerifier;
 
 /// How connections are secured.
 #[derive(Clone)]
-pub struct Tls {
+pub struct ServerTls {
     /// What a connection is accepted with. It holds everything that a handshake depends on, so connections that are open
     /// when another takes its place go on as they began.
     pub config: Arc<ServerConfig>,
@@ -26,7 +26,7 @@ pub struct Tls {
     pub needs_client_certificate: bool,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("needs_client_certificate", &self.needs_client_certificate).finish_non_exhaustive()
     }
@@ -96,7 +96,7 @@ pub const CURVES: [(&str, &'static dyn SupportedKxGroup); 3] = [
     ("CurveP384", ring::kx_group::SECP384R1),
 ];
 
-impl Tls {
+impl ServerTls {
     /// Puts the settings to use.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Tls {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&settings.versions)
             .map_err(|error| format!("cipher_suites: they do not go with the versions of TLS ({error})"))?;
-        let builder = match Clients::new(settings, &provider)? {
+        let builder = match ClientVerifier::new(settings, &provider)? {
             Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
             None => builder.with_client_cert_verifier(WebPkiClientVerifier::no_client_auth()),
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use crate::http::rate_limit::{Allowance, Bucket, Rate};
+use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 
 /// What every secret begins with, so that scanners for leaked secrets can know it.
 const PREFIX: &str = "slt_";
@@ -31,13 +31,13 @@ pub struct Token {
     pub name: String,
     digest: [u8; 32],
     expires: Option<SystemTime>,
-    used: Mutex<Used>,
+    used: Mutex<TokenUse>,
 }
 
 /// How much a token was used.
 #[derive(Debug, Default)]
-struct Used {
-    bucket: Bucket,
+struct TokenUse {
+    bucket: Gcra,
     last: Option<SystemTime>,
 }
 
@@ -47,7 +47,7 @@ pub struct Tokens(Vec<Token>);
 
 /// What somebody who presents a token is told.
 #[derive(Debug)]
-pub enum Presented<'a> {
+pub enum TokenCheck<'a> {
     /// It opens.
     Valid(&'a Token),
     /// It did once.
@@ -69,7 +69,7 @@ impl Token {
     }
 
     /// Takes a request out of what this token has left.
-    pub(super) fn take(&self, rate: Rate, now: Duration) -> Allowance {
+    pub(super) fn take(&self, rate: RateLimit, now: Duration) -> RateDecision {
         self.used().bucket.take(rate, now)
     }
 
@@ -78,7 +78,7 @@ impl Token {
         self.used().last.replace(now)
     }
 
-    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+    fn used(&self) -> std::sync::MutexGuard<'_, TokenUse> {
         self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -90,7 +90,7 @@ impl fmt::Debug for Token {
 }
 
 impl Tokens {
-    /// Tokens out of a file's text: a line each, as [`Made::line`] is; empty lines and lines that begin with `#` say
+    /// Tokens out of a file's text: a line each, as [`NewToken::line`] is; empty lines and lines that begin with `#` say
     /// nothing.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Tokens {
     /// The token with this secret. It is compared with all of them, and each in constant time, so that the time tells
     /// neither which there are nor how near a guess was.
     #[must_use]
-    pub fn find(&self, secret: &[u8], now: SystemTime) -> Presented<'_> {
+    pub fn find(&self, secret: &[u8], now: SystemTime) -> TokenCheck<'_> {
         let presented = digest(secret);
         let mut at = u64::MAX;
         for (place, token) in (0..).zip(&self.0) {
@@ -153,9 +153,9 @@ impl Tokens {
             at.conditional_assign(&place, same);
         }
         match usize::try_from(at).ok().and_then(|at| self.0.get(at)) {
-            None => Presented::Unknown,
-            Some(token) if token.expires.is_some_and(|expires| expires <= now) => Presented::Expired(token),
-            Some(token) => Presented::Valid(token),
+            None => TokenCheck::Unknown,
+            Some(token) if token.expires.is_some_and(|expires| expires <= now) => TokenCheck::Expired(token),
+            Some(token) => TokenCheck::Valid(token),
         }
     }
 }
@@ -210,7 +210,7 @@ fn digest(secret: &[u8]) -> [u8; 32] {
 }
 
 /// A token just made: the one time that its secret can be seen.
-pub struct Made {
+pub struct NewToken {
     /// The secret, to be given to whoever uses it.
     pub secret: String,
     /// The line to be stored.
@@ -221,7 +221,7 @@ pub struct Made {
 ///
 /// # Errors
 /// Where the name is none, or the system has no randomness.
-pub fn make(name: &str, expires: Option<SystemTime>) -> Result<Made, String> {
+pub fn make(name: &str, expires: Option<SystemTime>) -> Result<NewToken, String> {
     check_name(name)?;
     let mut random = [0; SECRET_BYTES];
     getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
@@ -230,7 +230,7 @@ pub fn make(name: &str, expires: Option<SystemTime>) -> Result<Made, String> {
     if let Some(expires) = expires {
         line.push_str(&format!(" expires:{}", humantime::format_rfc3339_seconds(expires)));
     }
-    Ok(Made { secret, line })
+    Ok(NewToken { secret, line })
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -252,11 +252,11 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    fn name(presented: &Presented<'_>) -> String {
+    fn name(presented: &TokenCheck<'_>) -> String {
         match presented {
-            Presented::Valid(token) => token.name.clone(),
-            Presented::Expired(token) => format!("{} expired", token.name),
-            Presented::Unknown => "unknown".to_owned(),
+            TokenCheck::Valid(token) => token.name.clone(),
+            TokenCheck::Expired(token) => format!("{} expired", token.name),
+            TokenCheck::Unknown => "unknown".to_owned(),
         }
     }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn each_token_has_its_own_rate() {
-        let rate = Rate { interval: Duration::from_millis(100), burst: 2 };
+        let rate = RateLimit { interval: Duration::from_millis(100), burst: 2 };
         let (one, other) = (Token::new("a", "a").unwrap(), Token::new("b", "b").unwrap());
         let passed = |token: &Token| (0..5).filter(|_| token.take(rate, Duration::from_secs(9)).passes.is_ok()).count();
         assert_eq!((passed(&one), passed(&other), passed(&one)), (2, 2, 0));

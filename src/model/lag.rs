@@ -91,7 +91,7 @@ pub enum Continuity {
 
 /// A page of a count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct EntryPage {
     /// Entries in the range.
     pub entries: u64,
     /// Entries that came after its end.

@@ -123,7 +123,7 @@ macro_rules! name {
 
             /// The name as people are shown it; see [`shown`].
             #[must_use]
-            pub fn shown(&self) -> Cow<'_, str> {
+            pub fn display_name(&self) -> Cow<'_, str> {
                 match self {
                     Self::Plain(name) => in_full(name),
                     Self::Long(long) => Cow::Borrowed(&long.shown),
@@ -184,13 +184,13 @@ macro_rules! name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.shown())
+                f.write_str(&self.display_name())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.shown(), f)
+                fmt::Debug::fmt(&self.display_name(), f)
             }
         }
     };
@@ -222,7 +222,7 @@ name!(
 /// Two names must never be shown as one: their series would be merged. What is shown without U+FFFD and `…#` is the name itself; what
 /// ends in bytes or in a digest is the name of these.
 #[must_use]
-pub fn shown(name: &[u8]) -> Cow<'_, str> {
+pub fn display_name(name: &[u8]) -> Cow<'_, str> {
     match RawName::Whole(name).shortened() {
         None => in_full(name),
         Some(shortened) => Cow::Owned(shortened.into()),
@@ -293,7 +293,7 @@ fn hex(text: &mut String, bytes: &[u8]) {
 }
 
 /// What is kept of each stream, in the order of `after`: of those that are in `before` what there was, of others nothing yet.
-pub fn rearranged<T: Default>(before: &[StreamKey], kept: Vec<T>, after: &[StreamKey]) -> Vec<T> {
+pub fn carry_over<T: Default>(before: &[StreamKey], kept: Vec<T>, after: &[StreamKey]) -> Vec<T> {
     let mut kept: BTreeMap<_, T> = before.iter().zip(kept).collect();
     after.iter().map(|key| kept.remove(key).unwrap_or_default()).collect()
 }
@@ -304,13 +304,13 @@ mod tests {
 
     #[test]
     fn text_is_shown_as_it_is_and_bytes_are_never_merged() {
-        assert_eq!(shown("événements:€".as_bytes()), "événements:€");
-        assert_eq!(shown(b"bad\xff"), "bad\u{fffd} (0x626164ff)");
-        let lookalike = shown(b"bad\xff").into_owned();
+        assert_eq!(display_name("événements:€".as_bytes()), "événements:€");
+        assert_eq!(display_name(b"bad\xff"), "bad\u{fffd} (0x626164ff)");
+        let lookalike = display_name(b"bad\xff").into_owned();
         let names: [&[u8]; 5] = [b"bad\xff", b"bad\xfe", "bad\u{fffd}".as_bytes(), b"bad", lookalike.as_bytes()];
         for (i, a) in names.iter().enumerate() {
             for b in &names[i + 1..] {
-                assert_ne!(shown(a), shown(b));
+                assert_ne!(display_name(a), display_name(b));
             }
         }
     }
@@ -324,26 +324,26 @@ mod tests {
     fn a_long_name_is_shown_by_its_beginning_and_its_digest() {
         let check = |name: &[u8], before: &str| {
             let hash: String = digest(name)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(shown(name), format!("{before}…#{hash}"));
+            assert_eq!(display_name(name), format!("{before}…#{hash}"));
         };
-        assert_eq!(shown(&[b'a'; 256]), "a".repeat(256));
+        assert_eq!(display_name(&[b'a'; 256]), "a".repeat(256));
         check(&[b'a'; 257], &"a".repeat(256));
         check(&vec![b'a'; 5_000_000], &"a".repeat(256));
         // At a character's boundary.
         check("€".repeat(86).as_bytes(), &"€".repeat(85));
         // Each byte is three bytes of U+FFFD, and two digits behind.
-        assert_eq!(shown(&[0xff; 50]).len(), 50 * 5 + 5);
+        assert_eq!(display_name(&[0xff; 50]).len(), 50 * 5 + 5);
         check(&[0xff; 51], &"\u{fffd}".repeat(51));
         check(&[0xff; 86], &"\u{fffd}".repeat(85));
         // What looks like one is one.
-        let lookalike = shown(&[b'a'; 257]).into_owned();
+        let lookalike = display_name(&[b'a'; 257]).into_owned();
         check(lookalike.as_bytes(), &"a".repeat(256));
         let short = format!("x…#{}", "0".repeat(32));
         check(short.as_bytes(), &short);
         for plain in
             [format!("x…#{}", "0".repeat(31)), format!("x…#{}", "F".repeat(32)), format!("x#{}", "0".repeat(32))]
         {
-            assert_eq!(shown(plain.as_bytes()), plain);
+            assert_eq!(display_name(plain.as_bytes()), plain);
         }
     }
 
@@ -356,16 +356,17 @@ mod tests {
         names.push([vec![b'a'; 5000], b"c".to_vec()].concat());
         // What each is shown as, as a name, and so on.
         for _ in 0..3 {
-            let shown: Vec<Vec<u8>> = names.iter().map(|name| shown(name).into_owned().into_bytes()).collect();
+            let shown: Vec<Vec<u8>> = names.iter().map(|name| display_name(name).into_owned().into_bytes()).collect();
             names.extend(shown);
             names.sort();
             names.dedup();
         }
-        let all: std::collections::BTreeSet<String> = names.iter().map(|name| shown(name).into_owned()).collect();
+        let all: std::collections::BTreeSet<String> =
+            names.iter().map(|name| display_name(name).into_owned()).collect();
         assert_eq!(all.len(), names.len());
         let keys: std::collections::BTreeSet<StreamKey> = names.iter().map(|name| name.as_slice().into()).collect();
         assert_eq!(keys.len(), names.len());
-        let shown: std::collections::BTreeSet<_> = keys.iter().map(StreamKey::shown).collect();
+        let shown: std::collections::BTreeSet<_> = keys.iter().map(StreamKey::display_name).collect();
         assert_eq!(shown.len(), names.len());
     }
 
@@ -377,7 +378,7 @@ mod tests {
                 let (head, digest) = (&name[..HEAD_BYTES], digest(&name));
                 let cut = RawName::Cut { head, digest: &digest, length: name.len() as u64 };
                 assert_eq!(ConsumerName::from(cut), ConsumerName::from(name.as_slice()), "{offset}");
-                assert_eq!(ConsumerName::from(cut).shown(), shown(&name));
+                assert_eq!(ConsumerName::from(cut).display_name(), display_name(&name));
                 assert_eq!(GroupName::from(cut), GroupName::from(name.as_slice()));
             }
         }
@@ -388,7 +389,7 @@ mod tests {
         let held = |length: usize| GroupName::from(vec![b'g'; length].as_slice());
         assert!(held(MAX_NAME_BYTES).is_whole() && held(MAX_NAME_BYTES).as_bytes().len() == MAX_NAME_BYTES);
         let long = held(MAX_NAME_BYTES + 1);
-        assert!(!long.is_whole() && long.as_bytes() == long.shown().as_bytes());
+        assert!(!long.is_whole() && long.as_bytes() == long.display_name().as_bytes());
         assert_eq!(long.length(), MAX_NAME_BYTES as u64 + 1);
         assert!(!ConsumerName::from([b'c'; 257].as_slice()).is_whole());
     }

@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::model::FailureReason;
 use crate::model::sample::{SampleError, ServerInfo};
-use crate::redis::connector::{Dial, refused};
+use crate::redis::connector::{Endpoint, refused};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies;
 use crate::redis::replies::role;
-use crate::redis::resp::{Refusal, Replies, Reply, command};
-use crate::redis::resp_stream::{Broken, Wire};
+use crate::redis::resp::{Refusal, Reply, ReplyReader, command};
+use crate::redis::resp_stream::{ConnectionError, RespStream};
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
 /// A connection, and who is at its other end.
-pub(crate) struct Connected {
-    wire: Wire,
+pub(crate) struct Connection {
+    wire: RespStream,
     pub(crate) server: ServerInfo,
     /// How to run scripts, where this user may.
     pub(crate) script: Option<Script>,
@@ -31,13 +31,17 @@ pub(crate) struct Clock {
     pub(crate) round_trip: Duration,
 }
 
-impl Connected {
+impl Connection {
     /// Connects and finds out who answers. The deadline is that of the whole sample; whoever calls must keep it.
-    pub(crate) async fn new(dial: &mut Dial, deadline: Instant, commands: &RedisCommands) -> Result<Self, SampleError> {
-        let mut wire = dial.connect(deadline).await?;
+    pub(crate) async fn new(
+        endpoint: &mut Endpoint,
+        deadline: Instant,
+        commands: &RedisCommands,
+    ) -> Result<Self, SampleError> {
+        let mut wire = endpoint.connect(deadline).await?;
         commands.add("hello", 1);
         // The 2 asks for RESP2; 6.0 insists on being asked.
-        let failed = |broken: Broken| dial.with_hint(broken.into_error(FailureReason::Connect));
+        let failed = |broken: ConnectionError| endpoint.with_hint(broken.into_error(FailureReason::Connect));
         let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(failed)?;
         let server = match reply.error() {
             None if replies::is_sentinel(reply) => {
@@ -85,7 +89,7 @@ impl Connected {
 
     /// A connection to whoever is at the other end of it.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn to(wire: Wire, server: ServerInfo, script: Option<Script>) -> Self {
+    pub(crate) fn to(wire: RespStream, server: ServerInfo, script: Option<Script>) -> Self {
         Self { wire, server, script }
     }
 
@@ -129,7 +133,7 @@ impl Connected {
     }
 
     /// Waits for so many replies: those to the oldest message that has none yet.
-    pub(crate) async fn receive(&mut self, replies: usize) -> Result<&Replies, SampleError> {
+    pub(crate) async fn receive(&mut self, replies: usize) -> Result<&ReplyReader, SampleError> {
         self.wire.receive(replies).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 
@@ -145,7 +149,7 @@ impl Connected {
 }
 
 /// Asks by a script that does nothing. Whatever Redis has against it, the program goes on without.
-async fn may_run(script: Script, wire: &mut Wire, commands: &RedisCommands) -> Result<bool, SampleError> {
+async fn may_run(script: Script, wire: &mut RespStream, commands: &RedisCommands) -> Result<bool, SampleError> {
     commands.add(script.name(), 1);
     let words: [&[u8]; 3] = [script.word().as_bytes(), b"return 1", b"0"];
     let reply = wire.ask(&words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;

@@ -11,25 +11,25 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-pub use crate::redis::credentials::Login;
+pub use crate::redis::credentials::Credentials;
 pub(crate) use crate::redis::tls::described;
-pub use crate::redis::tls::{Part, Tls, TlsFiles, TlsProblem};
+pub use crate::redis::tls::{ClientTls, ClientTlsError, TlsFiles, TlsPart};
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::refusals::server_wide;
 use crate::redis::resp::Refusal;
-use crate::redis::resp_stream::{Socket, Wire};
+use crate::redis::resp_stream::{RespStream, Socket};
 
 /// Where a Redis is, and who we are there. Shown without the credentials.
 #[derive(Clone, Debug)]
-pub struct Dial {
+pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
     /// How it is made sure who it is; `None` is plain text.
-    pub tls: Option<Tls>,
+    pub tls: Option<ClientTls>,
     /// Who we are there.
-    pub login: Login,
+    pub credentials: Credentials,
     /// The database, by its number.
     pub db: i64,
     /// How the host's name becomes addresses.
@@ -81,27 +81,30 @@ impl Address {
     }
 }
 
-impl Dial {
+impl Endpoint {
     /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
     /// does not count: it is read anew for each connection anyway.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
+    pub fn same_target(&self, other: &Self) -> bool {
         let same_tls = match (&self.tls, &other.tls) {
-            (Some(tls), Some(other)) => tls.is_like(other),
+            (Some(tls), Some(other)) => tls.same_target(other),
             (tls, other) => tls.is_none() && other.is_none(),
         };
-        self.address == other.address && self.db == other.db && same_tls && self.login.is_like(&other.login)
+        self.address == other.address
+            && self.db == other.db
+            && same_tls
+            && self.credentials.same_target(&other.credentials)
     }
 
     /// Connects and logs in. The deadline is what addresses that do not answer share; whoever calls must keep it.
-    pub(crate) async fn connect(&mut self, deadline: Instant) -> Result<Wire, SampleError> {
-        self.login.renew();
+    pub(crate) async fn connect(&mut self, deadline: Instant) -> Result<RespStream, SampleError> {
+        self.credentials.renew();
         let socket = self.socket(deadline).await.map_err(unreachable)?;
-        let mut wire = Wire::over(socket);
+        let mut wire = RespStream::over(socket);
         match self.log_in(&mut wire).await {
             Ok(()) => Ok(wire),
             Err(error) => {
-                let detail = self.login.without_secrets(error.detail);
+                let detail = self.credentials.without_secrets(error.detail);
                 Err(self.with_hint(SampleError { detail, ..error }))
             }
         }
@@ -121,8 +124,8 @@ impl Dial {
         SampleError { detail: format!("{}; {hint}", error.detail), ..error }
     }
 
-    async fn log_in(&self, wire: &mut Wire) -> Result<(), SampleError> {
-        if let (user, Some(password)) = self.login.credentials() {
+    async fn log_in(&self, wire: &mut RespStream) -> Result<(), SampleError> {
+        if let (user, Some(password)) = self.credentials.credentials() {
             let words: Vec<&[u8]> =
                 [Some("AUTH"), user, Some(password)].into_iter().flatten().map(str::as_bytes).collect();
             let mut refusal = ask(wire, &words).await?;
@@ -165,7 +168,7 @@ impl Dial {
 }
 
 /// Sends one command; what Redis has against it.
-async fn ask(wire: &mut Wire, words: &[&[u8]]) -> Result<Option<Refusal>, SampleError> {
+async fn ask(wire: &mut RespStream, words: &[&[u8]]) -> Result<Option<Refusal>, SampleError> {
     let reply = wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
     Ok(reply.error())
 }
@@ -204,7 +207,7 @@ fn unreachable(error: std::io::Error) -> SampleError {
 }
 
 /// The address and the database.
-impl fmt::Display for Dial {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         let db = self.db;

@@ -21,7 +21,7 @@ impl fmt::Debug for Password {
 
 /// A user and a password.
 #[derive(Clone, Debug, Default)]
-pub struct Login {
+pub struct Credentials {
     /// The ACL user; `None` is the default one.
     user: Option<String>,
     password: Option<Password>,
@@ -30,7 +30,7 @@ pub struct Login {
     said: bool,
 }
 
-impl Login {
+impl Credentials {
     /// As this user.
     #[must_use]
     pub fn with_user(self, user: String) -> Self {
@@ -54,8 +54,10 @@ impl Login {
 
     /// Whether it is the same user with the same password, or with one from the same file.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        let fixed = |login: &Self| login.password.clone().filter(|_| login.file.is_none()).map(|Password(text)| text);
+    pub fn same_target(&self, other: &Self) -> bool {
+        let fixed = |credentials: &Self| {
+            credentials.password.clone().filter(|_| credentials.file.is_none()).map(|Password(text)| text)
+        };
         self.user == other.user && self.file == other.file && fixed(self) == fixed(other)
     }
 
@@ -125,13 +127,13 @@ mod tests {
     fn a_password_is_read_again_and_the_last_good_one_stands() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_owned();
-        assert!(Login::default().with_password_file(path.clone()).unwrap_err().contains("this one is empty"));
+        assert!(Credentials::default().with_password_file(path.clone()).unwrap_err().contains("this one is empty"));
         std::fs::write(&path, " first\n").unwrap();
-        let mut login = Login::default().with_password_file(path.clone()).unwrap();
+        let mut credentials = Credentials::default().with_password_file(path.clone()).unwrap();
         let mut check = |expected: &str| {
-            login.renew();
-            assert_eq!(login.credentials(), (None, Some(expected)));
-            assert!(!format!("{login:?}").contains(expected));
+            credentials.renew();
+            assert_eq!(credentials.credentials(), (None, Some(expected)));
+            assert!(!format!("{credentials:?}").contains(expected));
         };
         check("first");
         std::fs::write(&path, "second").unwrap();
@@ -148,15 +150,15 @@ mod tests {
 
     #[test]
     fn a_user_without_a_password_is_still_the_user() {
-        let login = Login::default().with_user("streamlag".to_owned());
-        assert_eq!(login.credentials(), (Some("streamlag"), Some("")));
-        assert_eq!(Login::default().credentials(), (None, None));
+        let credentials = Credentials::default().with_user("streamlag".to_owned());
+        assert_eq!(credentials.credentials(), (Some("streamlag"), Some("")));
+        assert_eq!(Credentials::default().credentials(), (None, None));
     }
 
     #[test]
     fn what_redis_repeats_is_not_shown() {
-        let login = Login::default().with_password("hunter2".to_owned());
-        let check = |said: &str, expected: &str| assert_eq!(login.without_secrets(said.to_owned()), expected);
+        let credentials = Credentials::default().with_password("hunter2".to_owned());
+        let check = |said: &str, expected: &str| assert_eq!(credentials.without_secrets(said.to_owned()), expected);
         check("WRONGPASS invalid password", "WRONGPASS invalid password");
         check("unknown command 'AUTH', with args beginning with: 'hunt", "unknown command 'AUTH'");
         check("no such word: hunter2", "Redis refused the login, in words that repeat the password");

@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 const ROOM: usize = 256 * 1024;
 
 /// The poller's end.
-pub(crate) struct Apart {
+pub(crate) struct OffloadedStream {
     inner: DuplexStream,
     /// Closes the connection when it is dropped.
     _pump: JoinSet<()>,
 }
 
-impl Apart {
+impl OffloadedStream {
     /// Has this thread move the bytes of a connection.
     ///
     /// # Errors
@@ -93,13 +93,13 @@ fn start() -> io::Result<Handle> {
     handle.recv().map_err(io::Error::other)?
 }
 
-impl AsyncRead for Apart {
+impl AsyncRead for OffloadedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Apart {
+impl AsyncWrite for OffloadedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

@@ -7,7 +7,7 @@
 //! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
 //! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
-use crate::model::lag::{Continuity, Page};
+use crate::model::lag::{Continuity, EntryPage};
 use crate::model::names::{self, Name, RawName};
 use crate::model::sample::{ConsumerSample, GroupSample, OldestPending, ServerInfo, StreamSample, Unknown};
 use crate::model::{ConsumerName, EntryId, GroupName};
@@ -85,7 +85,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
 /// Where the reply is no list of groups, or a group has no name, or two have the same.
 pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>> {
     const COMMAND: &str = "XINFO GROUPS";
-    let mut known = Known::from(known);
+    let mut known = KnownNames::from(known);
     let decode = |reply| {
         let [mut name, mut consumers, mut pending, mut delivered, mut read, mut lag] = [None; 6];
         each_field(COMMAND, reply, |field, value| {
@@ -132,7 +132,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
 /// Where the reply is no list of consumers, or a consumer has no name, or two have the same.
 pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerSample>> {
     const COMMAND: &str = "XINFO CONSUMERS";
-    let mut known = Known::from(known);
+    let mut known = KnownNames::from(known);
     let decode = |reply| {
         let [mut name, mut pending, mut idle, mut inactive] = [None; 4];
         each_field(COMMAND, reply, |field, value| {
@@ -205,8 +205,8 @@ pub fn pending_count(reply: Reply<'_>) -> Decoded<u64> {
 ///
 /// # Errors
 /// Where the reply is not a list of entries.
-pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<(Page, u64)> {
-    let mut page = Page::default();
+pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<(EntryPage, u64)> {
+    let mut page = EntryPage::default();
     let entries = items("XRANGE", reply)?;
     let told = entries.len() as u64;
     let mut size = 0;
@@ -382,20 +382,20 @@ impl<'a> Field<'a> {
 }
 
 /// The names of last time, each of which was there once. Redis lists names in order, and mostly they are the same.
-struct Known<'a, N> {
+struct KnownNames<'a, N> {
     names: &'a [N],
     next: usize,
     /// Whether there was a name that was not the next one of last time.
     another: bool,
 }
 
-impl<'a, N> From<&'a [N]> for Known<'a, N> {
+impl<'a, N> From<&'a [N]> for KnownNames<'a, N> {
     fn from(names: &'a [N]) -> Self {
         Self { names, next: 0, another: false }
     }
 }
 
-impl<N: Name> Known<'_, N> {
+impl<N: Name> KnownNames<'_, N> {
     fn name(&mut self, name: RawName<'_>) -> N {
         let next = self.names.get(self.next);
         if let (Some(next), RawName::Whole(bytes)) = (next, name)
@@ -467,7 +467,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::redis::resp::Replies;
+    use crate::redis::resp::ReplyReader;
     use crate::redis::resp::tests::whole;
 
     /// A value as Redis would send it.
@@ -501,14 +501,14 @@ mod tests {
             }
         }
 
-        fn sent(&self) -> Replies {
+        fn sent(&self) -> ReplyReader {
             let mut bytes = Vec::new();
             self.write(&mut bytes);
             whole(&bytes)
         }
     }
 
-    fn root(replies: &Replies) -> Reply<'_> {
+    fn root(replies: &ReplyReader) -> Reply<'_> {
         replies.iter().next().unwrap()
     }
 
@@ -766,10 +766,10 @@ mod tests {
             |entries: &[Value], to, limit| range(root(&Value::Array(entries.to_vec()).sent()), to, limit, false);
         let reply = ["1-0", "2-0", "3-0"].map(entry);
         let id = |ms| EntryId { ms, seq: 0 };
-        let page = Page { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..Page::default() };
+        let page = EntryPage { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..EntryPage::default() };
         assert_eq!(check(&reply, id(2), 3), Ok((page.clone(), 36)));
-        assert_eq!(check(&reply, id(2), 4), Ok((Page { ended: true, ..page }, 36)));
-        assert_eq!(check(&[], id(2), 4), Ok((Page { ended: true, ..Page::default() }, 0)));
+        assert_eq!(check(&reply, id(2), 4), Ok((EntryPage { ended: true, ..page }, 36)));
+        assert_eq!(check(&[], id(2), 4), Ok((EntryPage { ended: true, ..EntryPage::default() }, 0)));
         assert!(range(root(&Value::Nil.sent()), id(2), 4, false).is_err());
         assert!(check(&[entry("2-0"), entry("1-0")], id(2), 4).is_err());
         assert!(check(&[entry("2-0"), entry("2-0")], id(2), 4).is_err());
@@ -791,7 +791,7 @@ mod tests {
         assert!(same(&after[0], &before[0]) && same(&after[2], &before[2]));
         // Long ones, one that is cut as it comes, and one that is named as it is shown.
         let [long, longer] = [300, 20_000].map(|length| "x".repeat(length));
-        let shown = ConsumerName::from(longer.as_str()).shown().into_owned();
+        let shown = ConsumerName::from(longer.as_str()).display_name().into_owned();
         let names = ["a", &long, &longer, &shown];
         let before = decoded(&names, &[]);
         assert_eq!(before, names.map(ConsumerName::from));
@@ -799,7 +799,7 @@ mod tests {
         assert!(before.iter().zip(&after).all(|(before, after)| same(before, after)), "{after:?}");
         let after = decoded(&[&shown], &before[..3]);
         assert_eq!(after, [ConsumerName::from(shown.as_str())]);
-        assert_ne!(after[0].shown(), shown);
+        assert_ne!(after[0].display_name(), shown);
         let twice = Value::Array(vec![consumer(&longer), consumer("a"), consumer(&longer)]).sent();
         assert!(consumers(root(&twice), &[]).is_err());
     }

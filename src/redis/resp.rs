@@ -68,18 +68,18 @@ pub fn command<'a>(bytes: &mut Vec<u8>, words: impl IntoIterator<Item = &'a [u8]
 
 /// What may still be read until the next sample begins.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+pub struct DecodeBudget {
     bytes: u64,
     values: u64,
 }
 
-impl Default for Allowance {
+impl Default for DecodeBudget {
     fn default() -> Self {
         Self { bytes: MAX_REPLY_BYTES, values: MAX_REPLY_VALUES }
     }
 }
 
-impl Allowance {
+impl DecodeBudget {
     fn take_bytes(&mut self, bytes: u64) -> Result<(), String> {
         let left = self.bytes.checked_sub(bytes);
         self.bytes =
@@ -112,7 +112,7 @@ impl Allowance {
 
 /// One value of a reply. Text is named by its place among the bytes.
 #[derive(Clone, Copy, Debug)]
-enum Node {
+enum ReplyNode {
     Nil,
     Int(i64),
     /// A number that 64 bits with a sign do not hold, by its digits.
@@ -124,8 +124,8 @@ enum Node {
         at: u32,
         length: u32,
     },
-    /// The beginning of a text that was too long to be kept, and the place of its [`Cut`].
-    Cut {
+    /// The beginning of a text that was too long to be kept, and the place of its [`CutText`].
+    CutText {
         at: u32,
         cut: u32,
     },
@@ -142,14 +142,14 @@ enum Node {
 
 /// What is known of a text that was too long to be kept, beside its beginning.
 #[derive(Debug, PartialEq, Eq)]
-struct Cut {
+struct CutText {
     length: u64,
     digest: [u8; 32],
 }
 
 /// A text that is too long to be kept, on its way.
 #[derive(Debug)]
-struct Cutting {
+struct PartialCut {
     /// Where its beginning is kept.
     at: usize,
     length: u64,
@@ -160,15 +160,15 @@ struct Cutting {
 
 /// Replies as they come in.
 #[derive(Debug, Default)]
-pub struct Replies {
+pub struct ReplyReader {
     bytes: Vec<u8>,
-    cutting: Option<Cutting>,
-    cuts: Vec<Cut>,
+    cutting: Option<PartialCut>,
+    cuts: Vec<CutText>,
     /// Bytes of the value that is being read that are not kept.
     skipped: u64,
     /// The bytes up to here have become values.
     read: usize,
-    nodes: Vec<Node>,
+    nodes: Vec<ReplyNode>,
     /// For each list that is not at its end: its node, and how many values it still wants.
     open: Vec<(usize, u32)>,
     /// Whole replies.
@@ -179,7 +179,7 @@ pub struct Replies {
     announced: u64,
 }
 
-impl Replies {
+impl ReplyReader {
     /// Where further bytes are to be put.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
@@ -224,7 +224,7 @@ impl Replies {
     ///
     /// # Errors
     /// What is wrong with what came: it is no RESP2, or more than may come.
-    pub fn read(&mut self, wanted: usize, allowance: &mut Allowance) -> Result<bool, String> {
+    pub fn read(&mut self, wanted: usize, allowance: &mut DecodeBudget) -> Result<bool, String> {
         while self.whole < wanted {
             let Some(after) = self.value(allowance)? else {
                 return if self.bytes.len() <= MAX_HELD_BYTES { Ok(false) } else { Err(too_much()) };
@@ -240,7 +240,7 @@ impl Replies {
     }
 
     /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
-    fn value(&mut self, allowance: &Allowance) -> Result<Option<usize>, String> {
+    fn value(&mut self, allowance: &DecodeBudget) -> Result<Option<usize>, String> {
         if self.cutting.is_some() {
             return self.cut();
         }
@@ -250,12 +250,12 @@ impl Replies {
                 let is_error = *kind == b'-';
                 let Some(end) = self.line_end()? else { return Ok(None) };
                 let (at, length) = (self.read as u32 + 1, (end - self.read - 1) as u32);
-                self.push(if is_error { Node::Error { at, length } } else { Node::Text { at, length } });
+                self.push(if is_error { ReplyNode::Error { at, length } } else { ReplyNode::Text { at, length } });
                 Ok(Some(end + 2))
             }
             b':' => {
                 let read = self.number(|replies, number, after| {
-                    replies.push(Node::Int(number));
+                    replies.push(ReplyNode::Int(number));
                     Ok(Some(after))
                 });
                 if read.is_err() { self.long_number() } else { read }
@@ -270,22 +270,22 @@ impl Replies {
     }
 
     /// Text of this length; below 0 it is null, and has no bytes.
-    fn text(&mut self, allowance: &Allowance, length: i64, after: usize) -> Result<Option<usize>, String> {
+    fn text(&mut self, allowance: &DecodeBudget, length: i64, after: usize) -> Result<Option<usize>, String> {
         let Ok(length) = u64::try_from(length) else {
-            self.push(Node::Nil);
+            self.push(ReplyNode::Nil);
             return Ok(Some(after));
         };
         self.announced = length;
         allowance.may_come(length)?;
         if length > MAX_TEXT_BYTES {
-            self.cutting = Some(Cutting { at: after, length, came: 0, digest: Sha256::new() });
+            self.cutting = Some(PartialCut { at: after, length, came: 0, digest: Sha256::new() });
             return self.cut();
         }
         let end = after + length as usize;
         match self.bytes.get(end..end + 2) {
             None => Ok(None),
             Some(b"\r\n") => {
-                self.push(Node::Text { at: after as u32, length: length as u32 });
+                self.push(ReplyNode::Text { at: after as u32, length: length as u32 });
                 Ok(Some(end + 2))
             }
             Some(_) => Err(junk()),
@@ -317,9 +317,9 @@ impl Replies {
             // It may be all there but for its end: then nothing comes of it the next time.
             None if behind == keep => Ok(None),
             Some(b"\r\n") => {
-                let node = Node::Cut { at: cutting.at as u32, cut: self.cuts.len() as u32 };
+                let node = ReplyNode::CutText { at: cutting.at as u32, cut: self.cuts.len() as u32 };
                 let digest = std::mem::take(&mut cutting.digest).finalize().into();
-                self.cuts.push(Cut { length: cutting.length, digest });
+                self.cuts.push(CutText { length: cutting.length, digest });
                 self.cutting = None;
                 self.push(node);
                 Ok(Some(behind + 2))
@@ -329,10 +329,10 @@ impl Replies {
     }
 
     /// The head of a list; below 0 it is null.
-    fn list(&mut self, allowance: &Allowance, items: i64) -> Result<(), String> {
+    fn list(&mut self, allowance: &DecodeBudget, items: i64) -> Result<(), String> {
         match u64::try_from(items) {
-            Err(_) => self.push(Node::Nil),
-            Ok(0) => self.push(Node::List { items: 0, end: self.nodes.len() as u32 + 1 }),
+            Err(_) => self.push(ReplyNode::Nil),
+            Ok(0) => self.push(ReplyNode::List { items: 0, end: self.nodes.len() as u32 + 1 }),
             Ok(_) if self.open.len() == MAX_DEPTH => {
                 return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
             }
@@ -340,7 +340,7 @@ impl Replies {
                 self.announced = items.saturating_mul(LEAST_BYTES);
                 allowance.values_may_come(items)?;
                 self.open.push((self.nodes.len(), items as u32));
-                self.nodes.push(Node::List { items: items as u32, end: 0 });
+                self.nodes.push(ReplyNode::List { items: items as u32, end: 0 });
             }
         }
         Ok(())
@@ -385,7 +385,7 @@ impl Replies {
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return Err(junk());
         }
-        self.push(Node::Beyond { at: at as u32, length: length as u32 });
+        self.push(ReplyNode::Beyond { at: at as u32, length: length as u32 });
         Ok(Some(end + 2))
     }
 
@@ -411,7 +411,7 @@ impl Replies {
     }
 
     /// Adds a value that is whole, and ends the lists of which it is the last.
-    fn push(&mut self, node: Node) {
+    fn push(&mut self, node: ReplyNode) {
         self.nodes.push(node);
         let here = self.nodes.len() as u32;
         while let Some((list, wanted)) = self.open.last_mut() {
@@ -419,7 +419,7 @@ impl Replies {
             if *wanted > 0 {
                 return;
             }
-            if let Node::List { end, .. } = &mut self.nodes[*list] {
+            if let ReplyNode::List { end, .. } = &mut self.nodes[*list] {
                 *end = here;
             }
             self.open.pop();
@@ -449,7 +449,7 @@ fn junk() -> String {
 /// A value of a reply.
 #[derive(Clone, Copy)]
 pub struct Reply<'a> {
-    all: &'a Replies,
+    all: &'a ReplyReader,
     at: usize,
 }
 
@@ -457,20 +457,20 @@ impl<'a> Reply<'a> {
     /// Whether it is nothing.
     #[must_use]
     pub fn is_nil(self) -> bool {
-        matches!(self.all.nodes[self.at], Node::Nil)
+        matches!(self.all.nodes[self.at], ReplyNode::Nil)
     }
 
     /// The number that it is.
     #[must_use]
     pub fn int(self) -> Option<i64> {
-        if let Node::Int(number) = self.all.nodes[self.at] { Some(number) } else { None }
+        if let ReplyNode::Int(number) = self.all.nodes[self.at] { Some(number) } else { None }
     }
 
     /// The text that it is; any bytes, at most [`MAX_TEXT_BYTES`] of them. `None` where it is longer.
     #[must_use]
     pub fn bytes(self) -> Option<&'a [u8]> {
         match self.all.nodes[self.at] {
-            Node::Text { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
+            ReplyNode::Text { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
             _ => None,
         }
     }
@@ -479,8 +479,8 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn name(self) -> Option<RawName<'a>> {
         match self.all.nodes[self.at] {
-            Node::Cut { at, cut } => {
-                let Cut { length, digest } = &self.all.cuts[cut as usize];
+            ReplyNode::CutText { at, cut } => {
+                let CutText { length, digest } = &self.all.cuts[cut as usize];
                 let head = &self.all.bytes[at as usize..][..HEAD_BYTES];
                 Some(RawName::Cut { head, digest, length: *length })
             }
@@ -492,8 +492,8 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn text_length(self) -> Option<u64> {
         match self.all.nodes[self.at] {
-            Node::Text { length, .. } => Some(length.into()),
-            Node::Cut { cut, .. } => Some(self.all.cuts[cut as usize].length),
+            ReplyNode::Text { length, .. } => Some(length.into()),
+            ReplyNode::CutText { cut, .. } => Some(self.all.cuts[cut as usize].length),
             _ => None,
         }
     }
@@ -501,7 +501,7 @@ impl<'a> Reply<'a> {
     /// The digits of a number that does not fit.
     fn beyond(self) -> Option<&'a [u8]> {
         match self.all.nodes[self.at] {
-            Node::Beyond { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
+            ReplyNode::Beyond { at, length } => Some(&self.all.bytes[at as usize..][..length as usize]),
             _ => None,
         }
     }
@@ -510,7 +510,7 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn error(self) -> Option<Refusal> {
         match self.all.nodes[self.at] {
-            Node::Error { at, length } => {
+            ReplyNode::Error { at, length } => {
                 let text = &self.all.bytes[at as usize..][..length as usize];
                 Some(Refusal(names::text(text.trim_ascii_end(), MAX_ERROR_BYTES)))
             }
@@ -521,14 +521,14 @@ impl<'a> Reply<'a> {
     /// Whether it is an error.
     #[must_use]
     pub fn is_error(self) -> bool {
-        matches!(self.all.nodes[self.at], Node::Error { .. })
+        matches!(self.all.nodes[self.at], ReplyNode::Error { .. })
     }
 
     /// What is in the list that it is.
     #[must_use]
     pub fn list(self) -> Option<Items<'a>> {
         match self.all.nodes[self.at] {
-            Node::List { items, .. } => Some(Items { all: self.all, at: self.at + 1, left: items as usize }),
+            ReplyNode::List { items, .. } => Some(Items { all: self.all, at: self.at + 1, left: items as usize }),
             _ => None,
         }
     }
@@ -537,12 +537,12 @@ impl<'a> Reply<'a> {
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self.all.nodes[self.at] {
-            Node::Nil => "nil",
-            Node::Int(_) => "a number",
-            Node::Beyond { .. } => "a number that does not fit 64 bits",
-            Node::Text { .. } | Node::Cut { .. } => "a string",
-            Node::Error { .. } => "an error",
-            Node::List { .. } => "a list",
+            ReplyNode::Nil => "nil",
+            ReplyNode::Int(_) => "a number",
+            ReplyNode::Beyond { .. } => "a number that does not fit 64 bits",
+            ReplyNode::Text { .. } | ReplyNode::CutText { .. } => "a string",
+            ReplyNode::Error { .. } => "an error",
+            ReplyNode::List { .. } => "a list",
         }
     }
 
@@ -574,7 +574,7 @@ impl fmt::Debug for Reply<'_> {
 /// Values one after the other.
 #[derive(Clone)]
 pub struct Items<'a> {
-    all: &'a Replies,
+    all: &'a ReplyReader,
     at: usize,
     left: usize,
 }
@@ -594,7 +594,7 @@ impl<'a> Iterator for Items<'a> {
         self.left = self.left.checked_sub(1)?;
         let at = self.at;
         self.at = match self.all.nodes[at] {
-            Node::List { end, .. } => end as usize,
+            ReplyNode::List { end, .. } => end as usize,
             _ => at + 1,
         };
         Some(Reply { all: self.all, at })
@@ -655,10 +655,10 @@ pub(crate) mod tests {
     }
 
     /// Replies that are all there.
-    pub(crate) fn whole(bytes: &[u8]) -> Replies {
-        let mut replies = Replies::default();
+    pub(crate) fn whole(bytes: &[u8]) -> ReplyReader {
+        let mut replies = ReplyReader::default();
         replies.buffer().extend_from_slice(bytes);
-        let read = replies.read(usize::MAX, &mut Allowance::default());
+        let read = replies.read(usize::MAX, &mut DecodeBudget::default());
         assert_eq!(read, Ok(false), "{}", bytes.escape_ascii());
         assert_eq!(replies.unread(), 0, "{}", bytes.escape_ascii());
         replies
@@ -667,7 +667,7 @@ pub(crate) mod tests {
     /// Reads replies in pieces of every size; all must say the same.
     fn check(bytes: &[u8], expected: Result<u64, &str>) {
         for size in [1, 2, 3, 7, bytes.len().max(1)] {
-            let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+            let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
             let read = bytes.chunks(size).try_for_each(|piece| {
                 replies.buffer().extend_from_slice(piece);
                 replies.read(usize::MAX, &mut allowance).map(drop)
@@ -731,16 +731,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_sample_reads_only_so_much() {
-        let read = |bytes: &[u8], mut allowance: Allowance| {
-            let mut replies = Replies::default();
+        let read = |bytes: &[u8], mut allowance: DecodeBudget| {
+            let mut replies = ReplyReader::default();
             replies.buffer().extend_from_slice(bytes);
             replies.read(usize::MAX, &mut allowance)
         };
-        let six = Allowance { bytes: 6, ..Allowance::default() };
+        let six = DecodeBudget { bytes: 6, ..DecodeBudget::default() };
         // Neither what is announced nor what comes.
         assert!(read(b"$7\r\nxxx", six).unwrap_err().contains("announced 7 bytes"));
         assert!(read(b":12345\r\n", six).unwrap_err().contains("more than 512 MiB in one sample"));
-        let one = Allowance { values: 1, ..Allowance::default() };
+        let one = DecodeBudget { values: 1, ..DecodeBudget::default() };
         assert!(read(b":1\r\n:2\r\n", one).unwrap_err().contains("more than 8388608 values"));
     }
 
@@ -773,7 +773,7 @@ pub(crate) mod tests {
         }
         sent.extend(b":7\r\n");
         for size in [1000, 4097, 65_536, sent.len()] {
-            let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+            let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
             let mut most = 0;
             for piece in sent.chunks(size) {
                 replies.buffer().extend_from_slice(piece);
@@ -803,7 +803,7 @@ pub(crate) mod tests {
 
     #[test]
     fn no_more_is_held_than_may_be() {
-        let (mut allowance, mut replies) = (Allowance::default(), Replies::default());
+        let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
         let text = [format!("${MAX_TEXT_BYTES}\r\n").as_bytes(), &[b'x'; MAX_TEXT_BYTES as usize], b"\r\n"].concat();
         replies.buffer().extend_from_slice(b"*100000\r\n");
         let mut held = 0;
@@ -827,7 +827,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_comes_after_the_replies_that_are_wanted_is_kept() {
-        let (mut replies, mut allowance) = (Replies::default(), Allowance::default());
+        let (mut replies, mut allowance) = (ReplyReader::default(), DecodeBudget::default());
         replies.buffer().extend_from_slice(b":1\r\n:2\r\n:3");
         for expected in [1, 2] {
             assert_eq!(replies.read(1, &mut allowance), Ok(true));

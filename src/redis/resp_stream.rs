@@ -15,8 +15,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
-use crate::redis::io_thread::{self, Apart};
-use crate::redis::resp::{Allowance, Replies, Reply, command};
+use crate::redis::io_thread::{self, OffloadedStream};
+use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, command};
 use crate::redis::tls::described;
 
 /// Room that is made before each read: what Redis writes at most at a time, so that few reads take it all.
@@ -36,17 +36,17 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
 
 impl Socket for TcpStream {
     fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(Apart::tcp(*self, thread)?))
+        Ok(Box::new(OffloadedStream::tcp(*self, thread)?))
     }
 }
 
 impl Socket for UnixStream {
     fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(Apart::unix(*self, thread)?))
+        Ok(Box::new(OffloadedStream::unix(*self, thread)?))
     }
 }
 
-impl Socket for Apart {
+impl Socket for OffloadedStream {
     fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
         Ok(self)
     }
@@ -60,22 +60,22 @@ impl Socket for TlsStream<TcpStream> {
 }
 
 /// A connection. Dropped, it is closed.
-pub(crate) struct Wire {
+pub(crate) struct RespStream {
     socket: Box<dyn Socket>,
-    replies: Replies,
-    allowance: Allowance,
+    replies: ReplyReader,
+    allowance: DecodeBudget,
 }
 
 /// Why a connection is of no use any more.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub(crate) enum ConnectionError {
     /// What came is more than may come, or is no reply.
     Excess(String),
     /// It is closed, or broke.
     Ended(String),
 }
 
-impl Broken {
+impl ConnectionError {
     /// What it means for a sample; `otherwise` where the connection itself is to blame.
     pub(crate) fn into_error(self, otherwise: FailureReason) -> SampleError {
         match self {
@@ -85,16 +85,16 @@ impl Broken {
     }
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> Self {
         Self::Ended(described(&error))
     }
 }
 
-impl Wire {
+impl RespStream {
     /// A connection over this socket. Nothing is said yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
-        Self { socket, replies: Replies::default(), allowance: Allowance::default() }
+        Self { socket, replies: ReplyReader::default(), allowance: DecodeBudget::default() }
     }
 
     /// The same with its bytes moved by another thread, where that can be.
@@ -108,11 +108,11 @@ impl Wire {
 
     /// A sample begins, and may read as much as any.
     pub(crate) fn begin_sample(&mut self) {
-        self.allowance = Allowance::default();
+        self.allowance = DecodeBudget::default();
     }
 
     /// Sends one command, given as its words, and waits for the answer.
-    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, Broken> {
+    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, ConnectionError> {
         let mut bytes = Vec::new();
         command(&mut bytes, words.iter().copied());
         if let Err(broken) = self.send(&bytes).await {
@@ -120,16 +120,21 @@ impl Wire {
             return self.receive(1).await.ok().and_then(|replies| replies.iter().next()).ok_or(broken);
         }
         let replies = self.receive(1).await?;
-        replies.iter().next().ok_or_else(|| Broken::Ended("no reply".to_owned()))
+        replies.iter().next().ok_or_else(|| ConnectionError::Ended("no reply".to_owned()))
     }
 
     /// Sends requests.
-    pub(crate) async fn send(&mut self, requests: &[u8]) -> Result<(), Broken> {
+    pub(crate) async fn send(&mut self, requests: &[u8]) -> Result<(), ConnectionError> {
         let mut sent = 0;
         poll_fn(|cx| self.poll_send(cx, requests, &mut sent)).await
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, requests: &[u8], sent: &mut usize) -> Poll<Result<(), Broken>> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &[u8],
+        sent: &mut usize,
+    ) -> Poll<Result<(), ConnectionError>> {
         loop {
             let writing = match Pin::new(&mut self.socket).poll_write(cx, &requests[*sent..]) {
                 Poll::Ready(Ok(0)) if *sent < requests.len() => return Poll::Ready(Err(closed())),
@@ -141,7 +146,7 @@ impl Wire {
                 Poll::Pending => Poll::Pending,
             };
             if let Poll::Ready(flushed) = writing {
-                return Poll::Ready(flushed.map_err(Broken::from));
+                return Poll::Ready(flushed.map_err(ConnectionError::from));
             }
             // Not before there is room for more; meanwhile what is there is taken off.
             if self.replies.unread() > MAX_UNREAD_BYTES {
@@ -157,15 +162,15 @@ impl Wire {
     }
 
     /// Waits for the next replies, so many of them.
-    pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&Replies, Broken> {
+    pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
         self.replies.next();
-        while !self.replies.read(wanted, &mut self.allowance).map_err(Broken::Excess)? {
+        while !self.replies.read(wanted, &mut self.allowance).map_err(ConnectionError::Excess)? {
             poll_fn(|cx| self.poll_read(cx)).await?;
         }
         Ok(&self.replies)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         let buffer = self.replies.buffer();
         buffer.reserve(READ_BYTES);
         match ready!(pin!(self.socket.read_buf(buffer)).poll(cx)) {
@@ -175,10 +180,10 @@ impl Wire {
             Err(error) => return Poll::Ready(Err(error.into())),
         }
         let unread = self.replies.unread();
-        Poll::Ready(self.allowance.may_come(unread).map_err(Broken::Excess))
+        Poll::Ready(self.allowance.may_come(unread).map_err(ConnectionError::Excess))
     }
 }
 
-fn closed() -> Broken {
-    Broken::Ended("Redis closed the connection".to_owned())
+fn closed() -> ConnectionError {
+    ConnectionError::Ended("Redis closed the connection".to_owned())
 }

@@ -37,7 +37,7 @@ pub struct TlsFiles {
 
 /// What a problem is with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TlsPart {
     /// The file of CA certificates.
     Ca,
     /// What the system trusts, in place of that file.
@@ -51,16 +51,16 @@ pub enum Part {
 /// Why TLS cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct TlsProblem {
+pub struct ClientTlsError {
     /// What it is with.
-    pub part: Part,
+    pub part: TlsPart,
     /// What it takes instead.
     pub why: String,
 }
 
 /// TLS to one server.
 #[derive(Clone)]
-pub struct Tls {
+pub struct ClientTls {
     files: TlsFiles,
     server_name: ServerName<'static>,
     /// Whether that name is for every server, whatever its host.
@@ -71,15 +71,15 @@ pub struct Tls {
     said: bool,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { files, server_name, pinned: _, config: _, said: _ } = self;
         f.debug_struct("Tls").field("files", files).field("server_name", server_name).finish_non_exhaustive()
     }
 }
 
-impl Tls {
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
+impl ClientTls {
+    pub(crate) fn same_target(&self, other: &Self) -> bool {
         self.files == other.files && self.server_name == other.server_name && self.pinned == other.pinned
     }
 
@@ -87,7 +87,7 @@ impl Tls {
     ///
     /// # Errors
     /// Which of them cannot be used, and why.
-    pub fn new(files: TlsFiles, server_name: ServerName<'static>) -> Result<Self, TlsProblem> {
+    pub fn new(files: TlsFiles, server_name: ServerName<'static>) -> Result<Self, ClientTlsError> {
         let config = Arc::new(read(&files)?);
         Ok(Self { files, server_name, pinned: false, config, said: false })
     }
@@ -143,58 +143,58 @@ impl Tls {
 }
 
 impl TlsFiles {
-    fn of(&self, part: Part) -> &Path {
+    fn of(&self, part: TlsPart) -> &Path {
         let identity = self.identity.as_ref();
         let file = match part {
-            Part::Ca | Part::System => self.ca.as_deref(),
-            Part::Certificate => identity.map(|(certificate, _)| certificate.as_path()),
-            Part::Key => identity.map(|(_, key)| key.as_path()),
+            TlsPart::Ca | TlsPart::System => self.ca.as_deref(),
+            TlsPart::Certificate => identity.map(|(certificate, _)| certificate.as_path()),
+            TlsPart::Key => identity.map(|(_, key)| key.as_path()),
         };
         file.unwrap_or(Path::new(""))
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ClientConfig, TlsProblem> {
-    let problem = |part, why: String| TlsProblem { part, why };
+fn read(files: &TlsFiles) -> Result<ClientConfig, ClientTlsError> {
+    let problem = |part, why: String| ClientTlsError { part, why };
     let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| problem(Part::System, error.to_string()))?;
+        .map_err(|error| problem(TlsPart::System, error.to_string()))?;
     let (roots, trusted) = roots(files.ca.as_deref())?;
     let provider = Arc::new(ring::default_provider());
     let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let by_ca = by_ca.map_err(|error| problem(Part::System, error.to_string()))?;
+    let by_ca = by_ca.map_err(|error| problem(TlsPart::System, error.to_string()))?;
     let builder = versions.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { by_ca, trusted }));
     let Some((certificate, key)) = &files.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(certificate, "its certificate").map_err(|why| problem(Part::Certificate, why))?;
+    let chain = certificates(certificate, "its certificate").map_err(|why| problem(TlsPart::Certificate, why))?;
     let key = files::read(key).and_then(|pem| {
         let key = PrivateKeyDer::from_pem_slice(&pem);
         key.map_err(|_| "expected a PEM file with a private key in it, not encrypted".to_owned())
     });
-    let key = key.map_err(|why| problem(Part::Key, why))?;
+    let key = key.map_err(|why| problem(TlsPart::Key, why))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            problem(Part::Key, "expected the key of the certificate; this is that of another".to_owned())
+            problem(TlsPart::Key, "expected the key of the certificate; this is that of another".to_owned())
         }
         rustls::Error::InvalidCertificate(_) => {
-            problem(Part::Certificate, format!("expected a certificate that can be read ({error})"))
+            problem(TlsPart::Certificate, format!("expected a certificate that can be read ({error})"))
         }
-        other => problem(Part::Key, format!("expected a key that can be used ({other})")),
+        other => problem(TlsPart::Key, format!("expected a key that can be used ({other})")),
     })
 }
 
 /// The certificates of CAs, and those that are trusted as they are.
-fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsProblem> {
+fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), ClientTlsError> {
     let mut roots = RootCertStore::empty();
     let Some(file) = file else {
         // Some that cannot be read are usual; none at all is a system without them.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let why = "this system trusts no certificates";
-        let none = || TlsProblem { part: Part::System, why: why.to_owned() };
+        let none = || ClientTlsError { part: TlsPart::System, why: why.to_owned() };
         return if roots.is_empty() { Err(none()) } else { Ok((roots, Vec::new())) };
     };
-    let problem = |why| TlsProblem { part: Part::Ca, why };
+    let problem = |why| ClientTlsError { part: TlsPart::Ca, why };
     let trusted = certificates(file, "a CA certificate").map_err(problem)?;
     for certificate in &trusted {
         let added = roots.add(certificate.clone());

@@ -20,13 +20,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
 use queue::Queue;
-use rate::{PERIOD, Rate, Rated};
+use rate::{LineRate, PERIOD, RateLimited};
 
 /// What is left of the log is written for so long when the program ends.
 pub const END_TIME: Duration = Duration::from_secs(2);
 
 /// The log of this process.
-static LOG: OnceLock<(Arc<Queue>, Arc<Rate>)> = OnceLock::new();
+static LOG: OnceLock<(Arc<Queue>, Arc<LineRate>)> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ fn targets(level: LevelFilter) -> Targets {
 
 /// Takes lines as they are made.
 #[derive(Clone, Debug)]
-struct Lines {
+struct LogWriter {
     queue: Arc<Queue>,
     format: Format,
 }
 
-impl MakeWriter<'_> for Lines {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -68,7 +68,7 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-impl io::Write for Lines {
+impl io::Write for LogWriter {
     /// Takes a line; each comes whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.queue.push(line::clean(&String::from_utf8_lossy(line), self.format));
@@ -90,18 +90,18 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
     let (queue, rate) = LOG.get_or_init(|| {
         let queue = Arc::<Queue>::default();
-        let rate = Rate::new(Arc::clone(&queue));
+        let rate = LineRate::new(Arc::clone(&queue));
         (queue, Arc::new(rate))
     });
     // Where that fails all lines count as dropped, once the queue is full.
     let due = Arc::clone(rate);
     let _ = queue.write_apart(move |now| due.say(now));
-    let lines = Lines { queue: Arc::clone(queue), format };
+    let lines = LogWriter { queue: Arc::clone(queue), format };
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(lines)
         .log_internal_errors(false)
-        .fmt_fields(format::Lines(format))
-        .event_format(Rated { format: format::Lines(format), rate: Arc::clone(rate) });
+        .fmt_fields(format::LogFormatter(format))
+        .event_format(RateLimited { format: format::LogFormatter(format), rate: Arc::clone(rate) });
     let subscriber = tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)));
     // Fails only where somebody set one before, as tests may.
     let _ = subscriber;
@@ -123,9 +123,9 @@ pub fn drain(most: Duration) {
 
 /// Has what is left of the log written when it is dropped, however the program ends.
 #[derive(Debug)]
-pub struct AtEnd;
+pub struct FlushOnDrop;
 
-impl Drop for AtEnd {
+impl Drop for FlushOnDrop {
     fn drop(&mut self) {
         if let Some((_, rate)) = LOG.get() {
             // Their period would end later.

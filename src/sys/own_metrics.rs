@@ -33,7 +33,7 @@ pub struct PollMetrics {
 pub struct SelfMetrics {
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Family<PathLabel, Histogram>,
-    http_answers: Arc<ArcSwap<Vec<Answers>>>,
+    http_answers: Arc<ArcSwap<Vec<HandledRequests>>>,
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
@@ -44,14 +44,14 @@ pub struct SelfMetrics {
 
 /// Where answers of one kind are counted. To look that up in a family takes locks that all processors want for each request.
 #[derive(Clone, Debug)]
-struct Answers {
+struct HandledRequests {
     path: &'static str,
     code: u16,
     count: Counter,
     duration: Histogram,
 }
 
-impl Answers {
+impl HandledRequests {
     fn add(&self, took: Duration) {
         self.count.inc();
         self.duration.observe(took.as_secs_f64());
@@ -304,7 +304,7 @@ impl SelfMetrics {
         }
         let count = self.http_requests.get_or_create_owned(&RequestLabels { path, code });
         let duration = self.http_duration.get_or_create_owned(&PathLabel { path });
-        let answers = Answers { path, code, count, duration };
+        let answers = HandledRequests { path, code, count, duration };
         answers.add(took);
         self.http_answers.rcu(|known| known.iter().chain([&answers]).cloned().collect::<Vec<_>>());
     }

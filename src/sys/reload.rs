@@ -6,36 +6,36 @@ use tokio::sync::{mpsc, oneshot};
 const MAX_WAITING: usize = 8;
 
 /// What a reload came to: nothing, or why everything stayed as it was.
-pub type Outcome = Result<(), String>;
+pub type ReloadOutcome = Result<(), String>;
 
 /// Where reloads are asked for.
 #[derive(Clone, Debug)]
-pub struct Reloads(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<ReloadOutcome>>);
 
 /// Where those who ask are answered.
 #[derive(Debug)]
-pub struct Asked(mpsc::Receiver<oneshot::Sender<Outcome>>);
+pub struct ReloadRequests(mpsc::Receiver<oneshot::Sender<ReloadOutcome>>);
 
 /// Where to ask, and where to answer.
 #[must_use]
-pub fn channel() -> (Reloads, Asked) {
+pub fn channel() -> (ReloadHandle, ReloadRequests) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    (Reloads(sender), Asked(receiver))
+    (ReloadHandle(sender), ReloadRequests(receiver))
 }
 
-impl Reloads {
+impl ReloadHandle {
     /// Has everything reloaded.
     ///
     /// # Errors
     /// Why nothing changed.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(&self) -> ReloadOutcome {
         let (answer, answered) = oneshot::channel();
         self.0.try_send(answer).map_err(|_| "too many reloads are waiting already".to_owned())?;
         answered.await.unwrap_or_else(|_| Err("streamlag is ending".to_owned()))
     }
 }
 
-impl Reloads {
+impl ReloadHandle {
     /// Has everything reloaded, and does not wait for it. What came of it is in the log.
     pub fn ask(&self) {
         let (answer, _) = oneshot::channel();
@@ -45,9 +45,9 @@ impl Reloads {
     }
 }
 
-impl Asked {
+impl ReloadRequests {
     /// The next who asks; `None` where nobody can any more.
-    pub async fn next(&mut self) -> Option<oneshot::Sender<Outcome>> {
+    pub async fn next(&mut self) -> Option<oneshot::Sender<ReloadOutcome>> {
         self.0.recv().await
     }
 }

@@ -3,12 +3,12 @@
 use tokio::sync::watch;
 
 /// Turns true when the program is to end.
-pub type Ending = watch::Receiver<bool>;
+pub type Shutdown = watch::Receiver<bool>;
 
 /// Waits until the program is to end.
-pub async fn begins(ending: &mut Ending) {
+pub async fn triggered(shutdown: &mut Shutdown) {
     // An error means that nobody can say so any more, which is no reason to end.
-    if ending.wait_for(|&ending| ending).await.is_err() {
+    if shutdown.wait_for(|&shutdown| shutdown).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -83,7 +83,7 @@ fn what_is_set_by_hand_proves_nothing() {
             redis.read("s", "g", "c", 10);
             let snapshot = sampled.one();
             assert!(exact(redis, &snapshot, "g") > 100, "{lie}");
-            assert_eq!(present(&snapshot, "g").course.lost, 0, "{lie}");
+            assert_eq!(present(&snapshot, "g").trend.lost, 0, "{lie}");
         }
     });
 }
@@ -203,7 +203,7 @@ fn a_restart_from_an_old_file_or_another_version_starts_knowledge_again() {
         redis.read("s", "g", "c", 100);
         let snapshot = sampled.one();
         assert_eq!(exact(&redis, &snapshot, "g"), 600 + 870);
-        assert_eq!(present(&snapshot, "g").course.lost, 0);
+        assert_eq!(present(&snapshot, "g").trend.lost, 0);
         redis.run("XGROUP SETID s g 1100-0");
         assert_eq!(exact(&redis, &sampled.one(), "g"), 800);
     }
@@ -250,29 +250,29 @@ fn what_is_trimmed_or_deleted_undelivered_is_lost_and_nothing_else_is() {
         redis.run("XGROUP DELCONSUMER s g c");
         let mut sampled = Sampled::new(redis, &["s"], COUNT_BUDGET);
         let first = group(&mut sampled);
-        assert_eq!((first.course.lost, first.trim_headroom_entries), (0, Some(300)));
+        assert_eq!((first.trend.lost, first.trim_headroom_entries), (0, Some(300)));
         // Delivered ones go: no loss, less headroom.
         redis.run("XTRIM s MAXLEN 800");
         let trimmed = group(&mut sampled);
-        assert_eq!((trimmed.course.lost, trimmed.trim_headroom_entries), (0, Some(100)));
+        assert_eq!((trimmed.trend.lost, trimmed.trim_headroom_entries), (0, Some(100)));
         // 100 delivered and 250 undelivered ones.
         redis.run("XTRIM s MAXLEN 450");
         let lost = group(&mut sampled);
-        assert_eq!((lost.course.lost, lost.trim_headroom_entries, lost.lag.point), (250, Some(0), 450));
+        assert_eq!((lost.trend.lost, lost.trim_headroom_entries, lost.lag.point), (250, Some(0), 450));
         // One from the middle, ahead of the cursor; and one that is there only between two samples.
         redis.run("XDEL s 900-0");
         add(redis, "s", 1001, 1001);
         redis.run("XDEL s 1001-0");
         // Before 7.0 nothing tells that there was one more.
-        assert_eq!(group(&mut sampled).course.lost, if old { 251 } else { 252 });
+        assert_eq!(group(&mut sampled).trend.lost, if old { 251 } else { 252 });
         // All of it.
         redis.run("XTRIM s MAXLEN 0");
-        assert_eq!(group(&mut sampled).course.lost, if old { 700 } else { 701 });
+        assert_eq!(group(&mut sampled).trend.lost, if old { 700 } else { 701 });
         add(redis, "s", 2000, 2100);
         redis.read("s", "g", "c", 101);
         redis.run("XTRIM s MAXLEN 10");
         let read = group(&mut sampled);
-        assert_eq!((read.course.lost, read.lag.point), (if old { 700 } else { 701 }, 0));
+        assert_eq!((read.trend.lost, read.lag.point), (if old { 700 } else { 701 }, 0));
     });
 }
 
@@ -284,11 +284,11 @@ fn what_is_lost_is_counted_once() {
         let mut sampled = Sampled::new(redis, &["s"], COUNT_BUDGET);
         sampled.one();
         redis.run("XDEL s 900-0");
-        assert_eq!(group(&mut sampled).course.lost, 1);
+        assert_eq!(group(&mut sampled).trend.lost, 1);
         for _ in 0..3 {
             // It is still missing ahead of the cursor.
             redis.read("s", "g", "c", 100);
-            assert_eq!(group(&mut sampled).course.lost, 1);
+            assert_eq!(group(&mut sampled).trend.lost, 1);
         }
     });
 }
@@ -304,9 +304,9 @@ fn an_entry_that_was_delivered_and_is_to_be_delivered_again_is_not_lost() {
         redis.run("XREADGROUP GROUP g c COUNT 5 NOACK STREAMS s >");
         redis.run("XGROUP SETID s g 0");
         redis.run("XDEL s 1-0 2-0");
-        assert_eq!(group(&mut sampled).course.lost, 0);
+        assert_eq!(group(&mut sampled).trend.lost, 0);
         redis.run("XTRIM s MAXLEN 15");
-        assert_eq!(group(&mut sampled).course.lost, 0);
+        assert_eq!(group(&mut sampled).trend.lost, 0);
         // What was added since is another matter, once the group has passed what it may have been given.
         redis.read("s", "g", "c", 100);
         sampled.one();
@@ -314,7 +314,7 @@ fn an_entry_that_was_delivered_and_is_to_be_delivered_again_is_not_lost() {
         redis.run("XGROUP DELCONSUMER s g c");
         sampled.one();
         redis.run("XTRIM s MAXLEN 4");
-        assert_eq!(group(&mut sampled).course.lost, 6);
+        assert_eq!(group(&mut sampled).trend.lost, 6);
     });
 }
 
@@ -345,7 +345,7 @@ fn a_failover_to_an_older_replica_starts_knowledge_again() {
         add(&replica, "s", 1051, 1900);
         let snapshot = sampled.one();
         assert_eq!(exact(&replica, &snapshot, "g"), 700 + 850);
-        assert_eq!(present(&snapshot, "g").course.lost, 0);
+        assert_eq!(present(&snapshot, "g").trend.lost, 0);
         replica.run("XGROUP SETID s g 1200-0");
         assert_eq!(exact(&replica, &sampled.one(), "g"), 700);
     }
@@ -366,11 +366,11 @@ fn what_another_server_does_not_have_is_not_lost() {
         let all: &[&[u8]] = &[b"CLIENT", b"KILL", b"TYPE", b"normal"];
         redis.run_bytes(&[b"RESTORE", b"s", b"0", &older, b"REPLACE"]);
         redis.run_bytes(all);
-        assert_eq!((group(&mut sampled).lag.point, group(&mut sampled).course.lost), (30, 0));
+        assert_eq!((group(&mut sampled).lag.point, group(&mut sampled).trend.lost), (30, 0));
         add(redis, "s", 41, 60);
-        assert_eq!((group(&mut sampled).lag.point, group(&mut sampled).course.lost), (50, 0));
+        assert_eq!((group(&mut sampled).lag.point, group(&mut sampled).trend.lost), (50, 0));
         redis.run("XTRIM s MAXLEN 45");
-        assert_eq!(group(&mut sampled).course.lost, 5);
+        assert_eq!(group(&mut sampled).trend.lost, 5);
     });
 }
 
@@ -386,7 +386,7 @@ fn what_was_delivered_before_a_flush_is_not_lost() {
         redis.run("FLUSHALL");
         redis.run("XGROUP CREATE s g 0 MKSTREAM");
         add(redis, "s", 13, 13);
-        assert_eq!(group(&mut sampled).course.lost, 0);
+        assert_eq!(group(&mut sampled).trend.lost, 0);
     });
 }
 

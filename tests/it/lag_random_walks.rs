@@ -43,7 +43,7 @@ enum Step {
     AckDelete {
         group: usize,
         count: u8,
-        policy: Policy,
+        policy: ServerConfig,
     },
     Claim {
         group: usize,
@@ -54,7 +54,7 @@ enum Step {
     },
     Trim(Trim),
     Delete(u8),
-    DeleteWith(u8, Policy),
+    DeleteWith(u8, ServerConfig),
     SetId {
         group: usize,
         place: Place,
@@ -93,7 +93,7 @@ struct Trim {
     to: TrimTo,
     /// Whole nodes only, and at most so many entries.
     about: Option<u8>,
-    policy: Policy,
+    policy: ServerConfig,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ enum TrimTo {
 
 /// What becomes of references to entries that go; from Redis 8.2 on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Policy {
+enum ServerConfig {
     Unsaid,
     Keep,
     Delete,
@@ -119,7 +119,7 @@ enum Away {
     Renamed,
 }
 
-impl Policy {
+impl ServerConfig {
     fn word(self) -> Option<&'static str> {
         match self {
             Self::Unsaid => None,
@@ -142,12 +142,12 @@ fn place() -> impl Strategy<Value = Place> {
     prop_oneof![Just(Place::Start), Just(Place::End), any::<u8>().prop_map(Place::Entry), Just(Place::Ahead)]
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+fn policy() -> impl Strategy<Value = ServerConfig> {
     prop_oneof![
-        2 => Just(Policy::Unsaid),
-        1 => Just(Policy::Keep),
-        1 => Just(Policy::Delete),
-        4 => Just(Policy::Acknowledged),
+        2 => Just(ServerConfig::Unsaid),
+        1 => Just(ServerConfig::Keep),
+        1 => Just(ServerConfig::Delete),
+        4 => Just(ServerConfig::Acknowledged),
     ]
 }
 
@@ -320,7 +320,7 @@ impl Walk {
         words
     }
 
-    fn policy(&self, policy: Policy) -> Option<&'static str> {
+    fn policy(&self, policy: ServerConfig) -> Option<&'static str> {
         policy.word().filter(|_| self.knows.policies)
     }
 
@@ -549,9 +549,9 @@ impl Walk {
             );
             let lost = self.lost.get(&number).map_or(0, BTreeSet::len) as u64;
             assert!(
-                group.course.lost <= lost,
+                group.trend.lost <= lost,
                 "{name}: {} said to be lost, but only {lost} were, in poll {}",
-                group.course.lost,
+                group.trend.lost,
                 self.polls
             );
             exact.push(lag.min == lag.max);
@@ -660,7 +660,7 @@ fn losses_said<S: Strategy<Value = Step> + 'static>(server: &Path, steps: fn() -
         }
         for (number, name) in GROUPS.iter().enumerate().take(MADE_AT_ONCE) {
             let lost = walk.passed_over.get(&number).copied().unwrap_or_default();
-            said.borrow_mut().add(present(&snapshot, name).course.lost, lost);
+            said.borrow_mut().add(present(&snapshot, name).trend.lost, lost);
         }
     });
     said.into_inner()

@@ -104,8 +104,8 @@ fn nothing_undelivered_is_lost_or_near_to_it() {
             work(redis, "g", 60, 2);
             let snapshot = sampled.one();
             let group = present(&snapshot, "g");
-            assert_eq!((group.lag.uncertainty(), group.course.lost), (0, 0));
-            states.push(group.course.verdict.state);
+            assert_eq!((group.lag.uncertainty(), group.trend.lost), (0, 0));
+            states.push(group.trend.verdict.state);
             last = Some((group.trim_headroom_entries, group.trim_headroom_seconds, snapshot.read.unwrap().rates.added));
         }
         // A hundred every five seconds; an undelivered entry cannot be lost, so there is no headroom to speak of.
@@ -127,7 +127,7 @@ fn groups_made_and_set_back_below_holes_are_exact() {
             let snapshot = sampled.one();
             let said = present(&snapshot, group).lag;
             assert_eq!((said.min, said.max), (lag, lag), "{group}");
-            assert_eq!(present(&snapshot, group).course.lost, 0, "{group}");
+            assert_eq!(present(&snapshot, group).trend.lost, 0, "{group}");
         };
         exact("g", 399);
         redis.run("XGROUP CREATE s below 400-0");
@@ -178,7 +178,7 @@ fn lags_are_exact_while_others_work() {
                     let group = present(&snapshot, name);
                     let truth = last.ms - group.last_delivered.unwrap().ms;
                     assert!(group.lag.min <= truth && truth <= group.lag.max, "{name}: {truth} {:?}", group.lag);
-                    assert_eq!(group.course.lost, 0, "{name}");
+                    assert_eq!(group.trend.lost, 0, "{name}");
                     if sample > 5 {
                         answers += 1;
                         exact += u64::from(group.lag.uncertainty() == 0);

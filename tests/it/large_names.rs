@@ -11,7 +11,7 @@ const MB: usize = 1024 * 1024;
 const MAX_RESIDENT: u64 = 128 * 1024 * 1024;
 
 /// As a long name is shown.
-fn shown(name: &[u8]) -> String {
+fn display_name(name: &[u8]) -> String {
     let digest: String = Sha256::digest(name)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}…#{digest}", String::from_utf8_lossy(&name[..256]))
 }
@@ -76,30 +76,30 @@ fn a_huge_key_a_huge_group_and_a_huge_consumer() {
         let lag = |group: &str| format!("event_consumer_lag{{stream=\"s:1\",consumer_group=\"{group}\"}}");
         let value = |series: &str| crate::common::value_of(&page, series);
         assert_eq!(value(&lag("small")), Some(1.0));
-        assert_eq!(value(&lag(&shown(&group))), Some(1.0));
+        assert_eq!(value(&lag(&display_name(&group))), Some(1.0));
         for name in [name("l", 4097), name("k", 4096)] {
-            assert_eq!(value(&lag(&shown(&name))), Some(1.0));
+            assert_eq!(value(&lag(&display_name(&name))), Some(1.0));
         }
-        assert_eq!(value(&format!("event_stream_up{{stream=\"{}\"}}", shown(&key))), Some(0.0));
+        assert_eq!(value(&format!("event_stream_up{{stream=\"{}\"}}", display_name(&key))), Some(0.0));
         let pending = |group: &str, consumer: &str| {
             format!(
                 "event_consumer_instance_pending{{stream=\"s:1\",consumer_group=\"{group}\",consumer=\"{consumer}\"}}"
             )
         };
-        assert_eq!(value(&pending("small", &shown(&consumer))), Some(1.0));
-        assert_eq!(value(&pending(&shown(&name("k", 4096)), "reader")), Some(1.0));
-        assert!(!all.contains(pending(&shown(&name("l", 4097)), "reader").as_str()));
+        assert_eq!(value(&pending("small", &display_name(&consumer))), Some(1.0));
+        assert_eq!(value(&pending(&display_name(&name("k", 4096)), "reader")), Some(1.0));
+        assert!(!all.contains(pending(&display_name(&name("l", 4097)), "reader").as_str()));
         // JSON says the same, and why.
         let lag = streamlag.json("consumer-lag?group=small");
-        let error = lag["streams"][shown(&key)]["error"].as_str().unwrap().to_owned();
+        let error = lag["streams"][display_name(&key)]["error"].as_str().unwrap().to_owned();
         assert_eq!(error, "its name has 4194304 bytes, and Redis is not asked about names of more than 4096");
         assert_eq!(lag["streams"]["s:1"]["lag"], 1);
-        assert_eq!(lag["streams"]["s:1"]["consumers"][0], shown(&consumer).as_str());
-        let encoded: String = shown(&group).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        assert_eq!(lag["streams"]["s:1"]["consumers"][0], display_name(&consumer).as_str());
+        let encoded: String = display_name(&group).bytes().map(|byte| format!("%{byte:02X}")).collect();
         let asked = streamlag.json(&format!("consumer-lag?group={encoded}"));
         assert_eq!(asked["streams"]["s:1"]["lag"], 1);
         let line = eventually("it is logged", || streamlag.log_lines("stream read failed").pop());
-        assert!(line.contains(&shown(&key)) && line.contains(&error) && line.len() < 1000, "{line}");
+        assert!(line.contains(&display_name(&key)) && line.contains(&error) && line.len() < 1000, "{line}");
         eventually("so are the groups", || streamlag.log_lines("group names are too long").pop());
         for _ in 0..5 {
             streamlag.next_sample();

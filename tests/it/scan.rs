@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::common::Redis;
-use streamlag::collector::{Discovery, ScanAsk};
+use streamlag::collector::{ScanRequest, Scanner};
 use streamlag::model::StreamSelection;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(5);
 
-fn scan(connection: &mut redis::Connection, ask: &ScanAsk) -> (u64, Vec<Vec<u8>>) {
+fn scan(connection: &mut redis::Connection, ask: &ScanRequest) -> (u64, Vec<Vec<u8>>) {
     let mut command = redis::cmd("SCAN");
     command.arg(ask.cursor);
     if let Some(pattern) = &ask.pattern {
@@ -44,7 +44,7 @@ fn streams(connection: &mut redis::Connection, numbers: std::ops::Range<u32>) {
     pipe.exec(connection).unwrap();
 }
 
-fn found(discovery: &mut Discovery) -> BTreeSet<String> {
+fn found(discovery: &mut Scanner) -> BTreeSet<String> {
     discovery.changed();
     discovery.streams().iter().map(ToString::to_string).collect()
 }
@@ -58,7 +58,7 @@ fn streams_are_found_among_many_keys_and_followed_while_tables_grow_and_shrink()
         streams(&mut connection, 0..300);
         redis.run("XADD other * f v");
         let selection = StreamSelection::new(&["events:*".to_owned()]).without(vec!["events:0007".to_owned()]);
-        let mut discovery = Discovery::new(selection, INTERVAL, 10_000);
+        let mut discovery = Scanner::new(selection, INTERVAL, 10_000);
         let expected = |numbers: std::ops::Range<u32>| -> BTreeSet<String> {
             numbers.map(name).filter(|name| name != "events:0007").collect()
         };

@@ -59,7 +59,7 @@ impl Story {
         }
     }
 
-    fn sample(&mut self) -> Course {
+    fn sample(&mut self) -> GroupTrend {
         self.at += self.interval;
         let stream = StreamSample {
             length: (self.last + 1).saturating_sub(self.first),
@@ -231,9 +231,9 @@ fn a_stream_made_anew_starts_again_and_keeps_what_was_lost() {
     story.first = 120;
     assert_eq!(story.sample().lost, 19);
     (story.first, story.last, story.cursor, story.continuity) = (1, 20, 5, Continuity::Broken);
-    let course = story.sample();
-    assert_eq!((course.lost, course.verdict.state), (19, GroupState::Ok));
-    assert_eq!(course.delivered_rate, None);
+    let trend = story.sample();
+    assert_eq!((trend.lost, trend.verdict.state), (19, GroupState::Ok));
+    assert_eq!(trend.delivered_rate, None);
 }
 
 #[test]
@@ -347,8 +347,8 @@ fn rates_are_taken_over_the_window() {
     story.last += 500;
     story.read(200);
     story.pending = 50;
-    let course = story.sample();
-    assert_eq!((course.delivered_rate, course.acknowledged_rate), (Some(40.0), Some(30.0)));
+    let trend = story.sample();
+    assert_eq!((trend.delivered_rate, trend.acknowledged_rate), (Some(40.0), Some(30.0)));
     // Of a hundred that are gone from ahead of the cursor, thirty were delivered, says the server.
     let mut trimmed = Story::new();
     (trimmed.last, trimmed.cursor) = (200, 100);
@@ -387,24 +387,24 @@ fn lags_that_are_not_exact_are_no_deliveries_and_no_proof() {
     // Exact again: so many since the last exact one, in the time since then.
     story.uncertainty = 0;
     story.read(100);
-    let course = story.sample();
+    let trend = story.sample();
     assert_eq!(story.history.as_ref().unwrap().flow.totals[0], 1400);
-    assert!(course.delivered_rate.is_some_and(|rate| (17.0..22.0).contains(&rate)), "{course:?}");
+    assert!(trend.delivered_rate.is_some_and(|rate| (17.0..22.0).contains(&rate)), "{trend:?}");
 }
 
 #[test]
 fn everybody_had_a_turn_after_twice_as_many_deliveries_as_there_are_consumers() {
-    let mut turns = Turns { since: Duration::ZERO, moves: 0, all_since: None };
+    let mut rotation = Rotation { since: Duration::ZERO, moves: 0, all_since: None };
     let mut at = Duration::ZERO;
     for moved in [true, false, true, true, false, true, true] {
         at += INTERVAL;
-        turns.next(moved, at, 3);
-        assert_eq!(turns.all_since, None);
+        rotation.next(moved, at, 3);
+        assert_eq!(rotation.all_since, None);
     }
-    turns.next(true, at + INTERVAL, 3);
-    assert_eq!(turns.all_since, Some(Duration::ZERO));
+    rotation.next(true, at + INTERVAL, 3);
+    assert_eq!(rotation.all_since, Some(Duration::ZERO));
     // From then on it begins again.
-    assert_eq!((turns.since, turns.moves), (at + INTERVAL, 0));
+    assert_eq!((rotation.since, rotation.moves), (at + INTERVAL, 0));
 }
 
 #[test]

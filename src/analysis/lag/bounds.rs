@@ -1,7 +1,7 @@
 //! How many entries a group has not been given yet.
 //!
 //! An answer that says exact and is not is the worst defect this program can have: every rule, here and in
-//! [`ledger`](crate::analysis::lag::tracker), comes with its argument.
+//! [`tracker`](crate::analysis::lag::tracker), comes with its argument.
 
 use crate::model::EntryId;
 use crate::model::lag::Lag;

@@ -1,6 +1,6 @@
 //! How many entries were ever added up to certain ids: the stream's timeline.
 
-use crate::analysis::lag::tracker::counters::Facts;
+use crate::analysis::lag::tracker::counters::StreamCounters;
 use crate::model::EntryId;
 
 /// Marks kept per stream. With more, those are dropped whose neighbours are closest, so that the whole timeline stays
@@ -24,7 +24,7 @@ struct Mark {
 /// Between them are marks that were counted. Entries above such an id that were gone already are taken to lie below it: so the number is
 /// not less than was added up to it, and as long as nothing is removed above it, what was added beyond the number is what is there.
 #[derive(Debug, Default)]
-pub(in crate::analysis) struct Marks {
+pub(in crate::analysis) struct Timeline {
     marks: Vec<Mark>,
     /// No entry above this id was removed without a trace since the oldest mark.
     untraced: EntryId,
@@ -32,7 +32,7 @@ pub(in crate::analysis) struct Marks {
     ever_untraced: EntryId,
 }
 
-impl Marks {
+impl Timeline {
     /// Forgets all marks. What may ever have been removed stays.
     pub(in crate::analysis) fn clear(&mut self) {
         self.marks.clear();
@@ -63,12 +63,12 @@ impl Marks {
     }
 
     /// Whether every entry above `id`, which is a mark or above one, that was added is there.
-    pub(in crate::analysis) fn all_there_above(&self, id: EntryId, now: &Facts) -> bool {
+    pub(in crate::analysis) fn all_there_above(&self, id: EntryId, now: &StreamCounters) -> bool {
         now.no_trace_of_removal_above(id) && self.untraced <= id
     }
 
     /// Whether every entry above `id` that was ever added is there.
-    pub(in crate::analysis) fn all_ever_there_above(&self, id: EntryId, now: &Facts) -> bool {
+    pub(in crate::analysis) fn all_ever_there_above(&self, id: EntryId, now: &StreamCounters) -> bool {
         now.no_trace_of_removal_above(id) && self.ever_untraced <= id
     }
 
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_found_and_the_rest_thins_out() {
-        let mut marks = Marks::default();
+        let mut marks = Timeline::default();
         assert_eq!((marks.at_or_below(id(5)), marks.at_or_above(id(5))), (None, None));
         for n in 1..=1000 {
             marks.add(id(10 * n), n, Some(id(25)));
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_count_that_contradicts_is_noticed() {
-        let mut marks = Marks::default();
+        let mut marks = Timeline::default();
         marks.add(id(10), 100, Some(id(0)));
         marks.add(id(20), 200, Some(id(0)));
         let check = |cursor, lag, whole, expected| assert_eq!(marks.allow(id(cursor), Some(200), lag, whole), expected);

@@ -13,12 +13,12 @@ use std::collections::VecDeque;
 
 pub use count::CountRange;
 use count::{Count, Sides};
-pub use counters::Facts;
+pub use counters::StreamCounters;
 use cursors::Cursors;
 
 use crate::analysis::lag::bounds::{Told, ends, estimate};
-use crate::analysis::lag::timeline::Marks;
-use crate::model::lag::{Continuity, Lag, Page, Resolved};
+use crate::analysis::lag::timeline::Timeline;
+use crate::model::lag::{Continuity, EntryPage, Lag, Resolved};
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{EntryId, GroupName};
 
@@ -40,25 +40,25 @@ const SMALL_BYTES: u64 = 64 * 1024;
 
 /// One stream's ledger.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct LagTracker {
     /// The newest sample.
-    facts: Option<Facts>,
+    facts: Option<StreamCounters>,
     /// The last entry of the sample before: as long as it is there, the stream is not a fork of the one that was seen.
-    witness: Option<EntryId>,
+    anchor: Option<EntryId>,
     /// Whether anything was removed between the newest sample and the one before.
     shrinking: bool,
     /// Where all groups stood, where the server can remove entries without a trace.
     cursors: Option<Cursors>,
-    marks: Marks,
-    groups: Vec<Account>,
-    /// What is known of the entries that some group still needs: [`Ledger::hold`].
-    held: Option<Box<Held>>,
+    marks: Timeline,
+    groups: Vec<GroupTracker>,
+    /// What is known of the entries that some group still needs: [`LagTracker::hold`].
+    held: Option<Box<HeldBack>>,
 }
 
 /// The entries from the one on that holds a stream back: they are counted as those of a group would be that was given all before.
 #[derive(Debug)]
-struct Held {
-    account: Account,
+struct HeldBack {
+    account: GroupTracker,
     /// Samples since they were counted.
     age: u32,
     /// Whether they were counted from this entry on.
@@ -67,16 +67,16 @@ struct Held {
 
 /// What is known of one group.
 #[derive(Debug)]
-struct Account {
+struct GroupTracker {
     name: GroupName,
     /// What the server says of entries read: no proof of anything, but a sign of change.
     entries_read: Option<u64>,
     /// What is known of the cursor.
-    here: Known,
+    here: CursorKnowledge,
     /// What was known of the last one that the group has moved on from.
-    before: Option<Box<Known>>,
+    before: Option<Box<CursorKnowledge>>,
     /// The first entry after the cursor, and the sample for which it was found.
-    oldest_undelivered: Option<(EntryId, Facts)>,
+    oldest_undelivered: Option<(EntryId, StreamCounters)>,
     /// Entries up to this id may have been removed without a trace since then.
     oldest_untraced: EntryId,
     /// Whether the lag at this sample hangs on what earlier ones told.
@@ -84,7 +84,7 @@ struct Account {
     /// Seldom there, and large.
     count: Option<Box<Count>>,
     /// The most that the lag was at some sample, with this cursor or a lower one.
-    most: Option<(u64, Facts)>,
+    most: Option<(u64, StreamCounters)>,
     /// More entries lie at or below the cursor than one page reads.
     many_below: bool,
     /// The lag that was told at the last sample.
@@ -93,10 +93,10 @@ struct Account {
 
 /// What is known of one cursor.
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
+struct CursorKnowledge {
     cursor: EntryId,
     /// The lag at some sample, exact then.
-    exact: Option<(u64, Facts)>,
+    exact: Option<(u64, StreamCounters)>,
     /// Entries up to this id may have been removed without a trace since then.
     untraced: EntryId,
     /// Entries ever added up to and including the cursor.
@@ -110,7 +110,7 @@ pub struct Ask {
     pub first: Option<EntryId>,
     /// Whether that comes along with the count.
     pub comes_along: bool,
-    /// A count, whose range [`Ledger::rest`] tells: by so many entries the lag is uncertain without it.
+    /// A count, whose range [`LagTracker::rest`] tells: by so many entries the lag is uncertain without it.
     pub count: Option<u64>,
     /// Entries that the first page of the count should be allowed, where that is known.
     pub page: Option<u64>,
@@ -120,7 +120,7 @@ pub struct Ask {
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// What it says.
-    pub facts: Facts,
+    pub facts: StreamCounters,
     /// All its groups, where they were asked for.
     pub groups: Option<Vec<GroupSample>>,
 }
@@ -133,11 +133,11 @@ pub enum Counted {
     /// It is the last of a count that began before the group moved on. From what it tells, the lag can be counted now.
     Nearer,
     /// Entries that it should have shown may have been removed since the sample, after the group was given them. It tells the lag
-    /// in its own moment only: see [`Ledger::counted_at_once`].
+    /// in its own moment only: see [`LagTracker::counted_at_once`].
     Outdated,
 }
 
-impl Ledger {
+impl LagTracker {
     /// Forgets everything but which groups there are. For when the connection is new: the server may have been
     /// restarted from an old file, or be another one.
     pub fn forget(&mut self) {
@@ -145,7 +145,7 @@ impl Ledger {
         self.shrinking = false;
         self.cursors = None;
         self.marks.clear();
-        self.groups.iter_mut().for_each(Account::forget);
+        self.groups.iter_mut().for_each(GroupTracker::forget);
         self.held = None;
     }
 
@@ -157,7 +157,7 @@ impl Ledger {
     /// Opens a sample: what it says is held against what is remembered. Returns how the stream goes on from
     /// the sample before.
     pub fn open(&mut self, stream: &StreamSample) -> Continuity {
-        let now = Facts::from(stream);
+        let now = StreamCounters::from(stream);
         let monitored = || stream.groups.iter().filter(|group| group.monitored);
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
         let untraced = self.untraced_since_facts(&now, stream.trims_acknowledged.then_some(&stream.groups));
@@ -171,7 +171,7 @@ impl Ledger {
             // Where nothing was ever removed, nothing was without a trace.
             let traced = !stream.trims_acknowledged || now.removed() == Some(0);
             self.marks.begin(if traced { EntryId::default() } else { now.last_generated });
-            self.groups.iter_mut().for_each(Account::forget);
+            self.groups.iter_mut().for_each(GroupTracker::forget);
             self.held = None;
         }
         self.marks.removed_up_to(untraced);
@@ -179,7 +179,7 @@ impl Ledger {
         if let Some(held) = &mut self.held {
             held.account.removed_up_to(untraced);
         }
-        self.witness = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
+        self.anchor = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
         self.cursors = stream.trims_acknowledged.then(|| Cursors::of(&stream.groups));
         if !monitored().map(|group| &group.name).eq(self.groups.iter().map(|account| &account.name)) {
@@ -189,7 +189,7 @@ impl Ledger {
                 // Redis lists groups in the same order each time, so the one looked for is mostly the first.
                 let place = old.iter().position(|account| account.name == group.name);
                 let known = place.and_then(|place| old.remove(place));
-                self.groups.push(known.unwrap_or_else(|| Account::new(group.name.clone())));
+                self.groups.push(known.unwrap_or_else(|| GroupTracker::new(group.name.clone())));
             }
         }
         for (group, account) in monitored().zip(&mut self.groups) {
@@ -210,7 +210,7 @@ impl Ledger {
 
     /// The highest entry that may have been removed without a trace between the newest sample and `now`. `groups` are all groups
     /// then; `None` where the server does no such thing.
-    fn untraced_since_facts(&self, now: &Facts, groups: Option<&Vec<GroupSample>>) -> EntryId {
+    fn untraced_since_facts(&self, now: &StreamCounters, groups: Option<&Vec<GroupSample>>) -> EntryId {
         match (groups, self.facts) {
             (Some(groups), Some(before)) if !now.nothing_removed_since(&before) => {
                 let limit = self.cursors.as_ref().and_then(|cursors| cursors.lowest_that_only_rose(groups));
@@ -234,7 +234,7 @@ impl Ledger {
             return Ask::default();
         };
         let held = self.held.get_or_insert_with(|| {
-            Box::new(Held { account: Account::new(GroupName::from("")), age: HELD_AGAIN, is_counted: false })
+            Box::new(HeldBack { account: GroupTracker::new(GroupName::from("")), age: HELD_AGAIN, is_counted: false })
         });
         let is_still = held.account.here.cursor == cursor;
         held.is_counted &= is_still;
@@ -247,7 +247,7 @@ impl Ledger {
 
     /// How many entries lie below `safe`, the lowest one that some group still needs; at least so many.
     pub fn below_held(&mut self, stream: &StreamSample, safe: EntryId) -> Option<u64> {
-        let now = Facts::from(stream);
+        let now = StreamCounters::from(stream);
         // What was asked about may be a lower one, where groups have moved on since.
         let cursor = self.held.as_ref().map(|held| held.account.here.cursor).filter(|cursor| *cursor < safe)?;
         // A group that stands just there has counted for it.
@@ -279,7 +279,7 @@ impl Ledger {
         server_lag: Option<u64>,
         entry_bytes: u64,
     ) -> Ask {
-        let now = Facts::from(stream);
+        let now = StreamCounters::from(stream);
         let at_once = self.counts_with_groups();
         let (marks, shrinking) = (&self.marks, self.shrinking);
         let Some(account) = account_of(&mut self.groups, &mut self.held, whose) else { return Ask::default() };
@@ -325,8 +325,8 @@ impl Ledger {
     /// sample before, and those that were to be delivered next. They are asked for before anything is resolved.
     #[must_use]
     pub fn witnesses(&self) -> Vec<EntryId> {
-        let (Some(now), Some(last)) = (self.facts, self.witness) else { return Vec::new() };
-        let accounts: Vec<&Account> = self.groups.iter().filter(|account| account.hangs_on_earlier).collect();
+        let (Some(now), Some(last)) = (self.facts, self.anchor) else { return Vec::new() };
+        let accounts: Vec<&GroupTracker> = self.groups.iter().filter(|account| account.hangs_on_earlier).collect();
         let next = accounts.iter().filter_map(|account| account.oldest_undelivered(&now));
         let mut witnesses: Vec<EntryId> = next.chain((!accounts.is_empty()).then_some(last)).collect();
         witnesses.sort_unstable();
@@ -370,7 +370,7 @@ impl Ledger {
     }
 
     /// Takes a page of a count. `after` is the stream in the same moment as the page.
-    pub fn counted(&mut self, whose: Option<&GroupName>, page: &Page, after: &Moment) -> Counted {
+    pub fn counted(&mut self, whose: Option<&GroupName>, page: &EntryPage, after: &Moment) -> Counted {
         let Some(now) = self.facts else { return Counted::Taken };
         let untraced = match &self.cursors {
             Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups.as_ref()),
@@ -413,7 +413,7 @@ impl Ledger {
         if account.contradicts(lag, &now, &self.marks) {
             // The counters were tampered with: nothing that hangs on them is believed any longer.
             self.begin_anew();
-            self.groups.iter_mut().for_each(Account::forget);
+            self.groups.iter_mut().for_each(GroupTracker::forget);
         }
         if let Some(account) = account_of(&mut self.groups, &mut self.held, whose) {
             account.remember(lag, &now, &self.marks);
@@ -422,7 +422,7 @@ impl Ledger {
     }
 
     /// Takes a page that was read in the very moment of the sample, by the ids that are in it: the lag follows from it alone.
-    pub fn counted_at_once(&mut self, name: &GroupName, range: &CountRange, page: &Page) {
+    pub fn counted_at_once(&mut self, name: &GroupName, range: &CountRange, page: &EntryPage) {
         let Some(now) = self.facts else { return };
         let Some(account) = named(&mut self.groups, name) else { return };
         let cursor = account.here.cursor;
@@ -437,7 +437,7 @@ impl Ledger {
 
     /// The lag of a monitored group, from everything known by now.
     pub fn resolve(&mut self, stream: &StreamSample, group: &GroupSample) -> Option<Resolved> {
-        let now = Facts::from(stream);
+        let now = StreamCounters::from(stream);
         let account = named(&mut self.groups, &group.name)?;
         let lag = match ends(stream, group.last_delivered) {
             Some(lag) => lag,
@@ -459,26 +459,26 @@ impl Ledger {
 
 /// The account of a group, or of what is held where there is no name.
 fn account_of<'a>(
-    groups: &'a mut [Account],
-    held: &'a mut Option<Box<Held>>,
+    groups: &'a mut [GroupTracker],
+    held: &'a mut Option<Box<HeldBack>>,
     whose: Option<&GroupName>,
-) -> Option<&'a mut Account> {
+) -> Option<&'a mut GroupTracker> {
     match whose {
         Some(name) => named(groups, name),
         None => held.as_mut().map(|held| &mut held.account),
     }
 }
 
-fn named<'a>(groups: &'a mut [Account], name: &GroupName) -> Option<&'a mut Account> {
+fn named<'a>(groups: &'a mut [GroupTracker], name: &GroupName) -> Option<&'a mut GroupTracker> {
     groups.iter_mut().find(|account| account.name == *name)
 }
 
-impl Known {
+impl CursorKnowledge {
     /// The lag, where the counters prove it.
     ///
     /// It was exact at an earlier sample, and what was added since was added above the cursor. Since then nothing was removed at
     /// all, or nothing above the cursor: no such removal left a trace, and those that leave none took lower entries only.
-    fn exact_by_counters(&self, now: &Facts) -> Option<u64> {
+    fn exact_by_counters(&self, now: &StreamCounters) -> Option<u64> {
         let (lag, then) = self.exact.filter(|(_, then)| self.cursor <= then.last_generated)?;
         let none_above = || now.no_trace_of_removal_above(self.cursor) && self.untraced <= self.cursor;
         let intact = now.nothing_removed_since(&then) || none_above();
@@ -486,12 +486,12 @@ impl Known {
     }
 }
 
-impl Account {
+impl GroupTracker {
     fn new(name: GroupName) -> Self {
         Self {
             name,
             entries_read: None,
-            here: Known::default(),
+            here: CursorKnowledge::default(),
             before: None,
             oldest_undelivered: None,
             hangs_on_earlier: false,
@@ -516,7 +516,7 @@ impl Account {
     }
 
     fn forget(&mut self) {
-        let here = Known { cursor: self.here.cursor, ..Known::default() };
+        let here = CursorKnowledge { cursor: self.here.cursor, ..CursorKnowledge::default() };
         *self = Self { here, entries_read: self.entries_read, ..Self::new(self.name.clone()) };
     }
 
@@ -528,7 +528,7 @@ impl Account {
             if self.here.exact.is_some() {
                 self.before = Some(Box::new(self.here));
             }
-            self.here = Known::default();
+            self.here = CursorKnowledge::default();
             self.oldest_undelivered = None;
             // What was counted ahead of the new cursor is still of use.
             self.count = self.count.take().and_then(|count| count.go_on_from(cursor)).map(Box::new);
@@ -537,7 +537,7 @@ impl Account {
     }
 
     /// The highest id at or below the cursor above which the number of entries is known, and that number.
-    fn floor(&self, now: &Facts, marks: &Marks) -> Option<(EntryId, u64)> {
+    fn floor(&self, now: &StreamCounters, marks: &Timeline) -> Option<(EntryId, u64)> {
         let before = self.before.as_ref().and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
         let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| marks.all_there_above(*id, now));
         let mark = mark.and_then(|(id, rank)| Some((id, now.added?.checked_sub(rank)?)));
@@ -545,14 +545,14 @@ impl Account {
     }
 
     /// Whether a lag that was counted cannot be true if the counters are.
-    fn contradicts(&self, lag: u64, now: &Facts, marks: &Marks) -> bool {
+    fn contradicts(&self, lag: u64, now: &StreamCounters, marks: &Timeline) -> bool {
         let whole = marks.all_ever_there_above(self.here.cursor, now);
         let told = self.here.rank.filter(|_| whole).and_then(|rank| now.added?.checked_sub(rank));
         told.is_some_and(|told| told != lag) || !marks.allow(self.here.cursor, now.added, lag, whole)
     }
 
     /// Keeps a lag that is exact at the sample `now`.
-    fn remember(&mut self, lag: u64, now: &Facts, marks: &Marks) {
+    fn remember(&mut self, lag: u64, now: &StreamCounters, marks: &Timeline) {
         (self.here.exact, self.here.untraced) = (Some((lag, *now)), EntryId::default());
         // A cursor ahead of every id (`XGROUP SETID`) may still see entries added below it.
         if marks.all_ever_there_above(self.here.cursor, now) && self.here.cursor <= now.last_generated {
@@ -561,7 +561,7 @@ impl Account {
     }
 
     /// The lag of a cursor in mid-stream.
-    fn lag(&self, now: &Facts, marks: &Marks, server_lag: Option<u64>) -> Lag {
+    fn lag(&self, now: &StreamCounters, marks: &Timeline, server_lag: Option<u64>) -> Lag {
         // The first entry lies at or below the cursor, so at most length - 1 lie above it; the last entry lies above it,
         // so at least one does.
         let widest = (1, now.length.saturating_sub(1).max(1));
@@ -613,7 +613,7 @@ impl Account {
 
     /// How many entries were ever added after the cursor. Sound by definition of entries-added: a mark says how many
     /// were added up to its id, and ids only rise.
-    fn added_after(&self, now: &Facts, marks: &Marks) -> Option<(u64, u64)> {
+    fn added_after(&self, now: &StreamCounters, marks: &Timeline) -> Option<(u64, u64)> {
         let added = now.added?;
         if let Some(rank) = self.here.rank {
             let after = added.checked_sub(rank)?;
@@ -625,7 +625,7 @@ impl Account {
     }
 
     /// The first entry after the cursor, where it must be the one of last time: it is neither trimmed nor deleted.
-    fn oldest_undelivered(&self, now: &Facts) -> Option<EntryId> {
+    fn oldest_undelivered(&self, now: &StreamCounters) -> Option<EntryId> {
         let (oldest, found) = self.oldest_undelivered?;
         let not_trimmed = now.first.is_some_and(|first| first <= oldest);
         let not_deleted = now.max_deleted.is_some_and(|deleted| deleted < oldest) && self.oldest_untraced < oldest;

@@ -103,8 +103,8 @@ const THRESHOLDS: Thresholds = Thresholds { degraded: 100, unhealthy: 1000 };
 
 fn present(name: &str, (min, point, max): (u64, u64, u64), seconds: Option<f64>, state: GroupState) -> GroupSnapshot {
     let (sample, of) = (StreamSample::default(), GroupSample::default());
-    let mut course = GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS);
-    course.verdict.state = state;
+    let mut trend = GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS);
+    trend.verdict.state = state;
     let group = PresentGroup {
         overflow: None,
         dead: None,
@@ -117,7 +117,7 @@ fn present(name: &str, (min, point, max): (u64, u64, u64), seconds: Option<f64>,
         lag: Lag { min, max, point },
         lag_seconds: seconds,
         oldest_pending_seconds: None,
-        course,
+        trend,
         trim_headroom_entries: Some(0),
         trim_headroom_seconds: None,
         ghost_pending: None,
@@ -163,7 +163,7 @@ fn unreadable(key: &str) -> StreamSnapshot {
 /// Partitions of one logical stream; its one group.
 fn summary(partitions: Vec<StreamSnapshot>) -> LogicalGroup {
     let mut streams = parse(&["all=*"]).unwrap();
-    streams.follow(&partitions.iter().map(|stream| stream.key.clone()).collect::<Vec<_>>());
+    streams.reconfigure(&partitions.iter().map(|stream| stream.key.clone()).collect::<Vec<_>>());
     let mut snapshot = streams.summarize(&partitions, |_| THRESHOLDS).remove(0);
     assert_eq!(snapshot.groups.len(), 1);
     snapshot.groups.remove(0)
@@ -237,7 +237,7 @@ fn sums_do_not_wrap() {
 fn a_logical_stream_has_its_partitions_and_no_others() {
     let mut streams = parse(&["orders=orders:{0..1}", "eu=*:eu", "none=absent:*"]).unwrap();
     let sampled = ["orders:1", "mail:eu", "orders:0", "orders:2", "orders:eu"].map(StreamKey::from);
-    streams.follow(&sampled);
+    streams.reconfigure(&sampled);
     let snapshots: Vec<StreamSnapshot> = sampled
         .iter()
         .map(|key| stream(&key.to_string(), vec![exact(1), present("h", (2, 2, 2), None, GroupState::Ok)]))
@@ -264,7 +264,7 @@ fn a_logical_stream_has_its_partitions_and_no_others() {
         ]
     );
     assert_eq!(summaries[2].groups, []);
-    streams.follow(&sampled[..1]);
+    streams.reconfigure(&sampled[..1]);
     assert_eq!(streams.summarize(&snapshots[..1], |_| THRESHOLDS)[0].groups[0].partitions, 1);
 }
 

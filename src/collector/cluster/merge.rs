@@ -19,11 +19,11 @@ const NAMED: usize = 3;
 
 /// What the nodes have said so far.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct ClusterSample {
     sampled_at: SystemTime,
     /// What is known of each stream, whether it was named or found.
-    streams: BTreeMap<StreamKey, Told>,
-    nodes: Vec<Node>,
+    streams: BTreeMap<StreamKey, StreamResult>,
+    nodes: Vec<NodeSample>,
     /// The oldest server that answered, so that it is the same one each time whoever answers first.
     server: Option<ServerInfo>,
     server_now_ms: Option<u64>,
@@ -40,7 +40,7 @@ pub(super) struct Gathered {
 
 /// What is known of a stream.
 #[derive(Debug)]
-struct Told {
+struct StreamResult {
     /// Whether it was named, and not found by a pattern.
     is_named: bool,
     /// The place of the node that told it.
@@ -50,7 +50,7 @@ struct Told {
 
 /// One node.
 #[derive(Debug)]
-struct Node {
+struct NodeSample {
     address: Address,
     status: NodeStatus,
     /// How much of its time the sample took.
@@ -59,10 +59,10 @@ struct Node {
     is_dropped: bool,
 }
 
-impl Gathered {
+impl ClusterSample {
     /// Nothing of these named streams yet.
     pub(super) fn new<'a>(sampled_at: SystemTime, named: impl IntoIterator<Item = &'a StreamKey>) -> Self {
-        let unread = || Told { is_named: true, node: None, read: Err(ReadError(NOT_ASKED.to_owned())) };
+        let unread = || StreamResult { is_named: true, node: None, read: Err(ReadError(NOT_ASKED.to_owned())) };
         Self {
             sampled_at,
             streams: named.into_iter().map(|key| (key.clone(), unread())).collect(),
@@ -125,7 +125,7 @@ impl Gathered {
         self.nodes.iter().position(|node| node.address == *address).unwrap_or_else(|| {
             let status = NodeStatus { address: address.to_string(), streams: 0, error: None };
             let (address, redis_time) = (address.clone(), Duration::ZERO);
-            self.nodes.push(Node { address, status, redis_time, is_dropped: false });
+            self.nodes.push(NodeSample { address, status, redis_time, is_dropped: false });
             self.nodes.len() - 1
         })
     }
@@ -143,7 +143,7 @@ impl Gathered {
             self.gone.insert(key);
             return;
         }
-        self.streams.insert(key, Told { is_named, node: Some(node), read });
+        self.streams.insert(key, StreamResult { is_named, node: Some(node), read });
     }
 
     /// How the search of a master stands. The whole is as old as the oldest of them.
@@ -220,7 +220,7 @@ impl Gathered {
             return Err(SampleError { reason, detail });
         };
         let told = named.into_iter().filter_map(|key| self.streams.remove_entry(key));
-        let mut told: Vec<(StreamKey, Told)> = told.collect();
+        let mut told: Vec<(StreamKey, StreamResult)> = told.collect();
         let (named, all) = (told.len(), told.len() + self.streams.len());
         told.extend(self.streams.into_iter().take(limit.saturating_sub(named)));
         for node in told.iter().filter_map(|(_, told)| told.node) {
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn parts_become_one_sample_in_the_order_of_the_configuration() {
         let named = keys(["e", "d", "c", "b", "a"]);
-        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &named);
+        let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &named);
         let moved = error("MOVED 5 h:3");
         gathered.take(&at(1), &[], Ok(sample("7.2.0", 1, vec![("b", stream(3)), ("e", moved), ("y", stream(7))])));
         gathered.take(&at(2), &[], Ok(sample("7.0.0", 9, vec![("d", stream(1)), ("x", stream(8))])));
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn what_was_found_comes_by_name_up_to_the_limit_and_where_it_is_gone_not_at_all() {
         let named = keys(["z"]);
-        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &named);
+        let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &named);
         let found = vec![("z", error("no such key")), ("d", stream(4)), ("b", stream(2)), ("g", error("ASK 5 h:2"))];
         gathered.take(&at(1), &[], Ok(sample("7", 1, found)));
         // Two nodes have met the same stream while its slot moves: the one that has it is right, whichever is heard first.
@@ -349,7 +349,7 @@ mod tests {
     /// A deleted stream is told from one that nobody has told of: only that one is asked for again.
     #[test]
     fn what_its_node_does_not_have_is_gone_and_what_no_node_told_is_not() {
-        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &[]);
+        let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &[]);
         let asked = keys(["a", "deleted", "moved", "z"]);
         let found = vec![("a", stream(1)), ("moved", error("MOVED 5 h:2")), ("z", stream(2))];
         gathered.take(&at(1), &asked, Ok(sample("7", 1, found)));
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_search_that_one_node_has_not_ended_is_not_ended() {
-        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &[]);
+        let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &[]);
         let ended = Some((SystemTime::UNIX_EPOCH, Duration::ZERO));
         for completed in [ended, None, ended] {
             gathered.searched(Some(Search { found: 0, completed }));
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn a_sample_of_no_node_is_none() {
         let named = keys(["a"]);
-        let mut gathered = Gathered::new(SystemTime::UNIX_EPOCH, &named);
+        let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &named);
         gathered.take(&at(1), &named, Err(timeout("")));
         gathered.take(
             &at(2),

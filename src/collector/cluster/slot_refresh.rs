@@ -110,7 +110,7 @@ async fn ask_for_slots(
     address: &Address,
     deadline: Instant,
 ) -> Result<SlotMap, SampleError> {
-    let mut wire = topology.way_to(address.clone()).connect(deadline).await?;
+    let mut wire = topology.endpoint_for(address.clone()).connect(deadline).await?;
     commands.add("cluster_slots", 1);
     let reply = wire.ask(&[b"CLUSTER", b"SLOTS"]).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
     if let Some(refusal) = reply.error() {

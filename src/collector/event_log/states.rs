@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{GroupSnapshot, PresentGroup, StreamSnapshot, TargetSnapshot};
-use crate::collector::event_log::{Few, keys};
+use crate::collector::event_log::{LineLimit, keys};
 use crate::model::{GroupName, StreamKey};
 
 /// The states of groups that were logged and have not ended.
@@ -16,16 +16,16 @@ pub(super) struct States {
 
 /// What one poll logs, a few lines of each kind.
 #[derive(Default)]
-struct Lines {
-    warnings: Few,
-    notes: Few,
-    ends: Few,
+struct SeriesWriter {
+    warnings: LineLimit,
+    notes: LineLimit,
+    ends: LineLimit,
 }
 
 impl States {
     /// Logs which groups have come into a state that is worth it, and which are out of it.
     pub(super) fn sample(&mut self, snapshot: &TargetSnapshot) {
-        let mut lines = Lines::default();
+        let mut lines = SeriesWriter::default();
         let mut met = 0;
         for stream in &snapshot.streams {
             let before = self.told.get(&stream.key);
@@ -69,14 +69,14 @@ impl States {
 /// The state of a group, where the log tells of it. `lagging` and `ack_stalled` come and go with the load and with slow handlers, and
 /// that a group does not exist is said elsewhere.
 fn told_state(group: &PresentGroup) -> Option<GroupState> {
-    let state = group.course.verdict.state;
+    let state = group.trend.verdict.state;
     match state {
         GroupState::Losing | GroupState::Stopped | GroupState::Stalled | GroupState::Rewound => Some(state),
         GroupState::Ok | GroupState::Lagging | GroupState::AckStalled | GroupState::NoGroup => None,
     }
 }
 
-impl Lines {
+impl SeriesWriter {
     /// A group is in another state than before, `was` being the one that was told.
     fn change(
         &mut self,
@@ -85,7 +85,7 @@ impl Lines {
         present: &PresentGroup,
         was: Option<GroupState>,
     ) {
-        let verdict = &present.course.verdict;
+        let verdict = &present.trend.verdict;
         // The fields of each line.
         macro_rules! say {
             ($level:ident, $($message:tt)+) => {
@@ -95,7 +95,7 @@ impl Lines {
                     state = verdict.state.as_str(),
                     reason = %verdict,
                     lag = present.lag.point,
-                    lost = present.course.lost,
+                    lost = present.trend.lost,
                     $($message)+
                 )
             };

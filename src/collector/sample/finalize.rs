@@ -1,7 +1,7 @@
 //! What is said of a stream once everything about it is there. Pure.
 
 use crate::analysis::lag::lowest_needed;
-use crate::collector::stream_state::Lane;
+use crate::collector::stream_state::StreamState;
 use crate::model::GroupSelection;
 use crate::model::lag::Lag;
 use crate::model::lag::Resolved;
@@ -35,14 +35,14 @@ pub(super) fn mark_monitored(stream: &mut StreamSample, selection: &GroupSelecti
 }
 
 /// Up to where all groups have acknowledged everything.
-fn safe_to_trim(lane: &mut Lane, stream: &StreamSample) -> Option<Box<SafeToTrim>> {
+fn safe_to_trim(state: &mut StreamState, stream: &StreamSample) -> Option<Box<SafeToTrim>> {
     let (id, held_by) = lowest_needed(&stream.groups).filter(|_| !stream.ends_unknown)?;
-    let reclaimable = lane.ledger.below_held(stream, id).unwrap_or(0);
+    let reclaimable = state.tracker.below_held(stream, id).unwrap_or(0);
     Some(Box::new(SafeToTrim { id, held_by: held_by.clone(), reclaimable }))
 }
 
 /// Resolves the lags of a stream that was read, and keeps what the next sample needs.
-pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
+pub(super) fn settle(state: &mut StreamState, at: usize, stream: &mut StreamSample) {
     let within_length = Resolved { lag: Lag::within_length(stream.length), ..Resolved::default() };
     if stream.carried {
         for group in &mut stream.groups {
@@ -53,11 +53,11 @@ pub(super) fn settle(lane: &mut Lane, at: usize, stream: &mut StreamSample) {
     let mut groups = std::mem::take(&mut stream.groups);
     for group in groups.iter_mut().filter(|group| group.monitored) {
         let known = !stream.ends_unknown && !group.unknown.last_delivered;
-        group.resolved = if known { lane.ledger.resolve(stream, group) } else { Some(within_length) };
+        group.resolved = if known { state.tracker.resolve(stream, group) } else { Some(within_length) };
     }
     stream.groups = groups;
-    stream.safe_to_trim = safe_to_trim(lane, stream);
-    stream.may_be_carried = lane.is_large() && !stream.ends_unknown;
-    lane.keep(at, stream);
-    lane.kept = stream.may_be_carried.then(|| stream.clone());
+    stream.safe_to_trim = safe_to_trim(state, stream);
+    stream.may_be_carried = state.is_large() && !stream.ends_unknown;
+    state.keep(at, stream);
+    state.kept = stream.may_be_carried.then(|| stream.clone());
 }

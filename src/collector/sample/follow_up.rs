@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::analysis::lag::lowest_needed;
 use crate::analysis::lag::tracker::{CountRange, Counted};
-use crate::collector::count_budget::{Budget, FIRST_PAGE, PAGE_COST, Wanted};
-use crate::collector::request::{Batch, Finding, GroupAsked, PageAsked, PageRead, PagesRead};
-use crate::collector::sample::Rounds;
+use crate::collector::count_budget::{CountBudget, CountRequest, FIRST_PAGE, PAGE_COST};
+use crate::collector::request::{Batch, GroupQuery, Observation, PageQuery, PageReply, PagesReply};
+use crate::collector::sample::SampleRun;
 use crate::collector::sample::finalize::{mark_monitored, monitored};
 use crate::collector::sample::pipeline::room;
-use crate::collector::stream_state::LeftOut;
+use crate::collector::stream_state::Omitted;
 use crate::model::GroupName;
 use crate::model::lag::Continuity;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
@@ -20,9 +20,9 @@ use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 /// Pages of one stream in a transaction, during which Redis serves nobody else.
 const PAGES_AT_ONCE: usize = 4;
 
-impl Rounds<'_> {
+impl SampleRun<'_> {
     /// What only the first round could tell. Nothing is sent where nothing is missing.
-    pub(super) async fn later_rounds(&mut self, mut budget: Budget) -> Result<(), SampleError> {
+    pub(super) async fn later_rounds(&mut self, mut budget: CountBudget) -> Result<(), SampleError> {
         let mut batches = std::mem::take(&mut self.rest);
         loop {
             let page_time = self.source.pace.expected(PAGE_COST);
@@ -35,8 +35,8 @@ impl Rounds<'_> {
                 if wanted.asked == 0
                     && let (Some(cursor), Some(group)) = (wanted.first.take(), group)
                 {
-                    let (lane, key) = (&self.source.lanes[at], &self.source.streams[at]);
-                    let script = lane.script(self.connected.script);
+                    let (state, key) = (&self.source.states[at], &self.source.streams[at]);
+                    let script = state.script(self.connected.script);
                     room(&mut batches, self.source).first(at, key, group, cursor, script);
                 }
             }
@@ -74,45 +74,45 @@ impl Rounds<'_> {
         }
         let asked_before = self.asked_so_far();
         let source = &mut *self.source;
-        let lane = &mut source.lanes[at];
-        lane.sampled(&stream);
+        let state = &mut source.states[at];
+        state.sampled(&stream);
         mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
-        let may = lane.left_out() == LeftOut::Nothing;
+        let may = state.left_out() == Omitted::Nothing;
         let (may_ask_consumers, may_ask_pending) = (
             may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
             may && !source.refused.contains(&RefusedCommand::Xpending),
         );
         let (mut details, first) = (Vec::new(), stream.first);
         for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
-            let is_new = !lane.ledger.groups().any(|known| *known == group.name);
-            let changed = may_ask_pending && !group.oldest_pending_asked && !lane.fill_in_pending(place, group, first);
+            let is_new = !state.tracker.groups().any(|known| *known == group.name);
+            let changed = may_ask_pending && !group.oldest_pending_asked && !state.fill_in_pending(place, group, first);
             if (is_new || changed) && group.name.is_whole() {
-                details.push(GroupAsked::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
+                details.push(GroupQuery::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
             }
         }
         if !details.is_empty() {
             room(&mut self.rest, source).details(at, &source.streams[at], details);
             self.detailed.push(at);
         }
-        let lane = &mut source.lanes[at];
+        let state = &mut source.states[at];
         if stream.ends_unknown {
             // Nothing that is remembered of it can be held against what cannot be.
-            lane.ledger.forget();
+            state.tracker.forget();
             self.streams[at] = Some(Ok(stream));
             return asked_before != self.asked_so_far();
         }
         // Without its counters nothing is concluded from what leaves a trace and what does not.
         stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.entries_added.is_some();
-        let continuity = lane.ledger.open(&stream);
+        let continuity = state.tracker.open(&stream);
         self.ask_for_ghosts(at, &stream);
         stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
         self.ask_for_held(at, &stream);
         let source = &mut *self.source;
-        let script = source.lanes[at].script(self.connected.script);
-        for witness in source.lanes[at].ledger.witnesses() {
-            if !room(&mut self.rest, source).witness(at, &source.streams[at], witness, script) {
-                source.lanes[at].ledger.witness_is_gone();
+        let script = source.states[at].script(self.connected.script);
+        for anchor in source.states[at].tracker.witnesses() {
+            if !room(&mut self.rest, source).anchor(at, &source.streams[at], anchor, script) {
+                source.states[at].tracker.witness_is_gone();
             }
         }
         self.streams[at] = Some(Ok(stream));
@@ -150,18 +150,18 @@ impl Rounds<'_> {
     /// What is missing to know the lags of a stream's groups, in entries and in time.
     fn ask_for_lags(&mut self, at: usize, stream: &StreamSample) {
         let source = &mut *self.source;
-        let lane = &mut source.lanes[at];
-        let script = lane.script(self.connected.script);
-        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        let state = &mut source.states[at];
+        let script = state.script(self.connected.script);
+        let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         for (place, group) in monitored(stream) {
-            let ask = source.lanes[at].ledger.ask(stream, group, entry_bytes);
+            let ask = source.states[at].tracker.ask(stream, group, entry_bytes);
             let first = ask.first.filter(|_| ask.comes_along);
             if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
                 room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
             }
             if let Some(uncertainty) = ask.count {
                 let page = ask.page.unwrap_or(FIRST_PAGE);
-                self.wanted.push(Wanted {
+                self.wanted.push(CountRequest {
                     at,
                     group: Some(place),
                     uncertainty,
@@ -177,49 +177,58 @@ impl Rounds<'_> {
 
     /// What is missing to know how many entries no group needs any more.
     fn ask_for_held(&mut self, at: usize, stream: &StreamSample) {
-        let lane = &mut self.source.lanes[at];
-        let (entry_bytes, most_bytes) = (lane.entry_bytes(), lane.most_bytes());
+        let state = &mut self.source.states[at];
+        let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         let Some((safe, _)) = lowest_needed(&stream.groups) else { return };
-        let ask = lane.ledger.hold(stream, safe, entry_bytes);
+        let ask = state.tracker.hold(stream, safe, entry_bytes);
         if let Some(uncertainty) = ask.count {
             let page = ask.page.unwrap_or(FIRST_PAGE);
             let group = None;
-            self.wanted.push(Wanted { at, group, uncertainty, entry_bytes, most_bytes, first: None, page, asked: 0 });
+            self.wanted.push(CountRequest {
+                at,
+                group,
+                uncertainty,
+                entry_bytes,
+                most_bytes,
+                first: None,
+                page,
+                asked: 0,
+            });
         }
     }
 
     /// Adds pages to the batches, those of one stream together.
-    fn add_counts(&self, batches: &mut Vec<Batch>, pages: &[(Wanted, u64)]) {
-        let mut by_stream: BTreeMap<usize, Vec<PageAsked>> = BTreeMap::new();
+    fn add_counts(&self, batches: &mut Vec<Batch>, pages: &[(CountRequest, u64)]) {
+        let mut by_stream: BTreeMap<usize, Vec<PageQuery>> = BTreeMap::new();
         for (wanted, limit) in pages {
             if let Some(range) = self.rest_of(wanted) {
-                let page = PageAsked { group: wanted.group, range, limit: *limit, most_bytes: wanted.most_bytes };
+                let page = PageQuery { group: wanted.group, range, limit: *limit, most_bytes: wanted.most_bytes };
                 by_stream.entry(wanted.at).or_default().push(page);
             }
         }
         for (at, pages) in by_stream {
-            let lane = &self.source.lanes[at];
+            let state = &self.source.states[at];
             if let Some(Ok(stream)) = &self.streams[at] {
-                let (key, script) = (&self.source.streams[at], lane.script(self.connected.script));
+                let (key, script) = (&self.source.streams[at], state.script(self.connected.script));
                 for pages in pages.chunks(PAGES_AT_ONCE) {
                     let batch = room(batches, self.source);
-                    let with_groups = lane.ledger.counts_with_groups();
-                    batch.counts((at, key, stream), pages.to_vec(), with_groups, lane.is_large(), script);
+                    let with_groups = state.tracker.counts_with_groups();
+                    batch.counts((at, key, stream), pages.to_vec(), with_groups, state.is_large(), script);
                 }
             }
         }
     }
 
     /// What is left of a count.
-    fn rest_of(&self, wanted: &Wanted) -> Option<CountRange> {
+    fn rest_of(&self, wanted: &CountRequest) -> Option<CountRange> {
         let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
         let whose = wanted.group.map(|group| &stream.groups[group].name);
-        self.source.lanes[wanted.at].ledger.rest(whose)
+        self.source.states[wanted.at].tracker.rest(whose)
     }
 
     /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
     /// be asked for anew: they turned out to be others than they were, or their sample is now one of a later moment.
-    fn apply(&mut self, findings: Vec<Finding>, budget: &mut Budget) -> Vec<usize> {
+    fn apply(&mut self, findings: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
         let mut outdated = Vec::new();
         let Self { source, streams, .. } = self;
@@ -228,28 +237,28 @@ impl Rounds<'_> {
         };
         for finding in findings {
             match finding {
-                Finding::First { at, group, id } => {
+                Observation::First { at, group, id } => {
                     if let Some(name) = name(at, group) {
-                        source.lanes[at].ledger.found_first(name, id);
+                        source.states[at].tracker.found_first(name, id);
                     }
                 }
-                Finding::WitnessGone { at } => {
+                Observation::AnchorGone { at } => {
                     if !another.contains(&at) {
-                        source.lanes[at].ledger.witness_is_gone();
+                        source.states[at].tracker.witness_is_gone();
                         another.push(at);
                     }
                 }
-                Finding::Pages(found) => {
-                    let (lane, moment) = (&mut source.lanes[found.at], found.moment());
+                Observation::Pages(found) => {
+                    let (state, moment) = (&mut source.states[found.at], found.moment());
                     let (mut is_outdated, mut is_nearer) = (false, false);
-                    for PageRead { asked, page, bytes } in &found.pages {
+                    for PageReply { asked, page, bytes } in &found.pages {
                         let read = page.entries + page.beyond;
                         budget.settle(asked.limit, read, asked.most_bytes, *bytes);
                         source.commands.counted(read);
-                        lane.read_page(read, *bytes);
+                        state.read_page(read, *bytes);
                         let whose = asked.group.and_then(|group| name(found.at, group));
                         if whose.is_some() == asked.group.is_some() {
-                            let counted = lane.ledger.counted(whose, page, &moment);
+                            let counted = state.tracker.counted(whose, page, &moment);
                             is_outdated |= counted == Counted::Outdated;
                             is_nearer |= counted == Counted::Nearer;
                         }
@@ -273,20 +282,20 @@ impl Rounds<'_> {
 
     /// Makes the moment of some pages the stream's sample: what was to be counted at the sample's own may have been read,
     /// acknowledged and removed since. Whether that can be done.
-    fn move_on(&mut self, found: &PagesRead) -> bool {
+    fn move_on(&mut self, found: &PagesReply) -> bool {
         let Some(mut stream) = self.take_read(found.at) else { return false };
         let same_groups =
             stream.groups.iter().map(|group| &group.name).eq(found.after.groups.iter().map(|group| &group.name));
         if same_groups {
             stream.move_on(&found.after);
-            let ledger = &mut self.source.lanes[found.at].ledger;
-            let continuity = ledger.open(&stream);
+            let tracker = &mut self.source.states[found.at].tracker;
+            let continuity = tracker.open(&stream);
             if continuity != Continuity::Same {
                 stream.continuity = continuity;
             }
-            for PageRead { asked, page, .. } in &found.pages {
+            for PageReply { asked, page, .. } in &found.pages {
                 if let Some(group) = asked.group {
-                    ledger.counted_at_once(&stream.groups[group].name, &asked.range, page);
+                    tracker.counted_at_once(&stream.groups[group].name, &asked.range, page);
                 }
             }
         }

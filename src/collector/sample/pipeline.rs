@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::collector::pacer::Pace;
-use crate::collector::request::{Batch, Finding};
-use crate::collector::sample::Rounds;
+use crate::collector::pacer::Pacer;
+use crate::collector::request::{Batch, Observation};
+use crate::collector::sample::SampleRun;
 use crate::collector::standalone::Standalone;
 use crate::model::sample::SampleError;
 
@@ -32,11 +32,11 @@ impl InFlight {
         self.batches.is_empty()
     }
 
-    pub(super) fn has_room(&self, pace: &Pace) -> bool {
+    pub(super) fn has_room(&self, pace: &Pacer) -> bool {
         self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
     }
 
-    pub(super) async fn send(&mut self, rounds: &mut Rounds<'_>, mut batch: Batch) -> Result<(), SampleError> {
+    pub(super) async fn send(&mut self, rounds: &mut SampleRun<'_>, mut batch: Batch) -> Result<(), SampleError> {
         let due = rounds.source.pace.next(batch.cost, Instant::now());
         if rounds.source.pace.is_spread() {
             sleep_until(due).await;
@@ -49,12 +49,15 @@ impl InFlight {
     }
 
     /// Waits for the answers to the oldest batch, and reads them.
-    pub(super) async fn receive(&mut self, rounds: &mut Rounds<'_>) -> Result<(Batch, Vec<Finding>), SampleError> {
+    pub(super) async fn receive(
+        &mut self,
+        rounds: &mut SampleRun<'_>,
+    ) -> Result<(Batch, Vec<Observation>), SampleError> {
         rounds.read_clock().await?;
         let Some((batch, sent)) = self.batches.pop_front() else {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
-        let Rounds { source, connected, streams, .. } = rounds;
+        let SampleRun { source, connected, streams, .. } = rounds;
         source.awaited.clear();
         source.awaited.extend(batch.ends());
         let replies = connected.receive(batch.commands()).await?;
@@ -64,10 +67,10 @@ impl InFlight {
         let waited = now - since;
         self.answered = Some(now);
         // The way there and back shows in the first of those that are on their way together only.
-        let way = if since == sent { Duration::ZERO } else { source.pace.way() };
-        source.pace.answered(batch.cost, waited + way);
+        let round_trip = if since == sent { Duration::ZERO } else { source.pace.round_trip() };
+        source.pace.answered(batch.cost, waited + round_trip);
         let mut findings = Vec::new();
-        batch.read(replies, &source.lanes, streams, &mut findings, &mut source.refused)?;
+        batch.read(replies, &source.states, streams, &mut findings, &mut source.refused)?;
         Ok((batch, findings))
     }
 }

@@ -23,7 +23,7 @@ const GREW: f64 = 1.25;
 
 /// The calls that a poll may make.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ScanRate {
     period: Duration,
     /// When the newest pass began; `None` where one is to begin at once.
     began: Option<Duration>,
@@ -37,12 +37,12 @@ pub(super) struct Pace {
     allowance: Option<u32>,
 }
 
-impl Pace {
+impl ScanRate {
     pub(super) fn new(interval: Duration) -> Self {
         Self { period: period(interval), began: None, calls: 0, expected: None, polled: None, allowance: None }
     }
 
-    pub(super) fn follow(&mut self, interval: Duration) {
+    pub(super) fn reconfigure(&mut self, interval: Duration) {
         self.period = period(interval);
     }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     /// Polls every `poll` seconds for a while, over a key space that takes `takes` calls; what each poll made.
-    fn polls(pace: &mut Pace, from: u64, poll: u64, count: u64, takes: u32) -> Vec<u32> {
+    fn polls(pace: &mut ScanRate, from: u64, poll: u64, count: u64, takes: u32) -> Vec<u32> {
         let mut left = 0;
         let mut made = Vec::new();
         for number in 0..count {
@@ -117,27 +117,27 @@ mod tests {
 
     #[test]
     fn small_key_spaces_are_known_at_the_first_poll_and_looked_through_in_three_quarters_of_the_interval() {
-        let mut pace = Pace::new(Duration::from_secs(60));
+        let mut pace = ScanRate::new(Duration::from_secs(60));
         assert_eq!(polls(&mut pace, 0, 5, 13, 20), [20, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3]);
     }
 
     #[test]
     fn a_million_keys_are_spread_over_the_polls() {
-        let mut pace = Pace::new(Duration::from_secs(60));
+        let mut pace = ScanRate::new(Duration::from_secs(60));
         // 400, then 300 a poll, as nobody knows yet how many it takes; then 2,000 over nine polls.
         assert_eq!(polls(&mut pace, 0, 5, 12, 2000), [400, 300, 300, 300, 300, 300, 100, 0, 0, 223, 223, 223]);
     }
 
     #[test]
     fn calls_are_bounded_whatever_the_keys_and_the_polls() {
-        let mut pace = Pace::new(Duration::from_secs(1));
+        let mut pace = ScanRate::new(Duration::from_secs(1));
         assert_eq!(polls(&mut pace, 0, 5, 5, 1_000_000), [400, 300, 300, 300, 300]);
         assert_eq!(polls(&mut pace, 3600, 3600, 3, 1_000_000), [600, 600, 600]);
     }
 
     #[test]
     fn a_key_space_that_grew_is_gone_through_as_fast_as_may_be() {
-        let mut pace = Pace::new(Duration::from_secs(60));
+        let mut pace = ScanRate::new(Duration::from_secs(60));
         assert_eq!(polls(&mut pace, 0, 5, 1, 1), [1]);
         let later = polls(&mut pace, 5, 5, 20, 1000);
         assert_eq!(later[8..14], [1, 1, 300, 300, 300, 98]);

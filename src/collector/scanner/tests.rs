@@ -31,7 +31,7 @@ impl Keys {
         Self { names: names.iter().map(|name| (*name).to_owned()).collect(), twice: false }
     }
 
-    fn scan(&self, ask: &ScanAsk) -> (u64, Vec<StreamKey>) {
+    fn scan(&self, ask: &ScanRequest) -> (u64, Vec<StreamKey>) {
         let end = ask.cursor + u64::from(ask.count);
         let there = |name: &&String| (ask.cursor..end).contains(&place(name));
         let mut keys: Vec<String> = self.names.iter().filter(there).cloned().collect();
@@ -48,7 +48,7 @@ fn selection(entries: &[&str]) -> StreamSelection {
 }
 
 /// One poll; how many calls it made.
-fn poll(discovery: &mut Discovery, keys: &Keys, now: Duration) -> usize {
+fn poll(discovery: &mut Scanner, keys: &Keys, now: Duration) -> usize {
     let mut calls = 0;
     while let Some(ask) = discovery.next(now) {
         let (cursor, names) = keys.scan(&ask);
@@ -59,14 +59,14 @@ fn poll(discovery: &mut Discovery, keys: &Keys, now: Duration) -> usize {
     calls
 }
 
-fn names(discovery: &Discovery) -> Vec<String> {
+fn names(discovery: &Scanner) -> Vec<String> {
     discovery.streams().iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn named_streams_come_first_and_found_ones_by_name() {
     let keys = Keys::of(&["b:2", "b:1", "a", "other", "b:named"]);
-    let mut discovery = Discovery::new(selection(&["z", "b:named", "b:*", "a*"]), INTERVAL, 100);
+    let mut discovery = Scanner::new(selection(&["z", "b:named", "b:*", "a*"]), INTERVAL, 100);
     assert_eq!(names(&discovery), ["z", "b:named"]);
     poll(&mut discovery, &keys, Duration::ZERO);
     assert_eq!(names(&discovery), ["z", "b:named", "a", "b:1", "b:2"]);
@@ -77,17 +77,17 @@ fn named_streams_come_first_and_found_ones_by_name() {
 
 #[test]
 fn nothing_is_asked_where_there_is_no_pattern_and_the_pattern_where_there_is_one() {
-    let mut named = Discovery::new(selection(&["a", "b"]), INTERVAL, 100);
+    let mut named = Scanner::new(selection(&["a", "b"]), INTERVAL, 100);
     assert_eq!(named.next(Duration::ZERO), None);
-    let ask = |entries: &[&str]| Discovery::new(selection(entries), INTERVAL, 100).next(Duration::ZERO).unwrap();
-    assert_eq!(ask(&["a", "b:*"]), ScanAsk { cursor: 0, pattern: Some("b:*".to_owned()), count: SCAN_COUNT });
+    let ask = |entries: &[&str]| Scanner::new(selection(entries), INTERVAL, 100).next(Duration::ZERO).unwrap();
+    assert_eq!(ask(&["a", "b:*"]), ScanRequest { cursor: 0, pattern: Some("b:*".to_owned()), count: SCAN_COUNT });
     assert_eq!(ask(&["a:*", "b:*"]).pattern, None);
 }
 
 #[test]
 fn a_new_stream_shows_within_the_interval_and_a_deleted_one_leaves() {
     let mut keys = Keys::of(&["s:1", "s:2"]);
-    let mut discovery = Discovery::new(selection(&["s:*"]), INTERVAL, 100);
+    let mut discovery = Scanner::new(selection(&["s:*"]), INTERVAL, 100);
     poll(&mut discovery, &keys, Duration::ZERO);
     keys.names.insert("s:3".to_owned());
     keys.names.remove("s:1");
@@ -102,7 +102,7 @@ fn a_new_stream_shows_within_the_interval_and_a_deleted_one_leaves() {
 #[test]
 fn a_stream_that_redis_does_not_have_leaves_at_once_and_a_named_one_stays() {
     let keys = Keys::of(&["s:1", "s:2"]);
-    let mut discovery = Discovery::new(selection(&["named", "s:*"]), INTERVAL, 100);
+    let mut discovery = Scanner::new(selection(&["named", "s:*"]), INTERVAL, 100);
     poll(&mut discovery, &keys, Duration::ZERO);
     discovery.is_gone(&"s:1".into());
     discovery.is_gone(&"named".into());
@@ -113,14 +113,14 @@ fn a_stream_that_redis_does_not_have_leaves_at_once_and_a_named_one_stays() {
 #[test]
 fn a_stream_that_came_from_elsewhere_is_here_until_a_pass_that_began_later_has_not_met_it() {
     let keys = Keys::of(&["s:1"]);
-    let mut discovery = Discovery::new(selection(&["named", "s:*"]), INTERVAL, 3);
+    let mut discovery = Scanner::new(selection(&["named", "s:*"]), INTERVAL, 3);
     // It comes while a pass is under way, which may be past its place.
     let ask = discovery.next(Duration::ZERO).unwrap();
     let (cursor, found) = keys.scan(&ask);
     assert_ne!(cursor, 0, "there is more to come");
     discovery.answer(cursor, found, Duration::ZERO);
     for key in ["s:2", "named", "other", "s:3"] {
-        discovery.adopt(key.into());
+        discovery.add_found(key.into());
     }
     poll(&mut discovery, &keys, Duration::ZERO);
     assert!(discovery.stats().completed_at.is_some());
@@ -132,7 +132,7 @@ fn a_stream_that_came_from_elsewhere_is_here_until_a_pass_that_began_later_has_n
 #[test]
 fn the_limit_keeps_named_streams_and_the_first_by_name_and_says_what_it_leaves_out() {
     let mut keys = Keys::of(&["s:1", "s:2", "s:3", "s:4", "s:5"]);
-    let mut discovery = Discovery::new(selection(&["z", "s:*"]), INTERVAL, 3);
+    let mut discovery = Scanner::new(selection(&["z", "s:*"]), INTERVAL, 3);
     poll(&mut discovery, &keys, Duration::ZERO);
     assert_eq!(names(&discovery), ["z", "s:1", "s:2"]);
     assert_eq!((discovery.stats().found, discovery.stats().left_out), (2, 3));
@@ -142,14 +142,14 @@ fn the_limit_keeps_named_streams_and_the_first_by_name_and_says_what_it_leaves_o
     poll(&mut discovery, &keys, INTERVAL);
     assert_eq!(names(&discovery), ["z", "s:2", "s:3"]);
     assert_eq!(discovery.stats().left_out, 2);
-    let too_many = Discovery::new(selection(&["a", "b", "c"]), INTERVAL, 2);
+    let too_many = Scanner::new(selection(&["a", "b", "c"]), INTERVAL, 2);
     assert_eq!((names(&too_many), too_many.stats().left_out), (vec!["a".to_owned(), "b".to_owned()], 1));
 }
 
 #[test]
 fn another_connection_begins_the_pass_anew_and_keeps_what_was_found() {
     let keys = Keys::of(&["s:1", "s:2"]);
-    let mut discovery = Discovery::new(selection(&["s:*"]), INTERVAL, 100);
+    let mut discovery = Scanner::new(selection(&["s:*"]), INTERVAL, 100);
     poll(&mut discovery, &keys, Duration::ZERO);
     // In the middle of the next pass.
     let ask = discovery.next(INTERVAL).unwrap();
@@ -167,10 +167,10 @@ fn another_connection_begins_the_pass_anew_and_keeps_what_was_found() {
 #[test]
 fn other_settings_keep_what_is_still_meant_and_are_followed_at_once() {
     let keys = Keys::of(&["s:1", "s:2", "t:1"]);
-    let mut discovery = Discovery::new(selection(&["s:*"]), INTERVAL, 100);
+    let mut discovery = Scanner::new(selection(&["s:*"]), INTERVAL, 100);
     poll(&mut discovery, &keys, Duration::ZERO);
     let next = selection(&["s:2", "s:*", "t:*"]).without(vec!["s:1".to_owned()]);
-    discovery.follow(next, INTERVAL, 100);
+    discovery.reconfigure(next, INTERVAL, 100);
     assert!(discovery.changed());
     assert_eq!(names(&discovery), ["s:2"]);
     for number in 1..4 {
@@ -186,7 +186,7 @@ fn shards_find_every_stream_once() {
     let mut found = Vec::new();
     for index in 0..3 {
         let share = selection(&["s:*"]).of_shard(Shard::new(index, 3));
-        let mut discovery = Discovery::new(share, INTERVAL, 1000);
+        let mut discovery = Scanner::new(share, INTERVAL, 1000);
         poll(&mut discovery, &keys, Duration::ZERO);
         found.extend(names(&discovery));
     }
@@ -223,7 +223,7 @@ proptest! {
         twice in any::<bool>(),
     ) {
         let mut keys = Keys { names: BTreeSet::new(), twice };
-        let mut discovery = Discovery::new(selection(&["s:*"]), INTERVAL, limit);
+        let mut discovery = Scanner::new(selection(&["s:*"]), INTERVAL, limit);
         // What was there all the time since the pass began, and what was there at any time since.
         let (mut all_through, mut at_times) = (BTreeSet::new(), BTreeSet::new());
         let mut now = Duration::ZERO;

@@ -16,16 +16,16 @@ use tokio::time::Instant;
 use crate::analysis::assess::{Assessor, Bounds};
 use crate::analysis::view::View;
 use crate::analysis::window::Windows;
-use crate::collector::standalone::{Budget, Collected, Connected, Sampling, Standalone};
+use crate::collector::standalone::{Collected, Connection, CountBudget, SamplingConfig, Standalone};
 use crate::exposition::collectors::Collectors;
-use crate::exposition::registry::{self, Settings};
-use crate::exposition::series::Lines;
+use crate::exposition::registry::{self, PageSettings};
+use crate::exposition::series::SeriesWriter;
 use crate::http::api::{Api, Transport};
 use crate::model::sample::{ServerInfo, TargetSample};
 use crate::model::thresholds::{ThresholdRules, Thresholds};
 use crate::model::{GroupSelection, StreamKey};
-use crate::redis::connector::{Address, Dial, Login, Resolver};
-use crate::redis::resp_stream::{Socket, Wire};
+use crate::redis::connector::{Address, Credentials, Endpoint, Resolver};
+use crate::redis::resp_stream::{RespStream, Socket};
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
@@ -56,20 +56,21 @@ async fn take_samples(scripts: bool, answers: &[u8]) {
     let moved = Arc::new(AtomicUsize::new(0));
     let peer = Peer { answers: answers.to_vec(), moved: Arc::clone(&moved), ..Peer::default() };
     let mut connected =
-        Connected::to(Wire::over(Box::new(peer)), ServerInfo::default(), scripts.then_some(Script::EvalRo));
+        Connection::to(RespStream::over(Box::new(peer)), ServerInfo::default(), scripts.then_some(Script::EvalRo));
 
     let selection = GroupSelection::new(vec!["g".to_owned(), "*".to_owned()]);
     let streams: Vec<StreamKey> = vec!["a".into(), "b".into()];
-    let sampling = Sampling::of(streams.clone(), selection.clone(), INTERVAL, 1000);
+    let sampling = SamplingConfig::of(streams.clone(), selection.clone(), INTERVAL, 1000);
     let address = Address::Tcp("nobody".to_owned(), 1);
-    let nobody = Dial { address, tls: None, login: Login::default(), db: 0, resolver: Resolver::default() };
+    let nobody =
+        Endpoint { address, tls: None, credentials: Credentials::default(), db: 0, resolver: Resolver::default() };
     let mut source = Standalone::new(nobody, sampling, RedisCommands::default());
     let windows =
         Windows { window: 2 * INTERVAL, samples: 2, dead_after: INTERVAL, drain_target: Duration::from_secs(60) };
     let mut assessor =
         Assessor::new(streams, selection.clone(), windows, Bounds { max_length: Some(1000), consumers: 2 });
     for n in 0..MAX_SAMPLES {
-        let budget = Budget::new(1000, INTERVAL, Instant::now(), TIMEOUT);
+        let budget = CountBudget::new(1000, INTERVAL, Instant::now(), TIMEOUT);
         let mut collected = Collected::default();
         let sample = tokio::select! {
             biased;
@@ -117,7 +118,7 @@ fn show(view: View, selection: &GroupSelection) {
         json(&(api.streams(only), api.health(only), api.groups(only), api.consumers(only)));
     }
     let mut page = bytes::BytesMut::new();
-    let settings = Settings {
+    let settings = PageSettings {
         poll_interval: INTERVAL,
         max_redis_share: 1.0,
         discovery_interval: None,
@@ -126,7 +127,7 @@ fn show(view: View, selection: &GroupSelection) {
         thresholds,
         whole: true,
     };
-    let mut lines = Lines::of(&view.streams, Collectors::ALL);
+    let mut lines = SeriesWriter::of(&view.streams, Collectors::ALL);
     for block in lines.families().iter().flat_map(|family| &family.blocks) {
         page.extend_from_slice(block.text());
     }

@@ -13,18 +13,18 @@ struct FileAndEnvironment {
     environment: BTreeMap<&'static str, &'static str>,
 }
 
-impl Sources for FileAndEnvironment {
-    fn get(&self, key: &str) -> Option<Given> {
+impl SettingSources for FileAndEnvironment {
+    fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         let (origin, values) = match (self.environment.get(key), self.file.get(key)) {
             (Some(value), _) => (Origin::Environment(setting.env.unwrap_or_default()), vec![OsString::from(value)]),
             (None, Some(entry)) => return Some(entry.given(setting, Origin::File)),
             (None, None) => (Origin::Default, vec![OsString::from(setting.default?)]),
         };
-        Some(Given::new(setting, origin, values))
+        Some(RawValue::new(setting, origin, values))
     }
 
-    fn is_on(&self, _: &str) -> bool {
+    fn switch(&self, _: &str) -> bool {
         false
     }
 
@@ -141,7 +141,7 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
     // A login in the target's own URL is its login.
     let all = "redis: {user: me, password-file: FILE}";
     assert!(one(all, "redis.url: redis://you:pw@h").is_ok());
-    assert!(one(all, "redis.url: redis://h").unwrap().redis.dial.login.has_password());
+    assert!(one(all, "redis.url: redis://h").unwrap().redis.endpoint.credentials.has_password());
     // Its own file is, where the URL is of all.
     assert!(one("redis.url: redis://you:pw@h", "redis: {user: me, password-file: FILE}").is_ok());
     // Both at the same place contradict each other.
@@ -151,7 +151,7 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
     assert!(both.contains("redis.user of target a") && both.contains("contradicts the user"), "{both}");
     // One may go without TLS, and another be no cluster.
     let tls = "redis: {url: 'rediss://h', tls-server-name: h}";
-    assert!(one(tls, "redis.url: redis://h").unwrap().redis.dial.tls.is_none());
+    assert!(one(tls, "redis.url: redis://h").unwrap().redis.endpoint.tls.is_none());
     let none = one("", "redis: {url: 'redis://h', tls-server-name: h}").unwrap_err();
     assert!(none.contains("requires a rediss:// URL"), "{none}");
     let cluster = "redis: {mode: cluster, nodes: ['b:1']}";
@@ -164,13 +164,13 @@ fn what_all_targets_are_given_yields_to_what_is_a_targets_own() {
 fn other_servers_or_another_login_are_not_the_same() {
     let of = |own: &str| good(&format!("targets:\n- name: a\n  redis: {{{own}}}\n"), &[]).remove(0).redis;
     let cluster = of("url: 'redis://h', mode: cluster, nodes: ['b:1']");
-    assert!(cluster.is_like(&of("url: 'redis://h', mode: cluster, nodes: ['b:1'], timeout: 9s")));
+    assert!(cluster.same_target(&of("url: 'redis://h', mode: cluster, nodes: ['b:1'], timeout: 9s")));
     for other in
         ["url: 'redis://h'", "url: 'redis://h', mode: cluster", "url: 'redis://i', mode: cluster, nodes: ['b:1']"]
     {
-        assert!(!cluster.is_like(&of(other)), "{other}");
+        assert!(!cluster.same_target(&of(other)), "{other}");
     }
     let sentinel = of("url: 'redis://h', mode: sentinel");
-    assert!(!sentinel.is_like(&of("url: 'redis://h', mode: sentinel, sentinel-user: me")));
-    assert!(!sentinel.is_like(&of("url: 'redis://h', mode: sentinel, sentinel-master: other")));
+    assert!(!sentinel.same_target(&of("url: 'redis://h', mode: sentinel, sentinel-user: me")));
+    assert!(!sentinel.same_target(&of("url: 'redis://h', mode: sentinel, sentinel-master: other")));
 }

@@ -51,13 +51,13 @@ pub(super) struct RateSection {
 
 impl Sections {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let sections: Option<Self> = serde_saphyr::from_str(text).map_err(|error| said(&error))?;
+        let sections: Option<Self> = serde_saphyr::from_str(text).map_err(|error| describe(&error))?;
         Ok(sections.unwrap_or_default())
     }
 }
 
 /// What the parser found, without what it found there: that could be a password's hash or a line of a private key.
-fn said(error: &Error) -> String {
+fn describe(error: &Error) -> String {
     let wrong = match error.without_snippet() {
         Error::SerdeUnknownField { field, expected, .. } => {
             format!("there is no key {} here; there are {}", shown(field), expected.join(", "))

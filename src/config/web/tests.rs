@@ -324,7 +324,7 @@ fn suites_of_each_version_are_as_named_or_all() {
 fn rate_limits() {
     let examples = Examples::new();
     let limit = |text: &str| examples.parse(&format!("rate_limit: {{{text}}}\n")).unwrap().rate_limit;
-    let some = |interval, burst| Some(Rate { interval: Duration::from_millis(interval), burst });
+    let some = |interval, burst| Some(RateLimit { interval: Duration::from_millis(interval), burst });
     assert_eq!(limit("interval: 1s, burst: 20"), some(1000, 20));
     assert_eq!(limit("interval: 1m30s, burst: 1"), some(90_000, 1));
     assert_eq!(limit("interval: \"100ms\", burst: 1"), some(100, 1));

@@ -21,21 +21,21 @@ impl<'a> Api<'a> {
         let mut rows = Vec::new();
         for stream in self.view.logical.iter() {
             let wanted = |group: &&LogicalGroup| only.is_none_or(|only| group.name == *only);
-            rows.extend(stream.groups.iter().filter(wanted).map(|group| Row::of(&stream.name, group)));
+            rows.extend(stream.groups.iter().filter(wanted).map(|group| LogicalRow::of(&stream.name, group)));
         }
-        LogicalStreams { logical_streams: rows, sample: self.sample() }
+        LogicalStreamsBody { logical_streams: rows, sample: self.sample() }
     }
 }
 
 #[derive(Serialize)]
-struct LogicalStreams<'a> {
-    logical_streams: Vec<Row<'a>>,
+struct LogicalStreamsBody<'a> {
+    logical_streams: Vec<LogicalRow<'a>>,
     #[serde(flatten)]
     sample: Sample,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct LogicalRow<'a> {
     logical_stream: &'a str,
     consumer_group: Cow<'a, str>,
     partitions: u64,
@@ -53,12 +53,12 @@ struct Row<'a> {
     state: Option<Word<GroupState>>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> LogicalRow<'a> {
     fn of(name: &'a str, group: &'a LogicalGroup) -> Self {
         let complete = group.unknown == 0;
         Self {
             logical_stream: name,
-            consumer_group: group.name.shown(),
+            consumer_group: group.name.display_name(),
             partitions: group.partitions,
             partitions_unknown: group.unknown,
             lag: group.lag.map(|lag| lag.point),
@@ -66,7 +66,7 @@ impl<'a> Row<'a> {
             lag_min: group.lag.map(|lag| lag.min),
             lag_max: group.lag.filter(|_| complete).map(|lag| lag.max),
             lag_seconds: group.lag_seconds,
-            worst_stream: group.worst.as_ref().map(|worst| worst.stream.shown()),
+            worst_stream: group.worst.as_ref().map(|worst| worst.stream.display_name()),
             worst_lag: group.worst.as_ref().map(|worst| worst.lag),
             skew_ratio: group.skew.map(rounded),
             pending: group.pending,
@@ -98,7 +98,7 @@ mod tests {
             status: Status::Healthy,
             state: Some(GroupState::Ok),
         };
-        let shown = |group: &LogicalGroup| serde_json::to_value(Row::of("orders", group)).unwrap();
+        let shown = |group: &LogicalGroup| serde_json::to_value(LogicalRow::of("orders", group)).unwrap();
         let mut expected = json!({
             "logical_stream": "orders", "consumer_group": "g", "partitions": 4, "partitions_unknown": 0,
             "lag": 7, "lag_quality": "exact", "lag_min": 7, "lag_max": 7, "lag_seconds": 1.5,

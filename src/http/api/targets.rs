@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::analysis::view::View;
-use crate::http::api::whole::{StateCounts, Whole};
+use crate::http::api::whole::{HealthSummary, StateCounts};
 use crate::http::api::{Word, rfc3339, seconds};
 use crate::model::TargetName;
 use crate::model::thresholds::{Status, ThresholdRules};
 
 /// One target, and what was made of its newest poll.
 #[derive(Clone, Copy, Debug)]
-pub struct Watched<'a> {
+pub struct TargetView<'a> {
     /// What the operator calls it.
     pub name: &'a TargetName,
     /// Where it is, without credentials.
@@ -57,13 +57,13 @@ struct TargetRow<'a> {
 
 /// `GET /api/v1/targets`.
 #[must_use]
-pub fn targets(watched: Vec<Watched<'_>>) -> impl Serialize {
+pub fn targets(watched: Vec<TargetView<'_>>) -> impl Serialize {
     Targets { targets: watched.into_iter().map(row).collect() }
 }
 
-fn row(watched: Watched<'_>) -> TargetRow<'_> {
-    let Watched { name, redis, mode, interval, view, age, thresholds } = watched;
-    let whole = Whole::of(view, None, thresholds);
+fn row(watched: TargetView<'_>) -> TargetRow<'_> {
+    let TargetView { name, redis, mode, interval, view, age, thresholds } = watched;
+    let whole = HealthSummary::of(view, None, thresholds);
     TargetRow {
         name: name.as_str(),
         redis,

@@ -12,7 +12,7 @@ use crate::model::thresholds::{Status, ThresholdRules};
 
 /// A target in a few numbers.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct HealthSummary {
     /// What the target is called; unknown before its first poll has ended.
     pub(super) status: Status,
     /// How many streams are called what. A stream counts as its worst group.
@@ -27,7 +27,7 @@ pub(super) struct Whole {
     pub(super) lost_entries: Option<u64>,
 }
 
-impl Whole {
+impl HealthSummary {
     /// All monitored groups of all streams; of `only` this group where it is given, whether or not a stream has it.
     pub(super) fn of(view: &View, only: Option<&GroupName>, thresholds: &ThresholdRules) -> Self {
         let mut whole = Self {
@@ -70,7 +70,7 @@ impl Whole {
         if let Some(present) = row.present {
             self.max_lag = self.max_lag.max(Some(row.lag));
             self.total_lag = Some(self.total_lag.unwrap_or(0).saturating_add(row.lag));
-            self.lost_entries = Some(self.lost_entries.unwrap_or(0).saturating_add(present.course.lost));
+            self.lost_entries = Some(self.lost_entries.unwrap_or(0).saturating_add(present.trend.lost));
         }
         row.status
     }
@@ -185,12 +185,12 @@ mod tests {
         View::from(Assessor::new(keys, selection, WINDOWS, Bounds::default()).assess(sample, Duration::ZERO))
     }
 
-    fn whole(view: &View, only: Option<&str>) -> Whole {
+    fn whole(view: &View, only: Option<&str>) -> HealthSummary {
         let rules = ThresholdRules {
             otherwise: Thresholds { degraded: 100, unhealthy: 1000 },
             by_pattern: vec![("own".to_owned(), Thresholds { degraded: 1, unhealthy: 5 })],
         };
-        Whole::of(view, only.map(GroupName::from).as_ref(), &rules)
+        HealthSummary::of(view, only.map(GroupName::from).as_ref(), &rules)
     }
 
     fn streams(healthy: usize, degraded: usize, unhealthy: usize, unknown: usize) -> StatusCounts {

@@ -25,7 +25,7 @@ fn users(users: &[(&str, &str)]) -> BasicUsers {
     BasicUsers::new(users.iter().map(|&(name, hash)| (name.to_owned(), hash.to_owned()))).unwrap()
 }
 
-fn sent(name: &str, password: &str) -> Credentials {
+fn sent(name: &str, password: &str) -> BasicCredentials {
     credentials(format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))).as_bytes()).unwrap()
 }
 

@@ -21,7 +21,7 @@ use crate::http::tls::{ClientAuth, TlsSettings, certificates};
 ///
 /// In every case the client proves in the handshake that it has the certificate's key.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct ClientVerifier {
     issuer: Issuer,
     allowed_sans: Option<Vec<String>>,
     /// The issuers that a client with several certificates may choose by.
@@ -56,7 +56,7 @@ impl Issuer {
     }
 }
 
-impl Clients {
+impl ClientVerifier {
     /// The check that the settings want, if any.
     pub(super) fn new(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, String> {
         if settings.client_auth == ClientAuth::None {
@@ -91,9 +91,9 @@ fn system() -> Vec<CertificateDer<'static>> {
     certificates
 }
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        // Whoever answers decides, by the path: see `Tls::needs_client_certificate`.
+        // Whoever answers decides, by the path: see `ServerTls::needs_client_certificate`.
         false
     }
 
@@ -206,7 +206,7 @@ mod tests {
         let provider = Arc::new(default_provider());
         let issuer = Issuer::one_of(Vec::new(), &provider).unwrap();
         let algorithms = provider.signature_verification_algorithms;
-        let clients = Clients { issuer, allowed_sans: None, hints: Vec::new(), algorithms };
+        let clients = ClientVerifier { issuer, allowed_sans: None, hints: Vec::new(), algorithms };
         let certificate = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert.der().clone();
         let refused = clients.verify_client_cert(&certificate, &[], UnixTime::now()).unwrap_err();
         assert_eq!(refused, CertificateError::UnknownIssuer.into());

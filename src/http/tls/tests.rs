@@ -119,7 +119,7 @@ impl ResolvesClientCert for Presents {
 }
 
 /// Both ends of a connection whose handshake went well.
-fn connect(tls: &Tls, client: Arc<ClientConfig>) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+fn connect(tls: &ServerTls, client: Arc<ClientConfig>) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
     let mut server = ServerConnection::new(Arc::clone(&tls.config)).unwrap();
     let mut client = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
@@ -161,7 +161,7 @@ enum Seen {
 
 /// What a server sees of a client, over either version of TLS.
 fn seen(settings: &TlsSettings, server: &Identity, certificate: Option<Arc<dyn ResolvesClientCert>>) -> Seen {
-    let tls = Tls::new(settings).unwrap();
+    let tls = ServerTls::new(settings).unwrap();
     let [a, b] = BOTH.map(|version| {
         let client = Client { versions: vec![version], ..Client::of(server) };
         match connect(&tls, client.config(certificate.clone())) {
@@ -206,7 +206,7 @@ fn every_client_auth_type_and_every_certificate() {
         });
         assert_eq!(found, expected, "{client_auth:?} {sans:?}");
         assert_eq!(
-            Tls::new(&settings).unwrap().needs_client_certificate,
+            ServerTls::new(&settings).unwrap().needs_client_certificate,
             [RequireAny, RequireAndVerify].contains(&client_auth)
         );
     };
@@ -304,7 +304,7 @@ fn versions_suites_and_groups_are_kept_to() {
     let small = suite("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
     let large = suite("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
     let connect = |settings: &TlsSettings, client: &Client| {
-        let (_, server) = connect(&Tls::new(settings).unwrap(), client.config(None)).ok()?;
+        let (_, server) = connect(&ServerTls::new(settings).unwrap(), client.config(None)).ok()?;
         let group = server.negotiated_key_exchange_group()?.name();
         Some((server.protocol_version()?, server.negotiated_cipher_suite()?, group))
     };
@@ -347,7 +347,7 @@ fn versions_suites_and_groups_are_kept_to() {
 fn http2_is_offered_where_it_is_wanted() {
     let server = server();
     let check = |http2: bool, offered: &[&str], expected: Option<&str>| {
-        let tls = Tls::new(&TlsSettings { http2, ..settings(&server) }).unwrap();
+        let tls = ServerTls::new(&TlsSettings { http2, ..settings(&server) }).unwrap();
         let alpn = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let connected = connect(&tls, Client { alpn, ..Client::of(&server) }.config(None));
         let (_, server) = connected.unwrap();
@@ -367,7 +367,7 @@ fn no_session_is_taken_up_again() {
     let client = Identity::new(&named(&["a"]), Some(&issuer));
     for client_auth in [ClientAuth::None, ClientAuth::RequireAndVerify] {
         let settings = TlsSettings { client_auth, client_ca: Some(ca.clone().into_bytes()), ..settings(&server) };
-        let tls = Tls::new(&settings).unwrap();
+        let tls = ServerTls::new(&settings).unwrap();
         for version in BOTH {
             let config = Client { versions: vec![version], ..Client::of(&server) };
             // It would take up the session that it has from the first connection.
@@ -385,7 +385,7 @@ fn what_is_of_no_use_is_named_and_keys_are_not_repeated() {
     let server = server();
     let good = || settings(&server);
     let check = |settings: TlsSettings, expected: &str| {
-        let problem = Tls::new(&settings).unwrap_err();
+        let problem = ServerTls::new(&settings).unwrap_err();
         assert!(problem.starts_with(expected) && !problem.contains('\n'), "{problem:?} lacks {expected:?}");
         let key = server.key.serialize_pem();
         let secret = key.lines().nth(1).unwrap();
@@ -419,5 +419,5 @@ fn what_is_of_no_use_is_named_and_keys_are_not_repeated() {
         ..good()
     };
     check(no_suites, "cipher_suites: they do not go with the versions");
-    assert_eq!(format!("{:?}", Tls::new(&good()).unwrap()), "Tls { needs_client_certificate: false, .. }");
+    assert_eq!(format!("{:?}", ServerTls::new(&good()).unwrap()), "Tls { needs_client_certificate: false, .. }");
 }

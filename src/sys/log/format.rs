@@ -18,9 +18,9 @@ const MESSAGE: &str = "message";
 
 /// Formats events and fields of spans.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lines(pub(super) Format);
+pub(super) struct LogFormatter(pub(super) Format);
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LogFormatter
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -44,7 +44,7 @@ where
     }
 }
 
-impl<'writer> FormatFields<'writer> for Lines {
+impl<'writer> FormatFields<'writer> for LogFormatter {
     /// Fields as they stand behind others.
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
         let mut formatted = Fields::new(self.0, true);
@@ -65,14 +65,14 @@ fn level(level: Level) -> &'static str {
 
 /// An event's message; empty where it has none.
 pub(super) fn message(event: &Event<'_>) -> String {
-    let mut message = Message(String::new());
+    let mut message = MessageVisitor(String::new());
     event.record(&mut message);
     message.0
 }
 
-struct Message(String);
+struct MessageVisitor(String);
 
-impl Visit for Message {
+impl Visit for MessageVisitor {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == MESSAGE {
             // Writing to a String cannot fail.
@@ -205,7 +205,7 @@ mod tests {
         let written = Written::default();
         let to = written.clone();
         let layer = tracing_subscriber::fmt::layer().with_writer(move || to.clone());
-        let layer = layer.fmt_fields(Lines(format)).event_format(Lines(format));
+        let layer = layer.fmt_fields(LogFormatter(format)).event_format(LogFormatter(format));
         tracing::subscriber::with_default(Registry::default().with(layer), || {
             let span = tracing::error_span!("poller", redis_target = "a b");
             let _entered = span.enter();

@@ -15,7 +15,7 @@ pub(super) const MAX_WAITING: usize = 1024;
 /// Lines that wait to be written, and who writes them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// A line came, or something else is due.
     came: Condvar,
     /// Nothing waits any more.
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<String>,
     is_writing: bool,
     /// When something is to be said of lines that were left out.
@@ -45,7 +45,7 @@ impl Queue {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,7 +106,7 @@ impl Queue {
 
     /// Waits until all lines are written, or for so long.
     pub(super) fn drain(&self, most: Duration) {
-        let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        let is_busy = |state: &mut QueueState| state.is_writing || !state.waiting.is_empty();
         drop(self.written.wait_timeout_while(self.lock(), most, is_busy));
     }
 }

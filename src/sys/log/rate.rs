@@ -26,7 +26,7 @@ const MAX_MESSAGE_BYTES: usize = 120;
 
 /// What was said of each kind.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(super) struct LineRate {
     kinds: Mutex<HashMap<Identifier, Kind>>,
     queue: Arc<Queue>,
 }
@@ -65,7 +65,7 @@ impl Kind {
     }
 }
 
-impl Rate {
+impl LineRate {
     pub(super) fn new(queue: Arc<Queue>) -> Self {
         Self { kinds: Mutex::default(), queue }
     }
@@ -111,12 +111,12 @@ impl Rate {
 
 /// Formats events, those that are said.
 #[derive(Debug)]
-pub(super) struct Rated<F> {
+pub(super) struct RateLimited<F> {
     pub(super) format: F,
-    pub(super) rate: Arc<Rate>,
+    pub(super) rate: Arc<LineRate>,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Rated<F>
+impl<S, N, F> FormatEvent<S, N> for RateLimited<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,

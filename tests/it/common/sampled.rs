@@ -6,7 +6,7 @@ use redis::Value;
 use streamlag::analysis::assess::{Assessor, Bounds};
 use streamlag::analysis::snapshot::{PresentGroup, StreamSnapshot};
 use streamlag::analysis::window::Windows;
-use streamlag::collector::{Sampling, Standalone};
+use streamlag::collector::{SamplingConfig, Standalone};
 use streamlag::model::{EntryId, GroupSelection};
 use streamlag::sys::own_metrics::RedisCommands;
 use tokio::runtime::Runtime;
@@ -37,7 +37,7 @@ impl Sampled {
     pub fn of(url: &str, streams: &[&str], count_budget: u64) -> Self {
         let selection = GroupSelection::new(vec!["*".to_owned()]);
         let streams: Vec<_> = streams.iter().map(|stream| (*stream).into()).collect();
-        let sampling = Sampling::of(streams.clone(), selection.clone(), INTERVAL, count_budget);
+        let sampling = SamplingConfig::of(streams.clone(), selection.clone(), INTERVAL, count_budget);
         let windows = Windows {
             window: Duration::from_secs(30),
             samples: 6,
@@ -46,7 +46,7 @@ impl Sampled {
         };
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            source: Standalone::new(streamlag::config::dial(url).unwrap(), sampling, RedisCommands::default()),
+            source: Standalone::new(streamlag::config::endpoint(url).unwrap(), sampling, RedisCommands::default()),
             assessor: Assessor::new(streams, selection, windows, Bounds::default()),
             at: Duration::ZERO,
             ends: None,

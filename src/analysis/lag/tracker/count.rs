@@ -1,9 +1,9 @@
 //! Counting: entries in a range of ids, page by page, over several samples where it is long.
 
-use crate::analysis::lag::timeline::Marks;
-use crate::analysis::lag::tracker::counters::Facts;
+use crate::analysis::lag::timeline::Timeline;
+use crate::analysis::lag::tracker::counters::StreamCounters;
 use crate::model::EntryId;
-use crate::model::lag::{Continuity, Lag, Page};
+use crate::model::lag::{Continuity, EntryPage, Lag};
 
 /// A range of ids to be counted; both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ impl CountRange {
     /// of the rest of the stream. `None` where the page does not reach as far as it must.
     pub(in crate::analysis) fn lag_at_once(
         &self,
-        page: &Page,
+        page: &EntryPage,
         cursor: EntryId,
-        now: &Facts,
-        marks: &Marks,
+        now: &StreamCounters,
+        marks: &Timeline,
     ) -> Option<u64> {
         let up_to = |id: EntryId| page.ids.partition_point(|found| *found <= id) as u64;
         let reaches = |id: EntryId| page.ended || page.ids.last().is_some_and(|last| *last >= id);
@@ -95,7 +95,7 @@ pub(in crate::analysis) struct Count {
     pub(in crate::analysis) range: CountRange,
     pub(in crate::analysis) counted: u64,
     /// The sample in which it began.
-    pub(in crate::analysis) begun: Facts,
+    pub(in crate::analysis) begun: StreamCounters,
     /// It holds while nothing is removed above this id, or nothing at all.
     floor: EntryId,
     /// Entries up to this id may have been removed without a trace since it began.
@@ -114,7 +114,7 @@ const MAX_ENDS: usize = 64;
 impl Count {
     /// A count that will tell the lag; `None` where there is no id to begin at.
     pub(in crate::analysis) fn begin(
-        now: &Facts,
+        now: &StreamCounters,
         cursor: EntryId,
         to: Option<(EntryId, u64)>,
         lag: Lag,
@@ -191,7 +191,7 @@ impl Count {
     }
 
     /// Whether what was counted so far still stands at the sample `now`.
-    pub(in crate::analysis) fn still_good(&self, now: &Facts) -> bool {
+    pub(in crate::analysis) fn still_good(&self, now: &StreamCounters) -> bool {
         if now.nothing_removed_since(&self.begun) {
             return true;
         }
@@ -200,7 +200,13 @@ impl Count {
     }
 
     /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
-    pub(in crate::analysis) fn holds(&self, now: &Facts, after: &Facts, page: &Page, untraced: EntryId) -> bool {
+    pub(in crate::analysis) fn holds(
+        &self,
+        now: &StreamCounters,
+        after: &StreamCounters,
+        page: &EntryPage,
+        untraced: EntryId,
+    ) -> bool {
         if after.since(now, untraced) != Continuity::Same {
             return false;
         }
@@ -217,7 +223,7 @@ impl Count {
     }
 
     /// Takes a page; answers whether it was the last one.
-    pub(in crate::analysis) fn take(&mut self, page: &Page) -> bool {
+    pub(in crate::analysis) fn take(&mut self, page: &EntryPage) -> bool {
         self.counted = self.counted.saturating_add(page.entries);
         if let Some(last) = page.last {
             self.ends.push((last, self.counted));
@@ -236,7 +242,7 @@ impl Count {
     }
 
     /// The lag at the sample `now`, where the count is complete.
-    pub(in crate::analysis) fn lag(&self, now: &Facts) -> Option<u64> {
+    pub(in crate::analysis) fn lag(&self, now: &StreamCounters) -> Option<u64> {
         match self.range.side {
             Side::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
             Side::Above { rank: None } => Some(self.counted),
@@ -246,7 +252,7 @@ impl Count {
     }
 
     /// How many of that kind there are at the sample `now`, when there were `above` as it began.
-    fn grown(&self, above: u64, now: &Facts) -> Option<u64> {
+    fn grown(&self, above: u64, now: &StreamCounters) -> Option<u64> {
         above.checked_add(now.added_since(&self.begun)?)
     }
 
@@ -256,7 +262,7 @@ impl Count {
     }
 
     /// What a count says before it is complete: at least what was counted lies on its side of the cursor.
-    pub(in crate::analysis) fn bounds(&self, now: &Facts) -> (u64, u64) {
+    pub(in crate::analysis) fn bounds(&self, now: &StreamCounters) -> (u64, u64) {
         match self.range.side {
             Side::Above { rank: Some(rank) } => {
                 let beyond = now.added.map_or(0, |added| added.saturating_sub(rank));

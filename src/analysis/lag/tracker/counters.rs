@@ -6,7 +6,7 @@ use crate::model::sample::StreamSample;
 
 /// What a sample says of a stream, as far as lags hang on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct StreamCounters {
     pub(in crate::analysis) length: u64,
     pub(in crate::analysis) first: Option<EntryId>,
     pub(in crate::analysis) last: Option<EntryId>,
@@ -15,7 +15,7 @@ pub struct Facts {
     pub(in crate::analysis) max_deleted: Option<EntryId>,
 }
 
-impl From<&StreamSample> for Facts {
+impl From<&StreamSample> for StreamCounters {
     fn from(stream: &StreamSample) -> Self {
         Self {
             length: stream.length,
@@ -28,7 +28,7 @@ impl From<&StreamSample> for Facts {
     }
 }
 
-impl Facts {
+impl StreamCounters {
     /// Entries ever removed: every one lowers the length and leaves entries-added as it is.
     pub(in crate::analysis) fn removed(&self) -> Option<u64> {
         self.added?.checked_sub(self.length)
@@ -129,8 +129,8 @@ mod tests {
     }
 
     /// Entries 11 to 100; ten were trimmed before, and 50 was deleted.
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> StreamCounters {
+        StreamCounters {
             length: 89,
             first: Some(id(11)),
             last: Some(id(100)),
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    fn add(now: &mut Facts, entries: u64) {
+    fn add(now: &mut StreamCounters, entries: u64) {
         let top = id(now.last_generated.ms + entries);
         (now.length, now.added) = (now.length + entries, now.added.map(|added| added + entries));
         (now.last, now.last_generated) = (Some(top), top);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_can_follow_and_what_cannot() {
-        let check = |expected, change: fn(&mut Facts)| {
+        let check = |expected, change: fn(&mut StreamCounters)| {
             let mut now = facts();
             change(&mut now);
             assert_eq!(now.since(&facts(), EntryId::default()), expected, "{now:?}");
@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn before_7_0_only_what_stands_still_tells() {
-        let old = Facts { added: None, max_deleted: None, ..facts() };
-        let check = |expected, change: fn(&mut Facts)| {
+        let old = StreamCounters { added: None, max_deleted: None, ..facts() };
+        let check = |expected, change: fn(&mut StreamCounters)| {
             let mut now = old;
             change(&mut now);
             assert_eq!((now.since(&old, EntryId::default()), now.nothing_removed_since(&old)), expected, "{now:?}");

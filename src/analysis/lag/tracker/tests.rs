@@ -180,14 +180,14 @@ impl Simulated {
 
     fn moment(&self) -> Moment {
         let sample = self.sample();
-        Moment { facts: Facts::from(&sample), groups: sample.trims_acknowledged.then_some(sample.groups) }
+        Moment { facts: StreamCounters::from(&sample), groups: sample.trims_acknowledged.then_some(sample.groups) }
     }
 
     fn lag(&self, group: &GroupSample) -> u64 {
         self.entries.range(group.last_delivered.ms + 1..).count() as u64
     }
 
-    fn page(&self, range: &CountRange, limit: u64) -> Page {
+    fn page(&self, range: &CountRange, limit: u64) -> EntryPage {
         let open = self.server == Server::Old && range.is_to_the_end()
             || self.server == Server::TrimsAcknowledged && range.is_from_the_front();
         let top = if open { u64::MAX } else { range.to.ms };
@@ -195,7 +195,7 @@ impl Simulated {
         let found: Vec<u64> =
             if from > top { vec![] } else { self.entries.range(from..=top).take(limit as usize).copied().collect() };
         let within = |entry: &&u64| **entry <= range.to.ms;
-        Page {
+        EntryPage {
             entries: found.iter().filter(within).count() as u64,
             beyond: found.iter().filter(|entry| !within(entry)).count() as u64,
             first: found.first().copied().map(id),
@@ -207,54 +207,54 @@ impl Simulated {
 }
 
 /// Polls once and holds every answer against the truth. Returns how many answers there were, and how many exact.
-fn poll(ledger: &mut Ledger, stream: &mut Simulated, budget: u64, between: &[Step]) -> (u64, u64) {
+fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: &[Step]) -> (u64, u64) {
     let mut truth = stream.clone();
     let mut sample = stream.sample();
-    ledger.open(&sample);
+    tracker.open(&sample);
     let mut between = between.iter();
     let mut budget = budget;
-    let ask_all = |ledger: &mut Ledger, sample: &StreamSample| {
-        sample.groups.iter().for_each(|group| _ = ledger.ask(sample, group, 10));
+    let ask_all = |tracker: &mut LagTracker, sample: &StreamSample| {
+        sample.groups.iter().for_each(|group| _ = tracker.ask(sample, group, 10));
     };
-    ask_all(ledger, &sample);
-    if ledger.witnesses().iter().any(|witness| !stream.entries.contains(&witness.ms)) {
-        ledger.witness_is_gone();
-        ask_all(ledger, &sample);
+    ask_all(tracker, &sample);
+    if tracker.witnesses().iter().any(|anchor| !stream.entries.contains(&anchor.ms)) {
+        tracker.witness_is_gone();
+        ask_all(tracker, &sample);
     }
     let names: Vec<GroupName> = sample.groups.iter().map(|group| group.name.clone()).collect();
     for group in &sample.groups {
-        let ask = ledger.ask(&sample, group, 10);
+        let ask = tracker.ask(&sample, group, 10);
         if let Some(cursor) = ask.first {
             let first = stream.entries.range(cursor.ms + 1..).next().copied().map(id);
-            ledger.found_first(&group.name, first);
+            tracker.found_first(&group.name, first);
         }
     }
     while budget > 0
-        && let Some((name, range)) = names.iter().find_map(|name| Some((name, ledger.rest(Some(name))?)))
+        && let Some((name, range)) = names.iter().find_map(|name| Some((name, tracker.rest(Some(name))?)))
     {
         between.next().iter().for_each(|step| stream.step(step));
         let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
         let (page, after) = (stream.page(&range, limit), stream.moment());
         budget -= (page.ids.len() as u64).clamp(1, limit);
-        match ledger.counted(Some(name), &page, &after) {
+        match tracker.counted(Some(name), &page, &after) {
             Counted::Taken => {}
-            Counted::Nearer => ask_all(ledger, &sample),
+            Counted::Nearer => ask_all(tracker, &sample),
             Counted::Outdated => {
                 (truth, sample) = (stream.clone(), stream.sample());
-                ledger.open(&sample);
-                ledger.counted_at_once(name, &range, &page);
-                ask_all(ledger, &sample);
+                tracker.open(&sample);
+                tracker.counted_at_once(name, &range, &page);
+                ask_all(tracker, &sample);
             }
         }
     }
     between.for_each(|step| stream.step(step));
     let mut exact = 0;
     for group in &sample.groups {
-        let resolved = ledger.resolve(&sample, group).unwrap();
+        let resolved = tracker.resolve(&sample, group).unwrap();
         let (lag, true_lag) = (resolved.lag, truth.lag(group));
         assert!(
             lag.min <= true_lag && true_lag <= lag.max,
-            "{}: {lag:?} but {true_lag}: {truth:?} {ledger:?}",
+            "{}: {lag:?} but {true_lag}: {truth:?} {tracker:?}",
             group.name
         );
         assert!(lag.min <= lag.point && lag.point <= lag.max, "{lag:?}");
@@ -264,11 +264,11 @@ fn poll(ledger: &mut Ledger, stream: &mut Simulated, budget: u64, between: &[Ste
 }
 
 fn walk(steps: &[Step], server: Server) -> (u64, u64) {
-    let (mut ledger, mut stream) = (Ledger::default(), Simulated::new(server));
+    let (mut tracker, mut stream) = (LagTracker::default(), Simulated::new(server));
     let (mut answers, mut exact) = (0, 0);
     for step in steps {
         if let Step::Poll(budget, between) = step {
-            let (answered, exactly) = poll(&mut ledger, &mut stream, *budget, between);
+            let (answered, exactly) = poll(&mut tracker, &mut stream, *budget, between);
             (answers, exact) = (answers + answered, exact + exactly);
         } else {
             stream.step(step);
@@ -315,7 +315,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 #[test]
 fn a_count_ends_at_the_largest_id() {
     let last = EntryId { ms: u64::MAX, seq: u64::MAX };
-    let mut ledger = Ledger::default();
+    let mut tracker = LagTracker::default();
     let server_lag = Some(128);
     let group = GroupSample {
         name: "a".into(),
@@ -334,13 +334,13 @@ fn a_count_ends_at_the_largest_id() {
         groups: vec![group.clone()],
         ..StreamSample::default()
     };
-    ledger.open(&sample);
-    assert!(ledger.ask(&sample, &group, 10).count.is_some());
+    tracker.open(&sample);
+    assert!(tracker.ask(&sample, &group, 10).count.is_some());
     // A full page, as many as were asked for.
-    let page = Page { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..Page::default() };
-    ledger.counted(Some(&"a".into()), &page, &Moment { facts: Facts::from(&sample), groups: None });
-    assert_eq!(ledger.rest(Some(&"a".into())), None);
-    assert_eq!(ledger.resolve(&sample, &group).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
+    let page = EntryPage { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..EntryPage::default() };
+    tracker.counted(Some(&"a".into()), &page, &Moment { facts: StreamCounters::from(&sample), groups: None });
+    assert_eq!(tracker.rest(Some(&"a".into())), None);
+    assert_eq!(tracker.resolve(&sample, &group).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
 
 /// Found by the walks below: what is known to have been added after a cursor was taken for what is there, although one of
@@ -370,14 +370,15 @@ fn a_page_of_another_stream_tells_nothing() {
     stream.step(&Step::Add(300));
     stream.step(&Step::Read(0, 100, 0));
     let sample = stream.sample();
-    let mut ledger = Ledger::default();
-    ledger.open(&sample);
-    assert!(ledger.ask(&sample, &sample.groups[0], 10).count.is_some());
+    let mut tracker = LagTracker::default();
+    tracker.open(&sample);
+    assert!(tracker.ask(&sample, &sample.groups[0], 10).count.is_some());
     let mut other = Simulated::new(Server::Counting);
     other.step(&Step::Add(150));
-    let page = Page { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
-    ledger.counted(Some(&"a".into()), &page, &other.moment());
-    let lag = ledger.resolve(&sample, &sample.groups[0]).unwrap().lag;
+    let page =
+        EntryPage { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
+    tracker.counted(Some(&"a".into()), &page, &other.moment());
+    let lag = tracker.resolve(&sample, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
 }
 
@@ -395,7 +396,7 @@ fn a_trim_that_leaves_holes_behind_a_pending_entry() {
 /// A group in mid-stream that reads on, with more ahead of it than a poll may count, of a stream that is trimmed from the front.
 #[test]
 fn a_long_count_goes_on_though_the_group_moves() {
-    let (mut ledger, mut stream) = (Ledger::default(), Simulated::new(Server::TrimsAcknowledged));
+    let (mut tracker, mut stream) = (LagTracker::default(), Simulated::new(Server::TrimsAcknowledged));
     stream.step(&Step::Destroy(1));
     stream.step(&Step::Add(4000));
     stream.step(&Step::Read(0, 1500, 0));
@@ -404,7 +405,7 @@ fn a_long_count_goes_on_though_the_group_moves() {
         stream.step(&Step::Add(10));
         stream.step(&Step::Read(0, 15, 15));
         stream.step(&Step::Trim(3500 - 10 * round));
-        exact.push(poll(&mut ledger, &mut stream, 400, &[]).1);
+        exact.push(poll(&mut tracker, &mut stream, 400, &[]).1);
     }
     assert_eq!(exact[..4], [0; 4], "2500 entries, 400 a poll");
     assert_eq!(exact[8..], [1; 12]);
@@ -430,15 +431,15 @@ proptest! {
     /// Where nothing may be counted, the timeline alone answers for what it saw being added.
     #[test]
     fn without_budget_the_timeline_bounds(reads in prop::collection::vec(1u64..5, 1..30)) {
-        let (mut ledger, mut stream) = (Ledger::default(), Simulated::new(Server::Counting));
+        let (mut tracker, mut stream) = (LagTracker::default(), Simulated::new(Server::Counting));
         for reads in reads {
             stream.step(&Step::Add(reads + 1));
-            poll(&mut ledger, &mut stream, 0, &[]);
+            poll(&mut tracker, &mut stream, 0, &[]);
             stream.step(&Step::Read(0, reads, 0));
-            poll(&mut ledger, &mut stream, 0, &[]);
+            poll(&mut tracker, &mut stream, 0, &[]);
             let sample = stream.sample();
             // Added between two polls were at most five, and so uncertain is the lag.
-            prop_assert!(ledger.resolve(&sample, &sample.groups[0]).unwrap().lag.uncertainty() <= 5);
+            prop_assert!(tracker.resolve(&sample, &sample.groups[0]).unwrap().lag.uncertainty() <= 5);
         }
     }
 
@@ -484,10 +485,10 @@ fn one_entry_more_is_one_more_in_the_estimate() {
         max_deleted: Some(EntryId::default()),
         ..StreamSample::default()
     };
-    let mut ledger = Ledger::default();
+    let mut tracker = LagTracker::default();
     let mut resolved = |stream: StreamSample| {
-        ledger.open(&stream);
-        ledger.resolve(&stream, &group).unwrap().lag
+        tracker.open(&stream);
+        tracker.resolve(&stream, &group).unwrap().lag
     };
     let before = resolved(stream(300_000, 300_000));
     let after = resolved(stream(300_001, 1_800_000_000_000));
