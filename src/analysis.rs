@@ -1,7 +1,8 @@
-//! What samples mean: lag and how sure it is, losses, rates, states, consumers, logical streams. Pure: facts in, answers out. The time is
+//! What samples mean: lag and how sure it is, losses, rates, states, consumers, logical streams, changes. Pure: facts in, answers out. The time is
 //! an argument.
 
 pub mod assess;
+pub mod changes;
 pub mod consumers;
 pub mod group_history;
 pub mod group_state;

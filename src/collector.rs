@@ -2,9 +2,9 @@
 //! what changed.
 
 mod backend;
+mod change_log;
 mod cluster;
 mod count_budget;
-mod event_log;
 mod limits;
 mod pacer;
 mod page_builder;

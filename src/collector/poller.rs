@@ -7,11 +7,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
+use crate::analysis::changes::{Change, ChangeDetector};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
 use crate::analysis::view::View;
 use crate::analysis::window::Windows;
-use crate::collector::event_log::ChangeLogger;
+use crate::collector::change_log::ChangeLog;
 use crate::collector::limits::SampleLimits;
 pub use crate::collector::page_builder::SelfRegistries;
 use crate::collector::page_builder::{PageBuilder, print_without_streams};
@@ -100,7 +101,7 @@ pub struct Poller {
     redis_time: Duration,
     /// The most that one took of those that have failed since the last good one.
     failed_time: Duration,
-    said: ChangeLogger,
+    changes: ChangeDetector,
 }
 
 impl Poller {
@@ -135,7 +136,7 @@ impl Poller {
             pace: Duration::ZERO,
             redis_time: Duration::ZERO,
             failed_time: Duration::ZERO,
-            said: ChangeLogger::of(&plan.sampling.streams),
+            changes: ChangeDetector::of(&plan.sampling.streams),
         };
         poller.logical.reconfigure(&poller.streams);
         poller
@@ -186,7 +187,7 @@ impl Poller {
             let newest_poll = self.view.newest_poll.clone();
             self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
             (self.sampled, self.redis_time, self.failed_time) = (None, Duration::ZERO, Duration::ZERO);
-            self.said.another(&new.sampling.streams);
+            self.changes.retarget(&new.sampling.streams);
         } else {
             self.assessor.reconfigure(assessor(&self.settings, &self.streams));
         }
@@ -214,13 +215,16 @@ impl Poller {
 
     async fn poll(&mut self) {
         let began = Instant::now();
+        let mut log = ChangeLog::default();
+        let mut emit = |change: Change<'_>| log.log(change);
         let outcome = match self.sample_while_fresh().await {
-            Ok(snapshot) => self.sampled(began, snapshot),
-            Err(error) => self.failed(error),
+            Ok(snapshot) => self.sampled(began, snapshot, &mut emit),
+            Err(error) => self.failed(error, &mut emit),
         };
         self.metrics.poll_ended(outcome, began.elapsed());
         self.view.interval = self.interval();
-        self.said.interval(self.settings.page.poll_interval, self.view.interval);
+        self.changes.interval(self.settings.page.poll_interval, self.view.interval, &mut emit);
+        log.end();
         self.publish().await;
         self.pace = began.elapsed();
     }
@@ -286,8 +290,9 @@ impl Poller {
         Some(self.sampled? + self.good_interval().max(self.pace) * FRESH_INTERVALS)
     }
 
-    fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot) -> PollOutcome {
-        self.said.sample(&snapshot, self.settings.page.round_trip_limit);
+    fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) -> PollOutcome {
+        let at = self.started.elapsed();
+        self.changes.sample(at, &snapshot, self.settings.page.round_trip_limit, emit);
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
         let complete = all_read && snapshot.refused.is_empty();
         self.sampled = Some(began);
@@ -307,23 +312,23 @@ impl Poller {
             logical.summarize(&self.view.streams, thresholds).into()
         };
         if let Some(fresh) = &self.view.fresh {
-            self.said.over_limits(fresh.over);
+            self.changes.over_limits(fresh.over, emit);
             if let Some((at, _)) = fresh.search.and_then(|search| search.completed) {
-                self.said.watched(&self.streams, at);
+                self.changes.discovered(&self.streams, at, emit);
             }
         }
         if all_read && self.view.error().is_none() {
-            self.said.logical(&self.view.logical);
+            self.changes.logical(&self.view.logical, emit);
         }
         if complete { PollOutcome::Success } else { PollOutcome::Partial }
     }
 
-    fn failed(&mut self, error: SampleError) -> PollOutcome {
+    fn failed(&mut self, error: SampleError, emit: &mut dyn FnMut(Change<'_>)) -> PollOutcome {
         // What it took of Redis's time is taken, though nothing came of it.
         let redis_time = self.source.redis_time();
         self.metrics.redis_time(redis_time);
         self.failed_time = self.failed_time.max(redis_time);
-        self.said.failure(&error);
+        self.changes.failure(self.started.elapsed(), &error, emit);
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
             make_stale(&mut self.view, &self.settings, &self.streams, &ReadError(error.to_string()));

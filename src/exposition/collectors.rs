@@ -1,7 +1,7 @@
 //! Collectors: the parts of the metrics page that `--collector.NAME` turns on and off and that `?collect[]=NAME` asks for alone, as
 //! in node_exporter. What is of the exporter itself (`streamlag_*`, `process_*`) belongs to none and is always shown.
 
-use crate::sys::metric_catalog::{self, Name};
+use crate::sys::metric_catalog::{self, MetricName};
 
 /// A part of the page about streams, groups and consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Collector {
     }
 
     /// The families that it shows. [`Collector::Groups`] shows those, too, that no collector names.
-    fn families(self) -> &'static [Name] {
+    fn families(self) -> &'static [MetricName] {
         match self {
             // With every lag that is missing goes the reason why.
             Self::Groups => &[metric_catalog::STREAM_UP],

@@ -14,7 +14,7 @@ use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
 
 use crate::exposition::part::PagePart;
-use crate::sys::metric_catalog::{Kind, Name};
+use crate::sys::metric_catalog::{Kind, MetricName};
 
 /// The content type of OpenMetrics 1.0.0.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -224,8 +224,8 @@ pub struct Family {
 impl Family {
     /// A family without lines.
     #[must_use]
-    pub fn new(name: &Name) -> Self {
-        let Name { family, help, .. } = name;
+    pub fn new(name: &MetricName) -> Self {
+        let MetricName { family, help, .. } = name;
         let describe = |name: &str, kind: &str| {
             Chunk::of(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").as_bytes(), None)
         };

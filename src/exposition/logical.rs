@@ -2,13 +2,13 @@
 
 use crate::analysis::logical_snapshot::LogicalGroup;
 use crate::exposition::number::Number;
-use crate::sys::metric_catalog::{self, Name};
+use crate::sys::metric_catalog::{self, MetricName};
 
 /// What a family says of a group; `None` where there is nothing to say.
-type ValueOf = fn(&LogicalGroup) -> Option<Number>;
+type GroupValue = fn(&LogicalGroup) -> Option<Number>;
 
 /// The families, in the order of the page. Their labels are the logical stream's name and the group's.
-pub(super) const FAMILIES: [(&Name, ValueOf); 7] = [
+pub(super) const FAMILIES: [(&MetricName, GroupValue); 7] = [
     (&metric_catalog::LOGICAL_LAG, |group| group.lag.map(|lag| Number::Whole(lag.point))),
     // With partitions unknown there is no upper bound.
     (&metric_catalog::LOGICAL_LAG_UNCERTAINTY, |group| {

@@ -15,7 +15,7 @@ use crate::exposition::number::Number;
 use crate::model::Shard;
 use crate::model::sample::NodeStatus;
 use crate::model::thresholds::Thresholds;
-use crate::sys::metric_catalog::{self, Kind, Name};
+use crate::sys::metric_catalog::{self, Kind, MetricName};
 use crate::sys::process_metrics::ProcessStats;
 
 /// What the page says beside the view: settings and the process.
@@ -198,13 +198,13 @@ struct FamilyCollectors<'a, 'e> {
 
 impl FamilyCollectors<'_, '_> {
     /// Writes one family's description and whatever samples `fill` gives it.
-    fn family(&mut self, name: &Name, fill: impl FnOnce(&mut FamilyCollector<'_>) -> fmt::Result) -> fmt::Result {
+    fn family(&mut self, name: &MetricName, fill: impl FnOnce(&mut FamilyCollector<'_>) -> fmt::Result) -> fmt::Result {
         let metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
         fill(&mut FamilyCollector { metric, kind: name.kind })
     }
 
     /// Writes a family of one sample without labels.
-    fn single(&mut self, name: &Name, number: Number) -> fmt::Result {
+    fn single(&mut self, name: &MetricName, number: Number) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
         write(&mut metric, name.kind, number)
     }

@@ -16,7 +16,7 @@ use crate::exposition::collectors::Collectors;
 use crate::exposition::encoding::{Chunk, Family};
 use crate::exposition::number::Number;
 use crate::model::EntryId;
-use crate::sys::metric_catalog::{self, Name};
+use crate::sys::metric_catalog::{self, MetricName};
 
 /// Streams whose lines in a family are one block: few enough that a change leaves most blocks what they were, many enough that
 /// there are not too many of them.
@@ -36,7 +36,7 @@ enum SeriesKind {
 }
 
 /// Every family about streams, in the order of the page.
-const FAMILIES: [(&Name, SeriesKind); 35] = [
+const FAMILIES: [(&MetricName, SeriesKind); 35] = [
     (&metric_catalog::LAG, SeriesKind::Group(|group| Some(group.lag.point.into()))),
     (&metric_catalog::LAG_UNCERTAINTY, SeriesKind::Group(|group| Some(group.lag.uncertainty().into()))),
     (&metric_catalog::LAG_SECONDS, SeriesKind::Group(|group| group.lag_seconds.map(Number::from))),

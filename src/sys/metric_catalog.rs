@@ -7,7 +7,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 /// One metric family.
 #[derive(Debug)]
-pub struct Name {
+pub struct MetricName {
     /// The family's name, without the `_total` and `_info` that the format adds to counters and infos.
     pub family: &'static str,
     /// What kind of metric it is.
@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-impl Name {
+impl MetricName {
     /// The name of its series: the family's, with the suffix of its kind.
     #[must_use]
     pub fn series(&self) -> String {
@@ -78,7 +78,7 @@ const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
 /// What is of the process and not of a target. The version is said of both: it is what dashboards know a streamlag by.
-pub const OF_PROCESS: &[&Name] = &[
+pub const OF_PROCESS: &[&MetricName] = &[
     &HTTP_REQUESTS,
     &HTTP_REQUEST_DURATION,
     &HTTP_CONNECTIONS,
@@ -101,10 +101,10 @@ macro_rules! names {
     ($($id:ident = $family:literal, $kind:ident, $labels:expr, $help:literal;)*) => {
         $(
             #[doc = $help]
-            pub const $id: Name = Name { family: $family, kind: Kind::$kind, labels: $labels, help: $help };
+            pub const $id: MetricName = MetricName { family: $family, kind: Kind::$kind, labels: $labels, help: $help };
         )*
         /// Every metric there is, in the order of the page's description.
-        pub const ALL: &[&Name] = &[$(&$id),*];
+        pub const ALL: &[&MetricName] = &[$(&$id),*];
     };
 }
 

@@ -47,7 +47,7 @@ fn described(page: &str) -> BTreeSet<String> {
 /// The families that these collectors show, by the names of their series; those of logical streams and of thresholds are left out, as
 /// there are none.
 fn shown_by(collectors: &[&str]) -> BTreeSet<String> {
-    let shows = |name: &&&metric_catalog::Name| {
+    let shows = |name: &&&metric_catalog::MetricName| {
         let of = Collectors::of(name.family).map(Collectors::names).unwrap_or_default();
         of.split(", ").any(|collector| collectors.contains(&collector))
             && !name.labels.iter().any(|label| ["logical_stream", "level"].contains(label))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Redis, eventually, streamlag};
 use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting};
 use streamlag::exposition::collectors::Collectors;
-use streamlag::sys::metric_catalog::{self, Kind, Name};
+use streamlag::sys::metric_catalog::{self, Kind, MetricName};
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
@@ -50,13 +50,13 @@ fn the_table_of_settings() {
 
 #[test]
 fn the_table_of_metrics() {
-    let kind = |name: &Name| match name.kind {
+    let kind = |name: &MetricName| match name.kind {
         Kind::Gauge => "gauge",
         Kind::Counter => "counter",
         Kind::Histogram => "histogram",
         Kind::Info => "info",
     };
-    let row = |name: &&Name| {
+    let row = |name: &&MetricName| {
         let labels: Vec<String> = name.labels.iter().map(|label| format!("`{label}`")).collect();
         let (labels, collectors) =
             (labels.join(", "), Collectors::of(name.family).map_or(String::new(), Collectors::names));

@@ -161,26 +161,22 @@ fn states_are_logged_once_when_they_begin_and_once_when_they_end() {
         assert!(lines.len() < 2, "said twice: {lines:?}");
         lines.into_iter().next()
     };
-    let triggered = |words: &str, level: &str, fields: &[&str]| {
+    let begins = |words: &str, level: &str, fields: &[&str]| {
         let line = eventually(words, || line(words));
         for field in [&[level, "stream=s", "consumer_group=g", "reason="], fields].concat() {
             assert!(line.contains(field), "{field} is not in {line}");
         }
     };
-    triggered(
-        "consumer group stopped reading",
-        "level=warn",
-        &["state=stopped", "lag=70", "lost=0", "and nobody reads"],
-    );
+    begins("consumer group stopped reading", "level=warn", &["state=stopped", "lag=70", "lost=0", "and nobody reads"]);
     redis.run("XTRIM s MAXLEN 50");
-    triggered("consumer group is losing entries", "level=warn", &["state=losing", "lag=50", "lost=20"]);
-    triggered("consumer group is no longer stopped", "level=info", &["state=losing"]);
+    begins("consumer group is losing entries", "level=warn", &["state=losing", "lag=50", "lost=20"]);
+    begins("consumer group is no longer stopped", "level=info", &["state=losing"]);
     redis.read("s", "g", "c", 100);
-    triggered("consumer group is no longer losing", "level=info", &["state=ack_stalled", "lag=0", "lost=20"]);
+    begins("consumer group is no longer losing", "level=info", &["state=ack_stalled", "lag=0", "lost=20"]);
     // However many polls it lasts.
     (0..5).for_each(|_| streamlag.next_sample());
     redis.run("XGROUP SETID s g 0");
-    triggered("consumer group cursor moved back", "level=info", &["state=rewound"]);
+    begins("consumer group cursor moved back", "level=info", &["state=rewound"]);
     for words in ["consumer group stopped", "consumer group is losing", "consumer group is no longer losing"] {
         assert!(line(words).is_some(), "{words}");
     }

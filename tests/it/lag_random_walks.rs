@@ -43,7 +43,7 @@ enum Step {
     AckDelete {
         group: usize,
         count: u8,
-        policy: ServerConfig,
+        policy: RemovalPolicy,
     },
     Claim {
         group: usize,
@@ -54,7 +54,7 @@ enum Step {
     },
     Trim(Trim),
     Delete(u8),
-    DeleteWith(u8, ServerConfig),
+    DeleteWith(u8, RemovalPolicy),
     SetId {
         group: usize,
         place: Place,
@@ -93,7 +93,7 @@ struct Trim {
     to: TrimTo,
     /// Whole nodes only, and at most so many entries.
     about: Option<u8>,
-    policy: ServerConfig,
+    policy: RemovalPolicy,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ enum TrimTo {
 
 /// What becomes of references to entries that go; from Redis 8.2 on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum ServerConfig {
+enum RemovalPolicy {
     Unsaid,
     Keep,
     Delete,
@@ -119,7 +119,7 @@ enum Away {
     Renamed,
 }
 
-impl ServerConfig {
+impl RemovalPolicy {
     fn word(self) -> Option<&'static str> {
         match self {
             Self::Unsaid => None,
@@ -142,12 +142,12 @@ fn place() -> impl Strategy<Value = Place> {
     prop_oneof![Just(Place::Start), Just(Place::End), any::<u8>().prop_map(Place::Entry), Just(Place::Ahead)]
 }
 
-fn policy() -> impl Strategy<Value = ServerConfig> {
+fn policy() -> impl Strategy<Value = RemovalPolicy> {
     prop_oneof![
-        2 => Just(ServerConfig::Unsaid),
-        1 => Just(ServerConfig::Keep),
-        1 => Just(ServerConfig::Delete),
-        4 => Just(ServerConfig::Acknowledged),
+        2 => Just(RemovalPolicy::Unsaid),
+        1 => Just(RemovalPolicy::Keep),
+        1 => Just(RemovalPolicy::Delete),
+        4 => Just(RemovalPolicy::Acknowledged),
     ]
 }
 
@@ -320,7 +320,7 @@ impl Walk {
         words
     }
 
-    fn policy(&self, policy: ServerConfig) -> Option<&'static str> {
+    fn policy(&self, policy: RemovalPolicy) -> Option<&'static str> {
         policy.word().filter(|_| self.knows.policies)
     }
 

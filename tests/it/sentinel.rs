@@ -68,7 +68,7 @@ fn a_sentinel_that_is_taken_for_a_redis_is_called_one() {
 }
 
 /// Follows a failover; how long it took from `began`, and from when every sentinel named the new master.
-fn reconfigure(trio: &Trio, streamlag: &Streamlag, before: usize, began: Instant) -> (usize, String) {
+fn follow(trio: &Trio, streamlag: &Streamlag, before: usize, began: Instant) -> (usize, String) {
     let (mut down, mut first, mut agreed) = (None, None, None);
     eventually("the new master is followed", || {
         let page = streamlag.metrics();
@@ -102,7 +102,7 @@ fn a_failover_that_is_asked_for_is_followed_within_an_interval() {
         let observer = Observer::start(streamlag.address, truth);
         let began = Instant::now();
         trio.sentinels[2].try_run(&["SENTINEL", "FAILOVER", MASTER]).unwrap();
-        let (new, timeline) = reconfigure(&trio, &streamlag, 0, began);
+        let (new, timeline) = follow(&trio, &streamlag, 0, began);
         eprintln!("{}: failover: {timeline}", server.display());
         shows(&streamlag, &trio, new, "after");
         observer.nothing_was_wrong();
@@ -131,7 +131,7 @@ fn a_master_that_dies_is_replaced_by_the_one_that_the_sentinels_name() {
         let observer = Observer::start(streamlag.address, truth);
         let began = Instant::now();
         trio.servers[0].stop();
-        let (new, timeline) = reconfigure(&trio, &streamlag, 0, began);
+        let (new, timeline) = follow(&trio, &streamlag, 0, began);
         eprintln!("{}: killed: {timeline}", server.display());
         shows(&streamlag, &trio, new, "after");
         observer.nothing_was_wrong();

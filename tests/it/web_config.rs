@@ -262,7 +262,7 @@ fn http2_is_spoken_over_tls_unless_it_is_turned_off() {
 fn headers_are_on_every_answer() {
     let (redis, web) = (Redis::start(), Web::new());
     let headers = "http_server_config:\n  headers:\n    Strict-Transport-Security: max-age=60\n    X-Frame-Options: deny\n    \
-                   X-Content-Type-Options: nosniff\n    Content-Security-ServerConfig: \"default-src 'none'; sandbox\"\n";
+                   X-Content-Type-Options: nosniff\n    Content-Security-Policy: \"default-src 'none'; sandbox\"\n";
     web.configure("", &(headers.to_owned() + &users()));
     let streamlag = web.start(&redis);
     for (path, status) in [("/-/healthy", 200), ("/", 200), ("/metrics", 401), (API, 401), ("/nowhere", 404)] {

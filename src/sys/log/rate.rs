@@ -27,19 +27,19 @@ const MAX_MESSAGE_BYTES: usize = 120;
 /// What was said of each kind.
 #[derive(Debug)]
 pub(super) struct LineRate {
-    kinds: Mutex<HashMap<Identifier, Kind>>,
+    kinds: Mutex<HashMap<Identifier, LineKind>>,
     queue: Arc<Queue>,
 }
 
 #[derive(Debug)]
-struct Kind {
+struct LineKind {
     began: Instant,
     lines: u64,
     /// The message of the first one that was left out.
     message: String,
 }
 
-impl Kind {
+impl LineKind {
     fn left_out(&self) -> u64 {
         self.lines.saturating_sub(LINES_PER_PERIOD)
     }
@@ -76,7 +76,7 @@ impl LineRate {
         }
         let now = Instant::now();
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = kinds.entry(event.metadata().callsite()).or_insert_with(|| Kind {
+        let kind = kinds.entry(event.metadata().callsite()).or_insert_with(|| LineKind {
             began: now,
             lines: 0,
             message: String::new(),
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn a_kind_says_so_many_lines_in_a_period_and_then_how_many_more_there_were() {
         let began = Instant::now();
-        let mut kind = Kind { began, lines: 0, message: String::new() };
-        let said = |kind: &mut Kind, now| (0..1000).filter(|_| kind.admits(now)).count() as u64;
+        let mut kind = LineKind { began, lines: 0, message: String::new() };
+        let said = |kind: &mut LineKind, now| (0..1000).filter(|_| kind.admits(now)).count() as u64;
         assert_eq!(said(&mut kind, began), LINES_PER_PERIOD);
         kind.message = "it".to_owned();
         assert_eq!(kind.take(began), None, "the period goes on");
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(kind.take(later + PERIOD), None);
         assert_eq!(said(&mut kind, later), LINES_PER_PERIOD);
         // Where none was left out, a period begins with the next line.
-        let mut kind = Kind { began, lines: 0, message: String::new() };
+        let mut kind = LineKind { began, lines: 0, message: String::new() };
         assert!(kind.admits(began));
         assert_eq!(said(&mut kind, later), LINES_PER_PERIOD);
     }

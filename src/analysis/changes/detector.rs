@@ -1,0 +1,382 @@
+//! Compares each poll with what was told before. Pure: the caller tells the time and takes the events.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::analysis::changes::group_states::{GroupStates, keys};
+use crate::analysis::changes::{Change, Limit};
+use crate::analysis::logical_snapshot::LogicalSnapshot;
+use crate::analysis::snapshot::{Presence, TargetSnapshot};
+use crate::analysis::view::OverLimits;
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, ServerInfo};
+use crate::model::{FailureReason, GroupName, StreamKey, StreamSelection};
+
+/// Hysteresis of slow round trips: normal again below this share of the limit.
+const NORMAL_SHARE: f64 = 0.5;
+
+/// An interval counts as stretched from this multiple of the configured one on.
+const STRETCHED: f64 = 1.5;
+
+/// Reasons of one node that are told apart. More only come where each says something else, such as a time.
+const REASONS_PER_NODE: usize = 8;
+
+/// What was told, and so is not told again. Its memory is bounded by the newest snapshot.
+#[derive(Debug, Default)]
+pub struct ChangeDetector {
+    outage: Option<Outage>,
+    server: Option<ServerInfo>,
+    unreadable: BTreeMap<StreamKey, ReadError>,
+    /// Nodes that could not be sampled, and the first [`REASONS_PER_NODE`] reasons for it.
+    nodes: BTreeMap<String, BTreeSet<String>>,
+    missing: BTreeSet<(StreamKey, GroupName)>,
+    states: GroupStates,
+    refused: BTreeSet<RefusedCommand>,
+    slow: bool,
+    stretched: bool,
+    exceeded: [bool; 3],
+    /// The streams at the end of the newest complete search, and when it ended.
+    discovered: Arc<[StreamKey]>,
+    searched: Option<SystemTime>,
+    long_names: bool,
+    /// Logical streams without a partition that has a monitored group.
+    empty: BTreeSet<Arc<str>>,
+}
+
+/// When polls began to fail, on the caller's clock, and every reason for it so far.
+#[derive(Debug)]
+struct Outage {
+    since: Duration,
+    reasons: BTreeSet<FailureReason>,
+}
+
+impl ChangeDetector {
+    /// Nothing told yet, of these streams.
+    #[must_use]
+    pub fn of(streams: &StreamSelection) -> Self {
+        Self { discovered: streams.literals().into(), ..Self::default() }
+    }
+
+    /// Another Redis is sampled from now on: nothing comes or goes by that.
+    pub fn retarget(&mut self, streams: &StreamSelection) {
+        (self.discovered, self.searched) = (streams.literals().into(), None);
+        self.states.clear();
+    }
+
+    /// A poll failed at `at`. Told once per reason and outage: reasons may alternate, as where connections are now refused and now
+    /// reset.
+    pub fn failure(&mut self, at: Duration, error: &SampleError, emit: &mut dyn FnMut(Change<'_>)) {
+        let begin = || Outage { since: at, reasons: BTreeSet::new() };
+        if self.outage.get_or_insert_with(begin).reasons.insert(error.reason) {
+            emit(Change::PollFailed(error));
+        }
+    }
+
+    /// A poll succeeded at `at`, with this snapshot.
+    pub fn sample(
+        &mut self,
+        at: Duration,
+        snapshot: &TargetSnapshot,
+        round_trip_limit: Duration,
+        emit: &mut dyn FnMut(Change<'_>),
+    ) {
+        if let Some(outage) = self.outage.take() {
+            emit(Change::PollRecovered { down: at.saturating_sub(outage.since) });
+        }
+        let server = &snapshot.server;
+        if self.server.as_ref() != Some(server) {
+            emit(Change::Server(server));
+            self.server = Some(server.clone());
+        }
+        self.nodes(snapshot, emit);
+        self.streams(snapshot, emit);
+        self.groups(snapshot, emit);
+        self.states.sample(snapshot, emit);
+        self.commands(snapshot, emit);
+        self.round_trip(snapshot.round_trip, round_trip_limit, emit);
+    }
+
+    /// How many are left out because there are too many.
+    pub fn over_limits(&mut self, over: OverLimits, emit: &mut dyn FnMut(Change<'_>)) {
+        let limits = [(Limit::Streams, over.streams), (Limit::Groups, over.groups), (Limit::Consumers, over.consumers)];
+        for ((limit, left_out), exceeded) in limits.into_iter().zip(&mut self.exceeded) {
+            match (left_out > 0, *exceeded) {
+                (true, false) => emit(Change::LimitExceeded { limit, left_out }),
+                (false, true) => emit(Change::LimitKept(limit)),
+                _ => {}
+            }
+            *exceeded = left_out > 0;
+        }
+    }
+
+    /// Which streams are sampled where patterns look for them; `searched` is when the newest complete search ended. Told once per
+    /// search, however quickly streams come and go.
+    pub fn discovered(&mut self, streams: &Arc<[StreamKey]>, searched: SystemTime, emit: &mut dyn FnMut(Change<'_>)) {
+        if self.searched.replace(searched) == Some(searched) || Arc::ptr_eq(&self.discovered, streams) {
+            return;
+        }
+        let [before, now] = [&self.discovered, streams].map(|streams| streams.iter().collect::<HashSet<_>>());
+        let (new, gone) = (now.difference(&before).count(), before.difference(&now).count());
+        if new + gone > 0 {
+            emit(Change::StreamsDiscovered { new, gone, streams: streams.len() });
+        }
+        self.discovered = Arc::clone(streams);
+    }
+
+    /// What the logical streams came to.
+    pub fn logical(&mut self, logical: &[LogicalSnapshot], emit: &mut dyn FnMut(Change<'_>)) {
+        let is_empty = |stream: &&LogicalSnapshot| stream.groups.is_empty();
+        let empty: BTreeSet<Arc<str>> =
+            logical.iter().filter(is_empty).map(|stream| Arc::clone(&stream.name)).collect();
+        for name in empty.difference(&self.empty) {
+            emit(Change::LogicalStreamEmpty(name));
+        }
+        for name in self.empty.difference(&empty) {
+            // Or it is not configured any more.
+            if logical.iter().any(|stream| stream.name == *name) {
+                emit(Change::LogicalStreamFilled(name));
+            }
+        }
+        self.empty = empty;
+    }
+
+    /// The configured time between polls, and the one in force.
+    pub fn interval(&mut self, configured: Duration, in_force: Duration, emit: &mut dyn FnMut(Change<'_>)) {
+        if !self.stretched && in_force > configured.mul_f64(STRETCHED) {
+            emit(Change::IntervalStretched { in_force, configured });
+            self.stretched = true;
+        } else if self.stretched && in_force == configured {
+            emit(Change::IntervalRestored { in_force });
+            self.stretched = false;
+        }
+    }
+
+    fn nodes(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
+        self.nodes.retain(|address, _| {
+            match snapshot.nodes.iter().find(|node| node.address == *address) {
+                Some(node) if node.error.is_none() => emit(Change::NodeRecovered { address }),
+                Some(_) => return true,
+                None => emit(Change::NodeGone { address }),
+            }
+            false
+        });
+        for node in &snapshot.nodes {
+            let Some(error) = &node.error else { continue };
+            let told = self.nodes.entry(node.address.clone()).or_default();
+            if told.len() < REASONS_PER_NODE && told.insert(error.clone()) {
+                emit(Change::NodeFailed { address: &node.address, error, streams: node.streams });
+            }
+        }
+    }
+
+    fn streams(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
+        // A node's trouble is told of the node.
+        let of_nodes: Vec<ReadError> = snapshot.nodes.iter().filter_map(|node| node.why()).collect();
+        for stream in &snapshot.streams {
+            let told = self.unreadable.get(&stream.key);
+            match &stream.read {
+                Err(error) if of_nodes.contains(error) => {}
+                Err(error) if told != Some(error) => {
+                    emit(Change::StreamUnreadable { stream: &stream.key, error });
+                    self.unreadable.insert(stream.key.clone(), error.clone());
+                }
+                Ok(_) if told.is_some() => {
+                    emit(Change::StreamReadable { stream: &stream.key });
+                    self.unreadable.remove(&stream.key);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if !self.unreadable.is_empty() {
+            let there = keys(snapshot);
+            self.unreadable.retain(|key, _| there.contains(key));
+        }
+    }
+
+    fn groups(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
+        let mut long_names = 0;
+        for stream in &snapshot.streams {
+            for group in &stream.groups {
+                long_names += usize::from(!group.name.is_whole());
+                let place = || (stream.key.clone(), group.name.clone());
+                match group.presence {
+                    Presence::Missing => {
+                        if self.missing.insert(place()) {
+                            emit(Change::GroupMissing { stream: &stream.key, group: &group.name });
+                        }
+                    }
+                    Presence::Present(_) => {
+                        if !self.missing.is_empty() && self.missing.remove(&place()) {
+                            emit(Change::GroupFound { stream: &stream.key, group: &group.name });
+                        }
+                    }
+                    Presence::Unknown => {}
+                }
+            }
+        }
+        if long_names > 0 && !self.long_names {
+            emit(Change::LongGroupNames { groups: long_names });
+        }
+        self.long_names = long_names > 0;
+        if !self.missing.is_empty() {
+            let there = keys(snapshot);
+            self.missing.retain(|(key, _)| there.contains(key));
+        }
+    }
+
+    fn commands(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
+        let refused: BTreeSet<RefusedCommand> = snapshot.refused.iter().copied().collect();
+        refused.difference(&self.refused).for_each(|command| emit(Change::CommandRefused(*command)));
+        self.refused.difference(&refused).for_each(|command| emit(Change::CommandAllowed(*command)));
+        self.refused = refused;
+    }
+
+    fn round_trip(&mut self, round_trip: Duration, limit: Duration, emit: &mut dyn FnMut(Change<'_>)) {
+        if !self.slow && round_trip > limit {
+            emit(Change::RoundTripSlow { round_trip, limit });
+            self.slow = true;
+        } else if self.slow && round_trip.as_secs_f64() < limit.as_secs_f64() * NORMAL_SHARE {
+            emit(Change::RoundTripNormal { round_trip });
+            self.slow = false;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::analysis::snapshot::{GroupSnapshot, StreamSnapshot};
+    use crate::model::sample::NodeStatus;
+
+    const NOW: Duration = Duration::ZERO;
+    const MS: Duration = Duration::from_millis(1);
+
+    pub(in crate::analysis::changes) fn snapshot(streams: std::ops::Range<usize>) -> TargetSnapshot {
+        let unreadable = |n: usize| StreamSnapshot {
+            key: format!("s:{n}").as_str().into(),
+            read: Err(ReadError("WRONGTYPE".to_owned())),
+            groups: vec![GroupSnapshot { name: "g".into(), presence: Presence::Missing }],
+            groups_left_out: 0,
+        };
+        TargetSnapshot {
+            sampled_at: SystemTime::UNIX_EPOCH,
+            server_now_ms: 0,
+            server: ServerInfo::default(),
+            round_trip: Duration::ZERO,
+            streams: streams.map(unreadable).collect(),
+            refused: Vec::new(),
+            streams_left_out: 0,
+            search: None,
+            nodes: Vec::new(),
+        }
+    }
+
+    fn told(detector: &mut ChangeDetector, snapshot: &TargetSnapshot) -> Vec<String> {
+        let mut told = Vec::new();
+        detector.sample(NOW, snapshot, MS, &mut |change| told.push(format!("{change:?}")));
+        told
+    }
+
+    fn kinds(told: &[String]) -> Vec<&str> {
+        told.iter().map(|change| change.split([' ', '(']).next().unwrap()).collect()
+    }
+
+    #[test]
+    fn streams_that_are_gone_are_forgotten() {
+        let mut detector = ChangeDetector::default();
+        for from in [0, 500, 1000] {
+            told(&mut detector, &snapshot(from..from + 1000));
+            assert_eq!((detector.unreadable.len(), detector.missing.len()), (1000, 1000));
+        }
+        assert!(detector.unreadable.keys().all(|key| key.to_string() != "s:999"));
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut detector = ChangeDetector::default();
+        let before = snapshot(0..1);
+        assert_eq!(kinds(&told(&mut detector, &before)), ["Server", "StreamUnreadable", "GroupMissing"]);
+        assert!(told(&mut detector, &before).is_empty());
+        let mut other = before.clone();
+        other.streams[0].read = Err(ReadError("NOPERM".to_owned()));
+        assert_eq!(kinds(&told(&mut detector, &other)), ["StreamUnreadable"], "another reason is news");
+        other.refused = vec![RefusedCommand::Time];
+        (other.round_trip, other.server.version) = (2 * MS, "8.0".to_owned());
+        assert_eq!(kinds(&told(&mut detector, &other)), ["Server", "CommandRefused", "RoundTripSlow"]);
+        other.round_trip = MS;
+        assert!(told(&mut detector, &other).is_empty(), "within the limit, and not clearly");
+        other.round_trip = MS / 4;
+        other.refused.clear();
+        assert_eq!(kinds(&told(&mut detector, &other)), ["CommandAllowed", "RoundTripNormal"]);
+    }
+
+    #[test]
+    fn an_outage_tells_each_reason_once_and_how_long_it_was() {
+        let mut detector = ChangeDetector::default();
+        let mut told = Vec::new();
+        let fail = |reason| SampleError { reason, detail: String::new() };
+        let reasons = [FailureReason::Connect, FailureReason::Io, FailureReason::Connect, FailureReason::Io];
+        for (n, reason) in (5..).zip(reasons) {
+            detector.failure(n * MS, &fail(reason), &mut |change| told.push(format!("{change:?}")));
+        }
+        assert_eq!(kinds(&told), ["PollFailed", "PollFailed"]);
+        let mut down = None;
+        detector.sample(25 * MS, &snapshot(0..0), MS, &mut |change| {
+            if let Change::PollRecovered { down: time } = change {
+                down = Some(time);
+            }
+        });
+        assert_eq!(down, Some(20 * MS));
+        detector.failure(NOW, &fail(FailureReason::Io), &mut |change| told.push(format!("{change:?}")));
+        assert_eq!(told.len(), 3, "another outage");
+    }
+
+    #[test]
+    fn a_node_s_trouble_is_told_of_the_node_and_not_of_its_streams() {
+        let mut detector = ChangeDetector::default();
+        let node = |error: Option<&str>| NodeStatus {
+            address: "a:1".to_owned(),
+            streams: 1,
+            error: error.map(ToOwned::to_owned),
+        };
+        let mut failing = snapshot(0..1);
+        failing.nodes = vec![node(Some("refused"))];
+        failing.streams[0].read = Err(failing.nodes[0].why().unwrap());
+        failing.streams[0].groups.clear();
+        assert_eq!(kinds(&told(&mut detector, &failing)), ["Server", "NodeFailed"]);
+        for n in 0..2 * REASONS_PER_NODE {
+            failing.nodes = vec![node(Some(&format!("refused {n}")))];
+            failing.streams.clear();
+            assert_eq!(told(&mut detector, &failing).len(), usize::from(n + 1 < REASONS_PER_NODE), "{n}");
+        }
+        failing.nodes = vec![node(None)];
+        assert_eq!(kinds(&told(&mut detector, &failing)), ["NodeRecovered"]);
+        failing.nodes = vec![node(Some("refused"))];
+        told(&mut detector, &failing);
+        failing.nodes.clear();
+        assert_eq!(kinds(&told(&mut detector, &failing)), ["NodeGone"]);
+    }
+
+    #[test]
+    fn limits_and_intervals_are_told_where_they_begin_and_where_they_end() {
+        let mut detector = ChangeDetector::default();
+        let mut told = Vec::new();
+        let mut emit = |change: Change<'_>| told.push(format!("{change:?}"));
+        let over = |groups| OverLimits { groups, ..OverLimits::default() };
+        for groups in [0, 3, 4, 0, 0] {
+            detector.over_limits(over(groups), &mut emit);
+        }
+        for in_force in [10, 15, 16, 11, 10, 10] {
+            detector.interval(10 * MS, in_force * MS, &mut emit);
+        }
+        let expected = [
+            "LimitExceeded { limit: Groups, left_out: 3 }",
+            "LimitKept(Groups)",
+            "IntervalStretched { in_force: 16ms, configured: 10ms }",
+            "IntervalRestored { in_force: 10ms }",
+        ];
+        assert_eq!(told, expected);
+    }
+}
