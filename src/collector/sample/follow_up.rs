@@ -1,5 +1,5 @@
 //! What only a sample's first round could tell: groups that are new, the entry after a cursor that moved to mid stream, lags that
-//! have to be counted, witnesses.
+//! have to be counted, anchors.
 
 use std::collections::BTreeMap;
 
@@ -110,9 +110,9 @@ impl SampleRun<'_> {
         self.ask_for_held(at, &stream);
         let source = &mut *self.source;
         let script = source.states[at].script(self.connected.script);
-        for anchor in source.states[at].tracker.witnesses() {
+        for anchor in source.states[at].tracker.anchors() {
             if !room(&mut self.rest, source).anchor(at, &source.streams[at], anchor, script) {
-                source.states[at].tracker.witness_is_gone();
+                source.states[at].tracker.anchor_is_gone();
             }
         }
         self.streams[at] = Some(Ok(stream));
@@ -244,7 +244,7 @@ impl SampleRun<'_> {
                 }
                 Observation::AnchorGone { at } => {
                     if !another.contains(&at) {
-                        source.states[at].tracker.witness_is_gone();
+                        source.states[at].tracker.anchor_is_gone();
                         another.push(at);
                     }
                 }

@@ -257,7 +257,7 @@ impl Count {
     }
 
     /// Whether it counts all that is to be delivered, from the first page of this sample on.
-    pub(in crate::analysis) fn hangs_on_itself(&self) -> bool {
+    pub(in crate::analysis) fn is_self_contained(&self) -> bool {
         matches!(self.range.side, Side::Above { .. }) && self.counted == 0 && self.range.to >= self.begun.last_generated
     }
 
