@@ -463,7 +463,7 @@ fn without_a_cluster_it_says_so_and_waits_for_one() {
     let plain = Redis::start();
     let no_cluster = watch(&plain.url_of_everybody(), &[]);
     let options = ["--cluster-enabled", "yes"];
-    let lonely = Redis::start_at(crate::common::free_port_of_a_node(), Path::new("redis-server"), &options);
+    let lonely = Redis::start_at(crate::common::free_port(), Path::new("redis-server"), &options);
     lonely.wait();
     let without_slots = watch(&lonely.url_of_everybody(), &[]);
     for (streamlag, expected) in [

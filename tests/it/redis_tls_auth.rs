@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::common::grants::{PASSWORD, USER};
-use crate::common::{Redis, Streamlag, TOKEN, command, eventually, free_port, free_port_of_a_node};
+use crate::common::{Redis, Streamlag, TOKEN, command, eventually, free_port};
 use crate::common::{streamlag, streamlag_with_env};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -180,7 +180,7 @@ fn in_a_cluster_each_node_shows_a_certificate_for_its_own_host_or_for_the_one_na
     // The URL has a name, the cluster an address.
     let check = |names: &[&str], more: &[&str], expected: Result<(), &str>| {
         let [certificate, key] = authority.issue_for(names);
-        let [port, tls_port] = [(); 2].map(|()| free_port_of_a_node());
+        let [port, tls_port] = [(); 2].map(|()| free_port());
         let shown = tls_port.to_string();
         let tls = ["--tls-port", &shown, "--tls-cert-file", &certificate, "--tls-key-file", &key];
         let tls = [&tls[..], &["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--tls-cluster", "yes"]].concat();

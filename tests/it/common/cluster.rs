@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::{Redis, eventually, free_port_of_a_node, grants};
+use super::{Redis, eventually, free_port, grants};
 
 /// The user of the documents for a cluster.
 pub const USER: &str = "streamlag-cluster";
@@ -49,7 +49,7 @@ pub fn documented_grants() -> Vec<String> {
 /// Two masters without replicas, with half of the slots each: enough where nothing moves and nobody dies.
 pub fn two_masters(server: &Path, options: &[&str]) -> [Redis; 2] {
     let options = [&["--cluster-enabled", "yes"], options].concat();
-    let nodes = [0, 1].map(|_| Redis::start_at(free_port_of_a_node(), server, &options));
+    let nodes = [0, 1].map(|_| Redis::start_at(free_port(), server, &options));
     for (node, slots) in nodes.iter().zip([0..8192, 8192..16384_u16]) {
         node.wait();
         let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
@@ -79,7 +79,7 @@ impl Cluster {
             .collect();
         all.extend(user);
         let words: Vec<&str> = all.iter().map(String::as_str).collect();
-        let nodes = (0..2 * MASTERS).map(|_| Redis::start_at(free_port_of_a_node(), server, &words)).collect();
+        let nodes = (0..2 * MASTERS).map(|_| Redis::start_at(free_port(), server, &words)).collect();
         let cluster = Self { nodes, options: all };
         cluster.nodes.iter().for_each(Redis::wait);
         let addresses: Vec<String> = cluster.nodes.iter().map(address).collect();

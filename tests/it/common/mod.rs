@@ -17,6 +17,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,16 +43,21 @@ pub fn eventually_right<T>(mut check: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+/// Ports that tests listen on: below those that the system gives to connections, with as many above them for the nodes of clusters.
+const PORTS: std::ops::Range<u16> = 10_000..21_000;
 
-/// The same, of a node of a cluster, whose own port lies 10,000 above.
-pub fn free_port_of_a_node() -> u16 {
-    eventually("a port with another for the cluster's own traffic", || {
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        Some(free_port()).filter(|port| port.checked_add(10_000).is_some_and(is_free))
+/// Starts of a server that may fail because another program took its port in the meantime.
+const STARTS: usize = 3;
+
+/// A port that is free, as is the one 10,000 above it, and that this process has not given out before. Processes begin at different
+/// places.
+pub fn free_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let count = u32::from(PORTS.end - PORTS.start);
+    eventually("a free port", || {
+        let n = std::process::id().wrapping_mul(97).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        Some(PORTS.start + u16::try_from(n).unwrap()).filter(|port| is_free(*port) && is_free(port + 10_000))
     })
 }
 
@@ -78,15 +84,28 @@ impl Redis {
     }
 
     pub fn start_with(binary: &Path, options: &[&str]) -> Self {
-        let redis = Self::start_at(free_port(), binary, options);
-        redis.wait();
-        redis
+        Self::started(binary, true, options)
     }
 
     /// One that does not know these commands. Nor does it know users that may run them.
     pub fn start_without(binary: &Path, commands: &[&str]) -> Self {
         let options: Vec<&str> = commands.iter().flat_map(|command| ["--rename-command", command, ""]).collect();
-        let redis = Self::launched(free_port(), binary, false, &options);
+        Self::started(binary, false, &options)
+    }
+
+    /// On another port where the first was taken in the meantime.
+    fn started(binary: &Path, has_users: bool, options: &[&str]) -> Self {
+        for _ in 1..STARTS {
+            let mut redis = Self::launched(free_port(), binary, has_users, options);
+            let is_up = eventually("redis-server answers or ends", || {
+                let ended = redis.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+                if ended { Some(false) } else { redis.try_connect().map(|_| true) }
+            });
+            if is_up {
+                return redis;
+            }
+        }
+        let redis = Self::launched(free_port(), binary, has_users, options);
         redis.wait();
         redis
     }
@@ -182,7 +201,6 @@ impl Redis {
         redis::cmd("INFO").arg(section).query(&mut self.connection()).unwrap()
     }
 
-    /// Whether it is older than 7.0, and does not count the entries of a stream.
     /// Whether it knows `XTRIM … ACKED`.
     pub fn trims_acknowledged(&self) -> bool {
         // Some look at the arguments only where there is a stream.
@@ -193,6 +211,7 @@ impl Redis {
         knows
     }
 
+    /// Whether it is older than 7.0, and does not count the entries of a stream.
     pub fn is_before_7(&self) -> bool {
         self.info("server").contains("redis_version:6.")
     }
