@@ -13,17 +13,20 @@ mod request;
 mod response;
 mod sample;
 mod sample_sink;
+mod sample_state;
 mod scanner;
+mod schedule;
 mod sentinel;
 mod standalone;
 mod stream_state;
 mod topology;
 
 pub use backend::Source;
+pub use sample_state::SamplingConfig;
 pub use scanner::{SCAN_COUNT, ScanRequest, ScanStats, Scanner};
+pub use standalone::Standalone;
 #[cfg(any(test, fuzzing))]
 pub(crate) use standalone::fuzzing;
-pub use standalone::{SamplingConfig, Standalone};
 pub use topology::{Mode, Topology};
 
 pub use crate::redis::connector::{

@@ -5,6 +5,7 @@ pub mod failure;
 pub mod glob;
 pub mod lag;
 pub mod names;
+pub mod read_error;
 pub mod sample;
 pub mod shard;
 pub mod stream_selection;

@@ -3,7 +3,6 @@
 pub(crate) mod connection;
 pub mod connector;
 pub(crate) mod credentials;
-pub(crate) mod io_thread;
 pub(crate) mod refusals;
 pub mod replies;
 pub mod resp;

@@ -530,7 +530,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_stream_keeps_its_named_groups_as_unknown() {
-        let snapshot = assess_one(Err(ReadError("no such key".into())), &["g", "x*"]);
+        let snapshot = assess_one(Err(ReadError::Server("no such key".into())), &["g", "x*"]);
         assert_eq!(snapshot.groups.len(), 1);
         assert!(matches!(snapshot.groups[0].presence, Presence::Unknown));
     }

@@ -104,7 +104,7 @@ impl View {
 
     /// Why there may be more to watch than is watched: nothing is to be called healthy that nobody looks at.
     fn unwatched(&self) -> Vec<String> {
-        let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.0)).collect();
+        let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.to_string())).collect();
         let Some(fresh) = &self.fresh else { return why };
         // One share of few streams may be none.
         if self.streams.is_empty() && !fresh.is_share {

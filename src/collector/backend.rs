@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::cluster::Cluster;
+use super::sample_state::SamplingConfig;
 use super::sentinel::Sentinel;
-use super::standalone::{SamplingConfig, Standalone};
+use super::standalone::Standalone;
 use super::topology::{Mode, Topology};
 
 use crate::model::sample::{SampleError, Sink, TargetSample};

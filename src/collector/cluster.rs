@@ -17,7 +17,8 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::collector::cluster::merge::ClusterSample;
-use crate::collector::standalone::{SamplingConfig, Standalone};
+use crate::collector::sample_state::SamplingConfig;
+use crate::collector::standalone::Standalone;
 use crate::collector::topology::Topology;
 use crate::model::sample::{SampleError, Sink, TargetSample};
 use crate::model::{FailureReason, RedirectKind, StreamKey};

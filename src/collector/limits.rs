@@ -61,7 +61,7 @@ mod tests {
             entries_added: None,
             rates: StreamRates::default(),
         };
-        let read = if readable { Ok(facts) } else { Err(ReadError(String::new())) };
+        let read = if readable { Ok(facts) } else { Err(ReadError::Server(String::new())) };
         StreamSnapshot { key: name.into(), read, groups: Vec::new(), groups_left_out: 0 }
     }
 

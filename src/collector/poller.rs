@@ -17,6 +17,7 @@ use crate::collector::limits::SampleLimits;
 pub use crate::collector::page_builder::SelfRegistries;
 use crate::collector::page_builder::{PageBuilder, print_without_streams};
 use crate::collector::sample_sink::SampleSink;
+use crate::collector::schedule::{Rate, Schedule};
 use crate::collector::{SamplingConfig, Source, Topology};
 use crate::exposition::collectors::Collectors;
 use crate::exposition::registry::PageSettings;
@@ -27,19 +28,8 @@ use crate::model::{FailureReason, GroupSelection, StreamKey};
 use crate::store::latest::{Published, Publisher};
 use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 
-/// After so many intervals without a good sample the last one is no longer shown: old numbers look like news. Where
-/// polls take longer than the interval, their own pace counts instead, or pages would flap.
-const FRESH_INTERVALS: u32 = 3;
-
-/// So many times the configured interval polls that fail may put off the next one, for what they took of Redis's time.
-const FAILED_INTERVALS: u32 = 4;
-
 /// Time that a page may take to be made before the poller counts as hanging.
 const PUBLISHING_TIME: Duration = Duration::from_secs(10);
-
-/// What the newest sample took of Redis's time weighs so much against those before, so that one that met with a busy moment does
-/// not put off the next for long.
-const NEWEST_SHARE: f64 = 0.3;
 
 /// What is said of Redis while a poll takes longer than the last sample is shown.
 const SILENT: &str = "Redis has not answered for too long";
@@ -95,12 +85,7 @@ pub struct Poller {
     metrics: PollMetrics,
     view: View,
     sampled: Option<Instant>,
-    /// How long the newest poll took, publishing included.
-    pace: Duration,
-    /// What a sample takes of Redis's time, of late.
-    redis_time: Duration,
-    /// The most that one took of those that have failed since the last good one.
-    failed_time: Duration,
+    schedule: Schedule,
     changes: ChangeDetector,
 }
 
@@ -133,9 +118,7 @@ impl Poller {
             own,
             metrics,
             sampled: None,
-            pace: Duration::ZERO,
-            redis_time: Duration::ZERO,
-            failed_time: Duration::ZERO,
+            schedule: Schedule::default(),
             changes: ChangeDetector::of(&plan.sampling.streams),
         };
         poller.logical.reconfigure(&poller.streams);
@@ -186,7 +169,8 @@ impl Poller {
             self.assessor = assessor(&self.settings, &self.streams);
             let newest_poll = self.view.newest_poll.clone();
             self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
-            (self.sampled, self.redis_time, self.failed_time) = (None, Duration::ZERO, Duration::ZERO);
+            self.sampled = None;
+            self.schedule.retarget();
             self.changes.retarget(&new.sampling.streams);
         } else {
             self.assessor.reconfigure(assessor(&self.settings, &self.streams));
@@ -199,18 +183,13 @@ impl Poller {
         at_once
     }
 
-    /// The time between polls: the configured one, or as much longer as keeps them within their share of Redis's time. What
-    /// failed polls have taken counts up to a bound, or it would take long to see that Redis is well again.
-    fn interval(&self) -> Duration {
+    fn rate(&self) -> Rate {
         let PageSettings { poll_interval, max_redis_share, .. } = self.settings.page;
-        let failed = self.failed_time.div_f64(max_redis_share).min(poll_interval * FAILED_INTERVALS);
-        self.good_interval().max(failed)
+        Rate { interval: poll_interval, max_redis_share }
     }
 
-    /// The same while all is well.
-    fn good_interval(&self) -> Duration {
-        let PageSettings { poll_interval, max_redis_share, .. } = self.settings.page;
-        poll_interval.max(self.redis_time.div_f64(max_redis_share))
+    fn interval(&self) -> Duration {
+        self.schedule.interval(self.rate())
     }
 
     async fn poll(&mut self) {
@@ -226,7 +205,7 @@ impl Poller {
         self.changes.interval(self.settings.page.poll_interval, self.view.interval, &mut emit);
         log.end();
         self.publish().await;
-        self.pace = began.elapsed();
+        self.schedule.polled(began.elapsed());
     }
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, and Redis silent, should it become so.
@@ -252,7 +231,7 @@ impl Poller {
                 sample = &mut sampling => sample?,
                 () = stale => {
                     // Whatever this poll will bring: nobody is to read that Redis is up where no lag is shown.
-                    make_stale(view, settings, &before, &ReadError(SILENT.to_owned()));
+                    make_stale(view, settings, &before, &ReadError::Target(SILENT.to_owned()));
                     view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
                     let page = print_without_streams(view.clone(), settings.page, own.clone());
                     let next_by = next_by(settings, view.interval);
@@ -262,7 +241,8 @@ impl Poller {
             }
         };
         let streams = assembly.end();
-        self.took(sample.redis_time);
+        self.metrics.redis_time(sample.redis_time);
+        self.schedule.sampled(sample.redis_time);
         Ok(TargetSnapshot {
             sampled_at: sample.sampled_at,
             server_now_ms: sample.server_now_ms,
@@ -276,18 +256,8 @@ impl Poller {
         })
     }
 
-    /// Counts what a good poll took of Redis's time.
-    fn took(&mut self, redis_time: Duration) {
-        self.metrics.redis_time(redis_time);
-        self.failed_time = Duration::ZERO;
-        self.redis_time = match self.redis_time {
-            Duration::ZERO => redis_time,
-            before => before.mul_f64(1.0 - NEWEST_SHARE) + redis_time.mul_f64(NEWEST_SHARE),
-        };
-    }
-
     fn stale_at(&self) -> Option<Instant> {
-        Some(self.sampled? + self.good_interval().max(self.pace) * FRESH_INTERVALS)
+        Some(self.sampled? + self.schedule.stale_after(self.rate()))
     }
 
     fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) -> PollOutcome {
@@ -327,11 +297,11 @@ impl Poller {
         // What it took of Redis's time is taken, though nothing came of it.
         let redis_time = self.source.redis_time();
         self.metrics.redis_time(redis_time);
-        self.failed_time = self.failed_time.max(redis_time);
+        self.schedule.failed(redis_time);
         self.changes.failure(self.started.elapsed(), &error, emit);
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
-            make_stale(&mut self.view, &self.settings, &self.streams, &ReadError(error.to_string()));
+            make_stale(&mut self.view, &self.settings, &self.streams, &ReadError::Target(error.to_string()));
         }
         self.view.failed(error);
         PollOutcome::Failure
@@ -369,7 +339,7 @@ fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
         interval: settings.page.poll_interval,
         nodes: Arc::default(),
     };
-    make_stale(&mut view, settings, streams, &ReadError("not read yet".to_owned()));
+    make_stale(&mut view, settings, streams, &ReadError::NotRead);
     view
 }
 

@@ -22,9 +22,6 @@ pub(super) const COMMANDS_PER_STREAM: usize = 2;
 /// What the questions about a stream with some groups take on the wire, more or less.
 const BYTES_PER_STREAM: usize = 512;
 
-/// What is said of a stream that could not be read within what a poll may read.
-pub(super) const DEFERRED_LARGE: &str = "not read yet: its entries are large, and its turn comes";
-
 /// What is known of a stream so far.
 pub(super) type Read = Result<StreamSample, ReadOutcome>;
 
@@ -45,7 +42,7 @@ impl ReadOutcome {
     pub(super) fn into_error(self) -> ReadError {
         match self {
             Self::Refused(error) | Self::Error(error) => error,
-            Self::Changed(_) => ReadError(DEFERRED_LARGE.to_owned()),
+            Self::Changed(_) => ReadError::Deferred,
         }
     }
 }

@@ -376,25 +376,25 @@ impl StreamError {
         let again = refused || matches!(self, Self::Moved);
         let error = match self {
             Self::NotQueued(refusals) => {
-                refusals.first().map_or_else(String::new, |(at, error)| describe(parts.get(*at), error))
+                refusals.first().map_or_else(|| ReadError::of_server(""), |(at, error)| describe(parts.get(*at), error))
             }
             Self::Server(part, error) => describe(part, &error),
-            Self::NoTransaction(_, error) => error.text().to_owned(),
-            Self::Decode(error) => error.to_string(),
-            Self::Moved => "it changed while it was read, and Redis runs no transactions".to_owned(),
+            Self::NoTransaction(_, error) => ReadError::of_server(error.text()),
+            Self::Decode(error) => ReadError::Malformed(error.to_string()),
+            Self::Moved => ReadError::Changing,
             Self::Changed(sample) => return ReadOutcome::Changed(Some(sample)),
         };
-        if again { ReadOutcome::Refused(ReadError(error)) } else { ReadOutcome::Error(ReadError(error)) }
+        if again { ReadOutcome::Refused(error) } else { ReadOutcome::Error(error) }
     }
 }
 
 /// What Redis said, with the command that it refused, where nothing can be said without.
-fn describe(part: Option<CommandPart>, error: &Refusal) -> String {
+fn describe(part: Option<CommandPart>, error: &Refusal) -> ReadError {
     match part {
         Some(CommandPart::Needed(command)) if is_command_refused(error) => {
-            format!("{command} is needed, and Redis refuses it: {}", error.text())
+            ReadError::Refused { command, text: error.text().to_owned() }
         }
-        _ => error.text().to_owned(),
+        _ => ReadError::of_server(error.text()),
     }
 }
 

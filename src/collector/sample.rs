@@ -17,13 +17,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::collector::count_budget::{CountBudget, CountRequest};
-use crate::collector::request::{Batch, DEFERRED_LARGE, GroupQuery, Observation, Read, ReadOutcome};
+use crate::collector::request::{Batch, GroupQuery, Observation, Read, ReadOutcome};
 use crate::collector::sample::finalize::settle;
 use crate::collector::sample::pipeline::InFlight;
-use crate::collector::standalone::Standalone;
+use crate::collector::sample_state::SampleState;
 use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::StreamKey;
-use crate::model::names::too_long;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetSample};
 use crate::redis::connection::{Clock, Connection};
 
@@ -44,24 +43,13 @@ const STREAMS_PER_LOOK: usize = 16;
 /// stream that was made anew can look the same, though hardly with the same groups.
 const MAX_GLANCES: u32 = 12;
 
-/// What is said of a stream that is put aside.
-const TELLS_TOO_MUCH: &str = "what Redis says of it is more than a sample may read: it is asked again later";
-
 /// How often a stream is read again in a poll that Redis refused a command for, or that changed while it was read, where Redis runs
 /// no transactions. One is usual; each further one is for a command that only then turned out to be refused.
 const MAX_READINGS: usize = 3;
 
-/// What Redis says then.
-const IS_GONE: [&str; 2] = ["no such key", "WRONGTYPE"];
-
-/// Whether this says that a stream is not there any more, or is something else by now.
-pub(crate) fn is_gone(error: &ReadError) -> bool {
-    IS_GONE.iter().any(|gone| error.0.starts_with(gone))
-}
-
 /// One sample on its way.
 pub(super) struct SampleRun<'a> {
-    source: &'a mut Standalone,
+    source: &'a mut SampleState,
     connected: &'a mut Connection,
     sink: &'a mut dyn Sink,
     /// What is known of each stream so far; `None` once it was handed on.
@@ -80,16 +68,16 @@ pub(super) struct SampleRun<'a> {
 }
 
 impl<'a> SampleRun<'a> {
-    pub(super) fn new(source: &'a mut Standalone, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
+    pub(super) fn new(source: &'a mut SampleState, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
         let mut streams = Vec::new();
         source.states.iter_mut().for_each(StreamState::begin_sample);
         let not_asked = |(key, state): (&StreamKey, &StreamState)| {
             let why = match state.left_out() {
-                _ if !key.is_whole() => too_long(key.length()),
-                Omitted::All => TELLS_TOO_MUCH.to_owned(),
-                Omitted::Nothing | Omitted::Consumers => "not asked".to_owned(),
+                _ if !key.is_whole() => ReadError::NameTooLong(key.length()),
+                Omitted::All => ReadError::TooLarge,
+                Omitted::Nothing | Omitted::Consumers => ReadError::NotRead,
             };
-            Some(Err(ReadOutcome::Error(ReadError(why))))
+            Some(Err(ReadOutcome::Error(why)))
         };
         streams.extend(source.streams.iter().zip(&source.states).map(not_asked));
         Self {
@@ -129,8 +117,8 @@ impl<'a> SampleRun<'a> {
             streams: Vec::new(),
             refused: self.source.refused.iter().copied().collect(),
             redis_time: self.source.pace.taken(),
-            streams_left_out: self.source.discovery.stats().left_out,
-            search: self.source.search(),
+            streams_left_out: 0,
+            search: None,
             nodes: Vec::new(),
         })
     }
@@ -258,7 +246,7 @@ impl<'a> SampleRun<'a> {
         for places in places.chunks(STREAMS_PER_LOOK) {
             if bytes > MAX_FIRST_PAYLOAD_BYTES {
                 for &at in places {
-                    self.streams[at] = Some(Err(ReadOutcome::Error(ReadError(DEFERRED_LARGE.to_owned()))));
+                    self.streams[at] = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
                 }
                 continue;
             }
@@ -389,27 +377,19 @@ impl<'a> SampleRun<'a> {
             Err(unread) => {
                 state.forget_all();
                 let error = unread.into_error();
-                Err(if self.source.of_cluster { error } else { with_hint(error) })
+                Err(if self.source.of_cluster { error } else { error.outside_a_cluster() })
             }
         };
         if let Err(error) = &read
             && self.source.was_found(at)
-            && is_gone(error)
+            && error.is_gone()
         {
-            self.source.discovery.is_gone(&self.source.streams[at]);
+            self.source.gone.push(self.source.streams[at].clone());
             self.sink.gone(at);
             return;
         }
         self.sink.stream(at, read);
     }
-}
-
-/// What a node of a cluster says of the streams of others is cryptic to who does not know that it is one.
-fn with_hint(error: ReadError) -> ReadError {
-    if ["MOVED ", "ASK ", "CLUSTERDOWN"].iter().any(|said| error.0.starts_with(said)) {
-        return ReadError(format!("{}: this Redis is a node of a cluster; see redis.mode", error.0));
-    }
-    error
 }
 
 fn milliseconds(time: SystemTime) -> u64 {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::collector::standalone::{SamplingConfig, Standalone};
+use crate::collector::sample_state::SamplingConfig;
+use crate::collector::standalone::Standalone;
 use crate::collector::topology::Topology;
 use crate::model::FailureReason;
 use crate::model::sample::{NodeStatus, SampleError, Sink, TargetSample};

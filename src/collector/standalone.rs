@@ -6,7 +6,6 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::collector::count_budget::CountBudget;
 use crate::collector::pacer::Pacer;
-use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
-pub(super) use crate::collector::sample::is_gone;
+use crate::collector::sample_state::{SampleState, SamplingConfig};
 use crate::collector::scanner::Scanner;
 use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
-use crate::model::{FailureReason, GroupSelection, StreamKey, StreamSelection, carry_over};
+use crate::model::{FailureReason, StreamKey, StreamSelection};
 use crate::redis::connection::Connection;
 use crate::redis::connector::Endpoint;
 use crate::redis::refusals::server_wide;
@@ -35,85 +33,22 @@ const DISCOVERY_SHARE: u32 = 4;
 /// all the rest.
 const LARGE_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// With so many streams, and where a sample is not spread, another thread moves the bytes: see the module `pump`. With fewer,
-/// waking it takes longer than it saves.
-const STREAMS_FOR_A_PUMP: usize = 64;
-
-/// What to sample, and what it may cost.
-#[derive(Clone, Debug)]
-pub struct SamplingConfig {
-    /// Which streams: by name, and by pattern.
-    pub streams: StreamSelection,
-    /// Streams that are sampled at most.
-    pub stream_limit: usize,
-    /// The time within which a new stream that a pattern means is to show.
-    pub discovery_interval: Duration,
-    /// The monitored groups.
-    pub selection: GroupSelection,
-    /// Groups of a stream that are monitored at most.
-    pub group_limit: usize,
-    /// Whether to ask for consumers.
-    pub consumers: bool,
-    /// The time between samples.
-    pub interval: Duration,
-    /// Entries that may be read per second of the interval, to count lags that nothing else tells.
-    pub count_budget: u64,
-    /// The share of the interval, or of the timeout where that is shorter, over which a sample is spread: a fraction, 0 for as quick as
-    /// can be.
-    pub spread: f64,
-}
-
-impl SamplingConfig {
-    /// All of these streams at once, with everything that may be asked.
-    #[must_use]
-    pub fn of(streams: Vec<StreamKey>, selection: GroupSelection, interval: Duration, count_budget: u64) -> Self {
-        Self {
-            streams: StreamSelection::default().and(streams, []),
-            stream_limit: usize::MAX,
-            discovery_interval: interval,
-            selection,
-            group_limit: usize::MAX,
-            consumers: true,
-            interval,
-            count_budget,
-            spread: 0.0,
-        }
-    }
-}
-
 /// Samples one standalone Redis.
 pub struct Standalone {
-    pub(super) endpoint: Endpoint,
-    pub(super) sampling: SamplingConfig,
-    pub(super) streams: Arc<[StreamKey]>,
-    pub(super) commands: RedisCommands,
+    endpoint: Endpoint,
     /// `None` before the first sample and after any failure: a connection that failed once is not used again, because
     /// answers to questions that were given up may still come on it.
-    pub(super) connection: Option<Connection>,
-    /// What is kept of each stream, in the order of the configuration.
-    pub(super) states: Vec<StreamState>,
-    /// The stream whose turn it is to be read first, where not all can be read at once.
-    pub(super) turn: usize,
-    pub(super) refused: BTreeSet<RefusedCommand>,
+    connection: Option<Connection>,
+    pub(super) state: SampleState,
     /// Whether a replica is the wrong one to ask.
-    pub(super) masters_only: bool,
-    /// Whether it is one node of a cluster that is sampled as a whole.
-    pub(super) of_cluster: bool,
-    /// Whether the streams are on their way to this node of a cluster.
-    pub(super) asking: bool,
-    /// Whether the answers of a transaction are of one moment.
-    pub(super) isolated: bool,
-    pub(super) pace: Pacer,
-    pub(super) discovery: Scanner,
+    masters_only: bool,
+    discovery: Scanner,
     /// Whether the answer to SCAN is waited for.
-    pub(super) is_scanning: bool,
-    /// Of the batch whose answers are waited for: how many replies there are up to the end of each question, and the stream that it is
-    /// about.
-    pub(super) awaited: Vec<(usize, Option<usize>)>,
+    is_scanning: bool,
     /// From when the time counts that discovery is told.
-    pub(super) started: Instant,
+    started: Instant,
     /// When the newest complete pass of it ended, by the clock of then.
-    pub(super) searched_at: SystemTime,
+    searched_at: SystemTime,
 }
 
 impl Standalone {
@@ -123,21 +58,11 @@ impl Standalone {
         let discovery = Scanner::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         Self {
             endpoint,
-            streams: discovery.streams().into(),
-            sampling,
-            commands,
             connection: None,
-            states: discovery.streams().iter().map(|_| StreamState::default()).collect(),
-            turn: 0,
-            refused: BTreeSet::new(),
+            state: SampleState::new(discovery.streams().into(), sampling, commands),
             masters_only: false,
-            of_cluster: false,
-            asking: false,
-            isolated: true,
-            pace: Pacer::default(),
             discovery,
             is_scanning: false,
-            awaited: Vec::new(),
             started: Instant::now(),
             searched_at: SystemTime::UNIX_EPOCH,
         }
@@ -149,8 +74,9 @@ impl Standalone {
     }
 
     /// The same, as one node of a cluster: what it says of streams that others have is no news.
-    pub(super) fn of_cluster(self) -> Self {
-        Self { of_cluster: true, ..self }
+    pub(super) fn of_cluster(mut self) -> Self {
+        self.state.of_cluster = true;
+        self
     }
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
@@ -161,19 +87,18 @@ impl Standalone {
         }
         if sampling.streams.patterns().is_empty() {
             // Nothing asks for it any more, so nothing would take it back.
-            self.refused.remove(&RefusedCommand::Scan);
+            self.state.refused.remove(&RefusedCommand::Scan);
         }
-        self.sampling = sampling;
+        self.state.sampling = sampling;
         if let Some(endpoint) = another {
-            (self.endpoint, self.connection, self.pace) = (endpoint, None, Pacer::default());
-            self.refused.clear();
+            (self.endpoint, self.connection, self.state.pace) = (endpoint, None, Pacer::default());
+            self.state.refused.clear();
         }
     }
 
     /// Samples these streams from now on.
     fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
-        self.states = carry_over(&self.streams, std::mem::take(&mut self.states), &streams);
-        (self.streams, self.turn) = (streams, 0);
+        self.state.sample_these(streams);
     }
 
     /// Takes one sample, connecting first where there is no connection or the kept one broke, all of it within `timeout`.
@@ -193,12 +118,12 @@ impl Standalone {
     pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
         let began = Instant::now();
         let deadline = began + timeout;
-        let SamplingConfig { count_budget, interval, .. } = self.sampling;
+        let SamplingConfig { count_budget, interval, .. } = self.state.sampling;
         let budget = CountBudget::new(count_budget, interval, began, timeout);
         self.begin_sample();
-        let mut knew_of_exec = self.refused.contains(&RefusedCommand::Exec);
+        let mut knew_of_exec = self.state.refused.contains(&RefusedCommand::Exec);
         // Taken out for the time of the sample: a failure, or being dropped half way, leaves none behind.
-        let mut kept = self.take_kept();
+        let mut kept = self.connection.take();
         loop {
             let (mut connected, was_kept) = match kept.take() {
                 Some(kept) => (kept, true),
@@ -217,7 +142,7 @@ impl Standalone {
                 // A restart closes kept connections; whether Redis answers, a new one tells.
                 Err(error) if was_kept && error.reason == FailureReason::Io => {}
                 // The connection is lost to a transaction that nothing ends. Another one will do without.
-                Err(_) if !knew_of_exec && self.refused.contains(&RefusedCommand::Exec) => knew_of_exec = true,
+                Err(_) if !knew_of_exec && self.state.refused.contains(&RefusedCommand::Exec) => knew_of_exec = true,
                 Err(error)
                     if error.reason == FailureReason::Protocol && self.leave_out_what_is_too_much(&connected) => {}
                 Err(error) => return Err(error),
@@ -235,43 +160,35 @@ impl Standalone {
         if std::mem::take(&mut self.is_scanning) {
             return self.discovery.told_too_much();
         }
-        let Some(at) = self.awaited.get(self.awaited.partition_point(|(end, _)| *end <= whole)).and_then(|(_, at)| *at)
+        let Some(at) = self
+            .state
+            .awaited
+            .get(self.state.awaited.partition_point(|(end, _)| *end <= whole))
+            .and_then(|(_, at)| *at)
         else {
             return false;
         };
-        let Some(state) = self.states.get_mut(at) else { return false };
+        let Some(state) = self.state.states.get_mut(at) else { return false };
         state.tells_too_much();
         let what = if state.left_out() == Omitted::All { "it is not read" } else { "its consumers are not read" };
-        tracing::warn!(stream = %self.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
+        tracing::warn!(stream = %self.state.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
         true
-    }
-
-    /// Whether this stream is asked about.
-    pub(super) fn may_ask(&self, at: usize) -> bool {
-        self.streams[at].is_whole() && self.states[at].left_out() != Omitted::All
-    }
-
-    /// The connection of the last sample, by which it is known how many streams there are.
-    fn take_kept(&mut self) -> Option<Connection> {
-        let kept = self.connection.take()?;
-        let hurries = self.sampling.spread == 0.0 && self.streams.len() >= STREAMS_FOR_A_PUMP;
-        if hurries { kept.apart() } else { Some(kept) }
     }
 
     /// Why a sample has no more time: a Redis that is asked for too much is another trouble than one that is silent.
     fn unfinished(&self, timeout: Duration) -> SampleError {
-        let what = if self.pace.has_answers() { "answers, but not to all questions," } else { "no answer" };
+        let what = if self.state.pace.has_answers() { "answers, but not to all questions," } else { "no answer" };
         late(what, timeout)
     }
 
     async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connection, SampleError> {
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
-        self.states.iter_mut().for_each(StreamState::forget);
+        self.state.states.iter_mut().for_each(StreamState::forget);
         self.discovery.interrupted();
         let connecting = async {
-            let mut new = Connection::new(&mut self.endpoint, deadline, &self.commands).await?;
+            let mut new = Connection::new(&mut self.endpoint, deadline, &self.state.commands).await?;
             if self.masters_only {
-                new.must_be_master(&self.commands).await?;
+                new.must_be_master(&self.state.commands).await?;
             }
             Ok(new)
         };
@@ -291,13 +208,13 @@ impl Standalone {
     ) -> Result<TargetSample, SampleError> {
         let began = Instant::now();
         let deadline = began + timeout;
-        let SamplingConfig { count_budget, interval, .. } = self.sampling;
+        let SamplingConfig { count_budget, interval, .. } = self.state.sampling;
         let streams = StreamSelection::default().and(streams, []);
         // As quick as can be: what was asked for elsewhere has taken its time already.
-        let sampling = SamplingConfig { streams, stream_limit: usize::MAX, spread: 0.0, ..self.sampling.clone() };
-        let mut guests = Self::new(self.endpoint.clone(), sampling, self.commands.clone()).of_cluster();
-        guests.refused.clone_from(&self.refused);
-        guests.asking = asking;
+        let sampling = SamplingConfig { streams, stream_limit: usize::MAX, spread: 0.0, ..self.state.sampling.clone() };
+        let mut guests = Self::new(self.endpoint.clone(), sampling, self.state.commands.clone()).of_cluster();
+        guests.state.refused.clone_from(&self.state.refused);
+        guests.state.asking = asking;
         let mut connected = match self.connection.take() {
             Some(kept) => kept,
             None => self.connect(deadline, timeout).await?,
@@ -312,17 +229,17 @@ impl Standalone {
 
     /// A sample begins that may end before this server is asked.
     pub(super) fn begin_sample(&mut self) {
-        self.pace.begin();
+        self.state.pace.begin();
     }
 
     /// What the newest sample took of Redis's time until it ended, well or not.
     pub(super) fn redis_time(&self) -> Duration {
-        self.pace.taken()
+        self.state.pace.taken()
     }
 
     /// The streams of the newest sample: those that are named, then those that were found.
     pub(super) fn streams(&self) -> &[StreamKey] {
-        &self.streams
+        &self.state.streams
     }
 
     /// A stream that another server had is to be found here.
@@ -335,11 +252,6 @@ impl Standalone {
         self.discovery.is_gone(key);
     }
 
-    /// Nothing asked yet, but for what Redis refuses.
-    pub(super) fn empty_batch(&self) -> Batch {
-        Batch::without(&self.refused).asking(self.asking).isolated(self.isolated)
-    }
-
     async fn sample_over(
         &mut self,
         connected: &mut Connection,
@@ -349,13 +261,23 @@ impl Standalone {
     ) -> Result<TargetSample, SampleError> {
         connected.begin_sample();
         self.is_scanning = false;
-        self.awaited.clear();
-        self.isolated = connected.server.isolates_transactions();
+        self.state.awaited.clear();
+        self.state.isolated = connected.server.isolates_transactions();
+        // Of a sample that was given up half way.
+        self.forget_gone();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
-        sink.begin(&self.streams);
-        let spread = self.sampling.interval.min(timeout).mul_f64(self.sampling.spread);
-        self.pace.spread(spread, self.states.iter().map(StreamState::cost).sum());
-        SampleRun::new(self, connected, sink).run(budget).await
+        sink.begin(&self.state.streams);
+        let spread = self.state.sampling.interval.min(timeout).mul_f64(self.state.sampling.spread);
+        self.state.pace.spread(spread, self.state.states.iter().map(StreamState::cost).sum());
+        let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
+        self.forget_gone();
+        let sample = sample?;
+        Ok(TargetSample { streams_left_out: self.discovery.stats().left_out, search: self.search(), ..sample })
+    }
+
+    /// Streams that a sample found to be gone are to be found anew.
+    fn forget_gone(&mut self) {
+        self.state.gone.drain(..).for_each(|key| self.discovery.is_gone(&key));
     }
 
     /// Looks for streams that patterns mean, a little further than the last sample did.
@@ -364,12 +286,12 @@ impl Standalone {
         while Instant::now() < until
             && let Some(ask) = self.discovery.next(self.started.elapsed())
         {
-            if self.pace.round_trip().is_zero() {
+            if self.state.pace.round_trip().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
-                let asked = connected.ask_time(&self.commands).await?;
-                self.pace.measured_round_trip(connected.time(asked).await?.round_trip);
+                let asked = connected.ask_time(&self.state.commands).await?;
+                self.state.pace.measured_round_trip(connected.time(asked).await?.round_trip);
             }
-            self.commands.add("scan", 1);
+            self.state.commands.add("scan", 1);
             let asked = Instant::now();
             let (cursor, count) = (ask.cursor.to_string(), ask.count.to_string());
             let mut words: Vec<&[u8]> =
@@ -380,18 +302,18 @@ impl Standalone {
             self.is_scanning = true;
             let reply = connected.ask(&words).await?;
             self.is_scanning = false;
-            self.pace.answered(0, asked.elapsed());
+            self.state.pace.answered(0, asked.elapsed());
             if let Some(error) = reply.error().and_then(|refusal| server_wide(&refusal)) {
                 return Err(error);
             }
             // Whatever else it says (servers that are compatible in part have no TYPE, or cursors that are no numbers), the
             // streams that are named are none the worse for it.
             let Ok((cursor, keys)) = replies::scan(reply) else {
-                self.refused.insert(RefusedCommand::Scan);
+                self.state.refused.insert(RefusedCommand::Scan);
                 self.discovery.interrupted();
                 break;
             };
-            self.refused.remove(&RefusedCommand::Scan);
+            self.state.refused.remove(&RefusedCommand::Scan);
             self.discovery.answer(cursor, keys, self.started.elapsed());
             if cursor == 0 {
                 self.searched_at = SystemTime::now();
@@ -403,14 +325,9 @@ impl Standalone {
         Ok(())
     }
 
-    /// Whether the stream at this place is sampled because it was found, and not because it was named.
-    pub(super) fn was_found(&self, at: usize) -> bool {
-        at >= self.sampling.streams.literals().len()
-    }
-
     /// How the search for streams stands; `None` where none are searched for.
     pub(super) fn search(&self) -> Option<Search> {
-        if self.sampling.streams.patterns().is_empty() {
+        if self.state.sampling.streams.patterns().is_empty() {
             return None;
         }
         let stats = self.discovery.stats();
@@ -437,7 +354,7 @@ impl Collected {
 
 impl Sink for Collected {
     fn begin(&mut self, streams: &Arc<[StreamKey]>) {
-        self.0 = streams.iter().map(|key| (key.clone(), Some(Err(ReadError("not asked".to_owned()))))).collect();
+        self.0 = streams.iter().map(|key| (key.clone(), Some(Err(ReadError::NotRead)))).collect();
     }
 
     fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {

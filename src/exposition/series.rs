@@ -434,7 +434,12 @@ mod tests {
     use crate::model::sample::ReadError;
 
     fn unreadable(name: &str) -> StreamSnapshot {
-        StreamSnapshot { key: name.into(), read: Err(ReadError(String::new())), groups: Vec::new(), groups_left_out: 0 }
+        StreamSnapshot {
+            key: name.into(),
+            read: Err(ReadError::Server(String::new())),
+            groups: Vec::new(),
+            groups_left_out: 0,
+        }
     }
 
     fn text(lines: &mut SeriesWriter) -> String {

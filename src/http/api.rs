@@ -485,7 +485,7 @@ fn not_shown(group: &PresentGroup) -> Option<u64> {
 }
 
 fn error(stream: &StreamSnapshot) -> Option<String> {
-    stream.read.as_ref().err().map(|ReadError(error)| error.clone())
+    stream.read.as_ref().err().map(ReadError::to_string)
 }
 
 /// Seconds to the microsecond: the rest is noise.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::lag::{Continuity, Resolved};
+pub use super::read_error::ReadError;
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
@@ -47,7 +48,7 @@ impl NodeStatus {
     /// What is said of its streams where it could not be sampled.
     #[must_use]
     pub fn why(&self) -> Option<ReadError> {
-        self.error.as_ref().map(|error| ReadError(format!("node {}: {error}", self.address)))
+        self.error.as_ref().map(|error| ReadError::Node { address: self.address.clone(), error: error.clone() })
     }
 }
 
@@ -274,11 +275,6 @@ pub struct ConsumerSample {
     /// Milliseconds since it last was given something (7.2 and later); `None` where never, or not told.
     pub inactive_ms: Option<u64>,
 }
-
-/// Why one stream could not be read while others could.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ReadError(pub String);
 
 /// A command that adds to a sample and that Redis refused: by ACL, or as it does not know it (renamed away, a proxy, a server that
 /// is compatible with Redis in part). The sample goes on without it.

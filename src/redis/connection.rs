@@ -60,15 +60,6 @@ impl Connection {
         Ok(Self { wire, server, script: may_run_scripts.then_some(script) })
     }
 
-    /// The same with its bytes moved by another thread, where that can be; `None` where the connection was lost over it.
-    pub(crate) fn apart(self) -> Option<Self> {
-        let apart = self.wire.apart();
-        if let Err(error) = &apart {
-            tracing::debug!(%error, "a connection cannot be moved to another thread");
-        }
-        Some(Self { wire: apart.ok()?, ..self })
-    }
-
     /// A sample begins, and may read as much as any.
     pub(crate) fn begin_sample(&mut self) {
         self.wire.begin_sample();

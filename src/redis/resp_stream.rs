@@ -9,13 +9,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::Handle;
-use tokio_rustls::client::TlsStream;
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
-use crate::redis::io_thread::{self, OffloadedStream};
 use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, command};
 use crate::redis::tls::described;
 
@@ -26,38 +22,9 @@ const READ_BYTES: usize = 64 * 1024;
 const MAX_UNREAD_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Any kind of socket, with or without TLS.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    /// The same connection with its bytes moved by another thread, where that can be.
-    ///
-    /// # Errors
-    /// Where the connection was lost over it.
-    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>>;
-}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl Socket for TcpStream {
-    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(OffloadedStream::tcp(*self, thread)?))
-    }
-}
-
-impl Socket for UnixStream {
-    fn apart(self: Box<Self>, thread: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(Box::new(OffloadedStream::unix(*self, thread)?))
-    }
-}
-
-impl Socket for OffloadedStream {
-    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(self)
-    }
-}
-
-/// What TLS knows of the connection cannot be taken elsewhere.
-impl Socket for TlsStream<TcpStream> {
-    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(self)
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// A connection. Dropped, it is closed.
 pub(crate) struct RespStream {
@@ -95,15 +62,6 @@ impl RespStream {
     /// A connection over this socket. Nothing is said yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
         Self { socket, replies: ReplyReader::default(), allowance: DecodeBudget::default() }
-    }
-
-    /// The same with its bytes moved by another thread, where that can be.
-    ///
-    /// # Errors
-    /// Where the connection was lost over it.
-    pub(crate) fn apart(self) -> io::Result<Self> {
-        let Some(thread) = io_thread::thread() else { return Ok(self) };
-        Ok(Self { socket: self.socket.apart(thread)?, ..self })
     }
 
     /// A sample begins, and may read as much as any.

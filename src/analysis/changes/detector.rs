@@ -256,7 +256,7 @@ pub(super) mod tests {
     pub(in crate::analysis::changes) fn snapshot(streams: std::ops::Range<usize>) -> TargetSnapshot {
         let unreadable = |n: usize| StreamSnapshot {
             key: format!("s:{n}").as_str().into(),
-            read: Err(ReadError("WRONGTYPE".to_owned())),
+            read: Err(ReadError::Server("WRONGTYPE".to_owned())),
             groups: vec![GroupSnapshot { name: "g".into(), presence: Presence::Missing }],
             groups_left_out: 0,
         };
@@ -300,7 +300,7 @@ pub(super) mod tests {
         assert_eq!(kinds(&told(&mut detector, &before)), ["Server", "StreamUnreadable", "GroupMissing"]);
         assert!(told(&mut detector, &before).is_empty());
         let mut other = before.clone();
-        other.streams[0].read = Err(ReadError("NOPERM".to_owned()));
+        other.streams[0].read = Err(ReadError::Server("NOPERM".to_owned()));
         assert_eq!(kinds(&told(&mut detector, &other)), ["StreamUnreadable"], "another reason is news");
         other.refused = vec![RefusedCommand::Time];
         (other.round_trip, other.server.version) = (2 * MS, "8.0".to_owned());

@@ -97,7 +97,9 @@ mod tests {
             let all = snapshot.streams.iter_mut().flat_map(|stream| &mut stream.groups);
             all.for_each(|group| group.presence = Presence::Unknown);
         });
-        check(|snapshot| snapshot.streams.iter_mut().for_each(|stream| stream.read = Err(ReadError(String::new()))));
+        check(|snapshot| {
+            snapshot.streams.iter_mut().for_each(|stream| stream.read = Err(ReadError::Server(String::new())))
+        });
         let mut states = told();
         states.clear();
         assert!(states.told.is_empty());

@@ -154,7 +154,7 @@ fn unreadable(key: &str) -> StreamSnapshot {
     let group = GroupSnapshot { name: "g".into(), presence: Presence::Unknown };
     StreamSnapshot {
         key: key.into(),
-        read: Err(ReadError("no such key".to_owned())),
+        read: Err(ReadError::Server("no such key".to_owned())),
         groups: vec![group],
         groups_left_out: 0,
     }

@@ -5,14 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::collector::Address;
 use crate::collector::cluster::redirect::Redirect;
-use crate::collector::standalone::is_gone;
 use crate::model::sample::{
     NodeStatus, ReadError, RefusedCommand, SampleError, Search, ServerInfo, StreamSample, TargetSample,
 };
 use crate::model::{FailureReason, StreamKey};
-
-/// What every stream has that no node was asked for yet.
-const NOT_ASKED: &str = "not asked";
 
 /// How many nodes are named where all of them failed: mostly they do so for the same reason.
 const NAMED: usize = 3;
@@ -62,7 +58,7 @@ struct NodeSample {
 impl ClusterSample {
     /// Nothing of these named streams yet.
     pub(super) fn new<'a>(sampled_at: SystemTime, named: impl IntoIterator<Item = &'a StreamKey>) -> Self {
-        let unread = || StreamResult { is_named: true, node: None, read: Err(ReadError(NOT_ASKED.to_owned())) };
+        let unread = || StreamResult { is_named: true, node: None, read: Err(ReadError::NotRead) };
         Self {
             sampled_at,
             streams: named.into_iter().map(|key| (key.clone(), unread())).collect(),
@@ -138,7 +134,7 @@ impl ClusterSample {
         }
         let is_named = known.is_some_and(|told| told.is_named);
         // It was found, went elsewhere and is not there.
-        if !is_named && read.as_ref().is_err_and(is_gone) {
+        if !is_named && read.as_ref().is_err_and(ReadError::is_gone) {
             self.streams.remove(&key);
             self.gone.insert(key);
             return;
@@ -170,7 +166,7 @@ impl ClusterSample {
     /// Nobody can be asked for a stream.
     pub(super) fn unread(&mut self, key: &StreamKey, why: String) {
         if let Some(told) = self.streams.get_mut(key) {
-            (told.node, told.read) = (None, Err(ReadError(why)));
+            (told.node, told.read) = (None, Err(ReadError::NoNode(why)));
         }
     }
 
@@ -214,7 +210,7 @@ impl ClusterSample {
         let (Some(server), Some(server_now_ms)) = (self.server, self.server_now_ms) else {
             self.nodes.sort_by(|one, other| one.address.cmp(&other.address));
             let why: Vec<String> =
-                self.nodes.iter().filter_map(|node| Some(node.status.why()?.0)).take(NAMED).collect();
+                self.nodes.iter().filter_map(|node| Some(node.status.why()?.to_string())).take(NAMED).collect();
             let reason = self.failure.map_or(FailureReason::Server, |error| error.reason);
             let detail = format!("no master of the cluster can be sampled: {}", why.join("; "));
             return Err(SampleError { reason, detail });
@@ -277,7 +273,7 @@ mod tests {
     }
 
     fn error(text: &str) -> Result<StreamSample, ReadError> {
-        Err(ReadError(text.to_owned()))
+        Err(ReadError::of_server(text))
     }
 
     fn timeout(detail: &str) -> SampleError {
@@ -289,8 +285,10 @@ mod tests {
     }
 
     /// What is said of the streams, in their order.
-    fn told(sample: &TargetSample) -> Vec<(String, Result<u64, &str>)> {
-        let read = sample.streams.iter().map(|(_, read)| read.as_ref().map(|s| s.length).map_err(|e| e.0.as_str()));
+    fn told(sample: &TargetSample) -> Vec<(String, Result<u64, &'static str>)> {
+        // Leaked, to be compared with literals.
+        let text = |error: &ReadError| &*error.to_string().leak();
+        let read = sample.streams.iter().map(|(_, read)| read.as_ref().map(|s| s.length).map_err(text));
         sample.streams.iter().map(|(key, _)| key.to_string()).zip(read).collect()
     }
 

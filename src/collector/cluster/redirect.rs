@@ -1,7 +1,7 @@
 //! What a node says of a key that is not its own. Pure.
 
 use crate::collector::Address;
-use crate::collector::cluster::slots::{SLOTS, at_host_of};
+use crate::collector::cluster::slots::at_host_of;
 use crate::model::RedirectKind;
 use crate::model::sample::ReadError;
 
@@ -16,22 +16,14 @@ pub(super) struct Redirect {
 impl Redirect {
     /// What the node at `asked` said of a stream, where that is a redirection.
     pub(super) fn read(error: &ReadError, asked: &Address) -> Option<Self> {
-        let mut words = error.0.split(' ');
-        let kind = match words.next()? {
-            "MOVED" => RedirectKind::Moved,
-            "ASK" => RedirectKind::Ask,
-            _ => return None,
-        };
-        let slot = words.next()?.parse().ok().filter(|slot| *slot < SLOTS)?;
-        let (host, port) = words.next()?.rsplit_once(':')?;
-        let port = port.parse().ok()?;
-        let node = match host {
+        let ReadError::Redirected { kind, slot, host, port, .. } = error else { return None };
+        let node = match host.as_str() {
             // The same host as was asked, whatever the way to it.
-            "" => at_host_of(asked, port)?,
+            "" => at_host_of(asked, *port)?,
             "?" => return None,
-            host => Address::told(host, port)?,
+            host => Address::told(host, *port)?,
         };
-        Some(Self { kind, slot, node })
+        Some(Self { kind: *kind, slot: *slot, node })
     }
 }
 
@@ -47,7 +39,7 @@ mod tests {
                 let node = Address::Tcp(host.to_owned(), port);
                 Redirect { kind, slot, node }
             });
-            assert_eq!(Redirect::read(&ReadError(error.to_owned()), &asked), expected, "{error}");
+            assert_eq!(Redirect::read(&ReadError::of_server(error), &asked), expected, "{error}");
         };
         check("MOVED 3999 127.0.0.1:6381", Some((RedirectKind::Moved, 3999, "127.0.0.1", 6381)));
         check("ASK 0 host.example:6381", Some((RedirectKind::Ask, 0, "host.example", 6381)));

@@ -7,7 +7,7 @@ use crate::model::StreamKey;
 use crate::redis::resp::Reply;
 
 /// Slots of a cluster, by its specification.
-pub(super) const SLOTS: u16 = 16384;
+pub(super) use crate::model::read_error::SLOTS;
 
 /// The polynomial of CRC-16/XMODEM, which the specification names.
 const POLYNOMIAL: u16 = 0x1021;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::collector::pacer::Pacer;
 use crate::collector::request::{Batch, Observation};
 use crate::collector::sample::SampleRun;
-use crate::collector::standalone::Standalone;
+use crate::collector::sample_state::SampleState;
 use crate::model::sample::SampleError;
 
 /// Messages sent and not yet answered, so that the replies held in memory are bounded. With some 200 to 300 commands
@@ -76,7 +76,7 @@ impl InFlight {
 }
 
 /// A batch with room for more.
-pub(super) fn room<'b>(batches: &'b mut Vec<Batch>, source: &Standalone) -> &'b mut Batch {
+pub(super) fn room<'b>(batches: &'b mut Vec<Batch>, source: &SampleState) -> &'b mut Batch {
     let most = source.pace.batch_cost().min(MAX_REST_COST);
     if batches.last().is_none_or(|batch| batch.cost >= most) {
         batches.push(source.empty_batch());

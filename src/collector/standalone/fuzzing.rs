@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::analysis::assess::{Assessor, Bounds};
@@ -25,7 +24,7 @@ use crate::model::sample::{ServerInfo, TargetSample};
 use crate::model::thresholds::{ThresholdRules, Thresholds};
 use crate::model::{GroupSelection, StreamKey};
 use crate::redis::connector::{Address, Credentials, Endpoint, Resolver};
-use crate::redis::resp_stream::{RespStream, Socket};
+use crate::redis::resp_stream::RespStream;
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
@@ -161,12 +160,6 @@ struct Peer {
     not_queued: bool,
     reader: Option<Waker>,
     moved: Arc<AtomicUsize>,
-}
-
-impl Socket for Peer {
-    fn apart(self: Box<Self>, _: &Handle) -> io::Result<Box<dyn Socket>> {
-        Ok(self)
-    }
 }
 
 impl Peer {

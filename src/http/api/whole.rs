@@ -166,7 +166,7 @@ mod tests {
         let stream = |(name, groups): &Sampled<'_>| {
             let read = groups
                 .map(|groups| StreamSample { groups: groups.iter().map(group).collect(), ..StreamSample::default() });
-            ((*name).into(), read.ok_or_else(|| ReadError("no such key".to_owned())))
+            ((*name).into(), read.ok_or_else(|| ReadError::Server("no such key".to_owned())))
         };
         let sample = TargetSample {
             sampled_at: SystemTime::UNIX_EPOCH,
@@ -248,7 +248,7 @@ mod tests {
         view.failed(SampleError { reason: FailureReason::Timeout, detail: "late".to_owned() });
         assert_eq!(whole(&view, None).status, Status::Unhealthy);
         let selection = GroupSelection::new(vec!["a".to_owned()]);
-        view.streams = all_unreadable(&["s".into()], &selection, &ReadError("late".to_owned())).into();
+        view.streams = all_unreadable(&["s".into()], &selection, &ReadError::Server("late".to_owned())).into();
         let down = whole(&view, None);
         assert_eq!((down.status, down.streams), (Status::Unhealthy, streams(0, 0, 0, 1)));
         assert_eq!((down.max_lag, down.total_lag, down.lost_entries), (None, None, None));
