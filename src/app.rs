@@ -14,6 +14,7 @@ use crate::sys::panic_hook;
 use crate::sys::reload;
 
 mod healthcheck;
+mod lag;
 mod poller_runtime;
 mod reloader;
 pub mod signals;
@@ -21,6 +22,7 @@ pub mod systemd;
 mod targets;
 
 pub use healthcheck::healthcheck;
+pub use lag::{Printed, lag};
 use reloader::Reloader;
 use targets::PolledTargets;
 

@@ -3,12 +3,14 @@
 
 mod changes;
 mod command;
+mod effective;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod nearest;
 mod redis_target;
 mod settings;
+mod subcommands;
 mod target;
 mod values;
 pub mod web;
@@ -23,6 +25,7 @@ pub use command::{Request, parse, unknown_variables};
 pub use file::MAX_TARGETS;
 pub use redis_target::endpoint;
 pub use settings::{SETTINGS, Setting};
+pub use subcommands::{LagRequest, Output};
 pub use target::{TargetConfig, TargetLimits};
 pub use values::{ConfigError, RawValue};
 pub use web::WebConfig;

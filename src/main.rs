@@ -24,6 +24,9 @@ const BLOCKING_THREADS: usize = 4;
 /// Bad configuration.
 const BAD_CONFIGURATION: u8 = 2;
 
+/// `streamlag lag` has no answer, or could not print it.
+const UNKNOWN: u8 = 2;
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match config::parse(arguments.clone()) {
@@ -33,11 +36,24 @@ fn main() -> ExitCode {
             run(*config, arguments, level)
         }
         Ok(Request::Check(_)) => {
-            for (variable, near) in config::unknown_variables() {
-                let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
-                let _ = exit_with_error(&format!("warning: unknown environment variable {variable}{near}"), 0);
-            }
+            warn_of_unknown_variables();
             print("the configuration is good\n")
+        }
+        Ok(Request::PrintConfig(text)) => {
+            warn_of_unknown_variables();
+            print(&text)
+        }
+        Ok(Request::Lag(request)) => {
+            warn_of_unknown_variables();
+            match app::lag(*request) {
+                Ok(app::Printed { output, problems, code }) => {
+                    for problem in problems {
+                        let _ = exit_with_error(&problem, code);
+                    }
+                    if print(&output) == ExitCode::SUCCESS { ExitCode::from(code) } else { ExitCode::from(UNKNOWN) }
+                }
+                Err(error) => exit_with_error(&format!("cannot start: {error}"), UNKNOWN),
+            }
         }
         Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +86,13 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
             tracing::error!(%error, "fatal error");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn warn_of_unknown_variables() {
+    for (variable, near) in config::unknown_variables() {
+        let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
+        let _ = exit_with_error(&format!("warning: unknown environment variable {variable}{near}"), 0);
     }
 }
 

@@ -1,4 +1,5 @@
-//! What every part of the program shares: the log, its own metrics and their catalog, files, panics, reload requests.
+//! What every part of the program shares: the log, its own metrics and their catalog, files, panics, reload requests, text for a
+//! terminal.
 
 pub mod files;
 pub mod log;
@@ -8,3 +9,4 @@ pub mod panic_hook;
 pub mod process_metrics;
 pub mod reload;
 pub mod shutdown;
+pub mod terminal;

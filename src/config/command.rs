@@ -2,18 +2,18 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::SystemTime;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
+use crate::config::effective::{Effective, FILE};
 use crate::config::file::{Entry, File, Section};
 use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
+use crate::config::subcommands::{self, LagRequest, Output};
 use crate::config::values::{ConfigError, Origin, RawValue};
 use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources};
-use crate::http::tokens;
 use crate::model::{TargetName, names};
 
 /// What the names of the program's own environment variables begin with.
@@ -34,7 +34,11 @@ pub enum Request {
     Check(Box<Config>),
     /// Ask the running program whether it is healthy.
     Healthcheck(Box<Config>),
-    /// Print this: the help or the version.
+    /// Sample once and print lags.
+    Lag(Box<LagRequest>),
+    /// Print this configuration.
+    PrintConfig(String),
+    /// Print this: the help, the version, what a subcommand makes.
     Print(String),
 }
 
@@ -54,33 +58,61 @@ const AFTER: [&str; 4] = [
 /// # Errors
 /// What is wrong with them, in one line.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, ConfigError> {
-    let matches = match command().try_get_matches_from(with_negative_values(arguments)) {
+    let mut command = command();
+    let arguments = with_negative_values(arguments);
+    let mut matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Print(error.render().to_string()));
         }
-        Err(error) => {
-            let describe =
-                || ConfigError::new(format!("{}; see streamlag --help", first_paragraph(&error.render().to_string())));
-            return Err(unknown_collector(&error).or_else(|| unknown_argument(&error)).unwrap_or_else(describe));
-        }
+        Err(error) => return Err(wrong_arguments(&error, &command, &arguments)),
     };
-    if let Some(("token", token)) = matches.subcommand() {
-        return make_token(token).map(Request::Print);
+    let Some((name, matches)) = matches.remove_subcommand() else {
+        let given = AllSources::new(matches)?;
+        let config = Box::new(Config::from_sources(&given)?);
+        return Ok(if given.switch("healthcheck") {
+            Request::Healthcheck(config)
+        } else if given.switch("config.check") {
+            Request::Check(config)
+        } else {
+            Request::Run(config)
+        });
+    };
+    match name.as_str() {
+        "lag" => {
+            let given = AllSources::new(matches)?;
+            let config = Config::from_sources(&WithoutHttp(&given))?;
+            Ok(Request::Lag(Box::new(subcommands::lag(&given.matches, config)?)))
+        }
+        "config" => {
+            let given = AllSources::new(matches)?;
+            Config::from_sources(&given)?;
+            let effective = Effective::new(|setting| given.of(setting), given.api_token().is_some(), given.targets());
+            Ok(Request::PrintConfig(match Output::of(&given.matches) {
+                Output::Json => effective.json(),
+                Output::Table | Output::Csv => effective.table(),
+            }))
+        }
+        "completions" => Ok(Request::Print(subcommands::completions(&matches, command))),
+        "man" => subcommands::man(&matches, command).map(Request::Print),
+        _ => subcommands::token(&matches).map(Request::Print),
     }
-    let mut given = AllSources { matches, file: File::default() };
-    if let Some(path) = given.get("config.file") {
-        let path_text = path.text()?;
-        given.file = File::read(Path::new(&path_text)).map_err(|error| path.problem(&error))?;
-    }
-    let config = Box::new(Config::from_sources(&given)?);
-    Ok(if given.switch("healthcheck") {
-        Request::Healthcheck(config)
-    } else if given.switch("config.check") {
-        Request::Check(config)
-    } else {
-        Request::Run(config)
-    })
+}
+
+/// What is wrong with the arguments, in one line.
+fn wrong_arguments(error: &clap::Error, command: &Command, arguments: &[OsString]) -> ConfigError {
+    // Nothing stands before a subcommand.
+    let first = arguments.get(1).and_then(|argument| argument.to_str());
+    let subcommand = first.and_then(|name| command.find_subcommand(name));
+    let help = match subcommand {
+        Some(subcommand) => format!("streamlag {} --help", subcommand.get_name()),
+        None => "streamlag --help".to_owned(),
+    };
+    let of = subcommand.unwrap_or(command);
+    unknown_collector(error)
+        .or_else(|| invalid_value(error))
+        .or_else(|| unknown_argument(error, of, &help))
+        .unwrap_or_else(|| ConfigError::new(format!("{}; see {help}", first_paragraph(&error.render().to_string()))))
 }
 
 /// The arguments, where `--flag -1` is `--flag=-1`: clap would take the value for a flag, and not say what the flag expects.
@@ -111,48 +143,19 @@ fn command() -> Command {
             format!("  {env}={default}\n          {}\n", setting.help)
         })
         .collect();
-    Command::new("streamlag")
+    let command = Command::new("streamlag")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(format!("Event transport (environment only):\n{transport}\n{}", AFTER.join("\n\n")))
         .disable_help_subcommand(true)
-        .args(SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(argument))
-        .args(SETTINGS.iter().filter_map(opposite))
-        .args_conflicts_with_subcommands(true)
-        .subcommand(
-            Command::new("token")
-                .about("Make an API token: print its secret, once, and the line that stores it")
-                .arg(Arg::new("name").value_name("NAME").required(true).help("Who or what uses it; shown in logs"))
-                .arg(
-                    Arg::new("expires")
-                        .long("expires")
-                        .value_name("WHEN")
-                        .help("When it ends: 90d from now, 2027-01-31 or 2027-01-31T12:00:00Z; never where not given"),
-                ),
-        )
+        .args(SETTINGS.iter().filter(|setting| setting.flag != Flag::None).flat_map(arguments))
+        .args_conflicts_with_subcommands(true);
+    subcommands::add_to(command, arguments)
 }
 
-/// Makes a token and says what to do with it.
-fn make_token(matches: &ArgMatches) -> Result<String, ConfigError> {
-    let text = |key: &str| matches.get_one::<String>(key).map(String::as_str);
-    let expires = text("expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
-    let name = text("name").unwrap_or_default();
-    let made = tokens::make(name, expires)
-        .map_err(|why| ConfigError::new(format!("invalid value {name:?} for NAME: {why}")))?;
-    Ok(format!(
-        "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
-         --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",
-        made.secret, made.line
-    ))
-}
-
-fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, ConfigError> {
-    let after = humantime::parse_duration(when).ok().and_then(|after| now.checked_add(after));
-    let at = || tokens::parse_time(when);
-    after.or_else(at).filter(|at| *at > now).ok_or_else(|| {
-        let takes = "expected a duration or a future time, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
-        ConfigError::new(format!("invalid value {when:?} for --expires: {takes}"))
-    })
+/// The flags of a setting.
+fn arguments(setting: &'static Setting) -> Vec<Arg> {
+    std::iter::once(argument(setting)).chain(opposite(setting)).collect()
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -176,7 +179,8 @@ fn argument(setting: &'static Setting) -> Arg {
         Some(default) => arg.default_value(default),
         None => arg,
     };
-    arg.value_name(setting.value_name).value_parser(clap::value_parser!(OsString))
+    let hint = if setting.value_name == FILE { ValueHint::FilePath } else { ValueHint::Unknown };
+    arg.value_name(setting.value_name).value_hint(hint).value_parser(clap::value_parser!(OsString))
 }
 
 /// The flag that says the opposite of a toggle.
@@ -197,8 +201,22 @@ fn unknown_collector(error: &clap::Error) -> Option<ConfigError> {
     Some(ConfigError::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
 }
 
-/// What is said of an argument that there is not: the flag that may have been meant, and where help is.
-fn unknown_argument(error: &clap::Error) -> Option<ConfigError> {
+/// What is said of a value that is none of those that are possible.
+fn invalid_value(error: &clap::Error) -> Option<ConfigError> {
+    let (Some(ContextValue::String(value)), Some(ContextValue::String(argument)), Some(ContextValue::Strings(valid))) =
+        (error.get(ContextKind::InvalidValue), error.get(ContextKind::InvalidArg), error.get(ContextKind::ValidValue))
+    else {
+        return None;
+    };
+    // As `--output <FORMAT>` or `<SHELL>`.
+    let name = argument.split(' ').next().unwrap_or_default().trim_matches(['<', '>']);
+    let is_possible = error.kind() == ErrorKind::InvalidValue && !valid.is_empty() && !value.is_empty();
+    let value = names::text(value.as_bytes(), MAX_SHOWN);
+    is_possible.then(|| ConfigError::invalid(&value, name, &format!("expected one of {}", valid.join(", "))))
+}
+
+/// What is said of an argument that there is not: the flag or subcommand that may have been meant, and where help is.
+fn unknown_argument(error: &clap::Error, of: &Command, help: &str) -> Option<ConfigError> {
     let context = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
@@ -209,15 +227,18 @@ fn unknown_argument(error: &clap::Error) -> Option<ConfigError> {
     let flag = argument.split('=').next().unwrap_or_default();
     let shown = if flag.contains("://") { "(not shown)".into() } else { names::text(flag.as_bytes(), MAX_SHOWN) };
     if !flag.starts_with('-') {
-        return Some(ConfigError::new(format!(
-            "unexpected argument {shown:?}: expected flags only; see streamlag --help"
-        )));
+        let subcommands: Vec<&str> = of.get_subcommands().map(Command::get_name).collect();
+        let expected = match nearest(flag, subcommands.iter().copied()) {
+            Some(near) => format!("did you mean {near}? See {help}"),
+            None if subcommands.is_empty() => format!("expected flags only; see {help}"),
+            None => format!("expected flags, or one of {}; see {help}", subcommands.join(", ")),
+        };
+        return Some(ConfigError::new(format!("unexpected argument {shown:?}: {expected}")));
     }
-    let keys = SETTINGS.iter().filter(|setting| setting.flag != Flag::None).map(|setting| setting.key);
-    let near = nearest(flag.trim_start_matches('-'), keys.chain(["help", "version"]));
+    let near = nearest(flag.trim_start_matches('-'), of.get_arguments().filter_map(Arg::get_long));
     Some(ConfigError::new(match near {
-        Some(near) => format!("unknown flag {shown}: did you mean --{near}? See streamlag --help"),
-        None => format!("unknown flag {shown}: see streamlag --help"),
+        Some(near) => format!("unknown flag {shown}: did you mean --{near}? See {help}"),
+        None => format!("unknown flag {shown}: see {help}"),
     }))
 }
 
@@ -272,7 +293,7 @@ impl SettingSources for AllSources {
 
     fn switch(&self, key: &str) -> bool {
         let in_file = || self.file.get(key).is_some_and(Entry::switch);
-        self.matches.get_flag(key) || in_file()
+        self.has_flag(key) || in_file()
     }
 
     fn api_token(&self) -> Option<String> {
@@ -287,6 +308,34 @@ impl SettingSources for AllSources {
 }
 
 impl AllSources {
+    /// Reads the file that is named.
+    fn new(matches: ArgMatches) -> Result<Self, ConfigError> {
+        let mut given = Self { matches, file: File::default() };
+        if let Some(path) = given.get("config.file") {
+            let path_text = path.text()?;
+            given.file = File::read(Path::new(&path_text)).map_err(|error| path.problem(&error))?;
+        }
+        Ok(given)
+    }
+
+    /// What was given of a setting, or its default; of a switch as well.
+    fn of(&self, setting: &'static Setting) -> Option<RawValue> {
+        if setting.flag != Flag::Switch {
+            return self.get(setting.key);
+        }
+        let value = |origin, is_on: bool| Some(RawValue::new(setting, origin, vec![is_on.to_string().into()]));
+        match self.file.get(setting.key) {
+            _ if self.has_flag(setting.key) => value(Origin::Flag, true),
+            Some(entry) => Some(entry.given(setting, Origin::File)),
+            None => value(Origin::Default, false),
+        }
+    }
+
+    /// Whether a switch is on the command line; not so where that does not take it.
+    fn has_flag(&self, key: &str) -> bool {
+        self.matches.try_get_one::<bool>(key).ok().flatten().copied().unwrap_or_default()
+    }
+
     fn flag(&self, setting: &Setting) -> Option<Vec<OsString>> {
         let is_given = |id: &str| self.matches.value_source(id) == Some(ValueSource::CommandLine);
         if let Flag::Toggle(opposite) = setting.flag {
@@ -297,5 +346,29 @@ impl AllSources {
         let given = setting.flag != Flag::None && is_given(setting.key);
         let values = || self.matches.get_many::<OsString>(setting.key).unwrap_or_default().cloned().collect();
         given.then(values)
+    }
+}
+
+/// What a sample needs: the settings without the files and secrets of the HTTP server, which the user of a shell may be unable to read.
+struct WithoutHttp<'a>(&'a AllSources);
+
+/// Settings that name them.
+const OF_HTTP: [&str; 4] = ["web.config.file", "api.tokens-file", "api.insecure-no-auth", "web.enable-lifecycle"];
+
+impl SettingSources for WithoutHttp<'_> {
+    fn get(&self, key: &str) -> Option<RawValue> {
+        self.0.get(key).filter(|_| !OF_HTTP.contains(&key))
+    }
+
+    fn switch(&self, key: &str) -> bool {
+        !OF_HTTP.contains(&key) && self.0.switch(key)
+    }
+
+    fn api_token(&self) -> Option<String> {
+        None
+    }
+
+    fn targets(&self) -> &[(TargetName, Section)] {
+        self.0.targets()
     }
 }

@@ -7,7 +7,7 @@ const MAX_BYTES: usize = 80;
 const BYTES_PER_SLIP: usize = 5;
 
 /// The known name that is most like this one, if one is like it at all. Case, dots, dashes and underscores do not count.
-pub(super) fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['.', '_'], "-");
     if name.len() > MAX_BYTES {
         return None;

@@ -28,6 +28,23 @@ pub(super) fn from_sources(sources: &impl SettingSources) -> Result<Endpoint, Co
     Ok(Endpoint { credentials, address: url.address, tls, db: url.db, resolver: Resolver::default() })
 }
 
+/// A URL as it may be shown: a login in it is `***`. `None` for text that is no URL.
+pub(super) fn without_login(url: &str) -> Option<String> {
+    let Url { address, db, credentials, is_tls } = parse(url).ok()?;
+    let (has_login, is_path) =
+        (credentials.has_user() || credentials.has_password(), matches!(address, Address::Unix(_)));
+    let shown = Endpoint { address, tls: None, credentials: Credentials::default(), db, resolver: Resolver::default() };
+    let mut shown = shown.to_string();
+    if is_tls {
+        shown = shown.replacen("redis://", "rediss://", 1);
+    }
+    Some(match (has_login, is_path) {
+        (false, _) => shown,
+        (true, false) => shown.replacen("://", "://***@", 1),
+        (true, true) => shown + "&pass=***",
+    })
+}
+
 /// What a URL alone says, with what the system trusts where it is `rediss://`.
 ///
 /// # Errors

@@ -27,6 +27,11 @@ impl ConfigError {
     pub(super) fn missing(key: &str) -> Self {
         Self(format!("--{key} is missing"))
     }
+
+    /// A value of an argument that is no setting, and what was expected.
+    pub(super) fn invalid(value: &str, argument: &str, why: &str) -> Self {
+        Self(format!("invalid value {:?} for {argument}: {why}", names::text(value.as_bytes(), MAX_VALUE_BYTES)))
+    }
 }
 
 /// A place in the configuration file.
@@ -104,6 +109,11 @@ impl RawValue {
     /// The setting by the name under which it was given, and its value where it may be shown.
     pub(super) fn shown(&self) -> String {
         format!("{} {}", self.name(), self.value())
+    }
+
+    /// Where it was given.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Its values as they were given.

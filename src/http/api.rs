@@ -131,9 +131,11 @@ impl<'a> Api<'a> {
     #[must_use]
     pub fn groups(&self, only: Option<&GroupName>) -> impl Serialize + use<'a> {
         let thresholds = self.thresholds;
-        let rows =
-            |stream: &'a StreamSnapshot| stream.groups.iter().map(move |group| GroupRow::of(stream, group, thresholds));
-        let wanted = |row: &GroupRow<'a>| only.is_none_or(|only| row.consumer_group == only.display_name());
+        let rows = |stream: &'a StreamSnapshot| {
+            stream.groups.iter().map(move |group| GroupRow::of(stream, Some(group), thresholds))
+        };
+        let wanted =
+            |row: &GroupRow<'a>| only.is_none_or(|only| row.consumer_group.as_ref() == Some(&only.display_name()));
         Groups { groups: self.view.streams.iter().flat_map(rows).filter(wanted).collect(), sample: self.sample() }
     }
 
@@ -345,51 +347,57 @@ struct Groups<'a> {
     sample: Sample,
 }
 
+/// One monitored group of a stream.
 #[derive(Serialize)]
-struct GroupRow<'a> {
-    stream: Cow<'a, str>,
-    consumer_group: Cow<'a, str>,
-    group_exists: Option<bool>,
-    lag: i64,
-    lag_quality: Option<&'static str>,
-    lag_min: Option<u64>,
-    lag_max: Option<u64>,
-    lag_seconds: Option<f64>,
-    status: Word<Status>,
-    state: Option<Word<GroupState>>,
-    state_reason: Option<String>,
-    pending: Option<u64>,
-    ghost_pending: Option<u64>,
-    oldest_pending_seconds: Option<f64>,
-    oldest_pending_deliveries: Option<u64>,
-    unowned_pending: Option<u64>,
-    consumers: Option<u64>,
-    consumers_not_shown: Option<u64>,
-    dead_consumers_with_pending: Option<u64>,
-    dead_consumers_without_pending: Option<u64>,
-    recommended_consumers: Option<u64>,
-    recommended_consumers_reason: Option<String>,
-    last_delivered_id: Option<String>,
-    entries_read: Option<u64>,
-    lost_entries: Option<u64>,
-    trim_headroom_entries: Option<u64>,
-    trim_headroom_seconds: Option<f64>,
-    added_per_second: Option<f64>,
-    delivered_per_second: Option<f64>,
-    acknowledged_estimate_per_second: Option<f64>,
-    drain_seconds: Option<f64>,
+pub(crate) struct GroupRow<'a> {
+    pub(crate) stream: Cow<'a, str>,
+    pub(crate) consumer_group: Option<Cow<'a, str>>,
+    pub(crate) group_exists: Option<bool>,
+    pub(crate) lag: i64,
+    pub(crate) lag_quality: Option<&'static str>,
+    pub(crate) lag_min: Option<u64>,
+    pub(crate) lag_max: Option<u64>,
+    pub(crate) lag_seconds: Option<f64>,
+    pub(crate) status: Word<Status>,
+    pub(crate) state: Option<Word<GroupState>>,
+    pub(crate) state_reason: Option<String>,
+    pub(crate) pending: Option<u64>,
+    pub(crate) ghost_pending: Option<u64>,
+    pub(crate) oldest_pending_seconds: Option<f64>,
+    pub(crate) oldest_pending_deliveries: Option<u64>,
+    pub(crate) unowned_pending: Option<u64>,
+    pub(crate) consumers: Option<u64>,
+    pub(crate) consumers_not_shown: Option<u64>,
+    pub(crate) dead_consumers_with_pending: Option<u64>,
+    pub(crate) dead_consumers_without_pending: Option<u64>,
+    pub(crate) recommended_consumers: Option<u64>,
+    pub(crate) recommended_consumers_reason: Option<String>,
+    pub(crate) last_delivered_id: Option<String>,
+    pub(crate) entries_read: Option<u64>,
+    pub(crate) lost_entries: Option<u64>,
+    pub(crate) trim_headroom_entries: Option<u64>,
+    pub(crate) trim_headroom_seconds: Option<f64>,
+    pub(crate) added_per_second: Option<f64>,
+    pub(crate) delivered_per_second: Option<f64>,
+    pub(crate) acknowledged_estimate_per_second: Option<f64>,
+    pub(crate) drain_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl<'a> GroupRow<'a> {
-    fn of(stream: &'a StreamSnapshot, group: &'a GroupSnapshot, thresholds: &ThresholdRules) -> Self {
-        let row = Row::of(stream, Some(group), thresholds);
+    /// `group` is `None` where a stream has no monitored group.
+    pub(crate) fn of(
+        stream: &'a StreamSnapshot,
+        group: Option<&'a GroupSnapshot>,
+        thresholds: &ThresholdRules,
+    ) -> Self {
+        let row = Row::of(stream, group, thresholds);
         let dead = row.present.and_then(|group| group.dead);
         let added = stream.read.as_ref().ok().and_then(|facts| facts.rates.added);
         Self {
             stream: stream.key.display_name(),
-            consumer_group: group.name.display_name(),
+            consumer_group: group.map(|group| group.name.display_name()),
             group_exists: row.exists,
             lag: row.lag,
             lag_quality: row.present.map(|group| group.lag.quality().as_str()),
@@ -447,7 +455,7 @@ struct ConsumerRow<'a> {
 
 /// A value that the API shows as one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word<T>(pub(super) T);
+pub(crate) struct Word<T>(pub(crate) T);
 
 impl Serialize for Word<Status> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -489,7 +497,7 @@ fn error(stream: &StreamSnapshot) -> Option<String> {
 }
 
 /// Seconds to the microsecond: the rest is noise.
-pub(super) fn seconds(duration: Duration) -> f64 {
+pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e6
 }
 
@@ -498,6 +506,6 @@ fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

@@ -1,0 +1,244 @@
+//! The subcommands: what they take, and those that only print.
+
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::config::effective::ACTIONS;
+use crate::config::settings::{Flag, SETTINGS, Setting};
+use crate::config::values::ConfigError;
+use crate::config::{Config, MAX_DURATION};
+use crate::http::tokens;
+use crate::sys::terminal::Color;
+
+/// Settings by heading that mean something to one sample.
+const OF_A_SAMPLE: [&str; 2] = ["Redis", "What to sample"];
+
+/// Names that an error lists, at most.
+const MAX_LISTED: usize = 20;
+
+/// Shells whose completions can be printed.
+const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+
+/// `streamlag lag`.
+#[derive(Debug)]
+pub struct LagRequest {
+    /// What to sample.
+    pub config: Config,
+    /// The form of the answer.
+    pub output: Output,
+    /// When it is in colour.
+    pub color: Color,
+    /// How long lags may be counted and streams searched for.
+    pub wait: Duration,
+}
+
+/// The form in which `lag` and `config` print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// JSON.
+    Json,
+    /// CSV; `lag` only.
+    Csv,
+}
+
+/// Adds all subcommands.
+pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Vec<Arg>) -> Command {
+    let settings = || SETTINGS.iter().filter(|setting| setting.flag != Flag::None && !ACTIONS.contains(&setting.key));
+    let of_a_sample = |setting: &Setting| OF_A_SAMPLE.contains(&setting.heading) || setting.key == "config.file";
+    let hidden = |setting| argument(setting).into_iter().map(move |arg| arg.hide(!of_a_sample(setting)));
+    command
+        .subcommand(
+            Command::new("lag")
+                .about("Sample once and print the lag of each stream and group; exit 0 healthy, 1 degraded, 2 unhealthy or unknown")
+                .after_help(LAG_HELP.join("\n\n"))
+                .arg(output(&["table", "json", "csv"]))
+                .arg(
+                    Arg::new("target")
+                        .long("target")
+                        .value_name("NAME")
+                        .help("Only this target of the configuration file [default: all]"),
+                )
+                .arg(
+                    Arg::new("wait")
+                        .long("wait")
+                        .value_name("DURATION")
+                        .default_value("10s")
+                        .help("Time that counting entries and searching for streams may take; 0s samples once"),
+                )
+                .arg(
+                    Arg::new("color")
+                        .long("color")
+                        .value_name("WHEN")
+                        .default_value("auto")
+                        .value_parser(PossibleValuesParser::new(["auto", "always", "never"]))
+                        .help("Colours: auto is on a terminal, unless NO_COLOR is set"),
+                )
+                .args(settings().flat_map(hidden)),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("Print every setting, its value and where that comes from; secrets are not shown")
+                .arg(output(&["table", "json"]))
+                .args(settings().flat_map(&argument)),
+        )
+        .subcommand(
+            Command::new("token")
+                .about("Make an API token: print its secret, once, and the line that stores it")
+                .arg(Arg::new("name").value_name("NAME").required(true).help("Who or what uses it; shown in logs"))
+                .arg(
+                    Arg::new("expires")
+                        .long("expires")
+                        .value_name("WHEN")
+                        .help("When it ends: 90d from now, 2027-01-31 or 2027-01-31T12:00:00Z; never where not given"),
+                ),
+        )
+        .subcommand(
+            Command::new("completions").about("Print completions for a shell").arg(
+                Arg::new("shell")
+                    .value_name("SHELL")
+                    .required(true)
+                    .value_parser(PossibleValuesParser::new(SHELLS.map(|(name, _)| name)))
+                    .help("The shell"),
+            ),
+        )
+        .subcommand(
+            Command::new("man").about("Print the manual page, or that of a subcommand").arg(
+                Arg::new("command").value_name("COMMAND").help("A subcommand, such as lag"),
+            ),
+        )
+}
+
+const LAG_HELP: [&str; 3] = [
+    "It takes every flag, environment variable and file of streamlag; those that are not listed above have no effect here.",
+    "A lag is exact, or bounded and shown as 1500 (0-3000), with the reason. Entries are counted within --lag.count-budget, as \
+     streamlag itself does, for up to --wait.",
+    "Exit codes: 0 all healthy; 1 one is degraded, or not everything is watched; 2 one is unhealthy or unknown, or Redis or the \
+     configuration cannot be read.",
+];
+
+fn output(forms: &'static [&'static str]) -> Arg {
+    Arg::new("output")
+        .long("output")
+        .short('o')
+        .value_name("FORMAT")
+        .default_value("table")
+        .value_parser(PossibleValuesParser::new(forms))
+        .help("The form of the output")
+}
+
+fn text<'a>(matches: &'a ArgMatches, key: &str) -> Option<&'a str> {
+    matches.get_one::<String>(key).map(String::as_str)
+}
+
+impl Output {
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        match text(matches, "output") {
+            Some("json") => Self::Json,
+            Some("csv") => Self::Csv,
+            _ => Self::Table,
+        }
+    }
+}
+
+/// What `streamlag lag` is to do with this configuration.
+pub(super) fn lag(matches: &ArgMatches, mut config: Config) -> Result<LagRequest, ConfigError> {
+    if let Some(wanted) = text(matches, "target") {
+        let names: Vec<String> = config.targets.iter().map(|target| target.name.to_string()).collect();
+        config.targets.retain(|target| target.name.as_str() == wanted);
+        if config.targets.is_empty() {
+            let more = if names.len() > MAX_LISTED { ", …" } else { "" };
+            let listed = names[..names.len().min(MAX_LISTED)].join(", ");
+            return Err(ConfigError::invalid(
+                wanted,
+                "--target",
+                &format!("expected a target of the file: {listed}{more}"),
+            ));
+        }
+    }
+    let wait = text(matches, "wait").unwrap_or_default();
+    let wait = humantime::parse_duration(wait).ok().filter(|wait| *wait <= MAX_DURATION).ok_or_else(|| {
+        ConfigError::invalid(wait, "--wait", "expected a duration between 0s and 1d, such as 500ms, 5s or 1m")
+    })?;
+    let color = match text(matches, "color") {
+        Some("always") => Color::Always,
+        Some("never") => Color::Never,
+        _ => Color::Auto,
+    };
+    Ok(LagRequest { config, output: Output::of(matches), color, wait })
+}
+
+/// Makes a token and says what to do with it.
+pub(super) fn token(matches: &ArgMatches) -> Result<String, ConfigError> {
+    let expires = text(matches, "expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
+    let name = text(matches, "name").unwrap_or_default();
+    let made = tokens::make(name, expires).map_err(|why| ConfigError::invalid(name, "NAME", &why.to_string()))?;
+    Ok(format!(
+        "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
+         --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",
+        made.secret, made.line
+    ))
+}
+
+fn expiry(when: &str, now: SystemTime) -> Result<SystemTime, ConfigError> {
+    let after = humantime::parse_duration(when).ok().and_then(|after| now.checked_add(after));
+    let at = || tokens::parse_time(when);
+    after.or_else(at).filter(|at| *at > now).ok_or_else(|| {
+        let takes = "expected a duration or a future time, such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z";
+        ConfigError::invalid(when, "--expires", takes)
+    })
+}
+
+/// The completions of a shell.
+pub(super) fn completions(matches: &ArgMatches, mut command: Command) -> String {
+    let wanted = text(matches, "shell").unwrap_or_default();
+    let mut script = Vec::new();
+    if let Some((_, shell)) = SHELLS.iter().find(|(name, _)| *name == wanted) {
+        clap_complete::generate(*shell, &mut command, "streamlag", &mut script);
+    }
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The manual page of the program, or of a subcommand.
+pub(super) fn man(matches: &ArgMatches, mut command: Command) -> Result<String, ConfigError> {
+    command.build();
+    let command = match text(matches, "command") {
+        None => command,
+        Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            ConfigError::invalid(name, "COMMAND", &format!("expected one of {}", names.join(", ")))
+        })?,
+    };
+    let mut page = Vec::new();
+    // Writing to memory does not fail.
+    let rendered = render_man(&command, &mut page);
+    debug_assert!(rendered.is_ok(), "{rendered:?}");
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// A manual page with a synopsis of one line. The crate's own repeats every flag.
+fn render_man(command: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let man = Man::new(command.clone()).source(concat!("streamlag ", env!("CARGO_PKG_VERSION")));
+    let positionals = command.get_positionals().filter_map(|argument| argument.get_value_names()?.first());
+    let positionals: String = positionals.map(|name| format!(" \\fI{name}\\fR")).collect();
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let subcommands = if command.has_subcommands() { "\n.br\n\\fBstreamlag\\fR \\fICOMMAND\\fR ..." } else { "" };
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    writeln!(page, ".SH SYNOPSIS\n\\fB{name}\\fR [\\fIOPTIONS\\fR]{positionals}{subcommands}")?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(page)?;
+    }
+    if command.get_after_help().is_some() {
+        man.render_extra_section(page)?;
+    }
+    Ok(())
+}
