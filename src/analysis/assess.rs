@@ -88,17 +88,8 @@ impl Assessor {
     #[must_use]
     pub fn assess(&mut self, sample: TargetSample, at: Duration) -> TargetSnapshot {
         let streams = sample.streams.into_iter().enumerate();
-        TargetSnapshot {
-            sampled_at: sample.sampled_at,
-            server_now_ms: sample.server_now_ms,
-            round_trip: sample.round_trip,
-            streams: streams.map(|(place, (_, read))| self.stream(place, read, at)).collect(),
-            refused: sample.refused,
-            server: sample.server,
-            streams_left_out: sample.streams_left_out,
-            search: sample.search,
-            nodes: sample.nodes,
-        }
+        let streams = streams.map(|(place, (_, read))| self.stream(place, read, at)).collect();
+        TargetSnapshot { meta: sample.meta, streams }
     }
 }
 
@@ -379,7 +370,7 @@ mod tests {
     use crate::model::lag::Continuity;
     use crate::model::lag::Lag;
     use crate::model::lag::Resolved;
-    use crate::model::sample::{ServerInfo, Unknown};
+    use crate::model::sample::{TargetMeta, Unknown};
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -397,18 +388,8 @@ mod tests {
     }
 
     fn assess_one(stream: Result<StreamSample, ReadError>, groups: &[&str]) -> StreamSnapshot {
-        let sample = TargetSample {
-            sampled_at: SystemTime::UNIX_EPOCH,
-            server_now_ms: NOW,
-            server: ServerInfo::default(),
-            round_trip: Duration::ZERO,
-            streams: vec![("s".into(), stream)],
-            refused: Vec::new(),
-            redis_time: Duration::ZERO,
-            streams_left_out: 0,
-            search: None,
-            nodes: Vec::new(),
-        };
+        let meta = TargetMeta { server_now_ms: NOW, ..TargetMeta::at(SystemTime::UNIX_EPOCH) };
+        let sample = TargetSample { meta, streams: vec![("s".into(), stream)], redis_time: Duration::ZERO };
         let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
         Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)
             .assess(sample, Duration::ZERO)

@@ -1,35 +1,19 @@
 //! What a sample means: the immutable result of one poll, which every reader shares.
 
-use std::time::{Duration, SystemTime};
-
 use crate::analysis::consumers::Recommendation;
 use crate::analysis::group_history::{GroupTrend, StreamRates};
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Lag;
-use crate::model::sample::{ConsumerSample, NodeStatus, ReadError, RefusedCommand, SafeToTrim, Search, ServerInfo};
+use crate::model::sample::{ConsumerSample, ReadError, SafeToTrim, TargetMeta};
 use crate::model::{EntryId, GroupName, StreamKey};
 
 /// One Redis at one moment, resolved.
 #[derive(Clone, Debug)]
 pub struct TargetSnapshot {
-    /// The local clock just before the sample's first command was sent.
-    pub sampled_at: SystemTime,
-    /// The server's clock at the sample, milliseconds since the Unix epoch.
-    pub server_now_ms: u64,
-    /// Who answered.
-    pub server: ServerInfo,
-    /// How long the sample's first command took to be answered.
-    pub round_trip: Duration,
+    /// What the poll told beside the streams.
+    pub meta: TargetMeta,
     /// One per stream: the named ones in the order of the configuration, then those that patterns found, by name.
     pub streams: Vec<StreamSnapshot>,
-    /// Commands that Redis refused; what they tell is left out.
-    pub refused: Vec<RefusedCommand>,
-    /// Streams that are not sampled because there are too many.
-    pub streams_left_out: u64,
-    /// How the search for streams stands; `None` where none are searched for.
-    pub search: Option<Search>,
-    /// How each of several servers answered.
-    pub nodes: Vec<NodeStatus>,
 }
 
 /// One stream and its monitored groups.

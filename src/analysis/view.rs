@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::analysis::logical_snapshot::LogicalSnapshot;
 use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
 use crate::model::StreamKey;
-use crate::model::sample::{NodeStatus, RefusedCommand, SampleError, Search, ServerInfo};
+use crate::model::sample::{NodeStatus, RefusedCommand, SampleError, TargetMeta};
 use crate::model::thresholds::Thresholds;
 
 /// What readers see: the newest good sample while it is fresh, and how the newest poll ended.
@@ -34,18 +34,10 @@ pub struct View {
 /// What a good sample told beside its streams.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    /// Who answered.
-    pub server: ServerInfo,
-    /// The server's clock at the sample, milliseconds since the Unix epoch.
-    pub server_now_ms: u64,
-    /// How long the sample's first command took to be answered.
-    pub round_trip: Duration,
+    /// What it told. Its `nodes` are those of the good sample; [`View::nodes`] are those of the newest poll.
+    pub meta: TargetMeta,
     /// How many are left out because there are too many.
     pub over: OverLimits,
-    /// How the search for streams stands; `None` where none are searched for.
-    pub search: Option<Search>,
-    /// Commands that the server refuses.
-    pub refused: Vec<RefusedCommand>,
     /// Whether this is one shard's share of the streams.
     pub is_share: bool,
 }
@@ -80,17 +72,17 @@ impl OverLimits {
 /// What readers see after a poll that Redis answered.
 impl From<TargetSnapshot> for View {
     fn from(snapshot: TargetSnapshot) -> Self {
-        let TargetSnapshot { server, server_now_ms, round_trip, search, refused, .. } = snapshot;
-        let over = OverLimits::of(snapshot.streams_left_out, &snapshot.streams);
+        let TargetSnapshot { meta, streams } = snapshot;
+        let over = OverLimits::of(meta.streams_left_out, &streams);
         Self {
             newest_poll: Some(Ok(())),
-            fresh: Some(Fresh { server, server_now_ms, round_trip, over, search, refused, is_share: false }),
-            last_success: Some(snapshot.sampled_at),
-            streams: snapshot.streams.into(),
+            last_success: Some(meta.sampled_at),
+            nodes: meta.nodes.clone().into(),
+            fresh: Some(Fresh { meta, over, is_share: false }),
+            streams: streams.into(),
             logical: Vec::new().into(),
             thresholds: Arc::default(),
             interval: Duration::ZERO,
-            nodes: snapshot.nodes.into(),
         }
     }
 }
@@ -110,10 +102,10 @@ impl View {
         if self.streams.is_empty() && !fresh.is_share {
             why.push("no stream is watched: patterns have found none, or all are excluded".to_owned());
         }
-        if fresh.refused.contains(&RefusedCommand::Scan) {
+        if fresh.meta.refused.contains(&RefusedCommand::Scan) {
             let (command, without) = RefusedCommand::Scan.describe();
             why.push(format!("Redis refuses {command}: {without}"));
-        } else if fresh.search.is_some_and(|search| search.completed.is_none()) {
+        } else if fresh.meta.search.is_some_and(|search| search.completed.is_none()) {
             why.push("the first search for streams that match a pattern has not ended yet".to_owned());
         }
         let OverLimits { streams, groups, .. } = fresh.over;

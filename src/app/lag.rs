@@ -119,8 +119,9 @@ async fn settle(target: &http::ServedTarget, may_count: bool, deadline: Instant)
 /// Whether another poll would tell no more: all lags are exact or nothing is counted, and all streams are found; or Redis failed.
 fn is_settled(view: &View, may_count: bool) -> bool {
     let Some(fresh) = view.fresh.as_ref().filter(|_| view.redis_up()) else { return true };
-    let refuses = |command| fresh.refused.contains(&command);
-    let is_searching = fresh.search.is_some_and(|search| search.completed.is_none()) && !refuses(RefusedCommand::Scan);
+    let refuses = |command| fresh.meta.refused.contains(&command);
+    let is_searching =
+        fresh.meta.search.is_some_and(|search| search.completed.is_none()) && !refuses(RefusedCommand::Scan);
     let mut groups = view.streams.iter().flat_map(|stream| &stream.groups).filter_map(|group| group.present());
     let is_counting = || may_count && !refuses(RefusedCommand::Xrange);
     !is_searching && (!is_counting() || groups.all(|group| group.lag.quality() == Quality::Exact))

@@ -173,10 +173,10 @@ impl Cluster {
         self.go_on_elsewhere(&mut gathered, deadline).await;
         let named_over = self.sampling.streams.literals().len() - self.named.len();
         let mut sample = gathered.sample(self.named.iter().map(|(key, _)| key), self.sampling.stream_limit)?;
-        sample.streams_left_out += named_over as u64;
+        sample.meta.streams_left_out += named_over as u64;
         // Nodes that have failed have taken of their time as well.
         sample.redis_time = sample.redis_time.max(self.redis_time());
-        if let Some(search) = &mut sample.search {
+        if let Some(search) = &mut sample.meta.search {
             self.searched = search.completed.or(self.searched);
             search.completed = self.searched;
         }

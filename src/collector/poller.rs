@@ -243,17 +243,7 @@ impl Poller {
         let streams = assembly.end();
         self.metrics.redis_time(sample.redis_time);
         self.schedule.sampled(sample.redis_time);
-        Ok(TargetSnapshot {
-            sampled_at: sample.sampled_at,
-            server_now_ms: sample.server_now_ms,
-            server: sample.server,
-            round_trip: sample.round_trip,
-            streams,
-            refused: sample.refused,
-            streams_left_out: sample.streams_left_out,
-            search: sample.search,
-            nodes: sample.nodes,
-        })
+        Ok(TargetSnapshot { meta: sample.meta, streams })
     }
 
     fn stale_at(&self) -> Option<Instant> {
@@ -264,7 +254,7 @@ impl Poller {
         let at = self.started.elapsed();
         self.changes.sample(at, &snapshot, self.settings.page.round_trip_limit, emit);
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
-        let complete = all_read && snapshot.refused.is_empty();
+        let complete = all_read && snapshot.meta.refused.is_empty();
         self.sampled = Some(began);
         self.view = View::from(snapshot);
         if let Some(fresh) = &mut self.view.fresh {
@@ -283,7 +273,7 @@ impl Poller {
         };
         if let Some(fresh) = &self.view.fresh {
             self.changes.over_limits(fresh.over, emit);
-            if let Some((at, _)) = fresh.search.and_then(|search| search.completed) {
+            if let Some((at, _)) = fresh.meta.search.and_then(|search| search.completed) {
                 self.changes.discovered(&self.streams, at, emit);
             }
         }

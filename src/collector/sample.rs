@@ -23,7 +23,7 @@ use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;
 use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::StreamKey;
-use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetSample};
+use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetMeta, TargetSample};
 use crate::redis::connection::{Clock, Connection};
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
@@ -109,18 +109,14 @@ impl<'a> SampleRun<'a> {
         for at in 0..self.streams.len() {
             self.hand_on(at);
         }
-        Ok(TargetSample {
-            sampled_at: self.sampled_at,
+        let meta = TargetMeta {
             server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at)),
             server: self.connected.server.clone(),
             round_trip: self.clock.round_trip,
-            streams: Vec::new(),
             refused: self.source.refused.iter().copied().collect(),
-            redis_time: self.source.pace.taken(),
-            streams_left_out: 0,
-            search: None,
-            nodes: Vec::new(),
-        })
+            ..TargetMeta::at(self.sampled_at)
+        };
+        Ok(TargetSample { meta, streams: Vec::new(), redis_time: self.source.pace.taken() })
     }
 
     /// Takes the answer of the clock, which comes before all others. Where there is no hurry it is waited for at once; else it

@@ -75,7 +75,7 @@ impl Sentinel {
             match source.sample_into(deadline.saturating_duration_since(Instant::now()), sink).await {
                 Ok(mut sample) => {
                     let streams = source.streams().len() as u64;
-                    sample.nodes = vec![NodeStatus { address: address.to_string(), streams, error: None }];
+                    sample.meta.nodes = vec![NodeStatus { address: address.to_string(), streams, error: None }];
                     return Ok(sample);
                 }
                 Err(error) => trouble = Some(SampleError { detail: format!("{address}: {}", error.detail), ..error }),

@@ -271,8 +271,9 @@ impl Standalone {
         self.state.pace.spread(spread, self.state.states.iter().map(StreamState::cost).sum());
         let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
         self.forget_gone();
-        let sample = sample?;
-        Ok(TargetSample { streams_left_out: self.discovery.stats().left_out, search: self.search(), ..sample })
+        let mut sample = sample?;
+        (sample.meta.streams_left_out, sample.meta.search) = (self.discovery.stats().left_out, self.search());
+        Ok(sample)
     }
 
     /// Streams that a sample found to be gone are to be found anew.

@@ -131,7 +131,7 @@ impl PageContent {
             let limits = [("streams", over.streams), ("groups", over.groups), ("consumers", over.consumers)];
             limits.into_iter().try_for_each(|(limit, number)| family.sample(&[("limit", limit)], number.into()))
         })?;
-        let Some(search) = fresh.search else { return Ok(()) };
+        let Some(search) = fresh.meta.search else { return Ok(()) };
         page.single(&metric_catalog::DISCOVERY_STREAMS, search.found.into())?;
         let ended = search.completed.map_or(0.0, |(ended, _)| since_epoch(ended));
         page.single(&metric_catalog::DISCOVERY_LAST_SCAN, ended.into())?;
@@ -144,11 +144,11 @@ impl PageContent {
         let (view, settings) = (&self.view, &self.settings);
         page.single(&metric_catalog::REDIS_UP, u64::from(view.redis_up()).into())?;
         if let Some(fresh) = &view.fresh {
-            if !fresh.server.name.is_empty() {
-                let labels = [("server", &*fresh.server.name), ("version", &*fresh.server.version)];
+            if !fresh.meta.server.name.is_empty() {
+                let labels = [("server", &*fresh.meta.server.name), ("version", &*fresh.meta.server.version)];
                 page.family(&metric_catalog::REDIS_SERVER, |family| family.sample(&labels, 1u64.into()))?;
             }
-            page.single(&metric_catalog::REDIS_ROUND_TRIP, fresh.round_trip.as_secs_f64().into())?;
+            page.single(&metric_catalog::REDIS_ROUND_TRIP, fresh.meta.round_trip.as_secs_f64().into())?;
         }
         page.single(&metric_catalog::REDIS_ROUND_TRIP_LIMIT, settings.round_trip_limit.as_secs_f64().into())?;
         page.single(&metric_catalog::LAST_SUCCESSFUL_POLL, view.last_success.map_or(0.0, since_epoch).into())?;

@@ -120,7 +120,7 @@ impl<'a> Api<'a> {
             states: whole.states,
             lost_entries: whole.lost_entries,
             fallback_to_http: self.transport.fallback_to_http,
-            redis_round_trip_seconds: fresh.map(|fresh| seconds(fresh.round_trip)),
+            redis_round_trip_seconds: fresh.map(|fresh| seconds(fresh.meta.round_trip)),
             redis_round_trip_limit_seconds: seconds(self.transport.publish_timeout),
             error: self.view.error(),
             sample: self.sample(),

@@ -8,9 +8,9 @@ pub use super::read_error::ReadError;
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
-/// What one poll read from one Redis.
+/// What one poll tells of a target beside its streams.
 #[derive(Clone, Debug)]
-pub struct TargetSample {
+pub struct TargetMeta {
     /// The local clock just before the sample's first command was sent.
     pub sampled_at: SystemTime,
     /// The server's own clock, milliseconds since the Unix epoch; the local one where the server would not tell.
@@ -19,18 +19,42 @@ pub struct TargetSample {
     pub server: ServerInfo,
     /// How long the sample's first command took to be answered.
     pub round_trip: Duration,
-    /// One entry per stream, in the order in which [`Sink::begin`] is told of them; none where they were handed to a sink.
-    pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
     /// Commands that Redis would not let this user run; what they tell is left out.
     pub refused: Vec<RefusedCommand>,
-    /// Redis's time that the sample took, as seen from here: how long it was waited for, less the way there and back.
-    pub redis_time: Duration,
     /// Streams that are not sampled because there are too many.
     pub streams_left_out: u64,
     /// How the search for streams stands; `None` where none are searched for.
     pub search: Option<Search>,
     /// The masters of a cluster, by address; the one that the sentinels named; empty for a server by itself.
     pub nodes: Vec<NodeStatus>,
+}
+
+impl TargetMeta {
+    /// Nothing told yet by a sample of this time.
+    #[must_use]
+    pub fn at(sampled_at: SystemTime) -> Self {
+        Self {
+            sampled_at,
+            server_now_ms: 0,
+            server: ServerInfo::default(),
+            round_trip: Duration::ZERO,
+            refused: Vec::new(),
+            streams_left_out: 0,
+            search: None,
+            nodes: Vec::new(),
+        }
+    }
+}
+
+/// What one poll read from one Redis.
+#[derive(Clone, Debug)]
+pub struct TargetSample {
+    /// What it tells beside the streams.
+    pub meta: TargetMeta,
+    /// One entry per stream, in the order in which [`Sink::begin`] is told of them; none where they were handed to a sink.
+    pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
+    /// Redis's time that the sample took, as seen from here: how long it was waited for, less the way there and back.
+    pub redis_time: Duration,
 }
 
 /// How one of several servers answered a sample.

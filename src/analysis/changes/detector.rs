@@ -83,7 +83,7 @@ impl ChangeDetector {
         if let Some(outage) = self.outage.take() {
             emit(Change::PollRecovered { down: at.saturating_sub(outage.since) });
         }
-        let server = &snapshot.server;
+        let server = &snapshot.meta.server;
         if self.server.as_ref() != Some(server) {
             emit(Change::Server(server));
             self.server = Some(server.clone());
@@ -93,7 +93,7 @@ impl ChangeDetector {
         self.groups(snapshot, emit);
         self.states.sample(snapshot, emit);
         self.commands(snapshot, emit);
-        self.round_trip(snapshot.round_trip, round_trip_limit, emit);
+        self.round_trip(snapshot.meta.round_trip, round_trip_limit, emit);
     }
 
     /// How many are left out because there are too many.
@@ -153,14 +153,14 @@ impl ChangeDetector {
 
     fn nodes(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
         self.nodes.retain(|address, _| {
-            match snapshot.nodes.iter().find(|node| node.address == *address) {
+            match snapshot.meta.nodes.iter().find(|node| node.address == *address) {
                 Some(node) if node.error.is_none() => emit(Change::NodeRecovered { address }),
                 Some(_) => return true,
                 None => emit(Change::NodeGone { address }),
             }
             false
         });
-        for node in &snapshot.nodes {
+        for node in &snapshot.meta.nodes {
             let Some(error) = &node.error else { continue };
             let told = self.nodes.entry(node.address.clone()).or_default();
             if told.len() < REASONS_PER_NODE && told.insert(error.clone()) {
@@ -171,7 +171,7 @@ impl ChangeDetector {
 
     fn streams(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
         // A node's trouble is told of the node.
-        let of_nodes: Vec<ReadError> = snapshot.nodes.iter().filter_map(|node| node.why()).collect();
+        let of_nodes: Vec<ReadError> = snapshot.meta.nodes.iter().filter_map(|node| node.why()).collect();
         for stream in &snapshot.streams {
             let told = self.unreadable.get(&stream.key);
             match &stream.read {
@@ -225,7 +225,7 @@ impl ChangeDetector {
     }
 
     fn commands(&mut self, snapshot: &TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) {
-        let refused: BTreeSet<RefusedCommand> = snapshot.refused.iter().copied().collect();
+        let refused: BTreeSet<RefusedCommand> = snapshot.meta.refused.iter().copied().collect();
         refused.difference(&self.refused).for_each(|command| emit(Change::CommandRefused(*command)));
         self.refused.difference(&refused).for_each(|command| emit(Change::CommandAllowed(*command)));
         self.refused = refused;
@@ -248,7 +248,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::analysis::snapshot::{GroupSnapshot, StreamSnapshot};
-    use crate::model::sample::NodeStatus;
+    use crate::model::sample::{NodeStatus, TargetMeta};
 
     const NOW: Duration = Duration::ZERO;
     const MS: Duration = Duration::from_millis(1);
@@ -260,17 +260,7 @@ pub(super) mod tests {
             groups: vec![GroupSnapshot { name: "g".into(), presence: Presence::Missing }],
             groups_left_out: 0,
         };
-        TargetSnapshot {
-            sampled_at: SystemTime::UNIX_EPOCH,
-            server_now_ms: 0,
-            server: ServerInfo::default(),
-            round_trip: Duration::ZERO,
-            streams: streams.map(unreadable).collect(),
-            refused: Vec::new(),
-            streams_left_out: 0,
-            search: None,
-            nodes: Vec::new(),
-        }
+        TargetSnapshot { meta: TargetMeta::at(SystemTime::UNIX_EPOCH), streams: streams.map(unreadable).collect() }
     }
 
     fn told(detector: &mut ChangeDetector, snapshot: &TargetSnapshot) -> Vec<String> {
@@ -302,13 +292,13 @@ pub(super) mod tests {
         let mut other = before.clone();
         other.streams[0].read = Err(ReadError::Server("NOPERM".to_owned()));
         assert_eq!(kinds(&told(&mut detector, &other)), ["StreamUnreadable"], "another reason is news");
-        other.refused = vec![RefusedCommand::Time];
-        (other.round_trip, other.server.version) = (2 * MS, "8.0".to_owned());
+        other.meta.refused = vec![RefusedCommand::Time];
+        (other.meta.round_trip, other.meta.server.version) = (2 * MS, "8.0".to_owned());
         assert_eq!(kinds(&told(&mut detector, &other)), ["Server", "CommandRefused", "RoundTripSlow"]);
-        other.round_trip = MS;
+        other.meta.round_trip = MS;
         assert!(told(&mut detector, &other).is_empty(), "within the limit, and not clearly");
-        other.round_trip = MS / 4;
-        other.refused.clear();
+        other.meta.round_trip = MS / 4;
+        other.meta.refused.clear();
         assert_eq!(kinds(&told(&mut detector, &other)), ["CommandAllowed", "RoundTripNormal"]);
     }
 
@@ -342,20 +332,20 @@ pub(super) mod tests {
             error: error.map(ToOwned::to_owned),
         };
         let mut failing = snapshot(0..1);
-        failing.nodes = vec![node(Some("refused"))];
-        failing.streams[0].read = Err(failing.nodes[0].why().unwrap());
+        failing.meta.nodes = vec![node(Some("refused"))];
+        failing.streams[0].read = Err(failing.meta.nodes[0].why().unwrap());
         failing.streams[0].groups.clear();
         assert_eq!(kinds(&told(&mut detector, &failing)), ["Server", "NodeFailed"]);
         for n in 0..2 * REASONS_PER_NODE {
-            failing.nodes = vec![node(Some(&format!("refused {n}")))];
+            failing.meta.nodes = vec![node(Some(&format!("refused {n}")))];
             failing.streams.clear();
             assert_eq!(told(&mut detector, &failing).len(), usize::from(n + 1 < REASONS_PER_NODE), "{n}");
         }
-        failing.nodes = vec![node(None)];
+        failing.meta.nodes = vec![node(None)];
         assert_eq!(kinds(&told(&mut detector, &failing)), ["NodeRecovered"]);
-        failing.nodes = vec![node(Some("refused"))];
+        failing.meta.nodes = vec![node(Some("refused"))];
         told(&mut detector, &failing);
-        failing.nodes.clear();
+        failing.meta.nodes.clear();
         assert_eq!(kinds(&told(&mut detector, &failing)), ["NodeGone"]);
     }
 

@@ -76,7 +76,7 @@ impl Sampled {
     }
 
     fn why_bounded(&self) -> String {
-        let refuses = |command| self.view.fresh.as_ref().is_some_and(|fresh| fresh.refused.contains(&command));
+        let refuses = |command| self.view.fresh.as_ref().is_some_and(|fresh| fresh.meta.refused.contains(&command));
         if !self.may_count {
             "counting is off (--lag.count-budget 0)".to_owned()
         } else if refuses(RefusedCommand::Xrange) {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::collector::Address;
 use crate::collector::cluster::redirect::Redirect;
 use crate::model::sample::{
-    NodeStatus, ReadError, RefusedCommand, SampleError, Search, ServerInfo, StreamSample, TargetSample,
+    NodeStatus, ReadError, RefusedCommand, SampleError, Search, ServerInfo, StreamSample, TargetMeta, TargetSample,
 };
 use crate::model::{FailureReason, StreamKey};
 
@@ -97,15 +97,16 @@ impl ClusterSample {
             }
         };
         self.nodes[at].redis_time += sample.redis_time;
-        self.round_trip = self.round_trip.max(sample.round_trip);
-        self.server_now_ms.get_or_insert(sample.server_now_ms);
-        let is_older =
-            |known: &ServerInfo| (&sample.server.name, &sample.server.version) < (&known.name, &known.version);
+        self.round_trip = self.round_trip.max(sample.meta.round_trip);
+        self.server_now_ms.get_or_insert(sample.meta.server_now_ms);
+        let is_older = |known: &ServerInfo| {
+            (&sample.meta.server.name, &sample.meta.server.version) < (&known.name, &known.version)
+        };
         if self.server.as_ref().is_none_or(is_older) {
-            self.server = Some(sample.server);
+            self.server = Some(sample.meta.server);
         }
-        self.refused.extend(sample.refused);
-        self.streams_left_out += sample.streams_left_out;
+        self.refused.extend(sample.meta.refused);
+        self.streams_left_out += sample.meta.streams_left_out;
         // Those that are not there are left out of a sample, whose order is theirs.
         let mut told = sample.streams.iter().map(|(key, _)| key).peekable();
         self.gone.extend(asked.iter().filter(|key| told.next_if_eq(key).is_none()).cloned());
@@ -225,18 +226,18 @@ impl ClusterSample {
         let found = (told.len() - named) as u64;
         self.nodes.retain(|node| !node.is_dropped);
         self.nodes.sort_by(|one, other| one.address.cmp(&other.address));
-        Ok(TargetSample {
+        let redis_time = self.nodes.iter().map(|node| node.redis_time).max().unwrap_or_default();
+        let meta = TargetMeta {
             sampled_at: self.sampled_at,
             server_now_ms,
             server,
             round_trip: self.round_trip,
-            streams_left_out: self.streams_left_out + (all - told.len()) as u64,
-            streams: told.into_iter().map(|(key, told)| (key, told.read)).collect(),
             refused: self.refused.into_iter().collect(),
-            redis_time: self.nodes.iter().map(|node| node.redis_time).max().unwrap_or_default(),
+            streams_left_out: self.streams_left_out + (all - told.len()) as u64,
             search: self.search.map(|search| Search { found, ..search }),
             nodes: self.nodes.into_iter().map(|node| node.status).collect(),
-        })
+        };
+        Ok(TargetSample { meta, streams: told.into_iter().map(|(key, told)| (key, told.read)).collect(), redis_time })
     }
 }
 
@@ -254,18 +255,15 @@ mod tests {
         round_trip_ms: u64,
         streams: Vec<(&str, Result<StreamSample, ReadError>)>,
     ) -> TargetSample {
-        TargetSample {
-            sampled_at: SystemTime::now(),
+        let meta = TargetMeta {
             server_now_ms: 7,
             server: ServerInfo { name: "redis".to_owned(), version: version.to_owned() },
             round_trip: Duration::from_millis(round_trip_ms),
-            streams: streams.into_iter().map(|(key, stream)| (key.into(), stream)).collect(),
-            refused: Vec::new(),
-            redis_time: Duration::from_millis(10 * round_trip_ms),
             streams_left_out: 2,
-            search: None,
-            nodes: Vec::new(),
-        }
+            ..TargetMeta::at(SystemTime::now())
+        };
+        let streams = streams.into_iter().map(|(key, stream)| (key.into(), stream)).collect();
+        TargetSample { meta, streams, redis_time: Duration::from_millis(10 * round_trip_ms) }
     }
 
     fn stream(length: u64) -> Result<StreamSample, ReadError> {
@@ -312,10 +310,10 @@ mod tests {
         let expected = [Ok(10), Ok(1), late, Ok(3), Err("nobody"), Ok(8), Ok(7), late];
         let names = ["e", "d", "c", "b", "a", "x", "y", "z"].map(str::to_owned);
         assert_eq!(told(&whole), names.into_iter().zip(expected).collect::<Vec<_>>());
-        assert_eq!((whole.server.version.as_str(), whole.round_trip), ("7.0.0", Duration::from_millis(9)));
-        assert_eq!((whole.redis_time, whole.streams_left_out), (Duration::from_millis(90), 6));
+        assert_eq!((whole.meta.server.version.as_str(), whole.meta.round_trip), ("7.0.0", Duration::from_millis(9)));
+        assert_eq!((whole.redis_time, whole.meta.streams_left_out), (Duration::from_millis(90), 6));
         let nodes: Vec<_> =
-            whole.nodes.iter().map(|node| (&*node.address, node.streams, node.error.is_none())).collect();
+            whole.meta.nodes.iter().map(|node| (&*node.address, node.streams, node.error.is_none())).collect();
         assert_eq!(nodes, [("h:1", 2, true), ("h:2", 2, true), ("h:3", 1, true), ("h:4", 2, false)]);
     }
 
@@ -340,8 +338,8 @@ mod tests {
         let whole = gathered.sample(&named, 4).unwrap();
         let expected = [("z", Err("no such key")), ("a", Ok(1)), ("b", Ok(2)), ("c", Ok(3))];
         assert_eq!(told(&whole), expected.map(|(name, read)| (name.to_owned(), read)));
-        assert_eq!(whole.streams_left_out, 4 * 2 + 1);
-        assert_eq!(whole.search, Some(Search { found: 3, completed: Some((old, 2 * second)) }));
+        assert_eq!(whole.meta.streams_left_out, 4 * 2 + 1);
+        assert_eq!(whole.meta.search, Some(Search { found: 3, completed: Some((old, 2 * second)) }));
     }
 
     /// A deleted stream is told from one that nobody has told of: only that one is asked for again.
@@ -367,7 +365,7 @@ mod tests {
             gathered.searched(Some(Search { found: 0, completed }));
         }
         gathered.take(&at(1), &[], Ok(sample("7", 1, vec![])));
-        assert_eq!(gathered.sample(&[], 4).unwrap().search, Some(Search { found: 0, completed: None }));
+        assert_eq!(gathered.sample(&[], 4).unwrap().meta.search, Some(Search { found: 0, completed: None }));
     }
 
     #[test]

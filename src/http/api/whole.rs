@@ -141,7 +141,7 @@ mod tests {
     use crate::analysis::window::Windows;
     use crate::model::lag::Lag;
     use crate::model::lag::Resolved;
-    use crate::model::sample::{GroupSample, ReadError, SampleError, ServerInfo, StreamSample, TargetSample};
+    use crate::model::sample::{GroupSample, ReadError, SampleError, StreamSample, TargetMeta, TargetSample};
     use crate::model::thresholds::Thresholds;
     use crate::model::{EntryId, FailureReason, GroupSelection};
 
@@ -168,18 +168,8 @@ mod tests {
                 .map(|groups| StreamSample { groups: groups.iter().map(group).collect(), ..StreamSample::default() });
             ((*name).into(), read.ok_or_else(|| ReadError::Server("no such key".to_owned())))
         };
-        let sample = TargetSample {
-            sampled_at: SystemTime::UNIX_EPOCH,
-            server_now_ms: 0,
-            server: ServerInfo::default(),
-            round_trip: Duration::ZERO,
-            streams: streams.iter().map(stream).collect(),
-            refused: Vec::new(),
-            redis_time: Duration::ZERO,
-            streams_left_out: 0,
-            search: None,
-            nodes: Vec::new(),
-        };
+        let meta = TargetMeta::at(SystemTime::UNIX_EPOCH);
+        let sample = TargetSample { meta, streams: streams.iter().map(stream).collect(), redis_time: Duration::ZERO };
         let selection = GroupSelection::new(groups.iter().map(|group| (*group).to_owned()).collect());
         let keys = streams.iter().map(|(name, _)| (*name).into()).collect();
         View::from(Assessor::new(keys, selection, WINDOWS, Bounds::default()).assess(sample, Duration::ZERO))
