@@ -1,10 +1,8 @@
 //! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -33,29 +31,12 @@ pub struct PollMetrics {
 pub struct SelfMetrics {
     http_requests: Family<RequestLabels, Counter>,
     http_duration: Family<PathLabel, Histogram>,
-    http_answers: Arc<ArcSwap<Vec<HandledRequests>>>,
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
-}
-
-/// Where answers of one kind are counted. To look that up in a family takes locks that all processors want for each request.
-#[derive(Clone, Debug)]
-struct HandledRequests {
-    path: &'static str,
-    code: u16,
-    count: Counter,
-    duration: Histogram,
-}
-
-impl HandledRequests {
-    fn add(&self, took: Duration) {
-        self.count.inc();
-        self.duration.observe(took.as_secs_f64());
-    }
 }
 
 /// How a poll ended.
@@ -255,7 +236,6 @@ impl SelfMetrics {
         let metrics = Self {
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(http_histogram),
-            http_answers: Arc::default(),
             http_connections: Gauge::default(),
             http_connections_closed: Family::default(),
             panics: Counter::default(),
@@ -298,14 +278,7 @@ impl SelfMetrics {
 
     /// A request was answered. `path` is a route's, so that their number is bounded.
     pub fn request_answered(&self, path: &'static str, code: u16, took: Duration) {
-        let known = self.http_answers.load();
-        if let Some(answers) = known.iter().find(|answers| answers.code == code && answers.path == path) {
-            return answers.add(took);
-        }
-        let count = self.http_requests.get_or_create_owned(&RequestLabels { path, code });
-        let duration = self.http_duration.get_or_create_owned(&PathLabel { path });
-        let answers = HandledRequests { path, code, count, duration };
-        answers.add(took);
-        self.http_answers.rcu(|known| known.iter().chain([&answers]).cloned().collect::<Vec<_>>());
+        self.http_requests.get_or_create_owned(&RequestLabels { path, code }).inc();
+        self.http_duration.get_or_create_owned(&PathLabel { path }).observe(took.as_secs_f64());
     }
 }
