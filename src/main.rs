@@ -18,7 +18,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Threads that serve; the pollers have one of their own. More would only hold more memory, as most pages are ready bytes.
 const WORKER_THREADS: usize = 2;
 
-/// Threads beside them, for reading files again and for checking passwords, of which one is checked at a time.
+/// Further threads, for reading files again and for checking passwords, of which one is checked at a time.
 const BLOCKING_THREADS: usize = 4;
 
 /// Bad configuration.

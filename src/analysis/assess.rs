@@ -143,7 +143,7 @@ impl SampleContext<'_> {
                 groups.sort_by(|one, other| one.name.cmp(&other.name));
             }
             for group in groups.iter_mut().filter(|group| group.unknown.consumers) {
-                // Nobody knows whether there are none, so nothing is to follow from that.
+                // Whether there are none is unknown, so nothing follows from it.
                 group.consumers = group.members.as_ref().map_or(1, |members| members.len() as u64);
             }
             groups
@@ -166,7 +166,7 @@ impl SampleContext<'_> {
         let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
         for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
             if group.unknown.last_delivered {
-                // What it was before cannot be compared with it: it would look as if somebody had set it back.
+                // What it was before cannot be compared with it: it would look as if it had been set back.
                 *history = GroupHistory::new(&stream, group, self.at);
             }
         }
@@ -471,7 +471,7 @@ mod tests {
         for odd in [odd_group, odd_ends] {
             let selection = GroupSelection::new(vec!["g".to_owned()]);
             let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
-            // As the source has it: of what cannot be nobody can tell how it goes on.
+            // As the source has it: how an impossible sample goes on is unknown.
             let odd = StreamSample {
                 continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Same },
                 ..odd

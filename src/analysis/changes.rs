@@ -68,7 +68,7 @@ pub enum Change<'a> {
         /// The group.
         group: &'a GroupName,
     },
-    /// A group is in another state than at the poll before. A group that went, or cannot be read, begins anew at `ok`.
+    /// A group is in another state than at the poll before. A group that went, or cannot be read, begins again at `ok`.
     GroupState(GroupStateChange<'a>),
     /// Some groups have names too long to ask about their consumers.
     LongGroupNames {

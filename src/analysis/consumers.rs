@@ -1,4 +1,4 @@
-//! What is said of consumers: whether they are alive, how healthy they are, and how many it takes.
+//! Consumers: whether they are alive, how healthy they are, and how many are needed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
 /// What a full score loses at most: for being idle, for an old pending entry, for holding more than its share.
 const PENALTIES: [f64; 3] = [50.0, 30.0, 20.0];
 
-/// An oldest pending entry of so many times the time after which a consumer counts as dead costs the whole penalty.
+/// An oldest pending entry of this multiple of the time after which a consumer counts as dead costs the whole penalty.
 const OLD_PENDING: f64 = 10.0;
 
 /// Whether a consumer tried to read lately.
@@ -22,7 +22,7 @@ pub fn is_awake(consumer: &ConsumerSample, windows: &Windows) -> bool {
 pub struct Work {
     /// Age of the oldest undelivered entry in seconds, or how long there has been lag; `None` where there is none.
     pub waiting_seconds: Option<f64>,
-    /// Everybody alive had a turn within so many seconds.
+    /// Every live consumer had a turn within this many seconds.
     pub turn_seconds: Option<f64>,
     /// Entries pending in the whole group.
     pub pending: u64,
@@ -31,7 +31,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Whether a consumer is alive; `None` where nobody can tell: it is idle, and there was nothing for it to do.
+    /// Whether a consumer is alive; `None` where that is unknown: it is idle, and there was nothing for it to do.
     ///
     /// Blocked on a quiet stream, a healthy consumer looks idle. So being idle counts only together with something that
     /// was left undone: entries to read for as long, entries of its own to acknowledge, or a turn that it did not take.
@@ -77,7 +77,7 @@ impl Work {
 /// How many consumers a group should have, or why that is not known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Recommendation {
-    /// So many.
+    /// This many.
     Consumers {
         /// The number.
         count: u64,
@@ -99,7 +99,7 @@ pub enum Recommendation {
 }
 
 impl Recommendation {
-    /// What it takes to keep up with what is added and to drain the lag in the time asked for, at what one active consumer
+    /// Consumers needed to keep up with what is added and to drain the lag in the time asked for, at what one active consumer
     /// manages now: (added + lag ÷ target) ÷ (delivered ÷ active), rounded up.
     #[must_use]
     pub fn of(added: Option<f64>, delivered: Option<f64>, lag: u64, active: u64, target: Duration) -> Self {
@@ -150,7 +150,7 @@ pub fn drain_seconds(lag: u64, added: Option<f64>, delivered: Option<f64>) -> Op
     (lag > 0 && net > 0.0).then(|| lag as f64 / net)
 }
 
-/// Pending entries whose payload is gone: at least so many; `None` where that was not asked.
+/// Pending entries whose payload is gone: a lower bound; `None` where that was not asked.
 ///
 /// Pending entries are not trimmed with the stream, so those before its first entry are gone; all of them where it is
 /// empty. (Those deleted further up would have to be looked for one by one.)
@@ -198,14 +198,14 @@ mod tests {
         };
         check(QUIET, 0, 59, Some(true));
         check(QUIET, 5, 59, Some(true));
-        // Blocked on a quiet stream, or dead: nobody can tell.
+        // Blocked on a quiet stream, or dead: unknown.
         check(QUIET, 0, 3600, None);
         // It holds entries and does not come back.
         check(QUIET, 5, 60, Some(false));
         // There has been something to read for as long.
         check(Work { waiting_seconds: Some(59.0), ..QUIET }, 0, 3600, None);
         check(Work { waiting_seconds: Some(60.0), ..QUIET }, 0, 3600, Some(false));
-        // Everybody else had a turn since.
+        // Every other consumer had a turn since.
         check(Work { turn_seconds: Some(100.0), ..QUIET }, 0, 90, None);
         check(Work { turn_seconds: Some(100.0), ..QUIET }, 0, 110, Some(false));
     }

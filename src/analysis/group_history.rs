@@ -69,7 +69,7 @@ pub struct StreamRates {
     pub added: Option<f64>,
     /// Entries trimmed or deleted.
     pub removed: Option<f64>,
-    /// Entries trimmed; `None` where some were deleted as well, as nobody can tell how many.
+    /// Entries trimmed; `None` where some were deleted as well, as their number is unknown.
     pub trimmed: Option<f64>,
 }
 
@@ -152,7 +152,7 @@ impl HighWatermark {
 struct Rotation {
     since: Duration,
     moves: u64,
-    /// From then until now, everybody alive has had a turn.
+    /// From then until now, every live consumer has had a turn.
     all_since: Option<Duration>,
 }
 
@@ -175,7 +175,7 @@ struct GroupObservation {
 /// What the history of a group says of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupTrend {
-    /// Entries that were gone before they were delivered, since the group was first seen; at least so many.
+    /// Entries that were gone before they were delivered, since the group was first seen: a lower bound.
     pub lost: u64,
     /// Entries delivered per second over the window.
     pub delivered_rate: Option<f64>,
@@ -185,7 +185,7 @@ pub struct GroupTrend {
     pub verdict: Verdict,
     /// How long there has been lag; `None` where there is none.
     pub behind_for: Option<Duration>,
-    /// Every consumer that is alive was given something or asked for it within this time; `None` where nobody can tell.
+    /// Every consumer that is alive was given something or asked for it within this time; `None` where that is unknown.
     pub all_had_a_turn_within: Option<Duration>,
 }
 
@@ -216,7 +216,7 @@ impl GroupObservation {
         self.stream.added_since(&before.stream)
     }
 
-    /// Entries that are gone and that the group was not given, since `before`: at least so many.
+    /// Entries that are gone and that the group was not given, since `before`: a lower bound.
     ///
     /// The cursor only rose, so what lies above it was never delivered. With the cursor where it was: what was above it
     /// then, and what was added, is above it now or gone. With the cursor moved: of all entries ever added after it, so
@@ -304,7 +304,7 @@ impl Anchor {
 struct Holders {
     /// Consumers that hold some, and how many.
     consumers: Vec<(ConsumerName, u64)>,
-    /// Pending entries without payload, where they are counted; at least so many.
+    /// Pending entries without payload, where they are counted: a lower bound.
     ghosts: u64,
 }
 
@@ -355,7 +355,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// Takes a sample, by which so many entries were lost, and answers with the rates; `None` until they are known.
+    /// Takes a sample, by which this many entries were lost, and answers with the rates; `None` until they are known.
     fn take(&mut self, now: &GroupObservation, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
         let exact = now.lag.uncertainty() == 0;
         let Some(anchor) = self.anchor.filter(|anchor| anchor.cursor <= now.cursor) else {
@@ -417,7 +417,7 @@ impl GroupHistory {
         }
     }
 
-    /// Entries that were gone before they were delivered, since the group was first seen; at least so many.
+    /// Entries that were gone before they were delivered, since the group was first seen: a lower bound.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost

@@ -108,7 +108,7 @@ impl Evidence {
         } else if stands {
             GroupState::Stalled
         } else if lagging {
-            // Before the next: one entry that nobody can process, pending for ever, is not to hide this.
+            // Before the next: one entry that no consumer can process, pending for ever, must not hide this.
             GroupState::Lagging
         } else if self.pending > 0 && fills(&self.oldest_pending_still) {
             GroupState::AckStalled

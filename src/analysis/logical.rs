@@ -270,7 +270,7 @@ impl<'a> PartitionSum<'a> {
     }
 }
 
-/// How bad a state is beside others, in the order in which `lag::state` decides between them.
+/// How bad a state is compared with others, in the order in which `lag::state` decides between them.
 fn severity(state: GroupState) -> u8 {
     match state {
         GroupState::Ok => 0,
@@ -279,7 +279,7 @@ fn severity(state: GroupState) -> u8 {
         GroupState::Stalled => 3,
         GroupState::Stopped => 4,
         GroupState::Rewound => 5,
-        // Nothing can be read through it, and nobody knows what it misses.
+        // Nothing can be read through it, and what it misses is unknown.
         GroupState::NoGroup => 6,
         GroupState::Losing => 7,
     }

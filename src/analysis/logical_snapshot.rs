@@ -18,7 +18,7 @@ pub struct LogicalSnapshot {
 
 /// One monitored group over all partitions of a logical stream.
 ///
-/// A partition counts as unknown where it could not be read or does not have the group. What is said of the others is
+/// A partition counts as unknown where it could not be read or does not have the group. What the others have is
 /// then a lower bound, and a 0 is not said at all: it might be a false one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogicalGroup {

@@ -10,7 +10,7 @@ use crate::model::{EntryId, GroupName, StreamKey};
 /// One Redis at one moment, resolved.
 #[derive(Clone, Debug)]
 pub struct TargetSnapshot {
-    /// What the poll told beside the streams.
+    /// What the poll told apart from the streams.
     pub meta: TargetMeta,
     /// One per stream: the named ones in the order of the configuration, then those that patterns found, by name.
     pub streams: Vec<StreamSnapshot>,
@@ -62,7 +62,7 @@ pub struct GroupSnapshot {
 /// Whether a monitored group is there.
 #[derive(Clone, Debug)]
 pub enum Presence {
-    /// The stream could not be read, so nobody knows.
+    /// The stream could not be read, so this is unknown.
     Unknown,
     /// The stream is there and the group is not.
     Missing,
@@ -93,13 +93,13 @@ pub struct PresentGroup {
     pub unowned_pending: Option<u64>,
     /// What the samples over time say of it: losses, rates, state.
     pub trend: GroupTrend,
-    /// Entries that the stream can still drop before the group loses one; at least so many. `None` where trimming spares what is not
+    /// Entries that the stream can still drop before the group loses one: a lower bound. `None` where trimming spares what is not
     /// delivered.
     pub trim_headroom_entries: Option<u64>,
     /// Seconds until then, at the present speed of trimming; `None` where nothing is trimmed, it spares what is not delivered, or
-    /// nobody can tell.
+    /// that is unknown.
     pub trim_headroom_seconds: Option<f64>,
-    /// Pending entries whose payload is gone; at least so many, where it is known.
+    /// Pending entries whose payload is gone: a lower bound, where it is known.
     pub ghost_pending: Option<u64>,
     /// Seconds until the group has caught up, at the present rates; `None` where it does not catch up.
     pub drain_seconds: Option<f64>,
@@ -128,7 +128,7 @@ pub struct Overflow {
 pub struct ConsumerSnapshot {
     /// What was read of it.
     pub sample: ConsumerSample,
-    /// Whether it is alive; `None` where nobody can tell, as it has nothing to do.
+    /// Whether it is alive; `None` where that is unknown, as it has nothing to do.
     pub active: Option<bool>,
     /// Age of its oldest pending entry, where that comes along for free: it holds the group's oldest.
     pub oldest_pending_seconds: Option<f64>,
@@ -146,7 +146,7 @@ impl GroupSnapshot {
         }
     }
 
-    /// Its state; `None` where nobody knows.
+    /// Its state; `None` where that is unknown.
     #[must_use]
     pub fn state(&self) -> Option<GroupState> {
         match &self.presence {

@@ -91,7 +91,7 @@ mod tests {
         EntryId { ms, seq: 0 }
     }
 
-    /// A stream to which 1000 entries were added, of which so many are there from `first` on, and a group at `cursor`.
+    /// A stream to which 1000 entries were added, of which this many are there from `first` on, and a group at `cursor`.
     fn sample(length: u64, first: u64, cursor: u64, pending: u64, lag: u64) -> (StreamSample, Vec<GroupSample>) {
         let stream = StreamSample {
             length,
@@ -106,7 +106,7 @@ mod tests {
         (stream, vec![group])
     }
 
-    /// One sample every ten seconds; what is said after each.
+    /// One sample every ten seconds; the answer after each.
     fn spares(samples: impl IntoIterator<Item = (StreamSample, Vec<GroupSample>)>) -> Vec<bool> {
         let mut trimming = Trimming::default();
         let take = |(place, (stream, groups)): (usize, (StreamSample, Vec<GroupSample>))| {
@@ -130,7 +130,7 @@ mod tests {
     fn trimming_that_follows_the_cursor_for_a_window() {
         let following = |step: u64| sample(500 - 10 * step, 501 + 10 * step, 500 + 10 * step, 0, 500 - 10 * step);
         assert_eq!(spares((0..6).map(following)), [false, false, false, false, true, true]);
-        // Entries are left that nobody needs: it does not follow the cursor, it only has not come that far.
+        // Entries are left that no group needs: it does not follow the cursor, it only has not come that far.
         let coming = |step: u64| sample(700 - 10 * step, 301 + 10 * step, 500, 0, 500);
         assert_eq!(spares((0..6).map(coming)), [false; 6]);
     }

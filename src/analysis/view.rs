@@ -31,7 +31,7 @@ pub struct View {
     pub nodes: Arc<[NodeStatus]>,
 }
 
-/// What a good sample told beside its streams.
+/// What a good sample told apart from its streams.
 #[derive(Clone, Debug)]
 pub struct Fresh {
     /// What it told. Its `nodes` are those of the good sample; [`View::nodes`] are those of the newest poll.
@@ -94,7 +94,7 @@ impl View {
         matches!(self.newest_poll, Some(Ok(())))
     }
 
-    /// Why there may be more to watch than is watched: nothing is to be called healthy that nobody looks at.
+    /// Why there may be more to watch than is watched: what is not watched is not called healthy.
     fn unwatched(&self) -> Vec<String> {
         let mut why: Vec<String> = self.nodes.iter().filter_map(|node| Some(node.why()?.to_string())).collect();
         let Some(fresh) = &self.fresh else { return why };

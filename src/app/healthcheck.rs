@@ -18,10 +18,10 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a listener with TLS is told from whose answer in plain text begins with an alert.
 const TLS_ALERT: u8 = 21;
 
-/// What is said where the listener has TLS and the health check does not.
+/// The error where the listener has TLS and the health check does not.
 const EXPECTS_TLS: &str = "the server expects TLS: give the health check the same --web.config.file as the server";
 
-/// What is said the other way round.
+/// The error in the opposite case.
 const NO_TLS: &str = "the server does not speak TLS: give the health check the same --web.config.file as the server";
 
 /// Asks the streamlag that listens on the first configured address.

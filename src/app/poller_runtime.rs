@@ -1,4 +1,4 @@
-//! Where pollers run: all on a thread of their own, taking turns. Each waits for its own Redis and for nobody else's.
+//! Where pollers run: all on a thread of their own, taking turns. Each waits for its own Redis only.
 //!
 //! The thread waits for its sockets itself. On the runtime that serves, each answer would wake another thread first, which at a few
 //! streams takes longer than Redis does; and pages are served while a poller works.
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::MAX_TARGETS;
 
-/// Threads beside it, for encoding pages and for looking names up, at most, and only as long as they are needed. A lookup
+/// Further threads, for encoding pages and for looking names up, at most, and only as long as they are needed. A lookup
 /// that hangs has its thread for as long: with more of them than targets, no target's name server keeps the others from being
 /// polled.
 const BLOCKING_THREADS: usize = 1_004;
@@ -67,7 +67,7 @@ impl Pollers {
     /// Where there is no thread to be had.
     ///
     /// # Panics
-    /// Whoever waits does, where a poller did.
+    /// The waiting task panics where a poller did.
     pub(super) fn run_apart(self) -> std::io::Result<impl Future<Output = ()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(BLOCKING_THREADS)

@@ -19,7 +19,7 @@ use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::{ReloadOutcome, ReloadRequests};
 use crate::sys::shutdown::{self, Shutdown};
 
-/// How often the files of `--web.config.file` are looked at: whoever renews certificates does not send signals.
+/// How often the files of `--web.config.file` are looked at: tools that renew certificates send no signals.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(10);
 
 /// Reloads the configuration.
@@ -34,7 +34,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads when somebody asks for it, and when a file of the web configuration has changed. Never ends.
+    /// Reloads on request, and when a file of the web configuration has changed. Never ends.
     pub(super) async fn run(mut self, mut asked: ReloadRequests, mut shutdown: Shutdown) {
         let mut seen = looks(&self.config.web.files);
         let mut newest = seen.clone();
@@ -62,7 +62,7 @@ impl Reloader {
                 seen = looks(&self.config.web.files);
             }
             if let Some(answer) = answer {
-                // Whoever asked need not wait for it.
+                // The requester need not wait for it.
                 let _ = answer.send(outcome);
             }
         }
@@ -97,7 +97,7 @@ impl Reloader {
         Ok(())
     }
 
-    /// What was closed so far and will not be any more, which nobody may have meant.
+    /// What was closed so far and will not be any more, which may not be meant.
     fn say_what_opens(&self, new: &Config) {
         let (before, now) = (&self.config.web, &new.web);
         if before.tls.is_some() && now.tls.is_none() {

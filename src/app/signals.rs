@@ -15,7 +15,7 @@ use crate::sys::shutdown::Shutdown;
 /// How long the second signal waits until the log has what was said.
 const LOG_TIME: Duration = Duration::from_millis(100);
 
-/// Listens for signals from now on; what is returned beside handles them, and never ends. SIGHUP has everything reloaded there.
+/// Listens for signals from now on; what is returned with it handles them, and never ends. SIGHUP has everything reloaded there.
 ///
 /// # Errors
 /// Where the operating system refuses a handler.

@@ -53,7 +53,7 @@ pub async fn stopping() {
 }
 
 /// Says that the program is ready once the first poll of every target has ended, and then, where systemd has a watchdog on
-/// it, that it is well as long as all of them are polled. A poller that hangs is thus started anew. Never ends.
+/// it, that it is well as long as all of them are polled. systemd restarts a program whose poller hangs. Never ends.
 pub async fn watch(mut readers: Readers) {
     loop {
         let now = readers.borrow_and_update().clone();
@@ -94,7 +94,7 @@ fn send(message: Notification) {
     }
 }
 
-/// A thread that tells systemd; none, where nobody is to be told.
+/// A thread that notifies systemd; none without a socket to notify.
 fn teller() -> Option<SyncSender<Notification>> {
     std::env::var_os("NOTIFY_SOCKET")?;
     let (sender, messages) = sync_channel::<Notification>(MAX_WAITING);

@@ -1,8 +1,8 @@
 //! Redis Cluster: one [`Standalone`] per master, each with the named streams of its slots and with every pattern, all sampled at a
 //! time.
 //!
-//! Whatever is kept of a stream from sample to sample is its master's, with that connection. A stream whose slot moves to
-//! another master starts anew there, as one whose server was exchanged.
+//! What is kept of a stream from sample to sample belongs to its master's connection. A stream whose slot moves to
+//! another master starts again there, as after a change of the server.
 
 mod merge;
 mod redirect;
@@ -33,7 +33,7 @@ const MAX_REDIRECTIONS: usize = 3;
 /// What part of the time the nodes have for their own streams; the rest is for streams that have moved.
 const NODE_SHARE: f64 = 0.8;
 
-/// A node may take so many times what its last sample took, and an interval in any case. One that falls silent would else hold
+/// A node may take this multiple of what its last sample took, and an interval in any case. One that falls silent would else hold
 /// up the streams of the others until they are too old to be shown.
 const SLOWER_THAN_USUAL: u32 = 4;
 
@@ -222,7 +222,7 @@ impl Cluster {
         (self.is_stale, self.is_new) = (true, true);
     }
 
-    /// Where nodes failed, asks who has their slots: a replica may have taken over since. Answers with the streams to be asked
+    /// Where nodes failed, asks which node has their slots: a replica may have taken over since. Answers with the streams to be asked
     /// for there.
     async fn replaced(&mut self, gathered: &mut ClusterSample, deadline: Instant) -> Vec<RedirectRequest> {
         let failed: BTreeSet<Address> = gathered.failed().cloned().collect();
@@ -353,7 +353,7 @@ impl Cluster {
         NodeState { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_guests: false }
     }
 
-    /// One connection is for asking who has which slots.
+    /// One connection is for asking which node has which slots.
     fn most_nodes(&self) -> usize {
         usize::try_from(self.topology.max_connections).unwrap_or(usize::MAX).saturating_sub(1)
     }

@@ -75,7 +75,7 @@ pub(super) struct CountRequest {
 }
 
 impl CountBudget {
-    /// The budget of a poll that began at `began`, with so many entries per second of the interval.
+    /// The budget of a poll that began at `began`, with this many entries per second of the interval.
     pub(super) fn new(entries_per_second: u64, interval: Duration, began: Instant, timeout: Duration) -> Self {
         let entries = entries_per_second as f64 * interval.min(MAX_INTERVAL).as_secs_f64();
         Self {

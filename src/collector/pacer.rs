@@ -65,7 +65,7 @@ impl Pacer {
         (self.taken, self.has_answers) = (Duration::ZERO, false);
     }
 
-    /// What is asked from now on costs so many microseconds as a guess, and is to be spread over this time.
+    /// What is asked from now on costs this many microseconds by estimate, and is to be spread over this time.
     pub(super) fn spread(&mut self, spread: Duration, all: u64) {
         self.spread = (!spread.is_zero()).then_some(spread);
         (self.began, self.all, self.asked, self.beyond) = (Instant::now(), all.max(1), 0, None);

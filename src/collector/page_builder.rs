@@ -77,13 +77,13 @@ impl PageBuilder {
     }
 }
 
-/// The page of a view without a fresh sample: nothing is said of streams.
+/// The page of a view without a fresh sample: streams are left out.
 pub(super) fn print_without_streams(view: View, shown: PageSettings, own: SelfRegistries) -> Page {
     let rest = PageTail::of(view, shown, own);
     Page::lazy(move || EncodedPage::short(&[], &rest.text()))
 }
 
-/// What a page says beside the streams.
+/// What a page tells apart from the streams.
 struct PageTail {
     view: View,
     shown: PageSettings,

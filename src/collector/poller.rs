@@ -1,4 +1,4 @@
-//! One task per target: tick, sample, publish. Whatever Redis does, the task goes on and readers are told.
+//! One task per target: tick, sample, publish. No failure of Redis ends the task, and readers are told of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 /// Time that a page may take to be made before the poller counts as hanging.
 const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 
-/// What is said of Redis while a poll takes longer than the last sample is shown.
+/// The error while a poll takes longer than the last sample is shown.
 const SILENT: &str = "Redis has not answered for too long";
 
 /// What a poller needs to know.
@@ -230,7 +230,7 @@ impl Poller {
             tokio::select! {
                 sample = &mut sampling => sample?,
                 () = stale => {
-                    // Whatever this poll will bring: nobody is to read that Redis is up where no lag is shown.
+                    // However this poll ends: redis_up must not be 1 where no lag is shown.
                     make_stale(view, settings, &before, &ReadError::Target(SILENT.to_owned()));
                     view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
                     let page = print_without_streams(view.clone(), settings.page, own.clone());

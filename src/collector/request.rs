@@ -16,7 +16,7 @@ use crate::redis::script::Script;
 /// time on 6.0 to 8.6, as measured (1,000 took 210 to 370).
 const MAX_GHOSTS: u64 = 200;
 
-/// `XINFO STREAM` and `XINFO GROUPS`, before whatever its groups are asked.
+/// `XINFO STREAM` and `XINFO GROUPS`, before the queries about its groups.
 pub(super) const COMMANDS_PER_STREAM: usize = 2;
 
 /// What the questions about a stream with some groups take on the wire, more or less.
@@ -84,7 +84,7 @@ impl Query {
     }
 }
 
-/// What is asked about a group beside what the list of groups says.
+/// What is asked about a group in addition to the list of groups.
 #[derive(Clone, Debug)]
 pub(super) struct GroupQuery {
     pub(super) name: GroupName,
@@ -101,7 +101,7 @@ impl GroupQuery {
         Self { name: name.clone(), consumers: consumers && may, pending: pending && may }
     }
 
-    /// The commands that it takes, in their order.
+    /// Its commands, in their order.
     pub(super) fn commands(&self) -> impl Iterator<Item = RefusedCommand> + use<> {
         let consumers = self.consumers.then_some(RefusedCommand::XinfoConsumers);
         consumers.into_iter().chain(self.pending.then_some(RefusedCommand::Xpending))
@@ -230,7 +230,7 @@ impl Batch {
         Self { asking, ..self }
     }
 
-    /// The same, made ready for the questions of so many streams.
+    /// The same, with capacity for the queries of this many streams.
     pub(super) fn with_room_for(mut self, streams: usize) -> Self {
         self.requests.reserve(streams * BYTES_PER_STREAM);
         self
@@ -280,7 +280,7 @@ impl Batch {
         }
         for command in self.without.clone() {
             match command {
-                // A MULTI that nothing ends would swallow whatever comes after it.
+                // A MULTI that nothing ends would swallow what comes after it.
                 RefusedCommand::Multi if !self.may(RefusedCommand::Exec) => continue,
                 // TIME is always asked, and SCAN when its turn comes.
                 RefusedCommand::Time | RefusedCommand::Scan => continue,

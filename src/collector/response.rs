@@ -112,7 +112,7 @@ impl Batch {
                         refused.extend(&refused_by(&error, parts));
                         match error {
                             StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
-                            // Whatever it is, reading the whole stream tells.
+                            // Reading the whole stream tells what it is.
                             _ => ReadOutcome::Changed(None),
                         }
                     });
@@ -201,7 +201,7 @@ impl CommandParts<'_> {
     }
 }
 
-/// Commands that were answered by a refusal, where others beside them were not: outside of a transaction, or inside of one on
+/// Commands that were answered by a refusal, where others next to them were not: outside of a transaction, or inside of one on
 /// servers that look at a command only when they run it.
 fn note_refused(
     answer: &Result<Items<'_>, StreamError>,
@@ -309,7 +309,7 @@ fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamSample) -> boo
     replies::length(length) == Ok(kept.length) && replies::first_in_range(added) == Ok(None)
 }
 
-/// Whether groups are what they were, or have read on. A stream that was made anew may have its length and its last id, but
+/// Whether groups are what they were, or have read on. A stream that was created again may have its length and its last id, but
 /// hardly its groups as well.
 fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
     now.len() == before.len()
@@ -388,7 +388,7 @@ impl StreamError {
     }
 }
 
-/// What Redis said, with the command that it refused, where nothing can be said without.
+/// The server's error, with the command that it refused where a sample needs that command.
 fn describe(part: Option<CommandPart>, error: &Refusal) -> ReadError {
     match part {
         Some(CommandPart::Needed(command)) if is_command_refused(error) => {

@@ -33,14 +33,14 @@ const STREAMS_PER_BATCH: usize = 32;
 /// up to four times that with larger ones. Streams beyond it are read at one of the next polls, in turn.
 const MAX_PAYLOAD_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The same while nobody knows yet how large they are: once.
+/// The same while their size is not known yet: once.
 const MAX_FIRST_PAYLOAD_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES;
 
 /// Streams that are read at once then.
 const STREAMS_PER_LOOK: usize = 16;
 
 /// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
-/// stream that was made anew can look the same, though hardly with the same groups.
+/// stream that was created again can look the same, though hardly with the same groups.
 const MAX_GLANCES: u32 = 12;
 
 /// How often a stream is read again in a poll that Redis refused a command for, or that changed while it was read, where Redis runs

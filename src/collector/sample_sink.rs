@@ -1,4 +1,4 @@
-//! A sample on its way to a page: each stream is assessed as it comes, and its lines are written once its block is complete, while
+//! A sample on its way to a page: each stream is assessed when it has been read, and its lines are written once its block is complete, while
 //! Redis still works at the others.
 
 use std::sync::Arc;

@@ -19,10 +19,10 @@ use crate::collector::scanner::rate::ScanRate;
 use crate::model::{StreamKey, StreamSelection};
 
 /// Keys that one call of SCAN looks at. Measured on Redis 7.0 with a million keys, far beyond the processor's caches: 0.5 to
-/// 0.75 µs a key, so some 0.35 ms a call. Redis serves nobody else meanwhile, and a millisecond is what a guest may take.
+/// 0.75 µs a key, so some 0.35 ms a call. Redis serves no other client meanwhile, and a millisecond is the most to ask of it.
 pub const SCAN_COUNT: u32 = 500;
 
-/// So many times fewer keys are looked at where the answer was too much to be read.
+/// Factor by which fewer keys are looked at where the answer was too large to be read.
 const FEWER: u32 = 8;
 
 /// One call of SCAN: `SCAN cursor [MATCH pattern] COUNT count TYPE stream`.
@@ -59,7 +59,7 @@ pub struct Scanner {
     count: u32,
     /// The names among the selection, for looking one up.
     literals: BTreeSet<StreamKey>,
-    /// What patterns found and what is still there as far as anybody knows, never more than there is room for.
+    /// What patterns found and what is still there as far as is known, never more than there is room for.
     found: BTreeSet<StreamKey>,
     pass: Option<ScanPass>,
     /// What the newest complete pass left out.
@@ -218,7 +218,7 @@ impl Scanner {
         ScanStats { found: self.found.len(), left_out: named_over + self.left_out.max(so_far), ..self.stats }
     }
 
-    /// How many found streams may be sampled beside the named ones.
+    /// How many found streams may be sampled in addition to the named ones.
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.selection.literals().len())
     }

@@ -1,4 +1,4 @@
-//! Sentinel: a [`Standalone`] at whatever master the sentinels name, asked before each sample.
+//! Sentinel: a [`Standalone`] at the master that the sentinels name before each sample.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Sentinel {
     /// Takes one sample, all of it within `timeout`, and hands each stream to the sink as it is read.
     ///
     /// # Errors
-    /// Where the master could not be read, or nobody knows one.
+    /// Where the master could not be read, or none is known.
     pub(super) async fn sample_into(
         &mut self,
         timeout: Duration,

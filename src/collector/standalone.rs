@@ -29,7 +29,7 @@ use crate::sys::own_metrics::RedisCommands;
 /// takes more polls, and not the sample's time.
 const DISCOVERY_SHARE: u32 = 4;
 
-/// An answer about one stream, or to one SCAN, that is so large when a sample breaks off is the reason: it takes longer to be read than
+/// An answer about one stream, or to one SCAN, that is so large when a sample breaks off is the reason: reading it takes longer than
 /// all the rest.
 const LARGE_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -276,7 +276,7 @@ impl Standalone {
         Ok(sample)
     }
 
-    /// Streams that a sample found to be gone are to be found anew.
+    /// Streams that a sample found to be gone are to be found again.
     fn forget_gone(&mut self) {
         self.state.gone.drain(..).for_each(|key| self.discovery.is_gone(&key));
     }
@@ -307,7 +307,7 @@ impl Standalone {
             if let Some(error) = reply.error().and_then(|refusal| server_wide(&refusal)) {
                 return Err(error);
             }
-            // Whatever else it says (servers that are compatible in part have no TYPE, or cursors that are no numbers), the
+            // Whatever the reply is (servers that are compatible in part have no TYPE, or cursors that are no numbers), the
             // streams that are named are none the worse for it.
             let Ok((cursor, keys)) = replies::scan(reply) else {
                 self.state.refused.insert(RefusedCommand::Scan);

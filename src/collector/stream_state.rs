@@ -7,7 +7,7 @@ use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::redis::script::Script;
 
-/// From so many bytes in the first and last entry on, a stream is read only when it changed, and then by a script that
+/// From this many bytes in the first and last entry on, a stream is read only when it changed, and then by a script that
 /// leaves them on the server. Below, that costs Redis more than sending them does.
 const LARGE_BYTES: u64 = 16 * 1024;
 
@@ -18,7 +18,7 @@ const PLAIN_AGAIN: u64 = 4;
 /// What asking for a stream takes where nothing is known of it.
 const UNKNOWN_COST: u64 = 4 * cost::COMMAND;
 
-/// What an entry costs on the wire beside its fields: id, lengths, line ends.
+/// What an entry costs on the wire in addition to its fields: id, lengths, line ends.
 const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
 /// Samples after which a group's oldest pending entry is asked for again though nothing shows that it has changed: `XCLAIM …
@@ -40,7 +40,7 @@ pub(super) enum Omitted {
     All,
 }
 
-/// The names that the last sample had, so that those that stay are not made anew.
+/// The names that the last sample had, so that those that stay are not allocated again.
 #[derive(Debug, Default)]
 pub(super) struct NameCache {
     /// Of all groups, in Redis's order.
@@ -92,7 +92,7 @@ pub(super) struct StreamState {
     pub(super) names: NameCache,
     /// What is known of the pending entries of its monitored groups.
     pending: Vec<PendingCache>,
-    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    /// Estimated cost of asking for it, in microseconds of Redis's time.
     cost: u64,
     /// Bytes in the fields of its first and last entry together; `None` before they were ever read.
     payload_bytes: Option<u64>,
@@ -135,7 +135,7 @@ impl StreamState {
         (self.left_out, self.left_out_for) = (left_out, 0);
     }
 
-    /// A sample begins: after so many it is asked about in full again.
+    /// A sample begins: after some of them it is asked about in full again.
     pub(super) fn begin_sample(&mut self) {
         self.left_out_for += 1;
         if self.left_out_for > ASIDE_SAMPLES {
@@ -227,7 +227,7 @@ impl StreamState {
             + consumers as u64 / 2 * cost::TWO_CONSUMERS;
     }
 
-    /// What asking for it takes of Redis's time, in microseconds, as a guess.
+    /// Estimated cost of asking for it, in microseconds of Redis's time.
     pub(super) fn cost(&self) -> u64 {
         self.cost.max(UNKNOWN_COST)
     }
@@ -247,7 +247,7 @@ impl StreamState {
         (self.kept.is_some() && glances) || (self.payload_bytes.is_some() && !self.large)
     }
 
-    /// The script that should read it: where its entries are large, or nobody knows yet.
+    /// The script that should read it: where its entries are large, or of unknown size.
     pub(super) fn script(&self, script: Option<Script>) -> Option<Script> {
         script.filter(|_| self.large || self.payload_bytes.is_none())
     }

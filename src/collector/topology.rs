@@ -98,7 +98,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            // Escaped, it is one line whatever is in the path.
+            // Escaped, any path is one line.
             Self::Unix(path) => write!(f, "{}", path.to_string_lossy().escape_debug()),
         }
     }

@@ -92,7 +92,7 @@ impl Collector {
 pub struct Collectors(u8);
 
 impl Default for Collectors {
-    /// Those that are on where nothing is said.
+    /// Those that are on by default.
     fn default() -> Self {
         Self::NONE
             .with(Collector::Groups)

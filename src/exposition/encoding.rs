@@ -1,8 +1,8 @@
 //! The bytes of the metrics page: two formats, each plain and gzip, from one encoding.
 //!
 //! The lines about streams come in blocks, one per family and some hundred streams. A block that says what it said last time is
-//! not compressed again, nor held twice; and both formats share all of them. A long page is ready before anybody is told of it. A
-//! short one is made when somebody asks for it: making it takes longer than to sample so few streams, and most are never asked for.
+//! not compressed again, nor held twice; and both formats share all of them. A long page is encoded before it is published. A
+//! short one is made at the first request: making it takes longer than to sample so few streams, and most are never asked for.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,8 +33,8 @@ const SHORT_PAGE: usize = 32 * 1024;
 /// where one will do.
 const JOINED_PAGE: usize = 1024 * 1024;
 
-/// Parts of a page that are kept beside it: more than this many jobs with other collectors each are none that anybody runs. A
-/// further part is made anew for each scrape.
+/// Parts of a page that are kept with it: one per scrape job with collectors of its own. A
+/// further part is made again for each scrape.
 const MAX_PARTS: usize = 16;
 
 /// Bytes of compressed text that are made at a time.
@@ -52,7 +52,7 @@ pub struct Page(Arc<SharedPage>);
 
 struct SharedPage {
     forms: LazyLock<EncodedPage, PageEncoder>,
-    /// Parts of it that somebody has asked for, up to [`MAX_PARTS`].
+    /// Parts of it that were requested, up to [`MAX_PARTS`].
     parts: Mutex<Vec<(PagePart, Arc<EncodedPage>)>>,
 }
 
@@ -67,7 +67,7 @@ impl Page {
         page
     }
 
-    /// A page that is made when it is first asked for, by whoever asks: a defect in that fails the scrape, and is counted as one of a
+    /// A page that the first request makes: a defect in that fails the scrape, and is counted as one of a
     /// connection.
     #[must_use]
     pub fn lazy(make: impl FnOnce() -> EncodedPage + Send + 'static) -> Self {
@@ -80,7 +80,7 @@ impl Page {
         &self.0.forms
     }
 
-    /// A part of the page. Its text shares the bytes of the whole; compressed it is anew. Some parts are kept for as long as the page
+    /// A part of the page. Its text shares the bytes of the whole; its gzip form is made again. Some parts are kept for as long as the page
     /// is, so that each is made once.
     #[must_use]
     pub fn part(&self, part: PagePart) -> Arc<EncodedPage> {
@@ -118,9 +118,9 @@ pub struct EncodedPage {
 pub struct Encoded {
     /// The text in pieces. The two formats share the bytes of their samples and differ in a few lines between.
     pieces: Vec<Bytes>,
-    /// The same in one piece, once somebody has asked for it.
+    /// The same in one piece, after the first request.
     joined: OnceLock<Bytes>,
-    /// The same compressed, of a short page once somebody has asked for it.
+    /// The same compressed, of a short page after the first request.
     gzip: OnceLock<Bytes>,
 }
 
@@ -170,7 +170,7 @@ pub fn is_short(families: &[Family]) -> bool {
 /// A text as a gzip file.
 fn compressed(pieces: &[Bytes]) -> Bytes {
     thread_local! {
-        // Made anew each time, it would take as long as what it is for.
+        // Made again each time, it would take as long as what it is for.
         static PACKER: RefCell<GzipEncoder> = RefCell::default();
     }
     let packed = PACKER.with_borrow_mut(|encoder| encoder.pack(pieces));
@@ -273,7 +273,7 @@ impl GzipEncoder {
         })
     }
 
-    /// Compresses a piece of text so that it hangs on nothing before it and ends on a whole byte.
+    /// Compresses a piece of text so that it depends on nothing before it and ends on a whole byte.
     fn pack(&mut self, pieces: &[Bytes]) -> io::Result<GzipChunk> {
         self.deflate.reset();
         self.buffer.clear();

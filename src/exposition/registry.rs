@@ -1,4 +1,4 @@
-//! What the metrics page says beside the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
+//! The metrics page apart from the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
 //! are nearly all of it, are written in [`lines`](crate::exposition::series).
 
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::model::thresholds::Thresholds;
 use crate::sys::metric_catalog::{self, Kind, MetricName};
 use crate::sys::process_metrics::ProcessStats;
 
-/// What the page says beside the view: settings and the process.
+/// What the page needs in addition to the view: settings and the process.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSettings {
     /// The configured time between polls.
@@ -37,7 +37,7 @@ pub struct PageSettings {
     pub whole: bool,
 }
 
-/// Appends what the page says beside the streams, to its end: Redis, settings, the process, and the program's own counters: those of
+/// Appends the rest of the page: what is not about streams: Redis, settings, the process, and the program's own counters: those of
 /// the polls, which are text already, and those of the process.
 ///
 /// # Errors
@@ -197,7 +197,7 @@ struct FamilyCollectors<'a, 'e> {
 }
 
 impl FamilyCollectors<'_, '_> {
-    /// Writes one family's description and whatever samples `fill` gives it.
+    /// Writes one family's description and the samples that `fill` gives it.
     fn family(&mut self, name: &MetricName, fill: impl FnOnce(&mut FamilyCollector<'_>) -> fmt::Result) -> fmt::Result {
         let metric = self.encoder.encode_descriptor(name.family, name.help, None, name.kind.metric_type())?;
         fill(&mut FamilyCollector { metric, kind: name.kind })

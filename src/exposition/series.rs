@@ -2,7 +2,7 @@
 //!
 //! They are hundreds of thousands where there are many streams, so they are written straight into bytes: the labels of a thing
 //! once, and then its line in each family. prometheus-client, which writes the rest of the page, escapes each label of each line
-//! anew: some eight times the work (docs/performance.md).
+//! again: some eight times the work (docs/performance.md).
 //!
 //! A block whose things and numbers are what they were is not written again: most are, as a group that does not change has some
 //! twenty lines that say so. Everything else is written afresh from the facts each time, so that what vanished from Redis vanishes
@@ -461,7 +461,7 @@ mod tests {
         }
     }
 
-    /// Whatever changes, the page says what one says that is written from nothing.
+    /// After any changes, the page equals one that is written from scratch.
     #[test]
     fn a_block_is_written_again_when_anything_in_it_changes() {
         let facts = |length| StreamFacts {

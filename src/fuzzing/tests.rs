@@ -24,7 +24,7 @@ const TARGETS: [Target; 9] = [
 /// Some seconds for each target without optimization; `make fuzz` is where time is spent.
 const CASES: u32 = 2000;
 
-/// An input is a seed with up to so many changes.
+/// An input is a seed with up to this many changes.
 const MAX_CHANGES: usize = 6;
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {

@@ -5,7 +5,7 @@ use std::fmt;
 /// The id of a stream entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EntryId {
-    /// Milliseconds since the Unix epoch, where the producer lets Redis choose the id; otherwise whatever it chose.
+    /// Milliseconds since the Unix epoch, where the producer lets Redis choose the id; otherwise the producer's choice.
     pub ms: u64,
     /// Distinguishes the entries of one millisecond.
     pub seq: u64,
@@ -19,7 +19,7 @@ const EARLIEST_CLOCK_MS: u64 = 1_483_228_800_000;
 const CLOCK_SKEW_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How far ahead of the server's clock an id may be and still count as new, with an age of 0. Clocks that are kept in step are
-/// closer than that. Of an id farther ahead nobody knows the age: 0 would say that nothing waits.
+/// closer than that. The age of an id farther ahead is unknown: 0 would say that nothing waits.
 const CLOCK_TOLERANCE_MS: u64 = 5_000;
 
 impl EntryId {

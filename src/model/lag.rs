@@ -62,7 +62,7 @@ impl Lag {
     }
 }
 
-/// What is said of a group.
+/// What follows for a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     /// Entries not yet delivered.
@@ -78,14 +78,14 @@ pub struct Resolved {
 /// How a stream goes on from one sample to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Continuity {
-    /// Nobody can tell: nothing is remembered of it, as it is new here or the connection is; or nothing of it is left.
+    /// Unknown: nothing is remembered of it, as it is new here or the connection is; or nothing of it is left.
     #[default]
     Unknown,
     /// It is the same stream, longer and trimmed.
     Same,
     /// Nothing of it is left by which to tell. What was remembered of it is of no use in any case.
     TurnedOver,
-    /// It is another stream, or somebody set its counters.
+    /// It is another stream, or its counters were set by hand.
     Broken,
 }
 

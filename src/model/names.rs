@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 pub const MAX_SHOWN_BYTES: usize = 256;
 
 /// The longest name that is kept in full, in bytes, so that it can be sent to Redis. That is less than the lines take that a page has
-/// about it. Nobody gives a stream or a group a longer name on purpose.
+/// about it. Longer names of streams and groups are mistakes.
 pub const MAX_NAME_BYTES: usize = 4096;
 
 /// As many of a name's first bytes determine what is shown of it before its digest: each is shown as one byte or more, and the last
@@ -21,7 +21,7 @@ pub const HEAD_BYTES: usize = MAX_SHOWN_BYTES + 4;
 /// What stands between what is shown of a long name and its digest.
 const MARKER: &str = "…#";
 
-/// Bytes of the SHA-256 that are shown, twice as many hexadecimal digits: more than anybody can find a second name for.
+/// Bytes of the SHA-256 that are shown, twice as many hexadecimal digits: a second name for them cannot be found.
 const DIGEST_BYTES: usize = 16;
 
 /// A name as it was read.
@@ -229,13 +229,13 @@ pub fn display_name(name: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// What is said of a stream or a group whose name is too long to ask Redis about it.
+/// The error of a stream or a group whose name is too long to ask Redis about it.
 #[must_use]
 pub fn too_long(length: u64) -> String {
     format!("its name has {length} bytes, and Redis is not asked about names of more than {MAX_NAME_BYTES}")
 }
 
-/// Text from Redis that is no name: at most so many bytes of it, then `…`.
+/// Text from Redis that is no name: at most `most` bytes of it, then `…`.
 #[must_use]
 pub fn text(bytes: &[u8], most: usize) -> String {
     // Each byte is shown as one byte or more.

@@ -1,4 +1,4 @@
-//! What one poll read from Redis, before anybody says what it means.
+//! What one poll read from Redis, before analysis.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ pub use super::read_error::ReadError;
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
-/// What one poll tells of a target beside its streams.
+/// What one poll tells of a target apart from its streams.
 #[derive(Clone, Debug)]
 pub struct TargetMeta {
     /// The local clock just before the sample's first command was sent.
@@ -49,7 +49,7 @@ impl TargetMeta {
 /// What one poll read from one Redis.
 #[derive(Clone, Debug)]
 pub struct TargetSample {
-    /// What it tells beside the streams.
+    /// What it tells apart from the streams.
     pub meta: TargetMeta,
     /// One entry per stream, in the order in which [`Sink::begin`] is told of them; none where they were handed to a sink.
     pub streams: Vec<(StreamKey, Result<StreamSample, ReadError>)>,
@@ -69,7 +69,7 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// What is said of its streams where it could not be sampled.
+    /// The error of its streams where it could not be sampled.
     #[must_use]
     pub fn why(&self) -> Option<ReadError> {
         self.error.as_ref().map(|error| ReadError::Node { address: self.address.clone(), error: error.clone() })
@@ -113,7 +113,7 @@ const TRIMS_ACKNOWLEDGED: (u64, u64) = (8, 2);
 const VALKEY_WITHOUT: (u64, u64) = (9, 1);
 
 impl ServerInfo {
-    /// The name of a server that says it is `redis`, and tells a version of its own beside.
+    /// The name of a server that says it is `redis`, and tells a version of its own as well.
     pub const DRAGONFLY: &str = "dragonfly";
 
     /// Whether the answers of a transaction are of one moment. `XINFO` locks no key in Dragonfly, so others may write between two of
@@ -203,7 +203,7 @@ pub struct SafeToTrim {
     pub id: EntryId,
     /// That group.
     pub held_by: GroupName,
-    /// Entries below the id; at least so many.
+    /// Entries below the id: a lower bound.
     pub reclaimable: u64,
 }
 
@@ -234,7 +234,7 @@ pub struct GroupSample {
     pub oldest_pending_consumer: Option<ConsumerName>,
     /// How often it was delivered, where the server tells.
     pub oldest_pending_deliveries: Option<u64>,
-    /// Pending entries that are gone from the stream, where they were counted: at least so many.
+    /// Pending entries that are gone from the stream, where they were counted: a lower bound.
     pub ghost_pending: Option<u64>,
     /// Pending entries that no consumer holds, where that is known.
     pub unowned_pending: Option<u64>,

@@ -82,7 +82,7 @@ impl StreamSelection {
         &self.patterns
     }
 
-    /// The pattern that Redis can be given to look for, as it takes one only.
+    /// The pattern that Redis can be given to look for, as it accepts only one.
     #[must_use]
     pub fn single_pattern(&self) -> Option<&str> {
         match self.patterns.as_slice() {

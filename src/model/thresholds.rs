@@ -38,7 +38,7 @@ impl Status {
 }
 
 impl Thresholds {
-    /// What a lag of so many entries is called.
+    /// Status of a lag of this many entries.
     #[must_use]
     pub fn status(&self, lag: u64) -> Status {
         if lag > self.unhealthy {

@@ -214,7 +214,7 @@ impl fmt::Display for Endpoint {
         match &self.address {
             Address::Tcp(host, port) if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}/{db}"),
             Address::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{db}"),
-            // Escaped, it is one line whatever is in the path.
+            // Escaped, any path is one line.
             Address::Unix(path) => write!(f, "unix://{}?db={db}", path.to_string_lossy().escape_debug()),
         }
     }

@@ -1,4 +1,4 @@
-//! The one snapshot of a target that everybody reads, swapped whole.
+//! The newest snapshot of a target, shared by all readers and swapped whole.
 
 use std::sync::Arc;
 

@@ -9,10 +9,10 @@ pub const MAX_BYTES: u64 = 1024 * 1024;
 /// What is in a file.
 ///
 /// # Errors
-/// What it takes instead, without naming the file.
+/// What is expected instead, without naming the file.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("expected a file that can be read ({error})");
-    // Asked before it is opened: opening a pipe would wait for somebody to write.
+    // Asked before it is opened: opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("expected a regular file".to_owned());
     }
@@ -28,7 +28,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// The text in a file.
 ///
 /// # Errors
-/// What it takes instead, without naming the file.
+/// What is expected instead, without naming the file.
 pub fn read_text(path: &Path) -> Result<String, String> {
     String::from_utf8(read(path)?).map_err(|_| "expected a file of UTF-8 text".to_owned())
 }

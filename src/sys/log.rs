@@ -83,8 +83,8 @@ impl io::Write for LogWriter {
 /// Sends the program's log lines of this level and above to standard error. What its libraries say is heard from
 /// warnings upward only: their debug output may hold what a server or a client sent.
 ///
-/// Nobody waits for the log. A line that cannot be written (a full disk, a log reader that has ended) is lost, and so is what comes while
-/// `queue::MAX_WAITING` lines wait, as where nobody reads: see [`dropped`].
+/// The log never blocks. A line that cannot be written (a full disk, a log reader that has ended) is lost, and so is what comes while
+/// `queue::MAX_WAITING` lines wait, as with a stalled reader: see [`dropped`].
 #[must_use]
 pub fn start(level: LevelFilter, format: Format) -> Level {
     let (filter, handle) = reload::Layer::new(targets(level));
@@ -103,7 +103,7 @@ pub fn start(level: LevelFilter, format: Format) -> Level {
         .fmt_fields(format::LogFormatter(format))
         .event_format(RateLimited { format: format::LogFormatter(format), rate: Arc::clone(rate) });
     let subscriber = tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(filter)));
-    // Fails only where somebody set one before, as tests may.
+    // Fails only where one is set, as in tests.
     let _ = subscriber;
     Level(handle)
 }

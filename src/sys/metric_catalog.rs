@@ -77,7 +77,7 @@ const GROUP: &[&str] = &["stream", "consumer_group"];
 const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
-/// What is of the process and not of a target. The version is said of both: it is what dashboards know a streamlag by.
+/// Metrics of the process, not of a target. The version is in both: dashboards identify a streamlag by it.
 pub const OF_PROCESS: &[&MetricName] = &[
     &HTTP_REQUESTS,
     &HTTP_REQUEST_DURATION,

@@ -133,12 +133,12 @@ pub struct RedisCommands {
 }
 
 impl RedisCommands {
-    /// So many more of this command were sent.
+    /// Counts commands sent.
     pub fn add(&self, command: &'static str, count: u64) {
         self.sent.get_or_create(&CommandLabel { command }).inc_by(count);
     }
 
-    /// So many more entries were read to be counted.
+    /// Counts entries read by counts.
     pub fn counted(&self, entries: u64) {
         self.counted.inc_by(entries);
     }
@@ -267,7 +267,7 @@ impl SelfMetrics {
         self.panics.inc();
     }
 
-    /// The configuration was read anew, or could not be.
+    /// The configuration was reloaded, or could not be.
     pub fn reloaded(&self, successfully: bool) {
         self.reload_successful.set(successfully.into());
         if successfully {

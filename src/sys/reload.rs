@@ -46,7 +46,7 @@ impl ReloadHandle {
 }
 
 impl ReloadRequests {
-    /// The next who asks; `None` where nobody can any more.
+    /// The next request; `None` where no handle is left.
     pub async fn next(&mut self) -> Option<oneshot::Sender<ReloadOutcome>> {
         self.0.recv().await
     }

@@ -15,7 +15,7 @@ pub enum Color {
     /// On a terminal that has them, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Whatever the output is.
+    /// Always.
     Always,
     /// Nowhere.
     Never,

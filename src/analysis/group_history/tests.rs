@@ -93,7 +93,7 @@ impl Story {
         history.take(&stream, &group, self.at, Some(self.alive), &WINDOWS)
     }
 
-    /// So many samples, with a change before each; the state after each.
+    /// This many samples, with a change before each; the state after each.
     fn states(&mut self, samples: usize, change: impl Fn(&mut Self)) -> Vec<GroupState> {
         let mut next = || {
             change(self);
@@ -102,7 +102,7 @@ impl Story {
         (0..samples).map(|_| next()).collect()
     }
 
-    /// The state after so many samples, which it must have come to without passing through others than `ok`.
+    /// The state after this many samples, which it must have come to without passing through others than `ok`.
     fn becomes(&mut self, expected: GroupState, change: impl Fn(&mut Self)) -> String {
         let states = self.states(12, change);
         assert!(states.iter().all(|state| [GroupState::Ok, expected].contains(state)), "{states:?}");
@@ -124,7 +124,7 @@ fn one_sample_proves_nothing_and_a_window_does() {
     // Samples 5 s apart: the seventh is 30 s after the first.
     assert_eq!(states[..6], [GroupState::Ok; 6]);
     assert_eq!(states[6..], [GroupState::Stalled; 2]);
-    // Minutes apart, so many samples are asked for all the same.
+    // Minutes apart, as many samples are needed all the same.
     let mut story = Story { interval: Duration::from_secs(60), ..Story::new() };
     story.last = 150;
     let states = story.states(7, |_| {});
@@ -269,7 +269,7 @@ fn losses_are_a_lower_bound_and_never_a_delivered_entry() {
     // A cursor ahead of every id: what is added below it was skipped, not lost.
     let ahead = |story: &mut Story| (story.cursor, story.last) = (300, 200);
     assert_eq!(lost(ahead, |story| story.last = 400), 0);
-    // Before 7.0: nobody to read it, or somebody who may have.
+    // Before 7.0: no consumer to read it, or one that may have.
     let old = |story: &mut Story| (story.counts, story.entries_read) = (false, None);
     assert_eq!(lost(old, |story| story.first = 121), 20);
     assert_eq!(lost(old, |story| (story.first, story.cursor) = (151, 130)), 0);
@@ -384,7 +384,7 @@ fn lags_that_are_not_exact_are_no_deliveries_and_no_proof() {
     let unknown = story.states(12, |story| story.read(100));
     assert_eq!(unknown, [GroupState::Ok; 12]);
     assert_eq!(story.sample().delivered_rate, None);
-    // Exact again: so many since the last exact one, in the time since then.
+    // Exact again: the entries since the last exact one, in the time since then.
     story.uncertainty = 0;
     story.read(100);
     let trend = story.sample();
@@ -447,7 +447,7 @@ fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() 
     // Twenty in five seconds.
     assert_eq!(acknowledged(|story| (story.pending, story.consumers[0].pending) = (30, Some(0))), Some(4.0));
     assert_eq!(acknowledged(|story| (story.pending, _) = (30, story.consumers.remove(0))), Some(0.0));
-    // Five more went beside the twenty that it held.
+    // Five more went, in addition to the twenty that it held.
     assert_eq!(acknowledged(|story| (story.pending, _) = (25, story.consumers.remove(0))), Some(1.0));
     // The whole stream is trimmed, so all that is pending has no payload; then it is cleared.
     let mut story = Story::new();

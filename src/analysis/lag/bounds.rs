@@ -71,7 +71,7 @@ impl Told {
         let left = if cursor == self.cursor {
             self.lag
         } else {
-            // Entries that were undelivered then are taken to be spread evenly over their time, whatever was added since.
+            // Entries that were undelivered then are taken to be spread evenly over their time; what was added since does not count.
             let span = self.last.ms.checked_sub(self.cursor.ms).filter(|span| *span > 0)?;
             let ahead = self.last.ms.checked_sub(cursor.ms).filter(|ahead| *ahead <= span)?;
             u64::try_from(u128::from(self.lag) * u128::from(ahead) / u128::from(span)).unwrap_or(u64::MAX)

@@ -18,8 +18,8 @@ struct Mark {
 
 /// Pairs of an id and the number of entries ever added up to and including it, both rising.
 ///
-/// Each is one sample's last-generated-id and entries-added: by definition, so many entries had been added when that was
-/// the highest id given out, and later ones are higher. It stays true whatever is removed.
+/// Each is one sample's last-generated-id and entries-added: by definition, this many entries had been added when that was
+/// the highest id given out, and later ones are higher. Removals do not change that.
 ///
 /// Between them are marks that were counted. Entries above such an id that were gone already are taken to lie below it: so the number is
 /// not less than was added up to it, and as long as nothing is removed above it, what was added beyond the number is what is there.
@@ -39,7 +39,7 @@ impl Timeline {
         self.untraced = EntryId::default();
     }
 
-    /// Begins anew with a stream of which nothing is known but this sample. Entries up to `untraced` may have been removed
+    /// Begins again with a stream of which nothing is known but this sample. Entries up to `untraced` may have been removed
     /// without a trace before it.
     pub(in crate::analysis) fn begin(&mut self, untraced: EntryId) {
         self.clear();

@@ -24,7 +24,7 @@ use crate::model::lag::{Continuity, EntryPage, Lag, Resolved};
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{EntryId, GroupName};
 
-/// A lag up to this is counted afresh whenever anything changed, whatever the counters say: that costs Redis some 30 µs,
+/// A lag up to this is counted again whenever anything changed, and the counters are not believed: that costs Redis some 30 µs,
 /// and no manual `XSETID`, no restored key can make it wrong.
 pub const SMALL_LAG: u64 = 100;
 
@@ -74,7 +74,7 @@ pub struct Queries {
     pub first: Option<EntryId>,
     /// Whether that comes along with the count.
     pub comes_along: bool,
-    /// A count, whose range [`LagTracker::rest`] tells: by so many entries the lag is uncertain without it.
+    /// A count, whose range [`LagTracker::rest`] tells: the uncertainty of the lag without it, in entries.
     pub count: Option<u64>,
     /// Entries that the first page of the count should be allowed, where that is known.
     pub page: Option<u64>,
@@ -147,7 +147,7 @@ impl LagTracker {
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
         let untraced = self.untraced_since_facts(&now, stream.trims_acknowledged.then_some(&stream.groups));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
-        // All entries up to a mark below the first entry are gone, so many must have been removed.
+        // All entries up to a mark below the first entry are gone, so at least that many were removed.
         let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.added_at_or_below(before));
         if passed.is_some_and(|rank| now.removed() < Some(rank)) {
             continuity = Continuity::Broken;
@@ -179,7 +179,7 @@ impl LagTracker {
         }
         for (group, tracked) in monitored().zip(&mut self.groups) {
             if tracked.entries_read > group.entries_read {
-                // Only `SETID` does that, or making the group anew, maybe together with the stream.
+                // Only `SETID` does that, or creating the group again, maybe together with the stream.
                 tracked.forget();
                 self.marks.clear();
             }
@@ -230,7 +230,7 @@ impl LagTracker {
         Queries { first: None, ..ask }
     }
 
-    /// How many entries lie below `safe`, the lowest one that some group still needs; at least so many.
+    /// How many entries lie below `safe`, the lowest one that some group still needs: a lower bound.
     pub fn below_held(&mut self, stream: &StreamSample, safe: EntryId) -> Option<u64> {
         let now = StreamCounters::from(stream);
         // What was asked about may be a lower one, where groups have moved on since.
@@ -307,7 +307,7 @@ impl LagTracker {
         ask
     }
 
-    /// Entries that must still be there, if the stream is the one that was seen and a lag hangs on that: its last one of the
+    /// Entries that must still be there, if the stream is the one that was seen and a lag depends on that: its last one of the
     /// sample before, and those that were to be delivered next. They are asked for before anything is resolved.
     #[must_use]
     pub fn anchors(&self) -> Vec<EntryId> {
@@ -320,7 +320,7 @@ impl LagTracker {
         anchors
     }
 
-    /// A witness is not there, for whatever reason: nothing that is remembered tells anything.
+    /// An anchor is not there: nothing that is remembered counts.
     pub fn anchor_is_gone(&mut self) {
         self.begin_anew();
         for tracked in &mut self.groups {
@@ -397,7 +397,7 @@ impl LagTracker {
             return if tells_something { Counted::Outdated } else { Counted::Taken };
         };
         if tracked.contradicts(lag, &now, &self.marks) {
-            // The counters were tampered with: nothing that hangs on them is believed any longer.
+            // The counters were tampered with: nothing that depends on them is believed any longer.
             self.begin_anew();
             self.groups.iter_mut().for_each(GroupTracker::forget);
         }

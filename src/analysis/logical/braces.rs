@@ -10,7 +10,7 @@ pub const MAX_PARTITIONS: usize = 10_000;
 /// How deep braces may be nested. People write two; the expansion calls itself.
 pub const MAX_NESTING: usize = 8;
 
-/// What all names of one definition may take together: 400 bytes each at the most partitions, more than anybody's keys.
+/// What all names of one definition may take together: 400 bytes each at the most partitions, more than any keys need.
 pub const MAX_EXPANDED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Every text that `text` stands for, in order. Backslashes stay where they are.

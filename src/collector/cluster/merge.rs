@@ -20,7 +20,7 @@ pub(super) struct ClusterSample {
     /// What is known of each stream, whether it was named or found.
     streams: BTreeMap<StreamKey, StreamResult>,
     nodes: Vec<NodeSample>,
-    /// The oldest server that answered, so that it is the same one each time whoever answers first.
+    /// The oldest server that answered, so that it does not depend on which answers first.
     server: Option<ServerInfo>,
     server_now_ms: Option<u64>,
     round_trip: Duration,
@@ -164,7 +164,7 @@ impl ClusterSample {
         self.nodes[at].is_dropped = true;
     }
 
-    /// Nobody can be asked for a stream.
+    /// No node can be asked for a stream.
     pub(super) fn unread(&mut self, key: &StreamKey, why: String) {
         if let Some(told) = self.streams.get_mut(key) {
             (told.node, told.read) = (None, Err(ReadError::NoNode(why)));
@@ -199,7 +199,7 @@ impl ClusterSample {
         self.nodes.iter().filter(|node| node.status.error.is_some()).map(|node| &node.address)
     }
 
-    /// All of it: the streams with these names, then those that were found, by name, up to so many streams in all.
+    /// All of it: the streams with these names, then those that were found, by name, up to this many streams in all.
     ///
     /// # Errors
     /// Where no node could be sampled.
@@ -282,7 +282,7 @@ mod tests {
         names.map(StreamKey::from)
     }
 
-    /// What is said of the streams, in their order.
+    /// What is told of the streams, in their order.
     fn told(sample: &TargetSample) -> Vec<(String, Result<u64, &'static str>)> {
         // Leaked, to be compared with literals.
         let text = |error: &ReadError| &*error.to_string().leak();
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(whole.meta.search, Some(Search { found: 3, completed: Some((old, 2 * second)) }));
     }
 
-    /// A deleted stream is told from one that nobody has told of: only that one is asked for again.
+    /// A deleted stream is told apart from one that no node has answered for: only that one is asked for again.
     #[test]
     fn what_its_node_does_not_have_is_gone_and_what_no_node_told_is_not() {
         let mut gathered = ClusterSample::new(SystemTime::UNIX_EPOCH, &[]);

@@ -14,11 +14,11 @@ pub(super) struct Redirect {
 }
 
 impl Redirect {
-    /// What the node at `asked` said of a stream, where that is a redirection.
+    /// What the node at `asked` answers about a stream, where that is a redirection.
     pub(super) fn read(error: &ReadError, asked: &Address) -> Option<Self> {
         let ReadError::Redirected { kind, slot, host, port, .. } = error else { return None };
         let node = match host.as_str() {
-            // The same host as was asked, whatever the way to it.
+            // The host that was asked, under the address that was used.
             "" => at_host_of(asked, *port)?,
             "?" => return None,
             host => Address::told(host, *port)?,

@@ -1,4 +1,4 @@
-//! Asking a cluster who has which slots.
+//! Refreshes the map of slots to nodes.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::redis::connector::Address;
 use crate::redis::refusals::protocol;
 use crate::sys::own_metrics::RedisCommands;
 
-/// How often the cluster is asked who has which slots while nothing calls for it. What does (a redirection, a node that does
-/// not answer, a slot that nobody has) has it asked with the next sample.
+/// Interval of slot map refreshes while nothing calls for one. What does (a redirection, a node that does
+/// not answer, a slot that no node has) has it asked with the next sample.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How often it is asked at most: not twice in one sample, but where samples are closest, in each of them.
@@ -30,10 +30,10 @@ const KNOWN_PER_LOOK: usize = 2;
 const LOOK_SHARE: u32 = 2;
 
 impl Cluster {
-    /// Asks the cluster who has which slots, where that is due.
+    /// Refreshes the slot map, where that is due.
     ///
     /// # Errors
-    /// Where nobody answers and nobody ever did.
+    /// Where no node answers and none ever did.
     pub(super) async fn look_where_due(&mut self, deadline: Instant) -> Result<(), SampleError> {
         let now = Instant::now();
         let is_due = match (self.looked, &self.map) {
@@ -80,7 +80,7 @@ impl Cluster {
         })
     }
 
-    /// Whom to ask who has which slots: first masters that answered, then all others that are known or configured. Those
+    /// Nodes to ask for the slot map: first masters that answered, then all others that are known or configured. Those
     /// who come first take turns: a node that is cut off from the others would tell what once was.
     fn candidates(&self) -> Vec<Address> {
         let turned = |mut addresses: Vec<Address>| {

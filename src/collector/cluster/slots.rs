@@ -71,7 +71,7 @@ impl SlotMap {
                 return Err("CLUSTER SLOTS was answered a range whose ends are no slots");
             };
             let mut nodes = parts.map(|node| address(node, asked));
-            // A master that says nothing of where it is has its slots all the same; nobody can be asked for them.
+            // A master without an address has its slots all the same; they cannot be asked for.
             if let Some(Some(master)) = nodes.next() {
                 map.masters.insert(master.clone());
                 map.ranges.insert(first, (last.max(first), master));
@@ -121,12 +121,12 @@ fn slot(reply: Reply<'_>) -> Option<u16> {
     u16::try_from(reply.int()?).ok().filter(|slot| *slot < SLOTS)
 }
 
-/// Where a node is: at the endpoint that the cluster's operator prefers; where that is unknown, at whatever else is known
+/// Where a node is: at the endpoint that the cluster's operator prefers; where that is unknown, at what else is known
 /// of it.
 fn address(node: Reply<'_>, asked: &Address) -> Option<Address> {
     let mut parts = node.list()?;
     let (endpoint, port) = (parts.next()?, u16::try_from(parts.next()?.int()?).ok()?);
-    // The same host as was asked, whatever the way to it.
+    // The host that was asked, under the address that was used.
     if endpoint.is_nil() || endpoint.bytes() == Some(b"") {
         return at_host_of(asked, port);
     }
@@ -262,7 +262,7 @@ mod tests {
         for bad in bad {
             assert!(read(&bad).is_err(), "{bad:?}");
         }
-        // A range that nobody can be asked for, and ends the wrong way round, hurt nobody.
+        // A range without a reachable node, and ends the wrong way round, do no harm.
         let odd = list(&[
             range(0, 5, &[int(3)]),
             range(6, 9, &[]),

@@ -1,4 +1,4 @@
-//! What is said of a stream once everything about it is there. Pure.
+//! Completes a stream's sample once everything about it has been read. Pure.
 
 use crate::analysis::lag::lowest_needed;
 use crate::collector::stream_state::StreamState;

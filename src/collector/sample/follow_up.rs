@@ -17,7 +17,7 @@ use crate::model::GroupName;
 use crate::model::lag::Continuity;
 use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
 
-/// Pages of one stream in a transaction, during which Redis serves nobody else.
+/// Pages of one stream in a transaction, during which Redis serves no other client.
 const PAGES_AT_ONCE: usize = 4;
 
 impl SampleRun<'_> {
@@ -227,7 +227,7 @@ impl SampleRun<'_> {
     }
 
     /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
-    /// be asked for anew: they turned out to be others than they were, or their sample is now one of a later moment.
+    /// be asked for again: they turned out to be others than they were, or their sample is now one of a later moment.
     fn apply(&mut self, findings: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
         let mut outdated = Vec::new();

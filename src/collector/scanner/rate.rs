@@ -7,7 +7,7 @@ use std::time::Duration;
 /// ends of polls, in which the period is not to be had exactly.
 const PASSES_PER_INTERVAL: (u32, u32) = (4, 3);
 
-/// Calls per second at most, at some 0.35 ms each 2% of one core: a million keys within 34 s. Where there are so many
+/// Calls per second at most, at some 0.35 ms each 2% of one core: a million keys within 34 s. Where there are that many
 /// keys that this does not do for the interval, passes take longer, and the gauges of discovery say how long.
 const MAX_CALLS_PER_SECOND: f64 = 60.0;
 
@@ -18,7 +18,7 @@ const MAX_CALLS_PER_POLL: u32 = 600;
 /// Calls in the very first poll: small key spaces, up to 200,000 keys, are known when it ends.
 const FIRST_CALLS: u32 = 400;
 
-/// A pass that takes so many times the calls of the last one has met a key space that grew, and goes on as fast as may be.
+/// A pass that takes this multiple of the calls of the last one has met a key space that grew, and goes on as fast as may be.
 const GREW: f64 = 1.25;
 
 /// The calls that a poll may make.
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_million_keys_are_spread_over_the_polls() {
         let mut pace = ScanRate::new(Duration::from_secs(60));
-        // 400, then 300 a poll, as nobody knows yet how many it takes; then 2,000 over nine polls.
+        // 400, then 300 a poll, as the number needed is not known yet; then 2,000 over nine polls.
         assert_eq!(polls(&mut pace, 0, 5, 12, 2000), [400, 300, 300, 300, 300, 300, 100, 0, 0, 223, 223, 223]);
     }
 

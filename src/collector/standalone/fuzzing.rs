@@ -1,4 +1,4 @@
-//! What must hold whatever a server answers, from its bytes to the page: see [`crate::fuzzing`].
+//! What must hold for any answer of a server, from its bytes to the page: see [`crate::fuzzing`].
 
 use std::collections::HashSet;
 use std::io;
@@ -28,7 +28,7 @@ use crate::redis::resp_stream::RespStream;
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
-/// Ends the bytes that one question is answered with. Redis's own replies hold none, but for somebody's data.
+/// Ends the bytes that one question is answered with. Redis's own replies hold none, except in stored data.
 const END_OF_ANSWER: u8 = 0x1e;
 
 /// Enough for a window to fill, and for groups that come, go and come back.
@@ -39,7 +39,7 @@ const QUEUED: &[u8] = b"+QUEUED\r\n";
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After so many turns of everybody in which not a byte moved, none ever will.
+/// After this many turns of all tasks in which not a byte moved, none ever will.
 const IDLE_TURNS: usize = 8;
 
 /// A server that answers each question with the next of these bytes, up to [`END_OF_ANSWER`], and hangs up after the last.

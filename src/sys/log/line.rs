@@ -1,8 +1,8 @@
-//! What a line may hold, whatever was said in it. Pure.
+//! Escapes and cuts log lines. Pure.
 
 use crate::sys::log::Format;
 
-/// The longest line, in bytes, with its line end: what is written to a pipe in one piece, and more than anybody reads.
+/// The longest line, in bytes, with its line end: what is written to a pipe in one piece, and more than a person reads.
 pub(super) const MAX_LINE_BYTES: usize = 4096;
 
 /// Room for what ends a line that is cut.
@@ -89,7 +89,7 @@ enum Escape {
     Begun,
     /// `\u{` came.
     Braces,
-    /// So many digits of `\u` are to come.
+    /// Digits of `\u` that are to come.
     Digits(u8),
 }
 

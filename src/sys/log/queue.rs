@@ -28,7 +28,7 @@ pub(super) struct Queue {
 struct QueueState {
     waiting: VecDeque<String>,
     is_writing: bool,
-    /// When something is to be said of lines that were left out.
+    /// When to report lines that were left out.
     due: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl Queue {
     /// # Errors
     /// Where there is no standard error or no thread.
     pub(super) fn write_apart(self: &Arc<Self>, say: impl Fn(Instant) + Send + 'static) -> io::Result<()> {
-        // Not through the lock of standard error: whoever waits for that would wait for the reader of the log.
+        // Not through the lock of standard error: a writer that waits for that would wait for the reader of the log.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let queue = Arc::clone(self);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write(stderr, &say))?;

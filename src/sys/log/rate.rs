@@ -24,7 +24,7 @@ pub(super) const PERIOD: Duration = Duration::from_secs(60);
 /// What is kept of the message of lines that are left out, in bytes, to say which they were.
 const MAX_MESSAGE_BYTES: usize = 120;
 
-/// What was said of each kind.
+/// Lines of each kind so far.
 #[derive(Debug)]
 pub(super) struct LineRate {
     kinds: Mutex<HashMap<Identifier, LineKind>>,
@@ -44,7 +44,7 @@ impl LineKind {
         self.lines.saturating_sub(LINES_PER_PERIOD)
     }
 
-    /// Whether one more is said. Where it is the first that is not, whoever calls has to see that this is said.
+    /// Whether one more line passes. At the first that does not, the caller has to log that.
     fn admits(&mut self, now: Instant) -> bool {
         // Those that were left out are told of first.
         if self.left_out() == 0 && now.duration_since(self.began) >= PERIOD {

@@ -66,11 +66,11 @@ impl CountRange {
 /// Which side of the cursor is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::analysis) enum Side {
-    /// The entries above the cursor up to `to`; so many were ever added up to that id, where the server tells.
+    /// The entries above the cursor up to `to`; this many were ever added up to that id, where the server tells.
     Above { rank: Option<u64> },
     /// The entries up to the cursor.
     Below,
-    /// The entries from a lower id up to the cursor; so many lay above that id when the count began.
+    /// The entries from a lower id up to the cursor; this many lay above that id when the count began.
     Between { above: u64 },
 }
 
@@ -81,7 +81,7 @@ pub(in crate::analysis) enum Sides {
     Above,
     /// Whichever is the shortest.
     Any {
-        /// An id at or below the cursor above which so many entries lie.
+        /// An id at or below the cursor above which this many entries lie.
         floor: Option<(EntryId, u64)>,
         /// How many entries may be counted from the front of the stream: a longer count would not hold where entries are being
         /// removed.
@@ -195,7 +195,7 @@ impl Count {
         if now.nothing_removed_since(&self.begun) {
             return true;
         }
-        // From here on only what was counted from below hangs on anything at or below the floor.
+        // From here on only what was counted from below depends on anything at or below the floor.
         self.range.side != Side::Below && now.no_trace_of_removal_above(self.floor) && self.untraced <= self.floor
     }
 

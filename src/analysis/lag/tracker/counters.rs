@@ -85,7 +85,7 @@ impl StreamCounters {
         }
     }
 
-    /// Whether additions and removals alone can have led here from `earlier`: nobody set the counters (`XSETID`), or
+    /// Whether additions and removals alone can have led here from `earlier`: the counters were not set by hand (`XSETID`), or
     /// re-created the stream, or restored an older copy.
     fn counters_agree(&self, earlier: &Self, added: u64, nothing_is_left: bool, untraced: EntryId) -> bool {
         let Some(removed) = earlier.length.saturating_add(added).checked_sub(self.length) else { return false };

@@ -7,7 +7,7 @@
 use crate::model::sample::GroupSample;
 use crate::model::{EntryId, GroupName};
 
-/// What a sample said of all groups of a stream, monitored or not.
+/// What a sample tells of all groups of a stream, monitored or not.
 #[derive(Debug)]
 pub(in crate::analysis) struct Cursors(Vec<Cursor>);
 
@@ -33,7 +33,7 @@ impl Cursors {
     /// The lowest cursor, of the groups that were there all the time until they were as in `now`, and only read on: no entry above it
     /// was removed without a trace meanwhile. `None` where there is no such group.
     ///
-    /// A group that was set back, or made anew, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
+    /// A group that was set back, or created again, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
     /// or none known any more (`SETID` and `CREATE` forget them), fewer consumers.
     pub(in crate::analysis) fn lowest_that_only_rose(&self, now: &[GroupSample]) -> Option<EntryId> {
         let only_rose = |(place, group): (usize, &GroupSample)| {

@@ -21,7 +21,7 @@ pub(super) struct GroupTracker {
     pub(super) oldest_undelivered: Option<(EntryId, StreamCounters)>,
     /// Entries up to this id may have been removed without a trace since then.
     pub(super) oldest_untraced: EntryId,
-    /// Whether the lag at this sample hangs on what earlier ones told.
+    /// Whether the lag at this sample depends on earlier samples.
     pub(super) depends_on_earlier: bool,
     /// Seldom there, and large.
     pub(super) count: Option<Box<Count>>,
@@ -167,7 +167,7 @@ impl GroupTracker {
         if let Some((most, facts)) = self.most
             && let Some(added) = now.added_since(&facts)
         {
-            // Whatever was removed or read since: no more is there than was, and was added.
+            // Removals and reads only lower it: at most what was there, plus what was added.
             narrow(0, most.saturating_add(added));
         }
         if let Some(count) = self.count.as_ref().filter(|count| count.still_good(now) && !count.is_ahead()) {

@@ -47,7 +47,7 @@ struct SimulatedGroup {
 #[derive(Clone, Debug)]
 enum Step {
     Add(u64),
-    /// Reads so many entries, and acknowledges all but so many of them.
+    /// Reads this many entries, and acknowledges all but that many of them.
     Read(usize, u64, u64),
     Acknowledge(usize, u64),
     Trim(u64),
@@ -59,7 +59,7 @@ enum Step {
     Create(usize, u64),
     Jump(u64, u64),
     Recreate(u64),
-    /// A poll that may count so many entries, with steps between its rounds.
+    /// A poll that may count this many entries, with steps between its rounds.
     Poll(u64, Vec<Step>),
 }
 
@@ -417,7 +417,7 @@ fn a_long_count_goes_on_though_the_group_moves() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens between polls and within them: the bounds hold the truth, so an exact answer is right.
+    /// Between polls and within them, in any order: the bounds hold the truth, so an exact answer is right.
     #[test]
     fn the_truth_lies_within_the_bounds(steps in prop::collection::vec(any_step(), 1..60), server in any_server()) {
         walk(&steps, server);
