@@ -65,6 +65,8 @@ cargo-test: tools ## unit tests, and the program against real servers
 	cargo test --locked
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
+	@# The reference implementation of JSON Schema on the answers that they saw.
+	scripts/check-openapi "$${CARGO_TARGET_DIR:-target}/tmp/openapi-answers.json"
 
 soak: tools ## run against faults for an hour, or for SOAK_SECONDS: memory, descriptors, threads and tasks must stay flat
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it soak:: -- --ignored --nocapture

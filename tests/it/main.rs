@@ -26,6 +26,7 @@ mod lag_untraced_removals;
 mod large_names;
 mod layers;
 mod log;
+mod openapi;
 mod panics;
 mod prometheus;
 mod redis_load;

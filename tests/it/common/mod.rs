@@ -10,6 +10,7 @@ pub mod observer;
 pub mod prometheus;
 pub mod proxy;
 pub mod sampled;
+pub mod schema;
 pub mod sentinel;
 pub mod storm;
 
@@ -470,7 +471,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let end = end.unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(bytes)));
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
