@@ -9,6 +9,7 @@ mod limits;
 mod pacer;
 mod page_builder;
 pub mod poller;
+mod query;
 mod request;
 mod response;
 mod sample;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::collector::request::{
-    Batch, COMMANDS_PER_STREAM, CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query,
-};
-use crate::collector::request::{Read, ReadOutcome, commands_of};
+use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
+use crate::collector::query::{Read, ReadOutcome, commands_of};
+use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
 use crate::collector::stream_state::{NameCache, StreamState};
 use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};
@@ -26,139 +25,182 @@ impl Batch {
         findings: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
-        let mut replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
-        let read = self.read_questions(&mut replies, states, streams, findings, refused);
-        if replies.exec_refused {
+        let replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
+        let mut reading = Reading { transacts: self.transacts(), replies, states, streams, findings, refused };
+        let read = self.questions.iter().try_for_each(|query| reading.read(query));
+        if reading.replies.exec_refused {
             refused.insert(RefusedCommand::Exec);
         }
         read
     }
+}
 
-    fn read_questions(
-        &self,
-        replies: &mut Replies<'_>,
-        states: &[StreamState],
-        streams: &mut [Option<Read>],
-        findings: &mut Vec<Observation>,
-        refused: &mut BTreeSet<RefusedCommand>,
-    ) -> Result<(), SampleError> {
-        for question in &self.questions {
-            match question {
-                Query::Probe(RefusedCommand::Multi) => {
-                    // An error inside is the stream's, and shows that it ran.
-                    if replies.transaction(1)?.is_ok() {
-                        refused.remove(&RefusedCommand::Multi);
-                    }
-                }
-                Query::Probe(command) => {
-                    if !replies.next()?.error().is_some_and(|refusal| is_command_refused(&refusal)) {
-                        refused.remove(command);
-                    }
-                }
-                Query::Stream { at, groups } => {
-                    let parts = CommandParts { before: &STREAM, groups };
-                    let answer = if self.transacts() {
-                        replies.transaction(parts.len())?
-                    } else {
-                        replies.between_two_alike(parts.len() + 1)?
-                    };
-                    let names = &states[*at].names;
-                    note_refused(&answer, parts, refused);
-                    let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts()));
-                    streams[*at] = Some(read.map_err(|error| {
-                        let newly_refused = refused_by(&error, parts);
-                        refused.extend(&newly_refused);
-                        error.into_unread(parts, !newly_refused.is_empty())
-                    }));
-                }
-                Query::Details { at, groups } => {
-                    let parts = CommandParts { before: &[], groups };
-                    let answer = if self.transacts() {
-                        replies.transaction(parts.len())?
-                    } else {
-                        Ok(replies.take(parts.len())?)
-                    };
-                    note_refused(&answer, parts, refused);
-                    let detailed = match &mut streams[*at] {
-                        Some(Ok(stream)) => {
-                            answer.map(|mut items| add_details(stream, &mut items, groups, &states[*at].names, false))
-                        }
-                        Some(Err(_)) | None => Ok(()),
-                    };
-                    if let Err(error) = detailed {
-                        let newly_refused = refused_by(&error, parts);
-                        if newly_refused.is_empty() {
-                            streams[*at] = Some(Err(error.into_unread(parts, false)));
-                        }
-                        refused.extend(&newly_refused);
-                    }
-                }
-                Query::First { at, group } => {
-                    let reply = replies.next()?;
-                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
-                        refused.insert(RefusedCommand::Xrange);
-                    } else if let Ok(id) = replies::first_in_range(reply) {
-                        // A stream that went away since has no entry to show; the next sample will say why.
-                        findings.push(Observation::First { at: *at, group: *group, id });
-                    }
-                }
-                Query::Glance { at, groups, kept, recheck_refused } => {
-                    let before = if *recheck_refused { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
-                    let parts = CommandParts { before, groups };
-                    let answer = replies.transaction(parts.len())?;
-                    let names = &states[*at].names;
-                    note_refused(&answer, parts, refused);
-                    let read = glanced(answer, groups, kept, *recheck_refused, names).map_err(|error| {
-                        refused.extend(&refused_by(&error, parts));
-                        match error {
-                            StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
-                            // Reading the whole stream tells what it is.
-                            _ => ReadOutcome::Changed(None),
-                        }
-                    });
-                    streams[*at] = Some(read);
-                }
-                Query::Counts { at, pages, after, with_groups } => {
-                    let (before, multi) = (usize::from(*with_groups), self.transacts());
-                    let commands = before + pages.len() + after.commands();
-                    let answer =
-                        if multi { replies.transaction(commands)? } else { replies.between_two_alike(1 + commands)? };
-                    let names = with_groups.then_some(&states[*at].names);
-                    match answer {
-                        Ok(items) if multi => findings.extend(pages_of(*at, pages, after, names, items, refused)),
-                        Ok(mut items) => {
-                            // The first says what the last says.
-                            let first = items.next();
-                            findings.extend(pages_of(*at, pages, after, names, items.chain(first), refused));
-                        }
-                        Err(StreamError::NotQueued(errors))
-                            if errors.iter().all(|(_, error)| is_command_refused(error)) =>
-                        {
-                            let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
-                            refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
-                        }
-                        Err(error) => refused.extend(&refused_by(&error, CommandParts { before: &[], groups: &[] })),
-                    }
-                }
-                Query::Witness { at } => {
-                    let reply = replies.next()?;
-                    if reply.error().is_some_and(|refusal| is_command_refused(&refusal)) {
-                        refused.insert(RefusedCommand::Xrange);
-                    }
-                    if !matches!(replies::first_in_range(reply), Ok(Some(_))) {
-                        findings.push(Observation::AnchorGone { at: *at });
-                    }
-                }
-                Query::Ghosts { at, group } => {
-                    let reply = replies.next()?;
-                    if let (Some(Ok(stream)), Ok(count)) = (&mut streams[*at], replies::pending_count(reply)) {
-                        stream.groups[*group].ghost_pending = Some(count);
-                    }
-                }
-            }
+/// The replies to a batch while they are read, and what comes of them.
+struct Reading<'a, 'r> {
+    /// Whether queries about a stream were sent in a transaction.
+    transacts: bool,
+    replies: Replies<'r>,
+    states: &'a [StreamState],
+    streams: &'a mut [Option<Read>],
+    findings: &'a mut Vec<Observation>,
+    refused: &'a mut BTreeSet<RefusedCommand>,
+}
+
+impl Reading<'_, '_> {
+    fn read(&mut self, query: &Query) -> Result<(), SampleError> {
+        match query {
+            Query::Probe(command) => self.probe(*command),
+            Query::Stream { at, groups } => self.stream(*at, groups),
+            Query::Details { at, groups } => self.details(*at, groups),
+            Query::First { at, group } => self.first(*at, *group),
+            Query::Glance { at, groups, kept, recheck_refused } => self.unchanged(*at, groups, kept, *recheck_refused),
+            Query::Counts { at, pages, after, with_groups } => self.counts(*at, pages, after, *with_groups),
+            Query::Witness { at } => self.anchor(*at),
+            Query::Ghosts { at, group } => self.ghosts(*at, *group),
+        }
+    }
+
+    fn probe(&mut self, command: RefusedCommand) -> Result<(), SampleError> {
+        let is_allowed = match command {
+            // An error inside is the stream's, and shows that it ran.
+            RefusedCommand::Multi => self.replies.transaction(1)?.is_ok(),
+            _ => !is_refused(self.replies.next()?),
+        };
+        if is_allowed {
+            self.refused.remove(&command);
         }
         Ok(())
     }
+
+    fn stream(&mut self, at: usize, groups: &[GroupQuery]) -> Result<(), SampleError> {
+        let parts = CommandParts { before: &STREAM, groups };
+        let answer = if self.transacts {
+            self.replies.transaction(parts.len())?
+        } else {
+            self.replies.between_two_alike(parts.len() + 1)?
+        };
+        note_refused(&answer, parts, self.refused);
+        let names = &self.states[at].names;
+        let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts));
+        self.streams[at] = Some(read.map_err(|error| {
+            let newly_refused = refused_by(&error, parts);
+            self.refused.extend(&newly_refused);
+            error.into_unread(parts, !newly_refused.is_empty())
+        }));
+        Ok(())
+    }
+
+    fn details(&mut self, at: usize, groups: &[GroupQuery]) -> Result<(), SampleError> {
+        let parts = CommandParts { before: &[], groups };
+        let answer =
+            if self.transacts { self.replies.transaction(parts.len())? } else { Ok(self.replies.take(parts.len())?) };
+        note_refused(&answer, parts, self.refused);
+        let detailed = match &mut self.streams[at] {
+            Some(Ok(stream)) => {
+                answer.map(|mut items| add_details(stream, &mut items, groups, &self.states[at].names, false))
+            }
+            Some(Err(_)) | None => Ok(()),
+        };
+        if let Err(error) = detailed {
+            let newly_refused = refused_by(&error, parts);
+            if newly_refused.is_empty() {
+                self.streams[at] = Some(Err(error.into_unread(parts, false)));
+            }
+            self.refused.extend(&newly_refused);
+        }
+        Ok(())
+    }
+
+    fn first(&mut self, at: usize, group: usize) -> Result<(), SampleError> {
+        let reply = self.replies.next()?;
+        if is_refused(reply) {
+            self.refused.insert(RefusedCommand::Xrange);
+        } else if let Ok(id) = replies::first_in_range(reply) {
+            // A stream that went away since has no entry to show; the next sample will say why.
+            self.findings.push(Observation::First { at, group, id });
+        }
+        Ok(())
+    }
+
+    fn unchanged(
+        &mut self,
+        at: usize,
+        groups: &[GroupQuery],
+        kept: &StreamSample,
+        recheck_refused: bool,
+    ) -> Result<(), SampleError> {
+        let before = if recheck_refused { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
+        let parts = CommandParts { before, groups };
+        let answer = self.replies.transaction(parts.len())?;
+        note_refused(&answer, parts, self.refused);
+        let names = &self.states[at].names;
+        let read = glanced(answer, groups, kept, recheck_refused, names).map_err(|error| {
+            self.refused.extend(&refused_by(&error, parts));
+            match error {
+                StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
+                // Reading the whole stream tells what it is.
+                _ => ReadOutcome::Changed(None),
+            }
+        });
+        self.streams[at] = Some(read);
+        Ok(())
+    }
+
+    fn counts(
+        &mut self,
+        at: usize,
+        pages: &[PageQuery],
+        after: &CountAnchor,
+        with_groups: bool,
+    ) -> Result<(), SampleError> {
+        let before = usize::from(with_groups);
+        let commands = before + pages.len() + after.commands();
+        let answer = if self.transacts {
+            self.replies.transaction(commands)?
+        } else {
+            self.replies.between_two_alike(1 + commands)?
+        };
+        let names = with_groups.then_some(&self.states[at].names);
+        match answer {
+            Ok(items) if self.transacts => {
+                self.findings.extend(pages_of(at, pages, after, names, items, self.refused));
+            }
+            Ok(mut items) => {
+                // The first says what the last says.
+                let first = items.next();
+                self.findings.extend(pages_of(at, pages, after, names, items.chain(first), self.refused));
+            }
+            Err(StreamError::NotQueued(errors)) if errors.iter().all(|(_, error)| is_command_refused(error)) => {
+                let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
+                self.refused.insert(if of_pages { RefusedCommand::Xrange } else { RefusedCommand::Xlen });
+            }
+            Err(error) => self.refused.extend(&refused_by(&error, CommandParts { before: &[], groups: &[] })),
+        }
+        Ok(())
+    }
+
+    fn anchor(&mut self, at: usize) -> Result<(), SampleError> {
+        let reply = self.replies.next()?;
+        if is_refused(reply) {
+            self.refused.insert(RefusedCommand::Xrange);
+        }
+        if !matches!(replies::first_in_range(reply), Ok(Some(_))) {
+            self.findings.push(Observation::AnchorGone { at });
+        }
+        Ok(())
+    }
+
+    fn ghosts(&mut self, at: usize, group: usize) -> Result<(), SampleError> {
+        let reply = self.replies.next()?;
+        if let (Some(Ok(stream)), Ok(count)) = (&mut self.streams[at], replies::pending_count(reply)) {
+            stream.groups[group].ghost_pending = Some(count);
+        }
+        Ok(())
+    }
+}
+
+fn is_refused(reply: Reply<'_>) -> bool {
+    reply.error().is_some_and(|refusal| is_command_refused(&refusal))
 }
 
 /// A command among those that are asked in one moment.
@@ -485,3 +527,6 @@ fn next<'a>(items: &mut Items<'a>, part: CommandPart) -> Result<Reply<'a>, Strea
     let reply = items.next().ok_or(StreamError::Moved)?;
     reply.error().map_or(Ok(reply), |error| Err(StreamError::Server(Some(part), error)))
 }
+
+#[cfg(test)]
+mod tests;

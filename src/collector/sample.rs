@@ -17,7 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::collector::count_budget::{CountBudget, CountRequest};
-use crate::collector::request::{Batch, GroupQuery, Observation, Read, ReadOutcome};
+use crate::collector::query::{GroupQuery, Observation, Read, ReadOutcome};
+use crate::collector::request::Batch;
 use crate::collector::sample::finalize::settle;
 use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;

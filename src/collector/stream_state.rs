@@ -1,7 +1,8 @@
 //! What the source keeps of one stream from sample to sample. Pure.
 
 use crate::analysis::lag::tracker::LagTracker;
-use crate::collector::request::{COMMANDS_PER_STREAM, GroupQuery, cost};
+use crate::collector::query::GroupQuery;
+use crate::collector::request::{COMMANDS_PER_STREAM, cost};
 use crate::model::sample::OldestPending;
 use crate::model::sample::{GroupSample, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};

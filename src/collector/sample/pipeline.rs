@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::collector::pacer::Pacer;
-use crate::collector::request::{Batch, Observation};
+use crate::collector::query::Observation;
+use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
 use crate::collector::sample_state::SampleState;
 use crate::model::sample::SampleError;

@@ -1,0 +1,158 @@
+//! What is asked of Redis, and what comes of it.
+
+use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
+use crate::model::lag::EntryPage;
+use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
+use crate::model::{EntryId, GroupName};
+
+/// What is known of a stream so far.
+pub(super) type Read = Result<StreamSample, ReadOutcome>;
+
+/// Why nothing is known of a stream.
+#[derive(Debug)]
+pub(super) enum ReadOutcome {
+    /// Redis refused a command that can be done without: ask again without it. Or it changed while it was read, where Redis runs no
+    /// transactions.
+    Refused(ReadError),
+    /// It may not be what it was, and only its length and groups were asked for: they are in a sample that is otherwise the
+    /// last one.
+    Changed(Option<Box<StreamSample>>),
+    /// It cannot be read now.
+    Error(ReadError),
+}
+
+impl ReadOutcome {
+    pub(super) fn into_error(self) -> ReadError {
+        match self {
+            Self::Refused(error) | Self::Error(error) => error,
+            Self::Changed(_) => ReadError::Deferred,
+        }
+    }
+}
+
+/// One question; `at` is the stream's place in the configuration.
+#[derive(Debug)]
+pub(super) enum Query {
+    /// Is a command that was refused allowed by now?
+    Probe(RefusedCommand),
+    /// Everything about a stream, and about those of its groups that are known already.
+    Stream { at: usize, groups: Vec<GroupQuery> },
+    /// Whether a stream is still what it was, and everything about its groups.
+    Glance { at: usize, groups: Vec<GroupQuery>, kept: Box<StreamSample>, recheck_refused: bool },
+    /// Consumers and oldest pending entry of groups that were not known before, or have changed.
+    Details { at: usize, groups: Vec<GroupQuery> },
+    /// The first entry after a group's cursor; `group` is its place in the stream's sample.
+    First { at: usize, group: usize },
+    /// Whether an entry that was the last one is still there.
+    Witness { at: usize },
+    /// Pages of counts for groups of one stream, and the stream in the same moment; its groups as well, where `with_groups`.
+    Counts { at: usize, pages: Vec<PageQuery>, after: CountAnchor, with_groups: bool },
+    /// How many of a group's pending entries lie before the first entry.
+    Ghosts { at: usize, group: usize },
+}
+
+impl Query {
+    /// The stream that it is about.
+    pub(super) fn at(&self) -> Option<usize> {
+        match self {
+            Self::Probe(_) => None,
+            Self::Stream { at, .. }
+            | Self::Glance { at, .. }
+            | Self::Details { at, .. }
+            | Self::First { at, .. }
+            | Self::Witness { at }
+            | Self::Counts { at, .. }
+            | Self::Ghosts { at, .. } => Some(*at),
+        }
+    }
+}
+
+/// What is asked about a group in addition to the list of groups.
+#[derive(Clone, Debug)]
+pub(super) struct GroupQuery {
+    pub(super) name: GroupName,
+    /// `XINFO CONSUMERS`
+    pub(super) consumers: bool,
+    /// `XPENDING key group - + 1`: not the summary form, which walks every consumer.
+    pub(super) pending: bool,
+}
+
+impl GroupQuery {
+    /// What may be asked of it: nothing where all of its name is not at hand.
+    pub(super) fn of(name: &GroupName, consumers: bool, pending: bool) -> Self {
+        let may = name.is_whole();
+        Self { name: name.clone(), consumers: consumers && may, pending: pending && may }
+    }
+
+    /// Its commands, in their order.
+    pub(super) fn commands(&self) -> impl Iterator<Item = RefusedCommand> + use<> {
+        let consumers = self.consumers.then_some(RefusedCommand::XinfoConsumers);
+        consumers.into_iter().chain(self.pending.then_some(RefusedCommand::Xpending))
+    }
+}
+
+/// How many commands some groups take.
+pub(super) fn commands_of(groups: &[GroupQuery]) -> usize {
+    groups.iter().map(|group| usize::from(group.consumers) + usize::from(group.pending)).sum()
+}
+
+/// How the stream is found in the same moment as pages of a count.
+#[derive(Debug)]
+pub(super) enum CountAnchor {
+    /// It is read.
+    Read,
+    /// It is asked whether it is still so.
+    Glance(Box<StreamSample>),
+}
+
+/// A page of a count to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageQuery {
+    /// The group's place in the stream's sample; none for what holds the stream back.
+    pub(super) group: Option<usize>,
+    /// What is left to be counted.
+    pub(super) range: CountRange,
+    /// The most entries to be read.
+    pub(super) limit: u64,
+    /// What the budget was charged for each.
+    pub(super) most_bytes: u64,
+}
+
+/// An answer that is not part of a sample: it goes into the stream's ledger.
+#[derive(Debug)]
+pub(super) enum Observation {
+    /// The first entry after a group's cursor.
+    First { at: usize, group: usize, id: Option<EntryId> },
+    /// An entry that was the last one is not there.
+    AnchorGone { at: usize },
+    /// Pages of counts.
+    Pages(Box<PagesReply>),
+}
+
+/// Pages of counts that were read in one moment.
+#[derive(Debug)]
+pub(super) struct PagesReply {
+    /// The stream's place in the configuration.
+    pub(super) at: usize,
+    pub(super) pages: Vec<PageReply>,
+    /// The stream in the same moment, with its groups where they were asked for.
+    pub(super) after: StreamSample,
+    pub(super) with_groups: bool,
+}
+
+impl PagesReply {
+    /// What the ledger takes of it.
+    pub(super) fn moment(&self) -> Moment {
+        let groups = self.with_groups.then(|| self.after.groups.clone());
+        Moment { facts: StreamCounters::from(&self.after), groups }
+    }
+}
+
+/// A page of a count that was read.
+#[derive(Debug)]
+pub(super) struct PageReply {
+    pub(super) asked: PageQuery,
+    pub(super) page: EntryPage,
+    /// Bytes in the fields of its entries.
+    pub(super) bytes: u64,
+}
