@@ -458,7 +458,8 @@ mod tests {
     fn what_cannot_be_is_no_rewind_no_loss_and_no_state() {
         let within = Some(Resolved { lag: Lag::within_length(3), ..Resolved::default() });
         let known = || GroupSample { pending: 4, consumers: 2, ..group("g", id(5000), 1, None) };
-        let good = || StreamSample { continuity: Continuity::Same, entries_added: Some(9), ..stream(vec![known()]) };
+        let good =
+            || StreamSample { continuity: Continuity::Continuous, entries_added: Some(9), ..stream(vec![known()]) };
         let no_cursor = || GroupSample {
             last_delivered: EntryId::default(),
             unknown: Unknown { last_delivered: true, pending: true, consumers: true },
@@ -473,7 +474,7 @@ mod tests {
             let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
             // As the source has it: how an impossible sample goes on is unknown.
             let odd = StreamSample {
-                continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Same },
+                continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Continuous },
                 ..odd
             };
             let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];

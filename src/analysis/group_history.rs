@@ -1,57 +1,21 @@
 //! What happened to a stream and its groups over the last samples: rates, losses, and how long things have stood still.
 //! Pure: the time is an argument, counted from any fixed moment by a clock that never steps.
 
-use std::collections::VecDeque;
+mod loss;
+mod rates;
+
 use std::time::Duration;
 
-use crate::analysis::consumers::ghost_pending;
+use crate::analysis::group_history::loss::{GroupObservation, HighWatermark};
+use crate::analysis::group_history::rates::{Flow, Holders, Rates};
 use crate::analysis::group_state::{Evidence, StateMachine, Verdict};
-use crate::analysis::lag::tracker::StreamCounters;
 use crate::analysis::window::{Streak, Windows};
-use crate::model::lag::Continuity;
-use crate::model::lag::Lag;
-use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
-use crate::model::{ConsumerName, EntryId};
-
-/// Points kept of each rate's window, which is as finely as its edge moves.
-const RATE_POINTS: u32 = 8;
+use crate::model::EntryId;
+use crate::model::lag::{Continuity, Lag};
+use crate::model::sample::{GroupSample, StreamSample};
 
 /// How often every consumer of a group must have had its turn before one that had none counts as dead.
 const ROTATIONS: u64 = 2;
-
-/// How far the distance of two samples may be off, as it is taken on this side and not where they were taken.
-const SERVED_MARGIN: Duration = Duration::from_secs(1);
-
-/// Totals over time, to take rates from.
-#[derive(Debug)]
-struct Rates<const N: usize>(VecDeque<(Duration, [u64; N])>);
-
-impl<const N: usize> Default for Rates<N> {
-    fn default() -> Self {
-        Self(VecDeque::new())
-    }
-}
-
-impl<const N: usize> Rates<N> {
-    /// Takes the totals of a sample and answers with each one's increase per second over the window.
-    fn take(&mut self, at: Duration, totals: [u64; N], windows: &Windows) -> Option<[f64; N]> {
-        while self.0.get(1).is_some_and(|(next, _)| at.saturating_sub(*next) >= windows.window) {
-            self.0.pop_front();
-        }
-        let rates = self.0.front().filter(|(then, _)| *then < at).map(|(then, before)| {
-            let seconds = (at - *then).as_secs_f64();
-            std::array::from_fn(|place| totals[place].saturating_sub(before[place]) as f64 / seconds)
-        });
-        if self.0.capacity() == 0 {
-            // Left to itself it would be half as large again.
-            self.0.reserve_exact(RATE_POINTS as usize + 2);
-        }
-        if self.0.back().is_none_or(|(last, _)| at.saturating_sub(*last) >= windows.window / RATE_POINTS) {
-            self.0.push_back((at, totals));
-        }
-        rates
-    }
-}
 
 /// One stream over time.
 #[derive(Debug, Default)]
@@ -76,7 +40,7 @@ pub struct StreamRates {
 impl StreamHistory {
     /// Takes a sample.
     pub fn take(&mut self, stream: &StreamSample, at: Duration, windows: &Windows) -> StreamRates {
-        if matches!(stream.continuity, Continuity::Broken | Continuity::Unknown) {
+        if matches!(stream.continuity, Continuity::Discontinuous | Continuity::Unknown) {
             *self = Self::default();
         }
         if self.max_deleted.is_some() && self.max_deleted != stream.max_deleted {
@@ -117,36 +81,6 @@ pub struct GroupHistory {
     watch: StateMachine,
 }
 
-/// The highest id that may have been delivered, even if the cursor is lower: it moved back, or may have.
-#[derive(Debug, Default)]
-struct HighWatermark {
-    id: EntryId,
-    /// Entries ever added up to it, where it is known.
-    rank: Option<u64>,
-    /// Entries above it that were counted as lost.
-    counted: u64,
-}
-
-impl HighWatermark {
-    fn raise_to(&mut self, id: EntryId, rank: Option<u64>) {
-        if id > self.id {
-            *self = Self { id, rank, counted: 0 };
-        }
-    }
-
-    /// Entries above it that are newly lost, where the stream now begins above it: as many as were added there and are not
-    /// there any more.
-    fn lost_above(&mut self, now: &GroupObservation) -> u64 {
-        let begins_above = now.stream.first.is_none_or(|first| first > self.id);
-        let added = now.stream.added.zip(self.rank).and_then(|(added, rank)| added.checked_sub(rank));
-        let Some(added) = added.filter(|_| begins_above) else { return 0 };
-        let gone = added.saturating_sub(now.stream.length);
-        let lost = gone.saturating_sub(self.counted);
-        self.counted = self.counted.max(gone);
-        lost
-    }
-}
-
 /// Whether every consumer must have had its turn.
 #[derive(Debug)]
 struct Rotation {
@@ -154,22 +88,6 @@ struct Rotation {
     moves: u64,
     /// From then until now, every live consumer has had a turn.
     all_since: Option<Duration>,
-}
-
-/// What a sample says of a group.
-#[derive(Clone, Copy, Debug)]
-struct GroupObservation {
-    cursor: EntryId,
-    lag: Lag,
-    added_after: Option<(u64, u64)>,
-    /// The highest entry that may ever have been removed without a trace.
-    untraced: EntryId,
-    entries_read: Option<u64>,
-    pending: u64,
-    oldest_pending: Option<EntryId>,
-    stream: StreamCounters,
-    /// How long ago any of the consumers may have been given something; `None` where Redis does not tell.
-    served_ago: Option<Duration>,
 }
 
 /// What the history of a group says of it.
@@ -187,209 +105,6 @@ pub struct GroupTrend {
     pub behind_for: Option<Duration>,
     /// Every consumer that is alive was given something or asked for it within this time; `None` where that is unknown.
     pub all_had_a_turn_within: Option<Duration>,
-}
-
-/// How long ago any of the consumers was last given something. `idle` may be younger than that, never older.
-fn served_ago(members: &[ConsumerSample]) -> Duration {
-    let served = |consumer: &ConsumerSample| consumer.inactive_ms.or(consumer.idle_ms).unwrap_or(0);
-    members.iter().map(served).min().map_or(Duration::MAX, Duration::from_millis)
-}
-
-impl GroupObservation {
-    fn of(stream: &StreamSample, group: &GroupSample) -> Self {
-        let resolved = group.resolved.unwrap_or_default();
-        Self {
-            cursor: group.last_delivered,
-            lag: resolved.lag,
-            added_after: resolved.added_after,
-            untraced: resolved.untraced,
-            entries_read: group.entries_read,
-            pending: group.pending,
-            oldest_pending: group.oldest_pending,
-            stream: StreamCounters::from(stream),
-            served_ago: group.members.as_deref().map(served_ago),
-        }
-    }
-
-    /// Entries added since `before`, where the server tells.
-    fn added_since(&self, before: &Self) -> Option<u64> {
-        self.stream.added_since(&before.stream)
-    }
-
-    /// Entries that are gone and that the group was not given, since `before`: a lower bound.
-    ///
-    /// The cursor only rose, so what lies above it was never delivered. With the cursor where it was: what was above it
-    /// then, and what was added, is above it now or gone. With the cursor moved: of all entries ever added after it, so
-    /// many are not there any more; those that were missing then already are not counted again.
-    fn lost_since(&self, before: &Self) -> u64 {
-        let there = self.lag.max;
-        let from_the_same_cursor = if self.cursor == before.cursor && self.cursor <= before.stream.last_generated {
-            // Where it is not told how many were added, at least as many as the stream has grown by.
-            let grown = || self.stream.length.saturating_sub(before.stream.length);
-            before.lag.min.saturating_add(self.added_since(before).unwrap_or_else(grown)).saturating_sub(there)
-        } else {
-            0
-        };
-        let missing = |seen: &Self| {
-            let (least, most) = seen.added_after?;
-            Some((least.saturating_sub(seen.lag.max), most.saturating_sub(seen.lag.min)))
-        };
-        // Where the cursor has passed all that was missing then, none of it is among what is missing now.
-        let passed = before.stream.first.is_some_and(|first| first <= self.cursor)
-            && before.stream.max_deleted.is_some_and(|deleted| deleted <= self.cursor)
-            && before.untraced <= self.cursor;
-        let by_the_counter = match (missing(self), missing(before)) {
-            (Some((least, _)), Some(_)) if passed => least,
-            (Some((least, _)), Some((_, most_before))) => least.saturating_sub(most_before),
-            _ => 0,
-        };
-        from_the_same_cursor.max(by_the_counter)
-    }
-
-    /// Whether entries above the cursor may have been delivered since `before`, `elapsed` ago: read, and then the cursor
-    /// moved back, by `SETID`, between two samples.
-    ///
-    /// `SETID` makes entries-read unknown, unless told otherwise. Where it was unknown all the time, as always before 7.0,
-    /// only a cursor that stood still and consumers that were not served show that nothing was delivered.
-    fn may_hide_a_rewind(&self, before: &Self, elapsed: Duration) -> bool {
-        let stood_still = self.cursor == before.cursor;
-        match (before.entries_read, self.entries_read) {
-            (Some(then), Some(now)) => now < then || (stood_still && (now > then || self.pending > before.pending)),
-            (Some(_), None) => true,
-            (None, _) => {
-                let served = self.served_ago.is_none_or(|ago| ago <= elapsed.saturating_add(SERVED_MARGIN));
-                !stood_still || self.pending > before.pending || served
-            }
-        }
-    }
-}
-
-/// What is kept of a sample to tell what was delivered since.
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    cursor: EntryId,
-    lag: Lag,
-    added: Option<u64>,
-    last_generated: EntryId,
-    entries_read: Option<u64>,
-    pending: u64,
-    /// Entries that were lost by then.
-    lost: u64,
-}
-
-impl Anchor {
-    fn of(seen: &GroupObservation, lost: u64) -> Self {
-        Self {
-            cursor: seen.cursor,
-            lag: seen.lag,
-            added: seen.stream.added,
-            last_generated: seen.stream.last_generated,
-            entries_read: seen.entries_read,
-            pending: seen.pending,
-            lost,
-        }
-    }
-
-    /// Entries added until `now`, where the server tells.
-    fn added_until(&self, now: &GroupObservation) -> Option<u64> {
-        match (now.stream.added, self.added) {
-            (Some(now), Some(then)) => now.checked_sub(then),
-            _ => (now.stream.last_generated == self.last_generated).then_some(0),
-        }
-    }
-}
-
-/// Who holds pending entries: what tells that some went without being acknowledged.
-#[derive(Debug, Default)]
-struct Holders {
-    /// Consumers that hold some, and how many.
-    consumers: Vec<(ConsumerName, u64)>,
-    /// Pending entries without payload, where they are counted: a lower bound.
-    ghosts: u64,
-}
-
-impl Holders {
-    /// Takes a sample. Returns how many pending entries went since the one before and were not acknowledged: those of consumers that
-    /// were deleted, and those without payload that were cleared (`XAUTOCLAIM`).
-    fn take(&mut self, stream: &StreamSample, group: &GroupSample) -> u64 {
-        let before = std::mem::replace(&mut self.ghosts, ghost_pending(stream, group).unwrap_or(0));
-        let cleared = before.saturating_sub(self.ghosts);
-        let members = group.members.as_deref().unwrap_or_default();
-        let holders = || members.iter().filter_map(|member| Some((member, member.pending.filter(|held| *held > 0)?)));
-        // Mostly they are the same ones: their names are those of the last sample, not only alike.
-        let is_same = |name: &ConsumerName, other: &ConsumerName| std::ptr::eq(name.as_bytes(), other.as_bytes());
-        let mut known = self.consumers.iter();
-        if holders().all(|(member, _)| known.next().is_some_and(|(name, _)| is_same(name, &member.name)))
-            && known.next().is_none()
-        {
-            for ((_, held), (_, now)) in self.consumers.iter_mut().zip(holders()) {
-                *held = now;
-            }
-            return cleared;
-        }
-        // Redis lists consumers in the order of their names.
-        if !members.is_sorted_by(|one, next| one.name < next.name) {
-            self.consumers.clear();
-            return cleared;
-        }
-        let is_there = |name: &ConsumerName| members.binary_search_by(|member| member.name.cmp(name)).is_ok();
-        let deleted = self.consumers.iter().filter(|(name, _)| group.members.is_some() && !is_there(name));
-        let deleted = deleted.map(|(_, pending)| *pending).fold(0, u64::saturating_add);
-        self.consumers.clear();
-        self.consumers.extend(holders().map(|(member, held)| (member.name.clone(), held)));
-        // Those of a deleted consumer may have been the ones without payload.
-        deleted.max(cleared)
-    }
-}
-
-/// What flows through a group: entries delivered and acknowledged.
-#[derive(Debug, Default)]
-struct Flow {
-    /// Pending entries that went since the anchor without being acknowledged.
-    dropped: u64,
-    /// The newest sample from which what was delivered since can be told.
-    anchor: Option<Anchor>,
-    /// Delivered and acknowledged by then.
-    totals: [u64; 2],
-    rates: Rates<2>,
-}
-
-impl Flow {
-    /// Takes a sample, by which this many entries were lost, and answers with the rates; `None` until they are known.
-    fn take(&mut self, now: &GroupObservation, lost: u64, at: Duration, windows: &Windows) -> Option<[f64; 2]> {
-        let exact = now.lag.uncertainty() == 0;
-        let Some(anchor) = self.anchor.filter(|anchor| anchor.cursor <= now.cursor) else {
-            *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, ..Self::default() };
-            return self.rates.take(at, self.totals, windows);
-        };
-        let by_lags = || {
-            let added = anchor.added_until(now).filter(|_| exact && anchor.lag.uncertainty() == 0)?;
-            let gone = now.lag.point.saturating_add(lost - anchor.lost);
-            Some(anchor.lag.point.saturating_add(added).saturating_sub(gone))
-        };
-        let by_reads = || now.entries_read.zip(anchor.entries_read).and_then(|(now, then)| now.checked_sub(then));
-        // What the lags say includes what was lost unnoticed; what the server counts may be wrong, but only the one is
-        // ever too high for that reason.
-        let either = match (by_lags(), by_reads()) {
-            (Some(by_lags), Some(by_reads)) => Some(by_lags.min(by_reads)),
-            (by_lags, by_reads) => by_lags.or(by_reads),
-        };
-        let delivered = if now.cursor == anchor.cursor { Some(0) } else { either };
-        let Some(delivered) = delivered else {
-            // Not known yet. With an exact lag it can be from here on.
-            if exact && (anchor.lag.uncertainty() > 0 || anchor.added_until(now).is_none()) {
-                *self = Self { anchor: Some(Anchor::of(now, lost)), totals: self.totals, ..Self::default() };
-            }
-            return None;
-        };
-        let gone = anchor.pending.saturating_add(delivered).saturating_sub(now.pending);
-        let acknowledged = gone.saturating_sub(std::mem::take(&mut self.dropped));
-        self.totals = [self.totals[0].saturating_add(delivered), self.totals[1].saturating_add(acknowledged)];
-        // With the cursor where it was, an exact lag is the better one to reckon from.
-        let keep = now.cursor == anchor.cursor && !exact;
-        self.anchor = Some(if keep { Anchor { pending: now.pending, ..anchor } } else { Anchor::of(now, lost) });
-        self.rates.take(at, self.totals, windows)
-    }
 }
 
 impl GroupHistory {
@@ -433,7 +148,7 @@ impl GroupHistory {
         windows: &Windows,
     ) -> GroupTrend {
         let now = GroupObservation::of(stream, group);
-        if stream.continuity == Continuity::Broken {
+        if stream.continuity == Continuity::Discontinuous {
             let rewound = now.cursor < self.high_water.id;
             *self = Self { lost: self.lost, ..Self::new(stream, group, at) };
             if rewound {

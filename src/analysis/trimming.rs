@@ -39,7 +39,7 @@ impl Trimming {
         at: Duration,
         windows: &Windows,
     ) -> bool {
-        if stream.continuity != Continuity::Same {
+        if stream.continuity != Continuity::Continuous {
             *self = Self::default();
         }
         let Some(removed) = stream.entries_added.and_then(|added| added.checked_sub(stream.length)) else {
@@ -98,7 +98,7 @@ mod tests {
             first: Some(id(first)),
             max_deleted: Some(id(0)),
             entries_added: Some(1000),
-            continuity: Continuity::Same,
+            continuity: Continuity::Continuous,
             ..StreamSample::default()
         };
         let resolved = Some(Resolved { lag: Lag { min: lag, max: lag, point: lag }, ..Resolved::default() });

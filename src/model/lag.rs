@@ -82,11 +82,11 @@ pub enum Continuity {
     #[default]
     Unknown,
     /// It is the same stream, longer and trimmed.
-    Same,
+    Continuous,
     /// Nothing of it is left by which to tell. What was remembered of it is of no use in any case.
-    TurnedOver,
+    FullyReplaced,
     /// It is another stream, or its counters were set by hand.
-    Broken,
+    Discontinuous,
 }
 
 /// A page of a count.

@@ -4,6 +4,7 @@
 use super::*;
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Resolved;
+use crate::model::sample::ConsumerSample;
 
 const WINDOWS: Windows = Windows {
     window: Duration::from_secs(30),
@@ -54,7 +55,7 @@ impl Story {
             counts: true,
             uncertainty: 0,
             consumers: Vec::new(),
-            continuity: Continuity::Same,
+            continuity: Continuity::Continuous,
             history: None,
         }
     }
@@ -68,7 +69,7 @@ impl Story {
             last_generated: id(self.last),
             entries_added: self.counts.then_some(self.last),
             max_deleted: self.counts.then_some(id(0)),
-            continuity: std::mem::replace(&mut self.continuity, Continuity::Same),
+            continuity: std::mem::replace(&mut self.continuity, Continuity::Continuous),
             ..StreamSample::default()
         };
         let lag = self.last.saturating_sub(self.cursor.max(self.first - 1));
@@ -230,7 +231,7 @@ fn a_stream_made_anew_starts_again_and_keeps_what_was_lost() {
     story.sample();
     story.first = 120;
     assert_eq!(story.sample().lost, 19);
-    (story.first, story.last, story.cursor, story.continuity) = (1, 20, 5, Continuity::Broken);
+    (story.first, story.last, story.cursor, story.continuity) = (1, 20, 5, Continuity::Discontinuous);
     let trend = story.sample();
     assert_eq!((trend.lost, trend.verdict.state), (19, GroupState::Ok));
     assert_eq!(trend.delivered_rate, None);
@@ -334,7 +335,7 @@ fn a_stream_that_looks_new_hides_no_cursor_that_moved_back() {
     let mut story = Story::new();
     (story.cursor, story.entries_read) = (50, None);
     story.sample();
-    (story.cursor, story.continuity) = (0, Continuity::Broken);
+    (story.cursor, story.continuity) = (0, Continuity::Discontinuous);
     story.sample();
     (story.last, story.first) = (120, 121);
     assert_eq!(story.sample().lost, 20);
@@ -411,7 +412,7 @@ fn everybody_had_a_turn_after_twice_as_many_deliveries_as_there_are_consumers() 
 fn rates_of_a_stream() {
     let mut history = StreamHistory::default();
     let mut stream = StreamSample {
-        continuity: Continuity::Same,
+        continuity: Continuity::Continuous,
         length: 100,
         entries_added: Some(100),
         max_deleted: Some(id(0)),

@@ -150,9 +150,9 @@ impl LagTracker {
         // All entries up to a mark below the first entry are gone, so at least that many were removed.
         let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.added_at_or_below(before));
         if passed.is_some_and(|rank| now.removed() < Some(rank)) {
-            continuity = Continuity::Broken;
+            continuity = Continuity::Discontinuous;
         }
-        if continuity != Continuity::Same {
+        if continuity != Continuity::Continuous {
             // Where nothing was ever removed, nothing was without a trace.
             let traced = !stream.trims_acknowledged || now.removed() == Some(0);
             self.marks.begin(if traced { EntryId::default() } else { now.last_generated });

@@ -291,7 +291,7 @@ impl SampleRun<'_> {
             stream.move_on(&found.after);
             let tracker = &mut self.source.states[found.at].tracker;
             let continuity = tracker.open(&stream);
-            if continuity != Continuity::Same {
+            if continuity != Continuity::Continuous {
                 stream.continuity = continuity;
             }
             for PageReply { asked, page, .. } in &found.pages {

@@ -207,7 +207,7 @@ impl Count {
         page: &EntryPage,
         untraced: EntryId,
     ) -> bool {
-        if after.since(now, untraced) != Continuity::Same {
+        if after.since(now, untraced) != Continuity::Continuous {
             return false;
         }
         if self.still_good(after) {

@@ -67,7 +67,7 @@ impl StreamCounters {
             && self.max_deleted >= earlier.max_deleted
             && self.first.zip(earlier.first).is_none_or(|(first, before)| first >= before);
         if !ids_rise || self.added.is_some() != earlier.added.is_some() {
-            return Continuity::Broken;
+            return Continuity::Discontinuous;
         }
         let nothing_is_left = self.first.is_none_or(|first| first > earlier.last_generated);
         let counters_agree = match self.added_since(earlier) {
@@ -77,11 +77,11 @@ impl StreamCounters {
             None => self.added.is_none(),
         };
         match (counters_agree, nothing_is_left) {
-            (false, _) => Continuity::Broken,
+            (false, _) => Continuity::Discontinuous,
             // Before 7.0 nothing then tells whether it was trimmed or deleted and filled again.
             (true, true) if self.added_since(earlier).is_none() => Continuity::Unknown,
-            (true, true) => Continuity::TurnedOver,
-            (true, false) => Continuity::Same,
+            (true, true) => Continuity::FullyReplaced,
+            (true, false) => Continuity::Continuous,
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
             change(&mut now);
             assert_eq!(now.since(&facts(), EntryId::default()), expected, "{now:?}");
         };
-        let same = Continuity::Same;
+        let same = Continuity::Continuous;
         check(same, |_| {});
         check(same, |now| add(now, 10));
         check(same, |now| (now.length, now.first) = (80, Some(id(20))));
@@ -164,13 +164,13 @@ mod tests {
             add(now, 10);
             (now.length, now.last, now.max_deleted) = (now.length - 1, Some(id(109)), Some(id(110)));
         });
-        check(Continuity::TurnedOver, |now| {
+        check(Continuity::FullyReplaced, |now| {
             add(now, 10);
             (now.length, now.first) = (5, Some(id(106)));
         });
-        check(Continuity::TurnedOver, |now| (now.length, now.first, now.last) = (0, None, None));
+        check(Continuity::FullyReplaced, |now| (now.length, now.first, now.last) = (0, None, None));
         // A new stream, an older copy, counters set by hand.
-        let broken = Continuity::Broken;
+        let broken = Continuity::Discontinuous;
         check(broken, |now| now.last_generated = id(99));
         check(broken, |now| now.first = Some(id(10)));
         check(broken, |now| now.max_deleted = Some(id(49)));
@@ -206,14 +206,14 @@ mod tests {
             change(&mut now);
             assert_eq!((now.since(&old, EntryId::default()), now.nothing_removed_since(&old)), expected, "{now:?}");
         };
-        check((Continuity::Same, true), |_| {});
-        check((Continuity::Same, false), |now| now.length = 88);
-        check((Continuity::Same, false), |now| (now.last, now.last_generated) = (Some(id(101)), id(101)));
-        check((Continuity::Broken, false), |now| now.length = 90);
-        check((Continuity::TurnedOver, false), |now| (now.length, now.first, now.last) = (0, None, None));
+        check((Continuity::Continuous, true), |_| {});
+        check((Continuity::Continuous, false), |now| now.length = 88);
+        check((Continuity::Continuous, false), |now| (now.last, now.last_generated) = (Some(id(101)), id(101)));
+        check((Continuity::Discontinuous, false), |now| now.length = 90);
+        check((Continuity::FullyReplaced, false), |now| (now.length, now.first, now.last) = (0, None, None));
         check((Continuity::Unknown, false), |now| {
             (now.first, now.last, now.last_generated) = (Some(id(101)), Some(id(189)), id(189));
         });
-        check((Continuity::Broken, true), |now| now.first = Some(id(12)));
+        check((Continuity::Discontinuous, true), |now| now.first = Some(id(12)));
     }
 }
