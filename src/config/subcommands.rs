@@ -97,6 +97,12 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
                         .long("expires")
                         .value_name("WHEN")
                         .help("When it ends: 90d from now, 2027-01-31 or 2027-01-31T12:00:00Z; never where not given"),
+                )
+                .arg(
+                    Arg::new("rate")
+                        .long("rate")
+                        .value_name("N/s")
+                        .help("Requests per second, in place of --api.rate-limit: 20/s, and twice as many at once"),
                 ),
         )
         .subcommand(
@@ -178,7 +184,10 @@ pub(super) fn lag(matches: &ArgMatches, mut config: Config) -> Result<LagRequest
 pub(super) fn token(matches: &ArgMatches) -> Result<String, ConfigError> {
     let expires = text(matches, "expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
     let name = text(matches, "name").unwrap_or_default();
-    let made = tokens::make(name, expires).map_err(|why| ConfigError::invalid(name, "NAME", &why.to_string()))?;
+    let rate = text(matches, "rate");
+    let rate = rate.map(|rate| tokens::parse_rate(rate).map_err(|why| ConfigError::invalid(rate, "--rate", &why)));
+    let options = tokens::Options { expires, rate: rate.transpose()? };
+    let made = tokens::make(name, options).map_err(|why| ConfigError::invalid(name, "NAME", &why.to_string()))?;
     Ok(format!(
         "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \
          --api.tokens-file, after which SIGHUP makes streamlag read it:\n\n  {}\n",

@@ -207,7 +207,7 @@ impl Service {
         let unused_seconds =
             token.used_at(now).and_then(|last| now.duration_since(last).ok()).map(|time| time.as_secs());
         tracing::debug!(token = token.name, peer = %peer.address, path = head.uri.path(), unused_seconds, "API request");
-        let Some(rate) = policy.token_rate else { return Ok(Headers::new()) };
+        let Some(rate) = token.rate.or(policy.token_rate) else { return Ok(Headers::new()) };
         let allowance = token.take(rate, self.began.elapsed());
         let limits = rate_headers(rate, allowance);
         match allowance.passes {

@@ -19,6 +19,12 @@ const SECRET_BYTES: usize = 32;
 /// Tokens in a file. Every request is compared with all of them: a microsecond per thirty.
 const MAX_TOKENS: usize = 1000;
 
+/// The highest rate of a token, requests per second: more is no limit.
+const MAX_RATE: u32 = 1_000_000;
+
+/// Seconds of its rate that a token may use at once: the same as the defaults for all tokens.
+const BURST_SECONDS: u32 = 2;
+
 /// The longest name of a token, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -31,7 +37,18 @@ pub struct Token {
     pub name: String,
     digest: [u8; 32],
     expires: Option<SystemTime>,
+    /// How often it may be used, where it has a rate of its own.
+    pub(super) rate: Option<RateLimit>,
     used: Mutex<TokenUse>,
+}
+
+/// What a token's line says beside its name and its digest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// When it ends; never where it is `None`.
+    pub expires: Option<SystemTime>,
+    /// Requests per second, in place of what holds for all tokens.
+    pub rate: Option<u32>,
 }
 
 /// How much a token was used.
@@ -61,11 +78,12 @@ impl Token {
     #[must_use]
     pub fn new(name: &str, secret: &str) -> Option<Self> {
         let sendable = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
-        sendable.then(|| Self::stored(name, digest(secret.as_bytes()), None))
+        sendable.then(|| Self::stored(name, digest(secret.as_bytes()), Options::default()))
     }
 
-    fn stored(name: &str, digest: [u8; 32], expires: Option<SystemTime>) -> Self {
-        Self { name: name.to_owned(), digest, expires, used: Mutex::default() }
+    fn stored(name: &str, digest: [u8; 32], options: Options) -> Self {
+        let Options { expires, rate } = options;
+        Self { name: name.to_owned(), digest, expires, rate: rate.map(per_second), used: Mutex::default() }
     }
 
     /// Takes a request out of what this token has left.
@@ -161,7 +179,7 @@ impl Tokens {
 }
 
 fn parse_line(line: &str) -> Result<Token, String> {
-    let takes = "expected NAME sha256:DIGEST [expires:TIME], as 'streamlag token NAME' prints it";
+    let takes = "expected NAME sha256:DIGEST [expires:TIME] [rate:N/s], as 'streamlag token NAME' prints it";
     let mut fields = line.split_whitespace();
     let (Some(name), Some(stored)) = (fields.next(), fields.next()) else {
         return Err(takes.to_owned());
@@ -169,14 +187,34 @@ fn parse_line(line: &str) -> Result<Token, String> {
     check_name(name)?;
     let hex = stored.strip_prefix("sha256:").ok_or(takes)?;
     let digest = from_hex(hex).ok_or("expected 64 hexadecimal digits after sha256:")?;
-    let expires = match fields.next() {
-        None => None,
-        Some(field) => Some(expiry(field.strip_prefix("expires:").ok_or(takes)?)?),
-    };
-    if fields.next().is_some() {
-        return Err(takes.to_owned());
+    let mut options = Options::default();
+    for field in fields {
+        let twice = match field.split_once(':') {
+            Some(("expires", time)) => options.expires.replace(expiry(time)?).is_some(),
+            Some(("rate", rate)) => options.rate.replace(parse_rate(rate)?).is_some(),
+            _ => return Err(takes.to_owned()),
+        };
+        if twice {
+            return Err(takes.to_owned());
+        }
     }
-    Ok(Token::stored(name, digest, expires))
+    Ok(Token::stored(name, digest, options))
+}
+
+/// Requests per second of a token's line, such as `20/s`.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_rate(text: &str) -> Result<u32, String> {
+    let digits = text.strip_suffix("/s").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let rate = digits.and_then(|digits| digits.parse().ok()).filter(|rate| (1..=MAX_RATE).contains(rate));
+    rate.ok_or_else(|| format!("expected a rate from 1/s to {MAX_RATE}/s, such as 20/s"))
+}
+
+/// A rate with a burst of [`BURST_SECONDS`].
+fn per_second(rate: u32) -> RateLimit {
+    let interval = Duration::from_secs(1).checked_div(rate).unwrap_or(Duration::from_secs(1));
+    RateLimit { interval, burst: rate.saturating_mul(BURST_SECONDS) }
 }
 
 /// A name that can stand in the file and in a log line.
@@ -221,14 +259,17 @@ pub struct NewToken {
 ///
 /// # Errors
 /// Where the name is none, or the system has no randomness.
-pub fn make(name: &str, expires: Option<SystemTime>) -> Result<NewToken, String> {
+pub fn make(name: &str, options: Options) -> Result<NewToken, String> {
     check_name(name)?;
     let mut random = [0; SECRET_BYTES];
     getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
     let secret = format!("{PREFIX}{}", to_hex(&random));
     let mut line = format!("{name} sha256:{}", to_hex(&digest(secret.as_bytes())));
-    if let Some(expires) = expires {
+    if let Some(expires) = options.expires {
         line.push_str(&format!(" expires:{}", humantime::format_rfc3339_seconds(expires)));
+    }
+    if let Some(rate) = options.rate {
+        line.push_str(&format!(" rate:{rate}/s"));
     }
     Ok(NewToken { secret, line })
 }
@@ -263,7 +304,8 @@ mod tests {
     #[test]
     fn what_is_made_can_be_stored_and_opens() {
         let now = SystemTime::now();
-        let (ops, ci) = (make("ops", None).unwrap(), make("ci", Some(now + Duration::from_secs(60))).unwrap());
+        let expiring = Options { expires: Some(now + Duration::from_secs(60)), rate: Some(30) };
+        let (ops, ci) = (make("ops", Options::default()).unwrap(), make("ci", expiring).unwrap());
         assert_ne!(ops.secret, ci.secret);
         assert!(ops.secret.starts_with("slt_") && ops.secret.len() == 68 && !ops.line.contains(&ops.secret[4..]));
         let tokens = Tokens::parse(&format!("# who: what for\n\n  {}\r\n{}\n", ops.line, ci.line)).unwrap();
@@ -291,6 +333,11 @@ mod tests {
             (format!("ops sha256:{secret} expires:soon"), "line 1: expected a time such as"),
             (format!("ops sha256:{secret} expires:2027-02-30"), "line 1: expected a time such as"),
             (format!("ops sha256:{secret} expires:2027-02-28 5"), "line 1: expected NAME sha256:DIGEST"),
+            (format!("ops sha256:{secret} rate:5"), "line 1: expected a rate from 1/s"),
+            (format!("ops sha256:{secret} rate:0/s"), "line 1: expected a rate from 1/s"),
+            (format!("ops sha256:{secret} rate:-1/s"), "line 1: expected a rate from 1/s"),
+            (format!("ops sha256:{secret} rate:1000001/s"), "line 1: expected a rate from 1/s"),
+            (format!("ops sha256:{secret} rate:5/s rate:6/s"), "line 1: expected NAME sha256:DIGEST"),
             (format!("slt_{secret} sha256:{secret}"), "line 1: token name: expected"),
             (format!("o\"ps sha256:{secret}"), "line 1: token name: expected"),
             (format!("{good}\na sha256:{}", "6".repeat(64)), "line 2: there is another token named \"a\""),
@@ -306,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_token_cannot_be_printed() {
-        let made = make("ops", None).unwrap();
+        let made = make("ops", Options::default()).unwrap();
         let mut tokens = Tokens::parse(&made.line).unwrap();
         tokens.add(Token::new(DEFAULT_NAME, "hunter2").unwrap()).unwrap();
         let shown = format!("{tokens:?}");
@@ -314,6 +361,26 @@ mod tests {
         for unsendable in ["", " ", "a b", "a\n", "é"] {
             assert!(Token::new(DEFAULT_NAME, unsendable).is_none(), "{unsendable:?}");
         }
+    }
+
+    #[test]
+    fn a_line_may_carry_a_rate_in_any_order() {
+        let (secret, now) = ("5".repeat(64), SystemTime::now());
+        for (options, expected) in [
+            ("", None),
+            (" expires:2100-01-01", None),
+            (" rate:20/s", Some((50, 40))),
+            (" rate:20/s expires:2100-01-01", Some((50, 40))),
+            (" expires:2100-01-01 rate:1/s", Some((1000, 2))),
+        ] {
+            let tokens = Tokens::parse(&format!("ops sha256:{secret}{options}")).unwrap();
+            let rate = tokens.0[0].rate.map(|rate| (rate.interval.as_millis(), rate.burst));
+            assert_eq!(rate, expected, "{options}");
+            assert!(tokens.0[0].expires.is_none_or(|expires| expires > now));
+        }
+        let made = make("ops", Options { expires: None, rate: Some(30) }).unwrap();
+        assert!(made.line.ends_with(" rate:30/s"), "{}", made.line);
+        assert_eq!(Tokens::parse(&made.line).unwrap().0[0].rate.unwrap().burst, 60);
     }
 
     #[test]
