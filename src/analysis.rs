@@ -9,6 +9,7 @@ pub mod group_state;
 pub mod lag;
 pub mod logical;
 pub mod logical_snapshot;
+pub mod scaling;
 pub mod snapshot;
 pub mod trimming;
 pub mod view;

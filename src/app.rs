@@ -90,6 +90,7 @@ fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
         rate: config.web.rate_limit,
         headers: config.web.headers.clone(),
         tls: config.web.tls.clone(),
+        scalers: config.scalers.clone(),
         targets: targets.known(),
         transport: config.transport,
     }

@@ -9,6 +9,8 @@ mod file;
 pub(crate) mod fuzzing;
 mod nearest;
 mod redis_target;
+mod scaler_entry;
+mod scalers;
 mod settings;
 mod subcommands;
 mod target;
@@ -33,13 +35,14 @@ pub use web::WebConfig;
 use crate::http::api::Transport;
 use crate::http::route::Route;
 use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
-use crate::http::{ApiAuth, RateLimit};
+use crate::http::{ApiAuth, RateLimit, Scalers};
 use crate::model::Shard;
 use crate::model::TargetName;
 use crate::model::shard::MAX_SHARDS;
 use crate::sys::files;
 use crate::sys::log::Format;
 use file::Section;
+use scaler_entry::ListedScaler;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -55,6 +58,8 @@ const MAX_RATE: u64 = 1_000_000;
 pub struct Config {
     /// What to sample: at least one target. The first is what `/metrics` shows.
     pub targets: Vec<TargetConfig>,
+    /// What autoscalers may ask for by name.
+    pub scalers: Scalers,
     /// Which of how many shards is sampled; all of it where it is `None`.
     pub shard: Option<Shard>,
     /// The addresses to listen on, `host:port`.
@@ -94,6 +99,9 @@ pub(crate) trait SettingSources {
 
     /// The targets that the file lists, with what is theirs alone.
     fn targets(&self) -> &[(TargetName, Section)];
+
+    /// The scalers that the file lists.
+    fn scalers(&self) -> &[ListedScaler];
 }
 
 impl Config {
@@ -120,9 +128,12 @@ impl Config {
     pub(crate) fn from_sources(sources: &impl SettingSources) -> Result<Self, ConfigError> {
         let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
         let web = web(sources)?;
+        let mut targets = target::all(sources)?;
+        let scalers = scalers::all(sources.scalers(), &mut targets)?;
         Ok(Self {
             digests: SettingDigests::new(sources, &web.files),
-            targets: target::all(sources)?,
+            targets,
+            scalers,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.switch("web.systemd-socket"),

@@ -14,6 +14,8 @@ mod policy;
 mod problem;
 mod rate_limit;
 pub mod route;
+mod scale;
+mod scalers;
 mod service;
 mod static_body;
 mod targets;
@@ -37,6 +39,7 @@ pub use crate::http::service::Service;
 pub use auth::ApiAuth;
 pub use basic_auth::BasicUsers;
 pub use policy::{Peer, ServerConfig};
+pub use scalers::{DeclaredScaler, Scalers};
 pub use targets::{ServedTarget, ServedTargets};
 pub use tls::ServerTls;
 

@@ -132,6 +132,13 @@ impl LogicalStreams {
         self.definitions.iter().flat_map(|definition| &definition.patterns)
     }
 
+    /// The names and the patterns of one of them.
+    #[must_use]
+    pub fn partitions(&self, name: &str) -> Option<(&[StreamKey], &[String])> {
+        let found = self.definitions.iter().find(|definition| &*definition.name == name)?;
+        Some((&found.names, &found.patterns))
+    }
+
     /// Goes by these sampled streams from now on. To be called whenever they change, which [`summarize`](Self::summarize)
     /// would not notice.
     pub fn reconfigure(&mut self, sampled: &[StreamKey]) {

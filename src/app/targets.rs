@@ -102,6 +102,7 @@ impl PolledTargets {
             mode: config.redis.mode.as_str(),
             thresholds: config.thresholds.clone(),
             selection: config.groups.clone(),
+            drain_target: config.windows.drain_target,
             interval: config.interval,
             collectors: config.collectors,
             reader: reader.clone(),

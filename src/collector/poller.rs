@@ -235,7 +235,7 @@ impl Poller {
                     view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
                     let page = print_without_streams(view.clone(), settings.page, own.clone());
                     let next_by = next_by(settings, view.interval);
-                    publisher.publish(Published { view: view.clone(), sampled: *sampled, next_by, page });
+                    publisher.publish(Published { view: view.clone(), sampled: *sampled, fresh_until: None, next_by, page });
                     sampling.await?
                 }
             }
@@ -302,7 +302,14 @@ impl Poller {
         let page = self.page_builder.print(view, shown, own).await;
         let Some(page) = page else { return };
         let next_by = next_by(&self.settings, self.view.interval);
-        self.publisher.publish(Published { view: self.view.clone(), sampled: self.sampled, next_by, page });
+        let fresh_until = self.stale_at();
+        self.publisher.publish(Published {
+            view: self.view.clone(),
+            sampled: self.sampled,
+            fresh_until,
+            next_by,
+            page,
+        });
     }
 }
 
@@ -315,7 +322,7 @@ fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
 pub fn first(plan: &PollerConfig, own: &SelfRegistries) -> Published {
     let view = unread_view(&plan.settings, plan.sampling.streams.literals());
     let page = print_without_streams(view.clone(), plan.settings.page, own.clone());
-    Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, page }
+    Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, fresh_until: None, page }
 }
 
 fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {

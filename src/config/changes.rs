@@ -41,6 +41,9 @@ impl SettingDigests {
         }
         let names: Vec<&str> = sources.targets().iter().map(|(name, _)| name.as_str()).collect();
         digests.insert("targets".to_owned(), digest(&names));
+        for scaler in sources.scalers() {
+            digests.insert(format!("scaler {}", scaler.name()), digest(&scaler.values()));
+        }
         for (target, section) in sources.targets() {
             for (key, entry) in section {
                 digests.insert(format!("{key} of target {target}"), digest(&entry.values));

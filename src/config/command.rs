@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use crate::config::effective::{Effective, FILE};
 use crate::config::file::{Entry, File, Section};
 use crate::config::nearest::nearest;
+use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::subcommands::{self, LagRequest, Output};
 use crate::config::values::{ConfigError, Origin, RawValue};
@@ -304,6 +305,10 @@ impl SettingSources for AllSources {
 
     fn targets(&self) -> &[(TargetName, Section)] {
         self.file.targets()
+    }
+
+    fn scalers(&self) -> &[ListedScaler] {
+        self.file.scalers()
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 
 use crate::config::nearest::nearest;
+use crate::config::scaler_entry::{ListedScaler, MAX_SCALERS};
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
 use crate::config::values::{Location, Origin, RawValue};
 use crate::model::TargetName;
@@ -23,6 +24,9 @@ const MAX_NAMED: usize = 80;
 
 /// The key under which a file lists targets.
 const TARGETS: &str = "targets";
+
+/// The key under which a file lists scalers.
+const SCALERS: &str = "scalers";
 
 /// The values of a setting, and where they stand.
 #[derive(Clone, Debug)]
@@ -51,6 +55,7 @@ pub(crate) type Section = BTreeMap<&'static str, Entry>;
 pub(super) struct File {
     settings: Section,
     targets: Vec<(TargetName, Section)>,
+    scalers: Vec<ListedScaler>,
 }
 
 impl File {
@@ -72,9 +77,11 @@ impl File {
         if text.trim().is_empty() {
             return Ok(file);
         }
-        match serde_saphyr::from_str(text).map_err(|error| describe(&error))? {
+        let node = serde_saphyr::from_str(text);
+        match node.map_err(|error| scaler_key_twice(text, &path, &error).unwrap_or_else(|| describe(&error)))? {
             YamlNode::Empty => {}
             YamlNode::Map(mut entries) => {
+                file.scalers = take_scalers(&path, &mut entries)?;
                 if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
                     let (key, node) = entries.remove(place);
                     file.targets = targets(&path, key.referenced.line(), node)?;
@@ -94,6 +101,54 @@ impl File {
     pub(super) fn targets(&self) -> &[(TargetName, Section)] {
         &self.targets
     }
+
+    /// The scalers in the order of the file, not checked yet.
+    pub(super) fn scalers(&self) -> &[ListedScaler] {
+        &self.scalers
+    }
+}
+
+/// Takes the scalers out of the top level.
+fn take_scalers(path: &Arc<Path>, entries: &mut Vec<(Spanned<String>, YamlNode)>) -> Result<Vec<ListedScaler>, String> {
+    const EXPECTED: &str = "scalers: expected a list of mappings, each with a name";
+    let Some(place) = entries.iter().position(|(key, _)| key.value == SCALERS) else { return Ok(Vec::new()) };
+    let (key, node) = entries.remove(place);
+    let line = key.referenced.line();
+    let listed = match node {
+        YamlNode::Empty => return Ok(Vec::new()),
+        YamlNode::List(listed) => listed,
+        YamlNode::Value(_) | YamlNode::Map(_) => return Err(format!("line {line}: {EXPECTED}")),
+    };
+    if listed.len() > MAX_SCALERS {
+        return Err(format!("line {line}: scalers: expected at most {MAX_SCALERS} scalers, not {}", listed.len()));
+    }
+    let location = |line| Location { file: Arc::clone(path), line };
+    let scaler = |node| {
+        let YamlNode::Map(entries) = node else { return Err(format!("line {line}: {EXPECTED}")) };
+        let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
+        let entry = |(key, node): (Spanned<String>, YamlNode)| {
+            let values = match node {
+                YamlNode::Value(value) => vec![value],
+                YamlNode::List(nodes) => nodes.into_iter().filter_map(YamlNode::into_value).collect(),
+                YamlNode::Empty | YamlNode::Map(_) => Vec::new(),
+            };
+            (key.value.replace('-', "_"), location(key.referenced.line()), values)
+        };
+        Ok(ListedScaler { location: location(begins), entries: entries.into_iter().map(entry).collect() })
+    };
+    listed.into_iter().map(scaler).collect()
+}
+
+/// What is said where a key of a scaler is given twice: YAML's own error does not name the scaler.
+fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<String> {
+    if !matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }) {
+        return None;
+    }
+    let mut options = serde_saphyr::Options::default();
+    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
+    let Ok(YamlNode::Map(mut entries)) = serde_saphyr::from_str_with_options(text, options) else { return None };
+    let scalers = take_scalers(path, &mut entries).ok()?;
+    scalers.iter().find_map(|scaler| scaler.fields().err()).map(|problem| problem.to_string())
 }
 
 fn targets(path: &Arc<Path>, line: u64, node: YamlNode) -> Result<Vec<(TargetName, Section)>, String> {

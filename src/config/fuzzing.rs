@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::file::{Entry, File, Section};
 use crate::config::redis_target::dial_in_plain_text;
+use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::Flag;
 use crate::config::values::Origin;
 use crate::config::web::WebConfig;
@@ -42,7 +43,9 @@ fn said_of_file(text: &str) -> Option<String> {
     for (setting, values) in given() {
         assert!(setting.flag == Flag::List || values.len() == 1, "{}: {values:?}", setting.key);
     }
-    let is_elsewhere = |secret| given().any(|(setting, values)| !setting.secret && values.concat().contains(secret));
+    let in_scaler = |secret| file.scalers().iter().any(|scaler| format!("{scaler:?}").contains(secret));
+    let in_setting = |secret| given().any(|(setting, values)| !setting.secret && values.concat().contains(secret));
+    let is_elsewhere = |secret| in_setting(secret) || in_scaler(secret);
     let names_files = given().any(|(setting, _)| setting.value_name == FILE);
     // For TLS, what the system trusts is read, which takes time.
     let is_tls = given().any(|(setting, url)| setting.key == "redis.url" && url.concat().starts_with("rediss"));
@@ -85,6 +88,10 @@ impl SettingSources for Only<'_> {
 
     fn targets(&self) -> &[(TargetName, Section)] {
         self.0.targets()
+    }
+
+    fn scalers(&self) -> &[ListedScaler] {
+        self.0.scalers()
     }
 }
 

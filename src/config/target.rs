@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::analysis::logical::LogicalStreams;
+use crate::analysis::scaling::ScaledStreams;
 use crate::analysis::window::Windows;
 use crate::collector::{Address, Mode, Topology};
 use crate::config::file::Section;
+use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::COLLECTORS;
 use crate::config::values::{ConfigError, Origin, RawValue};
 use crate::config::{MAX_DURATION, Setting, SettingSources, redis_target};
@@ -100,6 +102,8 @@ pub struct TargetConfig {
     pub stream_max_len: Option<u64>,
     /// Streams that are one to those who use them.
     pub logical: LogicalStreams,
+    /// Streams of scalers, which are sampled as well.
+    pub scaled: ScaledStreams,
 }
 
 /// The sources as they are for one target of the file.
@@ -129,6 +133,10 @@ impl<S: SettingSources> SettingSources for TargetSources<'_, S> {
     fn targets(&self) -> &[(TargetName, Section)] {
         &[]
     }
+
+    fn scalers(&self) -> &[ListedScaler] {
+        &[]
+    }
 }
 
 /// All targets, in the order of the file: at least one.
@@ -142,12 +150,13 @@ pub(super) fn all(sources: &impl SettingSources) -> Result<Vec<TargetConfig>, Co
 }
 
 impl TargetConfig {
-    /// Which streams are sampled: those of `streams` and of the logical streams, less those excluded, as far as they are this
+    /// Which streams are sampled: those of `streams`, of the logical streams and of scalers, less those excluded, as far as they are this
     /// shard's.
     #[must_use]
     pub fn stream_selection(&self, shard: Option<Shard>) -> StreamSelection {
         StreamSelection::new(&self.streams)
             .and(self.logical.names().cloned(), self.logical.patterns().cloned())
+            .and(self.scaled.names.iter().cloned(), self.scaled.patterns.iter().cloned())
             .without(self.streams_exclude.clone())
             .of_shard(shard)
     }
@@ -183,6 +192,7 @@ fn from_sources(name: TargetName, sources: &impl SettingSources) -> Result<Targe
         count_budget: need("lag.count-budget")?.whole_number(0, MAX_COUNT_BUDGET)?,
         stream_max_len: stream_max_len(&need("event-transport.stream-max-len")?)?,
         logical: logical_streams(sources)?,
+        scaled: ScaledStreams::default(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::collector::{Address, Mode};
 use crate::config::file::File;
+use crate::config::scaler_entry::ListedScaler;
 use crate::config::values::Origin;
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::thresholds::Thresholds;
@@ -37,6 +38,10 @@ impl SettingSources for Fake {
     }
 
     fn targets(&self) -> &[(TargetName, Section)] {
+        &[]
+    }
+
+    fn scalers(&self) -> &[ListedScaler] {
         &[]
     }
 }

@@ -9,6 +9,7 @@ use crate::http::api::Transport;
 use crate::http::auth::ApiAuth;
 use crate::http::basic_auth::BasicUsers;
 use crate::http::rate_limit::RateLimit;
+use crate::http::scalers::Scalers;
 use crate::http::targets::ServedTargets;
 use crate::http::tls::ServerTls;
 
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How connections are encrypted; `None` where they are not.
     pub tls: Option<ServerTls>,
+    /// The declared scalers.
+    pub scalers: Scalers,
     /// What is watched.
     pub targets: ServedTargets,
     /// The event transport's settings.

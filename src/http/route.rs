@@ -9,6 +9,9 @@ const MAX_HOST_BYTES: usize = 253;
 /// The prefix of the API.
 const API: &str = "/api/v1/events/";
 
+/// What the path of a declared scaler begins with.
+const SCALE: &str = "/api/v1/scale/";
+
 /// A place that answers: [`Route::Reload`] `POST` and `PUT`, the others `GET` and `HEAD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -28,6 +31,10 @@ pub enum Route {
     Reload,
     /// A place that wants a token: what there is to know of the targets.
     Targets,
+    /// A place that wants a token: the value of a scaler that the request describes.
+    Scale,
+    /// A place that wants a token: the value of a declared scaler, whose name the path ends with.
+    DeclaredScale,
     /// A place that wants a token: what there is to know of one target.
     Api(ApiRoute),
 }
@@ -65,6 +72,8 @@ impl Route {
             "/probe" => Self::Probe,
             "/api/v1/sd" => Self::Discovery,
             "/api/v1/targets" => Self::Targets,
+            "/api/v1/scale" => Self::Scale,
+            _ if scaler(path).is_some() => Self::DeclaredScale,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
                 "streams" => ApiRoute::Streams,
@@ -89,6 +98,8 @@ impl Route {
             Self::Probe => "/probe",
             Self::Discovery => "/api/v1/sd",
             Self::Targets => "/api/v1/targets",
+            Self::Scale => "/api/v1/scale",
+            Self::DeclaredScale => "/api/v1/scale/NAME",
             Self::Api(ApiRoute::ConsumerLag) => "/api/v1/events/consumer-lag",
             Self::Api(ApiRoute::Streams) => "/api/v1/events/streams",
             Self::Api(ApiRoute::Health) => "/api/v1/events/health",
@@ -104,6 +115,12 @@ impl Route {
         // A telemetry path that is no path cannot hide anything.
         Self::find(path, "").is_some()
     }
+}
+
+/// The name of the scaler that a path is of. Names need no decoding.
+#[must_use]
+pub fn scaler(path: &str) -> Option<&str> {
+    path.strip_prefix(SCALE).filter(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// The value of a query parameter, decoded; the first where there are several.
@@ -213,6 +230,13 @@ mod tests {
         check("/", Some(Route::Landing));
         check("/metrics", Some(Route::Metrics));
         check("/-/ready", Some(Route::Ready));
+        check("/api/v1/scale", Some(Route::Scale));
+        check("/api/v1/scale/orders-2", Some(Route::DeclaredScale));
+        assert_eq!(
+            (scaler("/api/v1/scale/a.b"), scaler("/api/v1/scale/"), scaler("/api/v1/scale/a/b")),
+            (Some("a.b"), None, None)
+        );
+        check("/api/v1/scale/", None);
         check("/api/v1/events/consumer-lag", Some(Route::Api(ApiRoute::ConsumerLag)));
         for wrong in
             ["", "/metrics/", "//metrics", "/Metrics", "/api/v1/events", "/api/v1/events/", "/../metrics", "/%2e"]
@@ -244,7 +268,7 @@ mod tests {
         for route in api
             .into_iter()
             .chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])
-            .chain([Route::Probe, Route::Discovery, Route::Targets])
+            .chain([Route::Probe, Route::Discovery, Route::Targets, Route::Scale, Route::DeclaredScale])
         {
             assert_eq!(Route::find(route.label(), "/metrics"), Some(route));
         }

@@ -29,10 +29,10 @@ use crate::http::basic_auth::{BasicCredentials, BasicUsers, credentials};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Gcra, LoginThrottle, RateDecision, RateLimit};
-use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters};
+use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler};
 use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
-use crate::http::{api, landing};
+use crate::http::{api, landing, scale};
 use crate::model::TargetName;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::ReloadHandle;
@@ -161,6 +161,19 @@ impl Service {
             Route::Targets => {
                 let limits = self.check_token(policy, head, peer)?;
                 Ok(with_headers(targets(policy).unwrap_or_else(HttpProblem::into_answer), limits))
+            }
+            Route::Scale => {
+                let limits = self.check_token(policy, head, peer)?;
+                let value = scale::undeclared(policy, head.uri.query());
+                let answer = value.and_then(|value| json(StatusCode::OK, &value));
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
+            }
+            Route::DeclaredScale => {
+                let limits = self.check_token(policy, head, peer)?;
+                let name = scaler(head.uri.path()).unwrap_or_default();
+                let value = scale::declared(policy, name, head.uri.query());
+                let answer = value.and_then(|value| json(StatusCode::OK, &value));
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Api(place) => {
                 let limits = self.check_token(policy, head, peer)?;
@@ -529,6 +542,7 @@ mod tests {
             rate: None,
             headers: Vec::new(),
             tls: None,
+            scalers: crate::http::Scalers::default(),
             targets: ServedTargets::new(Vec::new()),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         };

@@ -20,6 +20,8 @@ pub struct ServedTarget {
     pub thresholds: ThresholdRules,
     /// Which groups are monitored.
     pub selection: GroupSelection,
+    /// In what time a group should drain its lag.
+    pub drain_target: Duration,
     /// The time between polls.
     pub interval: Duration,
     /// What its metrics page shows of streams.

@@ -22,7 +22,10 @@ pub enum ReadError {
     /// The reply about it exceeded what a sample may read.
     #[error("what Redis says of it is more than a sample may read: it is asked again later")]
     TooLarge,
-    /// It does not exist, or is no stream: the server's words.
+    /// It does not exist.
+    #[error("no such key")]
+    Missing,
+    /// It is not there any more, or is no stream: the server's words.
     #[error("{0}")]
     Gone(String),
     /// Another node of the cluster has it.
@@ -85,6 +88,7 @@ impl ReadError {
         let own = || text.to_owned();
         match text.split(' ').next().unwrap_or_default() {
             "WRONGTYPE" => Self::Gone(own()),
+            _ if text == "no such key" => Self::Missing,
             _ if text.starts_with("no such key") => Self::Gone(own()),
             "MOVED" => redirected(RedirectKind::Moved, text).unwrap_or_else(|| Self::ClusterDown(own())),
             "ASK" => redirected(RedirectKind::Ask, text).unwrap_or_else(|| Self::ClusterDown(own())),
@@ -96,7 +100,7 @@ impl ReadError {
     /// Whether the stream is not there any more, or is something else by now.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone(_))
+        matches!(self, Self::Missing | Self::Gone(_))
     }
 
     /// The same, of a server that is not sampled as a cluster: what its nodes say of the streams of others says how to.
@@ -125,6 +129,7 @@ mod tests {
     #[test]
     fn what_a_server_says_is_classified_once() {
         let kind = |text| match ReadError::of_server(text) {
+            ReadError::Missing => "missing",
             ReadError::Gone(_) => "gone",
             ReadError::Redirected { .. } => "redirected",
             ReadError::ClusterDown(_) => "cluster",
@@ -132,7 +137,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for (text, expected) in [
-            ("no such key", "gone"),
+            ("no such key", "missing"),
+            ("no such key: 5", "gone"),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", "gone"),
             ("MOVED 3999 127.0.0.1:6381", "redirected"),
             ("ASK 0 :6381", "redirected"),

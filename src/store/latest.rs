@@ -16,6 +16,8 @@ pub struct Published {
     pub view: View,
     /// When the newest good sample was taken, by the clock that never steps; `None` before the first.
     pub sampled: Option<Instant>,
+    /// Until when that sample is fresh, by the same clock; `None` before the first.
+    pub fresh_until: Option<Instant>,
     /// When the next is due, if the poller is well.
     pub next_by: Instant,
     /// The metrics page of this view.

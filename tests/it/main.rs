@@ -33,6 +33,7 @@ mod redis_load;
 mod redis_tls_auth;
 mod refused_commands;
 mod safe_to_trim;
+mod scaling;
 mod scan;
 mod secrets;
 mod sentinel;

@@ -35,6 +35,10 @@ impl SettingSources for FileAndEnvironment {
     fn targets(&self) -> &[(TargetName, Section)] {
         self.file.targets()
     }
+
+    fn scalers(&self) -> &[ListedScaler] {
+        self.file.scalers()
+    }
 }
 
 fn targets(file: &str, environment: &[(&'static str, &'static str)]) -> Result<Vec<TargetConfig>, String> {

@@ -1,0 +1,347 @@
+//! What an autoscaler is told: how much there is to do for a group, or that nobody knows. Pure.
+//!
+//! **Never a zero that is not true.** A value comes from one sample in which every stream of the scaler was read. Where a lag is
+//! bounded its upper bound counts. Where anything is unknown the answer is [`Unknown`], not a number: an autoscaler that gets an
+//! error keeps its replicas, one that gets 0 removes them.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::analysis::consumers::Recommendation;
+use crate::analysis::snapshot::{Presence, PresentGroup, StreamSnapshot};
+use crate::analysis::view::{Fresh, View};
+use crate::model::glob::any_matches;
+use crate::model::lag::Lag;
+use crate::model::sample::{ReadError, RefusedCommand};
+use crate::model::{ConsumerName, GroupName, StreamKey};
+
+/// Streams and groups that a reason names: the first few say enough.
+const MAX_NAMED: usize = 3;
+
+/// The target of [`Signal::Consumers`]: one replica per recommended consumer.
+pub const CONSUMERS_TARGET: f64 = 1.0;
+
+/// How far ahead a forecast looks by default.
+pub const DEFAULT_LOOK_AHEAD: Duration = Duration::from_secs(300);
+
+/// What a scaler scales by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signal {
+    /// Entries that were not delivered.
+    Lag,
+    /// The same plus entries that are pending, so that nothing is scaled away under running work.
+    #[default]
+    Work,
+    /// How many consumers the group should have.
+    Consumers,
+    /// Work in a while.
+    Forecast,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Lag, Self::Work, Self::Consumers, Self::Forecast];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lag => "lag",
+            Self::Work => "work",
+            Self::Consumers => "consumers",
+            Self::Forecast => "forecast",
+        }
+    }
+
+    /// The signal of this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.as_str() == word)
+    }
+}
+
+/// The streams of a scaler: names, which count as empty where they do not exist, and patterns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScaledStreams {
+    /// Streams by name.
+    pub names: BTreeSet<StreamKey>,
+    /// Redis globs.
+    pub patterns: Vec<String>,
+}
+
+impl ScaledStreams {
+    /// One stream.
+    #[must_use]
+    pub fn named(name: StreamKey) -> Self {
+        Self { names: BTreeSet::from([name]), patterns: Vec::new() }
+    }
+
+    /// Takes in others.
+    pub fn add(&mut self, others: &Self) {
+        self.names.extend(others.names.iter().cloned());
+        for pattern in &others.patterns {
+            if !self.patterns.contains(pattern) {
+                self.patterns.push(pattern.clone());
+            }
+        }
+    }
+
+    fn contains(&self, key: &StreamKey) -> bool {
+        self.names.contains(key) || any_matches(&self.patterns, key.as_bytes())
+    }
+}
+
+/// What is scaled, and by what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaler {
+    /// The streams whose entries are the work.
+    pub streams: ScaledStreams,
+    /// The group whose consumers do it.
+    pub group: GroupName,
+    /// What the value is.
+    pub signal: Signal,
+    /// The value that one replica should have.
+    pub target: f64,
+    /// How far ahead a forecast looks.
+    pub look_ahead: Duration,
+}
+
+/// What a scaler is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demand {
+    /// The value; 0 where there is nothing to do.
+    pub value: u64,
+    /// Entries not delivered, over all streams.
+    pub lag: Lag,
+    /// Entries delivered and not acknowledged; `None` where the server told something that cannot be.
+    pub pending: Option<u64>,
+    /// Those of them that a consumer holds which is not dead; `None` where the consumers are not all known.
+    pub in_flight: Option<u64>,
+    /// How many consumers the group should have, where that is known.
+    pub recommended: Option<u64>,
+    /// Where the value comes from, in a sentence.
+    pub reason: String,
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+impl Scaler {
+    /// What there is to do, by the newest sample.
+    ///
+    /// # Errors
+    /// Where any part of it is unknown.
+    pub fn demand(&self, view: &View, drain_target: Duration) -> Result<Demand, Unknown> {
+        let fresh = match (&view.newest_poll, &view.fresh) {
+            (None, _) => return Err(Unknown("the first poll of Redis has not ended yet".to_owned())),
+            (Some(Err(error)), _) => return Err(Unknown(format!("the newest poll of Redis failed: {error}"))),
+            (Some(Ok(())), None) => return Err(Unknown("the newest sample is too old".to_owned())),
+            (Some(Ok(())), Some(fresh)) => fresh,
+        };
+        if !self.streams.patterns.is_empty() {
+            all_found(view, fresh)?;
+        }
+        let streams: Vec<&StreamSnapshot> =
+            view.streams.iter().filter(|stream| self.streams.contains(&stream.key)).collect();
+        for name in &self.streams.names {
+            if !streams.iter().any(|stream| stream.key == *name) {
+                return Err(Unknown(format!("the stream {name} is not in the newest sample")));
+            }
+        }
+        let mut sum = Sum { added: Some(0.0), delivered: Some(0.0), ..Sum::default() };
+        for stream in &streams {
+            sum.add(stream, &self.group)?;
+        }
+        sum.demand(self, drain_target)
+    }
+}
+
+/// Whether the sample has every stream that a pattern may mean.
+fn all_found(view: &View, fresh: &Fresh) -> Result<(), Unknown> {
+    let missing = |why: &str| Err(Unknown(format!("streams that match the pattern may be missing: {why}")));
+    if fresh.is_share {
+        return missing("this process samples one shard of them");
+    }
+    if let Some(node) = view.nodes.iter().find_map(|node| node.why()) {
+        return missing(&node.0);
+    }
+    if fresh.refused.contains(&RefusedCommand::Scan) {
+        return missing("Redis refuses SCAN");
+    }
+    if fresh.search.is_none_or(|search| search.completed.is_none()) {
+        return missing("the first search has not ended yet");
+    }
+    match fresh.over.streams {
+        0 => Ok(()),
+        over => missing(&format!("{over} are over limit.streams")),
+    }
+}
+
+/// What several streams are together.
+#[derive(Debug, Default)]
+struct Sum<'a> {
+    streams: u64,
+    lag: Lag,
+    pending: Option<u64>,
+    pending_unknown: Vec<&'a StreamKey>,
+    in_flight_unknown: bool,
+    in_flight: u64,
+    /// Entries per second; `None` once one is not known.
+    added: Option<f64>,
+    delivered: Option<f64>,
+    /// Names of consumers that are active. One that reads several streams is one.
+    active: BTreeSet<&'a ConsumerName>,
+    /// Active consumers, or ones that may be, whose names are not known.
+    unnamed: u64,
+    missing_streams: Vec<&'a StreamKey>,
+    missing_groups: Vec<&'a StreamKey>,
+}
+
+impl<'a> Sum<'a> {
+    fn add(&mut self, stream: &'a StreamSnapshot, group: &GroupName) -> Result<(), Unknown> {
+        self.streams += 1;
+        let facts = match &stream.read {
+            Ok(facts) => facts,
+            Err(ReadError::Missing) => {
+                self.missing_streams.push(&stream.key);
+                return Ok(());
+            }
+            Err(error) => return Err(Unknown(format!("the stream {} could not be read: {error}", stream.key))),
+        };
+        let unknown = |why: &str| Err(Unknown(format!("the group {group} of the stream {}: {why}", stream.key)));
+        match stream.groups.iter().find(|known| known.name == *group).map(|known| &known.presence) {
+            Some(Presence::Unknown) => return unknown("it could not be read"),
+            None if stream.groups_left_out > 0 => return unknown("groups are left out over limit.groups"),
+            // Somebody has to start the first consumer, who makes the group.
+            None | Some(Presence::Missing) => {
+                self.missing_groups.push(&stream.key);
+                self.add_lag(Lag::exact(facts.length));
+            }
+            Some(Presence::Present(present)) => {
+                self.add_lag(present.lag);
+                self.add_present(&stream.key, present);
+            }
+        }
+        self.added = self.added.zip(facts.rates.added).map(|(sum, added)| sum + added);
+        Ok(())
+    }
+
+    fn add_lag(&mut self, lag: Lag) {
+        let Lag { min, max, point } = &mut self.lag;
+        for (sum, more) in [(min, lag.min), (max, lag.max), (point, lag.point)] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
+    fn add_present(&mut self, key: &'a StreamKey, group: &'a PresentGroup) {
+        match group.pending {
+            Some(pending) => self.pending = Some(self.pending.unwrap_or(0).saturating_add(pending)),
+            None => self.pending_unknown.push(key),
+        }
+        self.delivered = self.delivered.zip(group.trend.delivered_rate).map(|(sum, delivered)| sum + delivered);
+        // Too many consumers are less wrong than too few: what one of them takes is then lower, and more are recommended.
+        self.unnamed += group.overflow.map_or(0, |overflow| overflow.consumers);
+        self.in_flight_unknown |= group.overflow.is_some();
+        let Some(members) = &group.members else {
+            self.unnamed += group.consumers.unwrap_or(0);
+            self.in_flight_unknown = true;
+            return;
+        };
+        for consumer in members {
+            if consumer.active == Some(true) {
+                self.active.insert(&consumer.sample.name);
+            }
+            if consumer.active != Some(false) {
+                match consumer.sample.pending {
+                    Some(pending) => self.in_flight = self.in_flight.saturating_add(pending),
+                    None => self.in_flight_unknown = true,
+                }
+            }
+        }
+    }
+
+    fn demand(self, scaler: &Scaler, drain_target: Duration) -> Result<Demand, Unknown> {
+        let active = (self.active.len() as u64).saturating_add(self.unnamed);
+        let recommendation = Recommendation::of(self.added, self.delivered, self.lag.max, active, drain_target);
+        let pending = if self.pending_unknown.is_empty() { Some(self.pending.unwrap_or(0)) } else { None };
+        let work = pending.map(|pending| self.lag.max.saturating_add(pending));
+        let work_unknown = || {
+            let key = self.pending_unknown.first().map(ToString::to_string).unwrap_or_default();
+            Unknown(format!("how many entries of the stream {key} are pending is not known"))
+        };
+        let (value, why) = match scaler.signal {
+            Signal::Lag => (self.lag.max, self.lag_text()),
+            Signal::Work => (work.ok_or_else(work_unknown)?, self.work_text(pending)),
+            Signal::Forecast => {
+                let ahead = humantime::format_duration(scaler.look_ahead);
+                let why = format!("there is no forecast for {ahead} ahead, so the value is the work now: ");
+                (work.ok_or_else(work_unknown)?, why + &self.work_text(pending))
+            }
+            Signal::Consumers => {
+                // Lag alone is work enough to know that there is some.
+                let is_idle = match work {
+                    Some(work) => work == 0,
+                    None if self.lag.max > 0 => false,
+                    None => return Err(work_unknown()),
+                };
+                consumers(&recommendation, is_idle, self.added, active)
+            }
+        };
+        let in_flight = (!self.in_flight_unknown).then_some(self.in_flight);
+        let reason = why + &self.missing_text();
+        Ok(Demand { value, lag: self.lag, pending, in_flight, recommended: recommendation.count(), reason })
+    }
+
+    fn lag_text(&self) -> String {
+        let Lag { min, max, .. } = self.lag;
+        if min == max {
+            return format!("{max} entries are not delivered");
+        }
+        format!("between {min} and {max} entries are not delivered, and the upper bound counts")
+    }
+
+    fn work_text(&self, pending: Option<u64>) -> String {
+        format!("{}; {} are pending", self.lag_text(), pending.unwrap_or(0))
+    }
+
+    fn missing_text(&self) -> String {
+        let mut text = String::new();
+        if self.streams == 0 {
+            text.push_str("; no stream matches the pattern");
+        }
+        if !self.missing_streams.is_empty() {
+            text.push_str(&format!("; there is no stream {}", named(&self.missing_streams)));
+        }
+        if !self.missing_groups.is_empty() {
+            let streams = named(&self.missing_groups);
+            text.push_str(&format!("; the group does not exist, so every entry counts, of {streams}"));
+        }
+        text
+    }
+}
+
+/// The value of [`Signal::Consumers`]. Where the recommendation is not known, there is work and somebody has to do it: as many as there
+/// are, and at least one.
+fn consumers(recommendation: &Recommendation, is_idle: bool, added: Option<f64>, active: u64) -> (u64, String) {
+    match recommendation.count() {
+        _ if is_idle && added.is_none_or(|added| added <= 0.0) => (0, "there is nothing to do".to_owned()),
+        Some(count) => (count, recommendation.reason()),
+        None if is_idle => (active.max(1), format!("entries are added; {}", recommendation.reason())),
+        None => {
+            (active.max(1), format!("there is work, and {active} consumers are active; {}", recommendation.reason()))
+        }
+    }
+}
+
+fn named(keys: &[&StreamKey]) -> String {
+    let mut names: Vec<String> = keys.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    if keys.len() > MAX_NAMED {
+        names.push(format!("{} more", keys.len() - MAX_NAMED));
+    }
+    names.join(", ")
+}

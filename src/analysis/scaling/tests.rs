@@ -1,0 +1,297 @@
+use std::time::SystemTime;
+
+use super::*;
+use crate::analysis::group_history::{GroupHistory, StreamRates};
+use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Overflow, StreamFacts};
+use crate::analysis::view::OverLimits;
+use crate::analysis::window::Windows;
+use crate::model::FailureReason;
+use crate::model::sample::{
+    ConsumerSample, GroupSample, NodeStatus, ReadError, SampleError, Search, ServerInfo, StreamSample,
+};
+
+const DRAIN: Duration = Duration::from_secs(60);
+
+const WINDOWS: Windows = Windows { window: DRAIN, samples: 3, dead_after: DRAIN, drain_target: DRAIN };
+
+fn scaler(signal: Signal) -> Scaler {
+    let streams = ScaledStreams::named("s".into());
+    Scaler { streams, group: "g".into(), signal, target: 100.0, look_ahead: DEFAULT_LOOK_AHEAD }
+}
+
+fn over(pattern: &str) -> Scaler {
+    let streams = ScaledStreams { names: BTreeSet::new(), patterns: vec![pattern.to_owned()] };
+    Scaler { streams, ..scaler(Signal::Work) }
+}
+
+fn view(streams: Vec<StreamSnapshot>) -> View {
+    let fresh = Fresh {
+        server: ServerInfo::default(),
+        server_now_ms: 0,
+        round_trip: Duration::ZERO,
+        over: OverLimits::default(),
+        search: Some(Search { found: 0, completed: Some((SystemTime::UNIX_EPOCH, Duration::ZERO)) }),
+        refused: Vec::new(),
+        is_share: false,
+    };
+    View {
+        newest_poll: Some(Ok(())),
+        fresh: Some(fresh),
+        last_success: None,
+        streams: streams.into(),
+        logical: Vec::new().into(),
+        thresholds: std::sync::Arc::default(),
+        interval: Duration::from_secs(5),
+        nodes: std::sync::Arc::default(),
+    }
+}
+
+fn facts(length: u64, added: Option<f64>) -> StreamFacts {
+    StreamFacts {
+        length,
+        groups: 1,
+        first: None,
+        last: None,
+        now_ms: 0,
+        entries_added: None,
+        rates: StreamRates { added, ..StreamRates::default() },
+        safe_to_trim: None,
+    }
+}
+
+fn stream(name: &str, length: u64, presence: Presence) -> StreamSnapshot {
+    let groups = vec![GroupSnapshot { name: "g".into(), presence }];
+    StreamSnapshot { key: name.into(), read: Ok(facts(length, None)), groups, groups_left_out: 0 }
+}
+
+fn unreadable(name: &str, error: &str) -> StreamSnapshot {
+    let groups = vec![GroupSnapshot { name: "g".into(), presence: Presence::Unknown }];
+    StreamSnapshot { key: name.into(), read: Err(ReadError::of_server(error)), groups, groups_left_out: 0 }
+}
+
+fn group((min, max): (u64, u64), pending: Option<u64>) -> PresentGroup {
+    let (sample, of) = (StreamSample::default(), GroupSample::default());
+    PresentGroup {
+        consumers: Some(0),
+        pending,
+        last_delivered: None,
+        entries_read: None,
+        lag: Lag { min, max, point: min },
+        lag_seconds: None,
+        oldest_pending_seconds: None,
+        oldest_pending_deliveries: None,
+        unowned_pending: None,
+        trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),
+        trim_headroom_entries: None,
+        trim_headroom_seconds: None,
+        ghost_pending: None,
+        drain_seconds: None,
+        recommendation: Recommendation::NoRates,
+        members: Some(Vec::new()),
+        overflow: None,
+        dead: None,
+    }
+}
+
+fn present(group: PresentGroup) -> Presence {
+    Presence::Present(Box::new(group))
+}
+
+fn member(name: &str, pending: Option<u64>, active: Option<bool>) -> ConsumerSnapshot {
+    let sample = ConsumerSample { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
+    ConsumerSnapshot { sample, active, oldest_pending_seconds: None, health: 100 }
+}
+
+#[test]
+fn values_by_signal() {
+    let check = |signal, presence: Presence, expected: Option<u64>, reason: &str| {
+        let demand = scaler(signal).demand(&view(vec![stream("s", 9, presence)]), DRAIN);
+        let text = demand.as_ref().map_or_else(ToString::to_string, |demand| demand.reason.clone());
+        assert_eq!(demand.ok().map(|demand| demand.value), expected, "{text}");
+        assert!(text.contains(reason), "{text}");
+    };
+    let known = || present(group((3, 3), Some(4)));
+    check(Signal::Lag, known(), Some(3), "3 entries are not delivered");
+    check(Signal::Work, known(), Some(7), "3 entries are not delivered; 4 are pending");
+    check(
+        Signal::Forecast,
+        known(),
+        Some(7),
+        "there is no forecast for 5m ahead, so the value is the work now: 3 entries",
+    );
+    check(
+        Signal::Consumers,
+        known(),
+        Some(1),
+        "there is work, and 0 consumers are active; the rates are not known yet",
+    );
+    // Where it is bounded, the upper bound.
+    let bounded = || present(group((0, 8), Some(0)));
+    check(Signal::Lag, bounded(), Some(8), "between 0 and 8 entries are not delivered, and the upper bound counts");
+    check(Signal::Work, bounded(), Some(8), "");
+    check(Signal::Consumers, bounded(), Some(1), "");
+    let idle = || present(group((0, 0), Some(0)));
+    for signal in Signal::ALL {
+        check(signal, idle(), Some(0), "");
+    }
+    // One entry is enough, undelivered or pending.
+    check(Signal::Work, present(group((0, 0), Some(1))), Some(1), "");
+    check(Signal::Consumers, present(group((0, 0), Some(1))), Some(1), "");
+    // How many are pending is not known.
+    let half_known = |lag| present(group((lag, lag), None));
+    check(Signal::Lag, half_known(3), Some(3), "");
+    check(Signal::Work, half_known(3), None, "pending is not known");
+    check(Signal::Forecast, half_known(3), None, "pending is not known");
+    check(Signal::Consumers, half_known(3), Some(1), "");
+    check(Signal::Consumers, half_known(0), None, "pending is not known");
+    // Somebody has to make the group.
+    for signal in [Signal::Lag, Signal::Work] {
+        check(signal, Presence::Missing, Some(9), "the group does not exist, so every entry counts, of s");
+    }
+    check(Signal::Consumers, Presence::Missing, Some(1), "");
+    check(Signal::Work, Presence::Unknown, None, "could not be read");
+}
+
+#[test]
+fn a_missing_stream_is_empty_and_an_unreadable_one_unknown() {
+    let demand = |error| scaler(Signal::Work).demand(&view(vec![unreadable("s", error)]), DRAIN);
+    let missing = demand("no such key").unwrap();
+    assert_eq!((missing.value, missing.lag, missing.recommended), (0, Lag::default(), None));
+    assert!(missing.reason.ends_with("there is no stream s"), "{}", missing.reason);
+    for error in
+        ["WRONGTYPE no such key", "NOPERM", "node 10.0.0.1:6379: no such key", "not read yet", "No such key", ""]
+    {
+        assert!(demand(error).unwrap_err().0.contains("could not be read"), "{error}");
+    }
+    // One that is not in the sample at all.
+    let error = scaler(Signal::Work).demand(&view(vec![stream("other", 0, Presence::Missing)]), DRAIN).unwrap_err();
+    assert!(error.0.contains("the stream s is not in the newest sample"), "{error}");
+}
+
+#[test]
+fn without_a_fresh_sample_there_is_no_value() {
+    let empty = || stream("s", 0, present(group((0, 0), Some(0))));
+    let check = |change: fn(&mut View), reason: &str| {
+        let mut view = view(vec![empty()]);
+        assert_eq!(scaler(Signal::Lag).demand(&view, DRAIN).unwrap().value, 0);
+        change(&mut view);
+        let error = scaler(Signal::Lag).demand(&view, DRAIN).unwrap_err();
+        assert!(error.0.contains(reason), "{error}");
+    };
+    check(|view| view.newest_poll = None, "the first poll of Redis has not ended yet");
+    check(|view| view.fresh = None, "the newest sample is too old");
+    let failed = |view: &mut View| {
+        view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: "no answer".to_owned() }));
+    };
+    check(failed, "the newest poll of Redis failed: no answer");
+}
+
+#[test]
+fn a_pattern_is_known_only_where_nothing_can_be_missing() {
+    let check = |change: fn(&mut View), reason: Option<&str>| {
+        let mut view = view(vec![stream("s:1", 0, present(group((0, 0), Some(0))))]);
+        change(&mut view);
+        match (over("s:*").demand(&view, DRAIN), reason) {
+            (Ok(demand), None) => assert_eq!(demand.value, 0),
+            (Err(error), Some(reason)) => assert!(error.0.contains(reason), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    fn fresh(view: &mut View) -> &mut Fresh {
+        view.fresh.as_mut().unwrap()
+    }
+    check(|_| {}, None);
+    check(|view| fresh(view).search = None, Some("first search"));
+    check(|view| fresh(view).search = Some(Search { found: 1, completed: None }), Some("first search"));
+    check(|view| fresh(view).refused = vec![RefusedCommand::Scan], Some("refuses SCAN"));
+    check(|view| fresh(view).is_share = true, Some("one shard"));
+    check(|view| fresh(view).over.streams = 1, Some("1 are over limit.streams"));
+    let down = |view: &mut View| {
+        let error = Some("connection refused".to_owned());
+        view.nodes = vec![NodeStatus { address: "h:1".to_owned(), streams: 0, error }].into();
+    };
+    check(down, Some("node h:1: connection refused"));
+    // Nothing of it matters to a name.
+    let mut named = view(vec![stream("s", 2, Presence::Missing)]);
+    (fresh(&mut named).search, fresh(&mut named).over.streams) = (None, 5);
+    assert_eq!(scaler(Signal::Lag).demand(&named, DRAIN).unwrap().value, 2);
+    // A pattern that means nothing yet.
+    let none = over("x:*").demand(&view(vec![stream("s:1", 5, Presence::Missing)]), DRAIN).unwrap();
+    assert_eq!((none.value, none.reason.contains("no stream matches the pattern")), (0, true), "{none:?}");
+}
+
+#[test]
+fn several_streams_are_one_and_one_unknown_makes_all_unknown() {
+    let some = || vec![stream("p:1", 50, present(group((3, 5), Some(2)))), stream("p:2", 7, Presence::Missing)];
+    let sum = over("p:*").demand(&view(some()), DRAIN).unwrap();
+    assert_eq!((sum.value, sum.lag, sum.pending), (14, Lag { min: 10, max: 12, point: 10 }, Some(2)));
+    let with = |stream| view(some().into_iter().chain([stream]).collect());
+    assert_eq!(over("p:*").demand(&with(unreadable("p:3", "no such key")), DRAIN).unwrap().value, 14);
+    assert_eq!(over("p:*").demand(&with(unreadable("x", "NOPERM")), DRAIN).unwrap().value, 14);
+    assert!(over("p:*").demand(&with(unreadable("p:3", "NOPERM")), DRAIN).is_err());
+    // A group that may be among those left out.
+    let left_out = StreamSnapshot { groups: Vec::new(), groups_left_out: 1, ..stream("p:3", 1, Presence::Missing) };
+    assert!(over("p:*").demand(&with(left_out.clone()), DRAIN).is_err());
+    let no_such_group = StreamSnapshot { groups_left_out: 0, ..left_out };
+    assert_eq!(over("p:*").demand(&with(no_such_group), DRAIN).unwrap().value, 15);
+    // Nothing wraps.
+    let full = || stream("p:3", 1, present(group((u64::MAX, u64::MAX), Some(u64::MAX))));
+    assert_eq!(over("p:*").demand(&with(full()), DRAIN).unwrap().value, u64::MAX);
+}
+
+#[test]
+fn recommended_consumers_count_each_consumer_once() {
+    let busy = |name: &str, delivered, members: Vec<ConsumerSnapshot>| {
+        let mut group = PresentGroup { members: Some(members), ..group((600, 600), Some(0)) };
+        group.trend.delivered_rate = Some(delivered);
+        let mut stream = stream(name, 600, present(group));
+        stream.read = Ok(facts(600, Some(20.0)));
+        stream
+    };
+    let active = |names: &[&str]| names.iter().map(|name| member(name, Some(1), Some(true))).collect::<Vec<_>>();
+    let demand = |streams| Scaler { signal: Signal::Consumers, ..over("p:*") }.demand(&view(streams), DRAIN).unwrap();
+    // 40/s come and 1200 wait for a minute: 60/s. Two consumers that read both streams take 20/s together.
+    let shared = demand(vec![busy("p:1", 10.0, active(&["a", "b"])), busy("p:2", 10.0, active(&["a", "b"]))]);
+    assert_eq!((shared.value, shared.recommended), (6, Some(6)), "{shared:?}");
+    // Four, of which each reads one.
+    let own = demand(vec![busy("p:1", 10.0, active(&["a", "b"])), busy("p:2", 10.0, active(&["c", "d"]))]);
+    assert_eq!(own.value, 12, "{own:?}");
+    // Dead ones take nothing.
+    let dead = [active(&["a", "b"]), vec![member("z", Some(5), Some(false))]].concat();
+    let dead = demand(vec![busy("p:1", 10.0, dead), busy("p:2", 10.0, active(&["a", "b"]))]);
+    assert_eq!((dead.value, dead.in_flight), (6, Some(4)), "{dead:?}");
+    // Without rates of each stream nothing is recommended, and nobody is sent away.
+    let unknown = demand(vec![busy("p:1", 10.0, active(&["a", "b", "c"])), stream("p:2", 1, Presence::Missing)]);
+    assert_eq!((unknown.value, unknown.recommended), (3, None), "{unknown:?}");
+    // Caught up, but entries come: somebody has to be there.
+    let mut flowing = stream("p:1", 9, present(group((0, 0), Some(0))));
+    flowing.read = Ok(facts(9, Some(5.0)));
+    assert_eq!(demand(vec![flowing.clone()]).value, 1);
+    flowing.read = Ok(facts(9, Some(0.0)));
+    assert_eq!(demand(vec![flowing]).value, 0);
+}
+
+#[test]
+fn in_flight_is_what_living_consumers_hold() {
+    let demand = |change: fn(&mut PresentGroup)| {
+        let members =
+            vec![member("a", Some(3), Some(true)), member("b", Some(2), None), member("c", Some(7), Some(false))];
+        let mut group = PresentGroup { members: Some(members), ..group((1, 1), Some(12)) };
+        change(&mut group);
+        let demand = scaler(Signal::Work).demand(&view(vec![stream("s", 20, present(group))]), DRAIN).unwrap();
+        assert_eq!((demand.value, demand.pending), (13, Some(12)));
+        demand.in_flight
+    };
+    assert_eq!(demand(|_| {}), Some(5));
+    assert_eq!(demand(|group| group.overflow = Some(Overflow { consumers: 1, pending: 0 })), None);
+    assert_eq!(demand(|group| group.members = None), None);
+    assert_eq!(demand(|group| group.members.as_mut().unwrap()[0].sample.pending = None), None);
+}
+
+#[test]
+fn reasons_name_a_few_streams() {
+    let streams = (0..100).map(|n| stream(&format!("p:{n:03}"), 1, Presence::Missing)).collect();
+    let demand = over("p:*").demand(&view(streams), DRAIN).unwrap();
+    assert_eq!(demand.value, 100);
+    assert!(demand.reason.ends_with("of p:000, p:001, p:002, 97 more"), "{}", demand.reason);
+}

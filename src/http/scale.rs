@@ -1,0 +1,90 @@
+//! From a request of an autoscaler to its answer: a number, or an error that says why there is none.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::analysis::scaling::{CONSUMERS_TARGET, ScaledStreams, Scaler, Signal, Unknown};
+use crate::http::api::scale::{Asked, asked, nothing_asked, scale};
+use crate::http::policy::ServerConfig;
+use crate::http::problem::{HttpProblem, unavailable};
+use crate::http::targets::ServedTarget;
+use crate::model::GroupName;
+
+/// `GET /api/v1/scale/NAME`.
+pub(super) fn declared<'a>(
+    policy: &ServerConfig,
+    name: &'a str,
+    query: Option<&str>,
+) -> Result<impl Serialize + use<'a>, HttpProblem> {
+    let declared =
+        policy.scalers.find(name).ok_or_else(|| not_found(format!("the scaler {name:?} is not declared")))?;
+    nothing_asked(query).map_err(bad_request)?;
+    let target = policy.targets.find(Some(declared.redis_target.as_str()));
+    let target = target.ok_or_else(|| not_found(format!("the target {} is not declared", declared.redis_target)))?;
+    answer(Some(name), &declared.scaler, target)
+}
+
+/// `GET /api/v1/scale?stream=S&group=G`.
+pub(super) fn undeclared(policy: &ServerConfig, query: Option<&str>) -> Result<impl Serialize + use<>, HttpProblem> {
+    let asked = asked(query).map_err(bad_request)?;
+    let found = policy.targets.find(asked.redis_target.as_deref());
+    let target = found.ok_or_else(|| not_found("there is no such redis_target".to_owned()))?;
+    answer(None, &scaler(asked, target)?, target)
+}
+
+fn answer<'a>(
+    name: Option<&'a str>,
+    scaler: &Scaler,
+    target: &ServedTarget,
+) -> Result<impl Serialize + use<'a>, HttpProblem> {
+    let published = target.reader.newest();
+    let age = published.sampled.map_or(Duration::ZERO, |sampled| sampled.elapsed());
+    let demand = scaler.demand(&published.view, target.drain_target);
+    let Unknown(why) = match demand {
+        Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => {
+            Unknown(format!("the newest sample is {:.1} s old", age.as_secs_f64()))
+        }
+        Ok(demand) => return Ok(scale(name, scaler, demand, published.view.last_success, age)),
+        Err(unknown) => unknown,
+    };
+    Err(unavailable(target, &why))
+}
+
+/// The scaler that a query asks for. What is not monitored is not to be had.
+fn scaler(asked: Asked, target: &ServedTarget) -> Result<Scaler, HttpProblem> {
+    let Asked { stream, group, signal, target: value, look_ahead, .. } = asked;
+    let view = &target.reader.newest().view;
+    // A name that is not UTF-8 can only be asked for as it is shown.
+    let shown = view.streams.iter().map(|known| &known.key).find(|key| key.display_name() == stream).cloned();
+    // A name is sampled also where it does not exist. What only a pattern would find may be there by now.
+    let unknown =
+        || format!("the stream {stream:?} is not monitored, or patterns have not found it: name it in streams");
+    let key = shown.ok_or_else(|| not_found(unknown()))?;
+    let group = match group {
+        Some(name) => {
+            let mut all = view.streams.iter().flat_map(|stream| &stream.groups).map(|group| &group.name);
+            let by_name = || Some(GroupName::from(name.as_str())).filter(|group| target.selection.contains(group));
+            let group = all.find(|group| group.display_name() == name).cloned().or_else(by_name);
+            group.ok_or_else(|| not_found(format!("the group {name:?} is not monitored")))?
+        }
+        None => target.selection.literals().first().cloned().ok_or_else(|| {
+            bad_request("expected a group, as in ?stream=NAME&group=GROUP: only patterns are monitored".to_owned())
+        })?,
+    };
+    let value = value.unwrap_or_else(|| match signal {
+        Signal::Consumers => CONSUMERS_TARGET,
+        Signal::Lag | Signal::Work | Signal::Forecast => target.thresholds.of(&key).degraded as f64,
+    });
+    Ok(Scaler { streams: ScaledStreams::named(key), group, signal, target: value, look_ahead })
+}
+
+fn not_found(detail: String) -> HttpProblem {
+    HttpProblem::new(StatusCode::NOT_FOUND, detail)
+}
+
+fn bad_request(detail: String) -> HttpProblem {
+    HttpProblem::new(StatusCode::BAD_REQUEST, detail)
+}
