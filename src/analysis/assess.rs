@@ -290,6 +290,7 @@ impl SampleContext<'_> {
             recommendation: Recommendation::of(
                 rates.added,
                 trend.delivered_rate,
+                trend.capacity,
                 lag.point,
                 awake.unwrap_or(group.consumers),
                 self.windows.drain_target,

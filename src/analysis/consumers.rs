@@ -83,7 +83,7 @@ pub enum Recommendation {
         count: u64,
         /// What it is computed from, entries per second.
         added: f64,
-        /// What one active consumer manages, entries per second.
+        /// What one active consumer takes, entries per second.
         each: f64,
         /// The lag to drain.
         lag: u64,
@@ -99,18 +99,28 @@ pub enum Recommendation {
 }
 
 impl Recommendation {
-    /// Consumers needed to keep up with what is added and to drain the lag in the time asked for, at what one active consumer
-    /// manages now: (added + lag ÷ target) ÷ (delivered ÷ active), rounded up.
+    /// Consumers needed to keep up with what is added and to drain the lag in the time asked for: (added + lag ÷ target) ÷ what one active
+    /// consumer takes, rounded up. That is `capacity`, what one was measured to take with enough to do, or what one takes now where
+    /// that is more or nothing was measured.
     #[must_use]
-    pub fn of(added: Option<f64>, delivered: Option<f64>, lag: u64, active: u64, target: Duration) -> Self {
+    pub fn of(
+        added: Option<f64>,
+        delivered: Option<f64>,
+        capacity: Option<f64>,
+        lag: u64,
+        active: u64,
+        target: Duration,
+    ) -> Self {
         let (Some(added), Some(delivered)) = (added, delivered) else { return Self::NoRates };
-        if active == 0 {
+        if active == 0 && capacity.is_none() {
             return Self::NobodyActive;
         }
-        if delivered <= 0.0 {
+        let is_stuck = active > 0 && delivered <= 0.0 && lag > 0;
+        let now = if active > 0 { delivered / active as f64 } else { 0.0 };
+        let each = capacity.unwrap_or(0.0).max(now);
+        if is_stuck || each <= 0.0 {
             return Self::NothingDelivered;
         }
-        let each = delivered / active as f64;
         let needed = (added + lag as f64 / target.as_secs_f64()) / each;
         // A hair above a whole number is that number: the rates are measured.
         Self::Consumers { count: ((needed - 0.01).ceil() as u64).max(1), added, each, lag, target }
@@ -130,7 +140,7 @@ impl Recommendation {
     pub fn reason(&self) -> String {
         match self {
             Self::Consumers { count, added, each, lag, target } => format!(
-                "{added:.1} entries/s are added, a lag of {lag} is to be drained in {} s, one active consumer now takes \
+                "{added:.1} entries/s are added, a lag of {lag} is to be drained in {} s, one active consumer takes \
                  {each:.1} entries/s: {count}",
                 target.as_secs_f64()
             ),
@@ -240,17 +250,37 @@ mod tests {
     #[test]
     fn consumers_it_takes() {
         let check = |added, delivered, lag, active, expected: Option<u64>, reason: &str| {
-            let found = Recommendation::of(added, delivered, lag, active, Duration::from_secs(60));
+            let found = Recommendation::of(added, delivered, None, lag, active, Duration::from_secs(60));
             assert_eq!(found.count(), expected, "{found:?}");
             assert!(found.reason().contains(reason), "{}", found.reason());
         };
         // Two take 100 a second; 200 are added, and 6000 are to be drained in a minute.
-        check(Some(200.0), Some(100.0), 6000, 2, Some(6), "one active consumer now takes 50.0 entries/s: 6");
+        check(Some(200.0), Some(100.0), 6000, 2, Some(6), "one active consumer takes 50.0 entries/s: 6");
         check(Some(100.0), Some(100.0), 0, 2, Some(2), "");
         check(Some(0.0), Some(100.0), 0, 2, Some(1), "");
         check(None, Some(100.0), 0, 2, None, "not known yet");
         check(Some(1.0), Some(0.0), 10, 2, None, "nothing was delivered");
         check(Some(1.0), Some(1.0), 10, 0, None, "no consumer is active");
+    }
+
+    #[test]
+    fn what_a_consumer_takes_with_enough_to_do_is_remembered() {
+        let check = |delivered, capacity, lag, active, expected: Option<u64>| {
+            let target = Duration::from_secs(60);
+            let found = Recommendation::of(Some(90.0), Some(delivered), capacity, lag, active, target);
+            assert_eq!(found.count(), expected, "{found:?}");
+        };
+        // Twenty that keep up take 4.5/s each, and could take 20.
+        check(90.0, None, 0, 20, Some(20));
+        check(90.0, Some(20.0), 0, 20, Some(5));
+        // They were made faster.
+        check(90.0, Some(20.0), 0, 3, Some(3));
+        // Nobody is there, and there is something to do.
+        check(0.0, Some(20.0), 600, 0, Some(5));
+        check(0.0, Some(20.0), 6000, 0, Some(10));
+        // They are there and stuck: more of them may be stuck as well.
+        check(0.0, Some(20.0), 600, 3, None);
+        check(0.0, None, 0, 3, None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod rates;
 use std::time::Duration;
 
 use crate::analysis::group_history::loss::{GroupObservation, HighWatermark};
-use crate::analysis::group_history::rates::{Flow, Holders, Rates};
+use crate::analysis::group_history::rates::{Capacity, Flow, Holders, Rates};
 use crate::analysis::group_state::{Evidence, StateMachine, Verdict};
 use crate::analysis::window::{Streak, Windows};
 use crate::model::EntryId;
@@ -77,6 +77,7 @@ pub struct GroupHistory {
     oldest_pending_still: Streak,
     flow: Flow,
     holders: Holders,
+    capacity: Capacity,
     rotation: Rotation,
     watch: StateMachine,
 }
@@ -99,6 +100,8 @@ pub struct GroupTrend {
     pub delivered_rate: Option<f64>,
     /// Entries acknowledged per second over the window, estimated.
     pub acknowledged_rate: Option<f64>,
+    /// Entries that one active consumer takes per second while there is lag, as last measured; `None` before that.
+    pub capacity: Option<f64>,
     /// The state it is in.
     pub verdict: Verdict,
     /// How long there has been lag; `None` where there is none.
@@ -127,6 +130,7 @@ impl GroupHistory {
             oldest_pending_still: begin,
             flow: Flow::default(),
             holders: Holders::default(),
+            capacity: Capacity::default(),
             rotation: Rotation { since: at, moves: 0, all_since: None },
             watch: StateMachine::new(),
         }
@@ -161,6 +165,11 @@ impl GroupHistory {
         }
         self.flow.dropped = self.flow.dropped.saturating_add(self.holders.take(stream, group));
         let rates = self.flow.take(&now, self.lost, at, windows);
+        let behind_for = (now.lag.min > 0).then(|| at.saturating_sub(self.behind.since));
+        let present = alive.unwrap_or(group.consumers);
+        let (delivered, moved) = (rates.map(|[delivered, _]| delivered), self.still.since == at);
+        let capacity =
+            self.capacity.take(at.saturating_sub(self.at), present, (delivered, moved), behind_for, at, windows);
         let evidence = Evidence {
             at,
             lag: now.lag,
@@ -180,10 +189,11 @@ impl GroupHistory {
         (self.last, self.at) = (now, at);
         GroupTrend {
             lost: self.lost,
-            delivered_rate: rates.map(|[delivered, _]| delivered),
+            delivered_rate: delivered,
+            capacity,
             acknowledged_rate: rates.map(|[_, acknowledged]| acknowledged),
             verdict: self.watch.judge(evidence, windows),
-            behind_for: (now.lag.min > 0).then(|| at.saturating_sub(self.behind.since)),
+            behind_for,
             all_had_a_turn_within: self.rotation.all_since.map(|since| at.saturating_sub(since)),
         }
     }

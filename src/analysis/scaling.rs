@@ -168,12 +168,12 @@ fn all_found(view: &View, fresh: &Fresh) -> Result<(), Unknown> {
         return missing("this process samples one shard of them");
     }
     if let Some(node) = view.nodes.iter().find_map(|node| node.why()) {
-        return missing(&node.0);
+        return missing(&node.to_string());
     }
-    if fresh.refused.contains(&RefusedCommand::Scan) {
+    if fresh.meta.refused.contains(&RefusedCommand::Scan) {
         return missing("Redis refuses SCAN");
     }
-    if fresh.search.is_none_or(|search| search.completed.is_none()) {
+    if fresh.meta.search.is_none_or(|search| search.completed.is_none()) {
         return missing("the first search has not ended yet");
     }
     match fresh.over.streams {
@@ -194,6 +194,10 @@ struct Sum<'a> {
     /// Entries per second; `None` once one is not known.
     added: Option<f64>,
     delivered: Option<f64>,
+    /// Entries per second that the active consumers would take with enough to do.
+    potential: f64,
+    /// What one takes, of the groups for which that was measured.
+    capacities: Vec<f64>,
     /// Names of consumers that are active. One that reads several streams is one.
     active: BTreeSet<&'a ConsumerName>,
     /// Active consumers, or ones that may be, whose names are not known.
@@ -245,16 +249,16 @@ impl<'a> Sum<'a> {
         }
         self.delivered = self.delivered.zip(group.trend.delivered_rate).map(|(sum, delivered)| sum + delivered);
         // Too many consumers are less wrong than too few: what one of them takes is then lower, and more are recommended.
-        self.unnamed += group.overflow.map_or(0, |overflow| overflow.consumers);
-        self.in_flight_unknown |= group.overflow.is_some();
-        let Some(members) = &group.members else {
-            self.unnamed += group.consumers.unwrap_or(0);
-            self.in_flight_unknown = true;
-            return;
-        };
-        for consumer in members {
+        let mut active = group.overflow.map_or(0, |overflow| overflow.consumers);
+        self.in_flight_unknown |= group.overflow.is_some() || group.members.is_none();
+        if group.members.is_none() {
+            active = group.consumers.unwrap_or(0);
+        }
+        self.unnamed = self.unnamed.saturating_add(active);
+        for consumer in group.members.iter().flatten() {
             if consumer.active == Some(true) {
                 self.active.insert(&consumer.sample.name);
+                active += 1;
             }
             if consumer.active != Some(false) {
                 match consumer.sample.pending {
@@ -263,11 +267,26 @@ impl<'a> Sum<'a> {
                 }
             }
         }
+        let measured = group.trend.capacity;
+        self.capacities.extend(measured);
+        let now = group.trend.delivered_rate.unwrap_or(0.0);
+        self.potential += measured.map_or(now, |measured| now.max(measured * active as f64));
+    }
+
+    /// What one active consumer takes with enough to do: of several streams that it reads together, or of the only one.
+    fn capacity(&self, active: u64) -> Option<f64> {
+        match *self.capacities.as_slice() {
+            _ if active > 0 && self.potential > 0.0 => Some(self.potential / active as f64),
+            [measured] if active == 0 => Some(measured),
+            _ => None,
+        }
     }
 
     fn demand(self, scaler: &Scaler, drain_target: Duration) -> Result<Demand, Unknown> {
         let active = (self.active.len() as u64).saturating_add(self.unnamed);
-        let recommendation = Recommendation::of(self.added, self.delivered, self.lag.max, active, drain_target);
+        let capacity = self.capacity(active);
+        let recommendation =
+            Recommendation::of(self.added, self.delivered, capacity, self.lag.max, active, drain_target);
         let pending = if self.pending_unknown.is_empty() { Some(self.pending.unwrap_or(0)) } else { None };
         let work = pending.map(|pending| self.lag.max.saturating_add(pending));
         let work_unknown = || {

@@ -376,4 +376,9 @@ impl SettingSources for WithoutHttp<'_> {
     fn targets(&self) -> &[(TargetName, Section)] {
         self.0.targets()
     }
+
+    fn scalers(&self) -> &[ListedScaler] {
+        // They are answered by the HTTP server.
+        &[]
+    }
 }

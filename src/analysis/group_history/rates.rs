@@ -177,3 +177,38 @@ impl Flow {
         self.rates.take(at, self.totals, windows)
     }
 }
+
+/// What one active consumer takes while there is lag: with less to do, it would look as if it could do no more.
+#[derive(Debug, Default)]
+pub(super) struct Capacity {
+    /// Milliseconds of active consumers.
+    consumer_ms: u64,
+    rates: Rates<1>,
+    measured: Option<f64>,
+}
+
+impl Capacity {
+    /// Takes a sample, `elapsed` after the one before. Consumers that were behind for a whole window took what they could. Others may
+    /// have had less to do, so that of them the most counts.
+    pub(super) fn take(
+        &mut self,
+        elapsed: Duration,
+        active: u64,
+        (delivered, moved): (Option<f64>, bool),
+        behind_for: Option<Duration>,
+        at: Duration,
+        windows: &Windows,
+    ) -> Option<f64> {
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.consumer_ms = self.consumer_ms.saturating_add(active.saturating_mul(elapsed_ms));
+        let consumers = self.rates.take(at, [self.consumer_ms], windows).map(|[ms_per_second]| ms_per_second / 1000.0);
+        // Consumers that are stuck tell nothing of what they could do.
+        let Some(delivered) = delivered.filter(|delivered| *delivered > 0.0 && moved) else { return self.measured };
+        let is_busy = behind_for.is_some_and(|behind| behind >= windows.window);
+        if let Some(consumers) = consumers.filter(|consumers| *consumers > 0.0) {
+            let now = delivered / consumers;
+            self.measured = Some(if is_busy { now } else { self.measured.map_or(now, |before| before.max(now)) });
+        }
+        self.measured
+    }
+}

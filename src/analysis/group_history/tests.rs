@@ -457,3 +457,34 @@ fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() 
     (story.pending, story.oldest_pending) = (0, None);
     assert_eq!(story.sample().acknowledged_rate, Some(0.0));
 }
+
+#[test]
+fn what_a_consumer_takes_with_enough_to_do_outlasts_quiet_times() {
+    // So many entries are added and read in each of so many samples; the capacity after them.
+    let phase = |story: &mut Story, samples, alive, added: u64, read: u64| {
+        story.alive = alive;
+        let mut capacity = None;
+        for _ in 0..samples {
+            story.last += added;
+            story.read(read);
+            capacity = story.sample().capacity;
+        }
+        capacity.map(|each| (each * 10.0).round() / 10.0)
+    };
+    let mut story = Story::new();
+    assert_eq!(story.sample().capacity, None);
+    // Two keep up with 10/s.
+    assert_eq!(phase(&mut story, 8, 2, 50, 50), Some(5.0));
+    // Two are behind, and take 40/s.
+    assert_eq!(phase(&mut story, 12, 2, 300, 200), Some(20.0));
+    // They catch up and have little to do; so have ten.
+    assert_eq!(phase(&mut story, 6, 2, 0, 200), Some(20.0));
+    assert_eq!(phase(&mut story, 20, 2, 50, 50), Some(20.0));
+    assert_eq!(phase(&mut story, 20, 10, 50, 50), Some(20.0));
+    // Nobody is there.
+    assert_eq!(phase(&mut story, 20, 0, 0, 0), Some(20.0));
+    // Each entry takes longer now: as long as they keep up nobody can tell, and then it is measured.
+    assert_eq!(phase(&mut story, 12, 2, 300, 50), Some(5.0));
+    // They are stuck: that says nothing of what they could do.
+    assert_eq!(phase(&mut story, 12, 2, 300, 0), Some(5.0));
+}

@@ -122,7 +122,7 @@ fn present(name: &str, (min, point, max): (u64, u64, u64), seconds: Option<f64>,
         trim_headroom_seconds: None,
         ghost_pending: None,
         drain_seconds: None,
-        recommendation: Recommendation::of(None, None, 0, 1, Duration::ZERO),
+        recommendation: Recommendation::of(None, None, None, 0, 1, Duration::ZERO),
         members: None,
     };
     GroupSnapshot { name: name.into(), presence: Presence::Present(Box::new(group)) }
