@@ -7,7 +7,7 @@ use streamlag::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, ScaledS
 use streamlag::analysis::view::View;
 use streamlag::analysis::window::Windows;
 use streamlag::model::lag::{Continuity, Lag, Resolved};
-use streamlag::model::sample::{ConsumerSample, GroupSample, ServerInfo, StreamSample, TargetSample};
+use streamlag::model::sample::{ConsumerSample, GroupSample, StreamSample, TargetMeta, TargetSample};
 use streamlag::model::{EntryId, GroupName, GroupSelection, StreamKey};
 
 use super::autoscaler::Answer;
@@ -171,21 +171,12 @@ fn sample(world: &World) -> TargetSample {
         last_generated: newest.unwrap_or_default(),
         entries_added: Some(world.added()),
         max_deleted: Some(EntryId::default()),
-        continuity: if world.now <= POLL_SECONDS { Continuity::Unknown } else { Continuity::Same },
+        continuity: if world.now <= POLL_SECONDS { Continuity::Unknown } else { Continuity::Continuous },
         now_ms,
         groups: vec![group],
         ..StreamSample::default()
     };
-    TargetSample {
-        sampled_at: SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms),
-        server_now_ms: now_ms,
-        server: ServerInfo::default(),
-        round_trip: Duration::ZERO,
-        streams: vec![(STREAM.into(), Ok(stream))],
-        refused: Vec::new(),
-        redis_time: Duration::ZERO,
-        streams_left_out: 0,
-        search: None,
-        nodes: Vec::new(),
-    }
+    let sampled_at = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
+    let meta = TargetMeta { server_now_ms: now_ms, ..TargetMeta::at(sampled_at) };
+    TargetSample { meta, streams: vec![(STREAM.into(), Ok(stream))], redis_time: Duration::ZERO }
 }

@@ -7,7 +7,7 @@ use crate::analysis::view::OverLimits;
 use crate::analysis::window::Windows;
 use crate::model::FailureReason;
 use crate::model::sample::{
-    ConsumerSample, GroupSample, NodeStatus, ReadError, SampleError, Search, ServerInfo, StreamSample,
+    ConsumerSample, GroupSample, NodeStatus, ReadError, SampleError, Search, StreamSample, TargetMeta,
 };
 
 const DRAIN: Duration = Duration::from_secs(60);
@@ -25,15 +25,9 @@ fn over(pattern: &str) -> Scaler {
 }
 
 fn view(streams: Vec<StreamSnapshot>) -> View {
-    let fresh = Fresh {
-        server: ServerInfo::default(),
-        server_now_ms: 0,
-        round_trip: Duration::ZERO,
-        over: OverLimits::default(),
-        search: Some(Search { found: 0, completed: Some((SystemTime::UNIX_EPOCH, Duration::ZERO)) }),
-        refused: Vec::new(),
-        is_share: false,
-    };
+    let search = Some(Search { found: 0, completed: Some((SystemTime::UNIX_EPOCH, Duration::ZERO)) });
+    let meta = TargetMeta { search, ..TargetMeta::at(SystemTime::UNIX_EPOCH) };
+    let fresh = Fresh { meta, over: OverLimits::default(), is_share: false };
     View {
         newest_poll: Some(Ok(())),
         fresh: Some(fresh),
@@ -201,9 +195,9 @@ fn a_pattern_is_known_only_where_nothing_can_be_missing() {
         view.fresh.as_mut().unwrap()
     }
     check(|_| {}, None);
-    check(|view| fresh(view).search = None, Some("first search"));
-    check(|view| fresh(view).search = Some(Search { found: 1, completed: None }), Some("first search"));
-    check(|view| fresh(view).refused = vec![RefusedCommand::Scan], Some("refuses SCAN"));
+    check(|view| fresh(view).meta.search = None, Some("first search"));
+    check(|view| fresh(view).meta.search = Some(Search { found: 1, completed: None }), Some("first search"));
+    check(|view| fresh(view).meta.refused = vec![RefusedCommand::Scan], Some("refuses SCAN"));
     check(|view| fresh(view).is_share = true, Some("one shard"));
     check(|view| fresh(view).over.streams = 1, Some("1 are over limit.streams"));
     let down = |view: &mut View| {
@@ -213,7 +207,7 @@ fn a_pattern_is_known_only_where_nothing_can_be_missing() {
     check(down, Some("node h:1: connection refused"));
     // Nothing of it matters to a name.
     let mut named = view(vec![stream("s", 2, Presence::Missing)]);
-    (fresh(&mut named).search, fresh(&mut named).over.streams) = (None, 5);
+    (fresh(&mut named).meta.search, fresh(&mut named).over.streams) = (None, 5);
     assert_eq!(scaler(Signal::Lag).demand(&named, DRAIN).unwrap().value, 2);
     // A pattern that means nothing yet.
     let none = over("x:*").demand(&view(vec![stream("s:1", 5, Presence::Missing)]), DRAIN).unwrap();
