@@ -59,7 +59,7 @@ impl ListedScaler {
         };
         for (place, (key, line, values)) in entries.iter().enumerate() {
             if !KEYS.contains(&key.as_str()) {
-                let near = nearest(key, KEYS.into_iter()).map(|near| format!("did you mean {near}?"));
+                let near = nearest(key, KEYS).map(|near| format!("did you mean {near}?"));
                 let expected = near.unwrap_or_else(|| format!("expected one of {}", KEYS.join(", ")));
                 let key = shown(key);
                 return Err(ConfigError::new(format!("unknown key {key:?} of scaler {name} in {line}: {expected}")));

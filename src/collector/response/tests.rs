@@ -86,7 +86,7 @@ fn replies_about_a_stream_become_a_sample_or_a_typed_error() {
     let exec = |stream: &str| format!("{queued}*2\r\n{stream}{NO_GROUPS}");
     let cases = [
         (exec(XINFO_STREAM_REPLY), "sample"),
-        (exec("-ERR no such key\r\n"), "gone"),
+        (exec("-ERR no such key\r\n"), "missing"),
         (exec("-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"), "gone"),
         (exec("-NOPERM this user has no permissions to access one of the keys\r\n"), "server"),
         (exec("+no\r\n"), "malformed"),
@@ -112,6 +112,7 @@ fn replies_about_a_stream_become_a_sample_or_a_typed_error() {
                 assert_eq!(stream.last_generated, EntryId { ms: 5, seq: 1 });
                 "sample"
             }
+            Err(ReadOutcome::Error(ReadError::Missing)) => "missing",
             Err(ReadOutcome::Error(ReadError::Gone(_))) => "gone",
             Err(ReadOutcome::Error(ReadError::Redirected { slot: 5, .. })) => "redirected",
             Err(ReadOutcome::Error(ReadError::Malformed(_))) => "malformed",
