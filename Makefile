@@ -28,7 +28,8 @@ test: format lint doc deny alerts dashboards deploy cargo-test ## format, lint, 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
 		openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux \
-		groff:groff-base script:bsdutils zsh:zsh fish:fish
+		groff:groff-base script:bsdutils zsh:zsh fish:fish \
+		prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager aiosmtpd:python3-aiosmtpd
 
 format: ## rustfmt
 	cargo fmt --check
@@ -49,10 +50,11 @@ advisories: deny ## known vulnerabilities of dependencies; fetches the advisory 
 
 audit: advisories ## the same under the name that cargo audit gave it: both read the RustSec database
 
-alerts: tools ## alert rules: syntax, and a firing and a quiet case each
+alerts: tools ## alert rules: syntax, and a firing and a quiet case each; Alertmanager's configurations
 	alerts/generate --check
 	promtool check rules alerts/*.rules.yml
 	promtool test rules alerts/tests/*.yml
+	amtool check-config deploy/alertmanager/alertmanager.yml deploy/compose/alertmanager.yml
 
 dashboards: ## dashboards against Grafana's published types
 	@scripts/install node:nodejs npm:npm

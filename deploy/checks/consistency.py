@@ -132,11 +132,39 @@ def the_scrape_jobs_are_the_one_the_rules_name():
 
 @test
 def alertmanager_inhibits_alerts_that_exist():
-    alerts = {rule.get("alert") for group in load("alerts/streamlag.rules.yml")["groups"] for rule in group["rules"]}
-    for document in "deploy/compose/alertmanager.yml", "docs/runbooks/README.md":
-        for names in re.findall(r'alertname=~?"([^"]+)"', read(document)):
-            for name in names.split("|"):
-                need(name in alerts, f"{document} names {name}, which no rule raises")
+    rules = [rule for group in load("alerts/streamlag.rules.yml")["groups"] for rule in group["rules"]]
+    severity = {rule["alert"]: rule["labels"]["severity"] for rule in rules if "alert" in rule}
+
+    def names(matchers):
+        (matcher,) = matchers
+        pattern = re.fullmatch(r'alertname(=~?)"([^"]+)"', matcher).group(2)
+        for part in re.split(r"\|(?![^(]*\))", pattern):
+            need(any(re.fullmatch(part, name) for name in severity), f"{part} is no rule's name")
+        return {name for name in severity if re.fullmatch(pattern, name)}
+
+    # Name by name, what keeps it back: nothing less severe, and never in a circle.
+    by = {}
+    for rule in load("alerts/inhibit_rules.yml")["inhibit_rules"]:
+        sources = names(rule["source_matchers"])
+        for target in names(rule["target_matchers"]):
+            by.setdefault(target, set()).update(sources)
+    for target, sources in by.items():
+        for source in sources:
+            need(severity[target] != "critical" or severity[source] == "critical",
+                 f"{source} ({severity[source]}) keeps {target} (critical) back")
+        seen, more = set(), set(sources)
+        while more:
+            need(target not in more, f"{target} is kept back by itself, through others")
+            seen |= more
+            more = {source for name in more for source in by.get(name, ())} - seen
+
+
+@test
+def alertmanager_sends_what_the_rules_raise():
+    severities = {rule["labels"]["severity"] for group in load("alerts/streamlag.rules.yml")["groups"]
+                  for rule in group["rules"] if "alert" in rule}
+    plain = {severity for severity in severities if "{{" not in severity}
+    need(plain == {"critical", "warning", "info"}, f"the routes of Alertmanager do not know {plain}")
 
 
 @test

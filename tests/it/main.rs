@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "helpers that modules share")]
 
 mod acl_grants;
+mod alertmanager;
 mod api;
 mod cli;
 mod cluster;

@@ -1,6 +1,7 @@
 //! Real servers for the tests: `redis-server` and `streamlag` as child processes on free loopback ports, and a plain
 //! HTTP client. Whatever a test starts is stopped when it ends, by its pid.
 
+pub mod alertmanager;
 pub mod cluster;
 pub mod compatible;
 pub mod events;
@@ -9,6 +10,7 @@ pub mod monitor;
 pub mod observer;
 pub mod prometheus;
 pub mod proxy;
+pub mod receiver;
 pub mod sampled;
 pub mod schema;
 pub mod sentinel;

@@ -48,15 +48,29 @@ impl Prometheus {
 
     /// The same with scrape jobs as its configuration has them.
     pub fn scraping(jobs: Value) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let rules = fs::read_to_string(repository("alerts/streamlag.rules.yml")).unwrap();
-        fs::write(dir.path().join("at_once.yml"), at_once(&rules)).unwrap();
-        // JSON is YAML.
+        let shipped = repository("alerts/streamlag.rules.yml");
+        let rules = fs::read_to_string(&shipped).unwrap();
+        let config = json!({"rule_files": [shipped, "at_once.yml"], "scrape_configs": jobs});
+        Self::configured(config, &at_once(&rules, &["for:"], AT_ONCE))
+    }
+
+    /// Scrapes these addresses, and sends the alerts of a rules file to an Alertmanager, as soon as they are true and for as long.
+    pub fn alerting(targets: &[String], rules: &str, alertmanager: &str) -> Self {
+        let rules = fs::read_to_string(repository(rules)).unwrap();
         let config = json!({
-            "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
-            "rule_files": [repository("alerts/streamlag.rules.yml"), dir.path().join("at_once.yml")],
-            "scrape_configs": jobs,
+            "rule_files": ["at_once.yml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+            "scrape_configs": [{"job_name": "streamlag", "static_configs": [{"targets": targets}]}],
         });
+        Self::configured(config, &at_once(&rules, &["for:", "keep_firing_for:"], ""))
+    }
+
+    /// With a configuration, and its `at_once.yml`.
+    fn configured(mut config: Value, rules: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("at_once.yml"), rules).unwrap();
+        config["global"] = json!({"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL});
+        // JSON is YAML.
         fs::write(dir.path().join("prometheus.yml"), config.to_string()).unwrap();
 
         let address = format!("127.0.0.1:{}", free_port());
@@ -141,10 +155,11 @@ impl Drop for Prometheus {
     }
 }
 
-/// The rules without `for`: what is true now fires now.
-fn at_once(rules: &str) -> String {
-    let without = rules.lines().filter(|line| !line.trim_start().starts_with("for:"));
-    without.map(|line| line.replace("- alert: ", &format!("- alert: {AT_ONCE}")) + "\n").collect()
+/// The rules without these keys, which are about time, and with something before their names: what is true now fires now.
+fn at_once(rules: &str, without: &[&str], prefix: &str) -> String {
+    let is_kept = |line: &&str| !without.iter().any(|key| line.trim_start().starts_with(key));
+    let kept = rules.lines().filter(is_kept);
+    kept.map(|line| line.replace("- alert: ", &format!("- alert: {prefix}")) + "\n").collect()
 }
 
 pub fn repository(path: &str) -> PathBuf {
