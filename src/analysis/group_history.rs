@@ -192,7 +192,7 @@ impl GroupHistory {
             delivered_rate: delivered,
             capacity,
             acknowledged_rate: rates.map(|[_, acknowledged]| acknowledged),
-            verdict: self.watch.judge(evidence, windows),
+            verdict: self.watch.judge(evidence, windows, stream.now_ms),
             behind_for,
             all_had_a_turn_within: self.rotation.all_since.map(|since| at.saturating_sub(since)),
         }

@@ -67,6 +67,9 @@ impl GroupState {
     }
 }
 
+/// A time by the server's clock, in milliseconds since the Unix epoch.
+pub type ServerTime = u64;
+
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::analysis) struct Evidence {
@@ -122,6 +125,8 @@ impl Evidence {
 #[derive(Debug)]
 pub(in crate::analysis) struct StateMachine {
     state: GroupState,
+    /// Since when it is told.
+    since: Option<ServerTime>,
     /// Since when its rule has failed.
     failing: Option<Duration>,
     /// What it rested on when it last held; of `ok`, which rests on nothing, not kept.
@@ -130,10 +135,10 @@ pub(in crate::analysis) struct StateMachine {
 
 impl StateMachine {
     pub(in crate::analysis) fn new() -> Self {
-        Self { state: GroupState::Ok, failing: None, held: None }
+        Self { state: GroupState::Ok, since: None, failing: None, held: None }
     }
 
-    pub(in crate::analysis) fn judge(&mut self, evidence: Evidence, windows: &Windows) -> Verdict {
+    pub(in crate::analysis) fn judge(&mut self, evidence: Evidence, windows: &Windows, now: ServerTime) -> Verdict {
         let (at, found) = (evidence.at, evidence.state(windows));
         if found == self.state {
             self.failing = None;
@@ -143,7 +148,7 @@ impl StateMachine {
             // Every rule but that of `ok` has a window behind it already, or an event that cannot be mistaken.
             let leaves = found != GroupState::Ok || over || at.saturating_sub(failing) >= windows.window / HYSTERESIS;
             if leaves {
-                *self = Self { state: found, failing: None, held: None };
+                *self = Self { state: found, since: Some(now), failing: None, held: None };
             }
         }
         let lag = evidence.lag;
@@ -151,9 +156,10 @@ impl StateMachine {
             GroupState::Ok => None,
             _ => self.held.take().filter(|_| self.failing.is_some()).or_else(|| Some(Arc::new(evidence))),
         };
+        let since = *self.since.get_or_insert(now);
         let failing = self.failing.map(|since| at.saturating_sub(since));
         let leaves_after = windows.window / HYSTERESIS;
-        Verdict { state: self.state, lag, failing, leaves_after, evidence: self.held.clone() }
+        Verdict { state: self.state, since, lag, failing, leaves_after, evidence: self.held.clone() }
     }
 }
 
@@ -162,6 +168,8 @@ impl StateMachine {
 pub struct Verdict {
     /// The state.
     pub state: GroupState,
+    /// Since when it is told.
+    pub since: ServerTime,
     lag: Lag,
     /// For how long its rule has failed.
     failing: Option<Duration>,

@@ -361,6 +361,7 @@ pub(crate) struct GroupRow<'a> {
     pub(crate) lag_seconds: Option<f64>,
     pub(crate) status: Word<Status>,
     pub(crate) state: Option<Word<GroupState>>,
+    pub(crate) state_since: Option<String>,
     pub(crate) state_reason: Option<String>,
     pub(crate) pending: Option<u64>,
     pub(crate) ghost_pending: Option<u64>,
@@ -407,6 +408,7 @@ impl<'a> GroupRow<'a> {
             lag_seconds: row.present.and_then(|group| group.lag_seconds),
             status: Word(row.status),
             state: row.state.map(Word),
+            state_since: row.present.and_then(|group| since_epoch(group.trend.verdict.since)),
             state_reason: row.state_reason(),
             pending: row.present.and_then(|group| group.pending),
             ghost_pending: row.present.and_then(|group| group.ghost_pending),
@@ -505,6 +507,15 @@ pub(crate) fn seconds(duration: Duration) -> f64 {
 /// A computed number to three places: the rest is noise.
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
+}
+
+/// The year 10000, which RFC 3339 cannot say, in milliseconds since the Unix epoch.
+const END_OF_RFC3339_MS: u64 = 253_402_300_800_000;
+
+/// A time of the server's clock, where it can be one.
+fn since_epoch(ms: u64) -> Option<String> {
+    let ms = Some(ms).filter(|ms| (1..END_OF_RFC3339_MS).contains(ms))?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)).map(rfc3339)
 }
 
 pub(crate) fn rfc3339(time: SystemTime) -> String {

@@ -167,6 +167,7 @@ fn the_requirements_answers_on_every_server() {
                 "recommended_consumers_reason",
                 "state",
                 "state_reason",
+                "state_since",
                 "status",
                 "stream",
                 "trim_headroom_entries",
