@@ -27,7 +27,7 @@ test: format lint doc deny alerts dashboards deploy cargo-test ## format, lint, 
 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
-		openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux \
+		chromium:chromium openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux \
 		groff:groff-base script:bsdutils zsh:zsh fish:fish \
 		prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager aiosmtpd:python3-aiosmtpd
 

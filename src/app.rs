@@ -91,6 +91,8 @@ fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
         headers: config.web.headers.clone(),
         tls: config.web.tls.clone(),
         scalers: config.scalers.clone(),
+        allowed_origins: config.allowed_origins.clone(),
+        max_viewers: config.max_viewers,
         targets: targets.known(),
         transport: config.transport,
     }

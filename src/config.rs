@@ -35,7 +35,7 @@ pub use web::WebConfig;
 use crate::http::api::Transport;
 use crate::http::route::Route;
 use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
-use crate::http::{ApiAuth, RateLimit, Scalers};
+use crate::http::{ApiAuth, Origin, RateLimit, Scalers};
 use crate::model::Shard;
 use crate::model::TargetName;
 use crate::model::shard::MAX_SHARDS;
@@ -52,6 +52,9 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A limit above this is none.
 const MAX_RATE: u64 = 1_000_000;
+
+/// The most live streams that can be asked for. Each keeps a connection, and a hundred bytes beside it.
+const MAX_VIEWERS: u64 = 100_000;
 
 /// Every setting, checked.
 #[derive(Clone, Debug)]
@@ -74,6 +77,10 @@ pub struct Config {
     pub telemetry_path: String,
     /// Who may use the API.
     pub auth: ApiAuth,
+    /// Pages of which other origins may open a live stream.
+    pub allowed_origins: Vec<Origin>,
+    /// How many live streams may be open.
+    pub max_viewers: u64,
     /// How often each token may be used; `None` where there is no limit.
     pub token_rate: Option<RateLimit>,
     /// The event transport's settings, as far as they are reported.
@@ -138,6 +145,8 @@ impl Config {
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.switch("web.systemd-socket"),
             web,
+            allowed_origins: sources.get("web.allowed-origins").map_or(Ok(Vec::new()), |given| origins(&given))?,
+            max_viewers: need("limit.viewers")?.whole_number(0, MAX_VIEWERS)?,
             lifecycle: sources.switch("web.enable-lifecycle"),
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,
@@ -172,6 +181,13 @@ fn telemetry_path(given: &RawValue) -> Result<String, ConfigError> {
         return Err(given.problem("expected a path that is free; streamlag itself answers at this one"));
     }
     Ok(path)
+}
+
+/// Origins that browsers send: each a scheme and a host, and nothing behind.
+fn origins(given: &RawValue) -> Result<Vec<Origin>, ConfigError> {
+    let origins = given.names()?;
+    let parsed: Option<Vec<_>> = origins.iter().map(|text| Origin::parse(text)).collect();
+    parsed.ok_or_else(|| given.problem("expected http:// or https:// and a host, such as https://grafana.example.org"))
 }
 
 fn web(sources: &impl SettingSources) -> Result<WebConfig, ConfigError> {

@@ -10,6 +10,8 @@ mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod landing;
+mod live;
+mod origin;
 mod policy;
 mod problem;
 mod rate_limit;
@@ -21,6 +23,7 @@ mod static_body;
 mod targets;
 pub mod tls;
 pub mod tokens;
+mod ui;
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -38,6 +41,7 @@ pub use crate::http::rate_limit::RateLimit;
 pub use crate::http::service::Service;
 pub use auth::ApiAuth;
 pub use basic_auth::BasicUsers;
+pub use origin::Origin;
 pub use policy::{Peer, ServerConfig};
 pub use scalers::{DeclaredScaler, Scalers};
 pub use targets::{ServedTarget, ServedTargets};
@@ -145,7 +149,10 @@ impl Bound {
                 tracing::debug!(%error, "cannot set SO_SNDBUF");
             }
         }
-        let limiter = Arc::new(ConnectionLimiter::new(places(), service.metrics.http_connections.clone()));
+        let limiter = Arc::new(ConnectionLimiter::new(
+            places(service.policy().max_viewers),
+            service.metrics.http_connections.clone(),
+        ));
         // Nothing is ever sent: the channel closes when the last connection that holds an end of it is done.
         let (in_flight, mut all_done) = mpsc::channel(1);
         let mut accepting = JoinSet::new();
@@ -193,14 +200,15 @@ async fn listen(host: &str) -> std::io::Result<TcpListener> {
     Err(failed)
 }
 
-/// How many clients there is room for: as many as file descriptors allow, for which the soft limit is raised. (The hard one
+/// How many clients there is room for beside viewers: as many as file descriptors allow, for which the soft limit is raised. (The hard one
 /// is not touched, and nothing here uses select(2), which is why the soft one is low.)
-fn places() -> usize {
-    let wanted = MAX_CONNECTIONS as u64 + OTHER_DESCRIPTORS;
+fn places(viewers: u64) -> usize {
+    let others = OTHER_DESCRIPTORS + viewers;
+    let wanted = MAX_CONNECTIONS as u64 + others;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit >= wanted => MAX_CONNECTIONS,
         Ok(limit) => {
-            let places = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 4).max(1);
+            let places = limit.saturating_sub(others).max(limit / 4).max(1);
             tracing::warn!(open_files = limit, limit = places, "open file limit is low; limiting HTTP connections");
             places as usize
         }

@@ -465,6 +465,24 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "web.allowed-origins",
+        flag: Flag::List,
+        env: Some("STREAMLAG_WEB_ALLOWED_ORIGINS"),
+        value_name: "ORIGIN,...",
+        heading: "HTTP",
+        help: "Origins besides streamlag's own whose pages may open a live stream, such as https://grafana.example.org",
+        ..BASE
+    },
+    Setting {
+        key: "limit.viewers",
+        env: Some("STREAMLAG_LIMIT_VIEWERS"),
+        default: Some("100"),
+        value_name: "N",
+        heading: "HTTP",
+        help: "Maximum number of open live streams; 0 for none",
+        ..BASE
+    },
+    Setting {
         key: "web.enable-lifecycle",
         flag: Flag::Switch,
         heading: "HTTP",

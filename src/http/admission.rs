@@ -30,7 +30,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a client may take to read its answers. A page of 10 MB takes 170 kB/s; scrapers give up after ten seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client that reads its answer for longer may lose its place to somebody who waits. Usual ones take milliseconds.
 const SLOW_ANSWER: Duration = Duration::from_secs(1);
@@ -69,7 +69,6 @@ pub(super) struct ConnectionPermit {
     id: u64,
     limiter: Arc<ConnectionLimiter>,
     pub(super) activity: Arc<ConnectionState>,
-    _slot: OwnedSemaphorePermit,
 }
 
 impl ConnectionLimiter {
@@ -95,13 +94,13 @@ impl ConnectionLimiter {
     }
 
     fn take(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> ConnectionPermit {
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(Some(slot)));
         let mut open = self.open();
         open.next += 1;
         let id = open.next;
         open.places.insert(id, (client_key(address), Arc::clone(&activity)));
         self.count.inc();
-        ConnectionPermit { id, limiter: Arc::clone(self), activity, _slot: slot }
+        ConnectionPermit { id, limiter: Arc::clone(self), activity }
     }
 
     fn evict(&self, now: Instant) {
@@ -134,6 +133,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limiter.open().places.remove(&self.id);
         self.limiter.count.dec();
+        self.activity.give_up_slot();
     }
 }
 
@@ -141,6 +141,8 @@ impl Drop for ConnectionPermit {
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     state: Mutex<PhaseState>,
+    /// Its place among the connections; a connection of a viewer has one among the viewers instead.
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
     evicted: Notify,
     /// Told of the first request.
     opened: Notify,
@@ -154,6 +156,8 @@ struct PhaseState {
     since: Instant,
     /// The open requests, by their number, and when they came.
     open: Vec<(u64, Instant)>,
+    /// Requests that are answered by a stream, and when more of it was last asked for.
+    streams: Vec<(u64, Instant)>,
     requests: u64,
     /// Whether what is read between requests is the head of the next one. Over HTTP/2 it may be anything.
     reads_heads: bool,
@@ -169,13 +173,15 @@ enum Phase {
     Head,
     /// Requests are being answered, or the bytes of answers have still to go out.
     Answering,
+    /// It is no longer HTTP: a viewer's WebSocket, which has clocks of its own.
+    Upgraded,
 }
 
 impl ConnectionState {
-    fn new() -> Self {
+    fn new(slot: Option<OwnedSemaphorePermit>) -> Self {
         let (stage, since) = (Phase::Opening, Instant::now());
-        let state = PhaseState { stage, since, open: Vec::new(), requests: 0, reads_heads: true };
-        Self { state: Mutex::new(state), evicted: Notify::new(), opened: Notify::new() }
+        let state = PhaseState { stage, since, open: Vec::new(), streams: Vec::new(), requests: 0, reads_heads: true };
+        Self { state: Mutex::new(state), slot: Mutex::new(slot), evicted: Notify::new(), opened: Notify::new() }
     }
 
     /// Waits for the first request, but not for long: its client may have made the connection only to have it.
@@ -211,13 +217,25 @@ impl ConnectionState {
         if state.stage == Phase::Opening {
             self.opened.notify_one();
         }
-        if state.stage != Phase::Answering {
+        // Beside streams alone nothing has been waited for.
+        if state.stage != Phase::Answering || state.open.is_empty() && !state.streams.is_empty() {
             (state.stage, state.since) = (Phase::Answering, now);
         }
         state.requests += 1;
         let number = state.requests;
         state.open.push((number, now));
         OpenRequest { activity: Arc::clone(self), number }
+    }
+
+    /// It is a viewer's WebSocket from now on.
+    pub(super) fn is_upgraded(&self) {
+        self.state().stage = Phase::Upgraded;
+        self.give_up_slot();
+    }
+
+    /// Leaves its place among the connections to others.
+    fn give_up_slot(&self) {
+        drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn read(&self) {
@@ -230,7 +248,7 @@ impl ConnectionState {
     /// Everything that was written has gone out.
     fn flushed(&self) {
         let mut state = self.state();
-        if state.stage == Phase::Answering && state.open.is_empty() {
+        if state.stage == Phase::Answering && state.is_done() {
             (state.stage, state.since) = (Phase::Idle, Instant::now());
         }
     }
@@ -238,6 +256,9 @@ impl ConnectionState {
     /// Since when it has waited for its client; `None` where it is busy.
     fn waits_since(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
+        if state.stage == Phase::Upgraded || state.is_stream_alone() {
+            return None;
+        }
         let busy = state.stage == Phase::Answering;
         (!busy || now.saturating_duration_since(state.since) > SLOW_ANSWER).then_some(state.since)
     }
@@ -253,11 +274,28 @@ impl ConnectionState {
 }
 
 impl PhaseState {
+    fn is_done(&self) -> bool {
+        self.open.is_empty() && self.streams.is_empty()
+    }
+
+    /// Whether all that is open are streams.
+    fn is_stream_alone(&self) -> bool {
+        self.open.is_empty() && !self.streams.is_empty()
+    }
+
     fn overdue(&self, now: Instant) -> Option<Closed> {
+        // A stream is asked for more at every heartbeat, unless its client does not read.
+        let stalled = |(_, asked): &(u64, Instant)| now.saturating_duration_since(*asked) >= ANSWER_TIMEOUT;
+        if self.streams.iter().any(stalled) {
+            return Some(Closed::AnswerTimeout);
+        }
+        if self.stage == Phase::Upgraded || self.is_stream_alone() {
+            return None;
+        }
         let (limit, closed) = match self.stage {
             Phase::Opening | Phase::Head => (HEAD_TIMEOUT, Closed::HeadTimeout),
             Phase::Idle => (IDLE_TIMEOUT, Closed::IdleTimeout),
-            Phase::Answering => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
+            Phase::Answering | Phase::Upgraded => (ANSWER_TIMEOUT, Closed::AnswerTimeout),
         };
         (now.saturating_duration_since(self.since) >= limit).then_some(closed)
     }
@@ -270,9 +308,37 @@ pub(super) struct OpenRequest {
     number: u64,
 }
 
+impl OpenRequest {
+    /// It is answered by a stream: a class of its own. It is in no hurry, and is bounded by the number of viewers.
+    pub(super) fn is_stream(&mut self) {
+        let mut state = self.activity.state();
+        state.open.retain(|(number, _)| *number != self.number);
+        state.streams.push((self.number, Instant::now()));
+        // Over HTTP/1 the connection is the stream's alone. Over HTTP/2 it goes on being a connection.
+        let is_own = state.reads_heads;
+        drop(state);
+        if is_own {
+            self.activity.give_up_slot();
+        }
+    }
+
+    /// More of the stream is asked for.
+    pub(super) fn asked_for_more(&self) {
+        let mut state = self.activity.state();
+        if let Some((_, asked)) = state.streams.iter_mut().find(|(number, _)| *number == self.number) {
+            *asked = Instant::now();
+        }
+    }
+}
+
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.activity.state();
+        let streams = state.streams.len();
+        state.streams.retain(|(number, _)| *number != self.number);
+        if state.streams.len() < streams && state.is_done() {
+            state.since = Instant::now();
+        }
         state.open.retain(|(number, _)| *number != self.number);
         // Over HTTP/2 others may still be open, and the oldest of them counts: a client that does not read one answer gains
         // nothing by reading others.
@@ -383,17 +449,68 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stream_has_no_time_but_has_to_be_read() {
+        let limiter = Arc::new(ConnectionLimiter::new(1, Gauge::default()));
+        let place = limiter.admit(address(1)).await.unwrap();
+        let mut request = place.activity.request();
+        request.is_stream();
+        // Its place among the connections is free, and nobody takes the connection away.
+        let other = limiter.admit(address(2)).await.unwrap();
+        for _ in 0..100 {
+            advance(Duration::from_secs(15)).await;
+            request.asked_for_more();
+            assert_eq!(place.activity.state().overdue(Instant::now()), None);
+        }
+        assert_eq!(place.activity.waits_since(Instant::now()), None);
+        advance(ANSWER_TIMEOUT).await;
+        assert_eq!(place.activity.state().overdue(Instant::now()), Some(Closed::AnswerTimeout));
+        drop(other);
+        // What comes behind it is held to what other answers are.
+        drop(request);
+        advance(Duration::from_secs(59)).await;
+        assert_eq!(place.activity.state().overdue(Instant::now()), None);
+        place.activity.flushed();
+        advance(IDLE_TIMEOUT).await;
+        assert_eq!(place.activity.state().overdue(Instant::now()), Some(Closed::IdleTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beside_a_stream_have_their_time_and_the_connection_its_place() {
+        let limiter = Arc::new(ConnectionLimiter::new(1, Gauge::default()));
+        let place = limiter.admit(address(1)).await.unwrap();
+        place.activity.is_http2();
+        let mut stream = place.activity.request();
+        stream.is_stream();
+        assert_eq!(limiter.slots.available_permits(), 0, "an HTTP/2 connection goes on being one");
+        advance(Duration::from_secs(50)).await;
+        stream.asked_for_more();
+        let request = place.activity.request();
+        advance(Duration::from_secs(59)).await;
+        stream.asked_for_more();
+        assert_eq!(place.activity.state().overdue(Instant::now()), None);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(place.activity.state().overdue(Instant::now()), Some(Closed::AnswerTimeout));
+        drop(request);
+        assert_eq!(place.activity.state().overdue(Instant::now()), None);
+        // A WebSocket keeps its own time.
+        place.activity.is_upgraded();
+        drop(stream);
+        advance(10 * IDLE_TIMEOUT).await;
+        assert_eq!(place.activity.state().overdue(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn every_stage_has_its_time() {
         let ends_after = async |activity: &ConnectionState| {
             let began = Instant::now();
             let closed = activity.has_to_end().await;
             (closed, began.elapsed().as_secs())
         };
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(None));
         activity.read();
         assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 10));
 
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(None));
         let request = activity.request();
         advance(Duration::from_secs(30)).await;
         drop(request);
@@ -403,7 +520,7 @@ mod tests {
         activity.flushed();
         assert_eq!(ends_after(&activity).await, (Closed::IdleTimeout, 120));
 
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(None));
         drop(activity.request());
         activity.flushed();
         advance(Duration::from_secs(100)).await;
@@ -413,7 +530,7 @@ mod tests {
         activity.read();
         assert_eq!(ends_after(&activity).await, (Closed::HeadTimeout, 5));
 
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(None));
         activity.is_http2();
         drop(activity.request());
         activity.flushed();
@@ -424,7 +541,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_read_counts_though_others_are() {
-        let activity = Arc::new(ConnectionState::new());
+        let activity = Arc::new(ConnectionState::new(None));
         activity.is_http2();
         let stalled = activity.request();
         for _ in 0..59 {

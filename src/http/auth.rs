@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-use crate::http::tokens::{Token, TokenCheck, Tokens};
+use crate::http::tokens::{Token, TokenCheck, TokenIdentity, Tokens};
 
 /// How the API is guarded.
 #[derive(Clone, Debug)]
@@ -52,15 +52,52 @@ impl AuthError {
     }
 }
 
+/// By what somebody was let in, so that it can be asked later whether that still holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admission(Option<TokenIdentity>);
+
+/// Whether an admission still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It does.
+    Valid {
+        /// Whether it may end without a change of the configuration.
+        expires: bool,
+    },
+    /// Its token has expired.
+    Expired,
+    /// Its token is gone, or one is needed now.
+    Removed,
+}
+
 impl ApiAuth {
-    /// Whether a request with these headers gets in, and with which token; `None` where none is needed.
-    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<&Token>, AuthError> {
+    /// By what whoever presents this token is let in.
+    pub(super) fn admission(token: Option<&Token>) -> Admission {
+        Admission(token.map(Token::identity))
+    }
+
+    /// Whether somebody who was let in would be now.
+    pub(super) fn standing(&self, admission: &Admission, now: SystemTime) -> Standing {
+        let (tokens, identity) = match (self, &admission.0) {
+            (Self::InsecureOpen, _) => return Standing::Valid { expires: false },
+            (Self::Tokens(tokens), Some(identity)) => (tokens, identity),
+            (Self::Closed | Self::Tokens(_), _) => return Standing::Removed,
+        };
+        match tokens.find_again(identity, now) {
+            TokenCheck::Valid(token) => Standing::Valid { expires: token.expires() },
+            TokenCheck::Expired(_) => Standing::Expired,
+            TokenCheck::Unknown => Standing::Removed,
+        }
+    }
+
+    /// Whether whoever presents this token gets in, and with which one; `None` where none is needed.
+    pub(super) fn check(&self, presented: Option<&[u8]>, now: SystemTime) -> Result<Option<&Token>, AuthError> {
         let tokens = match self {
             Self::InsecureOpen => return Ok(None),
             Self::Closed => return Err(AuthError::Closed),
             Self::Tokens(tokens) => tokens,
         };
-        let presented = presented(headers).ok_or(AuthError::Missing)?;
+        let presented = presented.ok_or(AuthError::Missing)?;
         match tokens.find(presented, now) {
             TokenCheck::Valid(token) => Ok(Some(token)),
             TokenCheck::Expired(token) => Err(AuthError::Expired(token.name.clone())),
@@ -68,14 +105,14 @@ impl ApiAuth {
         }
     }
 
-    /// Whether a request with these headers presents a token that has to be checked.
-    pub(super) fn is_guess(&self, headers: &HeaderMap) -> bool {
-        matches!(self, Self::Tokens(_)) && presented(headers).is_some()
+    /// Whether what is presented has to be checked.
+    pub(super) fn is_guess(&self, presented: Option<&[u8]>) -> bool {
+        matches!(self, Self::Tokens(_)) && presented.is_some()
     }
 }
 
 /// The credentials of the `Bearer` scheme, whose name has no case (RFC 9110).
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, credentials) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| credentials.trim_ascii())
 }
@@ -92,7 +129,7 @@ mod tests {
             if let Some(value) = authorization {
                 headers.insert(AUTHORIZATION, value.parse().unwrap());
             }
-            let checked = auth.check(&headers, SystemTime::now());
+            let checked = auth.check(presented(&headers), SystemTime::now());
             assert_eq!(checked.map(|token| token.map(|token| token.name.as_str())), expected, "{authorization:?}");
         };
         let mut tokens = Tokens::default();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::http::Service;
 use crate::http::admission::{ConnectionPermit, ConnectionState, TrackedIo};
+use crate::http::live::PendingUpgrade;
 use crate::http::policy::Peer;
 use crate::http::static_body::StaticBody;
 use crate::sys::own_metrics::Closed;
@@ -45,6 +46,8 @@ struct ConnectionService {
     service: Arc<Service>,
     activity: Arc<ConnectionState>,
     peer: Peer,
+    /// What the connection becomes once its last answer is out.
+    upgrade: Arc<Mutex<Option<PendingUpgrade>>>,
 }
 
 impl Connection {
@@ -97,14 +100,16 @@ impl Connection {
         }
     }
 
-    async fn over_http1(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
+    async fn over_http1(mut self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) {
+        let upgrade = Arc::new(Mutex::new(None));
         let connection = http1::Builder::new()
             // Its clock is for heads and idleness alike; the place's clocks tell them apart.
             .header_read_timeout(None)
             .timer(TokioTimer::new())
             .max_header_size(MAX_HEAD_BYTES)
             .keep_alive(!self.last)
-            .serve_connection(self.watched(stream), self.answers(peer));
+            .serve_connection(self.watched(stream), self.answers(peer, Arc::clone(&upgrade)))
+            .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
             // The connection first: a request that has arrived is read before its connection is told to end.
@@ -116,6 +121,14 @@ impl Connection {
             }
         };
         log_end(ended);
+        let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((session, upgrading)) = upgrade.and_then(|upgrade| upgrade.take()) {
+            self.place.activity.is_upgraded();
+            match upgrading.await {
+                Ok(upgraded) => session.run(upgraded).await,
+                Err(error) => log_end(Err(error)),
+            }
+        }
     }
 
     async fn over_http2(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
@@ -125,7 +138,7 @@ impl Connection {
             .max_header_list_size(MAX_HEAD_BYTES as u32)
             .max_concurrent_streams(MAX_STREAMS)
             .max_send_buf_size(MAX_SEND_BUFFER)
-            .serve_connection(self.watched(stream), self.answers(peer));
+            .serve_connection(self.watched(stream), self.answers(peer, Arc::default()));
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased;
@@ -148,12 +161,13 @@ impl Connection {
         TokioIo::new(TrackedIo { stream, activity: Arc::clone(&self.place.activity) })
     }
 
-    fn answers(&self, peer: Peer) -> impl HyperService + use<> {
+    fn answers(&self, peer: Peer, upgrade: Arc<Mutex<Option<PendingUpgrade>>>) -> impl HyperService + use<> {
         // One thing of the connection's own: what all connections share is counted by all processors in turns.
         let client = Arc::new(ConnectionService {
             service: Arc::clone(&self.service),
             activity: Arc::clone(&self.place.activity),
             peer,
+            upgrade,
         });
         service_fn(move |request: Request<Incoming>| {
             let client = Arc::clone(&client);
@@ -162,7 +176,10 @@ impl Connection {
                 // No place wants a body. Where one comes, nothing behind it is taken for a request.
                 let has_body = !request.body().is_end_stream();
                 let (head, _) = request.into_parts();
-                let answer = client.service.answer(&head, &client.peer).await;
+                let mut answer = client.service.answer(&head, &client.peer).await;
+                if let Some(upgrade) = answer.extensions_mut().remove::<PendingUpgrade>() {
+                    *client.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+                }
                 let mut answer = answer.map(|body| body.until_sent(open));
                 // Over HTTP/1 hyper leaves the body out by itself.
                 if head.method == Method::HEAD && head.version == Version::HTTP_2 {

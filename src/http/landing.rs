@@ -28,6 +28,7 @@ code {{ font: .9em ui-monospace, monospace }}
 <h1>streamlag</h1>
 <p class="version">{version}: consumer-group lag on Redis Streams, for Prometheus</p>
 <table>
+<tr><td><a href="ui/"><code>/ui/</code></a></td><td>the live page (asks for a token)</td></tr>
 <tr><td><a href="{telemetry_path}"><code>{telemetry_path}</code></a></td><td>metrics</td></tr>
 <tr><td><code>/probe?target=NAME</code></td><td>metrics of one target</td></tr>
 <tr><td><a href="/api/v1/sd"><code>/api/v1/sd</code></a></td><td>the targets, for Prometheus's HTTP service discovery</td></tr>
@@ -40,6 +41,7 @@ code {{ font: .9em ui-monospace, monospace }}
 <tr><td><code>/api/v1/events/groups</code></td><td>consumer groups (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/consumers</code></td><td>consumers (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/logical-streams</code></td><td>logical streams (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/live</code></td><td>groups as they change: Server-Sent Events or WebSocket (bearer token)</td></tr>
 </table>
 </body>
 </html>

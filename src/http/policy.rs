@@ -8,6 +8,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use crate::http::api::Transport;
 use crate::http::auth::ApiAuth;
 use crate::http::basic_auth::BasicUsers;
+use crate::http::origin::Origin;
 use crate::http::rate_limit::RateLimit;
 use crate::http::scalers::Scalers;
 use crate::http::targets::ServedTargets;
@@ -30,6 +31,10 @@ pub struct ServerConfig {
     pub rate: Option<RateLimit>,
     /// Headers that every answer carries.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Pages of which other origins may open a live stream.
+    pub allowed_origins: Vec<Origin>,
+    /// How many live streams may be open.
+    pub max_viewers: u64,
     /// How connections are encrypted; `None` where they are not.
     pub tls: Option<ServerTls>,
     /// The declared scalers.
@@ -41,6 +46,11 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether clients have to show a certificate.
+    pub(super) fn needs_client_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.needs_client_certificate)
+    }
+
     /// Takes over what tokens have used up of their rate, and which passwords were right, from the policy that goes.
     pub(super) fn inherit(&self, before: &Self) {
         if let (ApiAuth::Tokens(tokens), ApiAuth::Tokens(before)) = (&self.auth, &before.auth) {

@@ -14,6 +14,7 @@ use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
 
 /// An answer that is no success: a status, a sentence, and headers that go with the status.
+#[derive(Debug)]
 pub(super) struct HttpProblem {
     pub(super) status: StatusCode,
     pub(super) detail: String,

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
+use hyper::header::HeaderValue;
+
 /// The longest name that DNS has.
 const MAX_HOST_BYTES: usize = 253;
 
@@ -37,6 +39,23 @@ pub enum Route {
     DeclaredScale,
     /// A place that wants a token: what there is to know of one target.
     Api(ApiRoute),
+    /// A place that wants a token: what changes in one target, as it does.
+    Live,
+    /// A file of the live page.
+    Ui(UiFile),
+}
+
+/// The files of the live page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UiFile {
+    /// The page without its slash, against which its files could not be found.
+    Bare,
+    /// The page.
+    Page,
+    /// Its stylesheet.
+    Style,
+    /// Its script.
+    Script,
 }
 
 /// The API's places.
@@ -73,6 +92,11 @@ impl Route {
             "/api/v1/sd" => Self::Discovery,
             "/api/v1/targets" => Self::Targets,
             "/api/v1/scale" => Self::Scale,
+            "/api/v1/events/live" => Self::Live,
+            "/ui" => Self::Ui(UiFile::Bare),
+            "/ui/" => Self::Ui(UiFile::Page),
+            "/ui/style.css" => Self::Ui(UiFile::Style),
+            "/ui/app.js" => Self::Ui(UiFile::Script),
             _ if scaler(path).is_some() => Self::DeclaredScale,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
@@ -100,6 +124,11 @@ impl Route {
             Self::Targets => "/api/v1/targets",
             Self::Scale => "/api/v1/scale",
             Self::DeclaredScale => "/api/v1/scale/NAME",
+            Self::Live => "/api/v1/events/live",
+            Self::Ui(UiFile::Bare) => "/ui",
+            Self::Ui(UiFile::Page) => "/ui/",
+            Self::Ui(UiFile::Style) => "/ui/style.css",
+            Self::Ui(UiFile::Script) => "/ui/app.js",
             Self::Api(ApiRoute::ConsumerLag) => "/api/v1/events/consumer-lag",
             Self::Api(ApiRoute::Streams) => "/api/v1/events/streams",
             Self::Api(ApiRoute::Health) => "/api/v1/events/health",
@@ -127,6 +156,11 @@ pub fn scaler(path: &str) -> Option<&str> {
 #[must_use]
 pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// All parameters of a query, decoded.
+pub fn decoded_pairs(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
 }
 
 /// All values of a query parameter, decoded.
@@ -176,6 +210,20 @@ impl PageFormat {
             accept_encoding.map_or(0, |accept| quality(accept, |coding| coding.is("gzip") || coding.is("x-gzip")));
         Self { openmetrics: openmetrics > 0 && openmetrics >= classic, gzip: gzip > 0 }
     }
+}
+
+/// Whether an `Accept-Encoding` header allows gzip.
+#[must_use]
+pub fn accepts_gzip(header: Option<&HeaderValue>) -> bool {
+    let accepts = |accept| quality(accept, |coding| coding.is("gzip") || coding.is("x-gzip")) > 0;
+    header.and_then(|header| header.to_str().ok()).is_some_and(accepts)
+}
+
+/// Whether an `Accept` header asks for Server-Sent Events. A client that accepts anything does not: it would wait for an
+/// end that does not come.
+#[must_use]
+pub fn accepts_event_stream(accept: &str) -> bool {
+    quality(accept, |media| media.is("text/event-stream")) > 0
 }
 
 /// The greatest `q` (in thousandths, 1000 where none is given) among a header's elements that match; 0 for none.
@@ -268,7 +316,8 @@ mod tests {
         for route in api
             .into_iter()
             .chain([Route::Landing, Route::Metrics, Route::Healthy, Route::Ready, Route::Reload])
-            .chain([Route::Probe, Route::Discovery, Route::Targets, Route::Scale, Route::DeclaredScale])
+            .chain([Route::Probe, Route::Discovery, Route::Targets, Route::Scale, Route::DeclaredScale, Route::Live])
+            .chain([UiFile::Bare, UiFile::Page, UiFile::Style, UiFile::Script].map(Route::Ui))
         {
             assert_eq!(Route::find(route.label(), "/metrics"), Some(route));
         }

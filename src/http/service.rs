@@ -1,5 +1,7 @@
 //! One request, one answer, from memory.
 
+mod live;
+
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -24,15 +26,17 @@ use crate::exposition::encoding::{Encoded, EncodedPage, Page};
 use crate::exposition::part::PagePart;
 use crate::http::api::Api;
 use crate::http::api::targets::{TargetView, discovery};
-use crate::http::auth::AuthError;
+use crate::http::auth::{Admission, ApiAuth, AuthError, presented};
 use crate::http::basic_auth::{BasicCredentials, BasicUsers, credentials};
+use crate::http::live::LiveHub;
+use crate::http::live::request::{check_origin, protocol_token};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Gcra, LoginThrottle, RateDecision, RateLimit};
 use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler};
 use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
-use crate::http::{api, landing, scale};
+use crate::http::{api, landing, scale, ui};
 use crate::model::TargetName;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::ReloadHandle;
@@ -62,14 +66,17 @@ pub struct Service {
     passwords: Arc<Semaphore>,
     /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
+    live: LiveHub,
 }
 
 impl Service {
     /// A service at this address that counts there.
     #[must_use]
     pub fn new(policy: ServerConfig, address: String, metrics: SelfMetrics, reloads: ReloadHandle) -> Self {
+        let policy = Arc::new(policy);
         Self {
-            policy: ArcSwap::from_pointee(policy),
+            live: LiveHub::new(Arc::clone(&policy), metrics.clone()),
+            policy: ArcSwap::new(policy),
             address,
             metrics,
             reloads,
@@ -86,6 +93,7 @@ impl Service {
     /// From now on the server is not ready.
     pub(super) fn begin_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.live.end();
     }
 
     /// What it goes by now.
@@ -97,7 +105,9 @@ impl Service {
     /// Goes by this from the next request on.
     pub fn set_policy(&self, policy: ServerConfig) {
         policy.inherit(&self.policy());
-        self.policy.store(Arc::new(policy));
+        let policy = Arc::new(policy);
+        self.policy.store(Arc::clone(&policy));
+        self.live.reconfigure(policy);
     }
 
     /// Answers a request.
@@ -180,6 +190,15 @@ impl Service {
                 let answer = api(policy, place, head.uri.query());
                 Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
+            Route::Live => {
+                check_origin(head, asked_host(head), &policy.allowed_origins)?;
+                let presented = presented(&head.headers).map(<[u8]>::to_vec);
+                let presented = presented.or_else(|| protocol_token(&head.headers));
+                let (limits, admission) = self.check_presented(policy, presented.as_deref(), head, peer)?;
+                let answer = self.live_stream(policy, head, peer, admission);
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
+            }
+            Route::Ui(file) => Ok(ui::answer(file, &head.headers)),
             Route::Reload => {
                 if !policy.lifecycle {
                     let detail =
@@ -197,7 +216,7 @@ impl Service {
     /// What everybody has to have who wants more than to know whether the program is alive.
     fn admit(&self, policy: &ServerConfig, peer: &Peer) -> Result<(), HttpProblem> {
         // By what holds now: a connection may be older than the rule.
-        if policy.tls.as_ref().is_some_and(|tls| tls.needs_client_certificate) && !peer.certified {
+        if policy.needs_client_certificate() && !peer.certified {
             let detail = "this server asks its clients for a certificate; only health paths do without";
             return Err(HttpProblem::new(StatusCode::FORBIDDEN, detail.to_owned()));
         }
@@ -209,22 +228,35 @@ impl Service {
 
     /// Whether somebody may use the API; the headers that tell how often still.
     fn check_token(&self, policy: &ServerConfig, head: &Parts, peer: &Peer) -> Result<Headers, HttpProblem> {
-        let login = if policy.auth.is_guess(&head.headers) { Some(self.begin_login(peer)?) } else { None };
+        let (limits, _) = self.check_presented(policy, presented(&head.headers), head, peer)?;
+        Ok(limits)
+    }
+
+    /// Whether somebody who presents this may use the API; the headers that tell how often still, and by what.
+    fn check_presented(
+        &self,
+        policy: &ServerConfig,
+        presented: Option<&[u8]>,
+        head: &Parts,
+        peer: &Peer,
+    ) -> Result<(Headers, Admission), HttpProblem> {
+        let login = if policy.auth.is_guess(presented) { Some(self.begin_login(peer)?) } else { None };
         let now = SystemTime::now();
-        let token = policy.auth.check(&head.headers, now).map_err(|denied| {
+        let token = policy.auth.check(presented, now).map_err(|denied| {
             login_failed(peer, head.uri.path(), "token", &denied);
             HttpProblem::from(denied)
         })?;
-        let (Some(token), Some(login)) = (token, login) else { return Ok(Headers::new()) };
+        let admission = ApiAuth::admission(token);
+        let (Some(token), Some(login)) = (token, login) else { return Ok((Headers::new(), admission)) };
         self.login_succeeded(peer, login);
         let unused_seconds =
             token.used_at(now).and_then(|last| now.duration_since(last).ok()).map(|time| time.as_secs());
         tracing::debug!(token = token.name, peer = %peer.address, path = head.uri.path(), unused_seconds, "API request");
-        let Some(rate) = token.rate.or(policy.token_rate) else { return Ok(Headers::new()) };
+        let Some(rate) = token.rate.or(policy.token_rate) else { return Ok((Headers::new(), admission)) };
         let allowance = token.take(rate, self.began.elapsed());
         let limits = rate_headers(rate, allowance);
         match allowance.passes {
-            Ok(()) => Ok(limits),
+            Ok(()) => Ok((limits, admission)),
             Err(wait) => {
                 let mut problem = too_many("more requests than this token is allowed", wait);
                 problem.headers.extend(limits);
@@ -348,10 +380,14 @@ impl Service {
 
     /// Where the client found this server, as it says itself, and otherwise where the server listens.
     fn address_for<'a>(&'a self, head: &'a Parts) -> &'a str {
-        let authority = head.uri.authority().map(|authority| authority.as_str());
-        let host = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
-        authority.or_else(host).filter(|host| is_host(host)).unwrap_or(&self.address)
+        asked_host(head).filter(|host| is_host(host)).unwrap_or(&self.address)
     }
+}
+
+/// The server as the client names it.
+fn asked_host(head: &Parts) -> Option<&str> {
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    authority.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
 const NOT_POLLED: &str = "the first poll of Redis has not ended yet";
@@ -541,6 +577,8 @@ mod tests {
             users: BasicUsers::default(),
             rate: None,
             headers: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_viewers: 1,
             tls: None,
             scalers: crate::http::Scalers::default(),
             targets: ServedTargets::new(Vec::new()),

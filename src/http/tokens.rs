@@ -58,6 +58,16 @@ struct TokenUse {
     last: Option<SystemTime>,
 }
 
+/// Which token it was, for whoever asks later whether it is still there. It tells nothing of the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct TokenIdentity([u8; 32]);
+
+impl fmt::Debug for TokenIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenIdentity")
+    }
+}
+
 /// All tokens that there are.
 #[derive(Debug, Default)]
 pub struct Tokens(Vec<Token>);
@@ -84,6 +94,16 @@ impl Token {
     fn stored(name: &str, digest: [u8; 32], options: Options) -> Self {
         let Options { expires, rate } = options;
         Self { name: name.to_owned(), digest, expires, rate: rate.map(per_second), used: Mutex::default() }
+    }
+
+    /// Which one it is.
+    pub(super) fn identity(&self) -> TokenIdentity {
+        TokenIdentity(self.digest)
+    }
+
+    /// Whether it opens only for a time.
+    pub(super) fn expires(&self) -> bool {
+        self.expires.is_some()
     }
 
     /// Takes a request out of what this token has left.
@@ -170,11 +190,20 @@ impl Tokens {
             let same: Choice = token.digest.ct_eq(&presented);
             at.conditional_assign(&place, same);
         }
-        match usize::try_from(at).ok().and_then(|at| self.0.get(at)) {
-            None => TokenCheck::Unknown,
-            Some(token) if token.expires.is_some_and(|expires| expires <= now) => TokenCheck::Expired(token),
-            Some(token) => TokenCheck::Valid(token),
-        }
+        standing(usize::try_from(at).ok().and_then(|at| self.0.get(at)), now)
+    }
+
+    /// The token that was found before.
+    pub(super) fn find_again(&self, identity: &TokenIdentity, now: SystemTime) -> TokenCheck<'_> {
+        standing(self.0.iter().find(|token| token.digest == identity.0), now)
+    }
+}
+
+fn standing(token: Option<&Token>, now: SystemTime) -> TokenCheck<'_> {
+    match token {
+        None => TokenCheck::Unknown,
+        Some(token) if token.expires.is_some_and(|expires| expires <= now) => TokenCheck::Expired(token),
+        Some(token) => TokenCheck::Valid(token),
     }
 }
 

@@ -73,6 +73,11 @@ impl Reader {
         }
     }
 
+    /// What there is now is not waited for any more.
+    pub fn mark_seen(&mut self) {
+        self.changes.mark_unchanged();
+    }
+
     /// The newest there is.
     #[must_use]
     pub fn newest(&self) -> Guard<Arc<Published>> {

@@ -83,6 +83,8 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &HTTP_REQUEST_DURATION,
     &HTTP_CONNECTIONS,
     &HTTP_CONNECTIONS_CLOSED,
+    &LIVE_VIEWERS,
+    &LIVE_ENDED,
     &TASKS,
     &PANICS,
     &RELOAD_SUCCESSFUL,
@@ -255,6 +257,10 @@ names! {
         "Number of open HTTP connections.";
     HTTP_CONNECTIONS_CLOSED = "streamlag_http_connections_closed", Counter, &["reason"],
         "Total number of HTTP connections that streamlag closed early, by reason: timeouts, failed TLS handshakes, evictions.";
+    LIVE_VIEWERS = "streamlag_live_viewers", Gauge, &[],
+        "Number of open live streams.";
+    LIVE_ENDED = "streamlag_live_streams_ended", Counter, &["reason"],
+        "Total number of live streams that streamlag ended, by reason: shutdown, tokens, slow viewers, protocol errors.";
     TASKS = "streamlag_tasks", Gauge, &[],
         "Number of asynchronous tasks: a few, and one per HTTP connection.";
     PANICS = "streamlag_panics", Counter, &[],

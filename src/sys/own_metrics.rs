@@ -34,6 +34,9 @@ pub struct SelfMetrics {
     /// Open connections of clients.
     pub http_connections: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
+    /// Open live streams.
+    pub live_viewers: Gauge,
+    live_ended: Family<ReasonLabel, Counter>,
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
@@ -88,6 +91,71 @@ impl Closed {
             Self::IdleTimeout => "idle_timeout",
             Self::AnswerTimeout => "answer_timeout",
             Self::Handshake => "tls_handshake",
+        }
+    }
+}
+
+/// Why a live stream ends that its viewer did not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The program ends.
+    ShuttingDown,
+    /// Its token has expired.
+    TokenExpired,
+    /// Its token was taken away.
+    TokenRemoved,
+    /// Clients have to show a certificate now, and it has shown none.
+    CertificateRequired,
+    /// Its target was taken away.
+    TargetRemoved,
+    /// It took too long to read a message.
+    TooSlow,
+    /// It answers no pings.
+    Unresponsive,
+    /// It sent too many frames.
+    TooManyFrames,
+    /// It sent a message, where none is taken.
+    UnexpectedMessage,
+    /// It sent a frame or a message that is too large.
+    MessageTooLarge,
+    /// It does not speak WebSocket.
+    ProtocolError,
+    /// An update could not be made.
+    InternalError,
+}
+
+impl StreamEnd {
+    const ALL: [Self; 12] = [
+        Self::ShuttingDown,
+        Self::TokenExpired,
+        Self::TokenRemoved,
+        Self::CertificateRequired,
+        Self::TargetRemoved,
+        Self::TooSlow,
+        Self::Unresponsive,
+        Self::TooManyFrames,
+        Self::UnexpectedMessage,
+        Self::MessageTooLarge,
+        Self::ProtocolError,
+        Self::InternalError,
+    ];
+
+    /// As a label, and as viewers are told.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "shutting_down",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRemoved => "token_removed",
+            Self::CertificateRequired => "certificate_required",
+            Self::TargetRemoved => "target_removed",
+            Self::TooSlow => "too_slow",
+            Self::Unresponsive => "unresponsive",
+            Self::TooManyFrames => "too_many_frames",
+            Self::UnexpectedMessage => "unexpected_message",
+            Self::MessageTooLarge => "message_too_large",
+            Self::ProtocolError => "protocol_error",
+            Self::InternalError => "internal_error",
         }
     }
 }
@@ -238,6 +306,8 @@ impl SelfMetrics {
             http_duration: Family::new_with_constructor(http_histogram),
             http_connections: Gauge::default(),
             http_connections_closed: Family::default(),
+            live_viewers: Gauge::default(),
+            live_ended: Family::default(),
             panics: Counter::default(),
             reload_successful: Gauge::default(),
             reload_time: Gauge::default(),
@@ -245,10 +315,15 @@ impl SelfMetrics {
         for reason in Closed::ALL {
             drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
+        for reason in StreamEnd::ALL {
+            drop(metrics.live_ended.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
         metric_catalog::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
         metric_catalog::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
         metric_catalog::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
         metric_catalog::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
+        metric_catalog::LIVE_VIEWERS.register(registry, metrics.live_viewers.clone());
+        metric_catalog::LIVE_ENDED.register(registry, metrics.live_ended.clone());
         metric_catalog::TASKS.register(registry, Tasks(Handle::try_current().ok()));
         metric_catalog::PANICS.register(registry, metrics.panics.clone());
         metric_catalog::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
@@ -260,6 +335,11 @@ impl SelfMetrics {
     /// A connection was closed early.
     pub fn connection_closed(&self, reason: Closed) {
         self.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// The server ended a live stream.
+    pub fn stream_ended(&self, reason: StreamEnd) {
+        self.live_ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
     /// A task panicked.

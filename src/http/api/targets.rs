@@ -84,6 +84,26 @@ fn row(watched: TargetView<'_>) -> TargetRow<'_> {
     }
 }
 
+/// How one target is, for viewers of another.
+#[derive(Serialize)]
+struct TargetState<'a> {
+    name: &'a str,
+    status: Word<Status>,
+    redis_connected: bool,
+}
+
+/// How each target is, in short.
+pub(in crate::http) fn target_states<'a>(
+    targets: impl Iterator<Item = (&'a TargetName, &'a View, &'a ThresholdRules)>,
+) -> impl Serialize {
+    let state = |(name, view, thresholds): (&'a TargetName, &View, &ThresholdRules)| TargetState {
+        name: name.as_str(),
+        status: Word(HealthSummary::of(view, None, thresholds).status),
+        redis_connected: view.redis_up(),
+    };
+    targets.map(state).collect::<Vec<_>>()
+}
+
 /// A group of Prometheus's HTTP service discovery: one per target, as each has labels of its own.
 #[derive(Serialize)]
 struct Discovered<'a> {

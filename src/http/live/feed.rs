@@ -1,0 +1,262 @@
+//! What there is to tell the viewers of one target: every row encoded once per snapshot, every message once for all who
+//! are told the same.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::analysis::view::View;
+use crate::http::api::{GroupRow, rfc3339, seconds};
+use crate::http::live::request::RowFilter;
+use crate::model::thresholds::ThresholdRules;
+use crate::model::{GroupName, StreamKey, TargetName};
+
+/// How many versions back a viewer may be and still be told what has changed. One that is further behind gets everything.
+const KEPT_VERSIONS: u64 = 16;
+
+/// One group, as viewers get it.
+#[derive(Debug)]
+struct FeedRow {
+    stream: StreamKey,
+    group: GroupName,
+    /// A row of `/groups`.
+    json: Bytes,
+    /// The version in which it last changed.
+    changed: u64,
+}
+
+/// A group that is gone.
+#[derive(Clone, Debug)]
+struct GoneRow {
+    stream: StreamKey,
+    group: GroupName,
+    json: Bytes,
+    /// The version from which on it is.
+    version: u64,
+}
+
+/// What every message begins with, beside its age.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    /// A JSON object without its braces.
+    json: String,
+    /// When the newest good sample was taken.
+    sampled: Option<Instant>,
+}
+
+/// Everything there is to tell after one snapshot.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub(super) number: u64,
+    /// Rows are the same ones in the same order in all versions with the same layout.
+    layout: u64,
+    rows: Vec<FeedRow>,
+    /// What is gone since [`KEPT_VERSIONS`] ago, oldest first.
+    gone: VecDeque<GoneRow>,
+    facts: Facts,
+}
+
+#[derive(Serialize)]
+struct GoneKey<'a> {
+    stream: &'a str,
+    consumer_group: &'a str,
+}
+
+/// A group of a stream.
+type RowKey<'a> = (&'a StreamKey, &'a GroupName);
+
+impl Version {
+    /// The version after `before`, with what is to be seen now, which was sampled then. `targets` is a JSON array of all targets.
+    pub(super) fn next(
+        before: Option<&Self>,
+        (view, sampled): (&View, Option<Instant>),
+        target: &TargetName,
+        thresholds: &ThresholdRules,
+        targets: &str,
+    ) -> serde_json::Result<Self> {
+        let number = before.map_or(1, |before| before.number + 1);
+        let old = before.map_or(&[][..], |before| &before.rows);
+        let mut places: HashMap<RowKey<'_>, usize> =
+            old.iter().enumerate().map(|(place, row)| ((&row.stream, &row.group), place)).collect();
+        let (mut rows, mut same_layout) = (Vec::with_capacity(old.len()), true);
+        for stream in view.streams.iter() {
+            for group in &stream.groups {
+                let json = serde_json::to_vec(&GroupRow::of(stream, Some(group), thresholds))?;
+                let place = places.remove(&(&stream.key, &group.name));
+                same_layout &= place == Some(rows.len());
+                // Most rows of most samples are as they were: they share their bytes.
+                let unchanged = place.and_then(|place| old.get(place)).filter(|row| row.json == json);
+                let (json, changed) =
+                    unchanged.map_or_else(|| (json.into(), number), |row| (row.json.clone(), row.changed));
+                rows.push(FeedRow { stream: stream.key.clone(), group: group.name.clone(), json, changed });
+            }
+        }
+        same_layout &= places.is_empty();
+        let gone = gone(before, places, &rows, number)?;
+        let layout = before.filter(|_| same_layout).map_or(number, |before| before.layout);
+        Ok(Self { number, layout, rows, gone, facts: Facts::of(view, sampled, target, targets)? })
+    }
+
+    /// How a message of this version begins, for somebody who is told now.
+    pub(super) fn head(&self, kind: MessageKind) -> String {
+        let age = self.facts.sampled.map(|sampled| seconds(sampled.elapsed()));
+        let age = age.map_or_else(|| "null".to_owned(), |age| age.to_string());
+        format!("{{\"type\":\"{}\",{},\"age_seconds\":{age},", kind.as_str(), self.facts.json)
+    }
+
+    /// The rest of a message: all rows of `members`, or what has changed for somebody who has seen the version `from`.
+    fn body(&self, filter: &RowFilter, members: &[usize], from: Option<u64>) -> MessageBody {
+        let from = from.filter(|from| self.number.saturating_sub(*from) <= KEPT_VERSIONS);
+        let rows = members.iter().filter_map(|place| self.rows.get(*place));
+        let rows = rows.filter(|row| from.is_none_or(|from| row.changed > from)).map(|row| &row.json);
+        let mut json = b"\"groups\":[".to_vec();
+        join(&mut json, rows);
+        json.push(b']');
+        if let Some(from) = from {
+            json.extend_from_slice(b",\"gone\":[");
+            let gone = self.gone.iter().filter(|gone| gone.version > from && filter.matches(&gone.stream, &gone.group));
+            join(&mut json, gone.map(|gone| &gone.json));
+            json.push(b']');
+        }
+        json.push(b'}');
+        MessageBody { kind: from.map_or(MessageKind::Snapshot, |_| MessageKind::Update), json: json.into() }
+    }
+
+    fn members(&self, filter: &RowFilter) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate().filter(|(_, row)| filter.matches(&row.stream, &row.group));
+        rows.map(|(place, _)| place).collect()
+    }
+}
+
+/// What is gone: what was gone before, is not forgotten and has not come back, and what has gone now.
+fn gone(
+    before: Option<&Version>,
+    now: HashMap<RowKey<'_>, usize>,
+    rows: &[FeedRow],
+    number: u64,
+) -> serde_json::Result<VecDeque<GoneRow>> {
+    let known = before.into_iter().flat_map(|before| before.gone.iter());
+    let mut gone: VecDeque<GoneRow> = known.filter(|gone| number - gone.version < KEPT_VERSIONS).cloned().collect();
+    if !gone.is_empty() {
+        let back: HashSet<RowKey<'_>> = rows.iter().map(|row| (&row.stream, &row.group)).collect();
+        gone.retain(|gone| !back.contains(&(&gone.stream, &gone.group)));
+    }
+    for (stream, group) in now.into_keys() {
+        let key = GoneKey { stream: &stream.display_name(), consumer_group: &group.display_name() };
+        let json = serde_json::to_vec(&key)?.into();
+        gone.push_back(GoneRow { stream: stream.clone(), group: group.clone(), json, version: number });
+    }
+    Ok(gone)
+}
+
+fn join<'a>(json: &mut Vec<u8>, parts: impl Iterator<Item = &'a Bytes>) {
+    for (place, part) in parts.enumerate() {
+        if place > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(part);
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    target: &'a str,
+    redis_connected: bool,
+    error: Option<String>,
+    poll_interval_seconds: f64,
+    sampled_at: Option<String>,
+}
+
+impl Facts {
+    fn of(view: &View, sampled: Option<Instant>, target: &TargetName, targets: &str) -> serde_json::Result<Self> {
+        let head = Head {
+            target: target.as_str(),
+            redis_connected: view.redis_up(),
+            error: view.error(),
+            poll_interval_seconds: seconds(view.interval),
+            sampled_at: view.last_success.map(rfc3339),
+        };
+        let head = serde_json::to_string(&head)?;
+        let inside = head.strip_prefix('{').and_then(|head| head.strip_suffix('}')).unwrap_or_default();
+        Ok(Self { json: format!("{inside},\"targets\":{targets}"), sampled })
+    }
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MessageKind {
+    /// All rows.
+    Snapshot,
+    /// Rows that have changed, and rows that are gone.
+    Update,
+}
+
+impl MessageKind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// A message behind its head: the bytes that all who are told the same share.
+#[derive(Debug)]
+pub(super) struct MessageBody {
+    pub(super) kind: MessageKind,
+    pub(super) json: Bytes,
+}
+
+/// Everybody who wants to see the same groups.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) target: TargetName,
+    filter: RowFilter,
+    encoded: Mutex<Encoded>,
+}
+
+/// What was encoded of the newest version: at most one message for each version that somebody may have seen.
+#[derive(Debug, Default)]
+struct Encoded {
+    version: u64,
+    bodies: Vec<(Option<u64>, Arc<MessageBody>)>,
+    layout: u64,
+    /// The places of the rows that match.
+    members: Vec<usize>,
+}
+
+impl Channel {
+    pub(super) fn new(target: TargetName, filter: RowFilter) -> Self {
+        Self { target, filter, encoded: Mutex::default() }
+    }
+
+    /// What to tell somebody who has seen the version `from`.
+    pub(super) fn message(&self, version: &Version, from: Option<u64>) -> Arc<MessageBody> {
+        let from = from.filter(|from| version.number.saturating_sub(*from) <= KEPT_VERSIONS);
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if encoded.layout != version.layout {
+            encoded.members = version.members(&self.filter);
+            encoded.layout = version.layout;
+        }
+        if version.number > encoded.version {
+            encoded.version = version.number;
+            encoded.bodies.clear();
+        }
+        let is_newest = encoded.version == version.number;
+        if let Some((_, body)) = encoded.bodies.iter().find(|(known, _)| is_newest && *known == from) {
+            return Arc::clone(body);
+        }
+        let body = Arc::new(version.body(&self.filter, &encoded.members, from));
+        // Somebody who looked before the newest version came is told what it looked at.
+        if is_newest {
+            encoded.bodies.push((from, Arc::clone(&body)));
+        }
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests;
