@@ -13,13 +13,13 @@ use crate::common::{PATIENCE, Redis, Streamlag, eventually, streamlag};
 const PLACES: usize = 1024;
 
 /// Scrapes during each attack.
-const SCRAPES: usize = 40;
+pub const SCRAPES: usize = 40;
 
 /// Memory that an attack may take, in kilobytes: places at some 100 kB, and what the allocator keeps.
-const MEMORY_KB: u64 = 200 * 1024;
+pub const MEMORY_KB: u64 = 200 * 1024;
 
 /// A Redis with enough streams, groups and consumers that the page has a megabyte.
-fn big_page() -> (Redis, Streamlag) {
+pub fn big_page() -> (Redis, Streamlag) {
     let redis = Redis::start();
     let names: Vec<String> = (0..100).map(|n| format!("stream-{n}")).collect();
     let mut pipe = redis::pipe();
@@ -40,7 +40,7 @@ fn big_page() -> (Redis, Streamlag) {
 }
 
 /// An attack that goes on until it is dropped.
-struct Attack {
+pub struct Attack {
     ending: Arc<AtomicBool>,
     /// How often it did what it does.
     blows: Arc<AtomicU64>,
@@ -49,7 +49,7 @@ struct Attack {
 
 impl Attack {
     /// In so many threads, what `make` makes strikes again and again.
-    fn new<A: FnMut() + Send + 'static>(threads: usize, make: impl Fn(usize) -> A + Send + Sync + 'static) -> Self {
+    pub fn new<A: FnMut() + Send + 'static>(threads: usize, make: impl Fn(usize) -> A + Send + Sync + 'static) -> Self {
         let (ending, blows, make) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(make));
         let strike = |thread| {
             let (ending, blows, make) = (Arc::clone(&ending), Arc::clone(&blows), Arc::clone(&make));
@@ -65,7 +65,7 @@ impl Attack {
         Self { ending, blows, threads }
     }
 
-    fn has_struck(&self, blows: u64) {
+    pub fn has_struck(&self, blows: u64) {
         eventually("the attack is under way", || (self.blows.load(Ordering::Relaxed) >= blows).then_some(()));
     }
 }
@@ -79,14 +79,14 @@ impl Drop for Attack {
     }
 }
 
-fn connect(address: SocketAddr) -> Option<TcpStream> {
+pub fn connect(address: SocketAddr) -> Option<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
     stream.set_nonblocking(true).ok()?;
     Some(stream)
 }
 
 /// Scrapes as Prometheus does, and fails where one does not succeed. The times, sorted.
-fn scrapes(streamlag: &Streamlag) -> Vec<Duration> {
+pub fn scrapes(streamlag: &Streamlag) -> Vec<Duration> {
     let mut times: Vec<Duration> = (0..SCRAPES)
         .map(|_| {
             let began = Instant::now();
@@ -101,7 +101,7 @@ fn scrapes(streamlag: &Streamlag) -> Vec<Duration> {
     times
 }
 
-fn memory_kb(streamlag: &Streamlag) -> u64 {
+pub fn memory_kb(streamlag: &Streamlag) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", streamlag.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -134,19 +134,19 @@ fn withstands(what: &str, blows: u64, attack: impl FnOnce(SocketAddr) -> Attack)
 }
 
 /// Connections that are held, and opened anew where streamlag has closed them.
-struct Held {
+pub struct Held {
     address: SocketAddr,
     streams: Vec<Option<TcpStream>>,
     next: usize,
 }
 
 impl Held {
-    fn new(address: SocketAddr, count: usize) -> Self {
+    pub fn new(address: SocketAddr, count: usize) -> Self {
         Self { address, streams: (0..count).map(|_| None).collect(), next: 0 }
     }
 
     /// Goes to the next connection: `begin` is what a new one says; `go_on` is what an old one does, and whether it is open.
-    fn strike(&mut self, begin: &[u8], go_on: impl FnOnce(&mut TcpStream) -> bool) {
+    pub fn strike(&mut self, begin: &[u8], go_on: impl FnOnce(&mut TcpStream) -> bool) {
         self.next = (self.next + 1) % self.streams.len();
         let held = &mut self.streams[self.next];
         if held.as_mut().is_some_and(go_on) {
@@ -160,7 +160,7 @@ impl Held {
 }
 
 /// Whether the other end has not closed it.
-fn is_open(stream: &mut TcpStream) -> bool {
+pub fn is_open(stream: &mut TcpStream) -> bool {
     match stream.peek(&mut [0]) {
         Ok(bytes) => bytes > 0,
         Err(error) => error.kind() == ErrorKind::WouldBlock,

@@ -2,6 +2,7 @@
 //! HTTP client. Whatever a test starts is stopped when it ends, by its pid.
 
 pub mod alertmanager;
+pub mod browser;
 pub mod cluster;
 pub mod compatible;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod sampled;
 pub mod schema;
 pub mod sentinel;
 pub mod storm;
+pub mod viewer;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
