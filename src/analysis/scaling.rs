@@ -167,8 +167,8 @@ fn all_found(view: &View, fresh: &Fresh) -> Result<(), Unknown> {
     if fresh.is_share {
         return missing("this process samples one shard of them");
     }
-    if let Some(node) = view.nodes.iter().find_map(|node| node.why()) {
-        return missing(&node.to_string());
+    if let Some(why) = view.nodes.iter().find_map(|node| node.why()) {
+        return missing(&why.to_string());
     }
     if fresh.meta.refused.contains(&RefusedCommand::Scan) {
         return missing("Redis refuses SCAN");

@@ -378,7 +378,7 @@ impl SettingSources for WithoutHttp<'_> {
     }
 
     fn scalers(&self) -> &[ListedScaler] {
-        // They are answered by the HTTP server.
-        &[]
+        // Their streams are sampled.
+        self.0.scalers()
     }
 }

@@ -88,3 +88,68 @@ fn not_found(detail: String) -> HttpProblem {
 fn bad_request(detail: String) -> HttpProblem {
     HttpProblem::new(StatusCode::BAD_REQUEST, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
+    use crate::analysis::view::View;
+    use crate::exposition::collectors::Collectors;
+    use crate::exposition::encoding::{EncodedPage, Page};
+    use crate::model::sample::{ReadError, TargetMeta};
+    use crate::model::thresholds::Thresholds;
+    use crate::model::{GroupSelection, TargetName};
+    use crate::store::latest::{self, Published};
+
+    /// A stream that does not exist, sampled now and fresh for so long.
+    fn published(fresh_for: Option<Duration>) -> Published {
+        let stream = StreamSnapshot {
+            key: "orders".into(),
+            read: Err(ReadError::Missing),
+            groups: Vec::new(),
+            groups_left_out: 0,
+        };
+        let snapshot = TargetSnapshot { meta: TargetMeta::at(SystemTime::UNIX_EPOCH), streams: vec![stream] };
+        let now = Instant::now();
+        let page = Page::lazy(|| EncodedPage::short(&[], &bytes::Bytes::new()));
+        let fresh_until = fresh_for.map(|time| now + time);
+        Published { view: View::from(snapshot), sampled: Some(now), fresh_until, next_by: now, page }
+    }
+
+    fn answered(target: &ServedTarget) -> Result<Value, HttpProblem> {
+        let asked = asked(Some("stream=orders&group=g")).unwrap();
+        let answer = answer(None, &scaler(asked, target)?, target)?;
+        Ok(serde_json::to_value(answer).unwrap())
+    }
+
+    /// The poller withdraws what is too old with its next poll. Nobody waits for that.
+    #[tokio::test(start_paused = true)]
+    async fn a_sample_that_nobody_withdrew_ends_all_the_same() {
+        let (mut publisher, reader) = latest::channel(published(Some(Duration::from_secs(15))));
+        let target = ServedTarget {
+            name: TargetName::default(),
+            redis: String::new(),
+            mode: "standalone",
+            thresholds: Thresholds { degraded: 100, unhealthy: 1000 }.into(),
+            selection: GroupSelection::new(vec!["g".to_owned()]),
+            drain_target: Duration::from_secs(60),
+            interval: Duration::from_secs(5),
+            collectors: Collectors::ALL,
+            reader,
+        };
+        let fresh = answered(&target).unwrap_or_else(|problem| panic!("{}", problem.detail));
+        assert_eq!((&fresh["value"], &fresh["target"]), (&Value::from(0), &Value::from(100.0)));
+        tokio::time::advance(Duration::from_secs(15)).await;
+        let Err(problem) = answered(&target) else { panic!("a number of a sample that is too old") };
+        assert_eq!(
+            (problem.status, problem.detail.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "the newest sample is 15.0 s old")
+        );
+        publisher.publish(published(None));
+        assert!(answered(&target).is_err());
+    }
+}
