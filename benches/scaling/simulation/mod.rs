@@ -28,6 +28,9 @@ fn run(workload: Workload, rule: Rule) -> Totals {
     world.totals
 }
 
+/// What a table says of a run.
+type Cell<'a> = &'a dyn Fn(&Totals) -> String;
+
 /// The tables of docs/scaling.md.
 pub(crate) fn tables() -> String {
     let runs = WORKLOADS.map(|workload| (workload.name, RULES.map(|rule| run(workload, rule))));
@@ -35,13 +38,13 @@ pub(crate) fn tables() -> String {
     let late = |totals: &Totals| format!("{} / {}", minutes(totals.late_seconds), minutes(totals.replica_seconds));
     let swings = |totals: &Totals| format!("{} / {}", totals.reversals, totals.orphaned);
     let harm = |totals: &Totals| format!("{} / {}", minutes(totals.abandoned_seconds), totals.lost);
-    let columns: [(&str, &dyn Fn(&Totals) -> String); 3] = [
+    let tables: [(&str, Cell<'_>); 3] = [
         ("minutes late / consumer-minutes", &late),
         ("changes of direction / entries orphaned", &swings),
         ("minutes without a consumer, with entries to deliver / entries lost", &harm),
     ];
     let mut text = String::new();
-    for (title, cell) in columns {
+    for (title, cell) in tables {
         let names = RULES.map(Rule::name).join(" | ");
         let _ = writeln!(text, "| {title} | {names} |\n| --- |{}", " ---: |".repeat(RULES.len()));
         for (name, totals) in &runs {

@@ -108,7 +108,7 @@ impl Teller {
 
     /// streamlag polls.
     pub(crate) fn poll(&mut self, world: &World) {
-        if world.now.is_multiple_of(POLL_SECONDS) {
+        if self.rule.signal().is_some() && world.now.is_multiple_of(POLL_SECONDS) {
             let at = Duration::from_secs(world.now);
             self.view = Some(View::from(self.assessor.assess(sample(world), at)));
         }
@@ -176,7 +176,6 @@ fn sample(world: &World) -> TargetSample {
         groups: vec![group],
         ..StreamSample::default()
     };
-    let sampled_at = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
-    let meta = TargetMeta { server_now_ms: now_ms, ..TargetMeta::at(sampled_at) };
+    let meta = TargetMeta::at(SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms));
     TargetSample { meta, streams: vec![(STREAM.into(), Ok(stream))], redis_time: Duration::ZERO }
 }

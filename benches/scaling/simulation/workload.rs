@@ -93,7 +93,7 @@ impl Workload {
 
     /// How many of the consumers crash in this second.
     pub(crate) fn crashing_at(&self, second: u64, alive: u64) -> Option<u64> {
-        let crashes = self.kind == Kind::Crash && second % HOUR == 0;
+        let crashes = self.kind == Kind::Crash && second.is_multiple_of(HOUR);
         Some(alive / 2).filter(|crashing| crashes && *crashing > 0)
     }
 }

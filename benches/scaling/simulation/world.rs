@@ -168,7 +168,7 @@ impl World {
                 }
                 continue;
             }
-            if let Some(youngest) = self.consumers.iter_mut().filter(|consumer| consumer.alive).next_back() {
+            if let Some(youngest) = self.consumers.iter_mut().rfind(|consumer| consumer.alive) {
                 (youngest.alive, youngest.gone_at) = (false, self.now);
                 self.totals.orphaned += youngest.held.len() as u64;
             }
