@@ -13,7 +13,7 @@ use redis::{Connection, Value};
 use streamlag::analysis::snapshot::StreamSnapshot;
 use streamlag::model::EntryId;
 
-const GROUPS: [&str; 4] = ["from-0", "from-$", "from-mid", "late"];
+pub const GROUPS: [&str; 4] = ["from-0", "from-$", "from-mid", "late"];
 
 /// The first of them are made with the stream.
 const MADE_AT_ONCE: usize = 3;
@@ -24,7 +24,7 @@ const CONSUMERS: [&str; 2] = ["consumer", "other"];
 const WALKS: u32 = 24;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub enum Step {
     Add(u8),
     AddTrimming(u8, Trim),
     /// Adds with an idempotent id, one that was used before where the flag says so.
@@ -89,7 +89,7 @@ enum Step {
 
 /// A trim, with its options.
 #[derive(Clone, Copy, Debug)]
-struct Trim {
+pub struct Trim {
     to: TrimTo,
     /// Whole nodes only, and at most so many entries.
     about: Option<u8>,
@@ -97,14 +97,14 @@ struct Trim {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum TrimTo {
+pub enum TrimTo {
     Length(u8),
     Id(u8),
 }
 
 /// What becomes of references to entries that go; from Redis 8.2 on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum RemovalPolicy {
+pub enum RemovalPolicy {
     Unsaid,
     Keep,
     Delete,
@@ -113,7 +113,7 @@ enum RemovalPolicy {
 
 /// A way in which a whole stream goes.
 #[derive(Clone, Copy, Debug)]
-enum Away {
+pub enum Away {
     Deleted,
     Expired,
     Renamed,
@@ -131,7 +131,7 @@ impl RemovalPolicy {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Place {
+pub enum Place {
     Start,
     End,
     Entry(u8),
@@ -184,7 +184,7 @@ fn ordinary_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let group = || 0..GROUPS.len();
     let lie = || prop::option::weighted(0.3, any::<u8>());
     let away = || prop_oneof![Just(Away::Deleted), Just(Away::Expired), Just(Away::Renamed)];
@@ -206,13 +206,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A stream, what a walk did to it, and what streamlag says of it.
-struct Walk {
+pub struct Walk {
     connection: Connection,
-    old_server: bool,
+    pub old_server: bool,
     knows: Knows,
-    sampled: Sampled,
+    pub sampled: Sampled,
     next_id: u64,
-    entries: Vec<EntryId>,
+    pub entries: Vec<EntryId>,
     /// What each group was given, and what was gone before that.
     delivered: BTreeMap<usize, BTreeSet<EntryId>>,
     lost: BTreeMap<usize, BTreeSet<EntryId>>,
@@ -248,11 +248,11 @@ impl Knows {
     }
 }
 
-const STREAM: &str = "walk";
+pub const STREAM: &str = "walk";
 const COPY: &str = "copy";
 
 impl Walk {
-    fn new(redis: &Redis, count_budget: u64) -> Self {
+    pub fn new(redis: &Redis, count_budget: u64) -> Self {
         let mut connection = redis.connection();
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
         let knows = Knows::of(&mut connection);
@@ -272,7 +272,7 @@ impl Walk {
         walk
     }
 
-    fn run(&mut self, words: &[&str]) -> redis::RedisResult<Value> {
+    pub fn run(&mut self, words: &[&str]) -> redis::RedisResult<Value> {
         redis::cmd(words[0]).arg(&words[1..]).query(&mut self.connection)
     }
 
@@ -344,7 +344,7 @@ impl Walk {
         ids(&reply)
     }
 
-    fn step(&mut self, step: &Step) {
+    pub fn step(&mut self, step: &Step) {
         // A group that is not there is nobody's business.
         let there = self.groups();
         let there = |group: &usize| there.contains(GROUPS[*group]);
@@ -518,7 +518,7 @@ impl Walk {
         }
     }
 
-    fn poll(&mut self) -> StreamSnapshot {
+    pub fn poll(&mut self) -> StreamSnapshot {
         let snapshot = self.sampled.one();
         self.polls += 1;
         if self.polls == 1 {
@@ -559,7 +559,7 @@ impl Walk {
         exact
     }
 
-    fn cursors(&mut self) -> BTreeMap<String, EntryId> {
+    pub fn cursors(&mut self) -> BTreeMap<String, EntryId> {
         // Name and value by turns, of which the second and the eighth are the name and the cursor.
         let reply = self.run(&["XINFO", "GROUPS", STREAM]).unwrap();
         let groups: Vec<Vec<Value>> = redis::from_redis_value(reply).unwrap();
@@ -571,23 +571,23 @@ impl Walk {
 
 /// How many answers there were to some question, and how many of them were as they should be.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    right: u64,
-    all: u64,
+pub struct Tally {
+    pub right: u64,
+    pub all: u64,
 }
 
 impl Tally {
-    fn add(&mut self, right: u64, all: u64) {
+    pub fn add(&mut self, right: u64, all: u64) {
         (self.right, self.all) = (self.right + right, self.all + all);
     }
 
-    fn percent(&self) -> f64 {
+    pub fn percent(&self) -> f64 {
         100.0 * self.right as f64 / self.all.max(1) as f64
     }
 }
 
 /// Runs walks of such steps on one server.
-fn walks<S: Strategy<Value = Step> + 'static>(server: &Path, steps: fn() -> S, walk: impl Fn(&Redis, &[Step])) {
+pub fn walks<S: Strategy<Value = Step> + 'static>(server: &Path, steps: fn() -> S, walk: impl Fn(&Redis, &[Step])) {
     let redis = Redis::start_with(server, &[]);
     let asked_for = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let cases = asked_for.unwrap_or(WALKS);

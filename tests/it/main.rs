@@ -38,6 +38,7 @@ mod redis_tls_auth;
 mod refused_commands;
 mod safe_to_trim;
 mod scaling;
+mod scaling_walks;
 mod scan;
 mod secrets;
 mod sentinel;
