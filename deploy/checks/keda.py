@@ -1,6 +1,7 @@
 """Holds KEDA's manifests against KEDA's published schemas, strictly: an unknown field or an unknown trigger parameter is an error.
 
 usage: keda.py check MANIFESTS...
+       keda.py queries OUT FILES...    (writes their PromQL as rules, for promtool)
        keda.py update KEDA        (KEDA: a checkout of github.com/kedacore/keda; writes keda-schemas.json anew)
 
 keda-schemas.json is a part of KEDA's own files, which are under the Apache License 2.0.
@@ -154,7 +155,23 @@ def check(files):
     sys.exit("\n".join(found) if found else 0)
 
 
+def queries(out, files):
+    found = []
+    for file in files:
+        for document in yaml.safe_load_all(pathlib.Path(file).read_text(encoding="utf-8")):
+            found += [trigger["metadata"]["query"] for trigger in document.get("spec", {}).get("triggers", [])]
+            # As prometheus-adapter fills its templates.
+            matchers = 'stream="orders",consumer_group="workers"'
+            found += [r["metricsQuery"].replace("<<.LabelMatchers>>", matchers) for r in document.get("externalRules", [])]
+    if len(found) < len(files):
+        sys.exit("there is a file without a query")
+    rules = [{"record": f"scaling:query{place}", "expr": query} for place, query in enumerate(found)]
+    pathlib.Path(out).write_text(yaml.safe_dump({"groups": [{"name": "scaling", "rules": rules}]}), encoding="utf-8")
+
+
 if sys.argv[1] == "update":
     update(sys.argv[2])
+elif sys.argv[1] == "queries":
+    queries(sys.argv[2], sys.argv[3:])
 else:
     check(sys.argv[2:])
