@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-profile bench-core bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -99,6 +99,9 @@ bench-profile: bench-tools ## the third: where its time goes
 bench-core: ## the core paths alone: decode, resolve, encode
 	@scripts/install cc:build-essential
 	cargo bench --locked --bench core
+
+bench-scaling: ## KEDA and the horizontal pod autoscaler, simulated: the tables of docs/scaling.md
+	cargo bench --locked --profile dev --bench scaling
 
 callgrind: ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
 	@scripts/install cc:build-essential valgrind:valgrind

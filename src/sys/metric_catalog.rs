@@ -150,7 +150,7 @@ names! {
     GROUP_DEAD_EMPTY = "event_consumer_group_dead_consumers_without_pending", Gauge, GROUP,
         "Number of dead consumers without pending entries; safe to delete.";
     GROUP_RECOMMENDED = "event_consumer_group_recommended_consumers", Gauge, GROUP,
-        "Number of consumers needed to keep up and to drain the lag within --group.drain-target, at the current rate per consumer; absent if unknown.";
+        "Number of consumers needed to keep up and to drain the lag within --group.drain-target, at what one consumer takes with enough to do; absent if unknown.";
     GROUP_OVERFLOW = "event_consumer_group_overflow_consumers", Gauge, GROUP,
         "Number of the group's consumers beyond --limit.consumers, which have no series of their own; absent if there are none.";
     GROUP_OVERFLOW_PENDING = "event_consumer_group_overflow_pending", Gauge, GROUP,

@@ -25,6 +25,14 @@ fn check(document: &str, marker: &str, expected: &str) {
     assert_eq!(table, expected, "{document}: run STREAMLAG_BLESS=1 cargo test --locked --test it docs::");
 }
 
+#[path = "../../benches/scaling/simulation/mod.rs"]
+mod simulation;
+
+#[test]
+fn the_tables_of_the_scaling_simulation() {
+    check("docs/scaling.md", "simulation", &simulation::tables());
+}
+
 #[test]
 fn the_table_of_settings() {
     let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{}`", text.replace('|', "\\|")) };
