@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::prometheus::{Prometheus, repository};
 use crate::common::{Redis, Reply, Streamlag, TOKEN, command, eventually, servers, streamlag, streamlag_with_env};
 
 const GROUP: &str = "workers";
@@ -407,4 +408,44 @@ fn a_token_may_have_a_rate_of_its_own() {
             "{said}"
         );
     }
+}
+
+/// The query of deploy/keda/prometheus.yaml.
+fn query_for_keda() -> String {
+    let file = std::fs::read_to_string(repository("deploy/keda/prometheus.yaml")).unwrap();
+    let (_, rest) = file.split_once("query: >-\n").unwrap();
+    let (query, _) = rest.split_once("threshold:").unwrap();
+    query.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_query_for_keda_has_a_number_only_while_streamlag_has_one() {
+    let redis = Redis::start();
+    redis.add("orders", 5);
+    let url = redis.url();
+    let arguments = ["--redis.url", &url, "--streams", "orders", "--groups", GROUP, "--redis.timeout", "500ms"];
+    let streamlag = streamlag(&arguments).ready();
+    let prometheus = Prometheus::start(&[streamlag.address.to_string()]);
+    let query = query_for_keda();
+    let becomes = |expected: Option<&str>, what: &str| {
+        eventually(what, || {
+            let data = prometheus.api("query", &[("query", &query)]).unwrap();
+            let values: Vec<&str> =
+                data["result"].as_array().unwrap().iter().map(|series| series["value"][1].as_str().unwrap()).collect();
+            (values == expected.as_slice()).then_some(())
+        });
+    };
+    becomes(Some("5"), "every entry, as there is no group");
+    redis.run(&format!("XGROUP CREATE orders {GROUP} 0"));
+    redis.read("orders", GROUP, "c", 2);
+    redis.add("orders", 1);
+    becomes(Some("6"), "four entries to deliver and two pending");
+    redis.run(&format!("XREADGROUP GROUP {GROUP} c NOACK STREAMS orders >"));
+    redis.run(&format!("XGROUP DELCONSUMER orders {GROUP} c"));
+    becomes(Some("0"), "nothing to do");
+    // KEDA's default would take this for 0.
+    redis.signal("-STOP");
+    becomes(None, "no series");
+    redis.signal("-CONT");
+    becomes(Some("0"), "a number again");
 }
