@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::cluster::{Cluster, GROUP as CLUSTER_GROUP};
 use crate::common::prometheus::{Prometheus, repository};
 use crate::common::{Redis, Reply, Streamlag, TOKEN, command, eventually, servers, streamlag, streamlag_with_env};
 
@@ -448,4 +449,77 @@ fn the_query_for_keda_has_a_number_only_while_streamlag_has_one() {
     becomes(None, "no series");
     redis.signal("-CONT");
     becomes(Some("0"), "a number again");
+}
+
+#[test]
+fn while_a_master_is_down_its_streams_have_no_number() {
+    // The others go on without it.
+    let server = std::path::Path::new("redis-server");
+    let mut cluster = Cluster::start(server, &["--cluster-require-full-coverage", "no"]);
+    let lags = cluster.fill();
+    cluster.grant_scan();
+    let all: u64 = lags.values().sum();
+    let (lost, _) = lags.iter().find(|(_, lag)| **lag > 0).unwrap();
+    let node = cluster.node_of(lost);
+    let (kept, _) = lags.iter().find(|(stream, lag)| **lag > 0 && cluster.node_of(stream) != node).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streamlag.yml");
+    let scaler =
+        |name: &str, what: String| format!("  - {{name: {name}, signal: lag, group: {CLUSTER_GROUP}, {what}}}\n");
+    let scalers = [
+        scaler("all", "streams: 'events:*'".to_owned()),
+        scaler("lost", format!("stream: '{lost}'")),
+        scaler("kept", format!("stream: '{kept}'")),
+        scaler("none", "stream: 'events:none'".to_owned()),
+    ];
+    std::fs::write(&path, format!("scalers:\n{}", scalers.concat())).unwrap();
+    let url = cluster.url();
+    let others = cluster.others();
+    let streamlag = streamlag(&[
+        "--redis.mode",
+        "cluster",
+        "--redis.url",
+        &url,
+        "--redis.nodes",
+        &others,
+        "--streams",
+        "events:*",
+        "--groups",
+        CLUSTER_GROUP,
+        "--discovery.interval",
+        "1s",
+        "--config.file",
+        path.to_str().unwrap(),
+    ]);
+    // Whatever happens: a number is the truth, or there is none.
+    let ask = |name: &str, truth: u64| {
+        let reply = streamlag.get(&format!("/api/v1/scale/{name}"));
+        match reply.status {
+            200 => {
+                let json = reply.json();
+                assert!(json["value"].as_u64().unwrap() >= truth, "{name}: {json}, but {truth}");
+                true
+            }
+            status => {
+                assert_eq!(status, 503, "{name}: {}", reply.text());
+                false
+            }
+        }
+    };
+    let all_answer = || {
+        let answers = [ask("all", all), ask("lost", lags[lost]), ask("kept", lags[kept])];
+        (answers == [true; 3]).then_some(())
+    };
+    eventually("all have a number", all_answer);
+    eventually("a stream that does not exist is 0", || {
+        let reply = streamlag.get("/api/v1/scale/none");
+        (reply.status == 200).then(|| assert_eq!(reply.json()["value"], 0))
+    });
+    cluster.nodes[node].stop();
+    eventually("only the other's streams have one", || {
+        let answers = [ask("all", all), ask("lost", lags[lost]), ask("kept", lags[kept])];
+        (answers == [false, false, true]).then_some(())
+    });
+    // Its replica takes over.
+    eventually("all have a number again", all_answer);
 }
