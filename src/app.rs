@@ -88,6 +88,7 @@ fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
         lifecycle: config.lifecycle,
         users: config.web.users.clone(),
         rate: config.web.rate_limit,
+        memory_for_readers: config.memory_for_readers,
         headers: config.web.headers.clone(),
         tls: config.web.tls.clone(),
         scalers: config.scalers.clone(),

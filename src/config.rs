@@ -56,6 +56,12 @@ const MAX_RATE: u64 = 1_000_000;
 /// The most live streams that can be asked for. Each keeps a connection, and a hundred bytes beside it.
 const MAX_VIEWERS: u64 = 100_000;
 
+/// With less memory for readers, answers that are not large would be refused.
+const MIN_MEMORY: u64 = 1 << 20;
+
+/// More memory than a process has.
+const MAX_MEMORY: u64 = 1 << 40;
+
 /// Every setting, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -83,6 +89,8 @@ pub struct Config {
     pub max_viewers: u64,
     /// How often each token may be used; `None` where there is no limit.
     pub token_rate: Option<RateLimit>,
+    /// Memory that may be held for clients that read, in bytes.
+    pub memory_for_readers: u64,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
     /// What is logged.
@@ -151,6 +159,7 @@ impl Config {
             telemetry_path: telemetry_path(&need("web.telemetry-path")?)?,
             auth: auth(sources)?,
             token_rate: token_rate(&need("api.rate-limit")?, &need("api.rate-burst")?)?,
+            memory_for_readers: need("limit.memory-for-readers")?.bytes(MIN_MEMORY, MAX_MEMORY)?,
             transport: transport(sources)?,
             log_level: need("log.level")?.one_of(&[
                 ("error", LevelFilter::ERROR),

@@ -9,12 +9,14 @@ pub mod basic_auth;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod json_cache;
 pub mod landing;
 mod live;
 mod origin;
 mod policy;
 mod problem;
 mod rate_limit;
+pub mod reader_memory;
 pub mod route;
 mod scale;
 mod scalers;
@@ -67,6 +69,12 @@ const BACKLOG: u32 = 4096;
 /// Bytes of an answer that the kernel holds for a client. Left to itself it takes up to 4 MB for each, and a thousand clients
 /// who do not read bring TCP on the whole machine into trouble.
 const SEND_BUFFER: usize = 256 * 1024;
+
+/// The same for all clients together. Where so many are connected that it is used up, each new one gets its share.
+const SEND_BUFFERS: usize = 16 * 1024 * 1024;
+
+/// The share of a client, at least: a few segments of TCP.
+const LEAST_SEND_BUFFER: usize = 16 * 1024;
 
 /// File descriptors that are left for all but clients: listeners, Redis, logs, the runtime, files being reloaded.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -168,6 +176,7 @@ impl Bound {
         drop(in_flight);
         tokio::select! {
             () = shutdown::triggered(&mut shutdown) => {}
+            () = service.watch_readers() => {}
             Some(Err(error)) = accepting.join_next() => {
                 if let Ok(panic) = error.try_into_panic() {
                     std::panic::resume_unwind(panic);
@@ -242,6 +251,11 @@ impl Acceptor {
             match accepted {
                 Ok((stream, peer)) => {
                     let Some(place) = self.limiter.admit(peer.ip()).await else { return };
+                    let share = SEND_BUFFERS / self.limiter.open_connections().max(1);
+                    if share < SEND_BUFFER {
+                        // Where it cannot be set, the connection is gone already.
+                        let _ = SockRef::from(&stream).set_send_buffer_size(share.max(LEAST_SEND_BUFFER));
+                    }
                     let in_flight = self.in_flight.clone();
                     let connection = Connection {
                         service: Arc::clone(&self.service),

@@ -490,6 +490,15 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "limit.memory-for-readers",
+        env: Some("STREAMLAG_LIMIT_MEMORY_FOR_READERS"),
+        default: Some("64MiB"),
+        value_name: "SIZE",
+        heading: "HTTP",
+        help: "Maximum memory held for clients that read: answers of older polls and JSON; beyond it, the slowest are closed",
+        ..BASE
+    },
+    Setting {
         key: "api.tokens-file",
         env: Some("STREAMLAG_API_TOKENS_FILE"),
         value_name: "FILE",

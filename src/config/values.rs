@@ -71,6 +71,24 @@ pub struct RawValue {
     is_inherited: bool,
 }
 
+/// Units of sizes in bytes; none is bytes.
+const BYTE_UNITS: [(&str, u64); 8] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+    ("", 1),
+];
+
+fn with_byte_unit(bytes: u64) -> String {
+    let exact = |(unit, size): &&(&str, u64)| !unit.is_empty() && size.is_power_of_two() && bytes % size == 0;
+    let largest = BYTE_UNITS.iter().filter(exact).max_by_key(|(_, size)| *size);
+    largest.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
 impl RawValue {
     pub(super) fn new(setting: &'static Setting, origin: Origin, values: Vec<OsString>) -> Self {
         Self { setting, origin, values, is_inherited: false }
@@ -144,6 +162,21 @@ impl RawValue {
         number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
             let takes = if max == u64::MAX { format!("of at least {min}") } else { format!("between {min} and {max}") };
             self.problem(&format!("expected a whole number {takes}"))
+        })
+    }
+
+    /// A number of bytes with its unit, within bounds, both included.
+    pub(super) fn bytes(&self, min: u64, max: u64) -> Result<u64, ConfigError> {
+        let text = self.text()?;
+        let bytes = BYTE_UNITS.iter().find_map(|(unit, size)| {
+            let digits = text.strip_suffix(unit)?.trim_end();
+            let number: u64 =
+                digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
+            number.checked_mul(*size)
+        });
+        bytes.filter(|bytes| (min..=max).contains(bytes)).ok_or_else(|| {
+            let [min, max] = [min, max].map(with_byte_unit);
+            self.problem(&format!("expected a size between {min} and {max}, such as 64MiB"))
         })
     }
 

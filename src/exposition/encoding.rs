@@ -113,41 +113,40 @@ pub struct EncodedPage {
     pub classic: Encoded,
 }
 
+/// The bytes of an answer, in pieces. All who read the same answer share one list, so that a reader costs no list of its own, and what is
+/// held for readers can be counted by answer.
+pub type Pieces = Arc<[Bytes]>;
+
 /// One format of a page.
 #[derive(Clone, Debug, Default)]
 pub struct Encoded {
     /// The text in pieces. The two formats share the bytes of their samples and differ in a few lines between.
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     /// The same in one piece, after the first request.
-    joined: OnceLock<Bytes>,
+    joined: OnceLock<Pieces>,
     /// The same compressed, of a short page after the first request.
-    gzip: OnceLock<Bytes>,
+    gzip: OnceLock<Pieces>,
 }
 
 impl Encoded {
     fn of(pieces: Vec<Bytes>) -> Self {
-        Self { pieces, joined: OnceLock::new(), gzip: OnceLock::new() }
+        Self { pieces: pieces.into(), joined: OnceLock::new(), gzip: OnceLock::new() }
     }
 
     /// The text, in few pieces.
     #[must_use]
-    pub fn plain(&self) -> &[Bytes] {
-        if self.pieces.len() <= 1 {
+    pub fn plain(&self) -> &Pieces {
+        let is_long = || self.pieces.iter().map(Bytes::len).sum::<usize>() >= JOINED_PAGE;
+        if self.pieces.len() <= 1 || (self.joined.get().is_none() && is_long()) {
             return &self.pieces;
         }
-        if let Some(joined) = self.joined.get() {
-            return std::slice::from_ref(joined);
-        }
-        if self.pieces.iter().map(Bytes::len).sum::<usize>() >= JOINED_PAGE {
-            return &self.pieces;
-        }
-        std::slice::from_ref(self.joined.get_or_init(|| self.pieces.concat().into()))
+        self.joined.get_or_init(|| [self.pieces.concat().into()].into())
     }
 
     /// The text compressed.
     #[must_use]
-    pub fn gzip(&self) -> Bytes {
-        self.gzip.get_or_init(|| compressed(&self.pieces)).clone()
+    pub fn gzip(&self) -> &Pieces {
+        self.gzip.get_or_init(|| [compressed(&self.pieces)].into())
     }
 }
 
@@ -266,7 +265,7 @@ impl GzipEncoder {
         }
         let [openmetrics, classic] = plain(families, rest);
         let rests = [self.pack(std::slice::from_ref(rest))?, self.pack(&classic_pieces(rest))?];
-        let form = |pieces, gzip: Bytes| Encoded { gzip: gzip.into(), ..Encoded::of(pieces) };
+        let form = |pieces, gzip: Bytes| Encoded { gzip: Pieces::from([gzip]).into(), ..Encoded::of(pieces) };
         Ok(EncodedPage {
             openmetrics: form(openmetrics, joined(families, |family| &family.openmetrics, &rests[0])),
             classic: form(classic, joined(families, |family| &family.classic, &rests[1])),
@@ -442,9 +441,9 @@ d_count 0
 d_bucket{le=\"+Inf\"} 0
 ";
 
-    fn inflated(gzip: &Bytes) -> String {
+    fn inflated(gzip: &Pieces) -> String {
         let mut text = String::new();
-        flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut text).unwrap();
+        flate2::read::GzDecoder::new(&gzip[0][..]).read_to_string(&mut text).unwrap();
         text
     }
 
@@ -455,8 +454,8 @@ d_bucket{le=\"+Inf\"} 0
         for page in [GzipEncoder::default().page(&mut [], &text).unwrap(), EncodedPage::short(&[], &text)] {
             assert_eq!(joined(page.openmetrics.plain()), OPENMETRICS_TEXT);
             assert_eq!(joined(page.classic.plain()), CLASSIC_TEXT);
-            assert_eq!(inflated(&page.openmetrics.gzip()), OPENMETRICS_TEXT);
-            assert_eq!(inflated(&page.classic.gzip()), CLASSIC_TEXT);
+            assert_eq!(inflated(page.openmetrics.gzip()), OPENMETRICS_TEXT);
+            assert_eq!(inflated(page.classic.gzip()), CLASSIC_TEXT);
         }
     }
 
@@ -470,7 +469,7 @@ d_bucket{le=\"+Inf\"} 0
             (plain(&part.openmetrics).as_str(), plain(&part.classic).as_str()),
             (OPENMETRICS_TEXT, CLASSIC_TEXT)
         );
-        assert_eq!(inflated(&part.openmetrics.gzip()), OPENMETRICS_TEXT);
+        assert_eq!(inflated(part.openmetrics.gzip()), OPENMETRICS_TEXT);
         assert!(std::ptr::eq(part.openmetrics.plain()[0].as_ref(), page.forms().openmetrics.plain()[0].as_ref()));
         assert!(Arc::ptr_eq(&part, &page.part(whole)));
         let sets = Collector::ALL.iter().flat_map(|one| {
@@ -519,7 +518,7 @@ d_bucket{le=\"+Inf\"} 0
         assert!(plain(&page.classic).starts_with(&expected) && plain(&page.classic).ends_with(CLASSIC_TEXT));
         assert!(plain(&page.classic).contains("# TYPE streamlag_redis_server_info gauge\n"));
         for form in [&page.openmetrics, &page.classic] {
-            assert_eq!(inflated(&form.gzip()), plain(form));
+            assert_eq!(inflated(form.gzip()), plain(form));
         }
 
         let again = |lines: usize, last: &Chunk| Chunk::of(LINE.repeat(lines).as_bytes(), Some(last));
@@ -529,6 +528,6 @@ d_bucket{le=\"+Inf\"} 0
         assert!(other.packed.is_none());
         families[0].blocks[0] = other;
         let page = encoder.page(&mut families, &Bytes::from(OPENMETRICS_TEXT)).unwrap();
-        assert_eq!(inflated(&page.openmetrics.gzip()), plain(&page.openmetrics));
+        assert_eq!(inflated(page.openmetrics.gzip()), plain(&page.openmetrics));
     }
 }

@@ -93,6 +93,11 @@ impl ConnectionLimiter {
         }
     }
 
+    /// How many connections there are.
+    pub(super) fn open_connections(&self) -> usize {
+        self.open().places.len()
+    }
+
     fn take(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> ConnectionPermit {
         let activity = Arc::new(ConnectionState::new(Some(slot)));
         let mut open = self.open();
@@ -119,7 +124,7 @@ impl ConnectionLimiter {
         let own = waiting.iter().filter(|(.., address, _)| *address == heaviest);
         for (.., id) in own.take((count / EVICTED_SHARE).max(1)) {
             if let Some((_, activity)) = open.places.remove(id) {
-                activity.evicted.notify_one();
+                activity.close(Closed::Evicted);
             }
         }
     }
@@ -143,7 +148,8 @@ pub(super) struct ConnectionState {
     state: Mutex<PhaseState>,
     /// Its place among the connections; a connection of a viewer has one among the viewers instead.
     slot: Mutex<Option<OwnedSemaphorePermit>>,
-    evicted: Notify,
+    /// Told of the reason for which it is to be closed at once.
+    closing: Notify,
     /// Told of the first request.
     opened: Notify,
 }
@@ -161,6 +167,8 @@ struct PhaseState {
     requests: u64,
     /// Whether what is read between requests is the head of the next one. Over HTTP/2 it may be anything.
     reads_heads: bool,
+    /// Why it is to be closed at once.
+    closing: Option<Closed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,10 +186,18 @@ enum Phase {
 }
 
 impl ConnectionState {
-    fn new(slot: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(slot: Option<OwnedSemaphorePermit>) -> Self {
         let (stage, since) = (Phase::Opening, Instant::now());
-        let state = PhaseState { stage, since, open: Vec::new(), streams: Vec::new(), requests: 0, reads_heads: true };
-        Self { state: Mutex::new(state), slot: Mutex::new(slot), evicted: Notify::new(), opened: Notify::new() }
+        let state = PhaseState {
+            stage,
+            since,
+            open: Vec::new(),
+            streams: Vec::new(),
+            requests: 0,
+            reads_heads: true,
+            closing: None,
+        };
+        Self { state: Mutex::new(state), slot: Mutex::new(slot), closing: Notify::new(), opened: Notify::new() }
     }
 
     /// Waits for the first request, but not for long: its client may have made the connection only to have it.
@@ -196,13 +212,25 @@ impl ConnectionState {
     pub(super) async fn has_to_end(&self) -> Closed {
         loop {
             tokio::select! {
-                () = self.evicted.notified() => return Closed::Evicted,
+                () = self.closing.notified() => {}
                 () = sleep(CLOCK) => {}
             }
             if let Some(closed) = self.state().overdue(Instant::now()) {
                 return closed;
             }
         }
+    }
+
+    /// Has it closed at once, for this reason.
+    pub(super) fn close(&self, why: Closed) {
+        self.state().closing.get_or_insert(why);
+        self.closing.notify_one();
+    }
+
+    /// Why it is to be closed at once.
+    #[cfg(test)]
+    pub(super) fn is_closing(&self) -> Option<Closed> {
+        self.state().closing
     }
 
     /// HTTP/2 was agreed on.
@@ -284,6 +312,9 @@ impl PhaseState {
     }
 
     fn overdue(&self, now: Instant) -> Option<Closed> {
+        if self.closing.is_some() {
+            return self.closing;
+        }
         // A stream is asked for more at every heartbeat, unless its client does not read.
         let stalled = |(_, asked): &(u64, Instant)| now.saturating_duration_since(*asked) >= ANSWER_TIMEOUT;
         if self.streams.iter().any(stalled) {
@@ -309,6 +340,11 @@ pub(super) struct OpenRequest {
 }
 
 impl OpenRequest {
+    /// The connection that it came over.
+    pub(super) fn connection(&self) -> Arc<ConnectionState> {
+        Arc::clone(&self.activity)
+    }
+
     /// It is answered by a stream: a class of its own. It is in no hurry, and is bounded by the number of viewers.
     pub(super) fn is_stream(&mut self) {
         let mut state = self.activity.state();
@@ -406,7 +442,7 @@ mod tests {
     }
 
     async fn is_evicted(place: &ConnectionPermit) -> bool {
-        timeout(Duration::ZERO, place.activity.evicted.notified()).await.is_ok()
+        timeout(Duration::ZERO, place.activity.closing.notified()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]

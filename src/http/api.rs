@@ -140,34 +140,17 @@ impl<'a> Api<'a> {
         Groups { groups: self.view.streams.iter().flat_map(rows).filter(wanted).collect(), sample: self.sample() }
     }
 
-    /// `GET /api/v1/events/consumers`: every consumer of every monitored group, or of those of one name.
+    /// `GET /api/v1/events/consumers`: every consumer of every monitored group, or of those of one name. Rows are made as they are written:
+    /// all at once, a hundred thousand would take more memory than the answer.
     #[must_use]
-    pub fn consumers(&self, only: Option<&GroupName>) -> impl Serialize + use<'a> {
-        let mut consumers = Vec::new();
-        for stream in self.view.streams.iter() {
-            for group in stream.groups.iter().filter(|group| only.is_none_or(|only| group.name == *only)) {
-                let pending = group.present().and_then(|group| group.pending).unwrap_or(0);
-                for consumer in members(group) {
-                    let sample = &consumer.sample;
-                    consumers.push(ConsumerRow {
-                        stream: stream.key.display_name(),
-                        consumer_group: group.name.display_name(),
-                        consumer: sample.name.display_name(),
-                        pending: sample.pending,
-                        pending_share: sample
-                            .pending
-                            .filter(|_| pending > 0)
-                            .map(|held| rounded(held as f64 / pending as f64)),
-                        oldest_pending_seconds: consumer.oldest_pending_seconds,
-                        idle_seconds: sample.idle_ms.map(|ms| ms as f64 / 1000.0),
-                        inactive_seconds: sample.inactive_ms.map(|ms| ms as f64 / 1000.0),
-                        active: consumer.active,
-                        health_score: consumer.health,
-                    });
-                }
-            }
-        }
-        Consumers { consumers, sample: self.sample() }
+    pub fn consumers(&self, only: Option<&'a GroupName>) -> impl Serialize + use<'a> {
+        let view = self.view;
+        let rows = move || {
+            let groups = view.streams.iter().flat_map(|stream| stream.groups.iter().map(move |group| (stream, group)));
+            let wanted = groups.filter(move |(_, group)| only.is_none_or(|only| group.name == *only));
+            wanted.flat_map(|(stream, group)| members(group).iter().map(|member| ConsumerRow::of(stream, group, member)))
+        };
+        Consumers { consumers: Rows(rows), sample: self.sample() }
     }
 
     fn sample(&self) -> Sample {
@@ -436,10 +419,19 @@ impl<'a> GroupRow<'a> {
 }
 
 #[derive(Serialize)]
-struct Consumers<'a> {
-    consumers: Vec<ConsumerRow<'a>>,
+struct Consumers<R> {
+    consumers: R,
     #[serde(flatten)]
     sample: Sample,
+}
+
+/// A list of rows that are made as they are written.
+struct Rows<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Rows<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0())
+    }
 }
 
 #[derive(Serialize)]
@@ -454,6 +446,25 @@ struct ConsumerRow<'a> {
     inactive_seconds: Option<f64>,
     active: Option<bool>,
     health_score: u8,
+}
+
+impl<'a> ConsumerRow<'a> {
+    fn of(stream: &'a StreamSnapshot, group: &'a GroupSnapshot, consumer: &'a ConsumerSnapshot) -> Self {
+        let pending = group.present().and_then(|group| group.pending).unwrap_or(0);
+        let sample = &consumer.sample;
+        Self {
+            stream: stream.key.display_name(),
+            consumer_group: group.name.display_name(),
+            consumer: sample.name.display_name(),
+            pending: sample.pending,
+            pending_share: sample.pending.filter(|_| pending > 0).map(|held| rounded(held as f64 / pending as f64)),
+            oldest_pending_seconds: consumer.oldest_pending_seconds,
+            idle_seconds: sample.idle_ms.map(|ms| ms as f64 / 1000.0),
+            inactive_seconds: sample.inactive_ms.map(|ms| ms as f64 / 1000.0),
+            active: consumer.active,
+            health_score: consumer.health,
+        }
+    }
 }
 
 /// A value that the API shows as one word.

@@ -180,7 +180,7 @@ impl Connection {
                 if let Some(upgrade) = answer.extensions_mut().remove::<PendingUpgrade>() {
                     *client.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
                 }
-                let mut answer = answer.map(|body| body.until_sent(open));
+                let mut answer = answer.map(|body| body.until_sent(open, &client.service.memory));
                 // Over HTTP/1 hyper leaves the body out by itself.
                 if head.method == Method::HEAD && head.version == Version::HTTP_2 {
                     let length = answer.body().size_hint().lower();

@@ -29,6 +29,8 @@ pub struct ServerConfig {
     pub users: BasicUsers,
     /// How often anybody may ask for anything but health; `None` where there is no limit.
     pub rate: Option<RateLimit>,
+    /// Memory that may be held for readers, in bytes.
+    pub memory_for_readers: u64,
     /// Headers that every answer carries.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Pages of which other origins may open a live stream.

@@ -5,7 +5,7 @@ mod live;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -28,21 +28,27 @@ use crate::http::api::Api;
 use crate::http::api::targets::{TargetView, discovery};
 use crate::http::auth::{Admission, ApiAuth, AuthError, presented};
 use crate::http::basic_auth::{BasicCredentials, BasicUsers, credentials};
+use crate::http::json_cache::{AnswerKey, Json, JsonCache, JsonError};
 use crate::http::live::LiveHub;
 use crate::http::live::request::{check_origin, protocol_token};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Gcra, LoginThrottle, RateDecision, RateLimit};
+use crate::http::reader_memory::ReaderMemory;
 use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler};
-use crate::http::static_body::HttpResponse;
+use crate::http::static_body::{HttpResponse, StaticBody};
 use crate::http::targets::ServedTarget;
 use crate::http::{api, landing, scale, ui};
 use crate::model::TargetName;
+use crate::store::latest::Published;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::ReloadHandle;
 
 /// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
 const PASSWORDS_AT_ONCE: usize = 1;
+
+/// When a client may come back for whose answer there is no memory: those who read slowly are closed within seconds.
+const NO_MEMORY_RETRY: Duration = Duration::from_secs(5);
 
 /// Characters of a collector's name that is none that are repeated: more than any has.
 const MAX_NAMED: usize = 80;
@@ -67,12 +73,16 @@ pub struct Service {
     /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
     live: LiveHub,
+    /// What is held for readers.
+    pub(super) memory: ReaderMemory,
+    json: JsonCache,
 }
 
 impl Service {
     /// A service at this address that counts there.
     #[must_use]
     pub fn new(policy: ServerConfig, address: String, metrics: SelfMetrics, reloads: ReloadHandle) -> Self {
+        let memory = ReaderMemory::new(policy.memory_for_readers, metrics.http_reader_bytes.clone());
         let policy = Arc::new(policy);
         Self {
             live: LiveHub::new(Arc::clone(&policy), metrics.clone()),
@@ -87,7 +97,14 @@ impl Service {
             bucket: std::sync::Mutex::default(),
             passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
             parting: Mutex::default(),
+            memory,
+            json: JsonCache::default(),
         }
+    }
+
+    /// Looks after what is held for readers, for as long as it is awaited.
+    pub(super) async fn watch_readers(&self) {
+        self.memory.watch(|| self.json.forget_old()).await;
     }
 
     /// From now on the server is not ready.
@@ -105,6 +122,7 @@ impl Service {
     /// Goes by this from the next request on.
     pub fn set_policy(&self, policy: ServerConfig) {
         policy.inherit(&self.policy());
+        self.memory.set_limit(policy.memory_for_readers);
         let policy = Arc::new(policy);
         self.policy.store(Arc::clone(&policy));
         self.live.reconfigure(policy);
@@ -126,7 +144,7 @@ impl Service {
 
     async fn dispatch(
         &self,
-        policy: &ServerConfig,
+        policy: &Arc<ServerConfig>,
         route: Option<Route>,
         head: &Parts,
         peer: &Peer,
@@ -187,7 +205,7 @@ impl Service {
             }
             Route::Api(place) => {
                 let limits = self.check_token(policy, head, peer)?;
-                let answer = api(policy, place, head.uri.query());
+                let answer = self.api(policy, place, head.uri.query());
                 Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Live => {
@@ -378,6 +396,35 @@ impl Service {
         })
     }
 
+    /// An answer of the API. It is made once for each poll; only its age is told to each reader.
+    fn api(
+        &self,
+        policy: &Arc<ServerConfig>,
+        place: ApiRoute,
+        query: Option<&str>,
+    ) -> Result<HttpResponse, HttpProblem> {
+        let target = target(policy, query_parameter(query, "target").as_deref())?;
+        let published = target.reader.newest();
+        if published.view.newest_poll.is_none() {
+            return Err(unavailable(target, NOT_POLLED));
+        }
+        let asked = query_parameter(query, "group");
+        let group = asked.as_deref().map(str::to_owned);
+        let key = AnswerKey { target: target.name.clone(), route: place, group };
+        let encode = Encode { memory: &self.memory, cache: &self.json };
+        let make = || api_json(policy, target, &published, place, asked.as_deref(), &encode);
+        let pieces = self.json.get(key, &published, policy, make)?;
+        let age = published.sampled.map(|sampled| api::seconds(sampled.elapsed()));
+        let end = serde_json::to_string(&age).unwrap_or_default() + "}";
+        let is_healthy = place != ApiRoute::Health || published.view.redis_up();
+        let status = if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut answer = json_answer(status, StaticBody::new(pieces, end.into()));
+        if !is_healthy {
+            answer.headers_mut().insert(RETRY_AFTER, whole_seconds(target.interval));
+        }
+        Ok(answer)
+    }
+
     /// Where the client found this server, as it says itself, and otherwise where the server listens.
     fn address_for<'a>(&'a self, head: &'a Parts) -> &'a str {
         asked_host(head).filter(|host| is_host(host)).unwrap_or(&self.address)
@@ -464,23 +511,29 @@ fn targets(policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
     json(StatusCode::OK, &api::targets::targets(watched.collect()))
 }
 
-fn api(policy: &ServerConfig, place: ApiRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
-    let target = target(policy, query_parameter(query, "target").as_deref())?;
-    let published = target.reader.newest();
-    if published.view.newest_poll.is_none() {
-        return Err(unavailable(target, NOT_POLLED));
-    }
+/// What an answer ends with whose age is told to each reader.
+const NO_AGE: &str = "null}";
+
+/// What the API says of a snapshot, without the age at its end.
+fn api_json(
+    policy: &ServerConfig,
+    target: &ServedTarget,
+    published: &Published,
+    place: ApiRoute,
+    asked: Option<&str>,
+    encode: &Encode<'_>,
+) -> Result<Json, HttpProblem> {
     let api = Api {
         view: &published.view,
-        age: published.sampled.map(|sampled| sampled.elapsed()),
+        age: None,
         thresholds: &target.thresholds,
         selection: &target.selection,
         transport: policy.transport,
     };
     let only =
-        match query_parameter(query, "group") {
+        match asked {
             None => None,
-            Some(asked) => Some(api.asked(&asked).ok_or_else(|| {
+            Some(asked) => Some(api.asked(asked).ok_or_else(|| {
                 HttpProblem::new(StatusCode::NOT_FOUND, format!("the group {asked:?} is not monitored"))
             })?),
         };
@@ -488,18 +541,33 @@ fn api(policy: &ServerConfig, place: ApiRoute, query: Option<&str>) -> Result<Ht
     // Two answers speak of one group, whether or not one is asked for.
     let first = api.first_group();
     let group = only.or(first.as_ref());
-    match place {
-        ApiRoute::ConsumerLag => json(StatusCode::OK, &api.consumer_lag(group)),
-        ApiRoute::Streams => json(StatusCode::OK, &api.streams(group)),
-        ApiRoute::Groups => json(StatusCode::OK, &api.groups(only)),
-        ApiRoute::Consumers => json(StatusCode::OK, &api.consumers(only)),
-        ApiRoute::LogicalStreams => json(StatusCode::OK, &api.logical_streams(only)),
-        ApiRoute::Health if published.view.redis_up() => json(StatusCode::OK, &api.health(only)),
-        ApiRoute::Health => {
-            let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &api.health(only))?;
-            answer.headers_mut().insert(RETRY_AFTER, whole_seconds(target.interval));
-            Ok(answer)
+    let json = match place {
+        ApiRoute::ConsumerLag => encode.json(&api.consumer_lag(group)),
+        ApiRoute::Streams => encode.json(&api.streams(group)),
+        ApiRoute::Groups => encode.json(&api.groups(only)),
+        ApiRoute::Consumers => encode.json(&api.consumers(only)),
+        ApiRoute::LogicalStreams => encode.json(&api.logical_streams(only)),
+        ApiRoute::Health => encode.json(&api.health(only)),
+    };
+    json.map_err(|error| match error {
+        JsonError::NoMemory(error) => HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            .with(RETRY_AFTER, whole_seconds(NO_MEMORY_RETRY)),
+        error => {
+            tracing::error!(%error, "cannot encode a response as JSON");
+            HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
         }
+    })
+}
+
+/// What JSON is encoded with.
+struct Encode<'a> {
+    memory: &'a ReaderMemory,
+    cache: &'a JsonCache,
+}
+
+impl Encode<'_> {
+    fn json(&self, value: &impl Serialize) -> Result<Json, JsonError> {
+        Json::without_end(value, NO_AGE, self.memory, self.cache)
     }
 }
 
@@ -544,14 +612,18 @@ fn json(status: StatusCode, value: &impl Serialize) -> Result<HttpResponse, Http
         tracing::error!(%error, "cannot encode a response as JSON");
         HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written".to_owned())
     })?;
-    let mut answer = HttpResponse::new(Bytes::from(body).into());
+    Ok(json_answer(status, Bytes::from(body).into()))
+}
+
+fn json_answer(status: StatusCode, body: StaticBody) -> HttpResponse {
+    let mut answer = HttpResponse::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // Behind a token, and old in a moment.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(answer)
+    answer
 }
 
 fn text(body: impl Into<Bytes>) -> HttpResponse {
@@ -561,21 +633,20 @@ fn text(body: impl Into<Bytes>) -> HttpResponse {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
+pub(in crate::http) mod tests {
     use super::*;
     use crate::http::api::Transport;
     use crate::http::{ApiAuth, ServedTargets};
 
-    fn service() -> Service {
-        let policy = ServerConfig {
+    pub(in crate::http) fn config() -> ServerConfig {
+        ServerConfig {
             telemetry_path: "/metrics".to_owned(),
             auth: ApiAuth::Closed,
             token_rate: None,
             lifecycle: false,
             users: BasicUsers::default(),
             rate: None,
+            memory_for_readers: 1 << 26,
             headers: Vec::new(),
             allowed_origins: Vec::new(),
             max_viewers: 1,
@@ -583,9 +654,12 @@ mod tests {
             scalers: crate::http::Scalers::default(),
             targets: ServedTargets::new(Vec::new()),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
-        };
+        }
+    }
+
+    fn service() -> Service {
         let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
-        Service::new(policy, String::new(), metrics, crate::sys::reload::channel().0)
+        Service::new(config(), String::new(), metrics, crate::sys::reload::channel().0)
     }
 
     #[tokio::test]

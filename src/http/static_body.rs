@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::Response;
 
+use crate::exposition::encoding::Pieces;
 use crate::http::admission::OpenRequest;
+use crate::http::reader_memory::{ReaderMemory, Reading};
 
 /// What a request is answered with.
 pub(super) type HttpResponse = Response<StaticBody>;
@@ -18,31 +21,86 @@ pub(super) type HttpResponse = Response<StaticBody>;
 /// The bytes of an event stream, as they come.
 pub(super) type EventBytes = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
+/// Bytes that are handed to the connection at a time. What has been written can be counted no finer, and a connection holds some of these
+/// while it waits for its client.
+const MAX_FRAME_BYTES: usize = 64 * 1024;
+
 /// A body of pieces that are there already. Its length is known, so it is never sent chunked; that of events is not.
 pub struct StaticBody {
-    /// Most bodies are one piece.
-    first: Option<Bytes>,
-    others: std::vec::IntoIter<Bytes>,
+    /// What it shares with others who read the same, unless that is with `reading`.
+    pieces: Pieces,
+    /// The piece that comes next, by its number.
+    next: usize,
+    /// What is this body's own, after all pieces.
+    tail: Bytes,
+    /// What is left of the piece that is being sent.
+    piece: Bytes,
     left: u64,
-    /// What comes behind those, as long as it does.
-    events: Option<EventBytes>,
-    /// What is to last as long as this body does.
-    open: Option<OpenRequest>,
+    /// Counts what is held for the client, and holds its request open.
+    reading: Option<Arc<Reading>>,
+    /// What comes instead, as long as it does, and its request.
+    events: Option<(EventBytes, Option<OpenRequest>)>,
 }
 
 impl StaticBody {
-    /// The same body, which holds its request open until it is dropped.
-    pub(super) fn until_sent(self, mut open: OpenRequest) -> Self {
-        if self.events.is_some() {
+    /// These pieces, and after them bytes that no other body has.
+    pub(super) fn new(pieces: Pieces, tail: Bytes) -> Self {
+        let left = pieces.iter().chain([&tail]).map(|piece| piece.len() as u64).sum();
+        Self { pieces, next: 0, tail, piece: Bytes::new(), left, reading: None, events: None }
+    }
+
+    /// The same body, which counts as held and holds its request open until its last byte has been written or dropped. Events are bounded
+    /// by the number of viewers, and hold their request open for as long as they come.
+    pub(super) fn until_sent(self, mut open: OpenRequest, memory: &ReaderMemory) -> Self {
+        if let Some((events, _)) = self.events {
             open.is_stream();
+            return Self { events: Some((events, Some(open))), ..Self::new(self.pieces, self.tail) };
         }
-        Self { open: Some(open), ..self }
+        let reading = memory.reading(self.pieces, open);
+        Self { pieces: Pieces::default(), reading: Some(Arc::new(reading)), ..self }
+    }
+
+    /// The next bytes to be sent, without a copy.
+    fn next_frame(&mut self) -> Option<Bytes> {
+        while self.piece.is_empty() {
+            let pieces = self.reading.as_ref().map_or(&self.pieces, |reading| reading.pieces());
+            self.piece = match pieces.get(self.next) {
+                Some(piece) => piece.clone(),
+                None if self.tail.is_empty() => return None,
+                None => std::mem::take(&mut self.tail),
+            };
+            self.next += 1;
+        }
+        let bytes = self.piece.split_to(self.piece.len().min(MAX_FRAME_BYTES));
+        self.left -= bytes.len() as u64;
+        Some(match &self.reading {
+            Some(reading) => Bytes::from_owner(Sent { bytes, reading: Arc::clone(reading) }),
+            None => bytes,
+        })
+    }
+}
+
+/// Bytes on their way out. The connection drops them once they are written.
+struct Sent {
+    bytes: Bytes,
+    reading: Arc<Reading>,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.reading.sent(self.bytes.len() as u64);
     }
 }
 
 impl From<EventBytes> for StaticBody {
     fn from(events: EventBytes) -> Self {
-        Self { events: Some(events), ..Self::from(Bytes::new()) }
+        Self { events: Some((events, None)), ..Self::from(Bytes::new()) }
     }
 }
 
@@ -52,18 +110,15 @@ impl fmt::Debug for StaticBody {
     }
 }
 
-impl From<&[Bytes]> for StaticBody {
-    fn from(pieces: &[Bytes]) -> Self {
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let others = pieces.get(1..).unwrap_or_default().to_vec().into_iter();
-        Self { first: pieces.first().cloned(), others, left, events: None, open: None }
+impl From<&Pieces> for StaticBody {
+    fn from(pieces: &Pieces) -> Self {
+        Self::new(Arc::clone(pieces), Bytes::new())
     }
 }
 
 impl From<Bytes> for StaticBody {
     fn from(bytes: Bytes) -> Self {
-        let left = bytes.len() as u64;
-        Self { first: Some(bytes), others: Vec::new().into_iter(), left, events: None, open: None }
+        Self::new(Pieces::from([bytes]), Bytes::new())
     }
 }
 
@@ -72,20 +127,17 @@ impl Body for StaticBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let body = &mut *self;
-        if let Some(events) = &mut body.events {
-            if let Some(open) = &body.open {
+        if let Some((events, open)) = &mut self.events {
+            if let Some(open) = open {
                 open.asked_for_more();
             }
             return events.as_mut().poll_next(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
         }
-        let piece = self.first.take().or_else(|| self.others.next());
-        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.next_frame().map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.events.is_none() && self.first.is_none() && self.others.len() == 0
+        self.events.is_none() && self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {

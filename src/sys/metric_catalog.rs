@@ -82,6 +82,7 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &HTTP_REQUESTS,
     &HTTP_REQUEST_DURATION,
     &HTTP_CONNECTIONS,
+    &HTTP_READER_BYTES,
     &HTTP_CONNECTIONS_CLOSED,
     &LIVE_VIEWERS,
     &LIVE_ENDED,
@@ -255,8 +256,10 @@ names! {
         "Duration of HTTP requests in seconds, without sending the response.";
     HTTP_CONNECTIONS = "streamlag_http_connections", Gauge, &[],
         "Number of open HTTP connections.";
+    HTTP_READER_BYTES = "streamlag_http_reader_bytes", Gauge, &[],
+        "Memory held for clients that read, in bytes: answers of older polls and JSON; at most --limit.memory-for-readers.";
     HTTP_CONNECTIONS_CLOSED = "streamlag_http_connections_closed", Counter, &["reason"],
-        "Total number of HTTP connections that streamlag closed early, by reason: timeouts, failed TLS handshakes, evictions.";
+        "Total number of HTTP connections that streamlag closed early, by reason: timeouts, slow readers, memory for readers, failed TLS handshakes, evictions.";
     LIVE_VIEWERS = "streamlag_live_viewers", Gauge, &[],
         "Number of open live streams.";
     LIVE_ENDED = "streamlag_live_streams_ended", Counter, &["reason"],

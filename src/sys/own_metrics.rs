@@ -33,6 +33,8 @@ pub struct SelfMetrics {
     http_duration: Family<PathLabel, Histogram>,
     /// Open connections of clients.
     pub http_connections: Gauge,
+    /// Memory that is held for readers, in bytes.
+    pub http_reader_bytes: Gauge,
     http_connections_closed: Family<ReasonLabel, Counter>,
     /// Open live streams.
     pub live_viewers: Gauge,
@@ -75,12 +77,24 @@ pub enum Closed {
     IdleTimeout,
     /// The answer was not read in time.
     AnswerTimeout,
+    /// The answer was read below the least rate.
+    SlowReader,
+    /// Others needed the memory that its answer took.
+    ReaderMemory,
     /// TLS handshake failed.
     Handshake,
 }
 
 impl Closed {
-    const ALL: [Self; 5] = [Self::Evicted, Self::HeadTimeout, Self::IdleTimeout, Self::AnswerTimeout, Self::Handshake];
+    const ALL: [Self; 7] = [
+        Self::Evicted,
+        Self::HeadTimeout,
+        Self::IdleTimeout,
+        Self::AnswerTimeout,
+        Self::SlowReader,
+        Self::ReaderMemory,
+        Self::Handshake,
+    ];
 
     /// As a label.
     #[must_use]
@@ -90,6 +104,8 @@ impl Closed {
             Self::HeadTimeout => "head_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::AnswerTimeout => "answer_timeout",
+            Self::SlowReader => "slow_reader",
+            Self::ReaderMemory => "reader_memory",
             Self::Handshake => "tls_handshake",
         }
     }
@@ -305,6 +321,7 @@ impl SelfMetrics {
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(http_histogram),
             http_connections: Gauge::default(),
+            http_reader_bytes: Gauge::default(),
             http_connections_closed: Family::default(),
             live_viewers: Gauge::default(),
             live_ended: Family::default(),
@@ -321,6 +338,7 @@ impl SelfMetrics {
         metric_catalog::HTTP_REQUESTS.register(registry, metrics.http_requests.clone());
         metric_catalog::HTTP_REQUEST_DURATION.register(registry, metrics.http_duration.clone());
         metric_catalog::HTTP_CONNECTIONS.register(registry, metrics.http_connections.clone());
+        metric_catalog::HTTP_READER_BYTES.register(registry, metrics.http_reader_bytes.clone());
         metric_catalog::HTTP_CONNECTIONS_CLOSED.register(registry, metrics.http_connections_closed.clone());
         metric_catalog::LIVE_VIEWERS.register(registry, metrics.live_viewers.clone());
         metric_catalog::LIVE_ENDED.register(registry, metrics.live_ended.clone());

@@ -33,6 +33,7 @@ mod log;
 mod openapi;
 mod panics;
 mod prometheus;
+mod reader_memory;
 mod redis_load;
 mod redis_tls_auth;
 mod refused_commands;
