@@ -12,6 +12,8 @@ pub(crate) mod fuzzing;
 mod json_cache;
 pub mod landing;
 mod live;
+mod login_queue;
+mod login_throttle;
 mod origin;
 mod policy;
 mod problem;

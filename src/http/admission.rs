@@ -39,6 +39,10 @@ const SLOW_ANSWER: Duration = Duration::from_secs(1);
 /// time: an eighth.
 const EVICTED_SHARE: usize = 8;
 
+/// Connections of an address that are not closed for others once a client has logged in over them. The address may be shut out from new
+/// logins by guessers who share it, so these are all that such a client has. A scraper has one.
+const KEPT_KNOWN: usize = 8;
+
 /// How long a connection that was made just before the end may take to its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -111,11 +115,18 @@ impl ConnectionLimiter {
     fn evict(&self, now: Instant) {
         let mut open = self.open();
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for (address, _) in open.places.values() {
+        let mut known: HashMap<IpAddr, usize> = HashMap::new();
+        for (address, activity) in open.places.values() {
             *counts.entry(*address).or_default() += 1;
+            *known.entry(*address).or_default() += usize::from(activity.is_known());
         }
+        let is_kept = |address: &IpAddr, activity: &ConnectionState| {
+            activity.is_known() && known.get(address).is_some_and(|known| *known <= KEPT_KNOWN)
+        };
+        // Where others have no time to lose theirs, a client that has logged in keeps its place nevertheless.
+        let all_are_kept = open.places.values().all(|(address, activity)| is_kept(address, activity));
         let waiting = open.places.iter().filter_map(|(id, (address, activity))| {
-            let since = activity.waits_since(now)?;
+            let since = activity.waits_since(now).filter(|_| all_are_kept || !is_kept(address, activity))?;
             Some((Reverse(*counts.get(address)?), activity.has_asked(), since, *address, *id))
         });
         let mut waiting: Vec<_> = waiting.collect();
@@ -169,6 +180,8 @@ struct PhaseState {
     reads_heads: bool,
     /// Why it is to be closed at once.
     closing: Option<Closed>,
+    /// Whether its client has logged in.
+    is_known: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +209,7 @@ impl ConnectionState {
             requests: 0,
             reads_heads: true,
             closing: None,
+            is_known: false,
         };
         Self { state: Mutex::new(state), slot: Mutex::new(slot), closing: Notify::new(), opened: Notify::new() }
     }
@@ -289,6 +303,15 @@ impl ConnectionState {
         }
         let busy = state.stage == Phase::Answering;
         (!busy || now.saturating_duration_since(state.since) > SLOW_ANSWER).then_some(state.since)
+    }
+
+    /// Whether its client has logged in.
+    pub(super) fn set_known(&self, is_known: bool) {
+        self.state().is_known = is_known;
+    }
+
+    fn is_known(&self) -> bool {
+        self.state().is_known
     }
 
     /// Whether a request has ever come.
@@ -466,6 +489,36 @@ mod tests {
         many.remove(1);
         assert!(admitting.await.unwrap().is_some());
         drop(answering);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_logged_in_keeps_its_place_up_to_a_number() {
+        let limiter = Arc::new(ConnectionLimiter::new(KEPT_KNOWN + 2, Gauge::default()));
+        let mut known = Vec::new();
+        for _ in 0..KEPT_KNOWN {
+            let place = limiter.admit(address(1)).await.unwrap();
+            drop(place.activity.request());
+            place.activity.flushed();
+            place.activity.set_known(true);
+            known.push(place);
+            advance(Duration::from_millis(1)).await;
+        }
+        let mut other = limiter.admit(address(1)).await.unwrap();
+        let busy = limiter.admit(address(1)).await.unwrap();
+        let request = busy.activity.request();
+        limiter.evict(Instant::now());
+        assert!(is_evicted(&other).await);
+        drop(other);
+        limiter.evict(Instant::now());
+        for place in &known {
+            assert!(!is_evicted(place).await, "the last one will have time in a moment");
+        }
+        drop((request, busy));
+        // With more, they are as everybody's.
+        other = limiter.admit(address(1)).await.unwrap();
+        other.activity.set_known(true);
+        limiter.evict(Instant::now());
+        assert!(is_evicted(&other).await || is_evicted(&known[0]).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -148,7 +148,8 @@ impl<'a> Api<'a> {
         let rows = move || {
             let groups = view.streams.iter().flat_map(|stream| stream.groups.iter().map(move |group| (stream, group)));
             let wanted = groups.filter(move |(_, group)| only.is_none_or(|only| group.name == *only));
-            wanted.flat_map(|(stream, group)| members(group).iter().map(|member| ConsumerRow::of(stream, group, member)))
+            wanted
+                .flat_map(|(stream, group)| members(group).iter().map(|member| ConsumerRow::of(stream, group, member)))
         };
         Consumers { consumers: Rows(rows), sample: self.sample() }
     }

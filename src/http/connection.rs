@@ -177,6 +177,7 @@ impl Connection {
                 let has_body = !request.body().is_end_stream();
                 let (head, _) = request.into_parts();
                 let mut answer = client.service.answer(&head, &client.peer).await;
+                client.activity.set_known(client.peer.is_known());
                 if let Some(upgrade) = answer.extensions_mut().remove::<PendingUpgrade>() {
                     *client.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
                 }

@@ -1,9 +1,11 @@
 //! What the server goes by, as far as a reload can change it: replaced whole.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hyper::header::{HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use crate::http::api::Transport;
 use crate::http::auth::ApiAuth;
@@ -69,23 +71,45 @@ pub struct Peer {
     pub address: IpAddr,
     /// Whether it has shown a certificate.
     pub certified: bool,
-    /// Whether it has logged in over this connection: guessers at the same address cannot shut it out.
-    known: AtomicBool,
+    /// Digest of the credentials by which it has logged in over this connection. Guessers at the same address cannot shut these out, and
+    /// nobody can guess others by them.
+    known: Mutex<Option<[u8; 32]>>,
 }
 
 impl Peer {
     /// Somebody who has not logged in yet.
     #[must_use]
     pub fn new(address: IpAddr, certified: bool) -> Self {
-        Self { address, certified, known: AtomicBool::new(false) }
+        Self { address, certified, known: Mutex::default() }
     }
 
-    /// Whether it has logged in; it has to again.
-    pub(super) fn take_known(&self) -> bool {
-        self.known.swap(false, Ordering::Relaxed)
+    /// Whether it has logged in over this connection.
+    pub(super) fn is_known(&self) -> bool {
+        self.known().is_some()
     }
 
-    pub(super) fn set_known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    /// Whether it has logged in by these credentials.
+    pub(super) fn is_known_by(&self, credentials: &[u8]) -> bool {
+        self.known().is_some_and(|known| known.ct_eq(&digest(credentials)).into())
     }
+
+    /// It has logged in by these.
+    pub(super) fn set_known_by(&self, credentials: &[u8]) {
+        self.known().get_or_insert_with(|| digest(credentials));
+    }
+
+    /// These were refused.
+    pub(super) fn forget(&self, credentials: &[u8]) {
+        if self.is_known_by(credentials) {
+            *self.known() = None;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<[u8; 32]>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest(credentials: &[u8]) -> [u8; 32] {
+    Sha256::digest(credentials).into()
 }

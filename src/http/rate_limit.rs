@@ -1,8 +1,6 @@
-//! How often somebody may ask, and how often guess. Pure: the time is an argument.
+//! How often somebody may ask. Pure: the time is an argument.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// So many requests at once, and then one in each interval.
@@ -12,21 +10,6 @@ pub struct RateLimit {
     pub interval: Duration,
     /// Requests that may come at once.
     pub burst: u32,
-}
-
-/// Failed logins that an address has at once: enough for somebody who mistypes.
-const FAILURES_AT_ONCE: u32 = 10;
-
-/// The time in which an address earns another failed login. A million guesses take ten weeks.
-const FAILURE_INTERVAL: Duration = Duration::from_secs(6);
-
-/// Places for failed logins. An address has the place that its hash picks, so that a flood of addresses takes no memory;
-/// where two share one, they share what it allows.
-const FAILURE_PLACES: usize = 4096;
-
-impl RateLimit {
-    /// What failed logins are held to.
-    pub(super) const FAILURES: Self = Self { interval: FAILURE_INTERVAL, burst: FAILURES_AT_ONCE };
 }
 
 /// A token bucket, as the generic cell rate algorithm keeps it (ITU-T I.371): the time at which it will be full.
@@ -67,41 +50,6 @@ impl Gcra {
     /// Puts a request back that turned out not to count.
     pub(super) fn give_back(&mut self, rate: RateLimit) {
         self.full_at = self.full_at.saturating_sub(rate.interval);
-    }
-}
-
-/// Failed logins by address.
-#[derive(Debug)]
-pub(super) struct LoginThrottle {
-    places: Mutex<Box<[Gcra]>>,
-    /// Keyed anew by every process, so that nobody can choose addresses that share a place with somebody else's.
-    hasher: RandomState,
-}
-
-impl Default for LoginThrottle {
-    fn default() -> Self {
-        Self { places: Mutex::new(vec![Gcra::default(); FAILURE_PLACES].into()), hasher: RandomState::new() }
-    }
-}
-
-impl LoginThrottle {
-    /// Counts a login as failed before it is tried, so that tries at the same time count too.
-    ///
-    /// # Errors
-    /// The time to wait, where the address has failed too often.
-    pub(super) fn begin(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
-        self.with(address, |bucket| bucket.take(RateLimit::FAILURES, now).passes)
-    }
-
-    /// The login did not fail.
-    pub(super) fn succeeded(&self, address: IpAddr) {
-        self.with(address, |bucket| bucket.give_back(RateLimit::FAILURES));
-    }
-
-    fn with<T>(&self, address: IpAddr, what: impl FnOnce(&mut Gcra) -> T) -> T {
-        let place = self.hasher.hash_one(client_key(address)) % FAILURE_PLACES as u64;
-        let mut places = self.places.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        what(&mut places[place as usize])
     }
 }
 
@@ -153,25 +101,6 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(bucket.take(RATE, at(0)).passes, Ok(()));
             bucket.give_back(RATE);
-        }
-    }
-
-    #[test]
-    fn failures_count_by_address_and_take_no_memory() {
-        let failures = LoginThrottle::default();
-        let guesser: IpAddr = "192.0.2.1".parse().unwrap();
-        let passed = (0..100).filter(|_| failures.begin(guesser, at(0)).is_ok()).count();
-        assert_eq!(passed, 10);
-        assert_eq!(failures.begin(guesser, at(0)), Err(Duration::from_secs(6)));
-        // The same host, as a socket of both families sees it.
-        assert!(failures.begin("::ffff:192.0.2.1".parse().unwrap(), at(0)).is_err());
-        // By chance, one in some four thousand shares the guesser's place.
-        let others = (0..64u8).filter(|last| failures.begin([198, 51, 100, *last].into(), at(0)).is_ok()).count();
-        assert!(others >= 62, "{others}");
-        assert_eq!(failures.places.lock().unwrap().len(), FAILURE_PLACES);
-        for _ in 0..50 {
-            assert_eq!(failures.begin("203.0.113.7".parse().unwrap(), at(0)), Ok(()));
-            failures.succeeded("203.0.113.7".parse().unwrap());
         }
     }
 

@@ -17,7 +17,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::exposition::collectors::{Collector, Collectors};
@@ -27,13 +27,15 @@ use crate::exposition::part::PagePart;
 use crate::http::api::Api;
 use crate::http::api::targets::{TargetView, discovery};
 use crate::http::auth::{Admission, ApiAuth, AuthError, presented};
-use crate::http::basic_auth::{BasicCredentials, BasicUsers, credentials};
+use crate::http::basic_auth::credentials;
 use crate::http::json_cache::{AnswerKey, Json, JsonCache, JsonError};
 use crate::http::live::LiveHub;
 use crate::http::live::request::{check_origin, protocol_token};
+use crate::http::login_queue::{LoginQueue, Outcome};
+use crate::http::login_throttle::{LoginAttempt, LoginThrottle};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
-use crate::http::rate_limit::{Gcra, LoginThrottle, RateDecision, RateLimit};
+use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::http::reader_memory::ReaderMemory;
 use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler};
 use crate::http::static_body::{HttpResponse, StaticBody};
@@ -43,9 +45,6 @@ use crate::model::TargetName;
 use crate::store::latest::Published;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::ReloadHandle;
-
-/// Passwords that are checked at a time. One takes some 70 ms of a core, as bcrypt means it to.
-const PASSWORDS_AT_ONCE: usize = 1;
 
 /// When a client may come back for whose answer there is no memory: those who read slowly are closed within seconds.
 const NO_MEMORY_RETRY: Duration = Duration::from_secs(5);
@@ -66,10 +65,10 @@ pub struct Service {
     /// Whether every target has been polled once. Those that a reload adds do not change it: there is something to say.
     polled: AtomicBool,
     began: Instant,
-    failures: LoginThrottle,
+    throttle: LoginThrottle,
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Gcra>,
-    passwords: Arc<Semaphore>,
+    logins: LoginQueue,
     /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
     live: LiveHub,
@@ -93,9 +92,9 @@ impl Service {
             draining: AtomicBool::new(false),
             polled: AtomicBool::new(false),
             began: Instant::now(),
-            failures: LoginThrottle::default(),
+            throttle: LoginThrottle::default(),
             bucket: std::sync::Mutex::default(),
-            passwords: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            logins: LoginQueue::default(),
             parting: Mutex::default(),
             memory,
             json: JsonCache::default(),
@@ -258,15 +257,23 @@ impl Service {
         head: &Parts,
         peer: &Peer,
     ) -> Result<(Headers, Admission), HttpProblem> {
-        let login = if policy.auth.is_guess(presented) { Some(self.begin_login(peer)?) } else { None };
+        let attempt = presented.filter(|_| policy.auth.is_guess(presented));
+        let attempt = attempt.map(|secret| self.begin_login(peer, secret)).transpose()?;
         let now = SystemTime::now();
-        let token = policy.auth.check(presented, now).map_err(|denied| {
-            login_failed(peer, head.uri.path(), "token", &denied);
-            HttpProblem::from(denied)
-        })?;
+        let token = match policy.auth.check(presented, now) {
+            Ok(token) => token,
+            Err(denied) => {
+                if let Some(attempt) = attempt {
+                    attempt.failed();
+                }
+                login_failed(peer, head.uri.path(), "token", presented.unwrap_or_default(), &denied);
+                return Err(denied.into());
+            }
+        };
         let admission = ApiAuth::admission(token);
-        let (Some(token), Some(login)) = (token, login) else { return Ok((Headers::new(), admission)) };
-        self.login_succeeded(peer, login);
+        let (Some(token), Some(attempt)) = (token, attempt) else { return Ok((Headers::new(), admission)) };
+        attempt.succeeded();
+        peer.set_known_by(presented.unwrap_or_default());
         let unused_seconds =
             token.used_at(now).and_then(|last| now.duration_since(last).ok()).map(|time| time.as_secs());
         tracing::debug!(token = token.name, peer = %peer.address, path = head.uri.path(), unused_seconds, "API request");
@@ -293,43 +300,36 @@ impl Service {
             HttpProblem::new(StatusCode::UNAUTHORIZED, "a user and a password are needed here".to_owned())
                 .with(WWW_AUTHENTICATE, realm)
         };
-        let presented = head.headers.get(AUTHORIZATION).and_then(|value| credentials(value.as_bytes()));
-        let credentials = presented.ok_or_else(challenge)?;
-        let login = self.begin_login(peer)?;
-        if policy.users.recall(&credentials) || self.verify(policy.users.clone(), credentials).await {
-            self.login_succeeded(peer, login);
-            return Ok(());
-        }
-        login_failed(peer, head.uri.path(), "password", &AuthError::Wrong);
-        Err(challenge())
-    }
-
-    async fn verify(&self, users: BasicUsers, credentials: BasicCredentials) -> bool {
-        // The semaphore is never closed; without it the check would only take longer.
-        let permit = Arc::clone(&self.passwords).acquire_owned().await.ok();
-        // Held by the work and not by whoever waits for it: a client that hangs up does not make room for the next.
-        let work = move || {
-            let _permit = permit;
-            users.verify(&credentials)
+        let presented = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let credentials = credentials(presented).ok_or_else(challenge)?;
+        let attempt = self.begin_login(peer, presented)?;
+        let outcome = if policy.users.recall(&credentials) {
+            attempt.succeeded();
+            Outcome::Right
+        } else {
+            self.logins.check(policy.users.clone(), credentials, attempt).await
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(false)
-    }
-
-    /// Whether somebody may try to log in.
-    fn begin_login(&self, peer: &Peer) -> Result<LoginAttempt, HttpProblem> {
-        match self.failures.begin(peer.address, self.began.elapsed()) {
-            Ok(()) => Ok(LoginAttempt::Counted),
-            // One at a time: it is known again once it has succeeded.
-            Err(_) if peer.take_known() => Ok(LoginAttempt::Free),
-            Err(wait) => Err(too_many("too many failed logins from this address", wait)),
+        match outcome {
+            Outcome::Right => {
+                peer.set_known_by(presented);
+                Ok(())
+            }
+            Outcome::Wrong => {
+                login_failed(peer, head.uri.path(), "password", presented, &AuthError::Wrong);
+                Err(challenge())
+            }
+            Outcome::Busy(wait) => Err(too_many("too many logins wait for their password to be checked", wait)),
         }
     }
 
-    fn login_succeeded(&self, peer: &Peer, login: LoginAttempt) {
-        if let LoginAttempt::Counted = login {
-            self.failures.succeeded(peer.address);
-        }
-        peer.set_known();
+    /// Whether somebody may try to log in by these credentials.
+    fn begin_login(&self, peer: &Peer, credentials: &[u8]) -> Result<LoginAttempt, HttpProblem> {
+        self.throttle.begin(peer.address).or_else(|wait| {
+            if peer.is_known_by(credentials) {
+                return Ok(self.throttle.begin_known(peer.address));
+            }
+            Err(too_many("too many failed logins from this address", wait))
+        })
     }
 
     fn landing(&self, policy: &ServerConfig) -> HttpResponse {
@@ -571,14 +571,8 @@ impl Encode<'_> {
     }
 }
 
-/// Whether a login that is tried counts as failed until it succeeds.
-enum LoginAttempt {
-    Counted,
-    Free,
-}
-
 /// Logs a login with a wrong token or password (`kind`) for this path, which is that of a route.
-fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &AuthError) {
+fn login_failed(peer: &Peer, path: &str, kind: &str, presented: &[u8], denied: &AuthError) {
     match denied {
         AuthError::Closed | AuthError::Missing => return,
         // As often as the address may fail, and no more.
@@ -587,7 +581,7 @@ fn login_failed(peer: &Peer, path: &str, kind: &str, denied: &AuthError) {
             tracing::warn!(peer = %peer.address, path, kind, token, "login failed: the token has expired")
         }
     }
-    peer.take_known();
+    peer.forget(presented);
 }
 
 type Headers = Vec<(HeaderName, HeaderValue)>;
@@ -636,7 +630,7 @@ fn text(body: impl Into<Bytes>) -> HttpResponse {
 pub(in crate::http) mod tests {
     use super::*;
     use crate::http::api::Transport;
-    use crate::http::{ApiAuth, ServedTargets};
+    use crate::http::{ApiAuth, BasicUsers, ServedTargets};
 
     pub(in crate::http) fn config() -> ServerConfig {
         ServerConfig {
@@ -655,22 +649,5 @@ pub(in crate::http) mod tests {
             targets: ServedTargets::new(Vec::new()),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         }
-    }
-
-    fn service() -> Service {
-        let metrics = SelfMetrics::register(&mut prometheus_client::registry::Registry::default());
-        Service::new(config(), String::new(), metrics, crate::sys::reload::channel().0)
-    }
-
-    #[tokio::test]
-    async fn a_client_that_hangs_up_makes_no_room_for_the_next_guess() {
-        let service = service();
-        let users = BasicUsers::new([("u".to_owned(), bcrypt::hash("p", 10).unwrap())]).unwrap();
-        let guess = credentials(b"Basic dTp4").unwrap();
-        // Begun, and given up at once.
-        let checking = tokio::time::timeout(Duration::ZERO, service.verify(users, guess)).await;
-        assert!(checking.is_err() && service.passwords.available_permits() == 0);
-        let free = tokio::time::timeout(Duration::from_secs(30), service.passwords.acquire()).await;
-        assert!(free.is_ok(), "the check ends");
     }
 }

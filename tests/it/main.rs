@@ -30,6 +30,7 @@ mod live;
 mod live_abuse;
 mod live_page;
 mod log;
+mod logins;
 mod openapi;
 mod panics;
 mod prometheus;

@@ -107,7 +107,9 @@ fn withstood(what: &str, mut streamlag: Streamlag, before: u64, held: Vec<TcpStr
         .map(|reason| value_of(&page, &format!("streamlag_http_connections_closed_total{{reason=\"{reason}\"}}")));
     assert!(closed.iter().flatten().sum::<f64>() >= 1.0, "{closed:?}");
     drop(held);
-    eventually("what was held is given back", || (streamlag.metric("streamlag_http_reader_bytes") == Some(0.0)).then_some(()));
+    eventually("what was held is given back", || {
+        (streamlag.metric("streamlag_http_reader_bytes") == Some(0.0)).then_some(())
+    });
 }
 
 #[test]
@@ -142,7 +144,8 @@ fn json_that_nobody_reads() {
     // About as often as a token may ask.
     for request in 0..60 {
         let path = ["consumers", "groups", "consumer-lag", "streams"][request % 4];
-        let query = if request % 8 < 4 { String::new() } else { format!("?group=fulfilment-service-0{}", request % 10) };
+        let query =
+            if request % 8 < 4 { String::new() } else { format!("?group=fulfilment-service-0{}", request % 10) };
         held.push(ask(&streamlag, &format!("/api/v1/events/{path}{query}")));
         std::thread::sleep(Duration::from_millis(100));
     }
