@@ -118,6 +118,9 @@ fn log_startup(config: &Config, bound: &Bound) {
     for (variable, did_you_mean) in config::unknown_variables() {
         tracing::warn!(variable, did_you_mean, "unknown environment variable");
     }
+    for (file, mode) in config.exposed_files() {
+        tracing::warn!(file = %file.display(), mode = format!("{mode:04o}"), "other users can read or write this file of secrets; expected mode 0600");
+    }
     match &config.auth {
         ApiAuth::Tokens(_) => {}
         ApiAuth::Closed => {

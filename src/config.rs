@@ -17,6 +17,7 @@ mod target;
 mod values;
 pub mod web;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,13 @@ use scaler_entry::ListedScaler;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
+
+/// The settings that name a file of secrets.
+const SECRET_FILES: [&str; 5] =
+    ["redis.password-file", "redis.sentinel-password-file", "redis.tls-key-file", "api.tokens-file", "web.config.file"];
+
+/// The settings whose value may have a password in it.
+const URLS: [&str; 1] = ["redis.url"];
 
 /// Beyond a day, a poll is not monitoring.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -97,6 +105,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// How log lines look.
     pub log_format: Format,
+    /// The files that hold secrets: passwords, keys, digests of tokens, hashes.
+    pub secret_files: Vec<PathBuf>,
     /// What was given, to say what another configuration has otherwise.
     pub digests: SettingDigests,
 }
@@ -136,6 +146,11 @@ impl Config {
         }
     }
 
+    /// The files of secrets that other users can read or write and need not, with their permission bits.
+    pub fn exposed_files(&self) -> impl Iterator<Item = (&PathBuf, u32)> {
+        self.secret_files.iter().filter_map(|file| Some((file, files::exposed_mode(file)?)))
+    }
+
     /// Checks everything that was given. Reads the files that are named.
     ///
     /// # Errors
@@ -147,6 +162,7 @@ impl Config {
         let scalers = scalers::all(sources.scalers(), &mut targets)?;
         Ok(Self {
             digests: SettingDigests::new(sources, &web.files),
+            secret_files: secret_files(sources, &web),
             targets,
             scalers,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
@@ -171,6 +187,25 @@ impl Config {
             log_format: need("log.format")?.one_of(&[("logfmt", Format::Logfmt), ("json", Format::Json)])?,
         })
     }
+}
+
+/// The files that hold secrets, each once.
+fn secret_files(sources: &impl SettingSources, web: &WebConfig) -> Vec<PathBuf> {
+    let of_all = |key: &str| sources.get(key);
+    let of_targets = |key: &str| {
+        let own = |(name, section): &(TargetName, Section)| {
+            Some(section.get(key)?.given(Setting::find(key)?, |place| values::Origin::Target(name.clone(), place)))
+        };
+        sources.targets().iter().filter_map(own).collect::<Vec<_>>()
+    };
+    let given = |key: &&'static str| of_all(key).into_iter().chain(of_targets(key));
+    let named = SECRET_FILES.iter().flat_map(given).map(|given| given.path());
+    // The configuration file itself, if it has a password in a URL.
+    let urls = URLS.iter().flat_map(given).filter(RawValue::has_password).filter_map(|given| given.file());
+    let mut files: Vec<PathBuf> = named.chain(urls).chain(web.secret_files.iter().cloned()).collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 fn shard(given: &RawValue) -> Result<Shard, ConfigError> {
@@ -208,7 +243,7 @@ fn auth(sources: &impl SettingSources) -> Result<ApiAuth, ConfigError> {
     let file = sources.get("api.tokens-file");
     let mut tokens = match &file {
         Some(file) => {
-            let tokens = files::read_text(&file.path()).and_then(|text| Tokens::parse(&text));
+            let tokens = files::read_settled_text(&file.path()).and_then(|text| Tokens::parse(&text));
             tokens.map_err(|why| file.problem(&why))?
         }
         None => Tokens::default(),

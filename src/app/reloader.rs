@@ -1,8 +1,6 @@
 //! Reading the configuration again while the program runs: all of it, or nothing changes.
 
 use std::ffi::OsString;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use crate::app::systemd;
 use crate::app::targets::PolledTargets;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
+use crate::sys::files::FileFingerprint;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
 use crate::sys::reload::{ReloadOutcome, ReloadRequests};
@@ -109,10 +108,6 @@ impl Reloader {
     }
 }
 
-/// What tells a file from what it was: when it was changed, how long it is, and which file it is.
-type FileFingerprint = Option<(i64, i64, u64, u64)>;
-
-fn looks(files: &[PathBuf]) -> Vec<FileFingerprint> {
-    let of = |file: Metadata| (file.mtime(), file.mtime_nsec(), file.len(), file.ino());
-    files.iter().map(|file| std::fs::metadata(file).ok().map(of)).collect()
+fn looks(files: &[PathBuf]) -> Vec<Option<FileFingerprint>> {
+    files.iter().map(|file| FileFingerprint::of(file)).collect()
 }

@@ -64,7 +64,7 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        Self::parse(&files::read_text(path)?, path)
+        Self::parse(&files::read_settled_text(path)?, path)
     }
 
     /// Reads a file's text, which is that of `path`.

@@ -48,6 +48,8 @@ pub struct WebConfig {
     pub rate_limit: Option<RateLimit>,
     /// Every file that was read.
     pub files: Vec<PathBuf>,
+    /// Those of them that hold secrets, but for the web configuration itself.
+    pub secret_files: Vec<PathBuf>,
 }
 
 impl WebConfig {
@@ -56,7 +58,7 @@ impl WebConfig {
     /// # Errors
     /// What is wrong with it, in one line: where, and what it takes.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let mut config = Self::parse(&files::read_text(path)?, path.parent().unwrap_or(Path::new("")))?;
+        let mut config = Self::parse(&files::read_settled_text(path)?, path.parent().unwrap_or(Path::new("")))?;
         config.files.insert(0, path.to_owned());
         Ok(config)
     }
@@ -67,7 +69,7 @@ impl WebConfig {
     /// What is wrong with it, in one line: where, and what it takes.
     pub fn parse(text: &str, dir: &Path) -> Result<Self, String> {
         let sections = Sections::parse(text)?;
-        let mut files = Files { dir, read: Vec::new() };
+        let mut files = Files { dir, read: Vec::new(), keys: Vec::new() };
         let http = sections.http_server_config.unwrap_or_default();
         let http2 = http.http2.unwrap_or(true);
         // Whatever is there must be right. Plain HTTP because a certificate was left out would be a nasty surprise.
@@ -83,6 +85,7 @@ impl WebConfig {
             users: BasicUsers::new(users).map_err(|why| format!("basic_auth_users: {why}"))?,
             rate_limit: rate_limit(sections.rate_limit.unwrap_or_default())?,
             files: files.read,
+            secret_files: files.keys,
         })
     }
 }
@@ -260,6 +263,8 @@ struct Files<'a> {
     /// Where names are relative to.
     dir: &'a Path,
     read: Vec<PathBuf>,
+    /// Those with private keys.
+    keys: Vec<PathBuf>,
 }
 
 impl Files<'_> {
@@ -277,7 +282,10 @@ impl Files<'_> {
             return Err(format!("{key}_file: expected the name of a file; what is in one goes into {key}"));
         }
         let path = self.dir.join(&name);
-        let content = files::read(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
+        let content = files::read_settled(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
+        if key == "key" {
+            self.keys.push(path.clone());
+        }
         self.read.push(path);
         Ok(Some(content))
     }

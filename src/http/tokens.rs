@@ -129,7 +129,7 @@ impl fmt::Debug for Token {
 
 impl Tokens {
     /// Tokens out of a file's text: a line each, as [`NewToken::line`] is; empty lines and lines that begin with `#` say
-    /// nothing.
+    /// nothing. The last line ends with a line end as well.
     ///
     /// # Errors
     /// The first line that is wrong: its number and what it takes. What is in it is not repeated, for it may be a secret
@@ -143,6 +143,10 @@ impl Tokens {
             }
             let token = parse_line(line).map_err(|why| format!("line {number}: {why}"))?;
             tokens.add(token).map_err(|why| format!("line {number}: {why}"))?;
+        }
+        // Cut after its digest, the last line would be that of a token that does not expire.
+        if !text.is_empty() && !text.ends_with('\n') {
+            return Err("expected a line end after the last line: without one, the file may be cut short".to_owned());
         }
         Ok(tokens)
     }
@@ -376,6 +380,16 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains("555") && !error.contains('\n'), "{error}");
         }
+        // Cut after the digest, it would not expire any more.
+        let line = format!("a sha256:{secret} expires:2027-01-31T12:00:00Z\n");
+        assert!(Tokens::parse(&line).is_ok() && Tokens::parse("").is_ok());
+        for end in 1..line.len() {
+            let error = Tokens::parse(&line[..end]).unwrap_err();
+            assert!(error.contains("expected"), "{error}");
+        }
+        for text in [format!("{good}\nb sha256:{}", "6".repeat(64)), "#".to_owned(), format!("{good}\n#\n ")] {
+            assert!(Tokens::parse(&text).unwrap_err().contains("a line end after the last line"), "{text}");
+        }
         let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n} sha256:{n:064}\n")).collect();
         assert!(Tokens::parse(&many).unwrap_err().contains("more than 1000 tokens"));
     }
@@ -383,7 +397,7 @@ mod tests {
     #[test]
     fn a_token_cannot_be_printed() {
         let made = make("ops", Options::default()).unwrap();
-        let mut tokens = Tokens::parse(&made.line).unwrap();
+        let mut tokens = Tokens::parse(&format!("{}\n", made.line)).unwrap();
         tokens.add(Token::new(DEFAULT_NAME, "hunter2").unwrap()).unwrap();
         let shown = format!("{tokens:?}");
         assert!(shown.contains("ops") && !shown.contains("hunter2") && !shown.contains(&made.line[11..]), "{shown}");
@@ -402,14 +416,14 @@ mod tests {
             (" rate:20/s expires:2100-01-01", Some((50, 40))),
             (" expires:2100-01-01 rate:1/s", Some((1000, 2))),
         ] {
-            let tokens = Tokens::parse(&format!("ops sha256:{secret}{options}")).unwrap();
+            let tokens = Tokens::parse(&format!("ops sha256:{secret}{options}\n")).unwrap();
             let rate = tokens.0[0].rate.map(|rate| (rate.interval.as_millis(), rate.burst));
             assert_eq!(rate, expected, "{options}");
             assert!(tokens.0[0].expires.is_none_or(|expires| expires > now));
         }
         let made = make("ops", Options { expires: None, rate: Some(30) }).unwrap();
         assert!(made.line.ends_with(" rate:30/s"), "{}", made.line);
-        assert_eq!(Tokens::parse(&made.line).unwrap().0[0].rate.unwrap().burst, 60);
+        assert_eq!(Tokens::parse(&format!("{}\n", made.line)).unwrap().0[0].rate.unwrap().burst, 60);
     }
 
     #[test]

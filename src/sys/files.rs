@@ -1,40 +1,165 @@
-//! Files that settings name, such as keys and passwords: small, and nothing but files.
+//! Files that settings name, such as keys and passwords: small, nothing but files, and read whole or not at all.
 
+use std::fs::{File, Metadata};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 /// The largest such file, in bytes: four times all the certificates that a system trusts.
 pub const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What is in a file.
+/// How often a file is read again that changed while it was read.
+const ATTEMPTS: usize = 3;
+
+/// How long a file must not have been written to before it counts as complete: writers cut a file short, and then fill it.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
+
+/// How often that is waited for: a file that is written to again and again is refused.
+const SETTLE_ATTEMPTS: usize = 10;
+
+/// What is said of a file that is not the same twice.
+const CHANGING: &str = "expected a file that does not change while it is read";
+
+/// What tells a file from what it was: which file it is, when it was changed, and how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFingerprint {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    length: u64,
+}
+
+impl From<&Metadata> for FileFingerprint {
+    fn from(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+            length: file.len(),
+        }
+    }
+}
+
+impl FileFingerprint {
+    /// That of the file at this path; `None` if there is none.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::from)
+    }
+}
+
+/// What is in a file, all of it of one moment. Never waits.
+///
+/// A file that another one replaces meanwhile, as `mv` and Kubernetes do it, is read as it was.
 ///
 /// # Errors
 /// What is expected instead, without naming the file.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    for _ in 0..ATTEMPTS {
+        if let Some(read) = attempt(path)? {
+            return Ok(read.content);
+        }
+    }
+    Err(CHANGING.to_owned())
+}
+
+/// The text in a file. Never waits.
+///
+/// # Errors
+/// What is expected instead, without naming the file.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    text(read(path)?)
+}
+
+/// What is in a file that nobody is writing to: one that was written to just now is waited for, up to a second.
+///
+/// For files that say more, the shorter they are: without its end, a file may let in who was to be kept out.
+///
+/// # Errors
+/// What is expected instead, without naming the file.
+pub fn read_settled(path: &Path) -> Result<Vec<u8>, String> {
+    for _ in 0..SETTLE_ATTEMPTS {
+        match attempt(path)? {
+            Some(Attempt { content, wait: None }) => return Ok(content),
+            Some(Attempt { wait: Some(wait), .. }) => std::thread::sleep(wait),
+            None => std::thread::sleep(SETTLED_AFTER),
+        }
+    }
+    Err(CHANGING.to_owned())
+}
+
+/// The text in a file that nobody is writing to.
+///
+/// # Errors
+/// What is expected instead, without naming the file.
+pub fn read_settled_text(path: &Path) -> Result<String, String> {
+    text(read_settled(path)?)
+}
+
+fn text(content: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(content).map_err(|_| "expected a file of UTF-8 text".to_owned())
+}
+
+/// What came of reading a file once.
+struct Attempt {
+    content: Vec<u8>,
+    /// How long to wait until it counts as complete; `None` if it does.
+    wait: Option<Duration>,
+}
+
+/// Reads a file once; `None` if it changed meanwhile.
+fn attempt(path: &Path) -> Result<Option<Attempt>, String> {
     let unreadable = |error: std::io::Error| format!("expected a file that can be read ({error})");
     // Asked before it is opened: opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("expected a regular file".to_owned());
     }
     let mut content = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
+    let mut file = File::open(path).map_err(unreadable)?;
+    let before = file.metadata().map_err(unreadable)?;
+    (&mut file).take(MAX_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > MAX_BYTES {
         return Err(format!("expected a file of at most {MAX_BYTES} bytes"));
     }
-    Ok(content)
+    let after = file.metadata().map_err(unreadable)?;
+    let same = FileFingerprint::from(&before) == FileFingerprint::from(&after);
+    if !same || content.len() as u64 != after.len() {
+        return Ok(None);
+    }
+    let wait = unsettled(&after);
+    Ok(Some(Attempt { content, wait }))
 }
 
-/// The text in a file.
+/// How long to wait until a file that was written to just now counts as complete.
+fn unsettled(file: &Metadata) -> Option<Duration> {
+    // A time ahead of the clock says nothing.
+    let age = SystemTime::now().duration_since(file.modified().ok()?).ok()?;
+    SETTLED_AFTER.checked_sub(age).filter(|wait| !wait.is_zero())
+}
+
+/// The permission bits of a file of secrets, if users other than its owner may read it or write to it and need not; `None` also if there is
+/// no such file.
 ///
-/// # Errors
-/// What is expected instead, without naming the file.
-pub fn read_text(path: &Path) -> Result<String, String> {
-    String::from_utf8(read(path)?).map_err(|_| "expected a file of UTF-8 text".to_owned())
+/// A group that may read the file of somebody else is how Kubernetes hands us a secret.
+#[must_use]
+pub fn exposed_mode(path: &Path) -> Option<u32> {
+    let file = std::fs::metadata(path).ok()?;
+    // Who we are, as the kernel says.
+    let is_ours = std::fs::metadata("/proc/self").is_ok_and(|us| us.uid() == file.uid());
+    let mode = file.mode() & 0o7777;
+    let needless = if is_ours { 0o066 } else { 0o026 };
+    (mode & needless != 0).then_some(mode)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -58,5 +183,93 @@ mod tests {
         let pipe = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(read(&pipe).unwrap_err().contains("a regular file"));
+        // It says that it is empty, and is not: as one that grew while it was read.
+        assert_eq!(read(Path::new("/proc/self/status")), Err(CHANGING.to_owned()));
+        assert_eq!(read_settled(Path::new("/proc/self/status")), Err(CHANGING.to_owned()));
+    }
+
+    /// The writer cuts the file short, writes half of it, and the rest a moment later, as an editor on a slow disk.
+    #[test]
+    fn a_file_that_is_being_written_is_read_whole_or_refused() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let whole = "first line\nsecond line\n".repeat(100);
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for pause in [5, 20, 40, 5, 20, 40] {
+                    let mut file = File::create(&path).unwrap();
+                    let (one, other) = whole.split_at(whole.len() / 2);
+                    file.write_all(one.as_bytes()).unwrap();
+                    std::thread::sleep(Duration::from_millis(pause));
+                    file.write_all(other.as_bytes()).unwrap();
+                    std::thread::sleep(Duration::from_millis(pause * 5));
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            while !ended.load(Ordering::Relaxed) {
+                match read_settled_text(&path) {
+                    // Before it was written the first time.
+                    Ok(read) => assert!(read == whole || read.is_empty(), "{} of {} bytes", read.len(), whole.len()),
+                    Err(why) => assert_eq!(why, CHANGING),
+                }
+            }
+        });
+        assert_eq!(read_settled_text(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_file_that_another_one_replaces_is_read_as_it_was_or_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, new) = (dir.path().join("data"), dir.path().join("new"));
+        let contents = ["a".repeat(10_000), "b".repeat(20_000)];
+        for (name, content) in ["a", "b"].iter().zip(&contents) {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("file"), content).unwrap();
+        }
+        // As Kubernetes does it: a link to another directory takes the place of the last one.
+        let swap = |to: &str| {
+            std::os::unix::fs::symlink(to, &new).unwrap();
+            std::fs::rename(&new, &link).unwrap();
+        };
+        swap("a");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..500 {
+                    swap(["a", "b"][n % 2]);
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            while !ended.load(Ordering::Relaxed) {
+                let read = read_text(&link.join("file")).unwrap();
+                assert!(contents.contains(&read), "{} bytes", read.len());
+            }
+        });
+    }
+
+    #[test]
+    fn who_else_may_read_or_write_a_file_of_secrets() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, expected) in [
+            (0o600, None),
+            (0o400, None),
+            (0o700, None),
+            (0o640, Some(0o640)),
+            (0o604, Some(0o604)),
+            (0o620, Some(0o620)),
+            (0o602, Some(0o602)),
+            (0o644, Some(0o644)),
+        ] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposed_mode(file.path()), expected, "{mode:o}");
+        }
+        assert_eq!(exposed_mode(Path::new("/absent")), None);
+        // Only root can give a file away. Of somebody else's, the group may read, as it is how we do.
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o440)).unwrap();
+        if std::os::unix::fs::chown(file.path(), Some(65534), None).is_ok() {
+            assert_eq!(exposed_mode(file.path()), None);
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o444)).unwrap();
+            assert_eq!(exposed_mode(file.path()), Some(0o444));
+        }
     }
 }

@@ -68,7 +68,7 @@ fn tokens_of_the_file_and_of_the_environment_open_until_they_are_taken_out_or_ex
     assert!(!streamlag.log_lines("unused_seconds=").is_empty());
 
     let (next, next_line) = make_token(&["ops"]);
-    write(file.path(), &next_line);
+    write(file.path(), &format!("{next_line}\n"));
     assert_eq!((with_token(&streamlag, &ops).status, with_token(&streamlag, &next).status), (200, 401));
     assert!(reload(&streamlag));
     assert_eq!((with_token(&streamlag, &ops).status, with_token(&streamlag, &next).status), (401, 200));
@@ -84,11 +84,37 @@ fn tokens_of_the_file_and_of_the_environment_open_until_they_are_taken_out_or_ex
 }
 
 #[test]
+fn a_tokens_file_that_is_cut_short_opens_nothing() {
+    let redis = redis();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (ci, line) = make_token(&["ci", "--expires", "1s"]);
+    write(file.path(), &format!("{line}\n"));
+    let arguments = ["--redis.url", &redis.url(), "--api.tokens-file", file.path().to_str().unwrap()];
+    let streamlag = streamlag(&arguments).ready();
+    eventually("it expires", || (with_token(&streamlag, &ci).status == 401).then_some(()));
+    // As on a full disk: what is left is a token that does not expire.
+    let digest_end = line.find(" expires:").unwrap();
+    for end in [digest_end, digest_end + 1, line.len()] {
+        write(file.path(), &line[..end]);
+        assert!(!reload(&streamlag), "{:?}", &line[..end]);
+        assert_eq!(with_token(&streamlag, &ci).status, 401);
+    }
+    let said = streamlag.log_lines("reload failed");
+    assert!(said[0].contains("expected a line end after the last line"), "{said:?}");
+    // Somebody writes it in two steps, and reloads between them: the reload waits for the second.
+    write(file.path(), &format!("# {}\n", "a comment ".repeat(10)));
+    streamlag.signal("-HUP");
+    write(file.path(), &format!("{line}\n"));
+    eventually("a reload", || (!streamlag.log_lines("configuration reloaded").is_empty()).then_some(()));
+    assert_eq!(with_token(&streamlag, &ci).json()["detail"], "the API token has expired");
+}
+
+#[test]
 fn a_token_may_be_used_so_often_and_others_are_not_affected() {
     let redis = redis();
     let file = tempfile::NamedTempFile::new().unwrap();
     let (ops, line) = make_token(&["ops"]);
-    write(file.path(), &line);
+    write(file.path(), &format!("{line}\n"));
     // One in a hundred seconds, so that a slow machine earns none meanwhile.
     let slow = ["--api.rate-limit", "1", "--api.rate-burst", "5"];
     let arguments = ["--redis.url", &redis.url(), "--api.tokens-file", file.path().to_str().unwrap()];
