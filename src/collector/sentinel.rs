@@ -10,6 +10,7 @@ use crate::collector::topology::Topology;
 use crate::model::FailureReason;
 use crate::model::sample::{NodeStatus, SampleError, Sink, TargetSample};
 use crate::redis::connector::{Address, Endpoint, Resolver};
+use crate::redis::refusals::named;
 use crate::redis::resp::Reply;
 use crate::redis::resp_stream::RespStream;
 use crate::sys::own_metrics::RedisCommands;
@@ -191,7 +192,7 @@ fn master_of(reply: Reply<'_>, name: &str) -> Result<Address, SampleError> {
         return Err(error(format!("no master is named {name:?}; see --redis.sentinel-master")));
     }
     if let Some(refusal) = reply.error() {
-        return Err(error(refusal.text().to_owned()));
+        return Err(error(named(&refusal).to_owned()));
     }
     let mut parts = reply.list().ok_or_else(|| error("it answers what is no answer".to_owned()))?;
     let mut text = || parts.next().and_then(Reply::bytes).and_then(|text| std::str::from_utf8(text).ok());

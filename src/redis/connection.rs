@@ -71,7 +71,9 @@ impl Connection {
         let reply = self.wire.ask(&[b"ROLE"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
         match role(reply) {
             Some(role) if role != "master" => {
-                let detail = format!("it is no master any more but a {role}");
+                // What else it may say is nothing to repeat.
+                let role = ["slave", "sentinel"].into_iter().find(|known| *known == role);
+                let detail = format!("it is no master any more but a {}", role.unwrap_or("server of an unknown role"));
                 Err(SampleError { reason: FailureReason::Server, detail })
             }
             Some(_) | None => Ok(()),

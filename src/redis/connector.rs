@@ -17,7 +17,7 @@ pub use crate::redis::tls::{ClientTls, ClientTlsError, TlsFiles, TlsPart};
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
-use crate::redis::refusals::server_wide;
+use crate::redis::refusals::{named, server_wide};
 use crate::redis::resp::Refusal;
 use crate::redis::resp_stream::{RespStream, Socket};
 
@@ -103,10 +103,7 @@ impl Endpoint {
         let mut wire = RespStream::over(socket);
         match self.log_in(&mut wire).await {
             Ok(()) => Ok(wire),
-            Err(error) => {
-                let detail = self.credentials.without_secrets(error.detail);
-                Err(self.with_hint(SampleError { detail, ..error }))
-            }
+            Err(error) => Err(self.with_hint(error)),
         }
     }
 
@@ -173,11 +170,11 @@ async fn ask(wire: &mut RespStream, words: &[&[u8]]) -> Result<Option<Refusal>, 
     Ok(reply.error())
 }
 
-/// What Redis has against somebody who connects.
+/// What Redis has against somebody who connects: never in its own words.
 pub(crate) fn refused(refusal: &Refusal, otherwise: FailureReason) -> SampleError {
     let reason = reason_of(refusal.text(), otherwise);
     let reason = server_wide(refusal).map_or(reason, |error| error.reason);
-    SampleError { reason, detail: refusal.text().to_owned() }
+    SampleError { reason, detail: named(refusal).to_owned() }
 }
 
 /// What is said to everybody says nothing of who asked, nor what.

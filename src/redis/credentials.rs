@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::files;
 
-/// What Redis says after this are the words that it was sent, the password among them.
-const ECHO: &str = ", with args beginning with";
-
 /// A password, which cannot be printed.
 #[derive(Clone)]
 struct Password(String);
@@ -99,17 +96,6 @@ impl Credentials {
         let none_needed = self.user.as_ref().map(|_| "");
         (self.user.as_deref(), password.or(none_needed))
     }
-
-    /// What Redis said of a login, without what it was told.
-    pub(crate) fn without_secrets(&self, said: String) -> String {
-        let said = said.split(ECHO).next().unwrap_or_default();
-        match &self.password {
-            Some(Password(password)) if !password.is_empty() && said.contains(password.as_str()) => {
-                "Redis refused the login, in words that repeat the password".to_owned()
-            }
-            _ => said.to_owned(),
-        }
-    }
 }
 
 fn read(file: &Path) -> Result<Password, String> {
@@ -153,14 +139,5 @@ mod tests {
         let credentials = Credentials::default().with_user("streamlag".to_owned());
         assert_eq!(credentials.credentials(), (Some("streamlag"), Some("")));
         assert_eq!(Credentials::default().credentials(), (None, None));
-    }
-
-    #[test]
-    fn what_redis_repeats_is_not_shown() {
-        let credentials = Credentials::default().with_password("hunter2".to_owned());
-        let check = |said: &str, expected: &str| assert_eq!(credentials.without_secrets(said.to_owned()), expected);
-        check("WRONGPASS invalid password", "WRONGPASS invalid password");
-        check("unknown command 'AUTH', with args beginning with: 'hunt", "unknown command 'AUTH'");
-        check("no such word: hunter2", "Redis refused the login, in words that repeat the password");
     }
 }

@@ -1,7 +1,11 @@
 //! No secret is ever printed, logged or served: everything that the program can be made to say is searched for them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::common::liar::Liar;
 use crate::common::{Redis, command, eventually, streamlag, streamlag_with_env, value_of};
 
 /// What each secret has in it.
@@ -168,4 +172,121 @@ fn no_complaint_about_the_configuration_repeats_a_secret() {
     let env = [("STREAMLAG_API_TOKEN", "hunter2"), ("REDIS_URL", "redis://:hunter2@h")];
     let help = command(&["--help"], &env).output().unwrap();
     is_clean("the help", &String::from_utf8_lossy(&help.stdout));
+}
+
+/// A password in the forms in which a server might repeat it, each a text to be searched for as well.
+const PASSWORD: &str = "correct-hunter2-battery";
+const REPEATED: [&str; 6] = [
+    PASSWORD,
+    "CORRECT-HUNTER2-BATTERY",
+    "yrettab-2retnuh-tcerroc",
+    "Y29ycmVjdC1odW50ZXIyLWJhdHRlcnk=",
+    "636f72726563742d68756e746572322d62617474657279",
+    "correct-hun ter2-battery",
+];
+
+/// What is left of it wherever it is cut in two.
+const HALVES: [&str; 4] = ["correct-hun", "ter2-battery", "CORRECT-H", "R2-BATTERY"];
+
+/// Codes that a server may put before it.
+const CODES: [&str; 8] = ["", "ERR ", "WRONGPASS ", "NOAUTH ", "NOPERM ", "LOADING ", "BUSY ", "CLUSTERDOWN "];
+
+#[test]
+fn a_server_that_repeats_the_password_in_any_form_does_not_get_it_shown() {
+    let errors: Vec<String> =
+        CODES.iter().flat_map(|code| REPEATED.map(|repeated| format!("-{code}{repeated}\r\n"))).collect();
+    std::thread::scope(|scope| {
+        for (mode, command) in [
+            ("standalone", "AUTH"),
+            ("standalone", "HELLO"),
+            ("standalone", "SELECT"),
+            ("standalone", "EVAL_RO"),
+            ("standalone", "TIME"),
+            ("cluster", "CLUSTER"),
+            ("sentinel", "AUTH"),
+            ("sentinel", "SENTINEL"),
+        ] {
+            let errors = errors.clone();
+            scope.spawn(move || repeats_in(mode, command, errors));
+        }
+    });
+}
+
+fn repeats_in(mode: &str, command: &'static str, errors: Vec<String>) {
+    let (said, all) = (Arc::new(AtomicUsize::new(0)), errors.len());
+    let next = Arc::clone(&said);
+    let liar = Liar::start(Arc::new(move |words, writer| {
+        if !words[0].eq_ignore_ascii_case(command) {
+            return Ok(false);
+        }
+        let error = &errors[next.fetch_add(1, Ordering::Relaxed) % all];
+        writer.write_all(error.as_bytes())?;
+        // It hangs up, so that it is asked again.
+        Err(std::io::ErrorKind::ConnectionAborted.into())
+    }));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), PASSWORD).unwrap();
+    let password = file.path().to_str().unwrap();
+    let database = if mode == "standalone" { 1 } else { 0 };
+    let url = format!("redis://127.0.0.1:{}/{database}", liar.port);
+    let mut arguments = vec!["--redis.url", &url, "--redis.mode", mode, "--redis.password-file", password];
+    if mode == "sentinel" {
+        arguments.extend(["--redis.sentinel-master", "mymaster", "--redis.sentinel-password-file", password]);
+    }
+    arguments.extend(["--log.level", "trace", "--poll.interval", "50ms"]);
+    let streamlag = streamlag(&arguments);
+    let mut shown = Vec::new();
+    eventually("every error was told", || {
+        let page = streamlag.metrics();
+        shown.extend([page, streamlag.json("health").to_string(), streamlag.get("/api/v1/targets").text()]);
+        (said.load(Ordering::Relaxed) > all).then_some(())
+    });
+    shown.extend(streamlag.log());
+    for text in shown {
+        for secret in REPEATED.iter().chain(&HALVES) {
+            assert!(!text.contains(secret), "{mode}, {command}: {secret:?} in {text}");
+        }
+    }
+    let failed = streamlag.log_lines("poll failed");
+    assert!(command == "TIME" || command == "EVAL_RO" || !failed.is_empty(), "{mode}, {command}: nothing failed");
+}
+
+#[test]
+fn a_file_of_secrets_that_others_can_read_or_write_is_a_warning() {
+    let files = Files { dir: tempfile::tempdir().unwrap() };
+    let redis = Redis::start();
+    let (password, tokens) = (files.write("password", "x"), files.write("tokens", &token_line()));
+    let hash = bcrypt::hash("x", 4).unwrap();
+    let web = files.write("web.yml", &format!("basic_auth_users:\n  u: {hash}\n"));
+    let config = files.write("streamlag.yml", &format!("redis.url: redis://:hunter2@127.0.0.1:{}/0\n", redis.port));
+    let mode = |path: &str, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let url = format!("redis://127.0.0.1:{}/0", redis.port);
+    let of_files = ["--redis.url", &url, "--redis.password-file", &password];
+    let arguments = [&of_files[..], &["--api.tokens-file", &tokens, "--web.config.file", &web]].concat();
+    let warnings = |arguments: &[&str]| {
+        let lines = streamlag(arguments).ready().log_lines("can read or write this file");
+        let shown = |line: &String| {
+            let field = |name: &str| line.split(name).nth(1).unwrap().split(' ').next().unwrap().to_owned();
+            assert!(line.contains("level=warn"), "{line}");
+            (field("file="), field("mode="))
+        };
+        lines.iter().map(shown).collect::<Vec<_>>()
+    };
+    for path in [&password, &tokens, &web, &config] {
+        mode(path, 0o600);
+    }
+    assert_eq!(warnings(&arguments), []);
+    mode(&password, 0o644);
+    mode(&tokens, 0o660);
+    mode(&web, 0o602);
+    let expected =
+        [(&password, "0644"), (&tokens, "0660"), (&web, "0602")].map(|(file, mode)| (file.clone(), mode.to_owned()));
+    assert_eq!(warnings(&arguments), expected);
+    // The configuration file is one where it has a password in it.
+    assert_eq!(warnings(&["--config.file", &config]), []);
+    mode(&config, 0o644);
+    assert_eq!(warnings(&["--config.file", &config]), [(config.clone(), "0644".to_owned())]);
+    let plain = files.write("plain.yml", &format!("redis.url: redis://127.0.0.1:{}/0\n", redis.port));
+    mode(&plain, 0o644);
+    assert_eq!(warnings(&["--config.file", &plain]), []);
 }

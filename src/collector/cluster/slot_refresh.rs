@@ -10,7 +10,7 @@ use crate::collector::topology::Topology;
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::connector::Address;
-use crate::redis::refusals::protocol;
+use crate::redis::refusals::{named, protocol};
 use crate::sys::own_metrics::RedisCommands;
 
 /// Interval of slot map refreshes while nothing calls for one. What does (a redirection, a node that does
@@ -114,7 +114,7 @@ async fn ask_for_slots(
     commands.add("cluster_slots", 1);
     let reply = wire.ask(&[b"CLUSTER", b"SLOTS"]).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
     if let Some(refusal) = reply.error() {
-        let detail = format!("CLUSTER SLOTS was answered {}", refusal.text());
+        let detail = format!("CLUSTER SLOTS was answered {}", named(&refusal));
         return Err(SampleError { reason: FailureReason::Server, detail });
     }
     let map = SlotMap::read(reply, address).map_err(protocol)?;

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod compatible;
 pub mod events;
 pub mod grants;
+pub mod liar;
 pub mod memory_limit;
 pub mod monitor;
 pub mod observer;
