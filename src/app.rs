@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
+use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
 use crate::sys::log;
@@ -57,6 +58,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     metric_catalog::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
     panic_hook::watch(metrics.clone());
 
+    REPLY_MEMORY.set_limit(config.memory_for_replies);
     let (start, pollers) = crate::app::poller_runtime::channel();
     let mut targets = PolledTargets::new(start, Arc::new(registry));
     targets.reconfigure(&config).await;

@@ -30,6 +30,9 @@ pub use standalone::Standalone;
 pub(crate) use standalone::fuzzing;
 pub use topology::{Mode, Topology};
 
+/// The memory for what all Redis servers send.
+pub use crate::redis::reply_memory::PROCESS as REPLY_MEMORY;
+
 pub use crate::redis::connector::{
     Address, ClientTls, ClientTlsError, Credentials, Endpoint, Resolver, TlsFiles, TlsPart,
 };

@@ -48,6 +48,12 @@ use scaler_entry::ListedScaler;
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
 
+/// With less memory for replies, groups of some thousand consumers could not be read.
+const MIN_REPLY_MEMORY: u64 = 8 << 20;
+
+/// More memory for replies than a process has.
+const MAX_REPLY_MEMORY: u64 = 1 << 40;
+
 /// The settings that name a file of secrets.
 const SECRET_FILES: [&str; 5] =
     ["redis.password-file", "redis.sentinel-password-file", "redis.tls-key-file", "api.tokens-file", "web.config.file"];
@@ -99,6 +105,8 @@ pub struct Config {
     pub token_rate: Option<RateLimit>,
     /// Memory that may be held for clients that read, in bytes.
     pub memory_for_readers: u64,
+    /// Memory for what all Redis servers send, in bytes.
+    pub memory_for_replies: usize,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
     /// What is logged.
@@ -176,6 +184,7 @@ impl Config {
             auth: auth(sources)?,
             token_rate: token_rate(&need("api.rate-limit")?, &need("api.rate-burst")?)?,
             memory_for_readers: need("limit.memory-for-readers")?.bytes(MIN_MEMORY, MAX_MEMORY)?,
+            memory_for_replies: memory_for_replies(&need("limit.memory-for-replies")?)?,
             transport: transport(sources)?,
             log_level: need("log.level")?.one_of(&[
                 ("error", LevelFilter::ERROR),
@@ -278,6 +287,10 @@ fn token_rate(per_second: &RawValue, burst: &RawValue) -> Result<Option<RateLimi
     let burst = u32::try_from(burst.whole_number(1, MAX_RATE)?).unwrap_or(u32::MAX);
     let interval = Duration::from_secs(1).checked_div(u32::try_from(per_second).unwrap_or(u32::MAX));
     Ok(interval.map(|interval| RateLimit { interval, burst }))
+}
+
+fn memory_for_replies(given: &RawValue) -> Result<usize, ConfigError> {
+    Ok(usize::try_from(given.bytes(MIN_REPLY_MEMORY, MAX_REPLY_MEMORY)?).unwrap_or(usize::MAX))
 }
 
 fn transport(sources: &impl SettingSources) -> Result<Transport, ConfigError> {

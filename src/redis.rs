@@ -5,6 +5,7 @@ pub mod connector;
 pub(crate) mod credentials;
 pub(crate) mod refusals;
 pub mod replies;
+pub mod reply_memory;
 pub mod resp;
 pub(crate) mod resp_stream;
 pub(crate) mod script;

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::app::policy;
 use crate::app::systemd;
 use crate::app::targets::PolledTargets;
+use crate::collector::REPLY_MEMORY;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
 use crate::sys::files::FileFingerprint;
@@ -89,6 +90,7 @@ impl Reloader {
         self.config.may_become(&new).map_err(|problem| problem.to_string())?;
         self.say_what_opens(&new);
         // From here on nothing can fail.
+        REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
         self.service.set_policy(policy(&new, &self.targets));
         self.level.set(new.log_level);

@@ -5,28 +5,29 @@ use std::collections::BTreeSet;
 use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
 use crate::collector::query::{Read, ReadOutcome, commands_of};
 use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
-use crate::collector::stream_state::{NameCache, StreamState};
-use crate::model::sample::{GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
+use crate::collector::stream_state::{DecodeMemory, NameCache, StreamState};
+use crate::model::sample::{ConsumerSample, GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies::{self, DecodeError};
 use crate::redis::resp::{Items, Refusal, Reply};
 
 impl Batch {
-    /// Reads the replies into `streams`, into `findings` what is not part of a sample, and into `refused` what Redis
-    /// refuses and what it allows again.
+    /// Reads the replies into `streams`, as far as there is memory for them, into `findings` what is not part of a sample, and into
+    /// `refused` what Redis refuses and what it allows again.
     ///
     /// # Errors
     /// Where Redis says that it cannot serve at all, or answers something that is no answer to what was asked.
     pub(super) fn read(
         &self,
         replies: &crate::redis::resp::ReplyReader,
-        states: &[StreamState],
+        (states, memory): (&mut [StreamState], &mut DecodeMemory),
         streams: &mut [Option<Read>],
         findings: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         let replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
-        let mut reading = Reading { transacts: self.transacts(), replies, states, streams, findings, refused };
+        let transacts = self.transacts();
+        let mut reading = Reading { transacts, replies, states, memory, streams, findings, refused };
         let read = self.questions.iter().try_for_each(|query| reading.read(query));
         if reading.replies.exec_refused {
             refused.insert(RefusedCommand::Exec);
@@ -40,7 +41,8 @@ struct Reading<'a, 'r> {
     /// Whether queries about a stream were sent in a transaction.
     transacts: bool,
     replies: Replies<'r>,
-    states: &'a [StreamState],
+    states: &'a mut [StreamState],
+    memory: &'a mut DecodeMemory,
     streams: &'a mut [Option<Read>],
     findings: &'a mut Vec<Observation>,
     refused: &'a mut BTreeSet<RefusedCommand>,
@@ -80,8 +82,11 @@ impl Reading<'_, '_> {
             self.replies.between_two_alike(parts.len() + 1)?
         };
         note_refused(&answer, parts, self.refused);
-        let names = &self.states[at].names;
-        let read = answer.and_then(|items| stream_of(items, groups, names, self.transacts));
+        let (state, memory) = (&mut self.states[at], &mut *self.memory);
+        memory.begin(at, state);
+        let read = answer.and_then(|items| stream_of(items, groups, &state.names, self.transacts, memory));
+        let is_held = memory.end(state, read.as_ref().ok());
+        let read = if is_held { read } else { Err(StreamError::TooMuch) };
         self.streams[at] = Some(read.map_err(|error| {
             let newly_refused = refused_by(&error, parts);
             self.refused.extend(&newly_refused);
@@ -95,10 +100,13 @@ impl Reading<'_, '_> {
         let answer =
             if self.transacts { self.replies.transaction(parts.len())? } else { Ok(self.replies.take(parts.len())?) };
         note_refused(&answer, parts, self.refused);
+        let (state, memory) = (&mut self.states[at], &mut *self.memory);
+        memory.begin(at, state);
         let detailed = match &mut self.streams[at] {
-            Some(Ok(stream)) => {
-                answer.map(|mut items| add_details(stream, &mut items, groups, &self.states[at].names, false))
-            }
+            Some(Ok(stream)) => answer.and_then(|mut items| {
+                add_details(stream, &mut items, groups, &state.names, false, memory);
+                if memory.end(state, Some(stream)) { Ok(()) } else { Err(StreamError::TooMuch) }
+            }),
             Some(Err(_)) | None => Ok(()),
         };
         if let Err(error) = detailed {
@@ -133,8 +141,12 @@ impl Reading<'_, '_> {
         let parts = CommandParts { before, groups };
         let answer = self.replies.transaction(parts.len())?;
         note_refused(&answer, parts, self.refused);
-        let names = &self.states[at].names;
-        let read = glanced(answer, groups, kept, recheck_refused, names).map_err(|error| {
+        let (state, memory) = (&mut self.states[at], &mut *self.memory);
+        memory.begin(at, state);
+        let read = glanced(answer, groups, kept, recheck_refused, &state.names, memory);
+        let is_held = memory.end(state, sample_of(&read));
+        let read = if is_held { read } else { Err(StreamError::TooMuch) };
+        let read = read.map_err(|error| {
             self.refused.extend(&refused_by(&error, parts));
             match error {
                 StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
@@ -160,7 +172,9 @@ impl Reading<'_, '_> {
         } else {
             self.replies.between_two_alike(1 + commands)?
         };
-        let names = with_groups.then_some(&self.states[at].names);
+        let (state, memory) = (&mut self.states[at], &mut *self.memory);
+        memory.begin(at, state);
+        let names = with_groups.then_some((&state.names, &mut *memory));
         match answer {
             Ok(items) if self.transacts => {
                 self.findings.extend(pages_of(at, pages, after, names, items, self.refused));
@@ -176,6 +190,7 @@ impl Reading<'_, '_> {
             }
             Err(error) => self.refused.extend(&refused_by(&error, CommandParts { before: &[], groups: &[] })),
         }
+        memory.go_on(state);
         Ok(())
     }
 
@@ -266,11 +281,34 @@ fn stream_of(
     groups: &[GroupQuery],
     names: &NameCache,
     of_one_moment: bool,
+    memory: &mut DecodeMemory,
 ) -> Result<StreamSample, StreamError> {
     let mut stream = replies::stream(next(&mut items, XINFO_STREAM)?)?;
-    stream.groups = replies::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
-    add_details(&mut stream, &mut items, groups, names, of_one_moment);
+    stream.groups = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
+    add_details(&mut stream, &mut items, groups, names, of_one_moment, memory);
     Ok(stream)
+}
+
+/// The groups in the answer to `XINFO GROUPS`, if there is memory for so many.
+fn groups_of(reply: Reply<'_>, names: &NameCache, memory: &mut DecodeMemory) -> Result<Vec<GroupSample>, StreamError> {
+    if !memory.take(items_in(reply), size_of::<GroupSample>()) {
+        return Err(StreamError::TooMuch);
+    }
+    Ok(replies::groups(reply, &names.groups)?)
+}
+
+/// How many values a list has; none if the reply is no list.
+fn items_in(reply: Reply<'_>) -> usize {
+    reply.list().map_or(0, |items| items.len())
+}
+
+/// The sample that came of a stream, changed or not.
+fn sample_of(read: &Result<StreamSample, StreamError>) -> Option<&StreamSample> {
+    match read {
+        Ok(stream) => Some(stream),
+        Err(StreamError::Changed(stream)) => Some(stream),
+        Err(_) => None,
+    }
 }
 
 /// With a probe, the answers to `XLEN` and to `XRANGE` above the last id stand before those about the groups, else only the
@@ -281,13 +319,14 @@ fn glanced(
     kept: &StreamSample,
     recheck_refused: bool,
     names: &NameCache,
+    memory: &mut DecodeMemory,
 ) -> Result<StreamSample, StreamError> {
     let mut items = answer?;
     let length = next(&mut items, CommandPart::Optional(RefusedCommand::Xlen))?;
     let added = if recheck_refused { items.next() } else { None };
-    let listed = replies::groups(next(&mut items, XINFO_GROUPS)?, &names.groups)?;
+    let listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
     let mut stream = StreamSample { length: replies::length(length)?, groups: listed, ..kept.clone() };
-    add_details(&mut stream, &mut items, groups, names, true);
+    add_details(&mut stream, &mut items, groups, names, true, memory);
     if added.is_some_and(|added| is_unchanged(length, added, kept)) && groups_go_on(&stream.groups, &kept.groups) {
         return Ok(stream);
     }
@@ -295,18 +334,21 @@ fn glanced(
     Err(StreamError::Changed(Box::new(stream)))
 }
 
-/// Adds consumers and oldest pending entries to the groups, as far as they were told.
+/// Adds consumers and oldest pending entries to the groups, as far as they were told and there is memory for them.
 fn add_details(
     stream: &mut StreamSample,
     items: &mut Items<'_>,
     groups: &[GroupQuery],
     names: &NameCache,
     of_one_moment: bool,
+    memory: &mut DecodeMemory,
 ) {
     for asked in groups {
         let consumers = if asked.consumers { items.next() } else { None };
         let pending = if asked.pending { items.next() } else { None };
         let Some(group) = stream.groups.iter_mut().find(|group| group.name == asked.name) else { continue };
+        let has_memory = |reply: &Reply<'_>| memory.take(items_in(*reply), size_of::<ConsumerSample>());
+        let consumers = consumers.filter(has_memory);
         // An error is NOGROUP: the group is not in the stream's list either, or will not be in the next. Or it is a refusal.
         if let Some(Ok(members)) = consumers.map(|reply| replies::consumers(reply, names.members(&group.name))) {
             group.members = Some(members);
@@ -368,12 +410,12 @@ fn pages_of<'a>(
     at: usize,
     pages: &[PageQuery],
     after: &CountAnchor,
-    names: Option<&NameCache>,
+    names: Option<(&NameCache, &mut DecodeMemory)>,
     mut items: impl Iterator<Item = Reply<'a>>,
     refused: &mut BTreeSet<RefusedCommand>,
 ) -> Option<Observation> {
     let known = |groups: &Vec<GroupSample>| groups.iter().all(|group| !group.unknown.last_delivered);
-    let groups = names.map(|names| replies::groups(items.next()?, &names.groups).ok().filter(known));
+    let groups = names.map(|(names, memory)| groups_of(items.next()?, names, memory).ok().filter(known));
     let with_groups = groups.is_some();
     let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
     if read.iter().filter_map(|reply| reply.error()).any(|refusal| is_command_refused(&refusal)) {
@@ -407,6 +449,8 @@ enum StreamError {
     Server(Option<CommandPart>, Refusal),
     /// It changed while it was read.
     Moved,
+    /// There is no memory for its groups.
+    TooMuch,
     /// Redis answered something else than it should.
     Decode(DecodeError),
     /// The stream may not be what it was. This is what was asked of it all the same.
@@ -423,6 +467,7 @@ impl StreamError {
             Self::Server(part, error) => describe(part, &error),
             Self::NoTransaction(_, error) => ReadError::of_server(error.text()),
             Self::Decode(error) => ReadError::Malformed(error.to_string()),
+            Self::TooMuch => ReadError::NoMemory,
             Self::Moved => ReadError::Changing,
             Self::Changed(sample) => return ReadOutcome::Changed(Some(sample)),
         };

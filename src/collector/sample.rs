@@ -72,6 +72,11 @@ impl<'a> SampleRun<'a> {
     pub(super) fn new(source: &'a mut SampleState, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
         let mut streams = Vec::new();
         source.states.iter_mut().for_each(StreamState::begin_sample);
+        if source.of_cluster {
+            // Until all masters had answered, whole streams were held.
+            source.states.iter_mut().for_each(|state| source.memory.keep(state));
+        }
+        source.memory.recount(&source.states);
         let not_asked = |(key, state): (&StreamKey, &StreamState)| {
             let why = match state.left_out() {
                 _ if !key.is_whole() => ReadError::NameTooLong(key.length()),
@@ -362,7 +367,8 @@ impl<'a> SampleRun<'a> {
     /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
     fn hand_on(&mut self, at: usize) {
         let Some(read) = self.streams[at].take() else { return };
-        let state = &mut self.source.states[at];
+        let source = &mut *self.source;
+        let state = &mut source.states[at];
         let read = match read {
             Ok(mut stream) => {
                 settle(state, at, &mut stream);
@@ -374,9 +380,13 @@ impl<'a> SampleRun<'a> {
             Err(unread) => {
                 state.forget_all();
                 let error = unread.into_error();
-                Err(if self.source.of_cluster { error } else { error.outside_a_cluster() })
+                Err(if source.of_cluster { error } else { error.outside_a_cluster() })
             }
         };
+        // Whole streams of a cluster are held until all masters have answered.
+        if !source.of_cluster {
+            source.memory.keep(state);
+        }
         if let Err(error) = &read
             && self.source.was_found(at)
             && error.is_gone()

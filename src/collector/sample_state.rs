@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::collector::pacer::Pacer;
 use crate::collector::request::Batch;
-use crate::collector::stream_state::{Omitted, StreamState};
+use crate::collector::stream_state::{DecodeMemory, Omitted, StreamState};
 use crate::model::sample::RefusedCommand;
 use crate::model::{GroupSelection, StreamKey, StreamSelection, carry_over};
+use crate::redis::reply_memory;
 use crate::sys::own_metrics::RedisCommands;
 
 /// What to sample, and what it may cost.
@@ -75,6 +76,8 @@ pub(super) struct SampleState {
     /// Of the batch whose answers are waited for: how many replies there are up to the end of each query, and the stream that it is
     /// about.
     pub(super) awaited: Vec<(usize, Option<usize>)>,
+    /// What the decoded streams take of the memory for replies.
+    pub(super) memory: DecodeMemory,
 }
 
 impl SampleState {
@@ -92,6 +95,7 @@ impl SampleState {
             isolated: true,
             pace: Pacer::default(),
             awaited: Vec::new(),
+            memory: DecodeMemory::of(&reply_memory::PROCESS),
         }
     }
 
@@ -104,6 +108,24 @@ impl SampleState {
     /// Whether this stream is asked about.
     pub(super) fn may_ask(&self, at: usize) -> bool {
         self.streams[at].is_whole() && self.states[at].left_out() != Omitted::All
+    }
+
+    /// More of a stream is left out of the next samples, as an answer about it took so many bytes. Whether there is such a stream.
+    pub(super) fn leave_out(&mut self, at: usize, bytes: u64) -> bool {
+        let Some(state) = self.states.get_mut(at) else { return false };
+        state.tells_too_much();
+        let what = if state.left_out() == Omitted::All { "it is not read" } else { "its consumers are not read" };
+        tracing::warn!(stream = %self.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
+        true
+    }
+
+    /// Streams whose groups and consumers take more memory than they may, even alone, tell less from the next sample on.
+    pub(super) fn leave_out_what_takes_too_much(&mut self) {
+        for (at, full) in self.memory.take_refused() {
+            if full.alone {
+                self.leave_out(at, full.bytes as u64);
+            }
+        }
     }
 
     /// Nothing asked yet, but for what Redis refuses.

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::collector::scanner::rate::ScanRate;
+use crate::model::names::MAX_SHOWN_BYTES;
 use crate::model::{StreamKey, StreamSelection};
 
 /// Keys that one call of SCAN looks at. Measured on Redis 7.0 with a million keys, far beyond the processor's caches: 0.5 to
@@ -48,6 +49,9 @@ pub struct ScanStats {
     /// How long that pass took.
     pub took: Option<Duration>,
 }
+
+/// Streams with names of more than [`MAX_SHOWN_BYTES`] that are found at most: a server can make up any number, of 4 kB each.
+const MAX_LONG_NAMES: usize = 1000;
 
 /// Finds the streams that patterns mean, and keeps them in mind between polls.
 #[derive(Debug)]
@@ -140,10 +144,20 @@ impl Scanner {
     pub fn answer<K: Into<StreamKey>>(&mut self, cursor: u64, keys: impl IntoIterator<Item = K>, now: Duration) {
         let Some(mut pass) = self.pass.take() else { return };
         let room = self.room();
+        let mut long_names = None;
         for key in keys {
             let key = key.into();
             if !self.selection.matches(key.as_bytes()) || self.literals.contains(&key) {
                 continue;
+            }
+            if is_long(&key) && !self.found.contains(&key) {
+                let known = || self.found.iter().chain(&pass.met).filter(|key| is_long(key)).count();
+                let count = long_names.get_or_insert_with(known);
+                if *count >= MAX_LONG_NAMES {
+                    pass.left_out += 1;
+                    continue;
+                }
+                *count += 1;
             }
             // One allocation a name, however many passes meet it.
             let key = self.found.get(&key).cloned().unwrap_or(key);
@@ -222,6 +236,11 @@ impl Scanner {
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.selection.literals().len())
     }
+}
+
+/// Whether a name takes far more memory than names that people choose.
+fn is_long(key: &StreamKey) -> bool {
+    key.length() > MAX_SHOWN_BYTES as u64
 }
 
 impl ScanPass {

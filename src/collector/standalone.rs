@@ -16,7 +16,7 @@ use crate::collector::pacer::Pacer;
 use crate::collector::sample::SampleRun;
 use crate::collector::sample_state::{SampleState, SamplingConfig};
 use crate::collector::scanner::Scanner;
-use crate::collector::stream_state::{Omitted, StreamState};
+use crate::collector::stream_state::{DecodeMemory, StreamState};
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
 use crate::model::{FailureReason, StreamKey, StreamSelection};
 use crate::redis::connection::Connection;
@@ -32,6 +32,12 @@ const DISCOVERY_SHARE: u32 = 4;
 /// An answer about one stream, or to one SCAN, that is so large when a sample breaks off is the reason: reading it takes longer than
 /// all the rest.
 const LARGE_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The same where the answer took more memory than there is, or than a sample may read.
+const EXCESSIVE_ANSWER_BYTES: u64 = 1024 * 1024;
+
+/// What is said where a sample ended while it waited for memory.
+const NO_MEMORY: &str = "no memory for a large reply while other servers send theirs (see --limit.memory-for-replies)";
 
 /// Samples one standalone Redis.
 pub struct Standalone {
@@ -49,6 +55,8 @@ pub struct Standalone {
     started: Instant,
     /// When the newest complete pass of it ended, by the clock of then.
     searched_at: SystemTime,
+    /// The memory that streams of others take until the next sample.
+    redirected_memory: Vec<DecodeMemory>,
 }
 
 impl Standalone {
@@ -65,6 +73,7 @@ impl Standalone {
             is_scanning: false,
             started: Instant::now(),
             searched_at: SystemTime::UNIX_EPOCH,
+            redirected_memory: Vec::new(),
         }
     }
 
@@ -131,11 +140,15 @@ impl Standalone {
             };
             let sampling = self.sample_over(&mut connected, budget, timeout, sink);
             let Ok(sampled) = timeout_at(deadline, sampling).await else {
-                self.leave_out_what_is_too_much(&connected);
+                if connected.is_waiting_for_memory() {
+                    return Err(late(NO_MEMORY, timeout));
+                }
+                self.leave_out_what_is_too_much(&connected, LARGE_ANSWER_BYTES);
                 return Err(self.unfinished(timeout));
             };
             match sampled {
                 Ok(sample) => {
+                    connected.end_sample();
                     self.connection = Some(connected);
                     return Ok(sample);
                 }
@@ -144,17 +157,18 @@ impl Standalone {
                 // The connection is lost to a transaction that nothing ends. Another one will do without.
                 Err(_) if !knew_of_exec && self.state.refused.contains(&RefusedCommand::Exec) => knew_of_exec = true,
                 Err(error)
-                    if error.reason == FailureReason::Protocol && self.leave_out_what_is_too_much(&connected) => {}
+                    if error.reason == FailureReason::Protocol
+                        && self.leave_out_what_is_too_much(&connected, EXCESSIVE_ANSWER_BYTES) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Where one answer was large when a sample broke off, that is left out of the next ones, so that one stream does not keep all
-    /// others from being read. Whether there was one.
-    fn leave_out_what_is_too_much(&mut self, connected: &Connection) -> bool {
+    /// Where one answer was large when a sample broke off, of so many bytes or more, that is left out of the next ones, so that one stream
+    /// does not keep all others from being read. Whether there was one.
+    fn leave_out_what_is_too_much(&mut self, connected: &Connection, large: u64) -> bool {
         let (whole, bytes) = connected.progress();
-        if bytes < LARGE_ANSWER_BYTES {
+        if bytes < large {
             return false;
         }
         if std::mem::take(&mut self.is_scanning) {
@@ -168,11 +182,7 @@ impl Standalone {
         else {
             return false;
         };
-        let Some(state) = self.state.states.get_mut(at) else { return false };
-        state.tells_too_much();
-        let what = if state.left_out() == Omitted::All { "it is not read" } else { "its consumers are not read" };
-        tracing::warn!(stream = %self.state.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
-        true
+        self.state.leave_out(at, bytes)
     }
 
     /// Why a sample has no more time: a Redis that is asked for too much is another trouble than one that is silent.
@@ -223,13 +233,16 @@ impl Standalone {
         let mut collected = Collected::default();
         let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
         let sample = timeout_at(deadline, sampling).await.map_err(|_| guests.unfinished(timeout))??;
+        connected.end_sample();
         self.connection = Some(connected);
+        self.redirected_memory.push(guests.state.memory);
         Ok(TargetSample { streams: collected.streams(), ..sample })
     }
 
     /// A sample begins that may end before this server is asked.
     pub(super) fn begin_sample(&mut self) {
         self.state.pace.begin();
+        self.redirected_memory.clear();
     }
 
     /// What the newest sample took of Redis's time until it ended, well or not.

@@ -4,8 +4,9 @@ use crate::analysis::lag::tracker::LagTracker;
 use crate::collector::query::GroupQuery;
 use crate::collector::request::{COMMANDS_PER_STREAM, cost};
 use crate::model::sample::OldestPending;
-use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
 use crate::model::{ConsumerName, EntryId, GroupName};
+use crate::redis::reply_memory::{DecodedCharge, Full, ReplyMemory};
 use crate::redis::script::Script;
 
 /// From this many bytes in the first and last entry on, a stream is read only when it changed, and then by a script that
@@ -51,6 +52,13 @@ pub(super) struct NameCache {
 }
 
 impl NameCache {
+    /// What they take, in bytes.
+    fn held(&self) -> usize {
+        let groups: usize = self.groups.iter().map(|name| size_of::<GroupName>() + name_bytes(name.as_bytes())).sum();
+        let members = self.members.iter().flatten();
+        groups + members.map(|name| size_of::<ConsumerName>() + name_bytes(name.as_bytes())).sum::<usize>()
+    }
+
     /// The consumers of a group.
     pub(super) fn members(&self, group: &GroupName) -> &[ConsumerName] {
         let place = self.groups.iter().position(|name| name == group);
@@ -109,6 +117,92 @@ pub(super) struct StreamState {
     pub(super) changed: bool,
     /// How often in a row it was only asked whether it changed.
     pub(super) glances: u32,
+    /// What its groups and consumers take of the memory for replies, in bytes.
+    held: usize,
+}
+
+/// The memory that decoded streams of one server take.
+#[derive(Debug)]
+pub(super) struct DecodeMemory {
+    charge: DecodedCharge,
+    /// The place of the stream that is decoded.
+    at: usize,
+    /// Bytes that it holds so far.
+    held: usize,
+    /// Streams that would take more than they may, by their place, and whether they would even if no other server held anything.
+    refused: Vec<(usize, Full)>,
+}
+
+impl DecodeMemory {
+    /// Nothing is held yet.
+    pub(super) fn of(memory: &'static ReplyMemory) -> Self {
+        Self { charge: DecodedCharge::of(memory), at: 0, held: 0, refused: Vec::new() }
+    }
+
+    /// A stream is decoded.
+    pub(super) fn begin(&mut self, at: usize, state: &StreamState) {
+        (self.at, self.held) = (at, state.held);
+    }
+
+    /// So many values of this size follow; whether there is memory for them.
+    pub(super) fn take(&mut self, values: usize, size: usize) -> bool {
+        self.set(self.held.saturating_add(values.saturating_mul(size)))
+    }
+
+    fn set(&mut self, bytes: usize) -> bool {
+        match self.charge.change(self.held, bytes) {
+            Ok(()) => self.held = bytes,
+            Err(full) => self.refused.push((self.at, full)),
+        }
+        self.held == bytes
+    }
+
+    /// The stream is decoded further later on.
+    pub(super) fn go_on(&self, state: &mut StreamState) {
+        state.held = self.held;
+    }
+
+    /// The stream is decoded, names included; whether there is memory for it.
+    pub(super) fn end(&mut self, state: &mut StreamState, stream: Option<&StreamSample>) -> bool {
+        let is_held = self.set(stream.map_or(0, held_by));
+        state.held = self.held;
+        is_held
+    }
+
+    /// From now on only what the next sample needs of a stream is held.
+    pub(super) fn keep(&mut self, state: &mut StreamState) {
+        let kept = state.names.held() + state.kept.as_ref().map_or(0, held_by);
+        if self.charge.change(state.held, kept).is_ok() {
+            state.held = kept;
+        }
+    }
+
+    /// The streams of these states are all there are.
+    pub(super) fn recount(&mut self, states: &[StreamState]) {
+        self.charge.recount(states.iter().map(|state| state.held));
+    }
+
+    /// The streams that would take more than they may, by their place, and whether they would even if no other server held anything.
+    pub(super) fn take_refused(&mut self) -> Vec<(usize, Full)> {
+        std::mem::take(&mut self.refused)
+    }
+}
+
+/// What a name takes, as it is shared by all who have it.
+fn name_bytes(name: &[u8]) -> usize {
+    const COUNTERS: usize = 2 * size_of::<usize>();
+    name.len() + COUNTERS
+}
+
+/// What the groups and consumers of a stream take, in bytes.
+fn held_by(stream: &StreamSample) -> usize {
+    let of_consumers = |members: &Vec<ConsumerSample>| -> usize {
+        let names: usize = members.iter().map(|member| name_bytes(member.name.as_bytes())).sum();
+        members.capacity() * size_of::<ConsumerSample>() + names
+    };
+    let of_group =
+        |group: &GroupSample| name_bytes(group.name.as_bytes()) + group.members.as_ref().map_or(0, of_consumers);
+    stream.groups.capacity() * size_of::<GroupSample>() + stream.groups.iter().map(of_group).sum::<usize>()
 }
 
 impl StreamState {
@@ -121,8 +215,8 @@ impl StreamState {
 
     /// Forgets everything but the size of its entries: the stream could not be read.
     pub(super) fn forget_all(&mut self) {
-        let Self { payload_bytes, large, left_out, left_out_for, .. } = *self;
-        *self = Self { payload_bytes, large, left_out, left_out_for, ..Self::default() };
+        let Self { payload_bytes, large, left_out, left_out_for, held, .. } = *self;
+        *self = Self { payload_bytes, large, left_out, left_out_for, held, ..Self::default() };
     }
 
     /// What is left out of it, as it told too much.

@@ -324,6 +324,15 @@ pub const SETTINGS: &[Setting] = &[
         ..OF_A_TARGET
     },
     Setting {
+        key: "limit.memory-for-replies",
+        env: Some("STREAMLAG_LIMIT_MEMORY_FOR_REPLIES"),
+        default: Some("96MiB"),
+        value_name: "SIZE",
+        heading: "What to sample",
+        help: "Maximum memory for what all Redis servers send; half of it is for one large reply at a time",
+        ..BASE
+    },
+    Setting {
         key: "shard",
         env: Some("STREAMLAG_SHARD"),
         value_name: "I/N",

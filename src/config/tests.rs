@@ -170,6 +170,18 @@ fn transport_mode_is_what_the_switch_and_the_share_say() {
     check("off", "50", "http");
 }
 
+#[test]
+fn sizes_have_units() {
+    let memory = |value: Option<&'static str>| {
+        let given: Vec<_> = value.map(|value| ("limit.memory-for-replies", value)).into_iter().collect();
+        config(&given).unwrap().memory_for_replies
+    };
+    assert_eq!(memory(None), crate::redis::reply_memory::DEFAULT_BYTES);
+    for (value, expected) in [("8MiB", 8 << 20), ("10485760", 10_485_760), ("10 MB", 10_000_000), ("1GiB", 1 << 30)] {
+        assert_eq!(memory(Some(value)), expected, "{value}");
+    }
+}
+
 /// Every bad value ends in one line that names the setting as it was given, the value, and what it takes.
 #[test]
 fn bad_values_are_named_in_one_line() {
@@ -217,6 +229,9 @@ fn bad_values_are_named_in_one_line() {
     check("limit.streams", "0", "expected a whole number between 1 and 1000000");
     check("limit.groups", "0", "expected a whole number between 1 and 10000");
     check("limit.consumers", "10001", "expected a whole number between 0 and 10000");
+    for value in ["", "many", "-1MiB", "1.5MiB", "7MiB", "64 mib", "2000GiB", "99999999999GiB"] {
+        check("limit.memory-for-replies", value, "expected a size between 8MiB and 1024GiB, such as 64MiB");
+    }
     for value in ["5", "0%", "101%", "-1%", "+1%", "NaN%", "1e1%", "%", ""] {
         check("poll.max-redis-share", value, "expected a percentage between 0.01% and 100%");
     }

@@ -84,7 +84,7 @@ const BYTE_UNITS: [(&str, u64); 8] = [
 ];
 
 fn with_byte_unit(bytes: u64) -> String {
-    let exact = |(unit, size): &&(&str, u64)| !unit.is_empty() && size.is_power_of_two() && bytes % size == 0;
+    let exact = |(unit, size): &&(&str, u64)| !unit.is_empty() && size.is_power_of_two() && bytes.is_multiple_of(*size);
     let largest = BYTE_UNITS.iter().filter(exact).max_by_key(|(_, size)| *size);
     largest.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
 }

@@ -22,6 +22,9 @@ pub enum ReadError {
     /// The reply about it exceeded what a sample may read.
     #[error("what Redis says of it is more than a sample may read: it is asked again later")]
     TooLarge,
+    /// There is no memory for its groups.
+    #[error("its groups take more memory than there is for replies (see --limit.memory-for-replies)")]
+    NoMemory,
     /// It does not exist.
     #[error("no such key")]
     Missing,

@@ -65,6 +65,21 @@ impl Connection {
         self.wire.begin_sample();
     }
 
+    /// A sample ends, and with it the need for much memory.
+    pub(crate) fn end_sample(&mut self) {
+        self.wire.end_sample();
+    }
+
+    /// Gives back the memory of large replies that were read; whether there were any.
+    pub(crate) fn release(&mut self) -> bool {
+        self.wire.release()
+    }
+
+    /// Whether it waits for memory that other connections hold.
+    pub(crate) fn is_waiting_for_memory(&self) -> bool {
+        self.wire.is_waiting_for_memory()
+    }
+
     /// Makes sure that it is not a replica, where that may be asked.
     pub(crate) async fn must_be_master(&mut self, commands: &RedisCommands) -> Result<(), SampleError> {
         commands.add("role", 1);

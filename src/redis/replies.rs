@@ -119,7 +119,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
             ..GroupSample::default()
         })
     };
-    let groups: Vec<GroupSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
+    let groups = all(items(COMMAND, reply)?, decode)?;
     if known.another {
         each_once(COMMAND, groups.iter().map(|group| &group.name))?;
     }
@@ -153,7 +153,7 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
             inactive_ms: field("inactive", inactive).known_count(),
         })
     };
-    let consumers: Vec<ConsumerSample> = items(COMMAND, reply)?.map(decode).collect::<Decoded<_>>()?;
+    let consumers = all(items(COMMAND, reply)?, decode)?;
     if known.another {
         each_once(COMMAND, consumers.iter().map(|consumer| &consumer.name))?;
     }
@@ -209,6 +209,9 @@ pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decod
     let mut page = EntryPage::default();
     let entries = items("XRANGE", reply)?;
     let told = entries.len() as u64;
+    if told > limit {
+        return Err(wrong("XRANGE", "more entries than were asked for"));
+    }
     let mut size = 0;
     let mut before = None;
     for entry in entries {
@@ -420,6 +423,15 @@ fn wrong(command: &'static str, what: &str) -> DecodeError {
 
 fn items<'a>(command: &'static str, reply: Reply<'a>) -> Decoded<Items<'a>> {
     reply.list().ok_or_else(|| wrong(command, &format!("{} where a list belongs", reply.kind())))
+}
+
+/// Every item, decoded. A list takes no more memory than it has items.
+fn all<'a, T>(items: Items<'a>, mut decode: impl FnMut(Reply<'a>) -> Decoded<T>) -> Decoded<Vec<T>> {
+    let mut all = Vec::with_capacity(items.len());
+    for item in items {
+        all.push(decode(item)?);
+    }
+    Ok(all)
 }
 
 /// Names are labels: one of them twice would be one series twice, for which Prometheus refuses the whole page.

@@ -9,6 +9,7 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::names::{self, HEAD_BYTES, RawName};
+use crate::redis::reply_memory::{BufferCharge, FREE_PER_CONNECTION, Growth, ReplyMemory};
 
 /// Bytes that one sample may read: twice what it means to read of large entries while their size is unknown, which is by far
 /// the most it ever does. A thousand streams take some 2 MB.
@@ -42,8 +43,15 @@ const MAX_ERROR_BYTES: usize = 1024;
 /// The fewest bytes of a value: `+` and a line end.
 const LEAST_BYTES: u64 = 3;
 
-/// Room that is kept from one set of replies to the next: what is beyond it was for large entries.
-const KEPT_BYTES: usize = 1024 * 1024;
+/// What a buffer keeps of its capacity from one set of replies to the next, in bytes: what is beyond it was for large replies.
+const KEPT_IN_SAMPLE_BYTES: usize = 2 * 1024 * 1024;
+
+/// The same from one sample to the next. Two buffers of that size are what every connection may hold.
+const KEPT_BYTES: usize = FREE_PER_CONNECTION / 2;
+
+/// A large buffer grows by one part of so many of its length. More would be memory for nothing, less would have it moved more often, and what
+/// the allocator has not given back of the places where it was would be more than it is.
+const GROWTH: usize = 2;
 
 /// Appends a command, given as its words.
 pub fn command<'a>(bytes: &mut Vec<u8>, words: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) {
@@ -177,9 +185,70 @@ pub struct ReplyReader {
     of_this_one: u64,
     /// What its newest value announced, in bytes.
     announced: u64,
+    /// What the buffers take of the memory that there is for replies.
+    charge: BufferCharge,
+    /// Whether the next value has to wait for memory.
+    is_short: bool,
 }
 
 impl ReplyReader {
+    /// Nothing read yet, and what is read takes memory of this budget.
+    #[must_use]
+    pub fn of(memory: &'static ReplyMemory) -> Self {
+        Self { charge: BufferCharge::of(memory), ..Self::default() }
+    }
+
+    /// Makes room for so many further bytes. Without a budget there is always more.
+    ///
+    /// # Errors
+    /// The replies that are held would take more memory than there is.
+    pub fn make_room(&mut self, bytes: usize) -> Result<bool, String> {
+        if self.bytes.capacity() - self.bytes.len() >= bytes {
+            return Ok(true);
+        }
+        let more = bytes.max(grown(self.bytes.len(), 1) - self.bytes.len());
+        let is_granted = self.grow(self.bytes.len() + more, self.nodes.capacity())?;
+        if is_granted {
+            self.bytes.reserve_exact(more);
+        }
+        Ok(is_granted)
+    }
+
+    /// Makes room for further values.
+    fn make_room_for_values(&mut self) -> Result<bool, String> {
+        let more = grown(self.nodes.len(), size_of::<ReplyNode>()) - self.nodes.len();
+        let is_granted = self.grow(self.bytes.capacity(), self.nodes.len() + more)?;
+        if is_granted {
+            self.nodes.reserve_exact(more);
+        }
+        Ok(is_granted)
+    }
+
+    fn grow(&mut self, bytes: usize, nodes: usize) -> Result<bool, String> {
+        match self.charge.grow(bytes + nodes * size_of::<ReplyNode>()) {
+            Growth::Granted => Ok(true),
+            Growth::Wait => Ok(false),
+            Growth::Refused(most) => Err(too_much(most)),
+        }
+    }
+
+    /// Whether replies cannot be read on for want of memory, rather than of bytes.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    /// Waits until other connections have read what they hold.
+    pub async fn wait_for_memory(&mut self) {
+        self.charge.wait().await;
+    }
+
+    /// Whether the buffers hold more than every connection may.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.charge.is_counted()
+    }
+
     /// Where further bytes are to be put.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
@@ -193,7 +262,17 @@ impl ReplyReader {
 
     /// Forgets the replies that were read, and keeps what came after them.
     pub fn next(&mut self) {
-        if self.bytes.capacity() > KEPT_BYTES && self.unread() < (KEPT_BYTES / 2) as u64 {
+        self.forget(KEPT_IN_SAMPLE_BYTES);
+    }
+
+    /// The same at the end of a sample.
+    pub fn rest(&mut self) {
+        self.forget(KEPT_BYTES);
+    }
+
+    /// Forgets the replies that were read. A buffer of more than so many bytes is given back.
+    fn forget(&mut self, kept: usize) {
+        if self.bytes.capacity() > kept && self.unread() < (kept / 2) as u64 {
             self.bytes = self.bytes[self.read..].to_vec();
             self.read = 0;
         } else if self.read as u64 >= self.unread() {
@@ -202,8 +281,14 @@ impl ReplyReader {
             self.read = 0;
         }
         self.nodes.clear();
-        self.cuts.clear();
+        if self.nodes.capacity() * size_of::<ReplyNode>() > kept {
+            self.nodes = Vec::new();
+        }
+        self.cuts = Vec::new();
         self.whole = 0;
+        if self.charge.is_counted() {
+            self.charge.shrink(self.bytes.capacity() + self.nodes.capacity() * size_of::<ReplyNode>());
+        }
     }
 
     /// How many whole replies there are.
@@ -226,8 +311,12 @@ impl ReplyReader {
     /// What is wrong with what came: it is no RESP2, or more than may come.
     pub fn read(&mut self, wanted: usize, allowance: &mut DecodeBudget) -> Result<bool, String> {
         while self.whole < wanted {
+            self.is_short = self.nodes.len() == self.nodes.capacity() && !self.make_room_for_values()?;
+            if self.is_short {
+                return Ok(false);
+            }
             let Some(after) = self.value(allowance)? else {
-                return if self.bytes.len() <= MAX_HELD_BYTES { Ok(false) } else { Err(too_much()) };
+                return if self.bytes.len() <= MAX_HELD_BYTES { Ok(false) } else { Err(too_much(MAX_HELD_BYTES)) };
             };
             let took = (after - self.read) as u64 + std::mem::take(&mut self.skipped);
             self.announced = 0;
@@ -434,8 +523,14 @@ impl ReplyReader {
     }
 }
 
-fn too_much() -> String {
-    format!("Redis sent more than {} MiB at a time", MAX_HELD_BYTES / 1024 / 1024)
+/// The length to which a buffer grows, in items of so many bytes.
+fn grown(length: usize, item: usize) -> usize {
+    let is_large = length * item > KEPT_IN_SAMPLE_BYTES;
+    (if is_large { length + length / GROWTH } else { length * 2 }).max(length + 64)
+}
+
+fn too_much(most: usize) -> String {
+    format!("Redis sent more than {} MiB at a time", most / 1024 / 1024)
 }
 
 fn too_long() -> String {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
+use crate::redis::reply_memory;
 use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, command};
 use crate::redis::tls::described;
 
@@ -31,6 +32,8 @@ pub(crate) struct RespStream {
     socket: Box<dyn Socket>,
     replies: ReplyReader,
     allowance: DecodeBudget,
+    /// Whether it waits until there is memory for more replies.
+    is_waiting: bool,
 }
 
 /// Why a connection is of no use any more.
@@ -61,7 +64,8 @@ impl From<io::Error> for ConnectionError {
 impl RespStream {
     /// A connection over this socket. Nothing is said yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
-        Self { socket, replies: ReplyReader::default(), allowance: DecodeBudget::default() }
+        let replies = ReplyReader::of(&reply_memory::PROCESS);
+        Self { socket, replies, allowance: DecodeBudget::default(), is_waiting: false }
     }
 
     /// A sample begins, and may read as much as any.
@@ -107,7 +111,8 @@ impl RespStream {
                 return Poll::Ready(flushed.map_err(ConnectionError::from));
             }
             // Not before there is room for more; meanwhile what is there is taken off.
-            if self.replies.unread() > MAX_UNREAD_BYTES {
+            let has_room = self.replies.make_room(READ_BYTES).map_err(ConnectionError::Excess)?;
+            if self.replies.unread() > MAX_UNREAD_BYTES || !has_room {
                 return Poll::Pending;
             }
             ready!(self.poll_read(cx))?;
@@ -123,14 +128,39 @@ impl RespStream {
     pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
         self.replies.next();
         while !self.replies.read(wanted, &mut self.allowance).map_err(ConnectionError::Excess)? {
+            if self.replies.is_short() || !self.replies.make_room(READ_BYTES).map_err(ConnectionError::Excess)? {
+                self.is_waiting = true;
+                self.replies.wait_for_memory().await;
+                self.is_waiting = false;
+                continue;
+            }
             poll_fn(|cx| self.poll_read(cx)).await?;
         }
         Ok(&self.replies)
     }
 
+    /// Whether it waits until other connections have read their replies, as there is no memory for more.
+    pub(crate) fn is_waiting_for_memory(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// Gives back the memory of large replies that were read; whether there were any.
+    pub(crate) fn release(&mut self) -> bool {
+        let is_large = self.replies.is_counted();
+        if is_large {
+            self.replies.next();
+        }
+        is_large
+    }
+
+    /// A sample ends.
+    pub(crate) fn end_sample(&mut self) {
+        self.replies.rest();
+    }
+
+    /// There is room for more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         let buffer = self.replies.buffer();
-        buffer.reserve(READ_BYTES);
         match ready!(pin!(self.socket.read_buf(buffer)).poll(cx)) {
             Ok(0) => return Poll::Ready(Err(closed())),
             Ok(_) => {}

@@ -44,6 +44,9 @@ pub(super) fn slot_of(key: &StreamKey) -> u16 {
     crc16(tag.unwrap_or(key)) % SLOTS
 }
 
+/// Replicas that are remembered, to be asked for the slots if no master answers: more than any cluster has.
+const MAX_REPLICAS: usize = 1000;
+
 /// Which master has which slots, as one node of the cluster says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotMap {
@@ -62,7 +65,11 @@ impl SlotMap {
     /// What is no such answer.
     pub(super) fn read(reply: Reply<'_>, asked: &Address) -> Result<Self, &'static str> {
         let mut map = Self::default();
-        for range in reply.list().ok_or("CLUSTER SLOTS was answered no list")? {
+        let ranges = reply.list().ok_or("CLUSTER SLOTS was answered no list")?;
+        if ranges.len() > usize::from(SLOTS) {
+            return Err("CLUSTER SLOTS was answered more ranges than there are slots");
+        }
+        for range in ranges {
             let mut parts = range.list().into_iter().flatten();
             let (Some(first), Some(last)) = (parts.next(), parts.next()) else {
                 return Err("CLUSTER SLOTS was answered a range without its ends");
@@ -76,7 +83,7 @@ impl SlotMap {
                 map.masters.insert(master.clone());
                 map.ranges.insert(first, (last.max(first), master));
             }
-            map.replicas.extend(nodes.flatten());
+            map.replicas.extend(nodes.flatten().take(MAX_REPLICAS.saturating_sub(map.replicas.len())));
         }
         map.replicas.retain(|replica| !map.masters.contains(replica));
         Ok(map)

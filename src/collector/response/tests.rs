@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{EntryId, GroupName, StreamKey};
+use crate::redis::reply_memory::ReplyMemory;
 use crate::redis::resp::tests::whole;
 
 const XINFO_STREAM_REPLY: &str = "*4\r\n$6\r\nlength\r\n:0\r\n$17\r\nlast-generated-id\r\n$3\r\n5-1\r\n";
@@ -28,8 +29,22 @@ fn commands(batch: &Batch) -> Vec<String> {
 
 /// What became of one stream, and of the refused commands.
 fn read(batch: &Batch, replies: &str, refused: &mut BTreeSet<RefusedCommand>) -> Result<Option<Read>, SampleError> {
-    let (states, mut streams, mut findings) = ([StreamState::default()], [None], Vec::new());
-    batch.read(&whole(replies.as_bytes()), &states, &mut streams, &mut findings, refused)?;
+    read_within(&mut DecodeMemory::of(memory(usize::MAX)), batch, replies, refused)
+}
+
+/// A budget of so many bytes for decoded groups and consumers of one server.
+fn memory(bytes: usize) -> &'static ReplyMemory {
+    Box::leak(Box::new(ReplyMemory::new(bytes.saturating_mul(9) / 2)))
+}
+
+fn read_within(
+    memory: &mut DecodeMemory,
+    batch: &Batch,
+    replies: &str,
+    refused: &mut BTreeSet<RefusedCommand>,
+) -> Result<Option<Read>, SampleError> {
+    let (mut states, mut streams, mut findings) = ([StreamState::default()], [None], Vec::new());
+    batch.read(&whole(replies.as_bytes()), (&mut states, memory), &mut streams, &mut findings, refused)?;
     assert!(findings.is_empty(), "{findings:?}");
     let [stream] = streams;
     Ok(stream)
@@ -163,4 +178,34 @@ fn a_command_that_is_probed_is_allowed_again_once_it_is_not_refused() {
         read(&batch, replies, &mut refused).unwrap();
         assert_eq!(refused.is_empty(), allowed, "{replies}");
     }
+}
+
+#[test]
+fn a_stream_whose_groups_take_too_much_memory_is_not_read() {
+    let group = |n: usize| format!("*2\r\n$4\r\nname\r\n$4\r\n{n:04}\r\n");
+    let batch = stream_batch(&[]);
+    let replies = |groups: usize| {
+        let groups: String = (0..groups).map(group).chain([String::new()]).collect();
+        format!(
+            "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n{XINFO_STREAM_REPLY}*{}\r\n{groups}",
+            groups.matches("name").count()
+        )
+    };
+    let held = |groups: usize| groups * (size_of::<GroupSample>() + 20);
+    let mut memory = DecodeMemory::of(memory(held(100)));
+    let mut check = |groups: usize| {
+        let read = read_within(&mut memory, &batch, &replies(groups), &mut BTreeSet::new()).unwrap();
+        match read.unwrap() {
+            Ok(stream) => Some(stream.groups.len()),
+            Err(ReadOutcome::Error(ReadError::NoMemory)) => None,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(check(20), Some(20));
+    // Not even once: it would be too much while it is decoded.
+    assert_eq!(check(1000), None);
+    // What was read before is still held.
+    assert_eq!(check(110), None);
+    let refused = memory.take_refused();
+    assert!(refused.iter().all(|(at, full)| *at == 0 && full.alone) && refused.len() == 2, "{refused:?}");
 }

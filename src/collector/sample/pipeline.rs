@@ -71,7 +71,13 @@ impl InFlight {
         let round_trip = if since == sent { Duration::ZERO } else { source.pace.round_trip() };
         source.pace.answered(batch.cost, waited + round_trip);
         let mut findings = Vec::new();
-        batch.read(replies, &source.states, streams, &mut findings, &mut source.refused)?;
+        let SampleState { states, memory, refused, .. } = &mut **source;
+        let read = batch.read(replies, (states, memory), streams, &mut findings, refused);
+        source.leave_out_what_takes_too_much();
+        read?;
+        if connected.release() {
+            source.awaited.clear();
+        }
         Ok((batch, findings))
     }
 }

@@ -270,3 +270,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn long_names_are_found_up_to_a_number() {
+    let long = |n: usize| format!("{n:0width$}", width = MAX_SHOWN_BYTES + 1);
+    let mut discovery = Scanner::new(selection(&["*"]), INTERVAL, 10_000);
+    for pass in 0..2 {
+        discovery.next(POLL * 100 * pass).unwrap();
+        let names = (0..2 * MAX_LONG_NAMES).map(|n| StreamKey::from(long(n).as_str()));
+        discovery.answer(0, names.chain(["short".into()]), POLL * 100 * pass);
+        discovery.changed();
+        let stats = discovery.stats();
+        assert_eq!((stats.found, stats.left_out), (MAX_LONG_NAMES + 1, MAX_LONG_NAMES as u64), "{pass}");
+        assert!(discovery.streams().contains(&"short".into()));
+    }
+}
