@@ -70,7 +70,7 @@ cargo-test: tools ## unit tests, and the program against real servers
 	@# The reference implementation of JSON Schema on the answers that they saw.
 	scripts/check-openapi "$${CARGO_TARGET_DIR:-target}/tmp/openapi-answers.json"
 
-soak: tools ## run against faults for an hour, or for SOAK_SECONDS: memory, descriptors, threads and tasks must stay flat
+soak: tools ## faults, churn and abuse for an hour, or for SOAK_SECONDS: memory (below 1 MB/h), descriptors, threads and tasks stay flat
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it soak:: -- --ignored --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
