@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -27,7 +27,7 @@ test: format lint doc deny alerts dashboards deploy cargo-test ## format, lint, 
 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
-		chromium:chromium openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux \
+		chromium:chromium openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux sqlite3:sqlite3 \
 		groff:groff-base script:bsdutils zsh:zsh fish:fish \
 		prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager aiosmtpd:python3-aiosmtpd
 
@@ -72,6 +72,9 @@ cargo-test: tools ## unit tests, and the program against real servers
 
 soak: tools ## faults, churn and abuse for an hour, or for SOAK_SECONDS: memory (below 1 MB/h), descriptors, threads and tasks stay flat
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it soak:: -- --ignored --nocapture
+
+history-kills: tools ## kill the writer of the history file a thousand times, or HISTORY_KILLS times
+	HISTORY_KILLS=$${HISTORY_KILLS:-1000} cargo test --locked --test it history_crash:: -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \

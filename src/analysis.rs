@@ -1,4 +1,5 @@
-//! What samples mean: lag and how sure it is, losses, rates, states, consumers, logical streams, changes. Pure: facts in, answers out. The time is
+//! What samples mean: lag and how sure it is, losses, rates, states, consumers, logical streams, changes,
+//! history and trends. Pure: facts in, answers out. The time is
 //! an argument.
 
 pub mod assess;
@@ -6,6 +7,7 @@ pub mod changes;
 pub mod consumers;
 pub mod group_history;
 pub mod group_state;
+pub mod history;
 pub mod lag;
 pub mod logical;
 pub mod logical_snapshot;

@@ -2,19 +2,23 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
+use crate::store::history as past;
+use crate::store::history::History;
 use crate::sys::log;
 use crate::sys::metric_catalog;
-use crate::sys::own_metrics::SelfMetrics;
+use crate::sys::own_metrics::{HistoryMetrics, SelfMetrics};
 use crate::sys::panic_hook;
 use crate::sys::reload;
 
 mod healthcheck;
+mod history;
 mod lag;
 mod poller_runtime;
 mod reloader;
@@ -23,9 +27,13 @@ pub mod systemd;
 mod targets;
 
 pub use healthcheck::healthcheck;
+pub use history::history;
 pub use lag::{Printed, lag};
 use reloader::Reloader;
 use targets::PolledTargets;
+
+/// Time that the last minute of history may take to be written when the program ends.
+const HISTORY_TIME: Duration = Duration::from_secs(5);
 
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +44,9 @@ pub enum RunError {
     /// Signals cannot be handled.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// There is no thread for history.
+    #[error("cannot keep history: {0}")]
+    History(std::io::Error),
     /// There is no thread for the pollers.
     #[error("cannot start polling: {0}")]
     Pollers(std::io::Error),
@@ -55,18 +66,20 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
+    let (history, mut keeper) =
+        past::start(&config.history, HistoryMetrics::register(&mut registry)).map_err(RunError::History)?;
     metric_catalog::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
     panic_hook::watch(metrics.clone());
 
     REPLY_MEMORY.set_limit(config.memory_for_replies);
     let (start, pollers) = crate::app::poller_runtime::channel();
-    let mut targets = PolledTargets::new(start, Arc::new(registry));
+    let mut targets = PolledTargets::new(start, Arc::new(registry), Some(keeper.recorders()));
     targets.reconfigure(&config).await;
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
-    let service = Arc::new(Service::new(policy(&config, &targets), address, metrics.clone(), reloads));
+    let service = Arc::new(Service::new(policy(&config, &targets, history.clone()), address, metrics.clone(), reloads));
     log_startup(&config, &bound);
-    let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, level, metrics };
+    let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, history, level, metrics };
 
     let polling = pollers.run_apart().map_err(RunError::Pollers)?;
 
@@ -77,12 +90,17 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         () = reloader.run(asked, shutdown) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}
+        () = keeper.watch() => {}
+    }
+    let ended = tokio::task::spawn_blocking(move || keeper.end());
+    if tokio::time::timeout(HISTORY_TIME, ended).await.is_err() {
+        tracing::warn!("history not written: the disk takes too long");
     }
     Ok(())
 }
 
 /// What the server is to go by.
-fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
+fn policy(config: &Config, targets: &PolledTargets, history: History) -> ServerConfig {
     ServerConfig {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
@@ -97,6 +115,7 @@ fn policy(config: &Config, targets: &PolledTargets) -> ServerConfig {
         allowed_origins: config.allowed_origins.clone(),
         max_viewers: config.max_viewers,
         targets: targets.known(),
+        history,
         transport: config.transport,
     }
 }

@@ -7,6 +7,7 @@ mod effective;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod history;
 mod nearest;
 mod redis_target;
 mod scaler_entry;
@@ -28,7 +29,7 @@ pub use command::{Request, parse, unknown_variables};
 pub use file::MAX_TARGETS;
 pub use redis_target::endpoint;
 pub use settings::{SETTINGS, Setting};
-pub use subcommands::{LagRequest, Output};
+pub use subcommands::{HistoryAction, HistoryRequest, LagRequest, Output};
 pub use target::{TargetConfig, TargetLimits};
 pub use values::{ConfigError, RawValue};
 pub use web::WebConfig;
@@ -40,6 +41,7 @@ use crate::http::{ApiAuth, Origin, RateLimit, Scalers};
 use crate::model::Shard;
 use crate::model::TargetName;
 use crate::model::shard::MAX_SHARDS;
+use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
 use file::Section;
@@ -109,6 +111,8 @@ pub struct Config {
     pub memory_for_replies: usize,
     /// The event transport's settings, as far as they are reported.
     pub transport: Transport,
+    /// How history is kept.
+    pub history: HistoryConfig,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How log lines look.
@@ -147,6 +151,7 @@ impl Config {
             ("web.listen-address", self.listen == new.listen),
             ("web.systemd-socket", self.systemd_socket == new.systemd_socket),
             ("log.format", self.log_format == new.log_format),
+            ("history", self.history == new.history),
         ];
         match same.iter().find(|(_, same)| !same) {
             Some((key, _)) => Err(ConfigError::new(format!("{key} has changed, which requires a restart"))),
@@ -186,6 +191,7 @@ impl Config {
             memory_for_readers: need("limit.memory-for-readers")?.bytes(MIN_MEMORY, MAX_MEMORY)?,
             memory_for_replies: memory_for_replies(&need("limit.memory-for-replies")?)?,
             transport: transport(sources)?,
+            history: history::history(sources)?,
             log_level: need("log.level")?.one_of(&[
                 ("error", LevelFilter::ERROR),
                 ("warn", LevelFilter::WARN),

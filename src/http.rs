@@ -9,6 +9,7 @@ pub mod basic_auth;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod history;
 mod json_cache;
 pub mod landing;
 mod live;

@@ -55,6 +55,13 @@ fn main() -> ExitCode {
                 Err(error) => exit_with_error(&format!("cannot start: {error}"), UNKNOWN),
             }
         }
+        Ok(Request::History(request)) => {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            match app::history(&request, &mut out).and_then(|()| out.flush().map_err(|error| error.to_string())) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => exit_with_error(&error, 1),
+            }
+        }
         Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => exit_with_error(&error, 1),

@@ -1,3 +1,4 @@
-//! What readers see: the newest view of each target.
+//! What readers see: the newest view of each target, and what was.
 
+pub mod history;
 pub mod latest;

@@ -22,6 +22,7 @@ use crate::http;
 use crate::model::lag::Quality;
 use crate::model::sample::RefusedCommand;
 use crate::model::thresholds::Status;
+pub(in crate::app) use csv::field as csv_field;
 use rows::Sampled;
 
 /// Time between polls while entries are counted or streams are searched for, or the configured interval if that is shorter. The
@@ -87,7 +88,7 @@ fn sample(config: &Config, wait: Duration) -> std::io::Result<Vec<Sampled>> {
     let sampled = runtime.block_on(async {
         let deadline = Instant::now() + wait;
         let (start, pollers) = poller_runtime::channel();
-        let mut targets = PolledTargets::new(start, Arc::new(Registry::default()));
+        let mut targets = PolledTargets::new(start, Arc::new(Registry::default()), None);
         targets.reconfigure(config).await;
         let known = targets.known();
         let sampling = known.all().zip(&config.targets).map(async |(target, config)| {

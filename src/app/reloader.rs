@@ -13,6 +13,7 @@ use crate::app::targets::PolledTargets;
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
+use crate::store::history::History;
 use crate::sys::files::FileFingerprint;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
@@ -29,6 +30,7 @@ pub(super) struct Reloader {
     pub(super) config: Config,
     pub(super) service: Arc<Service>,
     pub(super) targets: PolledTargets,
+    pub(super) history: History,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
 }
@@ -92,7 +94,7 @@ impl Reloader {
         // From here on nothing can fail.
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
-        self.service.set_policy(policy(&new, &self.targets));
+        self.service.set_policy(policy(&new, &self.targets, self.history.clone()));
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())

@@ -1,9 +1,10 @@
 //! Signals: the first SIGTERM or SIGINT begins the end, a second one is the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_tokio::Signals;
 use tokio::sync::watch;
 
@@ -20,6 +21,8 @@ const LOG_TIME: Duration = Duration::from_millis(100);
 /// # Errors
 /// Where the operating system refuses a handler.
 pub fn listen(reloads: ReloadHandle) -> std::io::Result<(Shutdown, impl Future<Output = ()>)> {
+    // Where a file may not grow any more, the write is to fail and not the program.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (sender, shutdown) = watch::channel(false);
     Ok((shutdown, handle(signals, sender, reloads)))

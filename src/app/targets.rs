@@ -17,6 +17,7 @@ use crate::config::{Config, TargetConfig};
 use crate::exposition::registry::PageSettings;
 use crate::http;
 use crate::model::TargetName;
+use crate::store::history::Recorders;
 use crate::store::latest::{self, Reader, Readers};
 use crate::sys::own_metrics::PollMetrics;
 
@@ -32,6 +33,8 @@ pub(super) struct PolledTargets {
     /// In the order of the configuration.
     polled: Vec<PolledTarget>,
     readers: watch::Sender<Vec<Reader>>,
+    /// Where snapshots are remembered, by the target's name; nowhere for a program that polls once.
+    history: Option<Recorders>,
 }
 
 /// A target that is polled until this is dropped.
@@ -44,8 +47,8 @@ struct PolledTarget {
 
 impl PolledTargets {
     /// No targets yet.
-    pub(super) fn new(start: Start, process: Arc<Registry>) -> Self {
-        Self { start, process, polled: Vec::new(), readers: watch::Sender::default() }
+    pub(super) fn new(start: Start, process: Arc<Registry>, history: Option<Recorders>) -> Self {
+        Self { start, process, polled: Vec::new(), readers: watch::Sender::default(), history }
     }
 
     /// Where to look for what was found.
@@ -82,9 +85,10 @@ impl PolledTargets {
     async fn begin(&self, plan: PollerConfig, config: TargetConfig, several: bool, first: Instant) -> PolledTarget {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
+        let history = self.history.as_ref().map(|history| history.of(config.name.as_str()));
         let own = SelfRegistries { polls: Arc::new(registry), process: Arc::clone(&self.process) };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
-        let (publisher, reader) = latest::channel(poller::first(&plan, &own));
+        let (publisher, reader) = latest::channel(poller::first(&plan, &own), history);
         let poller = Poller::new(&plan, source, publisher, own, metrics);
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.

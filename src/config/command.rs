@@ -12,7 +12,7 @@ use crate::config::file::{Entry, File, Section};
 use crate::config::nearest::nearest;
 use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
-use crate::config::subcommands::{self, LagRequest, Output};
+use crate::config::subcommands::{self, HistoryRequest, LagRequest, Output};
 use crate::config::values::{ConfigError, Origin, RawValue};
 use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources};
 use crate::model::{TargetName, names};
@@ -37,6 +37,8 @@ pub enum Request {
     Healthcheck(Box<Config>),
     /// Sample once and print lags.
     Lag(Box<LagRequest>),
+    /// Print what is in a history file.
+    History(HistoryRequest),
     /// Print this configuration.
     PrintConfig(String),
     /// Print this: the help, the version, what a subcommand makes.
@@ -68,7 +70,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
         }
         Err(error) => return Err(wrong_arguments(&error, &command, &arguments)),
     };
-    let Some((name, matches)) = matches.remove_subcommand() else {
+    let Some((name, mut matches)) = matches.remove_subcommand() else {
         let given = AllSources::new(matches)?;
         let config = Box::new(Config::from_sources(&given)?);
         return Ok(if given.switch("healthcheck") {
@@ -82,7 +84,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
     match name.as_str() {
         "lag" => {
             let given = AllSources::new(matches)?;
-            let config = Config::from_sources(&WithoutHttp(&given))?;
+            let config = Config::from_sources(&WithoutDaemon(&given))?;
             Ok(Request::Lag(Box::new(subcommands::lag(&given.matches, config)?)))
         }
         "config" => {
@@ -93,6 +95,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
                 Output::Json => effective.json(),
                 Output::Table | Output::Csv => effective.table(),
             }))
+        }
+        "history" => {
+            let (action, matches) = matches.remove_subcommand().unwrap_or_default();
+            let given = AllSources::new(matches)?;
+            // Its own settings are enough: targets, tokens and certificates are not looked at.
+            let path = given.get("history.path").ok_or_else(|| {
+                ConfigError::new("--history.path is missing: expected the history file of a streamlag".to_owned())
+            })?;
+            subcommands::history(&action, &given.matches, path.path()).map(Request::History)
         }
         "completions" => Ok(Request::Print(subcommands::completions(&matches, command))),
         "man" => subcommands::man(&matches, command).map(Request::Print),
@@ -354,19 +365,21 @@ impl AllSources {
     }
 }
 
-/// What a sample needs: the settings without the files and secrets of the HTTP server, which the user of a shell may be unable to read.
-struct WithoutHttp<'a>(&'a AllSources);
+/// What a sample needs: the settings without the files and secrets of the HTTP server and of history, which the user of a shell may be
+/// unable to read.
+struct WithoutDaemon<'a>(&'a AllSources);
 
 /// Settings that name them.
-const OF_HTTP: [&str; 4] = ["web.config.file", "api.tokens-file", "api.insecure-no-auth", "web.enable-lifecycle"];
+const OF_DAEMON: [&str; 5] =
+    ["web.config.file", "api.tokens-file", "api.insecure-no-auth", "web.enable-lifecycle", "history.path"];
 
-impl SettingSources for WithoutHttp<'_> {
+impl SettingSources for WithoutDaemon<'_> {
     fn get(&self, key: &str) -> Option<RawValue> {
-        self.0.get(key).filter(|_| !OF_HTTP.contains(&key))
+        self.0.get(key).filter(|_| !OF_DAEMON.contains(&key))
     }
 
     fn switch(&self, key: &str) -> bool {
-        !OF_HTTP.contains(&key) && self.0.switch(key)
+        !OF_DAEMON.contains(&key) && self.0.switch(key)
     }
 
     fn api_token(&self) -> Option<String> {

@@ -440,6 +440,50 @@ pub const SETTINGS: &[Setting] = &[
         ..OF_A_TARGET
     },
     Setting {
+        key: "history.path",
+        env: Some("STREAMLAG_HISTORY_PATH"),
+        value_name: "FILE",
+        heading: "History",
+        help: "SQLite file for history; without it, the last two hours are kept in memory",
+        ..BASE
+    },
+    Setting {
+        key: "history.memory",
+        env: Some("STREAMLAG_HISTORY_MEMORY"),
+        default: Some("64MiB"),
+        value_name: "BYTES",
+        heading: "History",
+        help: "Maximum memory for the history of the last two hours",
+        ..BASE
+    },
+    Setting {
+        key: "history.retention",
+        env: Some("STREAMLAG_HISTORY_RETENTION"),
+        default: Some("14d"),
+        value_name: "DURATION",
+        heading: "History",
+        help: "Time for which the history file keeps a point per minute",
+        ..BASE
+    },
+    Setting {
+        key: "history.coarse-retention",
+        env: Some("STREAMLAG_HISTORY_COARSE_RETENTION"),
+        default: Some("400d"),
+        value_name: "DURATION",
+        heading: "History",
+        help: "Time for which the history file keeps a point per hour",
+        ..BASE
+    },
+    Setting {
+        key: "history.max-size",
+        env: Some("STREAMLAG_HISTORY_MAX_SIZE"),
+        default: Some("1GiB"),
+        value_name: "BYTES",
+        heading: "History",
+        help: "Maximum size of the history file; the oldest points go first",
+        ..BASE
+    },
+    Setting {
         key: "web.listen-address",
         flag: Flag::List,
         env: Some("STREAMLAG_WEB_LISTEN_ADDRESS"),

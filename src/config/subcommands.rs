@@ -1,6 +1,7 @@
 //! The subcommands: what they take, and those that only print.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::builder::PossibleValuesParser;
@@ -8,6 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use crate::analysis::history::{MINUTE, query};
 use crate::config::effective::ACTIONS;
 use crate::config::settings::{Flag, SETTINGS, Setting};
 use crate::config::values::ConfigError;
@@ -37,14 +39,43 @@ pub struct LagRequest {
     pub wait: Duration,
 }
 
-/// The form in which `lag` and `config` print.
+/// `streamlag history`.
+#[derive(Debug)]
+pub struct HistoryRequest {
+    /// The file.
+    pub path: PathBuf,
+    /// What to print of it.
+    pub action: HistoryAction,
+}
+
+/// What `streamlag history` prints.
+#[derive(Debug)]
+pub enum HistoryAction {
+    /// What is in the file.
+    Info(Output),
+    /// Points, as CSV.
+    Export {
+        /// Seconds since the Unix epoch of the first.
+        from: i64,
+        /// Of the end, not included.
+        to: i64,
+        /// Seconds of a bucket.
+        step: i64,
+        /// This stream only.
+        stream: Option<String>,
+        /// This group only.
+        group: Option<String>,
+    },
+}
+
+/// The form in which subcommands print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// For people.
     Table,
     /// JSON.
     Json,
-    /// CSV; `lag` only.
+    /// CSV; `lag` and `history export` only.
     Csv,
 }
 
@@ -53,6 +84,8 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
     let settings = || SETTINGS.iter().filter(|setting| setting.flag != Flag::None && !ACTIONS.contains(&setting.key));
     let of_a_sample = |setting: &Setting| OF_A_SAMPLE.contains(&setting.heading) || setting.key == "config.file";
     let hidden = |setting| argument(setting).into_iter().map(move |arg| arg.hide(!of_a_sample(setting)));
+    let is_of_history = |setting: &&Setting| ["history.path", "config.file"].contains(&setting.key);
+    let of_history = || settings().filter(is_of_history).flat_map(&argument);
     command
         .subcommand(
             Command::new("lag")
@@ -87,6 +120,29 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
                 .about("Print every setting, its value and where that comes from; secrets are not shown")
                 .arg(output(&["table", "json"]))
                 .args(settings().flat_map(&argument)),
+        )
+        .subcommand(
+            Command::new("history")
+                .about("Print what is in the history file")
+                .subcommand_required(true)
+                .disable_help_subcommand(true)
+                .subcommand(
+                    Command::new("export")
+                        .about("Print points as CSV")
+                        .arg(output(&["csv"]).default_value("csv"))
+                        .arg(when("from", "-400d", "Time of the first point: a duration before now such as -1h, a time, or Unix seconds"))
+                        .arg(when("to", "now", "Time of the last point"))
+                        .arg(when("step", "60s", "Width of a point: 60s or more"))
+                        .arg(Arg::new("stream").long("stream").value_name("NAME").help("Only this stream"))
+                        .arg(Arg::new("group").long("group").value_name("NAME").help("Only this group"))
+                        .args(of_history()),
+                )
+                .subcommand(
+                    Command::new("info")
+                        .about("Print its size, its resolutions and their times")
+                        .arg(output(&["table", "json"]))
+                        .args(of_history()),
+                ),
         )
         .subcommand(
             Command::new("token")
@@ -128,6 +184,11 @@ const LAG_HELP: [&str; 3] = [
     "Exit codes: 0 all healthy; 1 one is degraded, or not everything is watched; 2 one is unhealthy or unknown, or Redis or the \
      configuration cannot be read.",
 ];
+
+fn when(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    let value = if name == "step" { "DURATION" } else { "TIME" };
+    Arg::new(name).long(name).value_name(value).default_value(default).allow_hyphen_values(true).help(help)
+}
 
 fn output(forms: &'static [&'static str]) -> Arg {
     Arg::new("output")
@@ -178,6 +239,26 @@ pub(super) fn lag(matches: &ArgMatches, mut config: Config) -> Result<LagRequest
         _ => Color::Auto,
     };
     Ok(LagRequest { config, output: Output::of(matches), color, wait })
+}
+
+/// What `streamlag history` is to do with this file.
+pub(super) fn history(action: &str, matches: &ArgMatches, path: PathBuf) -> Result<HistoryRequest, ConfigError> {
+    if action != "export" {
+        return Ok(HistoryRequest { path, action: HistoryAction::Info(Output::of(matches)) });
+    }
+    let [from, to, step] = ["from", "to", "step"].map(|key| text(matches, key).unwrap_or_default());
+    let now = query::unix_seconds(SystemTime::now());
+    let invalid = |error: query::InvalidQuery| ConfigError::new(error.to_string());
+    let range = query::Range::unbounded(from, to, step, MINUTE, now).map_err(invalid)?;
+    let of = |key| text(matches, key).map(str::to_owned);
+    let action = HistoryAction::Export {
+        from: range.from,
+        to: range.to,
+        step: range.step,
+        stream: of("stream"),
+        group: of("group"),
+    };
+    Ok(HistoryRequest { path, action })
 }
 
 /// Makes a token and says what to do with it.

@@ -14,6 +14,9 @@ use crate::model::names::{self, MAX_NAME_BYTES};
 /// What an error repeats of a value, in bytes.
 const MAX_VALUE_BYTES: usize = 1024;
 
+/// Bytes of a mebibyte.
+pub(super) const MIB: u64 = 1 << 20;
+
 /// What is wrong with the configuration: one line that names the setting, its value and what it takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -15,6 +15,7 @@ use crate::http::rate_limit::RateLimit;
 use crate::http::scalers::Scalers;
 use crate::http::targets::ServedTargets;
 use crate::http::tls::ServerTls;
+use crate::store::history::History;
 
 /// What the server goes by.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct ServerConfig {
     pub scalers: Scalers,
     /// What is watched.
     pub targets: ServedTargets,
+    /// What was.
+    pub history: History,
     /// The event transport's settings.
     pub transport: Transport,
 }

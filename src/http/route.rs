@@ -39,6 +39,8 @@ pub enum Route {
     DeclaredScale,
     /// A place that wants a token: what there is to know of one target.
     Api(ApiRoute),
+    /// A place that wants a token: what there was.
+    History(HistoryRoute),
     /// A place that wants a token: what changes in one target, as it does.
     Live,
     /// A file of the live page.
@@ -56,6 +58,15 @@ pub enum UiFile {
     Style,
     /// Its script.
     Script,
+}
+
+/// The API's places that speak of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryRoute {
+    /// Points of a group.
+    History,
+    /// Where the lag of groups is going.
+    Trends,
 }
 
 /// The API's places.
@@ -97,6 +108,8 @@ impl Route {
             "/ui/" => Self::Ui(UiFile::Page),
             "/ui/style.css" => Self::Ui(UiFile::Style),
             "/ui/app.js" => Self::Ui(UiFile::Script),
+            "/api/v1/events/history" => Self::History(HistoryRoute::History),
+            "/api/v1/events/trends" => Self::History(HistoryRoute::Trends),
             _ if scaler(path).is_some() => Self::DeclaredScale,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
@@ -135,6 +148,8 @@ impl Route {
             Self::Api(ApiRoute::Groups) => "/api/v1/events/groups",
             Self::Api(ApiRoute::Consumers) => "/api/v1/events/consumers",
             Self::Api(ApiRoute::LogicalStreams) => "/api/v1/events/logical-streams",
+            Self::History(HistoryRoute::History) => "/api/v1/events/history",
+            Self::History(HistoryRoute::Trends) => "/api/v1/events/trends",
         }
     }
 

@@ -129,7 +129,7 @@ mod tests {
     /// The poller withdraws what is too old with its next poll. Nobody waits for that.
     #[tokio::test(start_paused = true)]
     async fn a_sample_that_nobody_withdrew_ends_all_the_same() {
-        let (mut publisher, reader) = latest::channel(published(Some(Duration::from_secs(15))));
+        let (mut publisher, reader) = latest::channel(published(Some(Duration::from_secs(15))), None);
         let target = ServedTarget {
             name: TargetName::default(),
             redis: String::new(),

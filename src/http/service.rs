@@ -37,10 +37,12 @@ use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::http::reader_memory::ReaderMemory;
-use crate::http::route::{ApiRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler};
+use crate::http::route::{
+    ApiRoute, HistoryRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler,
+};
 use crate::http::static_body::{HttpResponse, StaticBody};
 use crate::http::targets::ServedTarget;
-use crate::http::{api, landing, scale, ui};
+use crate::http::{api, history, landing, scale, ui};
 use crate::model::TargetName;
 use crate::store::latest::Published;
 use crate::sys::own_metrics::SelfMetrics;
@@ -188,6 +190,11 @@ impl Service {
             Route::Targets => {
                 let limits = self.check_token(policy, head, peer)?;
                 Ok(with_headers(targets(policy).unwrap_or_else(HttpProblem::into_answer), limits))
+            }
+            Route::History(place) => {
+                let limits = self.check_token(policy, head, peer)?;
+                let answer = past(policy, place, head.uri.query()).await;
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Scale => {
                 let limits = self.check_token(policy, head, peer)?;
@@ -511,6 +518,14 @@ fn targets(policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
     json(StatusCode::OK, &api::targets::targets(watched.collect()))
 }
 
+async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
+    let target = target(policy, query_parameter(query, "target").as_deref())?;
+    if place == HistoryRoute::Trends {
+        return history::trends(target, query, &policy.history, |body| json(StatusCode::OK, body)).await;
+    }
+    history::history(policy, target, query, &policy.history, |body| json(StatusCode::OK, body)).await
+}
+
 /// What an answer ends with whose age is told to each reader.
 const NO_AGE: &str = "null}";
 
@@ -647,6 +662,7 @@ pub(in crate::http) mod tests {
             tls: None,
             scalers: crate::http::Scalers::default(),
             targets: ServedTargets::new(Vec::new()),
+            history: crate::store::history::History::nowhere(),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         }
     }

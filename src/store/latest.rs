@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::analysis::view::View;
 use crate::exposition::encoding::Page;
+use crate::store::history::Recorder;
 
 /// What the poller made of its newest poll, ready for readers.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub struct Published {
 pub struct Publisher {
     newest: Arc<ArcSwap<Published>>,
     changes: watch::Sender<()>,
+    /// Where good samples are remembered; nowhere for a program that polls once.
+    history: Option<Recorder>,
+    recorded: Option<Instant>,
 }
 
 /// Where to look for each of the targets, which a reload may change.
@@ -41,17 +45,24 @@ pub struct Reader {
     changes: watch::Receiver<()>,
 }
 
-/// A publisher and its readers, who see `first` until something is published.
+/// A publisher and its readers, who see `first` until something is published. Good samples go to `history` as well.
 #[must_use]
-pub fn channel(first: Published) -> (Publisher, Reader) {
+pub fn channel(first: Published, history: Option<Recorder>) -> (Publisher, Reader) {
     let newest = Arc::new(ArcSwap::from_pointee(first));
     let (sender, receiver) = watch::channel(());
-    (Publisher { newest: Arc::clone(&newest), changes: sender }, Reader { newest, changes: receiver })
+    let publisher = Publisher { newest: Arc::clone(&newest), changes: sender, history, recorded: None };
+    (publisher, Reader { newest, changes: receiver })
 }
 
 impl Publisher {
     /// Replaces what readers see.
     pub fn publish(&mut self, published: Published) {
+        if published.sampled != self.recorded && published.view.redis_up() {
+            self.recorded = published.sampled;
+            if let Some(history) = &self.history {
+                history.record(&published.view);
+            }
+        }
         self.newest.store(Arc::new(published));
         self.changes.send_replace(());
     }

@@ -90,6 +90,10 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &PANICS,
     &RELOAD_SUCCESSFUL,
     &RELOAD_TIME,
+    &HISTORY_UP,
+    &HISTORY_BYTES,
+    &HISTORY_POINTS,
+    &HISTORY_DROPPED,
     &PROCESS_CPU,
     &PROCESS_RESIDENT,
     &PROCESS_VIRTUAL,
@@ -274,6 +278,14 @@ names! {
         "1 if the latest configuration reload succeeded or there was none, 0 if it failed.";
     RELOAD_TIME = "streamlag_config_last_reload_success_timestamp_seconds", Gauge, &[],
         "Time of the latest successful configuration load, in seconds since the Unix epoch.";
+    HISTORY_UP = "streamlag_history_up", Gauge, &[],
+        "1 if history is kept where it is configured to be, 0 if its file cannot be used and memory alone keeps it.";
+    HISTORY_BYTES = "streamlag_history_bytes", Gauge, &[],
+        "Bytes that history takes: of the file with its write-ahead log, or of memory if there is no file.";
+    HISTORY_POINTS = "streamlag_history_points", Counter, &[],
+        "Total number of points kept: samples of groups in memory, or minutes of groups in the file.";
+    HISTORY_DROPPED = "streamlag_history_points_dropped", Counter, &[],
+        "Total number of points and snapshots left out of history because a queue or the memory was full.";
     BUILD = "streamlag_build", Info, &["version"],
         "Version of streamlag.";
     PROCESS_CPU = "process_cpu_seconds", Counter, &[],

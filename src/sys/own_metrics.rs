@@ -44,6 +44,36 @@ pub struct SelfMetrics {
     reload_time: Gauge<f64, AtomicU64>,
 }
 
+/// What is counted of history. Clones share the counters.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryMetrics {
+    /// Whether history is kept where it is configured to be.
+    pub up: Gauge,
+    /// Points kept.
+    pub points: Counter,
+    /// Samples of groups that were left out.
+    pub samples_dropped: Counter,
+    bytes: Gauge,
+}
+
+impl HistoryMetrics {
+    /// All counters at zero, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        metric_catalog::HISTORY_UP.register(registry, metrics.up.clone());
+        metric_catalog::HISTORY_BYTES.register(registry, metrics.bytes.clone());
+        metric_catalog::HISTORY_POINTS.register(registry, metrics.points.clone());
+        metric_catalog::HISTORY_DROPPED.register(registry, metrics.samples_dropped.clone());
+        metrics
+    }
+
+    /// So many bytes are taken.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
 /// How a poll ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollOutcome {

@@ -125,7 +125,7 @@ fn what_is_wrong_is_an_error_and_not_printed() {
     check(&["completions", "tcsh"], "invalid value \"tcsh\" for SHELL: expected one of bash, zsh, fish");
     check(
         &["man", "nothing"],
-        "invalid value \"nothing\" for COMMAND: expected one of lag, config, token, completions, man",
+        "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, completions, man",
     );
     check(&["confi"], "unexpected argument \"confi\": did you mean config? See streamlag --help");
     let (code, _, err) = run(&["completions"], &[]);
@@ -188,7 +188,7 @@ fn manual_pages_render_and_name_every_flag() {
     for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SUBCOMMANDS", "streamlag-lag(1)", "Exit codes: "] {
         assert!(text.contains(heading), "{heading}: {text}");
     }
-    for subcommand in ["lag", "config", "token", "completions", "man"] {
+    for subcommand in ["lag", "config", "history", "token", "completions", "man"] {
         let text = render(&[subcommand]);
         assert!(text.contains(&format!("streamlag {subcommand} [OPTIONS]")), "{text}");
     }

@@ -10,10 +10,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &["model"]),
     ("redis", &["model", "sys"]),
     ("exposition", &["analysis", "model", "sys"]),
-    ("store", &["analysis", "exposition", "model"]),
+    ("store", &["analysis", "exposition", "model", "sys"]),
     ("collector", &["analysis", "exposition", "model", "redis", "store", "sys"]),
     ("http", &["analysis", "exposition", "model", "store", "sys"]),
-    ("config", &["analysis", "collector", "exposition", "http", "model", "redis", "sys"]),
+    ("config", &["analysis", "collector", "exposition", "http", "model", "redis", "store", "sys"]),
     ("app", &["analysis", "collector", "config", "exposition", "http", "model", "store", "sys"]),
 ];
 

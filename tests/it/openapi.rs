@@ -113,6 +113,7 @@ fn query(path: &str) -> String {
     match path {
         "/probe" => "?target=good".to_owned(),
         "/api/v1/scale" => format!("?stream=events:chat&group={GROUP}"),
+        "/api/v1/events/history" => format!("?stream=events:chat&group={GROUP}&step=1s"),
         _ => String::new(),
     }
 }
@@ -208,6 +209,10 @@ fn answers_in_general(checked: &mut Checked, program: &Streamlag) {
     eventually("everything is there", || {
         (program.json("logical-streams")["logical_streams"][0]["lag"] != Value::Null).then_some(())
     });
+    eventually("history", || {
+        let trends = program.json("trends?window=1m");
+        trends["trends"].as_array()?.iter().any(|trend| trend["arrivals_per_second"].is_object()).then_some(())
+    });
     for (path, method, statuses) in checked.operations() {
         if method == "GET" {
             if statuses.contains(&200) && path != "/api/v1/events/live" {
@@ -247,6 +252,8 @@ fn special_answers(checked: &mut Checked, program: &Streamlag) {
     checked.ask_with(program, "/probe", "?target=down", &[openmetrics], 200);
     checked.ask(program, "/metrics", "?collect[]=nothing", 400);
     checked.ask(program, "/probe", "", 400);
+    checked.ask(program, "/api/v1/events/history", "", 400);
+    checked.ask(program, "/api/v1/events/trends", "?window=0", 400);
     if routes().contains("/ui/") {
         checked.ask(program, "/ui", "", 308);
         for path in ["/ui/", "/ui/style.css", "/ui/app.js"] {

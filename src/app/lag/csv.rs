@@ -41,6 +41,11 @@ pub(super) fn render(sampled: &[Sampled], terminal: bool) -> String {
     text
 }
 
+/// A name as a field.
+pub(in crate::app) fn field(text: &str, terminal: bool) -> String {
+    Cell::Text(text.into()).text(terminal)
+}
+
 /// What stands in a cell.
 enum Cell<'a> {
     /// A name or a sentence, from Redis or from the configuration.

@@ -307,7 +307,18 @@ pub fn streamlag_with_env(arguments: &[&str], env: &[(&str, &str)]) -> Streamlag
         all.extend(["--poll.max-redis-share", "100%"]);
     }
     all.extend(arguments);
-    let mut child = command(&all, env).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
+    watched(command(&all, env))
+}
+
+/// One that a line of shell becomes, such as one that sets limits first.
+pub fn streamlag_by_shell(script: &str, env: &[(&str, &str)]) -> Streamlag {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script]).envs(env.iter().copied()).stdin(Stdio::null());
+    watched(shell)
+}
+
+fn watched(mut command: Command) -> Streamlag {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("streamlag starts");
     let stderr = child.stderr.take().unwrap();
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);

@@ -1,0 +1,399 @@
+//! Points as few bytes: one after another for memory ([`Series`]), and by columns for the file ([`encode`]).
+
+use crate::analysis::group_state::GroupState;
+use crate::analysis::history::Point;
+
+/// Numbers of a point beside its time.
+const COLUMNS: usize = 15;
+
+/// Which of them are what changes from one point to the next: the others are differences from another column and stored as they are.
+const DIFFERENCES: [bool; COLUMNS] =
+    [true, true, true, true, true, true, false, false, false, false, false, false, true, true, false];
+
+/// The bit of the time, after those of the columns.
+const TIME: u32 = COLUMNS as u32;
+
+/// Parts of an entry in which a mean is kept.
+const MEAN_PARTS: f64 = 8.0;
+
+/// Significant digits that the file keeps of ages and rates.
+const DIGITS: u32 = 3;
+
+/// The largest number plus one, which has a bit more than others.
+const ABOVE_ALL: [u8; 10] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2];
+
+/// Bytes that are no points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no history points")]
+pub struct Corrupt;
+
+/// The columns of a point. Those that change most come first, so that the mask of the others is short.
+fn columns(point: &Point) -> [Option<i64>; COLUMNS] {
+    let of = |number: u64| Some(number.cast_signed());
+    let signed = |number: Option<u64>| number.map(u64::cast_signed);
+    let state = GroupState::ALL.iter().position(|state| *state == point.state).unwrap_or_default();
+    [
+        signed(point.lag_ms),
+        of(point.lag),
+        of(point.length),
+        signed(point.pending),
+        signed(point.delivered_milli),
+        signed(point.added_milli),
+        Some(((point.mean - point.lag as f64) * MEAN_PARTS).round() as i64),
+        of(point.lag.wrapping_sub(point.lowest)),
+        of(point.highest.wrapping_sub(point.lag)),
+        of(point.lowest.wrapping_sub(point.bound_min)),
+        of(point.bound_max.wrapping_sub(point.highest)),
+        Some(i64::from(point.samples)),
+        signed(point.consumers),
+        of(point.lost),
+        Some(state as i64),
+    ]
+}
+
+fn from_columns(time: i64, columns: &[Option<i64>; COLUMNS]) -> Result<Point, Corrupt> {
+    let [
+        lag_ms,
+        lag,
+        length,
+        pending,
+        delivered,
+        added,
+        mean,
+        low,
+        high,
+        bound_min,
+        bound_max,
+        samples,
+        consumers,
+        lost,
+        state,
+    ] = *columns;
+    let of = |number: Option<i64>| number.map(i64::cast_unsigned).ok_or(Corrupt);
+    let unsigned = |number: Option<i64>| number.map(i64::cast_unsigned);
+    let lag = of(lag)?;
+    let lowest = lag.wrapping_sub(of(low)?);
+    let highest = lag.wrapping_add(of(high)?);
+    let samples = u32::try_from(of(samples)?).map_err(|_| Corrupt)?;
+    let state = usize::try_from(of(state)?).ok().and_then(|place| GroupState::ALL.get(place)).ok_or(Corrupt)?;
+    Ok(Point {
+        time,
+        samples: if samples == 0 { return Err(Corrupt) } else { samples },
+        lag,
+        mean: lag as f64 + mean.ok_or(Corrupt)? as f64 / MEAN_PARTS,
+        lowest,
+        highest,
+        bound_min: lowest.wrapping_sub(of(bound_min)?),
+        bound_max: highest.wrapping_add(of(bound_max)?),
+        lag_ms: unsigned(lag_ms),
+        pending: unsigned(pending),
+        length: of(length)?,
+        added_milli: unsigned(added),
+        delivered_milli: unsigned(delivered),
+        consumers: unsigned(consumers),
+        lost: of(lost)?,
+        state: *state,
+    })
+}
+
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first().ok_or(Corrupt)?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(Corrupt)
+}
+
+/// A signed number as one that is small where it is near 0.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
+}
+
+/// A number that may be absent: 0 is none.
+fn put_optional(bytes: &mut Vec<u8>, number: Option<u64>) {
+    match number {
+        Some(u64::MAX) => bytes.extend(ABOVE_ALL),
+        Some(number) => put(bytes, number + 1),
+        None => put(bytes, 0),
+    }
+}
+
+fn take_optional(bytes: &mut &[u8]) -> Result<Option<u64>, Corrupt> {
+    if let Some(rest) = bytes.strip_prefix(&ABOVE_ALL) {
+        *bytes = rest;
+        return Ok(Some(u64::MAX));
+    }
+    take(bytes).map(|number| number.checked_sub(1))
+}
+
+/// What the next point is told by: the last one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    time: i64,
+    step: i64,
+    columns: [Option<i64>; COLUMNS],
+    /// The last value of each column that there was.
+    known: [i64; COLUMNS],
+}
+
+/// Points one after another, each as what has changed since the one before.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    bytes: Vec<u8>,
+    last: Last,
+    first: i64,
+    points: u32,
+}
+
+impl Series {
+    /// Appends a point.
+    pub fn push(&mut self, point: &Point) {
+        let (new, last) = (columns(point), &mut self.last);
+        if self.points == 0 {
+            self.first = point.time;
+        }
+        let step = point.time.wrapping_sub(last.time);
+        let mut mask = u64::from(step != last.step) << TIME;
+        for (place, value) in new.iter().enumerate() {
+            mask |= u64::from(*value != last.columns[place]) << place;
+        }
+        put(&mut self.bytes, mask);
+        for (place, value) in new.iter().enumerate().filter(|(place, _)| mask >> place & 1 == 1) {
+            let base = if DIFFERENCES[place] { last.known[place] } else { 0 };
+            put_optional(&mut self.bytes, value.map(|value| zigzag(value.wrapping_sub(base))));
+            last.known[place] = value.unwrap_or(last.known[place]);
+        }
+        if mask >> TIME == 1 {
+            put(&mut self.bytes, zigzag(step.wrapping_sub(last.step)));
+        }
+        (last.time, last.step, last.columns) = (point.time, step, new);
+        self.points = self.points.saturating_add(1);
+    }
+
+    /// Time of the first point; 0 where there is none.
+    #[must_use]
+    pub fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// Time of the last point; 0 where there is none.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.last.time
+    }
+
+    /// How many points there are.
+    #[must_use]
+    pub fn points(&self) -> u32 {
+        self.points
+    }
+
+    /// Gives back memory that no point takes: nothing more is to come.
+    pub fn close(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The points.
+    ///
+    /// # Errors
+    /// Where the bytes are no points, which would be a defect.
+    pub fn decode(&self) -> Result<Vec<Point>, Corrupt> {
+        let (mut bytes, mut last) = (&self.bytes[..], Last::default());
+        let mut points = Vec::with_capacity(self.points as usize);
+        while !bytes.is_empty() {
+            let mask = take(&mut bytes)?;
+            for place in (0..COLUMNS).filter(|place| mask >> place & 1 == 1) {
+                let base = if DIFFERENCES[place] { last.known[place] } else { 0 };
+                last.columns[place] = take_optional(&mut bytes)?.map(|delta| unzigzag(delta).wrapping_add(base));
+                last.known[place] = last.columns[place].unwrap_or(last.known[place]);
+            }
+            if mask >> TIME == 1 {
+                last.step = last.step.wrapping_add(unzigzag(take(&mut bytes)?));
+            }
+            last.time = last.time.wrapping_add(last.step);
+            points.push(from_columns(last.time, &last.columns)?);
+        }
+        Ok(points)
+    }
+}
+
+/// The first digits of a number, rounded up, so that what is not 0 stays so.
+fn rounded(number: u64) -> u64 {
+    let unit = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(DIGITS - 1));
+    number.div_ceil(unit).saturating_mul(unit)
+}
+
+/// Points, each with the number of its series, by columns. Ages and rates keep three digits.
+#[must_use]
+pub fn encode(points: &[(u64, Point)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put(&mut bytes, points.len() as u64);
+    let (mut series, mut time, mut step) = (0, 0, 0);
+    for (of, point) in points {
+        put(&mut bytes, zigzag(of.wrapping_sub(series).cast_signed()));
+        series = *of;
+        let next = point.time.wrapping_sub(time);
+        put(&mut bytes, zigzag(next.wrapping_sub(step)));
+        (time, step) = (point.time, next);
+    }
+    let short = |point: &Point| Point {
+        lag_ms: point.lag_ms.map(rounded),
+        added_milli: point.added_milli.map(rounded),
+        delivered_milli: point.delivered_milli.map(rounded),
+        ..*point
+    };
+    let rows: Vec<_> = points.iter().map(|(_, point)| columns(&short(point))).collect();
+    for place in 0..COLUMNS {
+        // A column that does not change is said once.
+        let is_constant = rows.iter().all(|row| row[place] == rows[0][place]);
+        bytes.push(u8::from(is_constant));
+        let mut known = 0;
+        for row in &rows[..if is_constant { rows.len().min(1) } else { rows.len() }] {
+            let base = if DIFFERENCES[place] { known } else { 0 };
+            put_optional(&mut bytes, row[place].map(|value| zigzag(value.wrapping_sub(base))));
+            known = row[place].unwrap_or(known);
+        }
+    }
+    bytes
+}
+
+/// What [`encode`] made. Takes memory by what the bytes hold, not by what they claim: a point takes at least two bytes.
+///
+/// # Errors
+/// Where it did not make it.
+pub fn decode(mut bytes: &[u8]) -> Result<Vec<(u64, Point)>, Corrupt> {
+    let bytes = &mut bytes;
+    let count = usize::try_from(take(bytes)?).map_err(|_| Corrupt)?;
+    if count > bytes.len() / 2 {
+        return Err(Corrupt);
+    }
+    let mut keys = Vec::with_capacity(count);
+    let (mut series, mut time, mut step) = (0_u64, 0_i64, 0_i64);
+    for _ in 0..count {
+        series = series.wrapping_add(unzigzag(take(bytes)?).cast_unsigned());
+        step = step.wrapping_add(unzigzag(take(bytes)?));
+        time = time.wrapping_add(step);
+        keys.push((series, time));
+    }
+    let mut rows = vec![[None; COLUMNS]; count];
+    for place in 0..COLUMNS {
+        let (is_constant, rest) = bytes.split_first().ok_or(Corrupt)?;
+        *bytes = rest;
+        let (mut known, mut value) = (0, None);
+        for (number, row) in rows.iter_mut().enumerate() {
+            if number == 0 || *is_constant == 0 {
+                let base = if DIFFERENCES[place] { known } else { 0 };
+                value = take_optional(bytes)?.map(|delta| unzigzag(delta).wrapping_add(base));
+                known = value.unwrap_or(known);
+            }
+            row[place] = value;
+        }
+    }
+    if !bytes.is_empty() {
+        return Err(Corrupt);
+    }
+    keys.iter().zip(&rows).map(|((series, time), row)| Ok((*series, from_columns(*time, row)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_point() -> impl Strategy<Value = Point> {
+        let number = || prop_oneof![Just(0), Just(u64::MAX), Just(u64::MAX - 1), 0..2000_u64, any::<u64>()];
+        let optional = move || proptest::option::of(number());
+        let lags = proptest::collection::vec(number(), 5);
+        (
+            (-1_000_000..4_000_000_000_i64, 1..u32::MAX, lags, -8000..8000_i64),
+            (optional(), optional(), number(), optional(), optional(), optional(), number(), 0..GroupState::ALL.len()),
+        )
+            .prop_map(|((time, samples, mut lags, mean), rest)| {
+                let (lag_ms, pending, length, added_milli, delivered_milli, consumers, lost, state) = rest;
+                lags.sort_unstable();
+                Point {
+                    time,
+                    samples,
+                    lag: lags[2],
+                    mean: lags[2] as f64 + if lags[2] < 1 << 40 { mean as f64 / MEAN_PARTS } else { 0.0 },
+                    lowest: lags[1],
+                    highest: lags[3],
+                    bound_min: lags[0],
+                    bound_max: lags[4],
+                    lag_ms,
+                    pending,
+                    length,
+                    added_milli,
+                    delivered_milli,
+                    consumers,
+                    lost,
+                    state: GroupState::ALL[state],
+                }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn points_of_memory_come_back_as_they_were(points in proptest::collection::vec(any_point(), 0..40)) {
+            let mut series = Series::default();
+            points.iter().for_each(|point| series.push(point));
+            prop_assert_eq!(series.decode(), Ok(points));
+        }
+
+        #[test]
+        fn points_of_the_file_come_back_with_three_digits_of_ages_and_rates(
+            points in proptest::collection::vec((any::<u64>(), any_point()), 0..40),
+        ) {
+            let back = decode(&encode(&points)).unwrap();
+            prop_assert_eq!(back.len(), points.len());
+            for ((series, point), (back_series, back)) in points.iter().zip(&back) {
+                prop_assert_eq!(series, back_series);
+                for (exact, kept) in [(point.lag_ms, back.lag_ms), (point.added_milli, back.added_milli)] {
+                    prop_assert_eq!(exact.map(rounded), kept);
+                }
+                let same = Point {
+                    lag_ms: point.lag_ms,
+                    added_milli: point.added_milli,
+                    delivered_milli: point.delivered_milli,
+                    ..*back
+                };
+                prop_assert_eq!(&same, point);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_points_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_not_zero_does_not_become_so() {
+        assert_eq!([0, 1, 999, 1001, 12_341].map(rounded), [0, 1, 999, 1010, 12_400]);
+        assert!(rounded(u64::MAX) >= u64::MAX / 2);
+    }
+}

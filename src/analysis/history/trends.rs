@@ -1,0 +1,185 @@
+//! Where a lag is going: direction, slope, peak, mean, and how fast entries come and go.
+
+use crate::analysis::history::Point;
+
+/// Points that the slope is made from, at most: it looks at every pair, of every group.
+const MAX_SLOPE_POINTS: usize = 60;
+
+/// Points without which there is no direction.
+const MIN_POINTS: usize = 3;
+
+/// Standard deviations that the count of rises and falls must be off the one of chance (Mann-Kendall).
+const SIGNIFICANT: f64 = 1.96;
+
+/// Share of the mean lag that a change over the window must reach to be one.
+const MIN_CHANGE: f64 = 0.05;
+
+/// Where a lag is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It rises.
+    Growing,
+    /// Neither.
+    Steady,
+    /// It falls.
+    Shrinking,
+}
+
+impl Direction {
+    /// The word that the API uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Growing => "growing",
+            Self::Steady => "steady",
+            Self::Shrinking => "shrinking",
+        }
+    }
+}
+
+/// Quantiles of a rate, per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantiles {
+    /// A tenth of the values are below.
+    pub q10: f64,
+    /// Half of them.
+    pub q50: f64,
+    /// Nine tenths.
+    pub q90: f64,
+}
+
+/// What points of a window say together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trend {
+    /// Where the lag is going; `None` where there are too few points.
+    pub direction: Option<Direction>,
+    /// Entries per second: the median slope of all pairs of points (Theil-Sen). `None` where there are too few.
+    pub slope: Option<f64>,
+    /// The largest lag of any sample.
+    pub peak: u64,
+    /// When its bucket began, seconds since the Unix epoch.
+    pub peak_at: i64,
+    /// Mean lag of all samples.
+    pub mean: f64,
+    /// Entries added per second; `None` where the server does not tell.
+    pub arrivals: Option<Quantiles>,
+    /// Entries delivered per second while there was lag; `None` where there was none, or the server does not tell.
+    pub capacity: Option<Quantiles>,
+}
+
+fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    let at = |share: f64| {
+        let place = share * last as f64;
+        let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        low + (high - low) * place.fract()
+    };
+    Some(Quantiles { q10: at(0.1), q50: at(0.5), q90: at(0.9) })
+}
+
+/// Median slope of all pairs, and how many standard deviations their signs are off those of chance.
+fn slope(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let count = points.len();
+    if count < MIN_POINTS {
+        return None;
+    }
+    let (mut slopes, mut rises) = (Vec::with_capacity(count * (count - 1) / 2), 0.0);
+    for (place, (time, lag)) in points.iter().enumerate() {
+        for (later, after) in &points[place + 1..] {
+            slopes.push((after - lag) / (later - time));
+            rises += if after > lag { 1.0 } else { 0.0 } - if after < lag { 1.0 } else { 0.0 };
+        }
+    }
+    let number = count as f64;
+    let deviation = (number * (number - 1.0) * (2.0 * number + 5.0) / 18.0).sqrt();
+    // With very few points even a strict rise is not significant: it counts as one.
+    let all = number * (number - 1.0) / 2.0;
+    let off = if f64::abs(rises) == all { f64::copysign(f64::INFINITY, rises) } else { rises / deviation };
+    Some((quantiles(slopes)?.q50, off))
+}
+
+impl Trend {
+    /// Of these points, which are in order of time; `None` where there are none.
+    #[must_use]
+    pub fn of(points: &[Point]) -> Option<Self> {
+        let peak =
+            points.iter().max_by(|one, other| one.highest.cmp(&other.highest).then(other.time.cmp(&one.time)))?;
+        let samples: f64 = points.iter().map(|point| f64::from(point.samples)).sum();
+        let mean = points.iter().map(|point| point.mean * f64::from(point.samples)).sum::<f64>() / samples;
+        let every = points.len().div_ceil(MAX_SLOPE_POINTS).max(1);
+        let chosen: Vec<(f64, f64)> = points
+            .chunks(every)
+            .map(|few| (few[0].time as f64, few.iter().map(|point| point.mean).sum::<f64>() / few.len() as f64))
+            .collect();
+        let found = slope(&chosen);
+        let direction = found.map(|(slope, off)| {
+            let change = slope * (chosen[chosen.len() - 1].0 - chosen[0].0);
+            match change {
+                change if off.abs() < SIGNIFICANT || change.abs() < f64::max(1.0, mean * MIN_CHANGE) => {
+                    Direction::Steady
+                }
+                change if change > 0.0 => Direction::Growing,
+                _ => Direction::Shrinking,
+            }
+        });
+        let per_second = |milli: u64| milli as f64 / 1000.0;
+        let behind = points.iter().filter(|point| point.lag > 0 && point.bound_min > 0);
+        Some(Self {
+            direction,
+            slope: found.map(|(slope, _)| slope),
+            peak: peak.highest,
+            peak_at: peak.time,
+            mean,
+            arrivals: quantiles(points.iter().filter_map(|point| point.added_milli.map(per_second)).collect()),
+            capacity: quantiles(behind.filter_map(|point| point.delivered_milli.map(per_second)).collect()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::history::tests::point;
+
+    fn of(lag: impl Fn(i64) -> u64) -> Trend {
+        Trend::of(&(0..60).map(|n| point(n * 60, lag(n))).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_ramp_grows_a_drain_shrinks_and_noise_is_steady() {
+        let ramp = of(|n| 100 + n as u64 * 30);
+        assert_eq!(ramp.direction, Some(Direction::Growing));
+        assert!((ramp.slope.unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(of(|n| 6000 - n as u64 * 90).direction, Some(Direction::Shrinking));
+        let noise = of(|n| 1000 + (n as u64 * 7919) % 50);
+        assert_eq!(noise.direction, Some(Direction::Steady));
+        assert_eq!(of(|_| 0).direction, Some(Direction::Steady));
+    }
+
+    #[test]
+    fn one_spike_moves_the_peak_and_not_the_slope() {
+        let spike = of(|n| if n == 50 { 1_000_000 } else { 100 + n as u64 * 30 });
+        assert_eq!((spike.peak, spike.peak_at), (1_000_000, 3000));
+        assert!((spike.slope.unwrap() - 0.5).abs() < 0.05);
+    }
+
+    #[test]
+    fn what_is_not_known_is_none() {
+        assert_eq!(Trend::of(&[]), None);
+        let few = Trend::of(&[point(0, 1), point(60, 2)]).unwrap();
+        assert_eq!((few.direction, few.slope, few.capacity), (None, None, None));
+        assert_eq!(few.arrivals, Some(Quantiles { q10: 5.0, q50: 5.0, q90: 5.0 }));
+        let rising = Trend::of(&[point(0, 1), point(60, 20), point(120, 40)]).unwrap();
+        assert_eq!(rising.direction, Some(Direction::Growing));
+    }
+
+    #[test]
+    fn capacity_is_what_was_delivered_while_there_was_lag() {
+        let mut points = vec![point(0, 0), point(60, 10), point(120, 10)];
+        for (point, rate) in points.iter_mut().zip([9000, 2000, 4000]) {
+            point.delivered_milli = Some(rate);
+        }
+        assert_eq!(Trend::of(&points).unwrap().capacity.unwrap().q50, 3.0);
+    }
+}

@@ -1,0 +1,137 @@
+//! `streamlag history`: what is in a history file. Reads it beside the daemon that writes it, or without one.
+
+use std::io::{IsTerminal as _, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::analysis::history::{Point, resample};
+use crate::app::lag::csv_field;
+use crate::config::{HistoryAction, HistoryRequest, Output};
+use crate::http::api::rfc3339;
+use crate::store::history::file::{self, FileInfo};
+use crate::store::history::memory::SeriesKey;
+
+/// The columns of an export.
+const COLUMNS: &str = "time,target,stream,consumer_group,samples,lag,lag_min,lag_max,lag_mean,lag_lowest,lag_highest,lag_seconds,\
+pending,length,added_per_second,delivered_per_second,consumers,lost_entries,state";
+
+/// What `info` prints.
+#[derive(Serialize)]
+struct Info {
+    path: String,
+    schema_version: i32,
+    bytes: u64,
+    groups: u64,
+    resolutions: Vec<Resolution>,
+}
+
+#[derive(Serialize)]
+struct Resolution {
+    resolution_seconds: i64,
+    points: u64,
+    bytes: u64,
+    oldest: Option<String>,
+    newest: Option<String>,
+}
+
+/// Prints what is asked for.
+///
+/// # Errors
+/// Where the file cannot be read, or nobody reads what is printed.
+pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), String> {
+    let path = &request.path;
+    let failed = |why: &dyn std::fmt::Display| format!("cannot read the history file {}: {why}", path.display());
+    let printed = |error: std::io::Error| format!("cannot print: {error}");
+    let connection = file::open_to_read(path).map_err(|fault| failed(&fault))?;
+    match &request.action {
+        HistoryAction::Info(output) => {
+            let info = Info::new(path, &file::info(&connection, path).map_err(|fault| failed(&fault))?);
+            let text = match output {
+                Output::Json => serde_json::to_string_pretty(&info).unwrap_or_default() + "\n",
+                Output::Table | Output::Csv => info.text(),
+            };
+            out.write_all(text.as_bytes()).map_err(printed)
+        }
+        HistoryAction::Export { from, to, step, stream, group } => {
+            let terminal = std::io::stdout().is_terminal();
+            write!(out, "{COLUMNS}\r\n").map_err(printed)?;
+            let is_wanted = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+            let keys = file::keys(&connection).map_err(|fault| failed(&fault))?;
+            for key in keys.iter().filter(|key| is_wanted(stream, &key.stream) && is_wanted(group, &key.group)) {
+                let points = file::points(&connection, key, *from, *to, *step).map_err(|fault| failed(&fault))?;
+                for point in resample(points.unwrap_or_default(), *step) {
+                    write!(out, "{}\r\n", line(key, &point, terminal)).map_err(printed)?;
+                }
+            }
+            out.flush().map_err(printed)
+        }
+    }
+}
+
+fn time(seconds: i64) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+}
+
+fn line(key: &SeriesKey, point: &Point, terminal: bool) -> String {
+    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let thousandths =
+        |number: Option<u64>| number.map(|number| (number as f64 / 1000.0).to_string()).unwrap_or_default();
+    [
+        time(point.time),
+        csv_field(&key.target, terminal),
+        csv_field(&key.stream, terminal),
+        csv_field(&key.group, terminal),
+        point.samples.to_string(),
+        point.lag.to_string(),
+        point.bound_min.to_string(),
+        point.bound_max.to_string(),
+        point.mean.to_string(),
+        point.lowest.to_string(),
+        point.highest.to_string(),
+        thousandths(point.lag_ms),
+        number(point.pending),
+        point.length.to_string(),
+        thousandths(point.added_milli),
+        thousandths(point.delivered_milli),
+        number(point.consumers),
+        point.lost.to_string(),
+        point.state.as_str().to_owned(),
+    ]
+    .join(",")
+}
+
+impl Info {
+    fn new(path: &std::path::Path, info: &FileInfo) -> Self {
+        let resolution = |of: &file::Resolution| Resolution {
+            resolution_seconds: of.seconds,
+            points: of.points,
+            bytes: of.bytes,
+            oldest: of.span.map(|(oldest, _)| time(oldest)),
+            newest: of.span.map(|(_, newest)| time(newest)),
+        };
+        Self {
+            path: path.display().to_string(),
+            schema_version: info.schema,
+            bytes: info.bytes,
+            groups: info.series,
+            resolutions: info.resolutions.iter().map(resolution).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { path, schema_version, bytes, groups, .. } = self;
+        let mut text = format!(
+            "file            {path}\nschema version  {schema_version}\nbytes           {bytes}\ngroups          {groups}\n"
+        );
+        for Resolution { resolution_seconds, points, bytes, oldest, newest } in &self.resolutions {
+            let name = if *resolution_seconds == 60 { "minutes" } else { "hours" };
+            let span = match (oldest, newest) {
+                (Some(oldest), Some(newest)) => format!(", from {oldest} to {newest}"),
+                _ => String::new(),
+            };
+            text.push_str(&format!("{name:14}  {points} points, {bytes} bytes{span}\n"));
+        }
+        text
+    }
+}

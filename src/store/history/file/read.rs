@@ -1,0 +1,171 @@
+//! What readers ask of the history file.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use super::{BUSY, Fault, HOURS, MINUTES, TIERS, Tier, is_ours, size, unpack};
+use crate::analysis::history::{HOUR, Point};
+use crate::store::history::memory::SeriesKey;
+use crate::store::history::schema;
+
+/// Opens a file of ours for reading.
+///
+/// # Errors
+/// Where it is not ours or cannot be read.
+pub fn open_to_read(path: &Path) -> Result<Connection, Fault> {
+    match is_ours(path)? {
+        Some(true) => {}
+        Some(false) => return Err(Fault::Foreign),
+        None => return Err(Fault::Io("there is no such file, or it is empty".to_owned())),
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    match schema::version(&connection)? {
+        schema::VERSION => Ok(connection),
+        newer if newer > schema::VERSION => Err(Fault::Newer(newer)),
+        older => Err(Fault::Io(format!("it has schema version {older}; streamlag migrates it when it starts with it"))),
+    }
+}
+
+fn find_series(connection: &Connection, key: &SeriesKey) -> Result<Option<u64>, Fault> {
+    let mut find =
+        connection.prepare_cached("SELECT id FROM series WHERE target = ?1 AND stream = ?2 AND consumer_group = ?3")?;
+    Ok(find.query_row(params![&*key.target, &*key.stream, &*key.group], |row| row.get(0)).optional()?)
+}
+
+/// Points of one series of a tier, `to` not included: those of chunks, and those of batches.
+fn tier_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64) -> Result<Vec<Point>, Fault> {
+    let mut points = Vec::new();
+    let first: Option<i64> =
+        connection.query_row("SELECT min(start) FROM chunks WHERE tier = ?1", [tier.number], |row| row.get(0))?;
+    let mut chunk =
+        connection.prepare_cached("SELECT data FROM chunks WHERE tier = ?1 AND start = ?2 AND series = ?3")?;
+    if let Some(first) = first {
+        let mut start = Point::bucket(from, tier.chunk).max(first);
+        while start < to {
+            let data: Option<Vec<u8>> = chunk.query_row((tier.number, start, id), |row| row.get(0)).optional()?;
+            if let Some(data) = data {
+                points.extend(unpack(&data)?.into_iter().map(|(_, point)| point));
+            }
+            start += tier.chunk;
+        }
+    }
+    points.extend(batch_points(connection, tier, id, from, to)?);
+    points.retain(|point| (from..to).contains(&point.time));
+    Ok(points)
+}
+
+fn batch_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64) -> Result<Vec<Point>, Fault> {
+    let mut points = Vec::new();
+    let mut batches = connection
+        .prepare_cached("SELECT data FROM batches WHERE tier = ?1 AND time >= ?2 AND time < ?3 ORDER BY time, rowid")?;
+    let mut rows = batches.query((tier.number, from, to))?;
+    while let Some(row) = rows.next()? {
+        let all = unpack(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        points.extend(all.into_iter().filter(|(series, _)| *series == id).map(|(_, point)| point));
+    }
+    Ok(points)
+}
+
+/// Points of a group, `to` not included, for steps of `step` seconds: of minutes where the step is less than an hour and they are kept, of
+/// hours otherwise. `None` where the group is not in the file.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn points(
+    connection: &Connection,
+    key: &SeriesKey,
+    from: i64,
+    to: i64,
+    step: i64,
+) -> Result<Option<Vec<Point>>, Fault> {
+    // One view of the file, whatever is written meanwhile.
+    let _view = connection.unchecked_transaction()?;
+    let Some(id) = find_series(connection, key)? else { return Ok(None) };
+    let oldest_minute: Option<i64> = connection.query_row(
+        "SELECT min(time) FROM (SELECT min(start) AS time FROM chunks WHERE tier = 0 UNION ALL
+         SELECT min(time) FROM batches WHERE tier = 0)",
+        (),
+        |row| row.get(0),
+    )?;
+    let to_minutes = if step >= HOURS.resolution { Point::bucket(to, HOUR) } else { oldest_minute.unwrap_or(to) };
+    let border = Point::bucket(to_minutes.clamp(from, to), HOUR).max(from);
+    let mut points = Vec::new();
+    if from < border {
+        points = tier_points(connection, HOURS, id, Point::bucket(from, HOUR), border)?;
+        // Of hours that are not over there are minutes only.
+        points.extend(batch_points(connection, MINUTES, id, from, border)?);
+    }
+    points.extend(tier_points(connection, MINUTES, id, border, to)?);
+    Ok(Some(points))
+}
+
+/// What is in a file, for people.
+#[derive(Debug)]
+pub struct FileInfo {
+    /// The version of its tables.
+    pub schema: i32,
+    /// Bytes with the write-ahead log.
+    pub bytes: u64,
+    /// Groups that it has points of.
+    pub series: u64,
+    /// What there is of minutes and of hours.
+    pub resolutions: Vec<Resolution>,
+}
+
+/// Points of one resolution.
+#[derive(Debug)]
+pub struct Resolution {
+    /// Seconds of a point.
+    pub seconds: i64,
+    /// How many there are.
+    pub points: u64,
+    /// Bytes that they take, packed.
+    pub bytes: u64,
+    /// Start of the oldest and of the newest chunk or batch, seconds since the Unix epoch.
+    pub span: Option<(i64, i64)>,
+}
+
+/// What is in a file.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn info(connection: &Connection, path: &Path) -> Result<FileInfo, Fault> {
+    let tiers = TIERS.iter().map(|tier| {
+        Ok(connection.query_row(
+            "SELECT coalesce(sum(points), 0), coalesce(sum(length(data)), 0), min(time), max(time) FROM (
+                SELECT points, data, start AS time FROM chunks WHERE tier = ?1
+                UNION ALL SELECT points, data, time FROM batches WHERE tier = ?1)",
+            [tier.number],
+            |row| {
+                Ok(Resolution {
+                    seconds: tier.resolution,
+                    points: row.get(0)?,
+                    bytes: row.get(1)?,
+                    span: row.get::<_, Option<i64>>(2)?.zip(row.get(3)?),
+                })
+            },
+        )?)
+    });
+    Ok(FileInfo {
+        schema: schema::version(connection)?,
+        bytes: size(path),
+        series: connection.query_row("SELECT count(*) FROM series", (), |row| row.get(0))?,
+        resolutions: tiers.collect::<Result<_, Fault>>()?,
+    })
+}
+
+/// Every series of a file, by name.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn keys(connection: &Connection) -> Result<Vec<SeriesKey>, Fault> {
+    let mut select = connection
+        .prepare("SELECT target, stream, consumer_group FROM series ORDER BY target, stream, consumer_group")?;
+    let text = |row: &rusqlite::Row<'_>, place| row.get::<_, String>(place).map(Into::into);
+    let rows = select
+        .query_map((), |row| Ok(SeriesKey { target: text(row, 0)?, stream: text(row, 1)?, group: text(row, 2)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

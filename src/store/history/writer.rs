@@ -1,0 +1,232 @@
+//! The thread that keeps the file, and the minutes that it is given.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::analysis::history::query::unix_seconds;
+use crate::analysis::history::{MINUTE, Point};
+use crate::store::history::file::{self, Fault, HistoryFile, Limits};
+use crate::store::history::memory::SeriesKey;
+use crate::store::history::{Shared, SharedFile, lock};
+
+/// Minutes that wait for the thread, of all targets.
+const QUEUE: usize = 64;
+
+/// Points that wait for a file that cannot be written, at most: the oldest go. Some 30 MB.
+const MAX_BACKLOG: usize = 200_000;
+
+/// How long a file that cannot be used is left alone.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// How often what is too old is removed.
+const EXPIRED: Duration = Duration::from_secs(10 * 60);
+
+/// How far the clock may go ahead of the time that has passed before ages are not believed.
+const MAX_DRIFT: i64 = 10 * 60;
+
+type Batch = Vec<(SeriesKey, Point)>;
+
+/// The minute that each target is in.
+pub(super) struct Minutes {
+    open: HashMap<Arc<str>, Minute>,
+    queue: SyncSender<Batch>,
+    shared: Arc<Shared>,
+}
+
+struct Minute {
+    time: i64,
+    began: Instant,
+    points: HashMap<SeriesKey, Point>,
+}
+
+impl Minutes {
+    /// Adds the points of one sample, which are all of one time.
+    pub(super) fn add(&mut self, target: &Arc<str>, points: Batch) {
+        let Some((_, first)) = points.first() else { return };
+        let time = Point::bucket(first.time, MINUTE);
+        if let Some(over) = self.open.get(target).filter(|minute| minute.time != time).map(|minute| minute.time) {
+            debug_assert_ne!(over, time);
+            if let Some(minute) = self.open.remove(target) {
+                self.send(minute);
+            }
+        }
+        let minute = self.open.entry(Arc::clone(target)).or_insert_with(|| Minute {
+            time,
+            began: Instant::now(),
+            points: HashMap::new(),
+        });
+        for (key, point) in points {
+            let point = point.in_bucket(MINUTE);
+            minute.points.entry(key).and_modify(|before| before.merge(&point)).or_insert(point);
+        }
+    }
+
+    /// Gives away minutes that are over though no later sample came.
+    pub(super) fn end_late(&mut self, late: Duration) {
+        let is_late = |minute: &Minute| minute.began.elapsed() >= Duration::from_secs(MINUTE.unsigned_abs()) + late;
+        let over: Vec<Arc<str>> =
+            self.open.iter().filter(|(_, minute)| is_late(minute)).map(|(target, _)| Arc::clone(target)).collect();
+        for target in over {
+            if let Some(minute) = self.open.remove(&target) {
+                self.send(minute);
+            }
+        }
+    }
+
+    /// Gives everything away.
+    pub(super) fn end(mut self) {
+        for (_, minute) in std::mem::take(&mut self.open) {
+            self.send(minute);
+        }
+    }
+
+    fn send(&self, minute: Minute) {
+        let count = minute.points.len() as u64;
+        if self.queue.try_send(minute.points.into_iter().collect()).is_err() {
+            self.shared.metrics.samples_dropped.inc_by(count);
+        }
+    }
+}
+
+/// Keeps the file.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    limits: Limits,
+    batches: Receiver<Batch>,
+    backlog: VecDeque<(SeriesKey, Point)>,
+    file: Option<HistoryFile>,
+    /// What was said of the file last.
+    said: Option<String>,
+    tried: Option<Instant>,
+    expired: Instant,
+    /// The clock and the time that never steps, when the thread began.
+    began: (i64, Instant),
+}
+
+impl Writer {
+    /// A writer of the shared file, and what gives it minutes.
+    pub(super) fn new(shared: Arc<Shared>, limits: Limits) -> (Self, Minutes) {
+        let (queue, batches) = sync_channel(QUEUE);
+        let minutes = Minutes { open: HashMap::new(), queue, shared: Arc::clone(&shared) };
+        let writer = Self {
+            shared,
+            limits,
+            batches,
+            backlog: VecDeque::new(),
+            file: None,
+            said: None,
+            tried: None,
+            expired: Instant::now(),
+            began: (unix_seconds(SystemTime::now()), Instant::now()),
+        };
+        (writer, minutes)
+    }
+
+    /// Writes until nobody gives minutes any more, and then what is left.
+    pub(super) fn run(mut self) {
+        self.work();
+        loop {
+            match self.batches.recv_timeout(RETRY) {
+                Ok(batch) => self.keep(batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.work();
+        }
+        self.tried = None;
+        self.work();
+    }
+
+    fn keep(&mut self, batch: Batch) {
+        self.backlog.extend(batch);
+        let over = self.backlog.len().saturating_sub(MAX_BACKLOG);
+        self.backlog.drain(..over);
+        self.shared.metrics.samples_dropped.inc_by(over as u64);
+    }
+
+    /// Does what there is to do. Whatever the file does, the thread goes on.
+    fn work(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let Some(shared_file) = &shared.file else { return };
+        if self.file.is_none() && self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        let result = self.try_work(shared_file);
+        shared.metrics.set_bytes(file::size(&shared_file.path));
+        shared.metrics.up.set(i64::from(result.is_ok()));
+        match result {
+            Ok(()) => {
+                if self.said.take().is_some() {
+                    tracing::info!(path = %shared_file.path.display(), "history file in use again");
+                }
+            }
+            Err(fault) => self.failed(&fault, shared_file),
+        }
+    }
+
+    fn try_work(&mut self, shared: &SharedFile) -> Result<(), Fault> {
+        if shared.suspect.swap(false, Ordering::Relaxed) && self.file.is_some() {
+            return Err(Fault::Corrupt("a query found a page or a checksum wrong".to_owned()));
+        }
+        let now = unix_seconds(SystemTime::now());
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = none.insert(HistoryFile::open(&shared.path, now)?);
+                shared.set_ours(true);
+                file
+            }
+        };
+        let points: &[(SeriesKey, Point)] = self.backlog.make_contiguous();
+        file.write(points)?;
+        self.shared.metrics.points.inc_by(points.len() as u64);
+        let newest = self.backlog.iter().map(|(key, point)| (Arc::clone(&key.target), point.time));
+        lock(&shared.written).extend(newest);
+        self.backlog.clear();
+        // The newest minute may still be added to: a minute later it is not.
+        file.compact(now.saturating_sub(2 * MINUTE))?;
+        if self.expired.elapsed() >= EXPIRED || file::size(&shared.path) > self.limits.max_bytes {
+            self.expired = Instant::now();
+            let passed = i64::try_from(self.began.1.elapsed().as_secs()).unwrap_or(i64::MAX);
+            let is_clock_sane = now.saturating_sub(self.began.0).saturating_sub(passed) <= MAX_DRIFT;
+            file.expire(now, self.limits, is_clock_sane)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, fault: &Fault, shared: &SharedFile) {
+        let was_open = self.file.take().is_some();
+        let text = fault.to_string();
+        let path = shared.path.display();
+        let is_new = self.said.as_ref() != Some(&text);
+        match fault {
+            Fault::Corrupt(_) => {
+                shared.set_ours(false);
+                match file::set_aside(&shared.path, SystemTime::now()) {
+                    Ok(aside) => {
+                        tracing::error!(%path, error = text, set_aside = %aside.display(), "history file set aside; history is kept in memory until a new one is made");
+                    }
+                    Err(error) if is_new => {
+                        tracing::error!(%path, error = text, rename = %error, "history file cannot be used; history is kept in memory");
+                    }
+                    Err(_) => {}
+                }
+            }
+            Fault::Foreign | Fault::Newer(_) | Fault::InUse | Fault::Io(_) => {
+                // What can be read may be read, if it was ours.
+                shared.set_ours(was_open && matches!(fault, Fault::Io(_)));
+                if is_new {
+                    tracing::error!(%path, error = text, "history file cannot be used; history is kept in memory");
+                }
+            }
+        }
+        self.said = Some(text);
+    }
+}
+
+#[cfg(test)]
+mod tests;
