@@ -8,6 +8,8 @@ pub mod consumers;
 pub mod group_history;
 pub mod group_state;
 pub mod history;
+pub mod incident;
+pub mod incidents;
 pub mod lag;
 pub mod logical;
 pub mod logical_snapshot;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::analysis::incident::Incidents;
 use crate::analysis::logical_snapshot::LogicalSnapshot;
 use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
 use crate::model::StreamKey;
@@ -29,6 +30,8 @@ pub struct View {
     pub interval: Duration,
     /// How each of several servers answered the newest poll.
     pub nodes: Arc<[NodeStatus]>,
+    /// What is wrong, by the rules of `alerts/`.
+    pub incidents: Incidents,
 }
 
 /// What a good sample told apart from its streams.
@@ -83,6 +86,7 @@ impl From<TargetSnapshot> for View {
             logical: Vec::new().into(),
             thresholds: Arc::default(),
             interval: Duration::ZERO,
+            incidents: Incidents::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::analysis::assess::Bounds;
+use crate::analysis::incidents::IncidentSettings;
 use crate::app::poller_runtime::{Running, Start};
 use crate::collector::poller::{self, Poller, PollerConfig, PollerSettings, SelfRegistries};
 use crate::collector::{SamplingConfig, Source};
@@ -124,6 +125,11 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         windows: target.windows,
         bounds: Bounds { max_length: target.stream_max_len, consumers: target.limits.consumers },
         thresholds: target.thresholds.clone(),
+        incidents: IncidentSettings {
+            target: target.name.clone(),
+            several_targets: config.targets.len() > 1,
+            hold: None,
+        },
         collectors: target.collectors,
         timeout: target.timeout,
         page: PageSettings {

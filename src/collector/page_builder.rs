@@ -130,6 +130,7 @@ mod tests {
             thresholds: Arc::default(),
             interval: Duration::from_secs(5),
             nodes: Arc::default(),
+            incidents: crate::analysis::incident::Incidents::default(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! One task per target: tick, sample, publish. No failure of Redis ends the task, and readers are told of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
 use crate::analysis::changes::{Change, ChangeDetector};
+use crate::analysis::incident::Incidents;
+use crate::analysis::incidents::{IncidentSettings, IncidentTracker, Now};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
 use crate::analysis::view::View;
@@ -47,6 +49,8 @@ pub struct PollerSettings {
     pub logical: LogicalStreams,
     /// What a lag is called.
     pub thresholds: ThresholdRules,
+    /// What incidents are called, and how long their conditions must hold.
+    pub incidents: IncidentSettings,
     /// What the metrics page shows of streams.
     pub collectors: Collectors,
     /// The deadline of a whole poll.
@@ -87,6 +91,7 @@ pub struct Poller {
     sampled: Option<Instant>,
     schedule: Schedule,
     changes: ChangeDetector,
+    incidents: IncidentTracker,
 }
 
 impl Poller {
@@ -120,7 +125,9 @@ impl Poller {
             sampled: None,
             schedule: Schedule::default(),
             changes: ChangeDetector::of(&plan.sampling.streams),
+            incidents: IncidentTracker::default(),
         };
+        poller.incidents.reconfigure(poller.settings.incidents.clone());
         poller.logical.reconfigure(&poller.streams);
         poller
     }
@@ -162,6 +169,7 @@ impl Poller {
         let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
         self.source.reconfigure(new.sampling.clone(), another.then(|| new.redis.clone()));
         self.settings = new.settings.clone();
+        self.incidents.reconfigure(self.settings.incidents.clone());
         self.logical = self.settings.logical.clone();
         if another {
             // Nothing of the one server is to be held against the other.
@@ -171,6 +179,7 @@ impl Poller {
             self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
             self.sampled = None;
             self.schedule.retarget();
+            self.incidents.retarget();
             self.changes.retarget(&new.sampling.streams);
         } else {
             self.assessor.reconfigure(assessor(&self.settings, &self.streams));
@@ -204,6 +213,8 @@ impl Poller {
         self.view.interval = self.interval();
         self.changes.interval(self.settings.page.poll_interval, self.view.interval, &mut emit);
         log.end();
+        let now = Now { at: self.started.elapsed(), clock: SystemTime::now() };
+        self.view.incidents = self.incidents.update(now, &self.view);
         self.publish().await;
         self.schedule.polled(began.elapsed());
     }
@@ -256,7 +267,8 @@ impl Poller {
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
         let complete = all_read && snapshot.meta.refused.is_empty();
         self.sampled = Some(began);
-        self.view = View::from(snapshot);
+        let incidents = std::mem::take(&mut self.view.incidents);
+        self.view = View { incidents, ..View::from(snapshot) };
         if let Some(fresh) = &mut self.view.fresh {
             fresh.is_share = self.settings.page.shard.is_some();
         }
@@ -335,6 +347,7 @@ fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
         thresholds: Arc::default(),
         interval: settings.page.poll_interval,
         nodes: Arc::default(),
+        incidents: Incidents::default(),
     };
     make_stale(&mut view, settings, streams, &ReadError::NotRead);
     view

@@ -1,6 +1,7 @@
 //! The metrics page apart from the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
 //! are nearly all of it, are written in [`lines`](crate::exposition::series).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,8 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
+use crate::analysis::incident::IncidentStatus;
+use crate::analysis::incidents::rules;
 use crate::analysis::view::View;
 use crate::exposition::logical;
 use crate::exposition::number::Number;
@@ -70,6 +73,7 @@ impl Collector for PageContent {
         let mut page = FamilyCollectors { encoder: &mut encoder };
         self.thresholds(&mut page)?;
         self.logical(&mut page)?;
+        self.incidents(&mut page)?;
         self.found(&mut page)?;
         self.redis(&mut page)?;
         self.nodes(&mut page)?;
@@ -113,6 +117,26 @@ impl PageContent {
             })?;
         }
         Ok(())
+    }
+
+    /// How many incidents there are of each rule that has some, and how many are left out.
+    fn incidents(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
+        let mut counts = BTreeMap::new();
+        for incident in self.view.incidents.all.iter().filter(|incident| incident.resolved_at.is_none()) {
+            *counts.entry((&incident.rule.name, incident.rule.severity, incident.status.as_str())).or_insert(0u64) += 1;
+        }
+        page.family(&metric_catalog::INCIDENTS, |family| {
+            rules().iter().try_for_each(|rule| {
+                [IncidentStatus::Pending, IncidentStatus::Firing].map(IncidentStatus::as_str).into_iter().try_for_each(
+                    |status| {
+                        let count = counts.get(&(&rule.name, rule.severity, status)).copied().unwrap_or(0);
+                        let labels = [("rule", &*rule.name), ("severity", rule.severity.as_str()), ("status", status)];
+                        family.sample(&labels, count.into())
+                    },
+                )
+            })
+        })?;
+        page.single(&metric_catalog::INCIDENTS_LEFT_OUT, self.view.incidents.left_out.into())
     }
 
     /// Which streams there are, and how many there are too many of.

@@ -2,6 +2,7 @@
 //! them. Durations are seconds as numbers, times RFC 3339 in UTC, and what the server does not tell is null.
 
 pub(crate) mod history;
+pub mod incidents;
 mod logical;
 pub mod scale;
 pub mod targets;

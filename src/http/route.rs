@@ -33,6 +33,8 @@ pub enum Route {
     Reload,
     /// A place that wants a token: what there is to know of the targets.
     Targets,
+    /// A place that wants a token: what is wrong, in all targets or one.
+    Incidents,
     /// A place that wants a token: the value of a scaler that the request describes.
     Scale,
     /// A place that wants a token: the value of a declared scaler, whose name the path ends with.
@@ -102,6 +104,7 @@ impl Route {
             "/probe" => Self::Probe,
             "/api/v1/sd" => Self::Discovery,
             "/api/v1/targets" => Self::Targets,
+            "/api/v1/incidents" => Self::Incidents,
             "/api/v1/scale" => Self::Scale,
             "/api/v1/events/live" => Self::Live,
             "/ui" => Self::Ui(UiFile::Bare),
@@ -135,6 +138,7 @@ impl Route {
             Self::Probe => "/probe",
             Self::Discovery => "/api/v1/sd",
             Self::Targets => "/api/v1/targets",
+            Self::Incidents => "/api/v1/incidents",
             Self::Scale => "/api/v1/scale",
             Self::DeclaredScale => "/api/v1/scale/NAME",
             Self::Live => "/api/v1/events/live",

@@ -196,6 +196,11 @@ impl Service {
                 let answer = past(policy, place, head.uri.query()).await;
                 Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
+            Route::Incidents => {
+                let limits = self.check_token(policy, head, peer)?;
+                let answer = incidents(policy, head.uri.query());
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
+            }
             Route::Scale => {
                 let limits = self.check_token(policy, head, peer)?;
                 let value = scale::undeclared(policy, head.uri.query());
@@ -516,6 +521,23 @@ fn targets(policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
         thresholds: &target.thresholds,
     });
     json(StatusCode::OK, &api::targets::targets(watched.collect()))
+}
+
+/// Incidents of all targets, or of one.
+fn incidents(policy: &ServerConfig, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
+    let asked = query_parameter(query, "target").map(|asked| target(policy, Some(&asked))).transpose()?;
+    let status = query_parameter(query, "status")
+        .map(|word| api::incidents::status(&word).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why)));
+    let status = status.transpose()?;
+    let targets = policy.targets.all().filter(|target| asked.is_none_or(|asked| asked.name == target.name));
+    let newest: Vec<_> = targets.map(|target| target.reader.newest()).collect();
+    if let Some(first) = policy.targets.find(None)
+        && newest.iter().any(|published| published.view.newest_poll.is_none())
+    {
+        return Err(unavailable(first, NOT_POLLED));
+    }
+    let all: Vec<_> = newest.iter().map(|published| &published.view.incidents).collect();
+    json(StatusCode::OK, &api::incidents::incidents(&all, status))
 }
 
 async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {

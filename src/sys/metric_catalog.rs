@@ -202,6 +202,10 @@ names! {
         "Number of sampled partitions of the logical stream.";
     LOGICAL_PARTITIONS_UNKNOWN = "event_logical_stream_partitions_unknown", Gauge, LOGICAL,
         "Number of partitions that could not be read or do not have the group.";
+    INCIDENTS = "event_incidents", Gauge, &["rule", "severity", "status"],
+        "Number of incidents by rule, as /api/v1/incidents lists them: pending (the condition holds, not yet for long enough) and firing.";
+    INCIDENTS_LEFT_OUT = "streamlag_incidents_left_out", Gauge, &[],
+        "Number of incidents that are not tracked because there are more than 20000.";
     STREAMS = "streamlag_streams", Gauge, &[],
         "Number of sampled streams, configured by name and discovered.";
     SHARD = "streamlag_shard", Info, &["shard"],

@@ -24,6 +24,7 @@ mod history_file;
 mod http;
 mod http_abuse;
 mod http_auth;
+mod incidents;
 mod lag_accuracy;
 mod lag_command;
 mod lag_random_walks;

@@ -246,6 +246,7 @@ fn special_answers(checked: &mut Checked, program: &Streamlag) {
         checked.ask(program, &format!("/api/v1/events/{path}"), "?target=down", 200);
     }
     checked.ask(program, "/api/v1/events/health", "?target=down", 503);
+    checked.ask(program, "/api/v1/incidents", "?status=nothing", 400);
     checked.ask_with(program, "/api/v1/targets", "", &[("Authorization", "Bearer wrong")], 401);
     let openmetrics = ("Accept", "application/openmetrics-text;version=1.0.0");
     checked.ask_with(program, "/metrics", "", &[openmetrics], 200);

@@ -37,6 +37,7 @@ fn view(streams: Vec<StreamSnapshot>) -> View {
         thresholds: std::sync::Arc::default(),
         interval: Duration::from_secs(5),
         nodes: std::sync::Arc::default(),
+        incidents: crate::analysis::incident::Incidents::default(),
     }
 }
 

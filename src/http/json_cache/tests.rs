@@ -18,6 +18,7 @@ fn published() -> Arc<Published> {
         thresholds: Arc::default(),
         interval: Duration::from_secs(5),
         nodes: Arc::default(),
+        incidents: crate::analysis::incident::Incidents::default(),
     };
     let page = Page::made(EncodedPage::default());
     Arc::new(Published { view, sampled: None, fresh_until: None, next_by: Instant::now(), page })

@@ -1,0 +1,246 @@
+use super::*;
+use crate::analysis::assess::{Assessor, Bounds};
+use crate::analysis::window::Windows;
+use crate::model::lag::{Lag, Resolved};
+use crate::model::sample::{GroupSample, ReadError, SampleError, StreamSample, TargetMeta, TargetSample};
+use crate::model::{EntryId, FailureReason, GroupSelection};
+
+const WINDOWS: Windows = Windows {
+    window: Duration::from_secs(30),
+    samples: 3,
+    dead_after: Duration::from_secs(60),
+    drain_target: Duration::from_secs(60),
+};
+
+/// What is seen of streams with one group and this lag; `None` where the stream cannot be read.
+fn view(streams: &[(&str, Option<u64>)]) -> View {
+    let stream = |(name, lag): &(&str, Option<u64>)| {
+        let read = lag.map(|lag| {
+            let group = GroupSample {
+                name: "g".into(),
+                monitored: true,
+                resolved: Some(Resolved { lag: Lag { min: lag, point: lag, max: lag }, ..Resolved::default() }),
+                last_delivered: EntryId { ms: 1, seq: 0 },
+                ..GroupSample::default()
+            };
+            StreamSample { groups: vec![group], ..StreamSample::default() }
+        });
+        ((*name).into(), read.ok_or_else(|| ReadError::Server("WRONGTYPE".to_owned())))
+    };
+    let meta = TargetMeta::at(SystemTime::UNIX_EPOCH);
+    let sample = TargetSample { meta, streams: streams.iter().map(stream).collect(), redis_time: Duration::ZERO };
+    let keys = streams.iter().map(|(name, _)| (*name).into()).collect();
+    let selection = GroupSelection::new(vec!["g".to_owned()]);
+    View::from(Assessor::new(keys, selection, WINDOWS, Bounds::default()).assess(sample, Duration::ZERO))
+}
+
+fn down(mut view: View) -> View {
+    view.failed(SampleError { reason: FailureReason::Timeout, detail: "late".to_owned() });
+    view.fresh = None;
+    view
+}
+
+fn now(seconds: u64) -> Now {
+    let at = Duration::from_secs(seconds);
+    Now { at, clock: SystemTime::UNIX_EPOCH + at }
+}
+
+/// Rule, status and subject of each.
+fn told(incidents: &Incidents) -> Vec<(&str, &str, String)> {
+    let subject = |incident: &Incident| match &incident.subject {
+        Subject::Target => String::new(),
+        Subject::Node(address) => address.to_string(),
+        Subject::Stream(stream) => stream.to_string(),
+        Subject::Group(stream, group) => format!("{stream} {group}"),
+    };
+    let tell =
+        |incident: &'static Arc<Incident>| (incident.rule.name.as_str(), incident.status.as_str(), subject(incident));
+    // For the tests alone: the texts live as long as they do.
+    let all: &'static [Arc<Incident>] = Box::leak(incidents.all.to_vec().into_boxed_slice());
+    all.iter().map(tell).collect()
+}
+
+fn high(status: &'static str) -> (&'static str, &'static str, String) {
+    ("HighEventConsumerLag", status, "s g".to_owned())
+}
+
+#[test]
+fn an_incident_is_pending_fires_after_the_rules_for_and_is_resolved() {
+    let mut tracker = IncidentTracker::default();
+    let mut at = |seconds, lag| tracker.update(now(seconds), &view(&[("s", Some(lag))]));
+    assert_eq!(told(&at(0, 1000)), []);
+    assert_eq!(told(&at(5, 1001)), [high("pending")]);
+    assert_eq!(told(&at(304, 1002)), [high("pending")]);
+    let fired = at(305, 2345);
+    assert_eq!(told(&fired), [high("firing")]);
+    let incident = &fired.all[0];
+    assert_eq!(incident.active_since, now(5).clock);
+    assert_eq!(incident.fired_at, Some(now(305).clock));
+    let annotations = incident.annotations(&incident.labels());
+    assert_eq!(annotations["description"], "2345 unprocessed entries");
+    assert_eq!((annotations["lag"].as_str(), annotations["state"].as_str()), ("2345", "ok"));
+    // It began with the first firing, and ends at once: the rule has no keep_firing_for.
+    assert_eq!(at(310, 3000).all[0].fired_at, Some(now(305).clock));
+    let ended = at(315, 1000);
+    assert_eq!((told(&ended), ended.all[0].resolved_at), (vec![high("resolved")], Some(now(315).clock)));
+    assert_eq!(told(&at(315 + 899, 0)), [high("resolved")]);
+    assert_eq!(told(&at(315 + 900, 0)), []);
+}
+
+#[test]
+fn a_condition_that_comes_and_goes_does_not_fire_and_one_that_fires_does_not_flap() {
+    let mut tracker = IncidentTracker::default();
+    for n in 0..60 {
+        let lag = if n % 2 == 0 { 1001 } else { 0 };
+        tracker.update(now(n * 60), &view(&[("s", Some(lag))]));
+    }
+    assert_eq!(told(&tracker.newest), []);
+
+    // EventConsumerGroupMissing: for 3m, keep_firing_for 5m.
+    let missing = |groups: &[&str]| {
+        let mut view = view(&[("s", Some(0))]);
+        let mut streams = view.streams.to_vec();
+        streams[0].groups.retain_mut(|group| {
+            if groups.is_empty() {
+                group.presence = Presence::Missing;
+            }
+            true
+        });
+        view.streams = streams.into();
+        view
+    };
+    let mut tracker = IncidentTracker::default();
+    let firing = [("EventConsumerGroupMissing", "firing", "s g".to_owned())];
+    tracker.update(now(0), &missing(&[]));
+    assert_eq!(told(&tracker.update(now(180), &missing(&[]))), firing);
+    assert_eq!(told(&tracker.update(now(200), &missing(&["g"]))), firing);
+    assert_eq!(told(&tracker.update(now(499), &missing(&["g"]))), firing);
+    // It is missing again, and the time begins anew.
+    assert_eq!(told(&tracker.update(now(499), &missing(&[]))), firing);
+    assert_eq!(told(&tracker.update(now(500), &missing(&["g"]))), firing);
+    assert_eq!(told(&tracker.update(now(799), &missing(&["g"]))), firing);
+    assert_eq!(told(&tracker.update(now(800), &missing(&["g"])))[0].1, "resolved");
+}
+
+#[test]
+fn what_is_not_known_resolves_nothing() {
+    let settings = IncidentSettings { hold: Some(Duration::ZERO), ..IncidentSettings::default() };
+    let mut tracker = IncidentTracker::default();
+    tracker.reconfigure(settings);
+    let late = view(&[("s", Some(1500))]);
+    assert_eq!(told(&tracker.update(now(0), &late)), [high("firing")]);
+    let redis_down = ("StreamlagRedisDown", "firing", String::new());
+    assert_eq!(told(&tracker.update(now(5), &down(late.clone()))), [redis_down.clone(), high("firing")]);
+    assert_eq!(told(&tracker.update(now(5000), &down(late.clone()))), [redis_down.clone(), high("firing")]);
+    // The stream cannot be read: that is an incident of its own, and the lag is unknown.
+    let unreadable = view(&[("s", None)]);
+    let stream = ("EventStreamUnreadable", "firing", "s".to_owned());
+    assert_eq!(told(&tracker.update(now(5005), &unreadable)), [redis_down, stream.clone(), high("firing")]);
+    // The stream is gone from the configuration: nobody asks for it any more.
+    let mut gone = tracker.update(now(5010), &view(&[]));
+    gone.all = gone.all.iter().filter(|incident| incident.rule.name == "HighEventConsumerLag").cloned().collect();
+    assert_eq!(told(&gone), [high("resolved")]);
+}
+
+#[test]
+fn too_many_are_counted_and_the_worst_are_kept() {
+    let mut tracker = IncidentTracker::default();
+    let names: Vec<String> = (0..8000).map(|n| format!("s{n}")).collect();
+    let streams: Vec<(&str, Option<u64>)> = names.iter().map(|name| (name.as_str(), Some(9000))).collect();
+    let mut storm = view(&streams);
+    let mut all = storm.streams.to_vec();
+    for stream in &mut all {
+        let Presence::Present(group) = &mut stream.groups[0].presence else { panic!("the group is there") };
+        group.lag_seconds = Some(1e6);
+    }
+    storm.streams = all.into();
+    // Two critical and two warnings each.
+    let incidents = tracker.update(now(0), &storm);
+    assert_eq!((incidents.all.len(), incidents.left_out), (MAX_INCIDENTS, 4 * 8000 - MAX_INCIDENTS as u64));
+    let of = |name: &str| incidents.all.iter().filter(|incident| incident.rule.name == name).count();
+    assert_eq!((of("CriticalEventConsumerLag"), of("CriticalEventConsumerLagSeconds")), (8000, 8000));
+    assert_eq!((of("HighEventConsumerLag"), of("HighEventConsumerLagSeconds")), (4000, 0));
+    assert_eq!(tracker.update(now(5), &storm).left_out, incidents.left_out);
+}
+
+#[test]
+fn an_identity_is_derived_and_tells_everything_apart() {
+    let incident = |target: &str, subject: Subject, rule: usize| Incident {
+        rule: &rules()[rule],
+        target: TargetName::new(target).unwrap(),
+        several_targets: false,
+        subject,
+        status: IncidentStatus::Firing,
+        active_since: SystemTime::UNIX_EPOCH,
+        fired_at: None,
+        resolved_at: None,
+        evidence: Evidence::default(),
+    };
+    let group = |stream: &str, group: &str| Subject::Group(stream.into(), group.into());
+    let ids: BTreeSet<String> = [
+        incident("a", Subject::Target, 0),
+        incident("b", Subject::Target, 0),
+        incident("a", Subject::Target, 1),
+        incident("a", Subject::Node("s".into()), 0),
+        incident("a", Subject::Stream("s".into()), 0),
+        incident("a", Subject::Stream("sg".into()), 0),
+        incident("a", group("s", "g"), 0),
+        incident("a", group("sg", ""), 0),
+    ]
+    .iter()
+    .map(Incident::id)
+    .collect();
+    assert_eq!(ids.len(), 8);
+    // It stays what it is from version to version: receivers remember it.
+    assert_eq!(incident("a", group("s", "g"), 6).id(), "dfcf423acfb924e9463a18c46da051ac");
+}
+
+#[test]
+fn every_text_is_expanded_whole() {
+    for rule in rules() {
+        let incident = Incident {
+            rule,
+            target: TargetName::default(),
+            several_targets: true,
+            subject: Subject::Group("orders".into(), "mail".into()),
+            status: IncidentStatus::Firing,
+            active_since: SystemTime::UNIX_EPOCH,
+            fired_at: None,
+            resolved_at: None,
+            evidence: Evidence { value: 90.0, ..Evidence::default() },
+        };
+        let labels = incident.labels();
+        assert_eq!(labels["redis_target"], "default");
+        for (name, text) in incident.annotations(&labels) {
+            assert!(!text.contains("{{") && !text.contains("}}"), "{} {name}: {text}", rule.name);
+        }
+    }
+}
+
+#[test]
+fn losses_are_counted_over_five_minutes() {
+    let mut tracker = IncidentTracker::default();
+    let lost = |lost: u64| {
+        let mut view = view(&[("s", Some(0))]);
+        let mut streams = view.streams.to_vec();
+        let Presence::Present(group) = &mut streams[0].groups[0].presence else { panic!("the group is there") };
+        group.trend.lost = lost;
+        view.streams = streams.into();
+        view
+    };
+    let mut at = |seconds, entries| {
+        let incidents = tracker.update(now(seconds), &lost(entries));
+        incidents.all.first().map(|incident| (incident.evidence.value, incident.status.as_str()))
+    };
+    assert_eq!(at(0, 0), None);
+    assert_eq!(at(10, 40), Some((40.0, "firing")));
+    assert_eq!(at(15, 45), Some((45.0, "firing")));
+    assert_eq!(at(200, 60), Some((60.0, "firing")));
+    // Those of 10 and 15 s are past; what was lost since the loss at 200 s is not.
+    assert_eq!(at(311, 60), Some((15.0, "firing")));
+    // keep_firing_for.
+    assert_eq!(at(500, 60), Some((15.0, "firing")));
+    assert_eq!(at(799, 60), Some((15.0, "firing")));
+    assert_eq!(at(800, 60), Some((15.0, "resolved")));
+    assert_eq!(at(900, 61), Some((1.0, "firing")));
+}

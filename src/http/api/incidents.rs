@@ -1,0 +1,105 @@
+//! `GET /api/v1/incidents`.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::analysis::incident::{Incident, IncidentStatus, Incidents, Subject};
+use crate::http::api::rfc3339;
+
+/// Characters of a status that is none that are repeated.
+const MAX_SHOWN: usize = 80;
+
+#[derive(Serialize)]
+struct IncidentList<'a> {
+    incidents: Vec<IncidentRow<'a>>,
+    left_out: u64,
+}
+
+#[derive(Serialize)]
+struct IncidentRow<'a> {
+    id: String,
+    rule: &'a str,
+    severity: &'static str,
+    status: &'static str,
+    redis_target: &'a str,
+    node: Option<&'a str>,
+    stream: Option<Cow<'a, str>>,
+    consumer_group: Option<Cow<'a, str>>,
+    active_since: String,
+    fired_at: Option<String>,
+    resolved_at: Option<String>,
+    summary: String,
+    description: String,
+    runbook_url: String,
+    evidence: EvidenceRow<'a>,
+}
+
+#[derive(Serialize)]
+struct EvidenceRow<'a> {
+    value: f64,
+    state: Option<&'static str>,
+    state_reason: Option<&'a str>,
+    lag: Option<u64>,
+    lag_min: Option<u64>,
+    lag_max: Option<u64>,
+}
+
+/// The status of this word.
+///
+/// # Errors
+/// What is expected.
+pub fn status(word: &str) -> Result<IncidentStatus, String> {
+    let all = [IncidentStatus::Pending, IncidentStatus::Firing, IncidentStatus::Resolved];
+    all.into_iter().find(|status| status.as_str() == word).ok_or_else(|| {
+        let word: String = word.chars().take(MAX_SHOWN).collect();
+        format!("invalid value {word:?} for status: expected pending, firing or resolved")
+    })
+}
+
+/// Incidents of several targets, of one status or of all.
+#[must_use]
+pub fn incidents<'a>(targets: &[&'a Incidents], status: Option<IncidentStatus>) -> impl Serialize + use<'a> {
+    let all = targets.iter().flat_map(|incidents| incidents.all.iter());
+    let wanted = all.filter(|incident| status.is_none_or(|status| incident.status == status));
+    IncidentList {
+        incidents: wanted.map(|incident| row(incident)).collect(),
+        left_out: targets.iter().map(|incidents| incidents.left_out).sum(),
+    }
+}
+
+fn row(incident: &Incident) -> IncidentRow<'_> {
+    let (node, stream, group) = match &incident.subject {
+        Subject::Target => (None, None, None),
+        Subject::Node(address) => (Some(&**address), None, None),
+        Subject::Stream(stream) => (None, Some(stream.display_name()), None),
+        Subject::Group(stream, group) => (None, Some(stream.display_name()), Some(group.display_name())),
+    };
+    let mut annotations = incident.annotations(&incident.labels());
+    let mut annotation = |name: &str| annotations.remove(name).unwrap_or_default();
+    let evidence = &incident.evidence;
+    IncidentRow {
+        id: incident.id(),
+        rule: &incident.rule.name,
+        severity: incident.rule.severity.as_str(),
+        status: incident.status.as_str(),
+        redis_target: incident.target.as_str(),
+        node,
+        stream,
+        consumer_group: group,
+        active_since: rfc3339(incident.active_since),
+        fired_at: incident.fired_at.map(rfc3339),
+        resolved_at: incident.resolved_at.map(rfc3339),
+        summary: annotation("summary"),
+        description: annotation("description"),
+        runbook_url: annotation("runbook_url"),
+        evidence: EvidenceRow {
+            value: evidence.value,
+            state: evidence.state.map(|state| state.as_str()),
+            state_reason: evidence.reason.as_deref(),
+            lag: evidence.lag.map(|lag| lag.point),
+            lag_min: evidence.lag.map(|lag| lag.min),
+            lag_max: evidence.lag.map(|lag| lag.max),
+        },
+    }
+}
