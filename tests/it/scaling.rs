@@ -384,7 +384,7 @@ fn a_token_may_have_a_rate_of_its_own() {
     let secret = made.split_whitespace().find(|word| word.starts_with("slt_")).unwrap().to_owned();
     let line = made.lines().find(|line| line.contains("sha256:")).unwrap().trim().to_owned();
     assert!(line.ends_with(" rate:1/s"), "{line}");
-    std::fs::write(&tokens, &line).unwrap();
+    std::fs::write(&tokens, format!("{line}\n")).unwrap();
     let url = redis.url();
     let arguments = ["--redis.url", &url, "--streams", "orders", "--groups", GROUP];
     let file = ["--api.tokens-file", tokens.to_str().unwrap(), "--api.rate-limit", "0"];
