@@ -94,9 +94,10 @@ impl EventStream {
 
     /// Reads to the end: the last message.
     pub fn end(&mut self) -> Option<Value> {
-        let mut last = None;
+        let (deadline, mut last) = (Instant::now() + PATIENCE, None);
         while let Some(message) = self.next() {
             last = Some(message);
+            assert!(Instant::now() < deadline, "the stream has not ended within {PATIENCE:?}");
         }
         last
     }
