@@ -116,6 +116,12 @@ fn first_rows_an_update_in_place_filter_sort_and_one_group() {
     browser.wait("document.querySelector('#detail-title').innerText === 'events:chat / signalr-consumers'");
     browser.wait("document.querySelector('#facts').innerText.includes('1,507') && document.querySelectorAll('#plots path.one').length === 3");
     browser.wait("document.querySelector('#consumers-note').innerText === 'The group has no consumer.'");
+    // What was before the page began to look is asked for once.
+    let answers = browser.events("Network.responseReceived");
+    let of_history = |answer: &&serde_json::Value| answer["response"]["url"].as_str().unwrap().contains("/history?");
+    let statuses: Vec<_> =
+        answers.iter().filter(of_history).map(|answer| answer["response"]["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(200)]);
     redis.read("events:chat", GROUP, "<svg/onload=alert(1)>", 1);
     browser.wait("document.querySelector('#consumer-rows')?.innerText.includes('<svg/onload=alert(1)>')");
     browser.press("Escape");

@@ -19,6 +19,8 @@ const FIRST_RETRY = 1000, LAST_RETRY = 30000;
 const LOSS_NEAR = 600;
 /** Milliseconds between two reads of a group's consumers. */
 const CONSUMERS_EVERY = 5000;
+/** What the server remembers of a group is read this far back, in seconds, with a point for each step. */
+const PAST = 3600, PAST_STEP = 15;
 
 const $ = id => document.getElementById(id);
 const NUMBER = new Intl.NumberFormat('en-US');
@@ -566,8 +568,37 @@ function drawDetail() {
   if (facts.children.length === 0) facts.append(...FACTS.map(([name]) => element('div', null, element('dt', null, name), element('dd'))));
   FACTS.forEach(([, text], at) => say(facts.children[at].lastChild, text(row)));
   if ($('plots').children.length === 0) $('plots').append(...plots.map(plot => plot.figure));
-  for (const plot of plots) plot.redraw(until(row.points, sampledAt));
+  for (const plot of plots) plot.redraw(withPast(until(row.points, sampledAt)));
+  readPast(row);
   readConsumers(row);
+}
+
+/** What the server remembers of the group that is looked at, from before this page began to look. */
+let past = [], pastOf = null;
+async function readPast(row) {
+  if (pastOf === row.key) return;
+  [past, pastOf] = [[], row.key];
+  const asked = new URLSearchParams({ target: head.target, stream: row.stream, group: row.consumer_group, from: `-${PAST}s`, step: `${PAST_STEP}s` });
+  try {
+    const answer = await fetch(`${API}history?${asked}`, { headers: headers('application/json'), cache: 'no-store' });
+    if (!answer.ok) return;
+    const { points, step_seconds: step } = await answer.json();
+    if (pastOf !== row.key) return;
+    for (const point of points) {
+      const time = Date.parse(point.time), last = past.at(-1);
+      // What was not sampled is a gap.
+      if (last && time - last[0] > 2500 * step) past.push([last[0] + 1]);
+      past.push([time, point.lag, point.lag_min, point.lag_max, point.added_per_second, point.delivered_per_second, point.pending]);
+    }
+    draw();
+  } catch {
+    // The stream tells of a server that is gone.
+  }
+}
+
+function withPast(points) {
+  const from = points[0]?.[0] ?? Infinity;
+  return [...past.filter(point => point[0] < from), ...points];
 }
 
 let consumersRead = 0, consumersOf = null;
@@ -791,6 +822,7 @@ function arrive() {
   // Where the reader was: one group, or the table.
   if (view.stream !== null && !wasDetail) $('main').focus({ preventScroll: true });
   consumersRead = 0;
+  pastOf = null;
   $('back').href = address({ ...view, stream: null, group: null });
   drawNow();
   if (view.stream === null && wasDetail && head) moveTo(Math.max(0, shownRows().findIndex(row => row.key === current)));
