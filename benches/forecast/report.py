@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Writes the table of docs/forecast.md from what `cargo bench --bench forecast` measured.
+
+    python3 -B benches/forecast/report.py target/forecast [--referee SEEDS] [--write docs/forecast.md]
+
+--referee fits AutoETS, AutoTheta and MFLES (statsforecast from PyPI) to the same series first: one origin of each of the first SEEDS seeds, the lag
+every five minutes. Their forecasts are kept in referee.jsonl beside the others.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import warnings
+
+HORIZONS = [300, 900, 3600, 10800, 21600]
+REFEREES = ["AutoETS", "AutoTheta", "MFLES"]
+ORIGIN = 8
+STEP = 300
+DAY = 86400 // STEP
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+GROWTH = ["ramp", "daily", "weekly", "capacity_step", "leak", "trim"]
+
+
+def lines(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def season(family):
+    """What a user who knows the workload would say: a day, a week, or the two hours that all batch periods divide."""
+    return {"daily": [DAY], "weekly": [DAY, 7 * DAY], "batch": [7200 // STEP]}.get(family, [1])
+
+
+def fit(folder, seeds):
+    import numpy as np
+    from statsforecast.models import MFLES, AutoETS, AutoTheta
+
+    warnings.filterwarnings("ignore")
+    ahead = max(HORIZONS) // STEP
+    with open(folder / "referee.jsonl", "w", encoding="utf-8") as out:
+        for series in lines(folder / "series.jsonl"):
+            if series["seed"] >= seeds:
+                continue
+            family = series["family"]
+            end = int((series["first_origin"] + ORIGIN * 3600) / STEP)
+            lags = np.array([np.nan if lag is None else lag for lag in series["lags"][:end]], dtype=float)
+            # The models take no gaps.
+            known = ~np.isnan(lags)
+            lags = np.interp(np.arange(len(lags)), np.arange(len(lags))[known], lags[known])
+            short = lags[-DAY:]
+            seasons = season(family)
+            models = {
+                "AutoETS": (AutoETS(season_length=1 if seasons[0] > 24 else seasons[0]), short),
+                "AutoTheta": (AutoTheta(season_length=seasons[0] if seasons[0] <= 24 else DAY), lags[-3 * DAY:] if seasons[0] > 24 else short),
+                "MFLES": (MFLES(season_length=seasons if seasons != [1] else None), lags if seasons != [1] else short),
+            }
+            for name, (model, history) in models.items():
+                try:
+                    mean = np.maximum(model.forecast(y=history, h=ahead)["mean"], 0)
+                except Exception as error:  # pylint: disable=broad-except
+                    print(f"{family} {series['seed']} {name}: {error}")
+                    continue
+                points = {str(horizon): round(float(mean[horizon // STEP - 1]), 1) for horizon in HORIZONS}
+                out.write(json.dumps({"family": family, "seed": series["seed"], "model": name, "points": points}) + "\n")
+            out.flush()
+
+
+def error(forecast, row):
+    return abs(forecast - row["actual"]) / row["scale"]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+def show(value, form="{:.2f}"):
+    return "–" if value is None or value != value else form.format(value)
+
+
+def table(folder):
+    cells = collections.defaultdict(list)
+    for row in lines(folder / "forecasts.jsonl"):
+        cells[row["family"], row["horizon"]].append(row)
+    referees = collections.defaultdict(dict)
+    if (folder / "referee.jsonl").exists():
+        for row in lines(folder / "referee.jsonl"):
+            referees[row["family"], row["seed"]][row["model"]] = row["points"]
+    text = [
+        "| family | horizon | answered | streamlag | naive | predict_linear | in 80% | in 90% | beside the referees: streamlag | " + " | ".join(REFEREES) + " |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | " + "--- | " * (len(REFEREES) - 1) + "--- |",
+    ]
+    missed = []
+    for (family, horizon), rows in cells.items():
+        done = [row for row in rows if row["ours"]]
+        ours = mean(error(row["ours"][2], row) for row in done)
+        naive = mean(error(row["naive"], row) for row in done)
+        linear = mean(error(row["linear"], row) for row in done)
+        in_80 = mean(100 * (row["ours"][1] <= row["actual"] <= row["ours"][3]) for row in done)
+        in_90 = mean(100 * (row["ours"][0] <= row["actual"] <= row["ours"][4]) for row in done)
+        judged = [row for row in done if row["origin"] == ORIGIN and len(referees[family, row["seed"]]) == len(REFEREES)]
+        beside = mean(error(row["ours"][2], row) for row in judged)
+        others = [mean(error(referees[family, row["seed"]][name][str(horizon)], row) for row in judged) for name in REFEREES]
+        best = min(value for value in [naive, linear] if value is not None) if done else None
+        cell = [family, f"{horizon // 60} min", f"{100 * len(done) / len(rows):.0f}%", show(ours), show(naive), show(linear), show(in_80, "{:.0f}%"), show(in_90, "{:.0f}%"), show(beside)]
+        text.append("| " + " | ".join(cell + [show(value) for value in others]) + " |")
+        if not done:
+            continue
+        if ours > 1.1 * naive and ours > 0.02:
+            missed.append(f"{family} at {horizon // 60} min: error {ours / max(naive, 1e-9):.2f} of the naive one (aim: at most 1.1)")
+        if family in GROWTH and ours > 0.8 * best:
+            missed.append(f"{family} at {horizon // 60} min: error {ours / best:.2f} of the better of naive and predict_linear (aim: at most 0.8)")
+        known = [(value, name) for value, name in zip(others, REFEREES) if value is not None]
+        if family in GROWTH and known and beside > 0.8 * min(known)[0]:
+            missed.append(f"{family} at {horizon // 60} min: error {beside / max(min(known)[0], 1e-9):.2f} of {min(known)[1]}'s (aim: at most 0.8)")
+        if not 75 <= in_80 <= 85:
+            missed.append(f"{family} at {horizon // 60} min: {in_80:.0f}% in the 80% interval (aim: 75 to 85)")
+    warned = []
+    for path in [folder / "warnings.jsonl"]:
+        rows = lines(path) if path.exists() else []
+        if rows:
+            warned = [
+                "| family | warned of | events | streamlag: precision | recall | warnings | predict_linear: precision | recall | warnings |",
+                "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            ]
+        for row in rows:
+            side = lambda values: [show(values[0]), show(values[1]), f"{values[2]:.0f}"]
+            warned.append("| " + " | ".join([row["family"], row["what"], f"{row['events']:.0f}", *side(row["ours"]), *side(row["linear"])]) + " |")
+    return text, warned, missed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--referee", type=int, metavar="SEEDS")
+    parser.add_argument("--write", type=pathlib.Path)
+    arguments = parser.parse_args()
+    if arguments.referee:
+        fit(arguments.folder, arguments.referee)
+    text, warned, missed = table(arguments.folder)
+    body = "\n".join(text + [""] + warned + ["", "Aims that are missed:", ""] + [f"- {line}" for line in missed])
+    if not arguments.write:
+        print(body)
+        return
+    document = arguments.write.read_text(encoding="utf-8")
+    before, rest = document.split(BEGIN)
+    after = rest.split(END)[1]
+    arguments.write.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

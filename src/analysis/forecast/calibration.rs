@@ -1,0 +1,363 @@
+//! The forecasts that would have been made at past moments of the history: how good they would have been, and by how much their widths must be
+//! corrected so that they cover what they say. Conformal prediction whose scores are replayed from the history, so that no state is kept between
+//! forecasts and a restart loses nothing; newer scores weigh more, which makes it adapt.
+
+use super::MIN_HISTORY_STEPS;
+use super::random::Random;
+use super::score::Skill;
+use super::series::sorted_quantile;
+use super::simulation::{Paths, Simulation};
+
+/// At how many past moments the forecast is replayed, at most.
+const MOMENTS: usize = 64;
+/// How many futures are simulated at each.
+const PATHS: usize = 80;
+/// The fewest moments from which a correction or a skill is taken.
+const MIN_MOMENTS: usize = 8;
+/// How many scores the assumption "the widths are right" is worth.
+const PRIOR: f64 = 6.0;
+/// Bounds of a correction.
+const FACTOR: (f64, f64) = (0.1, 6.0);
+/// Shares of the model's median in the forecast; the rest is the naive forecast.
+const BLENDS: [f64; 4] = [0.75, 0.5, 0.25, 0.0];
+/// The share of the naive error below which a forecast pretends to be no surer.
+const MIN_WIDTH: f64 = 0.04;
+/// Scores of forecasts whose width differs by this (a logarithm) count for a half.
+const KERNEL: f64 = 1.1;
+/// What a score counts that was made with a backlog where there is none now, or the other way round.
+const OTHER_STATE: f64 = 0.2;
+/// Over how many moments back a score's weight falls to a half.
+const HALF_WEIGHT: f64 = 40.0;
+
+/// One forecast of the past beside what came.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    actual: f64,
+    naive: f64,
+    low: [f64; 2],
+    median: f64,
+    high: [f64; 2],
+    /// Whether the group had a backlog when the forecast was made.
+    busy: bool,
+    weight: f64,
+}
+
+/// The outcomes per anchor: steps ahead at which forecasts are compared.
+#[derive(Debug)]
+pub(super) struct Replay {
+    anchors: Vec<(usize, Vec<Outcome>)>,
+}
+
+/// The correction at one anchor.
+#[derive(Clone, Copy, Debug)]
+struct Factors {
+    /// Steps ahead.
+    ahead: usize,
+    /// The share of the model's median.
+    blend: f64,
+    /// Of the widths below and above the median, at 80% and at 90%.
+    low: [f64; 2],
+    high: [f64; 2],
+    /// The least width.
+    least: f64,
+}
+
+/// Corrections over the horizon.
+#[derive(Debug)]
+pub(super) struct Correction {
+    factors: Vec<Factors>,
+    steps: usize,
+}
+
+/// Quantiles that are corrected, from the inner to the outer pair.
+const SHARES: [f64; 2] = [0.1, 0.05];
+
+impl Replay {
+    pub(super) fn run(simulation: &Simulation<'_>, steps: usize, random: &mut Random) -> Self {
+        let len = simulation.series.len();
+        let mut anchors: Vec<(usize, Vec<Outcome>)> =
+            anchors(steps).into_iter().map(|ahead| (ahead, Vec::new())).collect();
+        let first = MIN_HISTORY_STEPS.max(len / 8);
+        let room = len.saturating_sub(steps + first);
+        let count = MOMENTS.min(room);
+        for moment in 0..count {
+            // Evenly spread; the last one is a horizon ago.
+            let end = len - steps - (count - 1 - moment) * room / count;
+            let naive = simulation.start(end);
+            if naive.is_nan() {
+                continue;
+            }
+            let busy = simulation.capacity.is_busy(end - 1);
+            let paths = simulation.run(end, steps, PATHS, random);
+            let weight = 0.5_f64.powf((count - 1 - moment) as f64 / HALF_WEIGHT);
+            for (ahead, outcomes) in &mut anchors {
+                let actual = simulation.series.lag[end + *ahead];
+                if actual.is_nan() {
+                    continue;
+                }
+                let sorted = paths.sorted_at(*ahead);
+                let of = |share| sorted_quantile(&sorted, share);
+                let low = SHARES.map(of);
+                let high = SHARES.map(|share| of(1.0 - share));
+                outcomes.push(Outcome { actual, naive, low, median: of(0.5), high, busy, weight });
+            }
+        }
+        Self { anchors }
+    }
+
+    /// The error beside the naive one over all anchors, and the coverage at the end of the horizon, where each outcome is judged by corrections that
+    /// do not know it.
+    /// Only those count that were made in the state of now, with a backlog or without: that all was calm before says nothing of a backlog's forecast.
+    pub(super) fn skill(&self, busy: bool) -> Option<Skill> {
+        let (mut ratios, mut kept, mut told) = (Vec::new(), 0.0, 0.0);
+        let mut forecasts = 0;
+        for (place, (_, outcomes)) in self.anchors.iter().enumerate() {
+            let alike: Vec<(usize, &Outcome)> =
+                outcomes.iter().enumerate().filter(|(_, outcome)| outcome.busy == busy).collect();
+            if alike.len() < MIN_MOMENTS {
+                continue;
+            }
+            forecasts = forecasts.max(alike.len() as u64);
+            let blends = [self.blend(place, false), self.blend(place, true)];
+            let (mut error, mut naive) = (0.0, 0.0);
+            for (_, outcome) in &alike {
+                error += (outcome.actual - outcome.blended(blends[usize::from(outcome.busy)])).abs() * outcome.weight;
+                naive += (outcome.actual - outcome.naive).abs() * outcome.weight;
+            }
+            let floor = 0.5 * alike.iter().map(|(_, outcome)| outcome.weight).sum::<f64>();
+            ratios.push(if error <= floor && naive <= floor { f64::NAN } else { error / naive.max(1e-9) });
+            // Of the end of the horizon only: each takes corrections of its own.
+            let judged = if place + 1 == self.anchors.len() { alike } else { Vec::new() };
+            for (index, outcome) in judged {
+                let factors = self.factors(place, blends, outcome.busy, outcome.widths(), Some(index));
+                let (low, high) = factors.interval(outcome);
+                kept += if outcome.actual >= low && outcome.actual <= high { 1.0 } else { 0.0 };
+                told += 1.0;
+            }
+        }
+        if forecasts == 0 {
+            return None;
+        }
+        let known: Vec<f64> = ratios.iter().copied().filter(|ratio| !ratio.is_nan()).collect();
+        // Where neither was wrong, neither is better.
+        let mase = if known.is_empty() { None } else { Some(known.iter().sum::<f64>() / known.len() as f64) };
+        Some(Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts })
+    }
+
+    /// The correction of the paths that were simulated for now.
+    pub(super) fn correction(&self, paths: &Paths, busy: bool, steps: usize) -> Correction {
+        let at = |place: usize| {
+            let sorted = paths.sorted_at(self.anchors[place].0);
+            let of = |share| sorted_quantile(&sorted, share);
+            let widths = (of(0.5) - of(SHARES[0]), of(1.0 - SHARES[0]) - of(0.5));
+            self.factors(place, [self.blend(place, false), self.blend(place, true)], busy, widths, None)
+        };
+        Correction { factors: (0..self.anchors.len()).map(at).collect(), steps }
+    }
+
+    /// The share of the model's median that made the smallest error at an anchor.
+    fn blend(&self, place: usize, busy: bool) -> f64 {
+        let own: Vec<&Outcome> = self.anchors[place].1.iter().filter(|outcome| outcome.busy == busy).collect();
+        if own.len() < MIN_MOMENTS {
+            return 1.0;
+        }
+        let error = |blend: f64| {
+            own.iter().map(|outcome| (outcome.actual - outcome.blended(blend)).abs() * outcome.weight).sum::<f64>()
+        };
+        let (mut best, mut least) = (1.0, error(1.0) * 0.97);
+        for share in BLENDS {
+            let error = error(share);
+            if error < least {
+                (best, least) = (share, error);
+            }
+        }
+        best
+    }
+
+    /// The corrections of an anchor, from its outcomes and its neighbours', without those of one moment.
+    /// Scores of forecasts that were about as wide as this one count more.
+    fn factors(
+        &self,
+        place: usize,
+        blends: [f64; 2],
+        busy: bool,
+        widths: (f64, f64),
+        without: Option<usize>,
+    ) -> Factors {
+        let ahead = self.anchors[place].0;
+        let blend = blends[usize::from(busy)];
+        let near = &self.anchors[place.saturating_sub(1)..(place + 2).min(self.anchors.len())];
+        let own = &self.anchors[place].1;
+        let total: f64 = own.iter().map(|outcome| outcome.weight).sum();
+        if own.len() < MIN_MOMENTS {
+            return Factors { ahead, blend, low: [1.0; 2], high: [1.0; 2], least: 0.0 };
+        }
+        let naive =
+            own.iter().map(|outcome| (outcome.actual - outcome.naive).abs() * outcome.weight).sum::<f64>() / total;
+        let least = MIN_WIDTH * naive;
+        let factor = |pair: usize, upper: bool| {
+            let scores = near
+                .iter()
+                .flat_map(|(_, outcomes)| outcomes.iter().enumerate())
+                .filter(|(index, _)| Some(*index) != without);
+            let width = if upper { widths.1 } else { widths.0 };
+            let scores = scores.map(|(_, outcome)| {
+                let other = if upper { outcome.widths().1 } else { outcome.widths().0 };
+                let apart = (width.max(least) + 1.0).ln() - (other.max(least) + 1.0).ln();
+                let alike = if outcome.busy == busy { 1.0 } else { OTHER_STATE };
+                let blend = blends[usize::from(outcome.busy)];
+                (outcome.score(pair, upper, blend, least), alike * outcome.weight / (1.0 + (apart / KERNEL).powi(2)))
+            });
+            let scores = scores.collect();
+            conformal(scores, 1.0 - SHARES[pair])
+        };
+        Factors {
+            ahead,
+            blend,
+            low: [factor(0, false), factor(1, false)],
+            high: [factor(0, true), factor(1, true)],
+            least,
+        }
+    }
+}
+
+impl Outcome {
+    /// Of the simulated 80% interval, below and above its median.
+    fn widths(&self) -> (f64, f64) {
+        (self.median - self.low[0], self.high[0] - self.median)
+    }
+
+    fn blended(&self, blend: f64) -> f64 {
+        blend * self.median + (1.0 - blend) * self.naive
+    }
+
+    /// How far above (or below) the median it came, in widths of the forecast.
+    fn score(&self, pair: usize, upper: bool, blend: f64, least: f64) -> f64 {
+        let distance = self.actual - self.blended(blend);
+        let (distance, width) =
+            if upper { (distance, self.high[pair] - self.median) } else { (-distance, self.median - self.low[pair]) };
+        let width = width.max(least);
+        if width > 0.0 {
+            distance / width
+        } else if distance > 0.0 {
+            f64::INFINITY
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Factors {
+    /// The corrected 80% interval of an outcome.
+    fn interval(&self, outcome: &Outcome) -> (f64, f64) {
+        let median = outcome.blended(self.blend);
+        let low = median - self.low[0] * (outcome.median - outcome.low[0]).max(self.least);
+        let high = median + self.high[0] * (outcome.high[0] - outcome.median).max(self.least);
+        (low.max(0.0).round(), high.round())
+    }
+}
+
+/// The weighted quantile of the scores at `level`, drawn towards 1 while they are few.
+fn conformal(mut scores: Vec<(f64, f64)>, level: f64) -> f64 {
+    scores.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
+    let total: f64 = scores.iter().map(|(_, weight)| weight).sum();
+    // One more score than there are, and that the highest: the finite-sample correction.
+    let wanted = level * (total + 1.0);
+    let mut sum = 0.0;
+    let mut found = FACTOR.1;
+    for (score, weight) in &scores {
+        sum += weight;
+        if sum >= wanted {
+            found = *score;
+            break;
+        }
+    }
+    let found = found.clamp(FACTOR.0, FACTOR.1);
+    // Anchors next to each other see the same futures: their scores count for a third.
+    let count = total / 3.0;
+    ((found.ln() * count) / (count + PRIOR)).exp()
+}
+
+/// Steps ahead at which forecasts are compared: close together at first.
+fn anchors(steps: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut ahead = 0;
+    while ahead + 1 < steps {
+        found.push(ahead);
+        ahead = (ahead + 1).max((ahead as f64 * 1.6).ceil() as usize);
+    }
+    found.push(steps - 1);
+    found
+}
+
+impl Correction {
+    /// Corrects the lags of the paths: the median towards the naive forecast, and the distances from it.
+    pub(super) fn apply(&self, paths: &mut Paths, naive: f64, limit: f64) {
+        for ahead in 0..self.steps {
+            let factors = self.at(ahead);
+            let sorted = paths.sorted_at(ahead);
+            let of = |share| sorted_quantile(&sorted, share);
+            let median = of(0.5);
+            let middle = factors.blend * median + (1.0 - factors.blend) * naive;
+            let low = Side::new(median - of(SHARES[0]), median - of(SHARES[1]), factors.low, factors.least);
+            let high =
+                Side::new(of(1.0 - SHARES[0]) - median, of(1.0 - SHARES[1]) - median, factors.high, factors.least);
+            paths.map_at(ahead, |lag, rank| {
+                let moved = if rank < 0.5 {
+                    middle - low.map(median - lag, (0.5 - rank) / (0.5 - SHARES[0]))
+                } else {
+                    middle + high.map(lag - median, (rank - 0.5) / (0.5 - SHARES[0]))
+                };
+                moved.clamp(0.0, limit)
+            });
+        }
+    }
+
+    /// The factors at a step, between the anchors beside it.
+    fn at(&self, ahead: usize) -> Factors {
+        let after = self.factors.partition_point(|factors| factors.ahead < ahead).min(self.factors.len() - 1);
+        let (left, right) = (self.factors[after.saturating_sub(1)], self.factors[after]);
+        let share = if right.ahead > left.ahead {
+            (ahead as f64 - left.ahead as f64) / (right.ahead - left.ahead) as f64
+        } else {
+            1.0
+        };
+        let mix = |left: f64, right: f64| left + (right - left) * share.clamp(0.0, 1.0);
+        Factors {
+            ahead,
+            blend: mix(left.blend, right.blend),
+            low: [mix(left.low[0], right.low[0]), mix(left.low[1], right.low[1])],
+            high: [mix(left.high[0], right.high[0]), mix(left.high[1], right.high[1])],
+            least: mix(left.least, right.least),
+        }
+    }
+}
+
+/// One side of a distribution: from the width that was simulated to the one that is corrected.
+struct Side {
+    /// Distances of the inner and the outer quantile from the median, simulated.
+    from: [f64; 2],
+    /// The same, corrected.
+    inner: f64,
+    outer: f64,
+}
+
+impl Side {
+    fn new(inner: f64, outer: f64, factors: [f64; 2], least: f64) -> Self {
+        let corrected = factors[0] * inner.max(least);
+        Self { from: [inner, outer], inner: corrected, outer: (factors[1] * outer.max(least)).max(corrected) }
+    }
+
+    /// Piecewise linear, so that the order of the paths stays. `rank` is 0 at the median and 1 at the inner quantile. Paths that agree are as sure as
+    /// the history allows and not surer: they are spread over the least width by their rank.
+    fn map(&self, distance: f64, rank: f64) -> f64 {
+        let [inner, outer] = self.from;
+        if distance <= inner || rank <= 1.0 {
+            if inner > 0.0 { distance / inner * self.inner } else { rank * self.inner }
+        } else if outer > inner {
+            self.inner + (distance - inner) / (outer - inner) * (self.outer - self.inner)
+        } else {
+            self.outer + distance - outer
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What the consumers can do: what was delivered while there was lag, per live consumer. A capacity that changed in a step counts from the step on;
+//! one that falls slowly goes on falling. How often it broke down in the past, and for how long, says how it may break down and recover.
+
+use super::random::Random;
+use super::series::{Series, median, quantile};
+
+/// Busy steps per chunk: chunks are compared to find where the capacity changed.
+const CHUNK: usize = 4;
+/// The most busy steps from which the capacity of now is taken.
+const MAX_BUSY: usize = 96;
+/// The quantile of the capacities that counts as the usual one: the consumers can do it, or could.
+const USUAL: f64 = 0.9;
+/// Below this share of the usual capacity the consumers count as broken down.
+const DOWN: f64 = 0.75;
+/// From this share on they count as recovered: the distance keeps noise from looking like recoveries.
+const RECOVERED: f64 = 0.88;
+/// The significance of a drift, in standard deviations.
+const SIGNIFICANT: f64 = 3.0;
+/// The doubt of a drift as a share of it: one standard deviation.
+const DRIFT_DOUBT: f64 = 0.4;
+/// What share of the drift is left after one horizon.
+const DRIFT_LEFT: f64 = 0.8;
+
+/// Whether the consumers do what they usually do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Up,
+    Down,
+    Unknown,
+}
+
+/// What history tells of capacity.
+#[derive(Debug)]
+pub(super) struct Capacity {
+    /// Delivered per step while there was lag; NaN elsewhere.
+    busy: Vec<f64>,
+    /// Consumers alive, carried over gaps.
+    alive: Vec<f64>,
+    condition: Vec<Condition>,
+    delivered: Vec<f64>,
+}
+
+/// The capacity at one moment, and what may become of it.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    /// Entries per step; infinite where there never was lag.
+    level: f64,
+    /// Entries per step and step.
+    drift: f64,
+    /// The doubt of the level: one standard deviation.
+    level_doubt: f64,
+    /// Deviations of busy steps from the level.
+    errors: Vec<f64>,
+    down_now: bool,
+    /// The level when up, and what levels it had when down.
+    up_level: f64,
+    down_levels: Vec<f64>,
+    /// Chance per step of breaking down, and of recovering.
+    fails: f64,
+    recovers: f64,
+}
+
+impl Capacity {
+    pub(super) fn observe(series: &Series) -> Self {
+        let len = series.len();
+        let mut busy = vec![f64::NAN; len];
+        let mut alive = series.alive.clone();
+        for at in 1..len {
+            if alive[at].is_nan() {
+                alive[at] = alive[at - 1];
+            }
+            let (arrived, delivered) = (series.arrivals[at], series.delivered[at]);
+            let flow = arrived.max(delivered);
+            let lowest = series.lowest[at].min(series.lag[at - 1]);
+            // With some lag all through the step the consumers took what they could.
+            if lowest >= (0.05 * flow).max(1.0) && series.lag[at] >= 0.1 * flow {
+                busy[at] = delivered;
+            }
+        }
+        let usual = |values: &[f64]| {
+            quantile(&mut values.iter().copied().filter(|value| !value.is_nan()).collect::<Vec<_>>(), USUAL)
+        };
+        let (usual_busy, usual_alive) = (usual(&busy), usual(&alive));
+        let mut condition = vec![Condition::Unknown; len];
+        for at in 0..len {
+            let was_down = at > 0 && condition[at - 1] == Condition::Down;
+            let least = if was_down { RECOVERED } else { DOWN };
+            condition[at] = if alive[at] < DOWN * usual_alive || busy[at] < least * usual_busy {
+                Condition::Down
+            } else if !busy[at].is_nan() || series.arrivals[at] > 0.0 {
+                Condition::Up
+            } else {
+                Condition::Unknown
+            };
+        }
+        // A single step between two others is noise.
+        for at in 1..len.saturating_sub(1) {
+            if condition[at - 1] == condition[at + 1] {
+                condition[at] = condition[at - 1];
+            }
+        }
+        Self { busy, alive, condition, delivered: series.delivered.clone() }
+    }
+
+    /// Whether the consumers had lag all through the newest steps.
+    pub(super) fn is_busy(&self, at: usize) -> bool {
+        !self.busy[at].is_nan()
+    }
+
+    /// What is known before step `end`.
+    pub(super) fn outlook(&self, end: usize) -> Outlook {
+        let alive_now = self.alive[end - 1];
+        let scaled = |at: usize| {
+            let scale = alive_now / self.alive[at];
+            self.busy[at] * if scale.is_finite() { scale } else { 1.0 }
+        };
+        let down_now = self.condition[end - 1] == Condition::Down;
+        let segment = self.segment(end, &scaled);
+        let (times, values): (Vec<f64>, Vec<f64>) =
+            segment.iter().map(|&at| (at as f64 + 1.0 - end as f64, scaled(at))).unzip();
+        let drift = slope(&times, &values);
+        let mut levels: Vec<f64> = times.iter().zip(&values).map(|(time, value)| value - drift * time).collect();
+        let errors = levels.clone();
+        let mut level = median(&mut levels);
+        let errors: Vec<f64> = errors.iter().map(|value| value - level).collect();
+        let spread = if errors.is_empty() {
+            0.0
+        } else {
+            (errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64).sqrt()
+        };
+        let mut level_doubt = 1.25 * spread / (errors.len().max(1) as f64).sqrt();
+        let not_busy = !self.is_busy(end - 1);
+        if level.is_nan() {
+            level = f64::INFINITY;
+            level_doubt = 0.0;
+        } else if not_busy && !down_now {
+            // They kept up with more than they were known to be able to.
+            let since = segment.last().map_or(0, |at| at + 1);
+            let kept_up =
+                self.delivered[since.max(end.saturating_sub(60))..end].iter().copied().filter(|value| !value.is_nan());
+            level = level.max(kept_up.fold(0.0, f64::max));
+        }
+        let (fails, recovers) = self.hazards(end);
+        let window = &self.condition[..end];
+        let of = |wanted: Condition| -> Vec<f64> {
+            let found =
+                window.iter().enumerate().rev().filter(|&(at, condition)| *condition == wanted && self.is_busy(at));
+            found.take(MAX_BUSY).map(|(at, _)| self.busy[at]).collect()
+        };
+        let down_levels = of(Condition::Down);
+        let up_level = if down_now { median(&mut of(Condition::Up)) } else { level };
+        let up_level = if up_level.is_nan() { f64::INFINITY } else { up_level };
+        let recovers = if down_now && up_level.is_infinite() && recovers == 0.0 { 0.0 } else { recovers };
+        Outlook { level, drift, level_doubt, errors, down_now, up_level, down_levels, fails, recovers }
+    }
+
+    /// The busy steps before `end` that have the capacity of now, in order of time.
+    fn segment(&self, end: usize, scaled: &dyn Fn(usize) -> f64) -> Vec<usize> {
+        let mut found: Vec<usize> = Vec::with_capacity(MAX_BUSY);
+        let mut newer: Option<(f64, f64)> = None;
+        let mut chunk: Vec<usize> = Vec::with_capacity(CHUNK);
+        for at in (0..end).rev().filter(|&at| self.is_busy(at) && scaled(at).is_finite()) {
+            chunk.push(at);
+            if chunk.len() < CHUNK {
+                continue;
+            }
+            let mut values: Vec<f64> = chunk.iter().map(|&at| scaled(at)).collect();
+            let middle = median(&mut values);
+            let spread = (values[CHUNK - 1] - values[0]) / 2.0;
+            if let Some((last, last_spread)) = newer {
+                let noise = (spread + last_spread).max(0.12 * last.max(middle)).max(1.0);
+                if (middle - last).abs() > 1.3 * noise {
+                    // The chunk may be half of the one and half of the other: its newest steps that fit the newer level belong to it.
+                    found.extend(chunk.iter().take_while(|&&at| (scaled(at) - last).abs() <= noise));
+                    chunk.clear();
+                    break;
+                }
+            }
+            newer = Some((middle, spread));
+            found.append(&mut chunk);
+            if found.len() >= MAX_BUSY {
+                break;
+            }
+        }
+        if newer.is_none() {
+            found.append(&mut chunk);
+        }
+        // A break in the newest steps: fewer than a chunk are all there is of the new capacity.
+        if let Some((last, spread)) = newer {
+            let newest: Vec<usize> = found.iter().copied().take(2).collect();
+            let mut values: Vec<f64> = newest.iter().map(|&at| scaled(at)).collect();
+            let fresh = median(&mut values);
+            let rest: Vec<usize> = found.iter().copied().skip(2).collect();
+            let mut others: Vec<f64> = rest.iter().map(|&at| scaled(at)).collect();
+            let middle = median(&mut others);
+            let both = values.iter().all(|value| (value - middle).abs() > (0.3 * middle).max(2.0));
+            if !rest.is_empty() && both && (fresh - middle).abs() > (spread.min(0.3 * last)).max(0.3 * middle) {
+                found = newest;
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    /// The chance per step of breaking down and of recovering, from how often either happened before `end`.
+    fn hazards(&self, end: usize) -> (f64, f64) {
+        let (mut up, mut down, mut fails, mut recovers) = (0.0, 0.0, 0.0, 0.0);
+        let mut before = Condition::Unknown;
+        for condition in &self.condition[..end] {
+            match (before, condition) {
+                (Condition::Up, Condition::Down) => fails += 1.0,
+                (Condition::Down, Condition::Up) => recovers += 1.0,
+                _ => {}
+            }
+            match condition {
+                Condition::Up => up += 1.0,
+                Condition::Down => down += 1.0,
+                Condition::Unknown => continue,
+            }
+            before = *condition;
+        }
+        (fails / f64::max(up, 1.0), recovers / f64::max(down, 1.0))
+    }
+}
+
+impl Outlook {
+    /// Writes one future of the capacity into `path`.
+    pub(super) fn draw(&self, path: &mut [f64], random: &mut Random) {
+        let steps = path.len();
+        let damping = DRIFT_LEFT.powf(1.0 / steps as f64);
+        let doubt = random.normal() * self.level_doubt;
+        let mut down = self.down_now;
+        let mut other = None;
+        let (mut drift, mut drifted) = (self.drift * (1.0 + DRIFT_DOUBT * random.normal()), 0.0);
+        let mut error_at = random.below(self.errors.len());
+        for (ahead, capacity) in path.iter_mut().enumerate() {
+            if ahead % 10 == 0 {
+                error_at = random.below(self.errors.len());
+            }
+            let chance = if down { self.recovers } else { self.fails };
+            if chance > 0.0 && random.uniform() < chance {
+                down = !down;
+                other = if down == self.down_now {
+                    None
+                } else if down {
+                    Some(self.down_levels.get(random.below(self.down_levels.len())).copied().unwrap_or(0.0))
+                } else {
+                    Some(self.up_level)
+                };
+            }
+            drifted += drift;
+            drift *= damping;
+            let error = self.errors.get(error_at).copied().unwrap_or(0.0);
+            error_at = (error_at + 1) % self.errors.len().max(1);
+            let level = match other {
+                Some(level) if down => level,
+                Some(level) => level + error,
+                None => self.level + drifted + doubt + error,
+            };
+            *capacity = level.max(0.0);
+        }
+    }
+}
+
+/// The slope of Theil and Sen where it is significant by the test of Mann and Kendall, else 0.
+fn slope(times: &[f64], values: &[f64]) -> f64 {
+    // Means of at most 32 groups, so that the pairs are few.
+    let size = times.len().div_ceil(32).max(1);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let times: Vec<f64> = times.chunks(size).map(mean).collect();
+    let values: Vec<f64> = values.chunks(size).map(mean).collect();
+    let count = times.len() as f64;
+    if count < 8.0 {
+        return 0.0;
+    }
+    let (mut slopes, mut score) = (Vec::new(), 0.0);
+    for later in 1..times.len() {
+        for earlier in 0..later {
+            let rise = values[later] - values[earlier];
+            score += if rise == 0.0 { 0.0 } else { rise.signum() };
+            slopes.push(rise / (times[later] - times[earlier]));
+        }
+    }
+    let deviation = (count * (count - 1.0) * (2.0 * count + 5.0) / 18.0).sqrt();
+    if score.abs() / deviation < SIGNIFICANT { 0.0 } else { median(&mut slopes) }
+}

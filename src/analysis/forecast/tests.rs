@@ -1,0 +1,339 @@
+use super::*;
+
+const MINUTE: f64 = 60.0;
+const HOUR: f64 = 3_600.0;
+
+/// A group by the minute: what arrives and what can be taken per second at each minute.
+struct Group {
+    lag: f64,
+    length: f64,
+    max_length: f64,
+    points: Vec<Point>,
+    random: Random,
+}
+
+impl Group {
+    fn new() -> Self {
+        Self { lag: 0.0, length: 0.0, max_length: f64::INFINITY, points: Vec::new(), random: Random::new(1) }
+    }
+
+    fn minute(&mut self, added: f64, able: f64) {
+        let added = (added * MINUTE * (0.97 + 0.06 * self.random.uniform())).round();
+        let able = (able * MINUTE * (0.97 + 0.06 * self.random.uniform())).round();
+        let taken = able.min(self.lag + added);
+        let before = self.lag;
+        self.length = (self.length + added).min(self.max_length);
+        self.lag = (self.lag + added - taken).min(self.length);
+        self.points.push(Point {
+            time: (self.points.len() + 1) as f64 * MINUTE,
+            lag_min: Some(self.lag),
+            lag_max: Some(self.lag),
+            lag_lowest: Some(before.min(self.lag)),
+            added_per_second: Some(added / MINUTE),
+            delivered_per_second: Some(taken / MINUTE),
+            length: Some(self.length),
+            consumers_alive: Some(2.0),
+        });
+    }
+
+    fn minutes(mut self, count: usize, rates: impl Fn(usize) -> (f64, f64)) -> Self {
+        for minute in 0..count {
+            let (added, able) = rates(minute);
+            self.minute(added, able);
+        }
+        self
+    }
+
+    fn now(&self) -> f64 {
+        self.points.last().map_or(0.0, |point| point.time)
+    }
+
+    fn ask(&self, horizon: f64) -> Request {
+        Request { now: self.now(), horizon, max_length: None, degraded: None, unhealthy: None, seed: 7 }
+    }
+
+    fn end(&self, horizon: f64) -> Quantiles {
+        let made = forecast(&self.points, &self.ask(horizon));
+        *made.points.as_ref().map(|points| points.last().unwrap()).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+}
+
+/// 100/s come and 150/s can be taken; from minute 300 on only 50/s.
+fn overload() -> Group {
+    Group::new().minutes(360, |minute| (100.0, if minute < 300 { 150.0 } else { 50.0 }))
+}
+
+fn near(actual: f64, expected: f64, share: f64) {
+    assert!((actual - expected).abs() <= share * expected, "{actual} is not within {share} of {expected}");
+}
+
+#[test]
+fn a_backlog_grows_by_what_arrives_less_what_is_taken() {
+    let group = overload();
+    near(group.end(HOUR).q50, group.lag + 50.0 * HOUR, 0.1);
+}
+
+#[test]
+fn a_backlog_drains_at_the_capacity_and_stops_at_what_is_normal() {
+    let group = Group::new().minutes(410, |minute| (if (380..400).contains(&minute) { 400.0 } else { 100.0 }, 150.0));
+    let lag = group.lag;
+    assert!(lag > 200_000.0, "{lag}");
+    let made = forecast(&group.points, &group.ask(2.0 * HOUR));
+    let drained = made.time_to.drained.unwrap_or_else(|| panic!("{made:?}"));
+    near(drained.q50.unwrap(), lag / 50.0, 0.15);
+    assert!(drained.q10 <= drained.q50.unwrap() && drained.q50 <= drained.q90, "{drained:?}");
+    let points = made.points.unwrap();
+    assert!(points.last().unwrap().q50 < 0.02 * lag, "{:?}", points.last());
+}
+
+#[test]
+fn a_lag_never_exceeds_the_maximum_length_and_loss_is_told_when_it_gets_there() {
+    let mut group = overload();
+    let limit = group.lag + 50.0 * 30.0 * MINUTE;
+    let mut ask = group.ask(HOUR);
+    assert_eq!(forecast(&group.points, &ask).time_to.loss, None, "no maximum length is known");
+    ask.max_length = Some(limit);
+    let made = forecast(&group.points, &ask);
+    near(made.time_to.loss.unwrap().q50.unwrap(), 30.0 * MINUTE, 0.15);
+    let points = made.points.unwrap();
+    assert!(points.iter().all(|point| point.q95 <= limit.round()), "{:?}", points.last());
+    // A length that stands still while entries arrive is the maximum.
+    group.max_length = group.lag + 50.0 * 1.5 * HOUR;
+    group.length = group.max_length;
+    let group = group.minutes(45, |_| (100.0, 50.0));
+    let made = forecast(&group.points, &group.ask(2.0 * HOUR));
+    let limit = group.max_length;
+    assert!(made.time_to.loss.is_some());
+    assert!(made.points.unwrap().iter().all(|point| point.q95 <= limit.round()));
+}
+
+#[test]
+fn time_to_a_threshold_is_when_the_lag_gets_there() {
+    let group = overload();
+    let ask = Request {
+        degraded: Some(group.lag + 50.0 * 20.0 * MINUTE),
+        unhealthy: Some(group.lag * 100.0),
+        ..group.ask(HOUR)
+    };
+    let made = forecast(&group.points, &ask);
+    near(made.time_to.degraded.unwrap().q50.unwrap(), 20.0 * MINUTE, 0.15);
+    assert_eq!(made.time_to.unhealthy, None, "it is not reached within the horizon");
+    assert_eq!(made.time_to.drained, None);
+    let reached = forecast(&group.points, &Request { degraded: Some(group.lag), ..ask });
+    assert_eq!(reached.time_to.degraded, Some(TimeTo { q10: 0.0, q50: Some(0.0), q90: Some(0.0) }));
+}
+
+#[test]
+fn what_comes_every_hour_is_expected_the_next_time() {
+    // 40 minutes into each hour a batch, which takes half an hour to drain.
+    let batch = |minute: usize| if minute % 60 == 40 { (3_000.0, 100.0) } else { (0.5, 100.0) };
+    let group = Group::new().minutes(10 * 60 + 35, batch);
+    assert!(group.lag < 100.0, "{}", group.lag);
+    // 15 minutes on, 9 after the batch.
+    let end = group.end(15.0 * MINUTE);
+    near(end.q50, 3_000.0 * MINUTE - 100.0 * 10.0 * MINUTE, 0.15);
+}
+
+#[test]
+fn consumers_that_recovered_before_are_expected_to_recover() {
+    // Every 100 minutes the consumers are down for 20.
+    let rates = |minute: usize| (100.0, if minute % 100 < 20 { 0.0 } else { 300.0 });
+    let group = Group::new().minutes(1_405, rates);
+    let never = Group::new().minutes(1_405, |minute| (100.0, if minute < 1_400 { 300.0 } else { 0.0 }));
+    let (again, never) = (group.end(HOUR).q50, never.end(HOUR).q50);
+    assert!(again < 0.7 * never, "{again} {never}");
+}
+
+#[test]
+fn a_gap_is_no_lag_of_zero() {
+    let whole = overload();
+    let mut gappy = overload();
+    for point in &mut gappy.points[320..340] {
+        *point = Point { time: point.time, ..Point::default() };
+    }
+    gappy.points.drain(100..130);
+    near(gappy.end(HOUR).q50, whole.end(HOUR).q50, 0.1);
+}
+
+#[test]
+fn rates_that_are_missing_follow_from_the_lag() {
+    let whole = overload();
+    for blank in
+        [|point: &mut Point| point.added_per_second = None, |point: &mut Point| point.delivered_per_second = None]
+    {
+        let mut group = overload();
+        group.points.iter_mut().for_each(blank);
+        near(group.end(HOUR).q50, whole.end(HOUR).q50, 0.1);
+    }
+}
+
+#[test]
+fn what_cannot_be_told_has_a_reason() {
+    let group = overload();
+    let refused = |points: &[Point], request: &Request| {
+        let made = forecast(points, request);
+        assert_eq!(made.time_to, TimesTo::default());
+        made.points.unwrap_err()
+    };
+    for horizon in [0.0, -1.0, f64::NAN, f64::INFINITY, MAX_HORIZON + 1.0] {
+        assert_eq!(refused(&group.points, &group.ask(horizon)), Unavailable::Horizon);
+    }
+    let short = refused(&group.points[300..], &group.ask(HOUR));
+    assert_eq!(short, Unavailable::TooShort { have: 3_540.0, need: 9_000.0 });
+    assert_eq!(short.to_string(), "history is too short for this horizon: 3540 seconds of 9000 that are needed");
+    let late = Request { now: group.now() + 400.0, ..group.ask(HOUR) };
+    assert_eq!(refused(&group.points, &late), Unavailable::Stale { age: 400.0 });
+    assert_eq!(refused(&[], &group.ask(HOUR)), Unavailable::Stale { age: f64::INFINITY });
+    let mut blank = group.points.clone();
+    for point in &mut blank {
+        (point.added_per_second, point.delivered_per_second) = (None, None);
+    }
+    assert_eq!(refused(&blank, &group.ask(HOUR)), Unavailable::NoRates);
+}
+
+#[test]
+fn without_skill_there_is_no_forecast() {
+    // The capacity jumps each minute, without any memory: the lag is a random walk.
+    let mut random = Random::new(3);
+    let mut group = Group::new();
+    group.lag = 1e7;
+    group.length = 1e7;
+    for _ in 0..600 {
+        group.minute(100.0, 200.0 * random.uniform());
+    }
+    let made = forecast(&group.points, &group.ask(HOUR));
+    let Err(Unavailable::NoSkill { mase }) = made.points else { panic!("{made:?}") };
+    assert!(mase > MAX_MASE, "{mase}");
+    assert_eq!(made.replay.unwrap().mase, Some(mase));
+}
+
+#[test]
+fn an_idle_group_stays_as_it_is() {
+    for lag in [0.0, 500.0] {
+        let mut group = Group::new();
+        (group.lag, group.length) = (lag, lag);
+        let group = group.minutes(300, |_| (0.0, 0.0));
+        let end = group.end(HOUR);
+        assert_eq!((end.q05, end.q50, end.q95), (lag, lag, lag));
+    }
+}
+
+#[test]
+fn quantiles_are_in_order_and_finite_whatever_the_points_say() {
+    let mut random = Random::new(11);
+    for seed in 0..20 {
+        let mut group = Group::new();
+        for _ in 0..260 {
+            group.minute(1e3 * random.uniform().powi(4), 200.0 * random.uniform());
+            let point = group.points.last_mut().unwrap();
+            match random.below(12) {
+                0 => point.lag_max = None,
+                1 => point.added_per_second = Some(f64::NAN),
+                2 => point.delivered_per_second = Some(-5.0),
+                3 => point.lag_max = point.lag_max.map(|lag| lag + 1e6 * random.uniform()),
+                4 => point.consumers_alive = Some(0.0),
+                5 => point.length = None,
+                6 => point.added_per_second = Some(1e300),
+                7 => point.time -= 90.0,
+                _ => {}
+            }
+        }
+        let last = group.points.last_mut().unwrap();
+        (last.lag_min, last.lag_max, last.time) = (Some(5.0), Some(9.0), 260.0 * MINUTE);
+        let made = forecast(&group.points, &Request { degraded: Some(1.0), seed, ..group.ask(HOUR) });
+        for point in made.points.iter().flatten() {
+            let ordered = [0.0, point.q05, point.q10, point.q50, point.q90, point.q95, f64::MAX];
+            assert!(ordered.is_sorted(), "{point:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_forecast() {
+    let group = overload();
+    let made = forecast(&group.points, &group.ask(HOUR));
+    assert_eq!(made, forecast(&group.points, &group.ask(HOUR)));
+    let other = forecast(&group.points, &Request { seed: 8, ..group.ask(HOUR) });
+    assert_ne!(made.points, other.points);
+}
+
+#[test]
+fn widths_cover_what_they_say() {
+    // Bursts at random moments: the interval at 15 minutes must hold four of five.
+    let mut random = Random::new(5);
+    let mut group = Group::new();
+    let mut burst = 0;
+    for _ in 0..2_000 {
+        if burst == 0 && random.uniform() < 0.02 {
+            burst = 8;
+        }
+        burst -= usize::from(burst > 0).min(burst);
+        group.minute(if burst > 0 { 400.0 } else { 80.0 }, 120.0);
+    }
+    let (mut covered, mut all) = (0.0, 0.0);
+    for origin in (600..1_985).step_by(30) {
+        let ask = Request { now: origin as f64 * MINUTE, ..group.ask(15.0 * MINUTE) };
+        let made = forecast(&group.points[..origin], &ask);
+        let Ok(points) = made.points else { continue };
+        let (end, actual) = (points.last().unwrap(), group.points[origin + 14].lag_max.unwrap());
+        all += 1.0;
+        covered += f64::from(end.q10 <= actual && actual <= end.q90);
+    }
+    assert!(all > 25.0, "{all}");
+    let share = covered / all;
+    assert!((0.7..=0.93).contains(&share), "{share} of {all}");
+}
+
+#[test]
+fn forecasts_are_scored_when_their_time_has_come() {
+    let group = overload();
+    let made = forecast(&group.points, &group.ask(HOUR));
+    let end = *made.points.as_ref().unwrap().last().unwrap();
+    let mut scorer = Scorer::default();
+    assert_eq!(scorer.skill(), Skill::default());
+    scorer.keep(&made, group.lag);
+    scorer.observe(end.time - 1.0, 0.0, 0.0);
+    assert_eq!(scorer.skill().forecasts, 0, "its time has not come");
+    scorer.observe(end.time, end.q50, end.q50);
+    assert_eq!(scorer.skill(), Skill { mase: Some(0.0), coverage_80: Some(1.0), forecasts: 1 });
+    // Outside the interval, and as wrong as the naive forecast.
+    scorer.keep(&made, end.q50);
+    scorer.observe(end.time, 0.0, 0.0);
+    let skill = scorer.skill();
+    assert_eq!((skill.coverage_80, skill.forecasts), (Some(0.5), 2));
+    let naive = (end.q50 - group.lag) + end.q50;
+    near(skill.mase.unwrap(), end.q50 / naive, 1e-9);
+    // What was sampled too late is not scored, and a bounded lag only as far as it is surely outside.
+    scorer.keep(&made, group.lag);
+    scorer.observe(end.time + MAX_LATE_TEST, 0.0, 0.0);
+    assert_eq!(scorer.skill().forecasts, 2);
+    scorer.keep(&made, group.lag);
+    scorer.observe(end.time, 0.0, 2.0 * end.q95);
+    assert_eq!(scorer.skill().forecasts, 3);
+    near(scorer.skill().mase.unwrap(), end.q50 / naive, 1e-9);
+}
+
+/// Beyond what a score waits.
+const MAX_LATE_TEST: f64 = 121.0;
+
+#[test]
+fn a_scorer_is_bounded_and_refusals_are_not_scored() {
+    let group = overload();
+    let made = forecast(&group.points, &group.ask(HOUR));
+    let end = made.points.as_ref().unwrap().last().unwrap().time;
+    let mut scorer = Scorer::default();
+    for _ in 0..1_000 {
+        scorer.keep(&made, 0.0);
+    }
+    scorer.observe(end, 0.0, 0.0);
+    assert_eq!(scorer.skill().forecasts, 128);
+    for _ in 0..1_000 {
+        scorer.keep(&made, 0.0);
+        scorer.observe(end, 0.0, 0.0);
+    }
+    assert_eq!(scorer.skill().forecasts, 256);
+    let mut none = Scorer::default();
+    none.keep(&forecast(&[], &group.ask(HOUR)), 0.0);
+    none.observe(f64::MAX, 0.0, 0.0);
+    assert_eq!(none.skill(), Skill::default());
+}
