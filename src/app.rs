@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
+use crate::actions::notify::Notifier;
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
@@ -20,6 +22,7 @@ use crate::sys::reload;
 mod healthcheck;
 mod history;
 mod lag;
+mod notify;
 mod poller_runtime;
 mod reloader;
 pub mod signals;
@@ -29,6 +32,7 @@ mod targets;
 pub use healthcheck::healthcheck;
 pub use history::history;
 pub use lag::{Printed, lag};
+pub use notify::notify_test;
 use reloader::Reloader;
 use targets::PolledTargets;
 
@@ -79,7 +83,10 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
     let service = Arc::new(Service::new(policy(&config, &targets, history.clone()), address, metrics.clone(), reloads));
     log_startup(&config, &bound);
-    let reloader = Reloader { arguments, config, service: Arc::clone(&service), targets, history, level, metrics };
+    let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
+    let notifier = Notifier::new(notify_changes, targets.readers(), metrics.clone());
+    let reloader =
+        Reloader { arguments, config, service: Arc::clone(&service), targets, history, notify, level, metrics };
 
     let polling = pollers.run_apart().map_err(RunError::Pollers)?;
 
@@ -87,6 +94,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     tokio::select! {
         () = bound.serve(service, shutdown.clone()) => {}
         () = polling => {}
+        () = notifier.run() => {}
         () = reloader.run(asked, shutdown) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}

@@ -9,6 +9,7 @@ mod file;
 pub(crate) mod fuzzing;
 mod history;
 mod nearest;
+mod notify;
 mod redis_target;
 mod scaler_entry;
 mod scalers;
@@ -34,6 +35,7 @@ pub use target::{TargetConfig, TargetLimits};
 pub use values::{ConfigError, RawValue};
 pub use web::WebConfig;
 
+use crate::actions::notify::NotifyConfig;
 use crate::http::api::Transport;
 use crate::http::route::Route;
 use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
@@ -44,7 +46,7 @@ use crate::model::shard::MAX_SHARDS;
 use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
-use file::Section;
+use file::{ListedNotify, Section};
 use scaler_entry::ListedScaler;
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
@@ -85,6 +87,8 @@ pub struct Config {
     pub targets: Vec<TargetConfig>,
     /// What autoscalers may ask for by name.
     pub scalers: Scalers,
+    /// Whom to tell of incidents.
+    pub notify: NotifyConfig,
     /// Which of how many shards is sampled; all of it where it is `None`.
     pub shard: Option<Shard>,
     /// The addresses to listen on, `host:port`.
@@ -139,6 +143,9 @@ pub(crate) trait SettingSources {
 
     /// The scalers that the file lists.
     fn scalers(&self) -> &[ListedScaler];
+
+    /// Whom the file has told of incidents.
+    fn notify(&self) -> Option<&ListedNotify>;
 }
 
 impl Config {
@@ -178,6 +185,7 @@ impl Config {
             secret_files: secret_files(sources, &web),
             targets,
             scalers,
+            notify: notify::checked(sources.notify())?,
             shard: sources.get("shard").map(|given| shard(&given)).transpose()?,
             listen: need("web.listen-address")?.listen_addresses()?,
             systemd_socket: sources.switch("web.systemd-socket"),

@@ -5,7 +5,7 @@
 //! newest one and never touches Redis.
 //!
 //! In reading order, from the pure core outward: [`model`], [`analysis`], [`sys`], [`redis`], [`store`], [`exposition`],
-//! [`collector`], [`http`], [`config`], [`app`]. Imports go one way, from the last to the first: `tests/it/layers.rs` holds it.
+//! [`actions`], [`collector`], [`http`], [`config`], [`app`]. Imports go one way, from the last to the first: `tests/it/layers.rs` holds it.
 
 pub mod model;
 
@@ -16,6 +16,8 @@ pub mod sys;
 pub mod redis;
 
 pub mod store;
+
+pub mod actions;
 
 pub mod exposition;
 

@@ -66,6 +66,11 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => exit_with_error(&error, 1),
         },
+        Ok(Request::NotifyTest(config)) => match app::notify_test(&config) {
+            Ok((output, all_told)) if print(&output) == ExitCode::SUCCESS && all_told => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => exit_with_error(&format!("cannot start: {error}"), 1),
+        },
         Ok(Request::Print(text)) => print(&text),
         Err(problem) => exit_with_error(&problem, BAD_CONFIGURATION),
     }

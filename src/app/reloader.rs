@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::actions::notify::NotifyConfig;
 use crate::app::policy;
 use crate::app::systemd;
 use crate::app::targets::PolledTargets;
@@ -31,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) service: Arc<Service>,
     pub(super) targets: PolledTargets,
     pub(super) history: History,
+    pub(super) notify: watch::Sender<Arc<NotifyConfig>>,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
 }
@@ -95,6 +98,9 @@ impl Reloader {
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
         self.service.set_policy(policy(&new, &self.targets, self.history.clone()));
+        if new.notify != self.config.notify {
+            self.notify.send_replace(Arc::new(new.notify.clone()));
+        }
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())

@@ -128,7 +128,7 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         incidents: IncidentSettings {
             target: target.name.clone(),
             several_targets: config.targets.len() > 1,
-            hold: None,
+            hold: config.notify.hold,
         },
         collectors: target.collectors,
         timeout: target.timeout,

@@ -44,6 +44,10 @@ impl SettingDigests {
         for scaler in sources.scalers() {
             digests.insert(format!("scaler {}", scaler.name()), digest(&scaler.values()));
         }
+        if let Some(notify) = sources.notify() {
+            let content = notify.files().iter().map(|file| contents(std::slice::from_ref(file))).collect::<Vec<_>>();
+            digests.insert("notify".to_owned(), digest(&(format!("{notify:?}"), content)));
+        }
         for (target, section) in sources.targets() {
             for (key, entry) in section {
                 digests.insert(format!("{key} of target {target}"), digest(&entry.values));

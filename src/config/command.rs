@@ -7,8 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
+use crate::actions::notify::NotifyConfig;
 use crate::config::effective::{Effective, FILE};
-use crate::config::file::{Entry, File, Section};
+use crate::config::file::{Entry, File, ListedNotify, Section};
 use crate::config::nearest::nearest;
 use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
@@ -39,6 +40,8 @@ pub enum Request {
     Lag(Box<LagRequest>),
     /// Print what is in a history file.
     History(HistoryRequest),
+    /// Tell every receiver that telling works.
+    NotifyTest(Box<NotifyConfig>),
     /// Print this configuration.
     PrintConfig(String),
     /// Print this: the help, the version, what a subcommand makes.
@@ -104,6 +107,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
                 ConfigError::new("--history.path is missing: expected the history file of a streamlag".to_owned())
             })?;
             subcommands::history(&action, &given.matches, path.path()).map(Request::History)
+        }
+        "notify" => {
+            // What to do stands before the settings.
+            let matches = matches.remove_subcommand().map_or(matches, |(_, matches)| matches);
+            let given = AllSources::new(matches)?;
+            let config = Config::from_sources(&given)?.notify;
+            if config.receivers().next().is_none() {
+                return Err(ConfigError::new(
+                    "there is nobody to be told: expected notify: in the file of --config.file".to_owned(),
+                ));
+            }
+            Ok(Request::NotifyTest(Box::new(config)))
         }
         "completions" => Ok(Request::Print(subcommands::completions(&matches, command))),
         "man" => subcommands::man(&matches, command).map(Request::Print),
@@ -321,6 +336,10 @@ impl SettingSources for AllSources {
     fn scalers(&self) -> &[ListedScaler] {
         self.file.scalers()
     }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        self.file.notify()
+    }
 }
 
 impl AllSources {
@@ -393,5 +412,10 @@ impl SettingSources for WithoutDaemon<'_> {
     fn scalers(&self) -> &[ListedScaler] {
         // Their streams are sampled.
         self.0.scalers()
+    }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        // The server tells of incidents.
+        None
     }
 }

@@ -1,5 +1,7 @@
 //! The configuration file: YAML whose keys are the flags' names, nested or with dots, dashes or underscores.
 
+mod notify;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +17,7 @@ use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
 use crate::config::values::{Location, Origin, RawValue};
 use crate::model::TargetName;
 use crate::sys::files;
+pub(crate) use notify::{Given, ListedNotify};
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
 pub const MAX_TARGETS: usize = 1000;
@@ -56,6 +59,7 @@ pub(super) struct File {
     settings: Section,
     targets: Vec<(TargetName, Section)>,
     scalers: Vec<ListedScaler>,
+    notify: Option<ListedNotify>,
 }
 
 impl File {
@@ -82,6 +86,7 @@ impl File {
             YamlNode::Empty => {}
             YamlNode::Map(mut entries) => {
                 file.scalers = take_scalers(&path, &mut entries)?;
+                file.notify = notify::take(&path, &mut entries)?;
                 if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
                     let (key, node) = entries.remove(place);
                     file.targets = targets(&path, key.referenced.line(), node)?;
@@ -100,6 +105,11 @@ impl File {
     /// The targets in the order of the file, with what is theirs alone; none where the file lists none.
     pub(super) fn targets(&self) -> &[(TargetName, Section)] {
         &self.targets
+    }
+
+    /// Whom to tell of incidents, not checked yet.
+    pub(super) fn notify(&self) -> Option<&ListedNotify> {
+        self.notify.as_ref()
     }
 
     /// The scalers in the order of the file, not checked yet.

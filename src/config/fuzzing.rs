@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::config::file::ListedNotify;
 use crate::config::file::{Entry, File, Section};
 use crate::config::redis_target::dial_in_plain_text;
 use crate::config::scaler_entry::ListedScaler;
@@ -92,6 +93,10 @@ impl SettingSources for Only<'_> {
 
     fn scalers(&self) -> &[ListedScaler] {
         self.0.scalers()
+    }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        None
     }
 }
 

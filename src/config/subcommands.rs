@@ -162,6 +162,17 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
                 ),
         )
         .subcommand(
+            Command::new("notify")
+                .about("Notifications of incidents")
+                .subcommand_required(true)
+                .disable_help_subcommand(true)
+                .subcommand(
+                    Command::new("test")
+                        .about("Send a test to every receiver of the configuration's notify section, and print what became of it")
+                        .args(settings().flat_map(&argument)),
+                ),
+        )
+        .subcommand(
             Command::new("completions").about("Print completions for a shell").arg(
                 Arg::new("shell")
                     .value_name("SHELL")

@@ -6,6 +6,7 @@ use crate::analysis::logical::LogicalStreams;
 use crate::analysis::scaling::ScaledStreams;
 use crate::analysis::window::Windows;
 use crate::collector::{Address, Mode, Topology};
+use crate::config::file::ListedNotify;
 use crate::config::file::Section;
 use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::COLLECTORS;
@@ -136,6 +137,10 @@ impl<S: SettingSources> SettingSources for TargetSources<'_, S> {
 
     fn scalers(&self) -> &[ListedScaler] {
         &[]
+    }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        None
     }
 }
 

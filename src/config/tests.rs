@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::collector::{Address, Mode};
 use crate::config::file::File;
+use crate::config::file::ListedNotify;
 use crate::config::scaler_entry::ListedScaler;
 use crate::config::values::Origin;
 use crate::exposition::collectors::{Collector, Collectors};
@@ -43,6 +44,10 @@ impl SettingSources for Fake {
 
     fn scalers(&self) -> &[ListedScaler] {
         &[]
+    }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        None
     }
 }
 

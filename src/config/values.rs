@@ -44,6 +44,13 @@ pub(crate) struct Location {
     pub(super) line: u64,
 }
 
+impl Location {
+    /// A path that the file names, which is relative to the file.
+    pub(super) fn beside(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, line {}", names::text(self.file.to_string_lossy().as_bytes(), MAX_VALUE_BYTES), self.line)

@@ -94,6 +94,7 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &HISTORY_BYTES,
     &HISTORY_POINTS,
     &HISTORY_DROPPED,
+    &NOTIFICATIONS,
     &PROCESS_CPU,
     &PROCESS_RESIDENT,
     &PROCESS_VIRTUAL,
@@ -292,6 +293,8 @@ names! {
         "Total number of points and snapshots left out of history because a queue or the memory was full.";
     BUILD = "streamlag_build", Info, &["version"],
         "Version of streamlag.";
+    NOTIFICATIONS = "streamlag_notifications", Counter, &["receiver", "outcome"],
+        "Total number of notifications by receiver and outcome: delivered, failed (sent again), refused (4xx or a redirect), expired; absent without receivers.";
     PROCESS_CPU = "process_cpu_seconds", Counter, &[],
         "Total user and system CPU time spent in seconds.";
     PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, &[],

@@ -42,6 +42,7 @@ pub struct SelfMetrics {
     panics: Counter,
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
+    notifications: Family<NotificationLabels, Counter>,
 }
 
 /// What is counted of history. Clones share the counters.
@@ -237,6 +238,44 @@ struct RequestLabels {
     code: u16,
 }
 
+/// What became of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotificationOutcome {
+    /// The receiver took it.
+    Delivered,
+    /// It did not for now: the same is sent again.
+    Failed,
+    /// It refused it for good.
+    Refused,
+    /// It was not delivered in time, and given up.
+    Expired,
+}
+
+impl NotificationOutcome {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Refused, Self::Expired];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    receiver: String,
+    outcome: &'static str,
+}
+
+impl NotificationLabels {
+    fn of(receiver: &str, outcome: NotificationOutcome) -> Self {
+        Self { receiver: receiver.to_owned(), outcome: outcome.as_str() }
+    }
+}
+
 /// Counts what Redis is asked for: commands, by command, and entries read to count them.
 #[derive(Clone, Debug, Default)]
 pub struct RedisCommands {
@@ -358,6 +397,7 @@ impl SelfMetrics {
             panics: Counter::default(),
             reload_successful: Gauge::default(),
             reload_time: Gauge::default(),
+            notifications: Family::default(),
         };
         for reason in Closed::ALL {
             drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
@@ -376,6 +416,7 @@ impl SelfMetrics {
         metric_catalog::PANICS.register(registry, metrics.panics.clone());
         metric_catalog::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
         metric_catalog::RELOAD_TIME.register(registry, metrics.reload_time.clone());
+        metric_catalog::NOTIFICATIONS.register(registry, metrics.notifications.clone());
         metrics.reloaded(true);
         metrics
     }
@@ -388,6 +429,18 @@ impl SelfMetrics {
     /// The server ended a live stream.
     pub fn stream_ended(&self, reason: StreamEnd) {
         self.live_ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// There is a receiver of this name: all that is counted of it begins at zero.
+    pub fn notifies(&self, receiver: &str) {
+        for outcome in NotificationOutcome::ALL {
+            drop(self.notifications.get_or_create(&NotificationLabels::of(receiver, outcome)));
+        }
+    }
+
+    /// A notification was sent to a receiver, or was to be.
+    pub fn notified(&self, receiver: &str, outcome: NotificationOutcome) {
+        self.notifications.get_or_create(&NotificationLabels::of(receiver, outcome)).inc();
     }
 
     /// A task panicked.

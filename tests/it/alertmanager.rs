@@ -150,12 +150,7 @@ fn alerts_reach_a_webhook_slack_and_a_mailbox_grouped_and_are_resolved() {
         let redis = Redis::start();
         let streams = ["bills", "orders", HOSTILE];
         for stream in streams {
-            let mut pipe = redis::pipe();
-            for n in 1..=6000 {
-                // Ids of 1970: late by more than any limit.
-                pipe.cmd("XADD").arg(stream).arg(n).arg("n").arg("1").ignore();
-            }
-            pipe.query::<()>(&mut redis.connection()).unwrap();
+            redis.add_old(stream, 6000);
             redis.run(&format!("XGROUP CREATE {stream} {GROUP} 0"));
         }
         for n in 0..11 {

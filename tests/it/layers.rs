@@ -11,10 +11,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("redis", &["model", "sys"]),
     ("exposition", &["analysis", "model", "sys"]),
     ("store", &["analysis", "exposition", "model", "sys"]),
+    ("actions", &["analysis", "model", "store", "sys"]),
     ("collector", &["analysis", "exposition", "model", "redis", "store", "sys"]),
     ("http", &["analysis", "exposition", "model", "store", "sys"]),
-    ("config", &["analysis", "collector", "exposition", "http", "model", "redis", "store", "sys"]),
-    ("app", &["analysis", "collector", "config", "exposition", "http", "model", "store", "sys"]),
+    ("config", &["actions", "analysis", "collector", "exposition", "http", "model", "redis", "store", "sys"]),
+    ("app", &["actions", "analysis", "collector", "config", "exposition", "http", "model", "store", "sys"]),
 ];
 
 /// Built for tests and fuzzers only.

@@ -36,6 +36,7 @@ mod live_abuse;
 mod live_page;
 mod log;
 mod logins;
+mod notify;
 mod openapi;
 mod panics;
 mod prometheus;

@@ -39,6 +39,10 @@ impl SettingSources for FileAndEnvironment {
     fn scalers(&self) -> &[ListedScaler] {
         self.file.scalers()
     }
+
+    fn notify(&self) -> Option<&ListedNotify> {
+        None
+    }
 }
 
 fn targets(file: &str, environment: &[(&'static str, &'static str)]) -> Result<Vec<TargetConfig>, String> {

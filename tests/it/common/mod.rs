@@ -232,6 +232,16 @@ impl Redis {
         pipe.query::<()>(&mut self.connection()).unwrap();
     }
 
+    /// Adds entries that are an hour old.
+    pub fn add_old(&self, stream: &str, entries: usize) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let mut pipe = redis::pipe();
+        for n in 0..entries {
+            pipe.cmd("XADD").arg(stream).arg(format!("{}-{n}", now - 3_600_000)).arg("n").arg(n).ignore();
+        }
+        pipe.query::<()>(&mut self.connection()).unwrap();
+    }
+
     /// Reads entries of a group as one of its consumers.
     pub fn read(&self, stream: &str, group: &str, consumer: &str, count: usize) {
         self.run(&format!("XREADGROUP GROUP {group} {consumer} COUNT {count} STREAMS {stream} >"));

@@ -1,0 +1,3 @@
+//! What streamlag does beside showing: it tells of incidents.
+
+pub mod notify;

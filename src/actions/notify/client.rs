@@ -1,0 +1,243 @@
+//! One POST over HTTP/1.1, with or without TLS. No redirect is followed: an answer must not lead elsewhere what is meant for one receiver.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// How long a receiver may take, from the connection to the end of its answer: what Alertmanager gives webhooks.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that are read: an answer says hardly more than yes or no.
+const MAX_ANSWER: usize = 16 * 1024;
+
+/// Characters of an answer that an error repeats.
+const MAX_SHOWN: usize = 200;
+
+/// The longest wait that a receiver may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Where a receiver is. Shown without its path, which may be a secret.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+impl Endpoint {
+    /// From a URL.
+    ///
+    /// # Errors
+    /// What is expected; the URL is not repeated.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected a URL such as https://host:port/path";
+        let uri: hyper::Uri = url.parse().map_err(|_| EXPECTED.to_owned())?;
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        let authority = uri.authority().ok_or(EXPECTED)?;
+        if authority.as_str().contains('@') {
+            return Err("expected a URL without user and password".to_owned());
+        }
+        let host = authority.host();
+        if host.is_empty() || ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).is_err() {
+            return Err(EXPECTED.to_owned());
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { tls, host: host.to_owned(), port, path })
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whether what is sent can be read on its way: neither by TLS nor because it does not leave the machine.
+    #[must_use]
+    pub fn is_plain_elsewhere(&self) -> bool {
+        let host = self.host.trim_matches(['[', ']']);
+        let loopback = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        !self.tls && !loopback
+    }
+
+    /// The same server with this behind its path.
+    #[must_use]
+    pub fn below(&self, path: &str) -> Self {
+        Self { path: format!("{}{path}", self.path.trim_end_matches('/')), ..self.clone() }
+    }
+}
+
+/// Why a receiver was not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendError {
+    /// Why, in a few words.
+    pub why: String,
+    /// Whether the same message may be taken another time.
+    pub is_temporary: bool,
+    /// How long the receiver asks to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl SendError {
+    fn temporary(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), is_temporary: true, retry_after: None }
+    }
+}
+
+/// A client of receivers.
+#[derive(Clone)]
+pub struct Client {
+    tls: TlsConnector,
+}
+
+impl Client {
+    /// One that trusts these CA certificates (PEM), or the system's.
+    ///
+    /// # Errors
+    /// What is expected of them.
+    pub fn new(ca: Option<&[u8]>) -> Result<Self, String> {
+        const EXPECTED: &str = "expected PEM with one or more certificates";
+        let mut roots = RootCertStore::empty();
+        match ca {
+            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+            Some(pem) => {
+                for certificate in CertificateDer::pem_slice_iter(pem) {
+                    roots.add(certificate.map_err(|_| EXPECTED)?).map_err(|_| EXPECTED)?;
+                }
+                if roots.is_empty() {
+                    return Err(EXPECTED.to_owned());
+                }
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// Sends JSON.
+    ///
+    /// # Errors
+    /// Where it was not taken: no connection, no whole answer in time, another status than 2xx.
+    pub async fn post(
+        &self,
+        to: &Endpoint,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        let sent = timeout(TIMEOUT, self.send(to, headers, body)).await;
+        sent.unwrap_or_else(|_| Err(SendError::temporary(format!("no answer within {} s", TIMEOUT.as_secs()))))
+    }
+
+    async fn send(&self, to: &Endpoint, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<(), SendError> {
+        let host = to.host.trim_matches(['[', ']']);
+        let stream = TcpStream::connect((host, to.port)).await.map_err(SendError::temporary)?;
+        let mut request = Request::post(to.path.as_str())
+            .header(HOST, to.authority())
+            .header(USER_AGENT, concat!("streamlag/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).map_err(SendError::temporary)?;
+        if !to.tls {
+            return exchange(stream, request).await;
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(SendError::temporary)?;
+        exchange(self.tls.connect(name, stream).await.map_err(SendError::temporary)?, request).await
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(), SendError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::temporary)?;
+    let answered = async {
+        let answer = sender.send_request(request).await.map_err(SendError::temporary)?;
+        let (head, body) = answer.into_parts();
+        // What is cut short was not said.
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(SendError::temporary)?.to_bytes();
+        let status = head.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let said: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+        let why = if status.is_redirection() {
+            format!("{status}: redirects are not followed")
+        } else if said.is_empty() {
+            status.to_string()
+        } else {
+            format!("{status}: {said}")
+        };
+        Err(SendError {
+            why,
+            is_temporary: status.is_server_error() || [408, 425, 429].contains(&status.as_u16()),
+            retry_after: seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+        })
+    };
+    tokio::pin!(answered);
+    tokio::select! {
+        answer = &mut answered => answer,
+        // The connection may end as soon as the answer is there.
+        ended = connection => match ended {
+            Ok(()) => answered.await,
+            Err(error) => Err(SendError::temporary(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_or_refused_without_being_repeated() {
+        let parse = |url: &str| Endpoint::parse(url).map(|to| (to.tls, to.host.clone(), to.port, to.path));
+        assert_eq!(parse("https://h/x?y=z"), Ok((true, "h".to_owned(), 443, "/x?y=z".to_owned())));
+        assert_eq!(parse("http://127.0.0.1:9093"), Ok((false, "127.0.0.1".to_owned(), 9093, "/".to_owned())));
+        assert_eq!(parse("http://[::1]:9093/am/"), Ok((false, "[::1]".to_owned(), 9093, "/am/".to_owned())));
+        for bad in ["", "h:9093", "ftp://h", "/x", "https://", "https://user:secret@h/"] {
+            let why = parse(bad).unwrap_err();
+            assert!(why.starts_with("expected a URL") && !why.contains("secret"), "{bad}: {why}");
+        }
+        let below = Endpoint::parse("http://h/am/").unwrap().below("/api/v2/alerts");
+        assert_eq!(below.path, "/am/api/v2/alerts");
+    }
+
+    #[test]
+    fn only_loopback_is_plain_and_here() {
+        let check = |url: &str| Endpoint::parse(url).unwrap().is_plain_elsewhere();
+        assert!(check("http://example.org/") && check("http://10.0.0.1/"));
+        assert!(!check("https://example.org/") && !check("http://localhost/") && !check("http://127.0.0.1:1/"));
+        assert!(!check("http://[::1]/"));
+    }
+}

@@ -1,0 +1,298 @@
+//! The tasks of the receivers.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hyper::header::{HeaderName, HeaderValue};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::actions::notify::alert::{Alert, Alerts};
+use crate::actions::notify::alertmanager::{self, Pushed};
+use crate::actions::notify::client::{Client, Endpoint, SendError};
+use crate::actions::notify::signature::signature;
+use crate::actions::notify::webhook::{Message, Outbox};
+use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, webhook_name};
+use crate::analysis::incident::Incident;
+use crate::store::latest::Readers;
+use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
+
+/// How often it is looked for what is to be told.
+const LOOKS: Duration = Duration::from_millis(500);
+
+/// The wait after an Alertmanager failed; everything that is due is sent then.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How often an outbox is looked through for what has expired, where nothing changes.
+const EXPIRY_LOOKS: Duration = Duration::from_secs(60);
+
+/// What there is to be told.
+#[derive(Debug, Default)]
+struct News {
+    alerts: Alerts,
+    /// The longest time between polls.
+    interval: Duration,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Tells all receivers.
+pub struct Notifier {
+    config: watch::Receiver<Arc<NotifyConfig>>,
+    readers: Readers,
+    metrics: SelfMetrics,
+    began: Instant,
+    /// By webhook; kept over a reload.
+    outboxes: BTreeMap<Endpoint, Arc<Mutex<Outbox>>>,
+}
+
+impl Notifier {
+    /// One that goes by the newest configuration, and tells what is seen there.
+    #[must_use]
+    pub fn new(config: watch::Receiver<Arc<NotifyConfig>>, readers: Readers, metrics: SelfMetrics) -> Self {
+        Self { config, readers, metrics, began: Instant::now(), outboxes: BTreeMap::new() }
+    }
+
+    /// Never ends.
+    pub async fn run(mut self) {
+        loop {
+            let config = Arc::clone(&self.config.borrow_and_update());
+            let (news, receiver) = watch::channel(Arc::new(News::default()));
+            let mut running = self.tasks(&config, &receiver);
+            let looking = look(self.readers.clone(), Arc::clone(&config), news);
+            let mut changes = self.config.clone();
+            tokio::select! {
+                () = looking => {}
+                () = async { while running.next().await.is_some() {} std::future::pending().await } => {}
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tasks(&mut self, config: &Arc<NotifyConfig>, news: &watch::Receiver<Arc<News>>) -> FuturesUnordered<Task> {
+        let running = FuturesUnordered::new();
+        // It was checked when the configuration was read.
+        let client = match Client::new(config.ca.as_deref()) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(error, "notifications are off");
+                return running;
+            }
+        };
+        let line = |name: String| Line::new(name, client.clone(), self.metrics.clone(), self.began);
+        for endpoint in &config.alertmanagers {
+            let line = line(alertmanager_name(endpoint));
+            running.push(Box::pin(line.push(endpoint.below(alertmanager::PATH), news.clone())) as Task);
+        }
+        let mut outboxes = BTreeMap::new();
+        for webhook in &config.webhooks {
+            let outbox = self.outboxes.remove(&webhook.endpoint).unwrap_or_default();
+            outboxes.insert(webhook.endpoint.clone(), Arc::clone(&outbox));
+            let line = line(webhook_name(&webhook.endpoint));
+            running.push(Box::pin(line.tell(webhook.clone(), outbox, config.timing, news.clone())));
+        }
+        self.outboxes = outboxes;
+        running
+    }
+}
+
+/// Looks for incidents that are to be told. Never ends.
+async fn look(readers: Readers, config: Arc<NotifyConfig>, news: watch::Sender<Arc<News>>) {
+    if config.receivers().next().is_none() {
+        std::future::pending::<()>().await;
+    }
+    let mut before: Vec<Arc<[Arc<Incident>]>> = Vec::new();
+    loop {
+        let published: Vec<_> = readers.borrow().iter().map(|reader| reader.newest().clone()).collect();
+        // Before its first poll, a target that was there before a reload would look as if all had ended.
+        let polled = published.iter().all(|published| published.view.newest_poll.is_some());
+        let now: Vec<_> = published.iter().map(|published| Arc::clone(&published.view.incidents.all)).collect();
+        let same = now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| Arc::ptr_eq(now, before));
+        if polled && !same {
+            let interval = published.iter().map(|published| published.view.interval).max().unwrap_or_default();
+            let (all, labels) = (now.clone(), Arc::clone(&config));
+            // A storm of incidents has many texts.
+            let alerts = tokio::task::spawn_blocking(move || alerts(&all, &labels.labels)).await;
+            if let Ok(alerts) = alerts {
+                news.send_replace(Arc::new(News { alerts, interval }));
+                before = now;
+            }
+        }
+        sleep(LOOKS).await;
+    }
+}
+
+fn alerts(all: &[Arc<[Arc<Incident>]>], labels: &BTreeMap<String, String>) -> Alerts {
+    let mut alerts = Alerts::new();
+    for incident in all.iter().flat_map(|incidents| incidents.iter()) {
+        let id = incident.id();
+        if let Some(alert) = Alert::of(incident, &id, labels) {
+            alerts.entry(incident.target.to_string()).or_default().insert(id, alert);
+        }
+    }
+    alerts
+}
+
+/// The way to one receiver.
+struct Line {
+    name: String,
+    client: Client,
+    metrics: SelfMetrics,
+    began: Instant,
+    /// Whether the log has said that the receiver does not take anything.
+    failing: bool,
+}
+
+impl Line {
+    fn new(name: String, client: Client, metrics: SelfMetrics, began: Instant) -> Self {
+        metrics.notifies(&name);
+        Self { name, client, metrics, began, failing: false }
+    }
+
+    /// Pushes to an Alertmanager. Never ends.
+    async fn push(mut self, to: Endpoint, news: watch::Receiver<Arc<News>>) {
+        let mut pushed = Pushed::default();
+        loop {
+            let newest = Arc::clone(&news.borrow());
+            let now = self.began.elapsed();
+            let due = pushed.due(now, &newest.alerts);
+            let mut wait = LOOKS;
+            if !due.is_empty() {
+                let body = alertmanager::body(&due, SystemTime::now(), newest.interval);
+                match self.client.post(&to, &[], body.into()).await {
+                    Ok(()) => {
+                        pushed.sent(now, &due);
+                        self.outcome(NotificationOutcome::Delivered, None);
+                        // There may be more than one request takes.
+                        wait = Duration::ZERO;
+                    }
+                    Err(error) => {
+                        self.outcome(NotificationOutcome::Failed, Some(&error));
+                        wait = RETRY.max(error.retry_after.unwrap_or_default());
+                    }
+                }
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// Tells a webhook. Never ends.
+    async fn tell(mut self, to: Webhook, outbox: Arc<Mutex<Outbox>>, timing: Timing, news: watch::Receiver<Arc<News>>) {
+        let mut seen: Option<(Arc<News>, Duration)> = None;
+        loop {
+            let newest = Arc::clone(&news.borrow());
+            let (now, clock) = (self.began.elapsed(), SystemTime::now());
+            let lock = || outbox.lock().unwrap_or_else(PoisonError::into_inner);
+            // Before the first news nothing has ended, it is only not known yet.
+            let is_news = !newest.interval.is_zero()
+                && seen.as_ref().is_none_or(|(seen, at)| !Arc::ptr_eq(seen, &newest) || now >= *at + EXPIRY_LOOKS);
+            let message = {
+                let mut outbox = lock();
+                if is_news {
+                    seen = Some((Arc::clone(&newest), now));
+                    for _ in 0..outbox.update(now, clock, &newest.alerts) {
+                        self.metrics.notified(&self.name, NotificationOutcome::Expired);
+                    }
+                }
+                outbox.due(now, &timing)
+            };
+            if let Some(message) = message {
+                let headers = headers(&to, &message, clock);
+                let sent = self.client.post(&to.endpoint, &headers, message.body.to_vec().into()).await;
+                let now = self.began.elapsed();
+                match sent {
+                    Ok(()) => {
+                        lock().done(now, &message);
+                        self.outcome(NotificationOutcome::Delivered, None);
+                    }
+                    Err(error) if error.is_temporary => {
+                        let given_up = lock().failed(now, &message, &error, chance());
+                        let outcome = if given_up { NotificationOutcome::Expired } else { NotificationOutcome::Failed };
+                        self.outcome(outcome, Some(&error));
+                    }
+                    Err(error) => {
+                        lock().done(now, &message);
+                        self.outcome(NotificationOutcome::Refused, Some(&error));
+                    }
+                }
+            }
+            sleep(LOOKS).await;
+        }
+    }
+
+    fn outcome(&mut self, outcome: NotificationOutcome, error: Option<&SendError>) {
+        self.metrics.notified(&self.name, outcome);
+        match error {
+            None if std::mem::take(&mut self.failing) => {
+                tracing::info!(receiver = self.name, "notifications are delivered again");
+            }
+            None => {}
+            // For good: each is another message.
+            Some(error) if outcome == NotificationOutcome::Refused => {
+                tracing::error!(receiver = self.name, error = error.why, "notification refused");
+            }
+            Some(error) if !std::mem::replace(&mut self.failing, true) => {
+                tracing::warn!(receiver = self.name, error = error.why, "notification not delivered; trying again");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    // Without chance, everybody comes at the end of the wait.
+    getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+/// The headers of Standard Webhooks.
+fn headers(to: &Webhook, message: &Message, clock: SystemTime) -> Vec<(HeaderName, HeaderValue)> {
+    let timestamp = clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let signed = to.secret.as_ref().map(|secret| signature(secret, &message.id, timestamp, &message.body));
+    let all = [
+        ("webhook-id", Some(message.id.clone())),
+        ("webhook-timestamp", Some(timestamp.to_string())),
+        ("webhook-signature", signed),
+    ];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    all.into_iter().filter_map(header).collect()
+}
+
+/// Tells every receiver that telling works; what became of each.
+pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
+    let client = match Client::new(config.ca.as_deref()) {
+        Ok(client) => client,
+        Err(error) => return config.receivers().map(|name| (name, Err(error.clone()))).collect(),
+    };
+    let now = SystemTime::now();
+    let alert = Alert::test(&config.labels, now);
+    let mut outcomes = Vec::new();
+    for endpoint in &config.alertmanagers {
+        let body: Bytes = alertmanager::body(&[&alert], now, Duration::ZERO).into();
+        let sent = client.post(&endpoint.below(alertmanager::PATH), &[], body).await;
+        outcomes.push((alertmanager_name(endpoint), sent.map_err(|error| error.why)));
+    }
+    for webhook in &config.webhooks {
+        let mut outbox = Outbox::default();
+        let alerts = BTreeMap::from([(alert.id.clone(), alert.clone())]);
+        outbox.update(Duration::ZERO, now, &BTreeMap::from([("test".to_owned(), alerts)]));
+        let at_once = Timing { group_wait: Duration::ZERO, ..config.timing };
+        if let Some(message) = outbox.due(Duration::ZERO, &at_once) {
+            let headers = headers(webhook, &message, now);
+            let sent = client.post(&webhook.endpoint, &headers, message.body.to_vec().into()).await;
+            outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(|error| error.why)));
+        }
+    }
+    outcomes
+}

@@ -1,0 +1,277 @@
+//! Incidents told by streamlag itself: to a real Alertmanager that Prometheus tells the same, and to webhooks that misbehave.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::common::alertmanager::{Alertmanager, alertmanagers};
+use crate::common::events::VERDICTS;
+use crate::common::prometheus::{Prometheus, repository};
+use crate::common::receiver::{Received, Receiver};
+use crate::common::{Redis, Streamlag, command, eventually, eventually_right, streamlag};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A stream whose only group was never read, and eleven idle consumers.
+fn stopped(redis: &Redis) {
+    redis.add_old("orders", 6000);
+    redis.run("XGROUP CREATE orders mail 0");
+    for n in 0..11 {
+        redis.run(&format!("XGROUP CREATECONSUMER orders mail idle-{n}"));
+    }
+}
+
+fn start(redis: &Redis, dir: &Path, notify: &Value) -> Streamlag {
+    let file = dir.join("streamlag.yml");
+    // JSON is YAML.
+    std::fs::write(&file, json!({"streams": ["orders"], "groups": ["mail"], "notify": notify}).to_string()).unwrap();
+    let about = ["--redis.url", &redis.url(), "--config.file", file.to_str().unwrap()];
+    streamlag(&[&about, &VERDICTS[..]].concat()).ready()
+}
+
+fn secret(dir: &Path) -> &'static str {
+    let file = dir.join("secret");
+    std::fs::write(&file, SECRET).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    "secret"
+}
+
+fn labels(alert: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(alert["labels"].clone()).unwrap()
+}
+
+#[test]
+fn what_prometheus_says_too_is_one_alert() {
+    for binary in alertmanagers() {
+        let redis = Redis::start();
+        stopped(&redis);
+        let config = std::fs::read_to_string(repository("deploy/compose/alertmanager.yml")).unwrap();
+        let alertmanager = Alertmanager::start(&binary, &config, &[]);
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("http://{}", alertmanager.address);
+        let exporter = start(&redis, dir.path(), &json!({"alertmanagers": [url], "for": "0s"}));
+        let names = |alerts: &[Value]| -> BTreeSet<String> {
+            alerts.iter().map(|alert| labels(alert)["alertname"].clone()).collect()
+        };
+        let expected = [
+            "CriticalEventConsumerLag",
+            "CriticalEventConsumerLagSeconds",
+            "EventConsumerGroupStopped",
+            "HighEventConsumerLag",
+            "HighEventConsumerLagSeconds",
+        ];
+        eventually_right(|| {
+            let names = names(&alertmanager.alerts());
+            if names == expected.map(str::to_owned).into() { Ok(()) } else { Err(format!("{names:?}")) }
+        });
+        let pushed: Vec<Value> = alertmanager.alerts();
+        let stopped = pushed.iter().find(|alert| labels(alert)["alertname"] == "EventConsumerGroupStopped").unwrap();
+        assert_eq!(stopped["annotations"]["lag"], "6000");
+        assert!(
+            stopped["annotations"]["state_reason"].as_str().unwrap().contains("0 of 11 consumers alive"),
+            "{stopped}"
+        );
+        assert_eq!(stopped["status"]["state"], "active");
+        let own: BTreeSet<_> = pushed.iter().map(labels).collect();
+
+        // Prometheus says the same of this one, and more.
+        let addresses = [exporter.address.to_string()];
+        let _prometheus =
+            Prometheus::alerting(&addresses, "alerts/streamlag-replicas.rules.yml", &alertmanager.address);
+        eventually("Prometheus has said what it has to say", || {
+            let generated = |alert: &Value| alert["generatorURL"].as_str().is_some_and(|url| url.contains("/graph?"));
+            let by_prometheus = alertmanager.alerts().into_iter().filter(generated).collect::<Vec<_>>();
+            let all: BTreeSet<String> = expected.map(str::to_owned).into();
+            (names(&by_prometheus).is_superset(&all)
+                && names(&by_prometheus).contains("EventConsumerDeadWithoutPending"))
+            .then_some(())
+        });
+        let both = alertmanager.alerts();
+        let all: BTreeSet<_> = both.iter().map(labels).collect();
+        assert!(own.is_subset(&all), "{own:#?} {all:#?}");
+        assert_eq!(names(&both).len(), both.len(), "an alert is there twice: {both:#?}");
+
+        // Alone again, it is streamlag that says that all is well.
+        drop(_prometheus);
+        redis.run("XGROUP SETID orders mail $");
+        eventually_right(|| {
+            let page = exporter.metrics();
+            let delivered = page.lines().any(|line| {
+                line.starts_with("streamlag_notifications_total{receiver=\"alertmanager 127.0.0.1")
+                    && line.contains("outcome=\"delivered\"")
+                    && !line.ends_with(" 0")
+            });
+            let left = names(&alertmanager.alerts());
+            let ended = !left.contains("CriticalEventConsumerLag") && !left.contains("HighEventConsumerLag");
+            if delivered && ended { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+}
+
+fn signed(message: &Received) -> bool {
+    let header = |name| message.header(name).unwrap_or_else(|| panic!("no {name}: {message:?}"));
+    let text =
+        format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), String::from_utf8_lossy(&message.body));
+    // openssl is another implementation than streamlag's.
+    let key: String = {
+        use base64::Engine as _;
+        let secret = base64::engine::general_purpose::STANDARD.decode(&SECRET["whsec_".len()..]).unwrap();
+        secret.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let script = format!("openssl dgst -sha256 -mac HMAC -macopt hexkey:{key} -binary | base64");
+    let (_, code) = crate::common::pipe_through("sh", &["-c", &script], text.as_bytes());
+    header("webhook-signature") == format!("v1,{}", code.trim())
+}
+
+fn firing(message: &Received) -> BTreeSet<String> {
+    let body = message.json();
+    let alerts = body["alerts"].as_array().unwrap().iter().filter(|alert| alert["status"] == "firing");
+    alerts.map(|alert| labels(alert)["alertname"].clone()).collect()
+}
+
+#[test]
+fn a_webhook_is_told_again_until_it_listens_and_then_that_it_is_over() {
+    let redis = Redis::start();
+    stopped(&redis);
+    let dir = tempfile::tempdir().unwrap();
+    // Away, then cut off in the middle of its answer, then busy.
+    let receiver = Receiver::answering(|n, _| match n {
+        0 => ("503 Service Unavailable\r\n".to_owned(), "no".to_owned()),
+        1 => ("200 OK\r\nContent-Length: 99\r\nX-".to_owned(), "half".to_owned()),
+        2 => ("429 Too Many Requests\r\nRetry-After: 1\r\n".to_owned(), String::new()),
+        _ => ("204 No Content\r\n".to_owned(), String::new()),
+    });
+    let webhook = json!({"url": receiver.url("/hook/s3cret"), "secret_file": secret(dir.path())});
+    let notify = json!({"webhooks": [webhook], "for": "0s", "group_wait": "0s", "group_interval": "1s"});
+    let exporter = start(&redis, dir.path(), &notify);
+    let messages = eventually("the fourth attempt", || Some(receiver.received()).filter(|all| all.len() >= 4));
+    for message in &messages[..4] {
+        assert_eq!(message.header("webhook-id"), messages[0].header("webhook-id"));
+        assert_eq!(message.body, messages[0].body);
+        assert!(signed(message), "{message:?}");
+    }
+    assert_eq!((messages[0].path.as_str(), &messages[0].json()["version"]), ("/hook/s3cret", &json!("4")));
+    eventually("all that is wrong is told", || {
+        let told = firing(receiver.received().last()?);
+        told.is_superset(&["CriticalEventConsumerLag", "EventConsumerGroupStopped"].map(str::to_owned).into())
+            .then_some(())
+    });
+    redis.run("XGROUP SETID orders mail $");
+    eventually("the end of what has no keep_firing_for is told", || {
+        let received = receiver.received();
+        let resolved =
+            |alert: &Value| alert["status"] == "resolved" && labels(alert)["alertname"] == "CriticalEventConsumerLag";
+        received.iter().any(|message| message.json()["alerts"].as_array().unwrap().iter().any(resolved)).then_some(())
+    });
+    let ids: BTreeSet<&str> = messages.iter().filter_map(|message| message.header("webhook-id")).collect();
+    assert!(ids.len() <= messages.len() - 3, "{ids:?}");
+    let log = exporter.log().join("\n");
+    assert!(!log.contains("s3cret") && !log.contains(SECRET), "{log}");
+    assert_eq!(exporter.log_lines("notification not delivered").len(), 1, "{log}");
+}
+
+#[test]
+fn what_is_refused_for_good_is_said_and_not_repeated_and_no_redirect_is_followed() {
+    let redis = Redis::start();
+    stopped(&redis);
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = Receiver::start();
+    let location = elsewhere.url("/");
+    let moved =
+        Receiver::answering(move |_, _| (format!("307 Temporary Redirect\r\nLocation: {location}\r\n"), String::new()));
+    let refusing = Receiver::answering(|_, _| ("400 Bad Request\r\n".to_owned(), "no such channel".to_owned()));
+    let webhooks = [&moved, &refusing].map(|receiver| json!({"url": receiver.url("/")}));
+    let notify = json!({"webhooks": webhooks, "for": "0s", "group_wait": "3s", "group_interval": "1h"});
+    let exporter = start(&redis, dir.path(), &notify);
+    let count = |receiver: &Receiver, outcome: &str| {
+        let receiver = format!("webhook {}", receiver.address);
+        exporter.metric(&format!("streamlag_notifications_total{{receiver=\"{receiver}\",outcome=\"{outcome}\"}}"))
+    };
+    for receiver in [&moved, &refusing] {
+        eventually("it is refused", || (count(receiver, "refused") == Some(1.0)).then_some(()));
+        assert_eq!((count(receiver, "failed"), count(receiver, "delivered")), (Some(0.0), Some(0.0)));
+        assert_eq!(receiver.received().len(), 1);
+    }
+    assert!(elsewhere.received().is_empty());
+    assert!(
+        exporter.log().iter().any(|line| line.contains("notification refused") && line.contains("no such channel"))
+    );
+    assert!(exporter.log().iter().any(|line| line.contains("redirects are not followed")));
+}
+
+#[test]
+fn notify_test_tells_every_receiver_and_says_what_became_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) =
+        (Receiver::start(), Receiver::answering(|_, _| ("404 Not Found\r\n".to_owned(), "nobody".to_owned())));
+    let run = |notify: Value| {
+        let file = dir.path().join("streamlag.yml");
+        std::fs::write(&file, json!({"notify": notify}).to_string()).unwrap();
+        let output = command(&["notify", "test", "--config.file", file.to_str().unwrap()], &[]).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let webhook = json!({"url": good.url("/x"), "secret_file": secret(dir.path())});
+    let (code, output, _) = run(json!({"alertmanagers": [good.url("/am")], "webhooks": [webhook]}));
+    let address = good.address;
+    assert_eq!((code, output), (Some(0), format!("alertmanager {address}: delivered\nwebhook {address}: delivered\n")));
+    let received = good.received();
+    assert_eq!(received[0].path, "/am/api/v2/alerts");
+    assert_eq!(labels(&received[0].json()[0])["alertname"], "StreamlagTest");
+    assert!(signed(&received[1]));
+    let (code, output, _) = run(json!({"webhooks": [{"url": bad.url("/x")}]}));
+    assert_eq!((code, output), (Some(1), format!("webhook {}: failed: 404 Not Found: nobody\n", bad.address)));
+    let (code, _, error) = run(json!({}));
+    assert_eq!((code, error.contains("there is nobody to be told")), (Some(2), true), "{error}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str, mode: u32| {
+        std::fs::write(dir.path().join(name), content).unwrap();
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("open", SECRET, 0o644);
+    write("short", "abc", 0o600);
+    write("secret", SECRET, 0o640);
+    let check = |notify: Value, expected: &str| {
+        let file = dir.path().join("streamlag.yml");
+        std::fs::write(&file, json!({"notify": notify}).to_string()).unwrap();
+        let output = command(&["--config.check", "--config.file", file.to_str().unwrap()], &[]).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        if expected.is_empty() {
+            assert_eq!((output.status.code(), error.as_str()), (Some(0), ""), "{notify}");
+        } else {
+            assert_eq!(output.status.code(), Some(2), "{notify}: {error}");
+            assert!(error.contains(expected) && error.lines().count() == 1, "{notify}: {error}");
+        }
+        assert!(!error.contains("s3cret") && !error.contains("MfKQ"), "{error}");
+    };
+    let webhook = |more: Value| {
+        let mut webhook = json!({"url": "https://example.org/s3cret"});
+        webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"webhooks": [webhook]})
+    };
+    check(json!({"alertmanagers": ["http://am:9093"], "labels": {"job": "lag", "cluster": "eu"}}), "");
+    check(webhook(json!({"secret_file": "secret"})), "");
+    check(webhook(json!({"url": "http://example.org/s3cret", "allow_plain": true})), "");
+    check(webhook(json!({"url": "http://127.0.0.1:1/s3cret"})), "");
+    check(webhook(json!({"url": "http://example.org/s3cret"})), "allow_plain: true sends without TLS");
+    check(webhook(json!({"url": "ftp://example.org/s3cret"})), "expected a URL such as https://");
+    check(webhook(json!({"url": "https://user:s3cret@example.org/"})), "a URL without user and password");
+    check(webhook(json!({"secret_file": "open"})), "that not everybody can read, such as mode 0640; it has 0644");
+    check(webhook(json!({"secret_file": "short"})), "expected a secret of 24 to 64 bytes, found 3");
+    check(webhook(json!({"secret_file": "absent"})), "expected a file that can be read");
+    check(webhook(json!({"secret": "x"})), "unknown key \"secret\" of a webhook: expected one of url");
+    check(json!({"webhooks": [{"secret_file": "secret"}]}), "expected a url");
+    check(json!({"alertmanager": ["http://am:9093"]}), "did you mean notify.alertmanagers?");
+    check(json!({"alertmanagers": "http://am:9093"}), "notify.alertmanagers: expected a list of URLs");
+    check(json!({"alertmanagers": ["http://am:9093", "http://am:9093"]}), "a receiver is listed twice");
+    check(json!({"labels": {"severity": "critical"}}), "invalid label \"severity\"");
+    check(json!({"for": "soon"}), "invalid value \"soon\": expected a duration");
+    check(json!({"ca_file": "secret"}), "expected PEM with one or more certificates");
+    check(json!(7), "notify: expected a mapping");
+}
