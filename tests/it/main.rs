@@ -20,6 +20,7 @@ mod faults;
 mod group_state;
 mod history;
 mod history_crash;
+mod history_figures;
 mod history_file;
 mod http;
 mod http_abuse;

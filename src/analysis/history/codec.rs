@@ -1,5 +1,7 @@
 //! Points as few bytes: one after another for memory ([`Series`]), and by columns for the file ([`encode`]).
 
+mod packed;
+
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
 
@@ -16,8 +18,9 @@ const TIME: u32 = COLUMNS as u32;
 /// Parts of an entry in which a mean is kept.
 const MEAN_PARTS: f64 = 8.0;
 
-/// Significant digits that the file keeps of ages and rates.
+/// Significant digits that the file keeps of ages and rates, and the first number with more.
 const DIGITS: u32 = 3;
+const LIMIT: u64 = 10_u64.pow(DIGITS);
 
 /// The largest number plus one, which has a bit more than others.
 const ABOVE_ALL: [u8; 10] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2];
@@ -240,11 +243,24 @@ impl Series {
     }
 }
 
-/// The first digits of a number, rounded up, so that what is not 0 stays so.
-fn rounded(number: u64) -> u64 {
-    let unit = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(DIGITS - 1));
-    number.div_ceil(unit).saturating_mul(unit)
+/// A number by its first digits, rounded up, so that what is not 0 stays so: numbers that look alike are near each other.
+fn shortened(number: u64) -> u64 {
+    let mut exponent = number.checked_ilog10().unwrap_or(0).saturating_sub(DIGITS - 1);
+    let mut digits = number.div_ceil(10_u64.pow(exponent));
+    if digits == LIMIT {
+        (exponent, digits) = (exponent + 1, LIMIT / 10);
+    }
+    u64::from(exponent) * LIMIT + digits
 }
+
+fn lengthened(short: u64) -> Result<u64, Corrupt> {
+    let exponent = u32::try_from(short / LIMIT).map_err(|_| Corrupt)?;
+    let unit = 10_u64.checked_pow(exponent).ok_or(Corrupt)?;
+    Ok((short % LIMIT).saturating_mul(unit))
+}
+
+/// Columns of ages and rates, which the file keeps by their first digits.
+const SHORTENED: [usize; 3] = [0, 4, 5];
 
 /// Points, each with the number of its series, by columns. Ages and rates keep three digits.
 #[must_use]
@@ -259,23 +275,12 @@ pub fn encode(points: &[(u64, Point)]) -> Vec<u8> {
         put(&mut bytes, zigzag(next.wrapping_sub(step)));
         (time, step) = (point.time, next);
     }
-    let short = |point: &Point| Point {
-        lag_ms: point.lag_ms.map(rounded),
-        added_milli: point.added_milli.map(rounded),
-        delivered_milli: point.delivered_milli.map(rounded),
-        ..*point
-    };
-    let rows: Vec<_> = points.iter().map(|(_, point)| columns(&short(point))).collect();
+    let rows: Vec<_> = points.iter().map(|(_, point)| columns(point)).collect();
     for place in 0..COLUMNS {
-        // A column that does not change is said once.
-        let is_constant = rows.iter().all(|row| row[place] == rows[0][place]);
-        bytes.push(u8::from(is_constant));
-        let mut known = 0;
-        for row in &rows[..if is_constant { rows.len().min(1) } else { rows.len() }] {
-            let base = if DIFFERENCES[place] { known } else { 0 };
-            put_optional(&mut bytes, row[place].map(|value| zigzag(value.wrapping_sub(base))));
-            known = row[place].unwrap_or(known);
-        }
+        let short = |value: i64| shortened(value.cast_unsigned()).cast_signed();
+        let is_short = SHORTENED.contains(&place);
+        let column = rows.iter().map(|row| if is_short { row[place].map(short) } else { row[place] });
+        packed::put_column(&mut bytes, &column.collect::<Vec<_>>());
     }
     bytes
 }
@@ -300,16 +305,12 @@ pub fn decode(mut bytes: &[u8]) -> Result<Vec<(u64, Point)>, Corrupt> {
     }
     let mut rows = vec![[None; COLUMNS]; count];
     for place in 0..COLUMNS {
-        let (is_constant, rest) = bytes.split_first().ok_or(Corrupt)?;
-        *bytes = rest;
-        let (mut known, mut value) = (0, None);
-        for (number, row) in rows.iter_mut().enumerate() {
-            if number == 0 || *is_constant == 0 {
-                let base = if DIFFERENCES[place] { known } else { 0 };
-                value = take_optional(bytes)?.map(|delta| unzigzag(delta).wrapping_add(base));
-                known = value.unwrap_or(known);
-            }
-            row[place] = value;
+        let column = packed::take_column(bytes, count)?;
+        for (row, value) in rows.iter_mut().zip(column) {
+            row[place] = match value {
+                Some(short) if SHORTENED.contains(&place) => Some(lengthened(short.cast_unsigned())?.cast_signed()),
+                value => value,
+            };
         }
     }
     if !bytes.is_empty() {
@@ -373,7 +374,7 @@ mod tests {
             for ((series, point), (back_series, back)) in points.iter().zip(&back) {
                 prop_assert_eq!(series, back_series);
                 for (exact, kept) in [(point.lag_ms, back.lag_ms), (point.added_milli, back.added_milli)] {
-                    prop_assert_eq!(exact.map(rounded), kept);
+                    prop_assert_eq!(exact.map(|exact| lengthened(shortened(exact)).unwrap()), kept);
                 }
                 let same = Point {
                     lag_ms: point.lag_ms,
@@ -393,7 +394,9 @@ mod tests {
 
     #[test]
     fn what_is_not_zero_does_not_become_so() {
-        assert_eq!([0, 1, 999, 1001, 12_341].map(rounded), [0, 1, 999, 1010, 12_400]);
-        assert!(rounded(u64::MAX) >= u64::MAX / 2);
+        let kept = |number| lengthened(shortened(number)).unwrap();
+        assert_eq!([0, 1, 999, 1000, 1001, 9999, 12_341].map(kept), [0, 1, 999, 1000, 1010, 10_000, 12_400]);
+        assert_eq!(kept(u64::MAX), u64::MAX, "as far as it goes");
+        assert_eq!(lengthened(u64::MAX), Err(Corrupt));
     }
 }

@@ -1,7 +1,7 @@
 //! The history file: SQLite, written by one thread, read by others.
 //!
-//! Points arrive as a batch of all groups per minute. When an hour is over, its batches become one chunk per group, and a batch of hour
-//! points, which in turn become day chunks. Every blob has a checksum: SQLite does not check what it stores.
+//! Points arrive as a batch of all groups per minute. When an hour is over, its batches go to one chunk per group, and become a batch of hour
+//! points, which in turn go to longer chunks when the day is over. Every blob has a checksum: SQLite does not check what it stores.
 
 mod read;
 
@@ -45,16 +45,18 @@ const HEADER_BYTES: usize = 100;
 /// The zlib level: a minute of 10,000 groups takes some milliseconds.
 const COMPRESSION: Compression = Compression::new(6);
 
-/// A resolution: width of its points, and of its chunks, in seconds.
+/// A resolution, in seconds: width of its points, of the batches that are compacted together, and of the chunks that they are added to.
+/// A longer chunk takes fewer bytes per point, and is written once per compaction.
 #[derive(Clone, Copy)]
 struct Tier {
     number: i64,
     resolution: i64,
+    compacted: i64,
     chunk: i64,
 }
 
-const MINUTES: Tier = Tier { number: 0, resolution: MINUTE, chunk: HOUR };
-const HOURS: Tier = Tier { number: 1, resolution: HOUR, chunk: 24 * HOUR };
+const MINUTES: Tier = Tier { number: 0, resolution: MINUTE, compacted: HOUR, chunk: 4 * HOUR };
+const HOURS: Tier = Tier { number: 1, resolution: HOUR, compacted: 24 * HOUR, chunk: 8 * 24 * HOUR };
 const TIERS: [Tier; 2] = [MINUTES, HOURS];
 
 /// Why the file cannot be used.
@@ -274,7 +276,7 @@ impl HistoryFile {
     /// Where it cannot; what was there is there.
     pub fn compact(&mut self, now: i64) -> Result<(), Fault> {
         for tier in TIERS {
-            let until = Point::bucket(now, tier.chunk);
+            let until = Point::bucket(now, tier.compacted);
             loop {
                 let transaction = self.connection.transaction()?;
                 let oldest: Option<i64> = transaction.query_row(
@@ -283,7 +285,7 @@ impl HistoryFile {
                     |row| row.get(0),
                 )?;
                 let Some(oldest) = oldest else { break };
-                compact_chunk(&transaction, tier, Point::bucket(oldest, tier.chunk))?;
+                compact_chunk(&transaction, tier, Point::bucket(oldest, tier.compacted))?;
                 transaction.commit()?;
             }
         }
@@ -394,10 +396,10 @@ fn insert_batch(transaction: &Transaction<'_>, tier: Tier, time: i64, points: &[
     Ok(())
 }
 
-/// Makes chunks of the batches of one chunk's time, and a batch of the next tier.
-fn compact_chunk(transaction: &Transaction<'_>, tier: Tier, start: i64) -> Result<(), Fault> {
-    let end = start.saturating_add(tier.chunk);
-    let range = (tier.number, start, end);
+/// Adds the batches that are compacted together to their chunks, and makes a batch of the next tier.
+fn compact_chunk(transaction: &Transaction<'_>, tier: Tier, from: i64) -> Result<(), Fault> {
+    let start = Point::bucket(from, tier.chunk);
+    let range = (tier.number, from, from.saturating_add(tier.compacted));
     let total: u64 = transaction.query_row(
         "SELECT sum(points) FROM batches WHERE tier = ?1 AND time >= ?2 AND time < ?3",
         range,

@@ -1,0 +1,126 @@
+//! What the history file costs: bytes per group, seconds per day of 10,000 groups, and a query over 14 days. Run by hand:
+//! `cargo test --release --test it history_figures -- --ignored --nocapture`.
+
+use std::time::{Duration, Instant};
+
+use streamlag::analysis::group_state::GroupState;
+use streamlag::analysis::history::{HOUR, MINUTE, Point};
+use streamlag::store::history::file::{self, HistoryFile};
+use streamlag::store::history::memory::SeriesKey;
+
+const START: i64 = 20_000 * 86_400;
+const DAY: i64 = 24 * HOUR;
+
+fn key(group: u64) -> SeriesKey {
+    SeriesKey { target: "default".into(), stream: "events:chat".into(), group: format!("group-{group}").into() }
+}
+
+/// A group with 333 entries per second in and out, of which every number of every minute is noise.
+struct Group {
+    random: u64,
+    lag: u64,
+}
+
+impl Group {
+    fn next(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn minute(&mut self, time: i64) -> Point {
+        let arrivals = 20_000 + self.next(2_000);
+        self.lag = (self.lag + arrivals).saturating_sub(20_000 + self.next(2_000));
+        let (low, high) = (self.lag.saturating_sub(self.next(200)), self.lag + self.next(300));
+        Point {
+            time,
+            samples: 12,
+            lag: self.lag,
+            mean: (low + high) as f64 / 2.0,
+            lowest: low,
+            highest: high,
+            bound_min: low,
+            bound_max: high,
+            lag_ms: Some(self.lag * 3 + self.next(50)),
+            pending: Some(50 + self.next(50)),
+            length: 10_000,
+            added_milli: Some(arrivals * 1000 / 60),
+            delivered_milli: Some(333_000 + self.next(20_000)),
+            consumers: Some(2),
+            lost: 0,
+            state: GroupState::Ok,
+        }
+    }
+}
+
+/// Writes minutes as the daemon does; how long that took.
+fn write(file: &mut HistoryFile, groups: &mut [Group], minutes: std::ops::Range<i64>) -> Duration {
+    let mut took = Duration::ZERO;
+    for minute in minutes {
+        let time = START + minute * MINUTE;
+        let points: Vec<_> =
+            groups.iter_mut().enumerate().map(|(number, group)| (key(number as u64), group.minute(time))).collect();
+        let began = Instant::now();
+        file.write(&points).unwrap();
+        file.compact(time).unwrap();
+        took += began.elapsed();
+    }
+    took
+}
+
+fn groups(count: u64) -> Vec<Group> {
+    (0..count).map(|number| Group { random: number, lag: 1000 }).collect()
+}
+
+#[test]
+#[ignore = "measures"]
+fn bytes_of_a_group_and_a_query_over_two_weeks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history.db");
+    let mut file = HistoryFile::open(&path, START).unwrap();
+    let count = 20;
+    write(&mut file, &mut groups(count), 0..14 * 24 * 60 + 5);
+    drop(file);
+    let connection = file::open_to_read(&path).unwrap();
+    let info = file::info(&connection, &path).unwrap();
+    let minutes = info.bytes as f64 / count as f64;
+    println!(
+        "14 days of minutes: {minutes:.0} bytes of the file per group, {:.2} per raw sample",
+        minutes / (14.0 * 1440.0 * 12.0)
+    );
+    for resolution in &info.resolutions {
+        println!(
+            "{} s: {:.2} bytes per point, packed",
+            resolution.seconds,
+            resolution.bytes as f64 / resolution.points as f64
+        );
+    }
+    let hours = &info.resolutions[1];
+    let year = hours.bytes as f64 / hours.points as f64 * 400.0 * 24.0;
+    println!("with 400 days of hours: {:.0} bytes per group", minutes + year);
+    let mut times = Vec::new();
+    for query in 0..200 {
+        let began = Instant::now();
+        let found = file::points(&connection, &key(query % count), START, START + 14 * DAY, 120).unwrap().unwrap();
+        times.push(began.elapsed());
+        assert!(found.len() > 20_000);
+    }
+    times.sort();
+    println!("a query over 14 days: p50 {:?}, p99 {:?}", times[100], times[198]);
+}
+
+#[test]
+#[ignore = "measures"]
+fn ten_thousand_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history.db");
+    let mut file = HistoryFile::open(&path, START).unwrap();
+    let took = write(&mut file, &mut groups(10_000), 0..241);
+    let connection = file::open_to_read(&path).unwrap();
+    let info = file::info(&connection, &path).unwrap();
+    let share = took.as_secs_f64() / (4.0 * 3600.0);
+    println!(
+        "10,000 groups: {:.2}% of a core, {:.1} MB of points a day",
+        share * 100.0,
+        info.resolutions[0].bytes as f64 * 6.0 / 1e6
+    );
+}
