@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::eventually;
 use streamlag::analysis::group_state::GroupState;
 use streamlag::analysis::history::{MINUTE, Point};
-use streamlag::store::history::file::{self, HistoryFile, Limits};
+use streamlag::store::history::file::{self, Fault, HistoryFile, Limits};
 use streamlag::store::history::memory::SeriesKey;
 
 /// Where the writer finds the file, and the minute to go on with.
@@ -46,13 +47,21 @@ fn point(minute: u64, group: u64) -> Point {
     }
 }
 
+/// Opens the file. A process that another test starts has the lock, too, between fork and exec.
+fn open(path: &Path) -> HistoryFile {
+    eventually("the lock", || match HistoryFile::open(path, START) {
+        Err(Fault::InUse) => None,
+        opened => Some(opened.unwrap()),
+    })
+}
+
 /// What is killed: writes minute after minute as the daemon does, and says which it has written.
 #[test]
 #[ignore = "the writer of the test below"]
 fn writer() {
     let Some(path) = std::env::var_os(PATH) else { return };
     let next: u64 = std::env::var(NEXT).unwrap().parse().unwrap();
-    let mut file = HistoryFile::open(Path::new(&path), START).unwrap();
+    let mut file = open(Path::new(&path));
     for minute in next.. {
         let points: Vec<_> = (0..GROUPS).map(|group| (key(group), point(minute, group))).collect();
         file.write(&points).unwrap();
@@ -101,7 +110,7 @@ fn what_was_written_survives_kill_9_at_any_moment() {
         let said = run(&path, written, Duration::from_micros((random >> 33) % 150_000 + 10));
         written = said.map_or(written, |last| last + 1);
         let began = Instant::now();
-        let mut file = HistoryFile::open(&path, START).unwrap();
+        let mut file = open(&path);
         slowest = slowest.max(began.elapsed());
         let connection = file::open_to_read(&path).unwrap();
         let check: String = connection.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
