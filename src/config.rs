@@ -174,7 +174,7 @@ impl Config {
     /// Checks everything that was given. Reads the files that are named.
     ///
     /// # Errors
-    /// The first setting that is wrong: its name, its value and what it takes.
+    /// The first setting that is wrong: its name, its value and what is expected.
     pub(crate) fn from_sources(sources: &impl SettingSources) -> Result<Self, ConfigError> {
         let need = |key: &str| sources.get(key).ok_or_else(|| ConfigError::missing(key));
         let web = web(sources)?;

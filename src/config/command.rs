@@ -216,7 +216,7 @@ fn opposite(setting: &'static Setting) -> Option<Arg> {
     Some(Arg::new(name).long(name).hide(true).action(ArgAction::SetTrue).overrides_with(setting.key))
 }
 
-/// What is said of a flag that turns a collector on or off and that there is not.
+/// The error for an unknown flag that turns a collector on or off.
 fn unknown_collector(error: &clap::Error) -> Option<ConfigError> {
     let flag = match error.get(ContextKind::InvalidArg)? {
         ContextValue::String(flag) if error.kind() == ErrorKind::UnknownArgument => flag,
@@ -228,7 +228,7 @@ fn unknown_collector(error: &clap::Error) -> Option<ConfigError> {
     Some(ConfigError::new(format!("invalid collector {name:?} in {flag:?}: {expected}")))
 }
 
-/// What is said of a value that is none of those that are possible.
+/// The error for a value that is not one of the possible ones.
 fn invalid_value(error: &clap::Error) -> Option<ConfigError> {
     let (Some(ContextValue::String(value)), Some(ContextValue::String(argument)), Some(ContextValue::Strings(valid))) =
         (error.get(ContextKind::InvalidValue), error.get(ContextKind::InvalidArg), error.get(ContextKind::ValidValue))
@@ -242,7 +242,7 @@ fn invalid_value(error: &clap::Error) -> Option<ConfigError> {
     is_possible.then(|| ConfigError::invalid(&value, name, &format!("expected one of {}", valid.join(", "))))
 }
 
-/// What is said of an argument that there is not: the flag or subcommand that may have been meant, and where help is.
+/// The error for an unknown argument: the flag or subcommand that may have been meant, and where help is.
 fn unknown_argument(error: &clap::Error, of: &Command, help: &str) -> Option<ConfigError> {
     let context = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,

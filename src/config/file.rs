@@ -149,7 +149,7 @@ fn take_scalers(path: &Arc<Path>, entries: &mut Vec<(Spanned<String>, YamlNode)>
     listed.into_iter().map(scaler).collect()
 }
 
-/// What is said where a key of a scaler is given twice: YAML's own error does not name the scaler.
+/// The error where a key of a scaler is given twice: YAML's own error does not name the scaler.
 fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<String> {
     if !matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }) {
         return None;

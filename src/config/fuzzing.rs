@@ -17,7 +17,7 @@ use crate::model::TargetName;
 /// What stands for the value of settings that name other files; nothing is opened here.
 const FILE: &str = "FILE";
 
-/// Any text as a configuration file. What is said of it is one line, and is the same whatever the password is.
+/// Any text as a configuration file. The error is one line, and does not depend on the password.
 pub fn config_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(describe) = said_of_file(text) {
@@ -26,7 +26,7 @@ pub fn config_file(data: &[u8]) {
     }
 }
 
-/// What is said of a file; `None` where it names other files, or has a password where nobody would expect one.
+/// The error for a file; `None` where it names other files, or has a password in an unexpected place.
 fn said_of_file(text: &str) -> Option<String> {
     let file = match File::parse(text, Path::new("streamlag.yml")) {
         Ok(file) => file,
@@ -100,8 +100,8 @@ impl SettingSources for Only<'_> {
     }
 }
 
-/// Any text as a URL, and as what stands around a password in one. What is said of it is one line, and is the same
-/// whatever the password is.
+/// Any text as a URL, and as what stands around a password in one. The error is one line, and is the same
+/// for any password.
 pub fn redis_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     said_of_url(text);
@@ -129,7 +129,7 @@ fn said_of_url(url: &str) -> String {
 /// No file is there: what is in the files that it names is another matter.
 const NO_FOLDER: &str = "/nonexistent";
 
-/// Any text as a web configuration file. What is said of it is one line, and is the same whatever the secrets in it are.
+/// Any text as a web configuration file. The error is one line, and is the same whatever the secrets in it are.
 pub fn web_config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // Absolute names would lead out of the folder that is not there.

@@ -1,9 +1,9 @@
-//! The name that somebody may have meant who gave another.
+//! The name that may have been meant.
 
 /// Longer names have no near miss: they would only cost time.
 const MAX_BYTES: usize = 80;
 
-/// Slips in a name that is still taken for another: one in so many bytes, and one in any case.
+/// Typing errors in a name that still suggest another: one per this many bytes, and at least one.
 const BYTES_PER_SLIP: usize = 5;
 
 /// The known name that is most like this one, if one is like it at all. Case, dots, dashes and underscores do not count.

@@ -1,4 +1,4 @@
-//! Where Redis is and who we are there: a URL, and settings beside it.
+//! Address and credentials of Redis: a URL, and further settings.
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use rustls::pki_types::ServerName;
@@ -110,7 +110,7 @@ fn what_is_wrong(message: &str) -> String {
 /// Which of two settings counts that say the same: the one that a target gives itself.
 ///
 /// # Errors
-/// Where both are of the same place: somebody gave both.
+/// Where both come from the same source: both were given.
 fn outranks(given: &RawValue, other: &RawValue, contradicts: &str) -> Result<bool, ConfigError> {
     if given.is_inherited() == other.is_inherited() {
         return Err(given.problem(&format!("contradicts {contradicts}; give one of the two")));

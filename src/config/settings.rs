@@ -51,7 +51,7 @@ impl Setting {
 /// What the settings that turn collectors on and off begin with.
 pub(super) const COLLECTORS: &str = "collector.";
 
-/// The collectors that can be turned on and off, for whoever named another.
+/// The collectors that can be turned on and off, for the error about another name.
 pub(super) fn collectors() -> String {
     let names = SETTINGS.iter().filter_map(|setting| setting.key.strip_prefix(COLLECTORS));
     names.collect::<Vec<_>>().join(", ")

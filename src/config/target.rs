@@ -40,7 +40,7 @@ const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 /// Streams of a target, at some kilobytes of memory each.
 const MAX_STREAMS: u64 = 1_000_000;
 
-/// Groups of a stream, and consumers of a group: what is more is no list that anybody reads.
+/// Groups of a stream, and consumers of a group: a longer list is not read by people.
 const MAX_GROUPS: u64 = 10_000;
 
 /// The least share of Redis's time, in percent: with less, most polls of a mere three streams would be put off.
@@ -74,7 +74,7 @@ pub struct TargetConfig {
     pub timeout: Duration,
     /// The streams to sample, by name or glob, in order, each once.
     pub streams: Vec<String>,
-    /// Names and globs of streams that are not sampled, whatever `streams` says.
+    /// Names and globs of streams that are not sampled, even if `streams` names them.
     pub streams_exclude: Vec<String>,
     /// The groups to monitor.
     pub groups: GroupSelection,

@@ -187,7 +187,7 @@ fn sizes_have_units() {
     }
 }
 
-/// Every bad value ends in one line that names the setting as it was given, the value, and what it takes.
+/// Every bad value ends in one line that names the setting as it was given, the value, and what is expected.
 #[test]
 fn bad_values_are_named_in_one_line() {
     let check = |key: &'static str, value: &'static str, takes: &str| {

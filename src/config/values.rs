@@ -17,7 +17,7 @@ const MAX_VALUE_BYTES: usize = 1024;
 /// Bytes of a mebibyte.
 pub(super) const MIB: u64 = 1 << 20;
 
-/// What is wrong with the configuration: one line that names the setting, its value and what it takes.
+/// What is wrong with the configuration: one line that names the setting, its value and what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
@@ -149,7 +149,7 @@ impl RawValue {
         &self.values
     }
 
-    /// Whether nobody gave it.
+    /// Whether it was not given.
     pub(super) fn is_default(&self) -> bool {
         self.origin == Origin::Default
     }

@@ -35,7 +35,7 @@ const HEADERS: [(&str, HeaderName, &[&str]); 5] = [
 /// The cipher suites of which HTTP/2 over TLS 1.2 needs one (RFC 7540), as Go's server insists.
 const HTTP2_SUITES: [&str; 2] = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
 
-/// What a web configuration file says, checked. The default says nothing: plain HTTP, open to everybody.
+/// What a web configuration file says, checked. The default: plain HTTP, open to every client.
 #[derive(Clone, Debug, Default)]
 pub struct WebConfig {
     /// TLS; plain HTTP where there is none.
@@ -56,7 +56,7 @@ impl WebConfig {
     /// Reads a file and the files that it names.
     ///
     /// # Errors
-    /// What is wrong with it, in one line: where, and what it takes.
+    /// What is wrong with it, in one line: where, and what is expected.
     pub fn read(path: &Path) -> Result<Self, String> {
         let mut config = Self::parse(&files::read_settled_text(path)?, path.parent().unwrap_or(Path::new("")))?;
         config.files.insert(0, path.to_owned());
@@ -66,13 +66,13 @@ impl WebConfig {
     /// Reads a file's text, and the files that it names, whose names are relative to `dir`.
     ///
     /// # Errors
-    /// What is wrong with it, in one line: where, and what it takes.
+    /// What is wrong with it, in one line: where, and what is expected.
     pub fn parse(text: &str, dir: &Path) -> Result<Self, String> {
         let sections = Sections::parse(text)?;
         let mut files = Files { dir, read: Vec::new(), keys: Vec::new() };
         let http = sections.http_server_config.unwrap_or_default();
         let http2 = http.http2.unwrap_or(true);
-        // Whatever is there must be right. Plain HTTP because a certificate was left out would be a nasty surprise.
+        // What is there must be right. Plain HTTP because a certificate was left out would be a nasty surprise.
         let tls = match sections.tls_server_config.unwrap_or_default() {
             nothing if nothing == TlsSection::default() => None,
             section => Some(tls(section, http2, &mut files).map_err(|why| format!("tls_server_config: {why}"))?),

@@ -1,4 +1,4 @@
-//! The connections that are open, and which of them has to go when there are too many or it takes too long.
+//! Connection admission: tracks open connections, enforces timeouts per phase, and evicts from the client with the most when full.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a client may take to read its answers. A page of 10 MB takes 170 kB/s; scrapers give up after ten seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A client that reads its answer for longer may lose its place to somebody who waits. Usual ones take milliseconds.
+/// A client that reads its answer for longer may lose its place to a waiting client. Usual ones take milliseconds.
 const SLOW_ANSWER: Duration = Duration::from_secs(1);
 
 /// The share of an address's places that it loses at once when there are too many connections, as to look for them takes
@@ -49,7 +49,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// How often a connection looks at its clock, and thus how late it may be closed.
 const CLOCK: Duration = Duration::from_secs(1);
 
-/// How long somebody waits before it is looked again for a place: all are taken by clients who read.
+/// Interval of retries for a place while all are taken by clients that read.
 const NO_PLACE: Duration = Duration::from_millis(50);
 
 /// Where connections have their places.
@@ -76,13 +76,13 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionLimiter {
-    /// A room of so many places, which says there how many are taken.
+    /// A limiter with this many permits, which reports how many are taken.
     pub(super) fn new(places: usize, count: Gauge) -> Self {
         Self { slots: Arc::new(Semaphore::new(places)), open: Mutex::default(), count }
     }
 
     /// Gives a new connection its place. Where all are taken, one that waits for its client is closed: of the address that
-    /// holds most places, one that never asked for anything, else the one that has waited longest. So whoever comes with many connections loses its own.
+    /// holds most places, one that never asked for anything, else the one that has waited longest. So a client with many connections loses its own.
     pub(super) async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         loop {
             if self.slots.available_permits() == 0 {
@@ -543,7 +543,7 @@ mod tests {
         let place = limiter.admit(address(1)).await.unwrap();
         let mut request = place.activity.request();
         request.is_stream();
-        // Its place among the connections is free, and nobody takes the connection away.
+        // Its place among the connections is free, and the connection is not evicted.
         let other = limiter.admit(address(2)).await.unwrap();
         for _ in 0..100 {
             advance(Duration::from_secs(15)).await;

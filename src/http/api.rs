@@ -271,7 +271,7 @@ impl<'a> Row<'a> {
                 exists: Some(true),
                 present: Some(group),
             },
-            // Nobody reads, so a lag of 0 says nothing about health.
+            // No consumer reads, so a lag of 0 says nothing about health.
             None | Some(Presence::Missing) => {
                 Self { lag: 0, state: Some(GroupState::NoGroup), exists: Some(false), ..unknown }
             }

@@ -11,15 +11,15 @@ use crate::http::tokens::{Token, TokenCheck, TokenIdentity, Tokens};
 /// How the API is guarded.
 #[derive(Clone, Debug)]
 pub enum ApiAuth {
-    /// No token is configured: nobody gets in.
+    /// No token is configured: every request is refused.
     Closed,
-    /// Whoever presents one of these gets in.
+    /// A client that presents one of these is let in.
     Tokens(Arc<Tokens>),
-    /// Everybody gets in, because the operator said so.
+    /// Every client is let in, as configured.
     InsecureOpen,
 }
 
-/// Why somebody does not get in.
+/// Why a client is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AuthError {
     /// No token is configured.
@@ -52,7 +52,7 @@ impl AuthError {
     }
 }
 
-/// By what somebody was let in, so that it can be asked later whether that still holds.
+/// What let a client in, so that it can be checked later whether that still holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Admission(Option<TokenIdentity>);
 
@@ -71,12 +71,12 @@ pub(super) enum Standing {
 }
 
 impl ApiAuth {
-    /// By what whoever presents this token is let in.
+    /// What lets a client in that presents this token.
     pub(super) fn admission(token: Option<&Token>) -> Admission {
         Admission(token.map(Token::identity))
     }
 
-    /// Whether somebody who was let in would be now.
+    /// Whether a client that was let in would be now.
     pub(super) fn standing(&self, admission: &Admission, now: SystemTime) -> Standing {
         let (tokens, identity) = match (self, &admission.0) {
             (Self::InsecureOpen, _) => return Standing::Valid { expires: false },
@@ -90,7 +90,7 @@ impl ApiAuth {
         }
     }
 
-    /// Whether whoever presents this token gets in, and with which one; `None` where none is needed.
+    /// Whether a client that presents this token is let in, and with which one; `None` where none is needed.
     pub(super) fn check(&self, presented: Option<&[u8]>, now: SystemTime) -> Result<Option<&Token>, AuthError> {
         let tokens = match self {
             Self::InsecureOpen => return Ok(None),

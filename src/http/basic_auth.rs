@@ -17,10 +17,10 @@ use subtle::ConstantTimeEq as _;
 const MIN_COST: u32 = 4;
 
 /// The most work that a hash may ask for: about a second of processor time per attempt. Every step above doubles what
-/// anybody can make this process spend by sending wrong passwords.
+/// wrong passwords can make this process spend.
 const MAX_COST: u32 = 14;
 
-/// Who may read what basic auth guards. Empty means that nobody is asked.
+/// Who may read what basic auth guards. Empty: no password is asked for.
 #[derive(Clone, Default)]
 pub struct BasicUsers(Arc<Users>);
 
@@ -69,7 +69,7 @@ impl BasicUsers {
         Ok(Self(Arc::new(Users { by_name, cost: highest, key: *KEY.get_or_init(|| random) })))
     }
 
-    /// Whether there are no users, and so nobody is asked.
+    /// Whether there are no users, and so no password is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.by_name.is_empty()

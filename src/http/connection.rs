@@ -162,7 +162,7 @@ impl Connection {
     }
 
     fn answers(&self, peer: Peer, upgrade: Arc<Mutex<Option<PendingUpgrade>>>) -> impl HyperService + use<> {
-        // One thing of the connection's own: what all connections share is counted by all processors in turns.
+        // One thing of the connection's own: what all connections share is counted by all processors in contention.
         let client = Arc::new(ConnectionService {
             service: Arc::clone(&self.service),
             activity: Arc::clone(&self.place.activity),

@@ -11,7 +11,7 @@ use crate::http::auth::{ApiAuth, presented};
 use crate::http::basic_auth;
 use crate::http::tokens::{Token, Tokens};
 
-/// A token and a header's value, one per line. Whoever gets in has presented the token, and nothing but the token.
+/// A token and a header's value, one per line. A client is let in by the token, and by nothing else.
 pub fn authorization(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n');
     let (secret, value) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -40,7 +40,7 @@ fn gets_in(auth: &ApiAuth, headers: &HeaderMap) -> bool {
     auth.check(presented(headers), SystemTime::UNIX_EPOCH).is_ok()
 }
 
-/// The scheme, and the token after it, with whatever blanks.
+/// The scheme, and the token after it, with any blanks.
 fn presents(value: &[u8], secret: &[u8]) -> bool {
     let mut words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let is_bearer = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"));
@@ -50,7 +50,7 @@ fn presents(value: &[u8], secret: &[u8]) -> bool {
 /// As many hexadecimal digits as a digest has.
 const DIGEST_DIGITS: usize = 64;
 
-/// Any text as a tokens file. What is said of it is one line, shows no digest, and is the same whatever somebody wrote where
+/// Any text as a tokens file. The error is one line, shows no digest, and does not depend on what was written where
 /// a digest belongs.
 pub fn tokens_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

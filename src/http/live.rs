@@ -1,4 +1,4 @@
-//! Live streams: one feed per target that somebody looks at, and its viewers.
+//! Live streams: one feed per target that has viewers.
 //!
 //! A feed encodes every row once per snapshot, and every message once for all who are told the same. A viewer keeps no
 //! queue: it is told what has changed since what it was told last, once its connection has room. Without viewers there is
@@ -160,7 +160,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a version of every snapshot, until nobody looks any more or the target is gone.
+/// Makes a version of every snapshot, until no viewer is left or the target is gone.
 async fn run(
     name: TargetName,
     mut configs: watch::Receiver<Arc<ServerConfig>>,

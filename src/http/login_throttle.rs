@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::http::rate_limit::{Gcra, RateLimit, client_key};
 
-/// Failed logins that an address has at once: enough for somebody who mistypes.
+/// Failed logins that an address has at once: enough for a person who mistypes.
 const FAILURES_AT_ONCE: u32 = 10;
 
 /// The time in which an address earns another failed login. A million guesses take ten weeks.
@@ -33,7 +33,7 @@ pub(super) struct LoginThrottle(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     places: Mutex<Places>,
-    /// Keyed anew by every process, so that nobody can choose addresses that share a place with somebody else's.
+    /// Keyed by a random key per process, so that no client can choose addresses that collide with another's.
     hasher: RandomState,
     began: Instant,
 }

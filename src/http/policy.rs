@@ -28,9 +28,9 @@ pub struct ServerConfig {
     pub token_rate: Option<RateLimit>,
     /// Whether a client with a token may have the configuration reloaded.
     pub lifecycle: bool,
-    /// Who may read the metrics page; everybody, where it is empty.
+    /// Who may read the metrics page; every client, where it is empty.
     pub users: BasicUsers,
-    /// How often anybody may ask for anything but health; `None` where there is no limit.
+    /// Rate limit of all requests but health checks; `None` where there is no limit.
     pub rate: Option<RateLimit>,
     /// Memory that may be held for readers, in bytes.
     pub memory_for_readers: u64,
@@ -80,7 +80,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Somebody who has not logged in yet.
+    /// A client that has not logged in yet.
     #[must_use]
     pub fn new(address: IpAddr, certified: bool) -> Self {
         Self { address, certified, known: Mutex::default() }

@@ -60,7 +60,7 @@ pub(super) fn unavailable(target: &ServedTarget, detail: &str) -> HttpProblem {
     HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned()).with(RETRY_AFTER, retry_after)
 }
 
-/// Somebody asks too often, and may again after this time.
+/// Too many requests; the client may try again after this time.
 pub(super) fn too_many(what: &str, wait: Duration) -> HttpProblem {
     HttpProblem::new(StatusCode::TOO_MANY_REQUESTS, what.to_owned()).with(RETRY_AFTER, whole_seconds(wait))
 }

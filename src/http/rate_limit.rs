@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-/// So many requests at once, and then one in each interval.
+/// A burst of requests, and then one in each interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// The time in which one more request is earned.
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(bucket.take(RATE, at(60)).passes, Err(Duration::from_millis(40)));
         assert_eq!(bucket.take(RATE, at(100)).passes, Ok(()));
         assert_eq!(bucket.take(RATE, at(100)).passes, Err(Duration::from_millis(100)));
-        // Whoever stays away has the burst again, and not more.
+        // After a pause the burst is available again, and no more.
         let passed = (0..100).filter(|_| bucket.take(RATE, at(60_000)).passes.is_ok()).count();
         assert_eq!(passed, 20);
     }

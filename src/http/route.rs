@@ -217,7 +217,7 @@ pub struct PageFormat {
 
 impl PageFormat {
     /// What the `Accept` and `Accept-Encoding` headers ask for. A client that asks for neither format gets the classic
-    /// one, as from every exporter: an answer of 406 would help nobody.
+    /// one, as from every exporter: an answer of 406 would not help.
     #[must_use]
     pub fn from_headers(accept: Option<&str>, accept_encoding: Option<&str>) -> Self {
         let openmetrics = accept.map_or(0, |accept| {

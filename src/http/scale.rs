@@ -126,7 +126,7 @@ mod tests {
         Ok(serde_json::to_value(answer).unwrap())
     }
 
-    /// The poller withdraws what is too old with its next poll. Nobody waits for that.
+    /// The poller withdraws what is too old with its next poll. A reader does not wait for that.
     #[tokio::test(start_paused = true)]
     async fn a_sample_that_nobody_withdrew_ends_all_the_same() {
         let (mut publisher, reader) = latest::channel(published(Some(Duration::from_secs(15))), None);

@@ -71,7 +71,7 @@ pub struct Service {
     /// What is left of the rate that holds for all together.
     bucket: std::sync::Mutex<Gcra>,
     logins: LoginQueue,
-    /// Held by whoever has a part of a page made: one at a time, as a long one takes some milliseconds of a core.
+    /// Held while a part of a page is made: one at a time, as a long one takes some milliseconds of a core.
     parting: Mutex<()>,
     live: LiveHub,
     /// What is held for readers.
@@ -242,7 +242,7 @@ impl Service {
         }
     }
 
-    /// What everybody has to have who wants more than to know whether the program is alive.
+    /// What every request needs except health checks.
     fn admit(&self, policy: &ServerConfig, peer: &Peer) -> Result<(), HttpProblem> {
         // By what holds now: a connection may be older than the rule.
         if policy.needs_client_certificate() && !peer.certified {
@@ -255,13 +255,13 @@ impl Service {
         allowance.passes.map_err(|wait| too_many("more requests than rate_limit allows", wait))
     }
 
-    /// Whether somebody may use the API; the headers that tell how often still.
+    /// Whether a request may use the API; the headers of what is left of its rate.
     fn check_token(&self, policy: &ServerConfig, head: &Parts, peer: &Peer) -> Result<Headers, HttpProblem> {
         let (limits, _) = self.check_presented(policy, presented(&head.headers), head, peer)?;
         Ok(limits)
     }
 
-    /// Whether somebody who presents this may use the API; the headers that tell how often still, and by what.
+    /// Whether a client that presents this may use the API; the headers of what is left of its rate, and what let it in.
     fn check_presented(
         &self,
         policy: &ServerConfig,
@@ -302,7 +302,7 @@ impl Service {
         }
     }
 
-    /// Whether somebody may read the metrics page.
+    /// Whether a request may read the metrics page.
     async fn check_password(&self, policy: &ServerConfig, head: &Parts, peer: &Peer) -> Result<(), HttpProblem> {
         if policy.users.is_empty() {
             return Ok(());
@@ -390,9 +390,9 @@ impl Service {
         Ok(metrics_page(&*self.part(page, PagePart { collectors, process }, wanted).await?, wanted))
     }
 
-    /// A part of a page, in the form that is wanted. It is made when somebody asks for it, once per poll.
+    /// A part of a page, in the form that is wanted. It is made at the first request, once per poll.
     async fn part(&self, page: Page, part: PagePart, wanted: PageFormat) -> Result<Arc<EncodedPage>, HttpProblem> {
-        // Made before anybody is waited for: its counters are never to be later than those of the page after it.
+        // Made before any waiting: its counters are never to be later than those of the page after it.
         let _ = page.forms();
         let _one = self.parting.lock().await;
         let making = tokio::task::spawn_blocking(move || {

@@ -21,7 +21,7 @@ pub struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// Whether a client must have presented a certificate to be answered.
     ///
-    /// The handshake itself never insists, so that the health paths stay open to probes that have none; whoever answers
+    /// The handshake itself never insists, so that the health paths stay open to probes that have none; the handler
     /// must. A certificate that is presented and not acceptable fails the handshake.
     pub needs_client_certificate: bool,
 }
@@ -61,9 +61,9 @@ pub struct TlsSettings {
 pub enum ClientAuth {
     /// Nothing.
     None,
-    /// A certificate, whoever issued it, if they have one.
+    /// A certificate of any issuer, if they have one.
     Request,
-    /// A certificate, whoever issued it.
+    /// A certificate of any issuer.
     RequireAny,
     /// A certificate that can be verified, if they have one.
     VerifyIfGiven,
@@ -100,7 +100,7 @@ impl ServerTls {
     /// Puts the settings to use.
     ///
     /// # Errors
-    /// The key of the web configuration that is wrong, and what it takes. Nothing of a private key is repeated.
+    /// The key of the web configuration that is wrong, and what is expected. Nothing of a private key is repeated.
     pub fn new(settings: &TlsSettings) -> Result<Self, String> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: settings.cipher_suites.clone(),

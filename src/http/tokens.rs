@@ -42,7 +42,7 @@ pub struct Token {
     used: Mutex<TokenUse>,
 }
 
-/// What a token's line says beside its name and its digest.
+/// What a token's line has in addition to its name and its digest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// When it ends; never where it is `None`.
@@ -58,7 +58,7 @@ struct TokenUse {
     last: Option<SystemTime>,
 }
 
-/// Which token it was, for whoever asks later whether it is still there. It tells nothing of the secret.
+/// Which token it was, to check later whether it is still there. It tells nothing of the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct TokenIdentity([u8; 32]);
 
@@ -72,7 +72,7 @@ impl fmt::Debug for TokenIdentity {
 #[derive(Debug, Default)]
 pub struct Tokens(Vec<Token>);
 
-/// What somebody who presents a token is told.
+/// The answer to a client that presents a token.
 #[derive(Debug)]
 pub enum TokenCheck<'a> {
     /// It opens.
@@ -132,7 +132,7 @@ impl Tokens {
     /// nothing. The last line ends with a line end as well.
     ///
     /// # Errors
-    /// The first line that is wrong: its number and what it takes. What is in it is not repeated, for it may be a secret
+    /// The first line that is wrong: its number and what is expected. What is in it is not repeated, for it may be a secret
     /// in the wrong place.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = Self::default();
@@ -282,7 +282,7 @@ fn digest(secret: &[u8]) -> [u8; 32] {
 
 /// A token just made: the one time that its secret can be seen.
 pub struct NewToken {
-    /// The secret, to be given to whoever uses it.
+    /// The secret, for the client that uses it.
     pub secret: String,
     /// The line to be stored.
     pub line: String,

@@ -32,7 +32,7 @@ pub(crate) struct Clock {
 }
 
 impl Connection {
-    /// Connects and finds out who answers. The deadline is that of the whole sample; whoever calls must keep it.
+    /// Connects and finds out who answers. The deadline is that of the whole sample; the caller must keep it.
     pub(crate) async fn new(
         endpoint: &mut Endpoint,
         deadline: Instant,
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// A connection to whoever is at the other end of it.
+    /// A connection to any peer.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn to(wire: RespStream, server: ServerInfo, script: Option<Script>) -> Self {
         Self { wire, server, script }
@@ -119,7 +119,7 @@ impl Connection {
         let server_now_ms = match reply.error() {
             Some(refusal) => match server_wide(&refusal) {
                 Some(error) => return Err(error),
-                // Whatever Redis has against it, there is another clock.
+                // If Redis refuses it for any reason, there is another clock.
                 None => None,
             },
             None => Some(replies::time(reply).map_err(|error| protocol(&error.to_string()))?),
@@ -127,7 +127,7 @@ impl Connection {
         Ok(Clock { server_now_ms, round_trip })
     }
 
-    /// Sends requests: so many of each command. Several messages may be on their way at a time; their replies come in the same order.
+    /// Sends requests, with the number of each command. Several messages may be on their way at a time; their replies come in the same order.
     pub(crate) async fn send(
         &mut self,
         requests: &[u8],
@@ -140,7 +140,7 @@ impl Connection {
         self.wire.send(requests).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
 
-    /// Waits for so many replies: those to the oldest message that has none yet.
+    /// Waits for this many replies: those to the oldest message that has none yet.
     pub(crate) async fn receive(&mut self, replies: usize) -> Result<&ReplyReader, SampleError> {
         self.wire.receive(replies).await.map_err(|broken| broken.into_error(FailureReason::Io))
     }
@@ -156,7 +156,7 @@ impl Connection {
     }
 }
 
-/// Asks by a script that does nothing. Whatever Redis has against it, the program goes on without.
+/// Asks by a script that does nothing. If Redis refuses it for any reason, the program goes on without.
 async fn may_run(script: Script, wire: &mut RespStream, commands: &RedisCommands) -> Result<bool, SampleError> {
     commands.add(script.name(), 1);
     let words: [&[u8]; 3] = [script.word().as_bytes(), b"return 1", b"0"];

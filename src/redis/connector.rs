@@ -1,7 +1,7 @@
 //! The way to Redis: from its name to a connection that is logged in.
 //!
 //! Nothing is kept from one connection to the next but what was configured: names are looked up, and the password and the
-//! TLS files are read, anew for each.
+//! TLS files are read again for each.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ impl Clone for Resolver {
 }
 
 impl Resolver {
-    /// The addresses of a host. Where whoever waits gives up, the next one waits for the same lookup.
+    /// The addresses of a host. Where a waiting caller gives up, the next one waits for the same lookup.
     async fn look_up(&mut self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
         let host = host.to_owned();
         let lookup = self.0.get_or_insert_with(|| {
@@ -83,7 +83,7 @@ impl Address {
 
 impl Endpoint {
     /// Whether it is the same server and the same login, so that connections of the one do for the other. What is in files
-    /// does not count: it is read anew for each connection anyway.
+    /// does not count: it is read again for each connection anyway.
     #[must_use]
     pub fn same_target(&self, other: &Self) -> bool {
         let same_tls = match (&self.tls, &other.tls) {
@@ -96,7 +96,7 @@ impl Endpoint {
             && self.credentials.same_target(&other.credentials)
     }
 
-    /// Connects and logs in. The deadline is what addresses that do not answer share; whoever calls must keep it.
+    /// Connects and logs in. The deadline is what addresses that do not answer share; the caller must keep it.
     pub(crate) async fn connect(&mut self, deadline: Instant) -> Result<RespStream, SampleError> {
         self.credentials.renew();
         let socket = self.socket(deadline).await.map_err(unreachable)?;
@@ -177,7 +177,7 @@ pub(crate) fn refused(refusal: &Refusal, otherwise: FailureReason) -> SampleErro
     SampleError { reason, detail: named(refusal).to_owned() }
 }
 
-/// What is said to everybody says nothing of who asked, nor what.
+/// What is said to every client tells nothing of who asked, nor what.
 fn reason_of(refusal: &str, otherwise: FailureReason) -> FailureReason {
     let to_everybody = refusal.starts_with("DENIED") || refusal.contains("max number of clients");
     if to_everybody { FailureReason::Server } else { otherwise }
@@ -241,7 +241,7 @@ mod tests {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = server.local_addr().unwrap();
         let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        // Reserved for examples: nobody answers, or there is no way to it.
+        // Reserved for examples: no answer, or no route.
         let silent = "192.0.2.1:6379".parse().unwrap();
         let deadline = || Instant::now() + Duration::from_secs(3);
         let found = connect_tcp(&[silent, nobody, there], deadline()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Who we are at Redis. The password is read anew for each connection, so that one that was changed is taken up without a
+//! Credentials for Redis. The password is read again for each connection, so that one that was changed is taken up without a
 //! restart.
 
 use std::fmt;
@@ -43,7 +43,7 @@ impl Credentials {
     /// The password that is in a file.
     ///
     /// # Errors
-    /// What it takes instead.
+    /// What is expected instead.
     pub fn with_password_file(self, file: PathBuf) -> Result<Self, String> {
         let password = Some(read(&file)?);
         Ok(Self { password, file: Some(file), ..self })

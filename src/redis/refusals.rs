@@ -4,12 +4,12 @@ use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::resp::Refusal;
 
-/// An error that says that the server serves nobody now, rather than that one key cannot be read.
+/// An error that says that the server serves no client now, rather than that one key cannot be read.
 pub(crate) fn server_wide(error: &Refusal) -> Option<SampleError> {
     let reason = match error.code() {
         "LOADING" => FailureReason::Loading,
         "NOAUTH" | "WRONGPASS" => FailureReason::Auth,
-        // In a cluster that need not be whole, that is said of one slot.
+        // In a cluster that need not be whole, that is about one slot.
         "CLUSTERDOWN" if error.text().contains("slot not served") => return None,
         "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" => FailureReason::Server,
         _ => return None,

@@ -54,7 +54,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
     let ends = (first.entry(), last.entry());
     let (first, last) = match ends {
         (first, last) if length == 0 => {
-            // Either the length or the entry is wrong, and nobody can tell which: 0 must not be made of it.
+            // Either the length or the entry is wrong, and which is unknown: it must not become 0.
             if let Some(id) = first.or(last) {
                 return Err(wrong(COMMAND, &format!("length is 0, with an entry {id}")));
             }
@@ -79,7 +79,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
     })
 }
 
-/// `XINFO GROUPS key`. `known` are the names of last time: those that are the same are not made anew.
+/// `XINFO GROUPS key`. `known` are the names of last time: those that are the same are not allocated again.
 ///
 /// # Errors
 /// Where the reply is no list of groups, or a group has no name, or two have the same.
@@ -126,7 +126,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
     Ok(groups)
 }
 
-/// `XINFO CONSUMERS key group`. `known` are the names of last time: those that are the same are not made anew.
+/// `XINFO CONSUMERS key group`. `known` are the names of last time: those that are the same are not allocated again.
 ///
 /// # Errors
 /// Where the reply is no list of consumers, or a consumer has no name, or two have the same.
@@ -162,8 +162,8 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
 
 /// `XPENDING key group - + 1`: the smallest pending id, the consumer that holds it, and how often it was delivered.
 ///
-/// An entry that was released by `XNACK` (Redis 8.8) is of nobody: its consumer is the empty text and its idle time -1. With
-/// another idle time, the empty text is the name that somebody gave a consumer.
+/// An entry that was released by `XNACK` (Redis 8.8) has no consumer: its consumer is the empty text and its idle time -1. With
+/// another idle time, the empty text is a name that a consumer was given.
 ///
 /// # Errors
 /// Where the reply is not a list of pending entries.
@@ -690,7 +690,7 @@ mod tests {
             let idle_unknown = ConsumerSample { idle_ms: None, ..known };
             assert_eq!(one(consumer(Value::Int(1), value.clone())), idle_unknown);
         }
-        // Without a name there is nobody to say it of.
+        // Without a name there is no group to say it of.
         assert!(groups(root(&Value::Array(vec![fields("name", &Value::Nil)]).sent()), &[]).is_err());
     }
 
@@ -709,7 +709,7 @@ mod tests {
         check("", -1, Value::Int(0), None, Some(0));
         check("", -1, Value::Int(i64::MAX), None, Some(i64::MAX as u64));
         check("c", 12, Value::Int(3), Some("c"), Some(3));
-        // Somebody may call a consumer that.
+        // A consumer may be called that.
         check("", 12, Value::Int(3), Some(""), Some(3));
         check("c", 12, Value::Int(-3), Some("c"), None);
         check("c", 12, Value::Wrapped(u64::MAX), Some("c"), None);
@@ -720,7 +720,7 @@ mod tests {
         let group = GroupSample { pending: 5, consumers: 2, members, ..GroupSample::default() };
         assert_eq!(group.unowned(), Some(2));
         assert_eq!(GroupSample { pending: 3, ..group.clone() }.unowned(), Some(0));
-        // Not all are listed, one holds nobody knows how much, they hold more than there is, or nobody was asked.
+        // Not all are listed, one holds an unknown number, they hold more than there is, or none was asked about.
         assert_eq!(GroupSample { consumers: 3, ..group.clone() }.unowned(), None);
         let members = Some(vec![held("a", Some(2)), held("b", None)]);
         assert_eq!(GroupSample { members, ..group.clone() }.unowned(), None);

@@ -25,15 +25,15 @@ const MAX_DEPTH: usize = 8;
 /// The longest line: an error, a status, a number. Redis itself cuts what it repeats to 128 bytes.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// The longest text that is kept as it comes in. Of a longer one only the beginning, the length and the SHA-256 are: it is somebody's
-/// payload, of which only the length matters, or a name that nobody would choose. Streams with larger entries are mostly read by a
+/// The longest text that is kept whole. Of a longer one only the beginning, the length and the SHA-256 are: it is somebody's
+/// payload, of which only the length matters, or an absurd name. Streams with larger entries are mostly read by a
 /// script that leaves them on the server.
 pub const MAX_TEXT_BYTES: u64 = 16 * 1024;
 
 /// Bytes of replies that are held before they are looked at: what a batch may take of the memory that a container usually has.
 pub const MAX_HELD_BYTES: usize = 128 * 1024 * 1024;
 
-/// What is left out of a long text is closed up where what stands behind it is at most so many times as long, so that no more is moved
+/// What is left out of a long text is closed up where what stands behind it is at most this many times as long, so that no more is moved
 /// than comes in.
 const MOVED_PER_BYTE: usize = 8;
 
@@ -101,7 +101,7 @@ impl DecodeBudget {
         Ok(())
     }
 
-    /// Whether so many bytes may still come.
+    /// Whether this many bytes may still come.
     ///
     /// # Errors
     /// Why not.
@@ -148,7 +148,7 @@ enum ReplyNode {
     },
 }
 
-/// What is known of a text that was too long to be kept, beside its beginning.
+/// What is known of a text that was too long to be kept, in addition to its beginning.
 #[derive(Debug, PartialEq, Eq)]
 struct CutText {
     length: u64,
@@ -305,7 +305,7 @@ impl ReplyReader {
         if self.announced <= MAX_REPLY_BYTES { came + self.announced } else { came }
     }
 
-    /// Reads on, until there are so many whole replies. Whether there are.
+    /// Reads on, until there are this many whole replies. Whether there are.
     ///
     /// # Errors
     /// What is wrong with what came: it is no RESP2, or more than may come.
@@ -628,7 +628,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// What kind of value it is; never its content, which may be somebody's data.
+    /// What kind of value it is; never its content, which may be private data.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self.all.nodes[self.at] {
@@ -675,7 +675,7 @@ pub struct Items<'a> {
 }
 
 impl Items<'_> {
-    /// The first so many of them.
+    /// The first `count` of them.
     #[must_use]
     pub fn first(&self, items: usize) -> Self {
         Self { left: items.min(self.left), ..*self }
@@ -731,20 +731,20 @@ impl Refusal {
 pub(crate) mod tests {
     use super::*;
 
-    /// No value, as it comes.
+    /// No value, as sent.
     pub(crate) const NIL: &str = "$-1\r\n";
 
-    /// A number as it comes.
+    /// A number, as sent.
     pub(crate) fn int(number: i64) -> String {
         format!(":{number}\r\n")
     }
 
-    /// A text as it comes.
+    /// A text, as sent.
     pub(crate) fn text(text: &str) -> String {
         format!("${}\r\n{text}\r\n", text.len())
     }
 
-    /// A list as it comes.
+    /// A list, as sent.
     pub(crate) fn list(items: &[String]) -> String {
         format!("*{}\r\n{}", items.len(), items.concat())
     }

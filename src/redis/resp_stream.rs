@@ -62,7 +62,7 @@ impl From<io::Error> for ConnectionError {
 }
 
 impl RespStream {
-    /// A connection over this socket. Nothing is said yet.
+    /// A connection over this socket. Nothing has been sent yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
         let replies = ReplyReader::of(&reply_memory::PROCESS);
         Self { socket, replies, allowance: DecodeBudget::default(), is_waiting: false }
@@ -124,7 +124,7 @@ impl RespStream {
         (self.replies.whole(), self.replies.on_its_way())
     }
 
-    /// Waits for the next replies, so many of them.
+    /// Waits for this many replies.
     pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
         self.replies.next();
         while !self.replies.read(wanted, &mut self.allowance).map_err(ConnectionError::Excess)? {

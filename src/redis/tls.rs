@@ -1,4 +1,4 @@
-//! TLS to Redis. Certificates and keys are read anew for each connection, so that those that were renewed are taken up
+//! TLS to Redis. Certificates and keys are read again for each connection, so that those that were renewed are taken up
 //! without a restart.
 
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::sys::files;
 /// The share of the time until the deadline that a handshake may take.
 const HANDSHAKE_SHARE: f64 = 0.8;
 
-/// What is said where it takes longer.
+/// The error where it takes longer.
 const NO_HANDSHAKE: &str =
     "TLS handshake timed out: the server may not speak TLS at this port; use its TLS port, or a redis:// URL";
 
@@ -54,7 +54,7 @@ pub enum TlsPart {
 pub struct ClientTlsError {
     /// What it is with.
     pub part: TlsPart,
-    /// What it takes instead.
+    /// What is expected instead.
     pub why: String,
 }
 
@@ -63,7 +63,7 @@ pub struct ClientTlsError {
 pub struct ClientTls {
     files: TlsFiles,
     server_name: ServerName<'static>,
-    /// Whether that name is for every server, whatever its host.
+    /// Whether that name is for every server, with any host.
     pinned: bool,
     /// As it was read last.
     config: Arc<ClientConfig>,
@@ -105,7 +105,7 @@ impl ClientTls {
         Self { server_name: name.unwrap_or_else(|| self.server_name.clone()), ..self.clone() }
     }
 
-    /// Makes a stream one that nobody can read or change on its way, and makes sure who is at its end.
+    /// Encrypts a stream, and verifies its peer.
     ///
     /// A server that does not speak TLS may wait for more, and say nothing: the handshake may take [`HANDSHAKE_SHARE`] of the time that is
     /// left, so that the error can say what it waited for.

@@ -97,12 +97,13 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
         let page = streamlag.metrics();
         changing.iter().all(|name| page.contains(&format!("event_consumer_group_{name}{{"))).then_some(page)
     });
-    // Told by servers from 7.2 or 8.8 on only, or where there is a cluster, or sentinels.
+    // Of servers from 7.2 or 8.8 on only, of clusters and sentinels, or where notifications are configured.
     let elsewhere = |series: &&String| {
         let parts = [
             "event_consumer_instance_inactive_seconds",
             "event_consumer_group_unowned_pending",
             "streamlag_redis_node_",
+            "streamlag_notifications_total",
         ];
         parts.iter().any(|part| series.starts_with(part))
     };

@@ -4,7 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 use super::*;
 
-/// A directory with the files that the exporter-toolkit's examples name, made anew.
+/// A directory with the files that the exporter-toolkit's examples name, created again.
 struct Examples {
     dir: tempfile::TempDir,
     certificate: String,
@@ -106,7 +106,7 @@ fn the_toolkits_own_examples() {
     check("noAuth_keyPath_invalid.bad", &section("  cert_file: server.crt\n  key_file: somefile\n"), Err(missing));
     let no_policy = Err("tls_server_config: client_ca: expected a client_auth_type");
     check("noAuth.bad", &tls("client_ca_file: \"/dev/null\""), no_policy);
-    // The file is missing as well; what is said first is that it would be of no use.
+    // The file is missing as well; the first error is that it would be of no use.
     check("auth_clientCAs_invalid.bad", &tls("client_ca_file: \"somefile\""), no_policy);
     let verify = "client_auth_type: \"RequireAndVerifyClientCert\"\n";
     let no_certificates = Err("tls_server_config: client_ca: expected one or more certificates in PEM");
@@ -125,7 +125,7 @@ fn the_toolkits_own_examples() {
     let inline =
         format!("  cert: |\n{}  key: |\n{}  {if_given}", indented(&examples.certificate), indented(&examples.key));
     check("noAuth_tlsInline.good", &section(&inline), Ok(()));
-    // Go trusts every public CA here. Whoever got a certificate from any of them would be let in.
+    // Go trusts every public CA here. A client with a certificate of any of them would be let in.
     check(
         "noAuth.good.blocking",
         &tls(verify),
@@ -154,7 +154,7 @@ fn the_toolkits_own_examples() {
     check("noAuth_someCiphers_noOrder.good", &tls(&(some + "\nprefer_server_cipher_suites: false")), Ok(()));
     let no_http2 = tls(&format!("{if_given}{}max_version: TLS12", ciphers(&[rsa_256])));
     check("noAuth_noHTTP2.good", &(no_http2.clone() + "http_server_config:\n  http2: false\n"), Ok(()));
-    // The toolkit's has a suite that is not available here, which is said first.
+    // The toolkit's has a suite that is not available here, which is the first error.
     check(
         "noAuth_noHTTP2Cipher.bad",
         &no_http2,
@@ -219,12 +219,12 @@ fn the_toolkits_own_examples() {
     let four = |bob| format!("basic_auth_users:\n  alice: {}\n  bob: {}\n  dave: {}\n", hash(12), hash(bob), hash(10));
     check("users_noTLS.good", &four(14), Ok(()));
     check("users.good, but for bob", &(tls("") + &four(14)), Ok(()));
-    // A wrong password for him, or for nobody, would keep a processor busy for a quarter of a minute.
+    // A wrong password for this user, or for none, would keep a processor busy for a quarter of a minute.
     let dear = "basic_auth_users: user \"bob\": expected a bcrypt hash of cost 4 to 14, not 18";
     check("users.good", &(tls("") + &four(18)), Err(dear));
 
     check("rate_limiter_nonblocking", "rate_limit:\n  interval: 0\n  burst: 0\n", Ok(()));
-    // The toolkit takes it, and then answers nothing.
+    // The toolkit accepts it, and then answers nothing.
     check(
         "rate_limiter_one_second",
         "rate_limit:\n  interval: \"1s\"\n  burst: 0\n",
@@ -400,7 +400,7 @@ fn one_of_each_pair() {
     examples.refuses(&tls(both), "tls_server_config: expected one of client_ca and client_ca_file, not both");
 }
 
-/// Whatever is wrong, and wherever, what is said is one line that has the place and not the value.
+/// Every error is one line that has the place and not the value.
 #[test]
 fn no_error_repeats_a_secret() {
     let examples = Examples::new();

@@ -19,7 +19,7 @@ pub(super) struct HealthSummary {
     pub(super) streams: StatusCounts,
     /// The largest lag of any group of any stream, in entries; `None` where none is known.
     pub(super) max_lag: Option<i64>,
-    /// All lags together; `None` where none is known. At least so many where some are not.
+    /// All lags together; `None` where none is known. A lower bound where some are not.
     pub(super) total_lag: Option<i64>,
     /// How many groups are in which state.
     pub(super) states: StateCounts,
@@ -46,7 +46,7 @@ impl HealthSummary {
                 (Some(worst), _) => worst,
                 // The group that is asked for is missing here.
                 (None, Some(_)) => whole.add(stream, None, thresholds),
-                // No monitored group reads the stream, or it could not be read: nobody can say that all is well.
+                // No monitored group reads the stream, or it could not be read: it cannot be called healthy.
                 (None, None) => Status::Unknown,
             };
             whole.streams.add(status);
@@ -107,7 +107,7 @@ impl StatusCounts {
     }
 }
 
-/// Groups by state. Groups whose state nobody knows are not counted.
+/// Groups by state. Groups whose state is unknown are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StateCounts([u64; GroupState::ALL.len()]);
 
@@ -223,7 +223,7 @@ mod tests {
         check(&[("s", Some(&[("a", 0)]))], &["*"], None, Status::Healthy, 0);
         check(&[("s", Some(&[("a", 0)]))], &["*"], Some("b"), Status::Degraded, 1);
         check(&[("s", Some(&[("a", 0)])), ("t", None)], &["a"], None, Status::Degraded, 1);
-        // Nobody reads it, or nobody who is monitored.
+        // No group reads it, or no monitored one.
         let nobody = check(&[("s", Some(&[]))], &["*"], None, Status::Degraded, 1);
         assert_eq!((nobody.max_lag, nobody.total_lag, nobody.lost_entries), (None, None, None));
         assert_eq!(nobody.states, StateCounts::default());

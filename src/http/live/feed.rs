@@ -38,7 +38,7 @@ struct GoneRow {
     version: u64,
 }
 
-/// What every message begins with, beside its age.
+/// What every message begins with, apart from its age.
 #[derive(Clone, Debug, Default)]
 struct Facts {
     /// A JSON object without its braces.
@@ -100,14 +100,14 @@ impl Version {
         Ok(Self { number, layout, rows, gone, facts: Facts::of(view, sampled, target, targets)? })
     }
 
-    /// How a message of this version begins, for somebody who is told now.
+    /// How a message of this version begins, for a viewer that is told now.
     pub(super) fn head(&self, kind: MessageKind) -> String {
         let age = self.facts.sampled.map(|sampled| seconds(sampled.elapsed()));
         let age = age.map_or_else(|| "null".to_owned(), |age| age.to_string());
         format!("{{\"type\":\"{}\",{},\"age_seconds\":{age},", kind.as_str(), self.facts.json)
     }
 
-    /// The rest of a message: all rows of `members`, or what has changed for somebody who has seen the version `from`.
+    /// The rest of a message: all rows of `members`, or what has changed for a viewer that has seen the version `from`.
     fn body(&self, filter: &RowFilter, members: &[usize], from: Option<u64>) -> MessageBody {
         let from = from.filter(|from| self.number.saturating_sub(*from) <= KEPT_VERSIONS);
         let rows = members.iter().filter_map(|place| self.rows.get(*place));
@@ -210,7 +210,7 @@ pub(super) struct MessageBody {
     pub(super) json: Bytes,
 }
 
-/// Everybody who wants to see the same groups.
+/// Viewers of the same groups.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) target: TargetName,
@@ -218,7 +218,7 @@ pub(super) struct Channel {
     encoded: Mutex<Encoded>,
 }
 
-/// What was encoded of the newest version: at most one message for each version that somebody may have seen.
+/// What was encoded of the newest version: at most one message for each version that a viewer may have seen.
 #[derive(Debug, Default)]
 struct Encoded {
     version: u64,
@@ -233,7 +233,7 @@ impl Channel {
         Self { target, filter, encoded: Mutex::default() }
     }
 
-    /// What to tell somebody who has seen the version `from`.
+    /// What to tell a viewer that has seen the version `from`.
     pub(super) fn message(&self, version: &Version, from: Option<u64>) -> Arc<MessageBody> {
         let from = from.filter(|from| version.number.saturating_sub(*from) <= KEPT_VERSIONS);
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,7 +250,7 @@ impl Channel {
             return Arc::clone(body);
         }
         let body = Arc::new(version.body(&self.filter, &encoded.members, from));
-        // Somebody who looked before the newest version came is told what it looked at.
+        // A viewer that looked before the newest version came is told of the version it looked at.
         if is_newest {
             encoded.bodies.push((from, Arc::clone(&body)));
         }

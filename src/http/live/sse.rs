@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, Pieces, Viewer, end_message};
 use crate::sys::own_metrics::{SelfMetrics, StreamEnd};
 
-/// How long a browser waits before it connects anew, in milliseconds, unless the last event says otherwise.
+/// How long a browser waits before it reconnects, in milliseconds, unless the last event says otherwise.
 const RETRY_MS: u64 = 2000;
 
 /// A viewer that is told over HTTP, and what is left of the message that it is told.

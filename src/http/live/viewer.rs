@@ -21,10 +21,10 @@ use crate::sys::shutdown::{self, Shutdown};
 /// How often a viewer hears from the server, whether or not there is news: proxies close what is silent for a minute.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How often a token that expires is looked at: its end is noticed within this time, whatever the clock does.
+/// How often a token that expires is looked at: its end is noticed within this time, even if the clock jumps.
 const TOKEN_CHECK: Duration = Duration::from_millis(250);
 
-/// How long a viewer may take to read one message. Whoever takes longer would keep an old one in memory.
+/// How long a viewer may take to read one message. A slower one would keep an old message in memory.
 pub(super) const MESSAGE_TIMEOUT: Duration = ANSWER_TIMEOUT;
 
 /// The most bytes of a message that are handed to a connection at once: what a viewer that does not read costs, beside
@@ -204,7 +204,7 @@ pub(in crate::http) struct Viewer {
     /// The version it was told last.
     pub(super) seen: Option<u64>,
     pub(super) heartbeat: Instant,
-    /// Kept for as long as somebody looks.
+    /// Kept for as long as there is a viewer.
     pub(super) _feed: Arc<Feed>,
     pub(super) _permit: ViewerPermit,
 }

@@ -47,7 +47,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<Metered>;
 
-/// A connection of which only so much is read. Frames may be tiny, and some are counted by nobody.
+/// A connection of which only so much is read. Frames may be tiny, and some are counted nowhere.
 #[derive(Debug)]
 struct Metered {
     stream: TokioIo<Upgraded>,
@@ -80,7 +80,7 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Who has been let in and waits for its connection.
+/// A viewer that was let in and waits for its connection.
 #[derive(Debug)]
 pub(in crate::http) struct Session {
     pub(super) viewer: Viewer,
@@ -101,7 +101,7 @@ impl Session {
         let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         let Some(reason) = converse(&mut viewer, &mut socket).await else { return };
         metrics.stream_ended(reason);
-        // The place is free from now on, whatever the client makes of the farewell.
+        // The place is free from now on, whether or not the client reads the farewell.
         drop(viewer);
         let _ = timeout(CLOSE_TIMEOUT, farewell(socket, reason)).await;
     }

@@ -33,7 +33,7 @@ pub(super) struct ClientVerifier {
 #[derive(Debug)]
 enum Issuer {
     Anybody,
-    /// Nobody is trusted: the settings name none, and the system has none.
+    /// No issuer is trusted: the settings name none, and the system has none.
     Nobody,
     Trusted {
         verifier: Arc<dyn ClientCertVerifier>,
@@ -93,7 +93,7 @@ fn system() -> Vec<CertificateDer<'static>> {
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        // Whoever answers decides, by the path: see `ServerTls::needs_client_certificate`.
+        // The request decides, by the path: see `ServerTls::needs_client_certificate`.
         false
     }
 

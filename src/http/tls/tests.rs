@@ -96,7 +96,7 @@ impl Client {
     }
 }
 
-/// Sends one certificate, whatever the server asks for.
+/// Sends one certificate, whether or not the server asks for it.
 #[derive(Debug)]
 struct Presents(Arc<CertifiedKey>);
 

@@ -47,7 +47,7 @@ fn channel(query: &str) -> Channel {
     Channel::new(target(), LiveQuery::parse(Some(query)).unwrap().filter)
 }
 
-/// What a viewer is told who has seen the version `from`: the kind, the rows with their lags, what is gone.
+/// What a viewer is told that has seen the version `from`: the kind, the rows with their lags, what is gone.
 fn told(channel: &Channel, version: &Version, from: Option<u64>) -> (&'static str, Vec<String>, Vec<String>) {
     let body = channel.message(version, from);
     let json = [version.head(body.kind).as_bytes(), &body.json].concat();
@@ -127,7 +127,7 @@ fn a_filter_sees_its_rows_wherever_they_are() {
     assert_eq!(told(&some, &second, Some(1)), ("update", names(&["b1:4"]), vec![]));
     assert_eq!(told(&all, &second, Some(1)).2, names(&["a"]));
     assert_eq!(told(&some, &second, None).1, names(&["b2:3", "b1:4"]));
-    // Somebody who still looks at the version of before is told of that one.
+    // A viewer that still looks at the version before is told of that one.
     assert_eq!(told(&some, &first, None).1, names(&["b1:2", "b2:3"]));
     assert_eq!(told(&some, &second, None).1, names(&["b2:3", "b1:4"]));
 }
