@@ -46,7 +46,7 @@ const HEADER_BYTES: usize = 100;
 const COMPRESSION: Compression = Compression::new(6);
 
 /// A resolution, in seconds: width of its points, of the batches that are compacted together, and of the chunks that they are added to.
-/// A longer chunk takes fewer bytes per point, and is written once per compaction.
+/// A chunk is to be less than a quarter of a page (4 KiB): the rest of a longer one would take pages of its own, half of them empty.
 #[derive(Clone, Copy)]
 struct Tier {
     number: i64,
@@ -55,8 +55,8 @@ struct Tier {
     chunk: i64,
 }
 
-const MINUTES: Tier = Tier { number: 0, resolution: MINUTE, compacted: HOUR, chunk: 4 * HOUR };
-const HOURS: Tier = Tier { number: 1, resolution: HOUR, compacted: 24 * HOUR, chunk: 8 * 24 * HOUR };
+const MINUTES: Tier = Tier { number: 0, resolution: MINUTE, compacted: HOUR, chunk: HOUR };
+const HOURS: Tier = Tier { number: 1, resolution: HOUR, compacted: 24 * HOUR, chunk: 48 * HOUR };
 const TIERS: [Tier; 2] = [MINUTES, HOURS];
 
 /// Why the file cannot be used.

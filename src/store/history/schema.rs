@@ -11,7 +11,7 @@ pub(super) const VERSION: i32 = 1;
 /// What leads from each version to the next, the first being from an empty file.
 const STEPS: [&str; VERSION as usize] = [
     // `batches` are points of all groups at once, by the minute (tier 0) or hour (tier 1), until a whole chunk is there. `chunks` are those of
-    // one group over four hours (tier 0) or eight days (tier 1). Ordered by time, so that they are written at the end and removed at the start.
+    // one group over an hour (tier 0) or two days (tier 1). Ordered by time, so that they are written at the end and removed at the start.
     "CREATE TABLE series (
         id INTEGER PRIMARY KEY, target TEXT NOT NULL, stream TEXT NOT NULL, consumer_group TEXT NOT NULL,
         last INTEGER NOT NULL, UNIQUE (target, stream, consumer_group)
