@@ -125,7 +125,7 @@ fn what_is_wrong_is_an_error_and_not_printed() {
     check(&["completions", "tcsh"], "invalid value \"tcsh\" for SHELL: expected one of bash, zsh, fish");
     check(
         &["man", "nothing"],
-        "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, completions, man",
+        "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, notify, completions, man",
     );
     check(&["confi"], "unexpected argument \"confi\": did you mean config? See streamlag --help");
     let (code, _, err) = run(&["completions"], &[]);
