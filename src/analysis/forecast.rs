@@ -35,7 +35,7 @@ const MIN_STEP: f64 = 60.0;
 /// How many steps a horizon has at most.
 const MAX_STEPS: usize = 72;
 /// How many steps of history a forecast needs before the horizon's own length.
-const MIN_HISTORY_STEPS: usize = 30;
+const MIN_HISTORY_STEPS: usize = 20;
 /// How many futures are simulated.
 const PATHS: usize = 400;
 /// The age in seconds beyond which the newest point says nothing about now.
@@ -187,7 +187,7 @@ impl fmt::Display for Unavailable {
 #[must_use]
 pub fn history_needed(horizon: f64) -> f64 {
     let step = step_of(horizon);
-    2.0 * horizon + MIN_HISTORY_STEPS as f64 * step
+    1.5 * horizon + MIN_HISTORY_STEPS as f64 * step
 }
 
 /// Forecasts the lag from `points`, which are in order of time and none of which is later than `request.now`.

@@ -1,6 +1,7 @@
 //! The API's JSON: the only types that are serialized. The requirement's keys stand as written there; the rest is beside
 //! them. Durations are seconds as numbers, times RFC 3339 in UTC, and what the server does not tell is null.
 
+pub(crate) mod forecast;
 pub(crate) mod history;
 pub mod incidents;
 mod logical;

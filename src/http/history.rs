@@ -3,9 +3,13 @@
 use std::time::SystemTime;
 
 use hyper::StatusCode;
+use tokio::sync::Semaphore;
 
+use crate::analysis::forecast::{self, Request};
 use crate::analysis::history::query::{InvalidQuery, MAX_POINTS, Range, duration, unix_seconds};
+use crate::analysis::history::{MINUTE, Point};
 use crate::http::api::Api;
+use crate::http::api::forecast::ForecastBody;
 use crate::http::api::history::{HistoryBody, TrendsBody};
 use crate::http::policy::ServerConfig;
 use crate::http::problem::HttpProblem;
@@ -17,6 +21,15 @@ use crate::store::history::{History, MEMORY_RETENTION};
 
 /// Names that an answer to an unknown one lists, at most.
 const MAX_LISTED: usize = 10;
+
+/// The longest horizon of a forecast, seconds.
+const MAX_FORECAST: i64 = forecast::MAX_HORIZON as i64;
+
+/// Seconds of history that a forecast reads: what is kept by the minute by default.
+const FORECAST_WINDOW: i64 = 14 * 86_400;
+
+/// Forecasts that are computed at a time: each takes milliseconds of a core, and the poller needs one.
+static FORECASTS: Semaphore = Semaphore::const_new(1);
 
 /// Points that a trend is made of, about.
 const TREND_POINTS: i64 = 120;
@@ -103,6 +116,61 @@ pub(super) async fn history(
         });
     };
     json(&HistoryBody::new(&key, range, &answer))
+}
+
+/// `GET /api/v1/events/forecast`.
+pub(super) async fn forecast(
+    policy: &ServerConfig,
+    target: &ServedTarget,
+    query: Option<&str>,
+    history: &History,
+    json: impl Fn(&ForecastBody<'_>) -> Result<HttpResponse, HttpProblem>,
+) -> Result<HttpResponse, HttpProblem> {
+    let asked = Parameters { query, target, history };
+    let horizon = duration(&asked.get("horizon").unwrap_or_else(|| "1h".to_owned()), "horizon", 60, MAX_FORECAST)?;
+    let stream = asked.get("stream").ok_or_else(|| asked.unknown("stream", "", |key| key.stream.to_string()))?;
+    let group = asked.get("group").or_else(|| asked.first_group(policy));
+    let group = group.ok_or_else(|| asked.unknown("group", "", |key| key.group.to_string()))?;
+    let key = asked.key(&stream, &group);
+    let now = unix_seconds(SystemTime::now());
+    let range = Range::last(FORECAST_WINDOW, MINUTE, now);
+    let Some(answer) = history.points(key.clone(), range).await else {
+        return Err(asked.unknown("group", &group, |key| key.group.to_string()));
+    };
+    let thresholds = target.thresholds.of(&stream.as_str().into());
+    let request = Request {
+        now: now as f64,
+        horizon: horizon as f64,
+        max_length: None,
+        degraded: Some(thresholds.degraded as f64),
+        unhealthy: Some(thresholds.unhealthy as f64),
+        seed: now as u64,
+    };
+    let points: Vec<forecast::Point> = answer.points.iter().map(|point| forecast_point(point, now)).collect();
+    let unavailable = || HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "the forecast was interrupted".to_owned());
+    let permit = FORECASTS.acquire().await.map_err(|_| unavailable())?;
+    let made = tokio::task::spawn_blocking(move || forecast::forecast(&points, &request)).await;
+    drop(permit);
+    json(&ForecastBody::new(&key, &made.map_err(|_| unavailable())?))
+}
+
+/// A minute of history as the forecast takes it: what was known at its end.
+fn forecast_point(point: &Point, now: i64) -> forecast::Point {
+    let rate = |milli: Option<u64>| milli.map(|milli| milli as f64 / 1000.0);
+    // The bounds of the last sample are not kept apart: where the minute had only exact lags, the last one is exact too.
+    let is_exact = point.bound_min == point.lowest && point.bound_max == point.highest;
+    let bound = |bound: u64| Some(if is_exact { point.lag } else { bound } as f64);
+    forecast::Point {
+        time: point.time.saturating_add(MINUTE).min(now) as f64,
+        lag_min: bound(point.bound_min),
+        lag_max: bound(point.bound_max),
+        lag_lowest: Some(point.lowest as f64),
+        added_per_second: rate(point.added_milli),
+        delivered_per_second: rate(point.delivered_milli),
+        length: Some(point.length as f64),
+        // History counts consumers, dead ones among them.
+        consumers_alive: None,
+    }
 }
 
 /// `GET /api/v1/events/trends`: of every group, or of those of a stream or a name.

@@ -69,6 +69,8 @@ pub enum HistoryRoute {
     History,
     /// Where the lag of groups is going.
     Trends,
+    /// `/api/v1/events/forecast`.
+    Forecast,
 }
 
 /// The API's places.
@@ -113,6 +115,7 @@ impl Route {
             "/ui/app.js" => Self::Ui(UiFile::Script),
             "/api/v1/events/history" => Self::History(HistoryRoute::History),
             "/api/v1/events/trends" => Self::History(HistoryRoute::Trends),
+            "/api/v1/events/forecast" => Self::History(HistoryRoute::Forecast),
             _ if scaler(path).is_some() => Self::DeclaredScale,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
@@ -154,6 +157,7 @@ impl Route {
             Self::Api(ApiRoute::LogicalStreams) => "/api/v1/events/logical-streams",
             Self::History(HistoryRoute::History) => "/api/v1/events/history",
             Self::History(HistoryRoute::Trends) => "/api/v1/events/trends",
+            Self::History(HistoryRoute::Forecast) => "/api/v1/events/forecast",
         }
     }
 

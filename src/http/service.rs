@@ -545,6 +545,9 @@ async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -
     if place == HistoryRoute::Trends {
         return history::trends(target, query, &policy.history, |body| json(StatusCode::OK, body)).await;
     }
+    if place == HistoryRoute::Forecast {
+        return history::forecast(policy, target, query, &policy.history, |body| json(StatusCode::OK, body)).await;
+    }
     history::history(policy, target, query, &policy.history, |body| json(StatusCode::OK, body)).await
 }
 

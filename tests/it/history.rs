@@ -99,6 +99,20 @@ fn a_group_that_vanished_stays_readable() {
 }
 
 #[test]
+fn a_forecast_without_history_says_why_there_is_none() {
+    let redis = redis();
+    let streamlag = start(&redis, &[]);
+    eventually("a point", || (!points(&history(&streamlag, "step=1s")).is_empty()).then_some(()));
+    let made = streamlag.json(&format!("forecast?stream={STREAM}&group={GROUP}&horizon=30m"));
+    assert_eq!((&made["points"], &made["horizon_seconds"]), (&Value::Null, &json!(1800.0)), "{made}");
+    assert!(made["reason"].as_str().unwrap().starts_with("history is too short for this horizon"), "{made}");
+    assert_eq!(made["skill"], json!({"mase": null, "coverage_80": null, "forecasts": 0}));
+    for key in ["degraded", "unhealthy", "drained", "loss"] {
+        assert_eq!(made["time_to"][key], Value::Null, "{key} of {made}");
+    }
+}
+
+#[test]
 fn trends_say_where_the_lag_is_going() {
     let redis = redis();
     let streamlag = start(&redis, &["--group.window", "1s"]);
@@ -133,6 +147,8 @@ fn bad_input_is_named_with_what_was_expected() {
         (format!("history?stream={STREAM}&group=none"), ["\"none\" for group", GROUP]),
         ("history?stream=none".to_owned(), ["\"none\" for stream", STREAM]),
         ("history".to_owned(), ["\"\" for stream", STREAM]),
+        (format!("forecast?stream={STREAM}&horizon=2d"), ["\"2d\" for horizon", "1day"]),
+        ("forecast?stream=none".to_owned(), ["for group", GROUP]),
         ("trends?window=0".to_owned(), ["\"0\" for window", "whole seconds"]),
         ("trends?window=5h".to_owned(), ["\"5h\" for window", "at most 2h"]),
         ("trends?group=none".to_owned(), ["\"none\" for group", GROUP]),

@@ -179,8 +179,8 @@ fn what_cannot_be_told_has_a_reason() {
         assert_eq!(refused(&group.points, &group.ask(horizon)), Unavailable::Horizon);
     }
     let short = refused(&group.points[300..], &group.ask(HOUR));
-    assert_eq!(short, Unavailable::TooShort { have: 3_540.0, need: 9_000.0 });
-    assert_eq!(short.to_string(), "history is too short for this horizon: 3540 seconds of 9000 that are needed");
+    assert_eq!(short, Unavailable::TooShort { have: 3_540.0, need: 6_600.0 });
+    assert_eq!(short.to_string(), "history is too short for this horizon: 3540 seconds of 6600 that are needed");
     let late = Request { now: group.now() + 400.0, ..group.ask(HOUR) };
     assert_eq!(refused(&group.points, &late), Unavailable::Stale { age: 400.0 });
     assert_eq!(refused(&[], &group.ask(HOUR)), Unavailable::Stale { age: f64::INFINITY });
