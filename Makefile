@@ -30,6 +30,7 @@ tools:
 		chromium:chromium openssl:openssl gzip:gzip curl:curl systemd-socket-activate:systemd faketime:faketime prlimit:util-linux sqlite3:sqlite3 \
 		groff:groff-base script:bsdutils zsh:zsh fish:fish \
 		prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager aiosmtpd:python3-aiosmtpd
+	@scripts/axe
 
 format: ## rustfmt
 	cargo fmt --check

@@ -387,3 +387,32 @@ fn light_and_dark_can_be_read_and_a_mark_needs_no_colour() {
     browser.wait("document.documentElement.scrollWidth <= 360");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
+
+/// axe-core, where `scripts/axe` puts it.
+fn axe() -> String {
+    let file = pictures().join("../axe-core-4.14.1/package/axe.min.js");
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{} ({error}): run scripts/axe", file.display()))
+}
+
+#[test]
+fn axe_finds_nothing_in_the_list_and_in_a_group_in_light_and_in_dark() {
+    let (redis, axe) = (redis(), axe());
+    let streamlag = watching(&redis, &[]);
+    let mut browser = Browser::start();
+    for scheme in ["light", "dark"] {
+        browser.prefers(scheme);
+        log_in(&mut browser, &page(&streamlag), TOKEN);
+        seen(&mut browser);
+        for view in ["list", "group"] {
+            if view == "group" {
+                browser.click("#rows [data-column=stream] a");
+                browser.wait("document.querySelector('#detail')?.checkVisibility() === true");
+            }
+            browser.eval(&format!("{axe}; true"));
+            let found = browser.eval(
+                "axe.run().then(found => found.violations.map(violation => violation.id + ': ' + violation.nodes[0].html))",
+            );
+            assert_eq!(found, serde_json::json!([]), "{scheme}, {view}");
+        }
+    }
+}
