@@ -271,6 +271,11 @@ impl Drop for Redis {
     }
 }
 
+/// Whether a metrics page has series of streams or groups. Incidents are counted while Redis is down, too.
+pub fn shows_streams(page: &str) -> bool {
+    page.lines().any(|line| line.starts_with("event_") && !line.starts_with("event_incidents{"))
+}
+
 /// A running streamlag.
 pub struct Streamlag {
     pub address: SocketAddr,

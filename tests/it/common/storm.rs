@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::observer::{Look, Observer, Truth};
 use super::proxy::{Fault, Proxy};
-use super::{Redis, Streamlag, TOKEN, eventually, streamlag_with_env, value_of};
+use super::{Redis, Streamlag, TOKEN, eventually, shows_streams, streamlag_with_env, value_of};
 
 pub const GROUP: &str = "signalr-consumers";
 
@@ -98,7 +98,7 @@ impl Storm {
         let began = Instant::now();
         begin(self);
         let from = self.observer.next_poll();
-        eventually("old lags are no longer shown", || (!self.streamlag.metrics().contains("\nevent_")).then_some(()));
+        eventually("old lags are no longer shown", || (!shows_streams(&self.streamlag.metrics())).then_some(()));
         let during = self.observer.since(began);
         let shown = during.iter().find(|look| look.polls() >= from && look.up);
         assert!(shown.is_none(), "{fault}: Redis is said to be up: {shown:?}");
