@@ -278,7 +278,7 @@ fn streams_end_with_their_token() {
     let (code, reason, last) = closed(&mut socket_short);
     assert_eq!((code, reason.as_str(), last.unwrap()["type"].as_str()), (1008, "token_expired", Some("end")));
 
-    std::fs::write(file.path(), &kept_line).unwrap();
+    std::fs::write(file.path(), format!("{kept_line}\n")).unwrap();
     let began = Instant::now();
     streamlag.signal("-HUP");
     assert_eq!(by_removed.end().unwrap()["reason"], "token_removed");

@@ -211,7 +211,7 @@ fn tokens_wrong_expired_and_kept() {
     let text = String::from_utf8(made.stdout).unwrap();
     let mut made = text.lines().filter_map(|line| line.strip_prefix("  "));
     let (short, line) = (made.next().unwrap(), made.next().unwrap());
-    std::fs::write(file.path(), line).unwrap();
+    std::fs::write(file.path(), format!("{line}\n")).unwrap();
     let streamlag = watching(&redis, &["--api.tokens-file", file.path().to_str().unwrap()]);
     let mut browser = Browser::start();
     log_in(&mut browser, &page(&streamlag), "wrong");

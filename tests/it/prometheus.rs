@@ -81,7 +81,8 @@ const RULES: [(&str, &[&str]); 31] = [
 ];
 
 /// Beginnings of metrics that these exporters do not tell: they have no cluster and no sentinels.
-const ELSEWHERE: [&str; 3] = ["streamlag_redis_master_changes", "streamlag_redis_node_", "streamlag_redis_redirects"];
+const ELSEWHERE: [&str; 4] =
+    ["streamlag_notifications", "streamlag_redis_master_changes", "streamlag_redis_node_", "streamlag_redis_redirects"];
 
 /// Parts of documented queries that have nothing to say here, each of them rightly.
 const QUIET: [(&str, &str); 6] = [
