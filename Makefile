@@ -64,8 +64,12 @@ dashboards: ## dashboards against Grafana's published types
 deploy: ## Dockerfile, systemd unit, compose file and Kubernetes manifests, each by the tool that reads it
 	deploy/check
 
+# Tests that flood the program: another one beside them would be slow, and a scrape that is too slow is cut off.
+BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load::
+
 cargo-test: tools ## unit tests, and the program against real servers
-	cargo test --locked
+	cargo test --locked -- $(addprefix --skip ,$(BY_THEMSELVES))
+	cargo test --locked --test it -- --test-threads=1 $(BY_THEMSELVES)
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
 	@# The reference implementation of JSON Schema on the answers that they saw.
