@@ -11,17 +11,18 @@ WORKDIR /src
 
 # The dependencies first, against a stand-in for the program: this layer is rebuilt only when the manifest or the lock
 # file changes. The stand-in's own output is removed, or cargo could take it for the real program, because the copied
-# sources may carry older file times than it has. The manifest names the benchmark and the demo's load generator, which are
+# sources may carry older file times than it has. The manifest names the benchmarks and the demo's load generator, which are
 # not built here: they only have to be there.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo ./.cargo
-RUN mkdir src benches scripts \
- && touch benches/core.rs scripts/loadgen.rs \
+RUN mkdir -p src benches/forecast benches/scaling scripts \
+ && touch benches/core.rs benches/forecast/main.rs benches/scaling/main.rs scripts/loadgen.rs \
  && printf '//! Stand-in, replaced below.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --bin streamlag \
  && cargo clean --release --locked --package streamlag \
  && rm -r src
 
+COPY alerts/streamlag.rules.yml ./alerts/
 COPY src ./src
 RUN cargo build --release --locked --bin streamlag
 

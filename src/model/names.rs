@@ -121,7 +121,7 @@ macro_rules! name {
                 }
             }
 
-            /// The name as people are shown it; see [`shown`].
+            /// The name as people are shown it; see [`display_name`].
             #[must_use]
             pub fn display_name(&self) -> Cow<'_, str> {
                 match self {

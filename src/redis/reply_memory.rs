@@ -4,7 +4,7 @@
 //! parts:
 //!
 //! - *shared*: the buffers of all connections. By the dynamic threshold of Choudhury and Hahne (1998), each connection may hold up to
-//!   [`THRESHOLD`] times what is left, so that connections that take all they can leave a part to the others.
+//!   `THRESHOLD` times what is left, so that connections that take all they can leave a part to the others.
 //! - *large*: one connection at a time, in the order of asking, may hold more than that. Only one: several large replies that are each half
 //!   read would wait for each other.
 //! - *decoded*: the groups and consumers of samples, and the names that are remembered for the next one, by the same threshold for each
