@@ -217,6 +217,7 @@ mod tests {
         check(Work { waiting_seconds: Some(60.0), ..QUIET }, 0, 3600, Some(false));
         // Every other consumer had a turn since.
         check(Work { turn_seconds: Some(100.0), ..QUIET }, 0, 90, None);
+        check(Work { turn_seconds: Some(100.0), ..QUIET }, 0, 100, None);
         check(Work { turn_seconds: Some(100.0), ..QUIET }, 0, 110, Some(false));
     }
 
