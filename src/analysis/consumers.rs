@@ -230,6 +230,9 @@ mod tests {
         check(QUIET, consumer(0, 50), None, 100);
         check(busy, consumer(5, 0), None, 100);
         check(busy, consumer(5, 30), None, 75);
+        // Either is work: entries of its own, or entries that wait.
+        check(Work { pending: 10, ..QUIET }, consumer(5, 30), None, 75);
+        check(busy, consumer(0, 30), None, 75);
         check(busy, consumer(5, 0), Some(300.0), 85);
         check(busy, consumer(5, 0), Some(6000.0), 70);
         check(busy, consumer(10, 0), None, 80);
