@@ -83,15 +83,28 @@ impl From<TargetSnapshot> for View {
             nodes: meta.nodes.clone().into(),
             fresh: Some(Fresh { meta, over, is_share: false }),
             streams: streams.into(),
-            logical: Vec::new().into(),
-            thresholds: Arc::default(),
-            interval: Duration::ZERO,
-            incidents: Incidents::default(),
+            ..Self::unread(Duration::ZERO)
         }
     }
 }
 
 impl View {
+    /// Before the first poll has ended: no streams, no samples.
+    #[must_use]
+    pub fn unread(interval: Duration) -> Self {
+        Self {
+            newest_poll: None,
+            fresh: None,
+            last_success: None,
+            streams: Vec::new().into(),
+            logical: Vec::new().into(),
+            thresholds: Arc::default(),
+            interval,
+            nodes: Arc::default(),
+            incidents: Incidents::default(),
+        }
+    }
+
     /// Whether Redis answered the newest poll, and has not been silent for too long in the one under way.
     #[must_use]
     pub fn redis_up(&self) -> bool {

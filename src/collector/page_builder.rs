@@ -121,17 +121,7 @@ mod tests {
     use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 
     fn view() -> View {
-        View {
-            newest_poll: None,
-            fresh: None,
-            last_success: None,
-            streams: Vec::new().into(),
-            logical: Vec::new().into(),
-            thresholds: Arc::default(),
-            interval: Duration::from_secs(5),
-            nodes: Arc::default(),
-            incidents: crate::analysis::incident::Incidents::default(),
-        }
+        View::unread(Duration::from_secs(5))
     }
 
     const SHOWN: PageSettings = PageSettings {

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
 use crate::analysis::changes::{Change, ChangeDetector};
-use crate::analysis::incident::Incidents;
 use crate::analysis::incidents::{IncidentSettings, IncidentTracker, Now};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
@@ -338,17 +337,7 @@ pub fn first(plan: &PollerConfig, own: &SelfRegistries) -> Published {
 }
 
 fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
-    let mut view = View {
-        newest_poll: None,
-        fresh: None,
-        last_success: None,
-        streams: Vec::new().into(),
-        logical: Vec::new().into(),
-        thresholds: Arc::default(),
-        interval: settings.page.poll_interval,
-        nodes: Arc::default(),
-        incidents: Incidents::default(),
-    };
+    let mut view = View::unread(settings.page.poll_interval);
     make_stale(&mut view, settings, streams, &ReadError::NotRead);
     view
 }

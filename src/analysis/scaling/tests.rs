@@ -31,13 +31,8 @@ fn view(streams: Vec<StreamSnapshot>) -> View {
     View {
         newest_poll: Some(Ok(())),
         fresh: Some(fresh),
-        last_success: None,
         streams: streams.into(),
-        logical: Vec::new().into(),
-        thresholds: std::sync::Arc::default(),
-        interval: Duration::from_secs(5),
-        nodes: std::sync::Arc::default(),
-        incidents: crate::analysis::incident::Incidents::default(),
+        ..View::unread(Duration::from_secs(5))
     }
 }
 

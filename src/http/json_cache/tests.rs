@@ -9,17 +9,7 @@ use crate::analysis::view::View;
 use crate::exposition::encoding::{EncodedPage, Page};
 
 fn published() -> Arc<Published> {
-    let view = View {
-        newest_poll: None,
-        fresh: None,
-        last_success: None,
-        streams: Vec::new().into(),
-        logical: Vec::new().into(),
-        thresholds: Arc::default(),
-        interval: Duration::from_secs(5),
-        nodes: Arc::default(),
-        incidents: crate::analysis::incident::Incidents::default(),
-    };
+    let view = View::unread(Duration::from_secs(5));
     let page = Page::made(EncodedPage::default());
     Arc::new(Published { view, sampled: None, fresh_until: None, next_by: Instant::now(), page })
 }
