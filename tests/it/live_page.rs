@@ -32,6 +32,11 @@ fn log_in(browser: &mut Browser, url: &str, token: &str) {
     browser.open(url);
     browser.wait("document.querySelector('#token')?.checkVisibility() === true");
     browser.eval("document.querySelector('#token').focus()");
+    enter(browser, token);
+}
+
+/// Types a token into the form that has the focus.
+fn enter(browser: &mut Browser, token: &str) {
     browser.type_text(token);
     browser.press("Enter");
 }
@@ -217,24 +222,21 @@ fn tokens_wrong_expired_and_kept() {
     log_in(&mut browser, &page(&streamlag), "wrong");
     browser.wait("document.querySelector('#login-why').innerText === 'The API token is not valid.'");
     browser.wait("document.activeElement.id === 'token'");
-    browser.type_text(short);
-    browser.press("Enter");
+    enter(&mut browser, short);
     seen(&mut browser);
     // While it is looked at.
     browser.wait("document.querySelector('#login-why').innerText === 'The API token has expired.'");
     browser.wait("!document.querySelector('#overview').checkVisibility()");
 
     // Kept only where that is asked for, and for the tab only.
-    browser.type_text(TOKEN);
-    browser.press("Enter");
+    enter(&mut browser, TOKEN);
     seen(&mut browser);
     assert_eq!(browser.eval("sessionStorage.length + localStorage.length + document.cookie.length"), 0);
     browser.open(&page(&streamlag));
     browser.wait("document.querySelector('#token')?.checkVisibility() === true");
     browser.click("#remember");
     browser.eval("document.querySelector('#token').focus()");
-    browser.type_text(TOKEN);
-    browser.press("Enter");
+    enter(&mut browser, TOKEN);
     seen(&mut browser);
     assert_eq!(browser.eval("sessionStorage.length"), 1);
     browser.open(&page(&streamlag));

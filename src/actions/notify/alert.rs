@@ -31,7 +31,7 @@ pub struct Alert {
     pub ends_at: Option<SystemTime>,
 }
 
-/// What `POST /api/v2/alerts` takes.
+/// What `POST /api/v2/alerts` takes, and a webhook's payload has of each alert.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Posted<'a> {
@@ -48,12 +48,8 @@ struct Posted<'a> {
 #[serde(rename_all = "camelCase")]
 struct Told<'a> {
     status: &'static str,
-    labels: &'a BTreeMap<String, String>,
-    annotations: &'a BTreeMap<String, String>,
-    starts_at: String,
-    ends_at: String,
-    #[serde(rename = "generatorURL")]
-    generator_url: &'a str,
+    #[serde(flatten)]
+    alert: Posted<'a>,
     fingerprint: &'a str,
 }
 
@@ -85,18 +81,18 @@ impl Alert {
         Self { id: "0".repeat(2 * FINGERPRINT), labels, annotations, starts_at: now, ends_at: None }
     }
 
-    fn generator_url(&self) -> &str {
-        self.annotations.get("runbook_url").map_or("", String::as_str)
-    }
-
     /// For Alertmanager; one that fires ends by itself after `lives`, should nobody say anything more.
     pub(super) fn posted(&self, now: SystemTime, lives: Duration) -> impl Serialize + use<'_> {
+        self.with_end(rfc3339(self.ends_at.unwrap_or(now + lives)))
+    }
+
+    fn with_end(&self, ends_at: String) -> Posted<'_> {
         Posted {
             labels: &self.labels,
             annotations: &self.annotations,
             starts_at: rfc3339(self.starts_at),
-            ends_at: rfc3339(self.ends_at.unwrap_or(now + lives)),
-            generator_url: self.generator_url(),
+            ends_at,
+            generator_url: self.annotations.get("runbook_url").map_or("", String::as_str),
         }
     }
 
@@ -104,11 +100,7 @@ impl Alert {
     pub(super) fn told(&self) -> impl Serialize + use<'_> {
         Told {
             status: self.status(),
-            labels: &self.labels,
-            annotations: &self.annotations,
-            starts_at: rfc3339(self.starts_at),
-            ends_at: self.ends_at.map_or(NOT_ENDED.to_owned(), rfc3339),
-            generator_url: self.generator_url(),
+            alert: self.with_end(self.ends_at.map_or(NOT_ENDED.to_owned(), rfc3339)),
             fingerprint: self.id.get(..FINGERPRINT).unwrap_or(&self.id),
         }
     }
