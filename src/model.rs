@@ -10,6 +10,7 @@ pub mod sample;
 pub mod shard;
 pub mod stream_selection;
 pub mod target;
+pub mod text;
 pub mod thresholds;
 
 pub use entry_id::EntryId;

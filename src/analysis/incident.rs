@@ -3,7 +3,6 @@
 mod text;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Lag;
+use crate::model::text::hex;
 use crate::model::{GroupName, StreamKey, TargetName};
 
 /// Bytes of an incident's identity that are shown, in hexadecimal digits twice as many.
@@ -148,11 +148,7 @@ impl Incident {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
-        digest.finalize().iter().take(ID_BYTES).fold(String::new(), |mut id, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(id, "{byte:02x}");
-            id
-        })
+        hex(&digest.finalize()[..ID_BYTES])
     }
 
     /// The labels that the rule's alert has in Prometheus, as far as they come from streamlag.

@@ -1,14 +1,13 @@
 //! `streamlag history`: what is in a history file. Reads it beside the daemon that writes it, or without one.
 
 use std::io::{IsTerminal as _, Write};
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::analysis::history::{Point, resample};
 use crate::app::lag::csv_field;
 use crate::config::{HistoryAction, HistoryRequest, Output};
-use crate::http::api::rfc3339;
+use crate::model::text::rfc3339_of_unix;
 use crate::store::history::file::{self, FileInfo};
 use crate::store::history::memory::SeriesKey;
 
@@ -69,16 +68,12 @@ pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), Stri
     }
 }
 
-fn time(seconds: i64) -> String {
-    rfc3339(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
-}
-
 fn line(key: &SeriesKey, point: &Point, terminal: bool) -> String {
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let thousandths =
         |number: Option<u64>| number.map(|number| (number as f64 / 1000.0).to_string()).unwrap_or_default();
     [
-        time(point.time),
+        rfc3339_of_unix(point.time),
         csv_field(&key.target, terminal),
         csv_field(&key.stream, terminal),
         csv_field(&key.group, terminal),
@@ -107,8 +102,8 @@ impl Info {
             resolution_seconds: of.seconds,
             points: of.points,
             bytes: of.bytes,
-            oldest: of.span.map(|(oldest, _)| time(oldest)),
-            newest: of.span.map(|(_, newest)| time(newest)),
+            oldest: of.span.map(|(oldest, _)| rfc3339_of_unix(oldest)),
+            newest: of.span.map(|(_, newest)| rfc3339_of_unix(newest)),
         };
         Self {
             path: path.display().to_string(),

@@ -20,6 +20,7 @@ use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, Prese
 use crate::analysis::view::View;
 use crate::http::api::whole::{HealthSummary, StateCounts, StatusCounts};
 use crate::model::sample::ReadError;
+use crate::model::text::{END_OF_RFC3339, rfc3339};
 use crate::model::thresholds::{Status, ThresholdRules};
 use crate::model::{GroupName, GroupSelection};
 
@@ -524,15 +525,8 @@ fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-/// The year 10000, which RFC 3339 cannot say, in milliseconds since the Unix epoch.
-const END_OF_RFC3339_MS: u64 = 253_402_300_800_000;
-
 /// A time of the server's clock, where it can be one.
 fn since_epoch(ms: u64) -> Option<String> {
-    let ms = Some(ms).filter(|ms| (1..END_OF_RFC3339_MS).contains(ms))?;
+    let ms = Some(ms).filter(|ms| (1..END_OF_RFC3339 * 1000).contains(ms))?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)).map(rfc3339)
-}
-
-pub(crate) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
 }

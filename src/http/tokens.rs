@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
+use crate::model::text::hex;
 
 /// What every secret begins with, so that scanners for leaked secrets can know it.
 const PREFIX: &str = "slt_";
@@ -296,8 +297,8 @@ pub fn make(name: &str, options: Options) -> Result<NewToken, String> {
     check_name(name)?;
     let mut random = [0; SECRET_BYTES];
     getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-    let secret = format!("{PREFIX}{}", to_hex(&random));
-    let mut line = format!("{name} sha256:{}", to_hex(&digest(secret.as_bytes())));
+    let secret = format!("{PREFIX}{}", hex(&random));
+    let mut line = format!("{name} sha256:{}", hex(&digest(secret.as_bytes())));
     if let Some(expires) = options.expires {
         line.push_str(&format!(" expires:{}", humantime::format_rfc3339_seconds(expires)));
     }
@@ -305,10 +306,6 @@ pub fn make(name: &str, options: Options) -> Result<NewToken, String> {
         line.push_str(&format!(" rate:{rate}/s"));
     }
     Ok(NewToken { secret, line })
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn from_hex(text: &str) -> Option<[u8; 32]> {

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::http::route::{UiFile, accepts_gzip};
 use crate::http::static_body::HttpResponse;
+use crate::model::text::hex;
 
 /// What the page may do: run and show its own files, and talk to its own server. Nothing inline, nothing from elsewhere,
 /// no frame around it, and no text that becomes HTML.
@@ -42,7 +43,7 @@ impl Asset {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         // Nothing can fail that is written to memory. Without a compressed form there is the plain one.
         let gzip = encoder.write_all(plain).and_then(|()| encoder.finish()).unwrap_or_default();
-        let digest: String = Sha256::digest(plain).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(plain)[..16]);
         let etags = ["", "-gzip"].map(|form| HeaderValue::try_from(format!("\"{digest}{form}\"")));
         let etags = etags.map(|etag| etag.unwrap_or(HeaderValue::from_static("")));
         Self { content_type, plain: Bytes::from_static(plain), gzip: gzip.into(), etags }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+
+use crate::model::text::hex;
 
 /// The longest form in which a name is shown in full, in bytes. A longer one is cut here, and its digest follows.
 pub const MAX_SHOWN_BYTES: usize = 256;
@@ -266,7 +268,7 @@ fn shortened(head: &[u8], digest: &[u8; 32]) -> Box<str> {
     let mut shown = String::from_utf8_lossy(&head[..head.len().min(HEAD_BYTES)]).into_owned();
     shown.truncate(shown.floor_char_boundary(MAX_SHOWN_BYTES));
     shown.push_str(MARKER);
-    hex(&mut shown, &digest[..DIGEST_BYTES]);
+    shown.push_str(&hex(&digest[..DIGEST_BYTES]));
     shown.into()
 }
 
@@ -280,16 +282,9 @@ fn in_full(name: &[u8]) -> Cow<'_, str> {
 fn with_bytes(name: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(name).into_owned();
     text.push_str(" (0x");
-    hex(&mut text, name);
+    text.push_str(&hex(name));
     text.push(')');
     text
-}
-
-fn hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
 }
 
 /// What is kept of each stream, in the order of `after`: of those that are in `before` what there was, of others nothing yet.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::analysis::incident::{Incident, IncidentStatus};
+use crate::model::text::rfc3339;
 
 /// What a webhook's payload has for an alert that has not ended.
 const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
@@ -119,8 +120,4 @@ impl Alert {
         };
         (self.ends_at.is_some(), severity)
     }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
 }

@@ -4,7 +4,6 @@
 //! happens meanwhile is in the next one: nothing is lost by waiting, as every incident is told until a message with it was taken.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::actions::notify::Timing;
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::client::SendError;
+use crate::model::text::hex;
 
 /// Alerts of one message: about a megabyte. The body says how many more there are; those come next.
 pub(super) const MAX_ALERTS: usize = 1000;
@@ -245,11 +245,7 @@ impl TargetOutbox {
             digest.update(millis(*starts_at).to_be_bytes());
             digest.update(ends_at.map_or(0, millis).to_be_bytes());
         }
-        digest.finalize().iter().take(16).fold("msg_".to_owned(), |mut id, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(id, "{byte:02x}");
-            id
-        })
+        format!("msg_{}", hex(&digest.finalize()[..16]))
     }
 }
 

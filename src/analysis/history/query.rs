@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::model::text::END_OF_RFC3339;
+
 /// Points that an answer may have.
 pub const MAX_POINTS: i64 = 11_000;
 
@@ -55,7 +57,8 @@ fn time(text: &str, name: &str, now: i64) -> Result<i64, InvalidQuery> {
     let absolute = || humantime::parse_rfc3339_weak(text).ok().map(unix_seconds);
     let unix = || text.parse().ok().filter(|seconds| *seconds >= 0);
     let parsed = if text == "now" { Some(now) } else { relative().or_else(unix).or_else(absolute) };
-    parsed.ok_or_else(|| {
+    // The second after it is written, too.
+    parsed.filter(|seconds| seconds.saturating_add(1) < END_OF_RFC3339 as i64).ok_or_else(|| {
         let expected = "now, a duration before now such as -1h, a time such as 2027-01-31T12:00:00Z, or Unix seconds";
         InvalidQuery::new(text, name, expected)
     })
@@ -151,6 +154,18 @@ mod tests {
         assert!(wrong("0", "now", "1h").contains("for from: expected a time at most"));
         let long = "9".repeat(10_000);
         assert!(wrong(&long, "now", "60s").len() < 300);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_written_is_refused() {
+        for time in ["253402300799", "253402300800", "9223372036854775807", "9999-12-31T23:59:59Z"] {
+            assert!(
+                wrong("-1h", time, "1h").starts_with(&format!("invalid value {time:?} for to: expected")),
+                "{time}"
+            );
+        }
+        let last = Range::parse("253402300000", "253402300798", "1h", NOW).unwrap();
+        assert_eq!(crate::model::text::rfc3339_of_unix(last.to), "9999-12-31T23:59:59.000Z");
     }
 
     #[test]

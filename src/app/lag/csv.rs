@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::app::lag::rows::{Row, Sampled};
-use crate::http::api::rfc3339;
+use crate::model::text::rfc3339;
 use crate::sys::terminal::escaped;
 
 /// The columns. An unknown value is an empty cell, also where the API has a number in its place (-1, or 0 of a missing group).
@@ -51,13 +51,13 @@ enum Cell<'a> {
     /// A name or a sentence, from Redis or from the configuration.
     Text(Cow<'a, str>),
     /// A number or a word of the program's own.
-    SelfRegistries(String),
+    Own(String),
 }
 
 impl Cell<'_> {
     fn text(&self, terminal: bool) -> String {
         match self {
-            Self::SelfRegistries(text) => text.clone(),
+            Self::Own(text) => text.clone(),
             Self::Text(text) if terminal => quoted(&harmless(&escaped(text))),
             Self::Text(text) => quoted(&harmless(text)),
         }
@@ -66,7 +66,7 @@ impl Cell<'_> {
 
 fn cells<'a>(row: &'a Row<'_>, sampled_at: &str) -> [Cell<'a>; COLUMNS.len()] {
     fn own(value: Option<impl ToString>) -> Cell<'static> {
-        Cell::SelfRegistries(value.map(|value| value.to_string()).unwrap_or_default())
+        Cell::Own(value.map(|value| value.to_string()).unwrap_or_default())
     }
     let group = &row.group;
     [

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::app::lag::rows::{Row, Sampled, worst};
-use crate::http::api::{GroupRow, Word, rfc3339, seconds};
+use crate::http::api::{GroupRow, Word, seconds};
+use crate::model::text::rfc3339;
 use crate::model::thresholds::Status;
 use crate::sys::terminal::escaped_json;
 

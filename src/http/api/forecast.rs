@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::analysis::forecast::{Forecast, TimeTo};
-use crate::http::api::rfc3339;
+use crate::model::text::rfc3339;
 use crate::store::history::memory::SeriesKey;
 
 /// How forecasts are made.

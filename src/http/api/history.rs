@@ -1,14 +1,13 @@
 //! The JSON of history and trends.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::trends::{Quantiles, Trend};
-use crate::http::api::{Word, rfc3339, rounded};
+use crate::http::api::{Word, rounded};
+use crate::model::text::rfc3339_of_unix;
 use crate::store::history::Answer;
 use crate::store::history::memory::SeriesKey;
 
@@ -74,11 +73,6 @@ struct QuantilesRow {
     q90: f64,
 }
 
-/// Seconds since the Unix epoch as the API writes times; none before it.
-fn time(seconds: i64) -> String {
-    rfc3339(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
-}
-
 fn per_second(milli: Option<u64>) -> Option<f64> {
     milli.map(|milli| milli as f64 / 1000.0)
 }
@@ -86,7 +80,7 @@ fn per_second(milli: Option<u64>) -> Option<f64> {
 impl From<&Point> for PointRow {
     fn from(point: &Point) -> Self {
         Self {
-            time: time(point.time),
+            time: rfc3339_of_unix(point.time),
             lag: point.lag,
             lag_min: point.bound_min,
             lag_max: point.bound_max,
@@ -111,8 +105,8 @@ impl<'a> HistoryBody<'a> {
         Self {
             stream: &key.stream,
             consumer_group: &key.group,
-            from: time(range.from),
-            to: time(range.to - 1),
+            from: rfc3339_of_unix(range.from),
+            to: rfc3339_of_unix(range.to - 1),
             step_seconds: range.step,
             source: answer.source.as_str(),
             points: answer.points.iter().map(PointRow::from).collect(),
@@ -135,7 +129,7 @@ impl<'a> TrendsBody<'a> {
                 direction: trend.direction.map(|direction| direction.as_str()),
                 lag_slope_per_second: trend.slope.map(rounded),
                 peak_lag: trend.peak,
-                peak_at: time(trend.peak_at),
+                peak_at: rfc3339_of_unix(trend.peak_at),
                 mean_lag: rounded(trend.mean),
                 arrivals_per_second: trend.arrivals.map(quantiles),
                 capacity_per_second: trend.capacity.map(quantiles),
@@ -143,8 +137,8 @@ impl<'a> TrendsBody<'a> {
             })
         };
         Self {
-            from: time(range.from),
-            to: time(range.to - 1),
+            from: rfc3339_of_unix(range.from),
+            to: rfc3339_of_unix(range.to - 1),
             window_seconds: range.to - 1 - range.from,
             trends: answers.iter().filter_map(row).collect(),
         }

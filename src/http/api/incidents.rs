@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::analysis::incident::{Incident, IncidentStatus, Incidents, Subject};
-use crate::http::api::rfc3339;
+use crate::model::text::rfc3339;
 
 /// Characters of a status that is none that are repeated.
 const MAX_SHOWN: usize = 80;

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, Demand, Scaler, Signal};
-use crate::http::api::{rfc3339, seconds};
+use crate::http::api::seconds;
+use crate::model::text::rfc3339;
 
 /// Characters that are repeated of what a query has wrong.
 const MAX_REPEATED: usize = 80;

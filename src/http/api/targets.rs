@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::analysis::view::View;
 use crate::http::api::whole::{HealthSummary, StateCounts};
-use crate::http::api::{Word, rfc3339, seconds};
+use crate::http::api::{Word, seconds};
 use crate::model::TargetName;
+use crate::model::text::rfc3339;
 use crate::model::thresholds::{Status, ThresholdRules};
 
 /// One target, and what was made of its newest poll.

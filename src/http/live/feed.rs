@@ -9,8 +9,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::analysis::view::View;
-use crate::http::api::{GroupRow, rfc3339, seconds};
+use crate::http::api::{GroupRow, seconds};
 use crate::http::live::request::RowFilter;
+use crate::model::text::rfc3339;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 
