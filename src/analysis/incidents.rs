@@ -133,7 +133,12 @@ impl IncidentTracker {
             return Some(true);
         }
         if full && !self.tracked.contains_key(&key) {
-            return None;
+            // A worse one takes the place of the least severe. One of the same rule does not: they would take turns.
+            let gives_way = self.tracked.last_key_value().is_some_and(|((last, _), _)| *last > key.0);
+            if !gives_way {
+                return None;
+            }
+            self.tracked.pop_last();
         }
         let rule = rules.get(rule)?;
         let fires = hold(rule).is_zero();
@@ -160,12 +165,20 @@ impl IncidentTracker {
         }
         let unreadable: BTreeSet<&StreamKey> =
             view.streams.iter().filter(|stream| stream.read.is_err()).map(|stream| &stream.key).collect();
+        // Their streams were read, and their groups were not.
+        let unknown: BTreeSet<(&StreamKey, &GroupName)> = view
+            .streams
+            .iter()
+            .flat_map(|stream| stream.groups.iter().map(|group| (&stream.key, group)))
+            .filter(|(_, group)| matches!(group.presence, Presence::Unknown))
+            .map(|(stream, group)| (stream, &group.name))
+            .collect();
         let is_unknown = |subject: &Subject| match subject {
             Subject::Target => false,
             Subject::Node(_) => !view.redis_up(),
             Subject::Stream(_) => view.fresh.is_none(),
             Subject::Group(stream, group) => {
-                view.fresh.is_none() || unreadable.contains(stream) || is_presence_unknown(view, stream, group)
+                view.fresh.is_none() || unreadable.contains(stream) || unknown.contains(&(stream, group))
             }
         };
         let (round, mut changed) = (self.round, false);
@@ -195,13 +208,6 @@ impl IncidentTracker {
         });
         changed
     }
-}
-
-/// Whether nobody knows if the group is there: its stream was read, and its groups were not.
-fn is_presence_unknown(view: &View, stream: &StreamKey, group: &GroupName) -> bool {
-    let stream = view.streams.iter().find(|known| known.key == *stream);
-    let group = stream.and_then(|stream| stream.groups.iter().find(|known| known.name == *group));
-    group.is_some_and(|group| matches!(group.presence, Presence::Unknown))
 }
 
 #[cfg(test)]

@@ -245,6 +245,8 @@ impl Conditions<'_> {
         }
         let thresholds: BTreeMap<&StreamKey, Thresholds> =
             view.thresholds.iter().map(|(stream, thresholds)| (stream, *thresholds)).collect();
+        let own: Vec<Option<Thresholds>> =
+            view.streams.iter().map(|stream| thresholds.get(&stream.key).copied()).collect();
         // By rule, so that what is worse has its room first.
         for (rule, condition) in CONDITIONS.iter().enumerate() {
             match condition.kind {
@@ -270,10 +272,9 @@ impl Conditions<'_> {
                     }
                 }
                 kind => {
-                    for stream in view.streams.iter() {
-                        let own = thresholds.get(&stream.key).copied();
+                    for (stream, own) in view.streams.iter().zip(&own) {
                         for group in &stream.groups {
-                            if let Some(value) = self.value(kind, stream, group, own) {
+                            if let Some(value) = self.value(kind, stream, group, *own) {
                                 let subject = Subject::Group(stream.key.clone(), group.name.clone());
                                 holds(rule, subject, evidence(group, value));
                             }

@@ -164,6 +164,26 @@ fn too_many_are_counted_and_the_worst_are_kept() {
 }
 
 #[test]
+fn a_worse_incident_that_begins_later_takes_the_place_of_the_least_severe() {
+    let mut tracker = IncidentTracker::default();
+    // They fire at once, and so they stay while nothing is known.
+    tracker.reconfigure(IncidentSettings { hold: Some(Duration::ZERO), ..IncidentSettings::default() });
+    let names: Vec<String> = (0..MAX_INCIDENTS + 10).map(|n| format!("s{n}")).collect();
+    let streams: Vec<(&str, Option<u64>)> = names.iter().map(|name| (name.as_str(), Some(1500))).collect();
+    let mut storm = view(&streams);
+    let of = |incidents: &Incidents, name: &str| incidents.all.iter().filter(|it| it.rule.name == name).count();
+    let full = tracker.update(now(0), &storm);
+    assert_eq!((of(&full, "HighEventConsumerLag"), full.left_out), (MAX_INCIDENTS, 10));
+    let error = SampleError { reason: FailureReason::Connect, detail: "refused".to_owned() };
+    storm.failed(error);
+    storm.fresh = None;
+    let down = tracker.update(now(5), &storm);
+    assert_eq!((of(&down, "StreamlagRedisDown"), down.all.len()), (1, MAX_INCIDENTS));
+    // While all goes on as it is, nothing takes turns.
+    assert_eq!(of(&tracker.update(now(10), &storm), "StreamlagRedisDown"), 1);
+}
+
+#[test]
 fn an_identity_is_derived_and_tells_everything_apart() {
     let incident = |target: &str, subject: Subject, rule: usize| Incident {
         rule: &rules()[rule],
