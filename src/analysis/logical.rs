@@ -230,13 +230,9 @@ struct PartitionSum<'a> {
 
 impl<'a> PartitionSum<'a> {
     fn add(&mut self, key: &'a StreamKey, group: &PresentGroup) {
-        let Lag { min, max, point } = group.lag;
+        let point = group.lag.point;
         self.known += 1;
-        self.lag = Lag {
-            min: self.lag.min.saturating_add(min),
-            max: self.lag.max.saturating_add(max),
-            point: self.lag.point.saturating_add(point),
-        };
+        self.lag = self.lag.saturating_add(group.lag);
         // The first of several equals, so that the name does not jump about.
         if self.worst.is_none_or(|(worst, _)| point > worst) {
             self.worst = Some((point, key));

@@ -148,10 +148,9 @@ impl Scaler {
         }
         let streams: Vec<&StreamSnapshot> =
             view.streams.iter().filter(|stream| self.streams.contains(&stream.key)).collect();
-        for name in &self.streams.names {
-            if !streams.iter().any(|stream| stream.key == *name) {
-                return Err(Unknown(format!("the stream {name} is not in the newest sample")));
-            }
+        let there: BTreeSet<&StreamKey> = streams.iter().map(|stream| &stream.key).collect();
+        if let Some(name) = self.streams.names.iter().find(|name| !there.contains(name)) {
+            return Err(Unknown(format!("the stream {name} is not in the newest sample")));
         }
         let mut sum = Sum { added: Some(0.0), delivered: Some(0.0), ..Sum::default() };
         for stream in &streams {
@@ -224,22 +223,15 @@ impl<'a> Sum<'a> {
             // Somebody has to start the first consumer, who makes the group.
             None | Some(Presence::Missing) => {
                 self.missing_groups.push(&stream.key);
-                self.add_lag(Lag::exact(facts.length));
+                self.lag = self.lag.saturating_add(Lag::exact(facts.length));
             }
             Some(Presence::Present(present)) => {
-                self.add_lag(present.lag);
+                self.lag = self.lag.saturating_add(present.lag);
                 self.add_present(&stream.key, present);
             }
         }
         self.added = self.added.zip(facts.rates.added).map(|(sum, added)| sum + added);
         Ok(())
-    }
-
-    fn add_lag(&mut self, lag: Lag) {
-        let Lag { min, max, point } = &mut self.lag;
-        for (sum, more) in [(min, lag.min), (max, lag.max), (point, lag.point)] {
-            *sum = sum.saturating_add(more);
-        }
     }
 
     fn add_present(&mut self, key: &'a StreamKey, group: &'a PresentGroup) {

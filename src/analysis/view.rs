@@ -37,7 +37,7 @@ pub struct View {
 /// What a good sample told apart from its streams.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    /// What it told. Its `nodes` are those of the good sample; [`View::nodes`] are those of the newest poll.
+    /// What it told, but for its `nodes`: [`View::nodes`] has them.
     pub meta: TargetMeta,
     /// How many are left out because there are too many.
     pub over: OverLimits,
@@ -75,12 +75,12 @@ impl OverLimits {
 /// What readers see after a poll that Redis answered.
 impl From<TargetSnapshot> for View {
     fn from(snapshot: TargetSnapshot) -> Self {
-        let TargetSnapshot { meta, streams } = snapshot;
+        let TargetSnapshot { mut meta, streams } = snapshot;
         let over = OverLimits::of(meta.streams_left_out, &streams);
         Self {
             newest_poll: Some(Ok(())),
             last_success: Some(meta.sampled_at),
-            nodes: meta.nodes.clone().into(),
+            nodes: std::mem::take(&mut meta.nodes).into(),
             fresh: Some(Fresh { meta, over, is_share: false }),
             streams: streams.into(),
             ..Self::unread(Duration::ZERO)

@@ -266,8 +266,7 @@ impl Poller {
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
         let complete = all_read && snapshot.meta.refused.is_empty();
         self.sampled = Some(began);
-        let incidents = std::mem::take(&mut self.view.incidents);
-        self.view = View { incidents, ..View::from(snapshot) };
+        self.view = View::from(snapshot);
         if let Some(fresh) = &mut self.view.fresh {
             fresh.is_share = self.settings.page.shard.is_some();
         }

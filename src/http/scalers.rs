@@ -24,11 +24,6 @@ impl Scalers {
     pub fn find(&self, name: &str) -> Option<&DeclaredScaler> {
         self.0.get(name)
     }
-
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = (&String, &DeclaredScaler)> {
-        self.0.iter()
-    }
 }
 
 impl FromIterator<(String, DeclaredScaler)> for Scalers {

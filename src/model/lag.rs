@@ -49,6 +49,16 @@ impl Lag {
         Self::bounded(0, length, length / 2)
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self {
+            min: self.min.saturating_add(other.min),
+            max: self.max.saturating_add(other.max),
+            point: self.point.saturating_add(other.point),
+        }
+    }
+
     /// Exact where the bounds meet.
     #[must_use]
     pub fn quality(&self) -> Quality {

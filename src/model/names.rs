@@ -231,12 +231,6 @@ pub fn display_name(name: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The error of a stream or a group whose name is too long to ask Redis about it.
-#[must_use]
-pub fn too_long(length: u64) -> String {
-    format!("its name has {length} bytes, and Redis is not asked about names of more than {MAX_NAME_BYTES}")
-}
-
 /// Text from Redis that is no name: at most `most` bytes of it, then `…`.
 #[must_use]
 pub fn text(bytes: &[u8], most: usize) -> String {

@@ -150,7 +150,6 @@ impl Capacity {
         let down_levels = of(Condition::Down);
         let up_level = if down_now { median(&mut of(Condition::Up)) } else { level };
         let up_level = if up_level.is_nan() { f64::INFINITY } else { up_level };
-        let recovers = if down_now && up_level.is_infinite() && recovers == 0.0 { 0.0 } else { recovers };
         Outlook { level, drift, level_doubt, errors, down_now, up_level, down_levels, fails, recovers }
     }
 
