@@ -78,7 +78,8 @@ impl JsonCache {
         if let Some(json) = &*answer {
             return Ok(Arc::clone(&json.pieces));
         }
-        let json = make()?;
+        // One that cannot be answered takes no place of those that can.
+        let json = make().inspect_err(|_| self.entries().retain(|other| !Arc::ptr_eq(&other.answer, &entry)))?;
         let pieces = Arc::clone(&json.pieces);
         *answer = Some(json);
         Ok(pieces)
@@ -145,7 +146,7 @@ impl Json {
         cache: &JsonCache,
     ) -> Result<Self, JsonError> {
         let (pieces, piece) = (Vec::new(), BytesMut::new());
-        let mut writer = Writer { cache, reservation: memory.reserve(0)?, pieces, piece, is_refused: false };
+        let mut writer = Writer { cache, reservation: memory.nothing(), pieces, piece, is_refused: false };
         if let Err(error) = serde_json::to_writer(&mut writer, value) {
             return Err(if writer.is_refused { NoMemory.into() } else { error.into() });
         }

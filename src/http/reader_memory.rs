@@ -127,9 +127,15 @@ impl ReaderMemory {
     /// # Errors
     /// Where there is no room, which those who read quickly need not make.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, NoMemory> {
-        let mut reservation = Reservation { memory: self.clone(), bytes: 0 };
+        let mut reservation = self.nothing();
         reservation.grow(bytes)?;
         Ok(reservation)
+    }
+
+    /// A reservation of nothing, to be grown.
+    #[must_use]
+    pub fn nothing(&self) -> Reservation {
+        Reservation { memory: self.clone(), bytes: 0 }
     }
 
     /// Somebody begins to read an answer.

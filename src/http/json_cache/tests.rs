@@ -84,3 +84,24 @@ fn without_memory_what_nobody_reads_goes_and_then_an_answer_is_refused() {
     drop(read);
     assert!(ask("three").is_ok());
 }
+
+#[test]
+fn answers_that_fail_push_out_none_that_do_not() {
+    let (memory, cache) = (ReaderMemory::new(1 << 24, Gauge::default()), JsonCache::default());
+    let (published, config) = (published(), Arc::new(crate::http::service::tests::config()));
+    let made = AtomicUsize::new(0);
+    let good = || {
+        let make = || {
+            made.fetch_add(1, Ordering::Relaxed);
+            Json::without_end(&serde_json::json!({}), "}", &memory, &cache)
+        };
+        cache.get(key(None), &published, &config, make).unwrap()
+    };
+    good();
+    for group in 0..2 * MAX_ANSWERS {
+        let refused = cache.get(key(Some(&group.to_string())), &published, &config, || Err(JsonError::End));
+        assert!(refused.is_err());
+    }
+    good();
+    assert_eq!((made.load(Ordering::Relaxed), cache.entries().len()), (1, 1));
+}
