@@ -61,6 +61,23 @@ impl Parameters<'_> {
         SeriesKey { target: self.target.name.as_str().into(), stream: stream.into(), group: group.into() }
     }
 
+    /// The stream and group that are asked for.
+    fn series(&self, policy: &ServerConfig) -> Result<SeriesKey, HttpProblem> {
+        let stream = self.get("stream").ok_or_else(|| self.unknown("stream", "", |key| key.stream.to_string()))?;
+        let group = self.get("group").or_else(|| self.first_group(policy));
+        let group = group.ok_or_else(|| self.unknown("group", "", |key| key.group.to_string()))?;
+        Ok(self.key(&stream, &group))
+    }
+
+    /// Which of the two there has never been.
+    fn missing(&self, key: &SeriesKey) -> HttpProblem {
+        if self.history.keys(&key.target).into_iter().any(|known| known.stream == key.stream) {
+            self.unknown("group", &key.group, |key| key.group.to_string())
+        } else {
+            self.unknown("stream", &key.stream, |key| key.stream.to_string())
+        }
+    }
+
     /// The group to speak of where none is asked for.
     fn first_group(&self, policy: &ServerConfig) -> Option<String> {
         let published = self.target.reader.newest();
@@ -96,25 +113,14 @@ pub(super) async fn history(
     policy: &ServerConfig,
     target: &ServedTarget,
     query: Option<&str>,
-    history: &History,
     json: impl Fn(&HistoryBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history };
+    let asked = Parameters { query, target, history: &policy.history };
     let or = |name: &str, default: &str| asked.get(name).unwrap_or_else(|| default.to_owned());
     let now = unix_seconds(SystemTime::now());
     let range = Range::parse(&or("from", "-1h"), &or("to", "now"), &or("step", "60s"), now)?;
-    let stream = asked.get("stream").ok_or_else(|| asked.unknown("stream", "", |key| key.stream.to_string()))?;
-    let group = asked.get("group").or_else(|| asked.first_group(policy));
-    let group = group.ok_or_else(|| asked.unknown("group", "", |key| key.group.to_string()))?;
-    let key = asked.key(&stream, &group);
-    let Some(answer) = history.points(key.clone(), range).await else {
-        let of_stream = history.keys(&key.target).into_iter().any(|known| known.stream == key.stream);
-        return Err(if of_stream {
-            asked.unknown("group", &group, |key| key.group.to_string())
-        } else {
-            asked.unknown("stream", &stream, |key| key.stream.to_string())
-        });
-    };
+    let key = asked.series(policy)?;
+    let answer = policy.history.points(key.clone(), range).await.ok_or_else(|| asked.missing(&key))?;
     json(&HistoryBody::new(&key, range, &answer))
 }
 
@@ -123,21 +129,18 @@ pub(super) async fn forecast(
     policy: &ServerConfig,
     target: &ServedTarget,
     query: Option<&str>,
-    history: &History,
     json: impl Fn(&ForecastBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history };
+    let asked = Parameters { query, target, history: &policy.history };
     let horizon = duration(&asked.get("horizon").unwrap_or_else(|| "1h".to_owned()), "horizon", 60, MAX_FORECAST)?;
-    let stream = asked.get("stream").ok_or_else(|| asked.unknown("stream", "", |key| key.stream.to_string()))?;
-    let group = asked.get("group").or_else(|| asked.first_group(policy));
-    let group = group.ok_or_else(|| asked.unknown("group", "", |key| key.group.to_string()))?;
-    let key = asked.key(&stream, &group);
+    let key = asked.series(policy)?;
+    let unavailable = || HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "the forecast was interrupted".to_owned());
+    // Before the points are read: who waits holds none.
+    let permit = FORECASTS.acquire().await.map_err(|_| unavailable())?;
     let now = unix_seconds(SystemTime::now());
     let range = Range::last(FORECAST_WINDOW, MINUTE, now);
-    let Some(answer) = history.points(key.clone(), range).await else {
-        return Err(asked.unknown("group", &group, |key| key.group.to_string()));
-    };
-    let thresholds = target.thresholds.of(&stream.as_str().into());
+    let answer = policy.history.points(key.clone(), range).await.ok_or_else(|| asked.missing(&key))?;
+    let thresholds = target.thresholds.of(&(&*key.stream).into());
     let request = Request {
         now: now as f64,
         horizon: horizon as f64,
@@ -146,11 +149,13 @@ pub(super) async fn forecast(
         unhealthy: Some(thresholds.unhealthy as f64),
         seed: now as u64,
     };
-    let points: Vec<forecast::Point> = answer.points.iter().map(|point| forecast_point(point, now)).collect();
-    let unavailable = || HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "the forecast was interrupted".to_owned());
-    let permit = FORECASTS.acquire().await.map_err(|_| unavailable())?;
-    let made = tokio::task::spawn_blocking(move || forecast::forecast(&points, &request)).await;
-    drop(permit);
+    let work = move || {
+        // Held by the work and not by the request: a client that hangs up makes no room for the next.
+        let _permit = permit;
+        let points: Vec<forecast::Point> = answer.points.iter().map(|point| forecast_point(point, now)).collect();
+        forecast::forecast(&points, &request)
+    };
+    let made = tokio::task::spawn_blocking(work).await;
     json(&ForecastBody::new(&key, &made.map_err(|_| unavailable())?))
 }
 
@@ -175,16 +180,16 @@ fn forecast_point(point: &Point, now: i64) -> forecast::Point {
 
 /// `GET /api/v1/events/trends`: of every group, or of those of a stream or a name.
 pub(super) async fn trends(
+    policy: &ServerConfig,
     target: &ServedTarget,
     query: Option<&str>,
-    history: &History,
     json: impl Fn(&TrendsBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history };
+    let asked = Parameters { query, target, history: &policy.history };
     let text = asked.get("window").unwrap_or_else(|| "1h".to_owned());
     let window = duration(&text, "window", 1, MAX_WINDOW)?;
     let (stream, group) = (asked.get("stream"), asked.get("group"));
-    let mut keys = history.keys(target.name.as_str());
+    let mut keys = policy.history.keys(target.name.as_str());
     let is_wanted = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     keys.retain(|key| is_wanted(&stream, &key.stream) && is_wanted(&group, &key.group));
     if let (true, Some(stream), Some(group)) = (keys.is_empty(), &stream, &group) {
@@ -203,7 +208,7 @@ pub(super) async fn trends(
     }
     let step = (window / TREND_POINTS).clamp(1, MAX_POINTS);
     let range = Range::last(window, step, unix_seconds(SystemTime::now()));
-    let answers = history.points_of_all(keys, range).await;
+    let answers = policy.history.points_of_all(keys, range).await;
     if answers.is_empty() {
         if let Some(group) = &group {
             return Err(asked.unknown("group", group, |key| key.group.to_string()));

@@ -530,25 +530,23 @@ fn incidents(policy: &ServerConfig, query: Option<&str>) -> Result<HttpResponse,
         .map(|word| api::incidents::status(&word).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why)));
     let status = status.transpose()?;
     let targets = policy.targets.all().filter(|target| asked.is_none_or(|asked| asked.name == target.name));
-    let newest: Vec<_> = targets.map(|target| target.reader.newest()).collect();
-    if let Some(first) = policy.targets.find(None)
-        && newest.iter().any(|published| published.view.newest_poll.is_none())
-    {
-        return Err(unavailable(first, NOT_POLLED));
+    let newest: Vec<_> = targets.map(|target| (target, target.reader.newest())).collect();
+    if let Some((target, _)) = newest.iter().find(|(_, published)| published.view.newest_poll.is_none()) {
+        return Err(unavailable(target, NOT_POLLED));
     }
-    let all: Vec<_> = newest.iter().map(|published| &published.view.incidents).collect();
+    let all: Vec<_> = newest.iter().map(|(_, published)| &published.view.incidents).collect();
     json(StatusCode::OK, &api::incidents::incidents(&all, status))
 }
 
 async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
     let target = target(policy, query_parameter(query, "target").as_deref())?;
     if place == HistoryRoute::Trends {
-        return history::trends(target, query, &policy.history, |body| json(StatusCode::OK, body)).await;
+        return history::trends(policy, target, query, |body| json(StatusCode::OK, body)).await;
     }
     if place == HistoryRoute::Forecast {
-        return history::forecast(policy, target, query, &policy.history, |body| json(StatusCode::OK, body)).await;
+        return history::forecast(policy, target, query, |body| json(StatusCode::OK, body)).await;
     }
-    history::history(policy, target, query, &policy.history, |body| json(StatusCode::OK, body)).await
+    history::history(policy, target, query, |body| json(StatusCode::OK, body)).await
 }
 
 /// What an answer ends with whose age is told to each reader.

@@ -148,7 +148,7 @@ fn bad_input_is_named_with_what_was_expected() {
         ("history?stream=none".to_owned(), ["\"none\" for stream", STREAM]),
         ("history".to_owned(), ["\"\" for stream", STREAM]),
         (format!("forecast?stream={STREAM}&horizon=2d"), ["\"2d\" for horizon", "1day"]),
-        ("forecast?stream=none".to_owned(), ["for group", GROUP]),
+        ("forecast?stream=none".to_owned(), ["\"none\" for stream", STREAM]),
         ("trends?window=0".to_owned(), ["\"0\" for window", "whole seconds"]),
         ("trends?window=5h".to_owned(), ["\"5h\" for window", "at most 2h"]),
         ("trends?group=none".to_owned(), ["\"none\" for group", GROUP]),
