@@ -193,10 +193,10 @@ async fn encode(config: &Arc<ServerConfig>, name: &TargetName, before: Option<Ar
     let (config, name) = (Arc::clone(config), name.clone());
     // Ten thousand rows take some 30 ms of a core.
     let made = tokio::task::spawn_blocking(move || {
-        let target = config.targets.find(Some(name.as_str()))?;
-        let published = Arc::clone(&target.reader.newest());
         let targets = config.targets.all().map(|target| (&target.name, Arc::clone(&target.reader.newest()), target));
         let targets: Vec<_> = targets.collect();
+        // Of the same moment as the states beside it.
+        let (_, published, target) = targets.iter().find(|(target, ..)| **target == name)?;
         let states = targets.iter().map(|(name, published, target)| (*name, &published.view, &target.thresholds));
         let states = serde_json::to_string(&target_states(states));
         let version = states.and_then(|states| {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderName};
 
 /// The longest name that DNS has.
 const MAX_HOST_BYTES: usize = 253;
@@ -229,17 +229,22 @@ impl PageFormat {
         });
         let classic =
             accept.map_or(0, |accept| quality(accept, |media| media.is("text/plain") && media.has_version("0.0.4")));
-        let gzip =
-            accept_encoding.map_or(0, |accept| quality(accept, |coding| coding.is("gzip") || coding.is("x-gzip")));
-        Self { openmetrics: openmetrics > 0 && openmetrics >= classic, gzip: gzip > 0 }
+        let gzip = accept_encoding.is_some_and(accepts_gzip);
+        Self { openmetrics: openmetrics > 0 && openmetrics >= classic, gzip }
     }
+}
+
+/// A header that may be repeated, as the list that it means; `None` where it is not there.
+pub(super) fn joined(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
+    let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let first = all.next().map(Cow::from)?;
+    Some(all.fold(first, |before, value| format!("{before},{value}").into()))
 }
 
 /// Whether an `Accept-Encoding` header allows gzip.
 #[must_use]
-pub fn accepts_gzip(header: Option<&HeaderValue>) -> bool {
-    let accepts = |accept| quality(accept, |coding| coding.is("gzip") || coding.is("x-gzip")) > 0;
-    header.and_then(|header| header.to_str().ok()).is_some_and(accepts)
+pub fn accepts_gzip(accept_encoding: &str) -> bool {
+    quality(accept_encoding, |coding| coding.is("gzip") || coding.is("x-gzip")) > 0
 }
 
 /// Whether an `Accept` header asks for Server-Sent Events. A client that accepts anything does not: it would wait for an

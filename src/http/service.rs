@@ -2,7 +2,6 @@
 
 mod live;
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -38,7 +37,7 @@ use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, wh
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::http::reader_memory::ReaderMemory;
 use crate::http::route::{
-    ApiRoute, HistoryRoute, PageFormat, Route, is_host, query_parameter, query_parameters, scaler,
+    ApiRoute, HistoryRoute, PageFormat, Route, is_host, joined, query_parameter, query_parameters, scaler,
 };
 use crate::http::static_body::{HttpResponse, StaticBody};
 use crate::http::targets::ServedTarget;
@@ -187,36 +186,14 @@ impl Service {
                 let names = policy.targets.all().map(|target| &target.name).collect();
                 json(StatusCode::OK, &discovery(self.address_for(head), names))
             }
-            Route::Targets => {
+            Route::Targets
+            | Route::History(_)
+            | Route::Incidents
+            | Route::Scale
+            | Route::DeclaredScale
+            | Route::Api(_) => {
                 let limits = self.check_token(policy, head, peer)?;
-                Ok(with_headers(targets(policy).unwrap_or_else(HttpProblem::into_answer), limits))
-            }
-            Route::History(place) => {
-                let limits = self.check_token(policy, head, peer)?;
-                let answer = past(policy, place, head.uri.query()).await;
-                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
-            }
-            Route::Incidents => {
-                let limits = self.check_token(policy, head, peer)?;
-                let answer = incidents(policy, head.uri.query());
-                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
-            }
-            Route::Scale => {
-                let limits = self.check_token(policy, head, peer)?;
-                let value = scale::undeclared(policy, head.uri.query());
-                let answer = value.and_then(|value| json(StatusCode::OK, &value));
-                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
-            }
-            Route::DeclaredScale => {
-                let limits = self.check_token(policy, head, peer)?;
-                let name = scaler(head.uri.path()).unwrap_or_default();
-                let value = scale::declared(policy, name, head.uri.query());
-                let answer = value.and_then(|value| json(StatusCode::OK, &value));
-                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
-            }
-            Route::Api(place) => {
-                let limits = self.check_token(policy, head, peer)?;
-                let answer = self.api(policy, place, head.uri.query());
+                let answer = self.behind_token(policy, route, head).await;
                 Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
             Route::Live => {
@@ -408,6 +385,29 @@ impl Service {
         })
     }
 
+    /// The answer of a path of the API, to a request with a good token.
+    async fn behind_token(
+        &self,
+        policy: &Arc<ServerConfig>,
+        route: Route,
+        head: &Parts,
+    ) -> Result<HttpResponse, HttpProblem> {
+        let query = head.uri.query();
+        match route {
+            Route::Targets => targets(policy),
+            Route::History(place) => past(policy, place, query).await,
+            Route::Incidents => incidents(policy, query),
+            Route::Scale => json(StatusCode::OK, &scale::undeclared(policy, query)?),
+            Route::DeclaredScale => {
+                let name = scaler(head.uri.path()).unwrap_or_default();
+                json(StatusCode::OK, &scale::declared(policy, name, query)?)
+            }
+            Route::Api(place) => self.api(policy, place, query),
+            // The others are answered without one.
+            _ => Err(nothing_there()),
+        }
+    }
+
     /// An answer of the API. It is made once for each poll; only its age is told to each reader.
     fn api(
         &self,
@@ -483,12 +483,7 @@ fn collectors(target: &ServedTarget, query: Option<&str>) -> Result<Option<Colle
 
 /// The form of the metrics page that a client wants.
 fn wanted(headers: &HeaderMap) -> PageFormat {
-    let header = |name: HeaderName| {
-        let mut all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        let first = all.next().map(Cow::from)?;
-        Some(all.fold(first, |before, value| format!("{before},{value}").into()))
-    };
-    PageFormat::from_headers(header(ACCEPT).as_deref(), header(ACCEPT_ENCODING).as_deref())
+    PageFormat::from_headers(joined(headers, ACCEPT).as_deref(), joined(headers, ACCEPT_ENCODING).as_deref())
 }
 
 fn form(forms: &EncodedPage, wanted: PageFormat) -> &Encoded {

@@ -13,7 +13,7 @@ use hyper::header::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::http::route::{UiFile, accepts_gzip};
+use crate::http::route::{UiFile, accepts_gzip, joined};
 use crate::http::static_body::HttpResponse;
 use crate::model::text::hex;
 
@@ -50,7 +50,7 @@ impl Asset {
     }
 
     fn answer(&self, headers: &HeaderMap) -> HttpResponse {
-        let gzip = !self.gzip.is_empty() && accepts_gzip(headers.get(ACCEPT_ENCODING));
+        let gzip = !self.gzip.is_empty() && joined(headers, ACCEPT_ENCODING).as_deref().is_some_and(accepts_gzip);
         let [etag_plain, etag_gzip] = &self.etags;
         let etag = if gzip { etag_gzip } else { etag_plain };
         let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

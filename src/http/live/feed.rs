@@ -108,9 +108,9 @@ impl Version {
         format!("{{\"type\":\"{}\",{},\"age_seconds\":{age},", kind.as_str(), self.facts.json)
     }
 
-    /// The rest of a message: all rows of `members`, or what has changed for a viewer that has seen the version `from`.
+    /// The rest of a message: all rows of `members`, or what has changed for a viewer that has seen the version `from`, which is
+    /// one of the last [`KEPT_VERSIONS`].
     fn body(&self, filter: &RowFilter, members: &[usize], from: Option<u64>) -> MessageBody {
-        let from = from.filter(|from| self.number.saturating_sub(*from) <= KEPT_VERSIONS);
         let rows = members.iter().filter_map(|place| self.rows.get(*place));
         let rows = rows.filter(|row| from.is_none_or(|from| row.changed > from)).map(|row| &row.json);
         let mut json = b"\"groups\":[".to_vec();

@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode, Version};
 
 use crate::http::origin::Origin;
 use crate::http::problem::HttpProblem;
-use crate::http::route::{accepts_event_stream, decoded_pairs};
+use crate::http::route::{accepts_event_stream, decoded_pairs, joined};
 use crate::model::glob;
 use crate::model::{GroupName, StreamKey};
 
@@ -56,7 +56,8 @@ impl RowFilter {
     pub(super) fn matches(&self, stream: &StreamKey, group: &GroupName) -> bool {
         let one = |glob: &Option<String>, name: &[u8], shown: Cow<'_, str>| {
             glob.as_ref().is_none_or(|glob| {
-                glob::matches(glob.as_bytes(), name) || glob::matches(glob.as_bytes(), shown.as_bytes())
+                let is_plain = shown.as_bytes() == name;
+                glob::matches(glob.as_bytes(), name) || !is_plain && glob::matches(glob.as_bytes(), shown.as_bytes())
             })
         };
         one(&self.stream, stream.as_bytes(), stream.display_name())
@@ -156,8 +157,7 @@ impl Transport {
         if asks_for_websocket(&head.headers) {
             return Self::websocket(head);
         }
-        let accept: Vec<&str> = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        if accepts_event_stream(&accept.join(",")) {
+        if joined(&head.headers, ACCEPT).as_deref().is_some_and(accepts_event_stream) {
             return Ok(Self::EventStream);
         }
         let detail = "send 'Accept: text/event-stream' for Server-Sent Events, or ask for an upgrade to WebSocket";
