@@ -38,18 +38,22 @@ fn find_series(connection: &Connection, key: &SeriesKey) -> Result<Option<u64>, 
 /// Points of one series of a tier, `to` not included: those of chunks, and those of batches.
 fn tier_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64) -> Result<Vec<Point>, Fault> {
     let mut points = Vec::new();
-    let first: Option<i64> =
-        connection.query_row("SELECT min(start) FROM chunks WHERE tier = ?1", [tier.number], |row| row.get(0))?;
+    let span: Option<(i64, i64)> = connection.query_row(
+        "SELECT (SELECT min(start) FROM chunks WHERE tier = ?1), (SELECT max(start) FROM chunks WHERE tier = ?1)",
+        [tier.number],
+        |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get(1)?)),
+    )?;
     let mut chunk =
         connection.prepare_cached("SELECT data FROM chunks WHERE tier = ?1 AND start = ?2 AND series = ?3")?;
-    if let Some(first) = first {
-        let mut start = Point::bucket(from, tier.chunk).max(first);
-        while start < to {
+    if let Some((first, last)) = span {
+        // Whatever range is asked for, chunks are looked up only where there are some.
+        let next = |start: &i64| start.checked_add(tier.chunk);
+        let starts = std::iter::successors(Some(Point::bucket(from, tier.chunk).max(first)), next);
+        for start in starts.take_while(|start| *start < to && *start <= last) {
             let data: Option<Vec<u8>> = chunk.query_row((tier.number, start, id), |row| row.get(0)).optional()?;
             if let Some(data) = data {
                 points.extend(unpack(&data)?.into_iter().map(|(_, point)| point));
             }
-            start += tier.chunk;
         }
     }
     points.extend(batch_points(connection, tier, id, from, to)?);

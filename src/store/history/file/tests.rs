@@ -87,6 +87,21 @@ fn hours_answer_for_minutes_that_are_gone() {
 }
 
 #[test]
+fn a_range_far_beyond_what_is_kept_ends_with_what_is_kept() {
+    let folder = folder();
+    let mut file = open(&folder);
+    write_minutes(&mut file, 0..49 * 60, |_| 5);
+    file.compact(DAY + 49 * HOUR).unwrap();
+    for step in [60, HOUR] {
+        assert_eq!(read(&file, "a", i64::MAX - 10, i64::MAX, step), []);
+        assert_eq!(read(&file, "a", i64::MIN, i64::MIN + 10, step), []);
+        let kept = 49 * HOUR / step;
+        assert_eq!(read(&file, "a", DAY, i64::MAX, step).len() as i64, kept);
+        assert_eq!(read(&file, "a", i64::MIN, i64::MAX, step).len() as i64, kept);
+    }
+}
+
+#[test]
 fn the_oldest_points_go_where_the_bytes_are_not_enough() {
     let folder = folder();
     let mut file = open(&folder);
