@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::actions::notify::{NotifyConfig, test};
+use crate::sys::terminal::escaped;
 
 /// Tells every receiver that telling works: what became of each, a line each, and whether all took it.
 ///
@@ -18,7 +19,7 @@ pub fn notify_test(config: &NotifyConfig) -> std::io::Result<(String, bool)> {
         let said = outcome.as_ref().map_or_else(|why| format!("failed: {why}"), |()| "delivered".to_owned());
         all_told &= outcome.is_ok();
         // Writing to a string does not fail.
-        let _ = writeln!(lines, "{receiver}: {said}");
+        let _ = writeln!(lines, "{}: {}", escaped(&receiver), escaped(&said));
     }
     Ok((lines, all_told))
 }

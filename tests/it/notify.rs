@@ -228,6 +228,50 @@ fn notify_test_tells_every_receiver_and_says_what_became_of_it() {
 }
 
 #[test]
+fn a_receiver_that_repeats_its_path_does_not_get_it_shown() {
+    let redis = Redis::start();
+    stopped(&redis);
+    let dir = tempfile::tempdir().unwrap();
+    // As Express says it; only the last piece, far behind; the query, decoded; a piece that is cut.
+    let echoes = |n: usize, received: &Received| match n % 4 {
+        0 => format!("Cannot POST {}", received.path),
+        1 => format!("{}{}", " ".repeat(5000), received.path.split(['/', '?']).nth(4).unwrap()),
+        2 => "no such key: hunter2=key".to_owned(),
+        _ => format!("Cannot POST {:.30}", received.path),
+    };
+    let receiver = Receiver::answering(move |n, received| ("404 Not Found\r\n".to_owned(), echoes(n, received)));
+    let url = receiver.url("/services/T024BE7LD/B036/s3cret-t0ken?key=hunter2%3Dkey");
+    let is_clean = |text: &str| {
+        let told = ["s3cret", "hunter2", "T024BE7LD", "Cannot"].iter().any(|piece| text.contains(piece));
+        assert!(!told, "{text}");
+    };
+    for n in 0..4 {
+        let file = dir.path().join("test.yml");
+        std::fs::write(&file, json!({"notify": {"webhooks": [{"url": url}]}}).to_string()).unwrap();
+        let output = command(&["notify", "test", "--config.file", file.to_str().unwrap()], &[]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, format!("webhook {}: failed: 404 Not Found\n", receiver.address), "{n}");
+        is_clean(&String::from_utf8(output.stderr).unwrap());
+    }
+    let notify = json!({"webhooks": [{"url": url}], "for": "0s", "group_wait": "0s", "group_interval": "1s"});
+    let exporter = start(&redis, dir.path(), &notify);
+    eventually("it refused", || exporter.log_lines("notification refused").first().cloned());
+    is_clean(&exporter.log().join("\n"));
+}
+
+#[test]
+fn what_a_receiver_says_does_nothing_to_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = "no\u{1b}[2J \u{202e}eman\u{200b}".to_owned();
+    let receiver = Receiver::answering(move |_, _| ("404 Not Found\r\n".to_owned(), said.clone()));
+    let file = dir.path().join("test.yml");
+    std::fs::write(&file, json!({"notify": {"webhooks": [{"url": receiver.url("/")}]}}).to_string()).unwrap();
+    let output = command(&["notify", "test", "--config.file", file.to_str().unwrap()], &[]).output().unwrap();
+    let expected = format!("webhook {}: failed: 404 Not Found: no[2J \\u{{202e}}eman\\u{{200b}}\n", receiver.address);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
 fn a_wrong_configuration_is_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str, mode: u32| {

@@ -1,5 +1,6 @@
 //! One POST over HTTP/1.1, with or without TLS. No redirect is followed: an answer must not lead elsewhere what is meant for one receiver.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use memchr::memmem;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -27,6 +29,9 @@ const MAX_ANSWER: usize = 16 * 1024;
 
 /// Characters of an answer that an error repeats.
 const MAX_SHOWN: usize = 200;
+
+/// Characters of a path that are no secret when an answer repeats them: words are as long.
+const MIN_SECRET: usize = 8;
 
 /// The longest wait that a receiver may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -86,11 +91,43 @@ impl Endpoint {
         !self.tls && !loopback
     }
 
+    /// Whether the path may be a secret: many a webhook knows who may send by it.
+    #[must_use]
+    pub fn has_path(&self) -> bool {
+        self.path != "/"
+    }
+
+    /// Whether a text repeats the path, or so much of one of its pieces that it may be the secret, as it is or percent-decoded.
+    fn is_repeated_by(&self, text: &str) -> bool {
+        let lower = |text: &str| text.to_ascii_lowercase();
+        let texts = [lower(text), lower(&decoded(text))];
+        let is_there = |part: &[u8]| texts.iter().any(|text| memmem::find(text.as_bytes(), part).is_some());
+        let without_query = self.path.split('?').next().unwrap_or_default();
+        let mut whole = [self.path.as_str(), without_query].into_iter().filter(|path| *path != "/");
+        let mut pieces = self.path.split(['/', '?', '&', '=']);
+        whole.any(|path| is_there(lower(path).as_bytes()) || is_there(lower(&decoded(path)).as_bytes()))
+            || pieces.any(|piece| {
+                let forms = [lower(piece), lower(&decoded(piece))];
+                forms.iter().any(|piece| piece.as_bytes().windows(MIN_SECRET).any(is_there))
+            })
+    }
+
     /// The same server with this behind its path.
     #[must_use]
     pub fn below(&self, path: &str) -> Self {
         Self { path: format!("{}{path}", self.path.trim_end_matches('/')), ..self.clone() }
     }
+}
+
+/// Percent-decoded.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    // Without what a form gives a meaning of its own, a text is one name.
+    let name = text.replace('&', "%26").replace('=', "%3D").replace('+', "%2B");
+    let decoded = form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name.into_owned());
+    Cow::Owned(decoded.unwrap_or_default())
 }
 
 /// Why a receiver was not told.
@@ -168,15 +205,16 @@ impl Client {
         }
         let request = request.body(Full::new(body)).map_err(SendError::temporary)?;
         if !to.tls {
-            return exchange(stream, request).await;
+            return exchange(stream, to, request).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(SendError::temporary)?;
-        exchange(self.tls.connect(name, stream).await.map_err(SendError::temporary)?, request).await
+        exchange(self.tls.connect(name, stream).await.map_err(SendError::temporary)?, to, request).await
     }
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    to: &Endpoint,
     request: Request<Full<Bytes>>,
 ) -> Result<(), SendError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::temporary)?;
@@ -190,13 +228,13 @@ async fn exchange(
             return Ok(());
         }
         let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let said: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
+        let said: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).collect();
         let why = if status.is_redirection() {
             format!("{status}: redirects are not followed")
-        } else if said.is_empty() {
+        } else if said.is_empty() || to.is_repeated_by(&said) {
             status.to_string()
         } else {
-            format!("{status}: {said}")
+            format!("{status}: {}", said.chars().take(MAX_SHOWN).collect::<String>())
         };
         Err(SendError {
             why,
@@ -231,6 +269,28 @@ mod tests {
         }
         let below = Endpoint::parse("http://h/am/").unwrap().below("/api/v2/alerts");
         assert_eq!(below.path, "/am/api/v2/alerts");
+    }
+
+    #[test]
+    fn a_text_repeats_a_path_or_so_much_of_a_piece_that_it_may_be_the_secret() {
+        let check = |path: &str, text: &str, expected: bool| {
+            let to = Endpoint::parse(&format!("https://h{path}")).unwrap();
+            assert_eq!(to.is_repeated_by(text), expected, "{path}: {text}");
+        };
+        check("/services/T024/B036/s3cretT0ken", "Cannot POST /services/T024/B036/s3cretT0ken", true);
+        check("/services/T024/B036/s3cretT0ken", "no token S3CRETT0KEN", true);
+        check("/services/T024/B036/s3cretT0ken", "no token s3cretT0...", true);
+        check("/services/T024/B036/s3cretT0ken", "no_service: T024, B036, s3cretT", false);
+        check("/T1/B2/x", "cannot POST /T1/B2/x here", true);
+        check("/T1/B2/x?a=b", "cannot POST /T1/B2/x here", true);
+        check("/T1/B2/x", "cannot POST %2FT1%2FB2%2Fx here", true);
+        check("/T1/B2/x", "cannot POST /T1/B2 here", false);
+        check("/h?key=s3cret-t0ken&x=1", "unknown key s3cret-t0ken", true);
+        check("/h/s3cret%2Bt%C3%B6ken", "unknown key s3cret+töken", true);
+        check("/h/s3cret+t0ken", "unknown key s3cret%2Bt0ken", true);
+        check("/h/%73%33%63", "unknown key %73%33%63", true);
+        check("", "Cannot POST /", false);
+        check("/", "Cannot POST /", false);
     }
 
     #[test]
