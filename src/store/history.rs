@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::select_all;
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 use crate::analysis::history::query::{Range, unix_seconds};
 use crate::analysis::history::{MINUTE, Point, resample};
@@ -220,8 +222,25 @@ pub struct History {
 pub struct Keeper {
     queue: SyncSender<Message>,
     metrics: HistoryMetrics,
-    threads: Vec<JoinHandle<()>>,
-    ended: tokio::sync::oneshot::Receiver<()>,
+    threads: Vec<Thread>,
+}
+
+/// A thread, and what ends with it.
+#[derive(Debug)]
+struct Thread {
+    handle: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Thread {
+    fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+        let (running, ended) = oneshot::channel::<()>();
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _running = running;
+            work();
+        })?;
+        Ok(Self { handle, ended })
+    }
 }
 
 /// Begins to keep history.
@@ -231,23 +250,19 @@ pub struct Keeper {
 pub fn start(config: &HistoryConfig, metrics: HistoryMetrics) -> std::io::Result<(History, Keeper)> {
     let shared = Arc::new(Shared::new(config, metrics.clone()));
     metrics.up.set(i64::from(shared.file.is_none()));
-    let (ending, ended) = tokio::sync::oneshot::channel::<()>();
     let mut threads = Vec::new();
     let minutes = match &shared.file {
         None => None,
         Some(_) => {
             let (writer, minutes) = Writer::new(Arc::clone(&shared), config.limits());
-            threads.push(std::thread::Builder::new().name("history-file".to_owned()).spawn(move || writer.run())?);
+            threads.push(Thread::spawn("history-file", move || writer.run())?);
             Some(minutes)
         }
     };
     let (queue, recorded) = sync_channel(QUEUE);
     let recording = Recording { shared: Arc::clone(&shared), recorded, minutes, trimmed: Instant::now() };
-    threads.push(std::thread::Builder::new().name("history".to_owned()).spawn(move || {
-        let _ending = ending;
-        recording.run();
-    })?);
-    Ok((History::of(shared), Keeper { queue, metrics, threads, ended }))
+    threads.push(Thread::spawn("history", move || recording.run())?);
+    Ok((History::of(shared), Keeper { queue, metrics, threads }))
 }
 
 impl Keeper {
@@ -257,19 +272,19 @@ impl Keeper {
         Recorders { queue: self.queue.clone(), metrics: self.metrics.clone() }
     }
 
-    /// Waits until a thread has ended, which only a defect makes it do.
+    /// Waits until the threads have ended, which only a defect makes them do.
     ///
     /// # Panics
-    /// Where the thread did.
+    /// As soon as one of them did.
     pub async fn watch(&mut self) {
-        // Nothing is ever sent.
-        let _ = (&mut self.ended).await;
-        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
-            if let Err(panic) = thread.join() {
+        // The thread of the file ends quietly where the other one panics.
+        while !self.threads.is_empty() {
+            // Nothing is ever sent: each ends with its thread.
+            let (_, number, _) = select_all(self.threads.iter_mut().map(|thread| &mut thread.ended)).await;
+            if let Err(panic) = self.threads.swap_remove(number).handle.join() {
                 std::panic::resume_unwind(panic);
             }
         }
-        std::future::pending::<()>().await;
     }
 
     /// Writes what there is and ends. May wait for the disk.
@@ -277,7 +292,7 @@ impl Keeper {
         // Fails only where the thread has ended.
         let _ = self.queue.send(Message::End);
         for thread in self.threads {
-            let _ = thread.join();
+            let _ = thread.handle.join();
         }
     }
 }
@@ -437,3 +452,6 @@ impl Shared {
         Some(Answer { source, points: resample(points, range.step) })
     }
 }
+
+#[cfg(test)]
+mod tests;
