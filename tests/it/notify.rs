@@ -311,6 +311,13 @@ fn a_wrong_configuration_is_refused_with_the_reason() {
     check(webhook(json!({"secret_file": "absent"})), "expected a file that can be read");
     check(webhook(json!({"secret": "x"})), "unknown key \"secret\" of a webhook: expected one of url");
     check(json!({"webhooks": [{"secret_file": "secret"}]}), "expected a url");
+    for port in ["99999", "9o93"] {
+        check(json!({"alertmanagers": [format!("http://am:{port}")]}), "expected a URL such as https://host:port/path");
+        check(
+            webhook(json!({"url": format!("https://h:{port}/s3cret")})),
+            "expected a URL such as https://host:port/path",
+        );
+    }
     check(json!({"alertmanager": ["http://am:9093"]}), "did you mean notify.alertmanagers?");
     check(json!({"alertmanagers": "http://am:9093"}), "notify.alertmanagers: expected a list of URLs");
     check(json!({"alertmanagers": ["http://am:9093", "http://am:9093"]}), "a receiver is listed twice");

@@ -72,7 +72,12 @@ impl Endpoint {
         if host.is_empty() || ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).is_err() {
             return Err(EXPECTED.to_owned());
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        // What is no port must not become another one.
+        let port = match authority.as_str().get(host.len()..).unwrap_or_default().strip_prefix(':') {
+            None => Some(if tls { 443 } else { 80 }),
+            Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten(),
+        };
+        let port = port.ok_or(EXPECTED)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Self { tls, host: host.to_owned(), port, path })
     }
@@ -259,11 +264,13 @@ mod tests {
 
     #[test]
     fn a_url_is_taken_apart_or_refused_without_being_repeated() {
+        const BAD_PORTS: [&str; 5] =
+            ["https://h:99999/", "http://h:9o93/", "http://[::1]:99999/", "https://h:/", "https://h:+80/"];
         let parse = |url: &str| Endpoint::parse(url).map(|to| (to.tls, to.host.clone(), to.port, to.path));
         assert_eq!(parse("https://h/x?y=z"), Ok((true, "h".to_owned(), 443, "/x?y=z".to_owned())));
         assert_eq!(parse("http://127.0.0.1:9093"), Ok((false, "127.0.0.1".to_owned(), 9093, "/".to_owned())));
         assert_eq!(parse("http://[::1]:9093/am/"), Ok((false, "[::1]".to_owned(), 9093, "/am/".to_owned())));
-        for bad in ["", "h:9093", "ftp://h", "/x", "https://", "https://user:secret@h/"] {
+        for bad in ["", "h:9093", "ftp://h", "/x", "https://", "https://user:secret@h/"].into_iter().chain(BAD_PORTS) {
             let why = parse(bad).unwrap_err();
             assert!(why.starts_with("expected a URL") && !why.contains("secret"), "{bad}: {why}");
         }
