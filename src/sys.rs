@@ -1,6 +1,7 @@
-//! What every part of the program shares: the log, its own metrics and their catalog, files, panics, reload requests, text for a
-//! terminal.
+//! What every part of the program shares: the log, its own metrics and their catalog, files, connections, panics, reload
+//! requests, text for a terminal.
 
+pub mod dial;
 pub mod files;
 pub mod log;
 pub mod metric_catalog;

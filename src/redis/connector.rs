@@ -4,22 +4,22 @@
 //! TLS files are read again for each.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 pub use crate::redis::credentials::Credentials;
 pub(crate) use crate::redis::tls::described;
 pub use crate::redis::tls::{ClientTls, ClientTlsError, TlsFiles, TlsPart};
+pub use crate::sys::dial::Resolver;
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::refusals::{named, server_wide};
 use crate::redis::resp::Refusal;
 use crate::redis::resp_stream::{RespStream, Socket};
+use crate::sys::dial::connect_tcp;
 
 /// Where a Redis is, and who we are there. Shown without the credentials.
 #[derive(Clone, Debug)]
@@ -34,30 +34,6 @@ pub struct Endpoint {
     pub db: i64,
     /// How the host's name becomes addresses.
     pub resolver: Resolver,
-}
-
-/// Looks a name up, and never twice at a time: a lookup that hangs cannot be ended, only waited for, and each has a thread.
-#[derive(Debug, Default)]
-pub struct Resolver(Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>);
-
-/// A lookup is not shared.
-impl Clone for Resolver {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Resolver {
-    /// The addresses of a host. Where a waiting caller gives up, the next one waits for the same lookup.
-    async fn look_up(&mut self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-        let host = host.to_owned();
-        let lookup = self.0.get_or_insert_with(|| {
-            tokio::spawn(async move { Ok(lookup_host((host.as_str(), port)).await?.collect()) })
-        });
-        let found = lookup.await;
-        self.0 = None;
-        found.map_err(std::io::Error::other)?
-    }
 }
 
 /// Where a Redis listens.
@@ -183,22 +159,6 @@ fn reason_of(refusal: &str, otherwise: FailureReason) -> FailureReason {
     if to_everybody { FailureReason::Server } else { otherwise }
 }
 
-/// Tries each address of a host, in the resolver's order. None may take more than its share of the time.
-async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> std::io::Result<TcpStream> {
-    let mut trouble = std::io::Error::other("the host has no address");
-    for (tried, address) in addresses.iter().enumerate() {
-        let now = Instant::now();
-        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let share = deadline.saturating_duration_since(now) / left;
-        match timeout_at(now + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => trouble = error,
-            Err(_) => trouble = std::io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(trouble)
-}
-
 fn unreachable(error: std::io::Error) -> SampleError {
     SampleError { reason: FailureReason::Connect, detail: described(&error) }
 }
@@ -214,39 +174,5 @@ impl fmt::Display for Endpoint {
             // Escaped, any path is one line.
             Address::Unix(path) => write!(f, "unix://{}?db={db}", path.to_string_lossy().escape_debug()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_lookup_that_was_given_up_is_waited_for_and_not_begun_again() {
-        let hanging = tokio::spawn(std::future::pending());
-        let which = hanging.id();
-        let mut resolver = Resolver(Some(hanging));
-        let deadline = Instant::now() + Duration::from_millis(10);
-        assert!(timeout_at(deadline, resolver.look_up("localhost", 1)).await.is_err());
-        assert_eq!(resolver.0.as_ref().map(JoinHandle::id), Some(which));
-        resolver.0 = None;
-        assert!(!resolver.look_up("localhost", 1).await.unwrap().is_empty());
-        assert!(resolver.0.is_none());
-    }
-
-    #[tokio::test]
-    async fn the_first_address_that_answers_is_taken() {
-        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let there = server.local_addr().unwrap();
-        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        // Reserved for examples: no answer, or no route.
-        let silent = "192.0.2.1:6379".parse().unwrap();
-        let deadline = || Instant::now() + Duration::from_secs(3);
-        let found = connect_tcp(&[silent, nobody, there], deadline()).await.unwrap();
-        assert_eq!(found.peer_addr().unwrap(), there);
-        assert!(connect_tcp(&[nobody], deadline()).await.unwrap_err().to_string().contains("refused"));
-        assert!(connect_tcp(&[], deadline()).await.is_err());
     }
 }

@@ -17,9 +17,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+
+use crate::sys::dial::{Resolver, connect_tcp};
 
 /// How long a receiver may take, from the connection to the end of its answer: what Alertmanager gives webhooks.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,8 +154,11 @@ impl SendError {
     }
 }
 
+/// Names of receivers that are looked up at a time, over all receivers. A slow lookup cannot be ended and keeps a thread, of the few that
+/// there are for all of the program.
+pub const MAX_LOOKUPS: usize = 1;
+
 /// A client of receivers.
-#[derive(Clone)]
 pub struct Client {
     tls: TlsConnector,
 }
@@ -184,23 +189,41 @@ impl Client {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
 
+    /// The way to one receiver; `lookups` has [`MAX_LOOKUPS`] permits, and is that of all receivers.
+    #[must_use]
+    pub fn to(&self, endpoint: Endpoint, lookups: &Arc<Semaphore>) -> Sender {
+        Sender { tls: self.tls.clone(), to: endpoint, resolver: Resolver::sharing(lookups) }
+    }
+}
+
+/// The way to one receiver.
+pub struct Sender {
+    tls: TlsConnector,
+    to: Endpoint,
+    resolver: Resolver,
+}
+
+impl Sender {
     /// Sends JSON.
     ///
     /// # Errors
     /// Where it was not taken: no connection, no whole answer in time, another status than 2xx.
-    pub async fn post(
-        &self,
-        to: &Endpoint,
-        headers: &[(HeaderName, HeaderValue)],
-        body: Bytes,
-    ) -> Result<(), SendError> {
-        let sent = timeout(TIMEOUT, self.send(to, headers, body)).await;
+    pub async fn post(&mut self, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<(), SendError> {
+        let deadline = Instant::now() + TIMEOUT;
+        let sent = timeout_at(deadline, self.send(headers, body, deadline)).await;
         sent.unwrap_or_else(|_| Err(SendError::temporary(format!("no answer within {} s", TIMEOUT.as_secs()))))
     }
 
-    async fn send(&self, to: &Endpoint, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<(), SendError> {
+    async fn send(
+        &mut self,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
+        let Self { tls, to, resolver } = self;
         let host = to.host.trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, to.port)).await.map_err(SendError::temporary)?;
+        let addresses = resolver.look_up(host, to.port).await.map_err(SendError::temporary)?;
+        let stream = connect_tcp(&addresses, deadline).await.map_err(SendError::temporary)?;
         let mut request = Request::post(to.path.as_str())
             .header(HOST, to.authority())
             .header(USER_AGENT, concat!("streamlag/", env!("CARGO_PKG_VERSION")))
@@ -213,7 +236,7 @@ impl Client {
             return exchange(stream, to, request).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(SendError::temporary)?;
-        exchange(self.tls.connect(name, stream).await.map_err(SendError::temporary)?, to, request).await
+        exchange(tls.connect(name, stream).await.map_err(SendError::temporary)?, to, request).await
     }
 }
 
@@ -298,6 +321,31 @@ mod tests {
         check("/h/%73%33%63", "unknown key %73%33%63", true);
         check("", "Cannot POST /", false);
         check("/", "Cannot POST /", false);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_waits_for_the_lookups_of_others_unless_it_has_an_address() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        let client = Client::new(None).unwrap();
+        let sender = |host: &str| client.to(Endpoint::parse(&format!("http://{host}:{port}/")).unwrap(), &lookups);
+        assert_eq!(sender("localhost").post(&[], Bytes::new()).await, Ok(()));
+        let slow = Arc::clone(&lookups).acquire_owned().await.unwrap();
+        assert_eq!(sender("127.0.0.1").post(&[], Bytes::new()).await, Ok(()));
+        tokio::time::pause();
+        let error = sender("localhost").post(&[], Bytes::new()).await.unwrap_err();
+        assert_eq!(error, SendError::temporary("no answer within 10 s"));
+        tokio::time::resume();
+        drop(slow);
+        assert_eq!(sender("localhost").post(&[], Bytes::new()).await, Ok(()));
     }
 
     #[test]

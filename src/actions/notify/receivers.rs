@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::header::{HeaderName, HeaderValue};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::alertmanager::{self, Pushed};
-use crate::actions::notify::client::{Client, Endpoint, SendError};
+use crate::actions::notify::client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::actions::notify::signature::signature;
 use crate::actions::notify::webhook::{Message, Outbox};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, webhook_name};
@@ -47,6 +47,8 @@ pub struct Notifier {
     readers: Readers,
     metrics: SelfMetrics,
     began: Instant,
+    /// Kept over a reload, as lookups go on that nobody waits for any more.
+    lookups: Arc<Semaphore>,
     /// By webhook; kept over a reload.
     outboxes: BTreeMap<Endpoint, Arc<Mutex<Outbox>>>,
 }
@@ -55,7 +57,8 @@ impl Notifier {
     /// One that goes by the newest configuration, and tells what is seen there.
     #[must_use]
     pub fn new(config: watch::Receiver<Arc<NotifyConfig>>, readers: Readers, metrics: SelfMetrics) -> Self {
-        Self { config, readers, metrics, began: Instant::now(), outboxes: BTreeMap::new() }
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { config, readers, metrics, began: Instant::now(), lookups, outboxes: BTreeMap::new() }
     }
 
     /// Never ends.
@@ -88,16 +91,18 @@ impl Notifier {
                 return running;
             }
         };
-        let line = |name: String| Line::new(name, client.clone(), self.metrics.clone(), self.began);
+        let line = |name: String, to: Endpoint| {
+            Line::new(name, client.to(to, &self.lookups), self.metrics.clone(), self.began)
+        };
         for endpoint in &config.alertmanagers {
-            let line = line(alertmanager_name(endpoint));
-            running.push(Box::pin(line.push(endpoint.below(alertmanager::PATH), news.clone())) as Task);
+            let line = line(alertmanager_name(endpoint), endpoint.below(alertmanager::PATH));
+            running.push(Box::pin(line.push(news.clone())) as Task);
         }
         let mut outboxes = BTreeMap::new();
         for webhook in &config.webhooks {
             let outbox = self.outboxes.remove(&webhook.endpoint).unwrap_or_default();
             outboxes.insert(webhook.endpoint.clone(), Arc::clone(&outbox));
-            let line = line(webhook_name(&webhook.endpoint));
+            let line = line(webhook_name(&webhook.endpoint), webhook.endpoint.clone());
             running.push(Box::pin(line.tell(webhook.clone(), outbox, config.timing, news.clone())));
         }
         self.outboxes = outboxes;
@@ -145,7 +150,7 @@ fn alerts(all: &[Arc<[Arc<Incident>]>], labels: &BTreeMap<String, String>) -> Al
 /// The way to one receiver.
 struct Line {
     name: String,
-    client: Client,
+    sender: Sender,
     metrics: SelfMetrics,
     began: Instant,
     /// Whether the log has said that the receiver does not take anything.
@@ -153,13 +158,13 @@ struct Line {
 }
 
 impl Line {
-    fn new(name: String, client: Client, metrics: SelfMetrics, began: Instant) -> Self {
+    fn new(name: String, sender: Sender, metrics: SelfMetrics, began: Instant) -> Self {
         metrics.notifies(&name);
-        Self { name, client, metrics, began, failing: false }
+        Self { name, sender, metrics, began, failing: false }
     }
 
     /// Pushes to an Alertmanager. Never ends.
-    async fn push(mut self, to: Endpoint, news: watch::Receiver<Arc<News>>) {
+    async fn push(mut self, news: watch::Receiver<Arc<News>>) {
         let mut pushed = Pushed::default();
         loop {
             let newest = Arc::clone(&news.borrow());
@@ -168,7 +173,7 @@ impl Line {
             let mut wait = LOOKS;
             if !due.is_empty() {
                 let body = alertmanager::body(&due, SystemTime::now(), newest.interval);
-                match self.client.post(&to, &[], body.into()).await {
+                match self.sender.post(&[], body.into()).await {
                     Ok(()) => {
                         pushed.sent(now, &due);
                         self.outcome(NotificationOutcome::Delivered, None);
@@ -207,7 +212,7 @@ impl Line {
             };
             if let Some(message) = message {
                 let headers = headers(&to, &message, clock);
-                let sent = self.client.post(&to.endpoint, &headers, message.body.to_vec().into()).await;
+                let sent = self.sender.post(&headers, message.body.to_vec().into()).await;
                 let now = self.began.elapsed();
                 match sent {
                     Ok(()) => {
@@ -277,10 +282,11 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
     };
     let now = SystemTime::now();
     let alert = Alert::test(&config.labels, now);
+    let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
     let mut outcomes = Vec::new();
     for endpoint in &config.alertmanagers {
         let body: Bytes = alertmanager::body(&[&alert], now, Duration::ZERO).into();
-        let sent = client.post(&endpoint.below(alertmanager::PATH), &[], body).await;
+        let sent = client.to(endpoint.below(alertmanager::PATH), &lookups).post(&[], body).await;
         outcomes.push((alertmanager_name(endpoint), sent.map_err(|error| error.why)));
     }
     for webhook in &config.webhooks {
@@ -290,7 +296,7 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
         let at_once = Timing { group_wait: Duration::ZERO, ..config.timing };
         if let Some(message) = outbox.due(Duration::ZERO, &at_once) {
             let headers = headers(webhook, &message, now);
-            let sent = client.post(&webhook.endpoint, &headers, message.body.to_vec().into()).await;
+            let sent = client.to(webhook.endpoint.clone(), &lookups).post(&headers, message.body.to_vec().into()).await;
             outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(|error| error.why)));
         }
     }
