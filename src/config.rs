@@ -224,8 +224,10 @@ fn secret_files(sources: &impl SettingSources, web: &WebConfig) -> Vec<PathBuf> 
     let given = |key: &&'static str| of_all(key).into_iter().chain(of_targets(key));
     let named = SECRET_FILES.iter().flat_map(given).map(|given| given.path());
     // The configuration file itself, if it has a password in a URL.
-    let urls = URLS.iter().flat_map(given).filter(RawValue::has_password).filter_map(|given| given.file());
-    let mut files: Vec<PathBuf> = named.chain(urls).chain(web.secret_files.iter().cloned()).collect();
+    let urls = URLS.iter().flat_map(given).filter(redis_target::may_have_password);
+    let urls = urls.filter_map(|given| given.file());
+    let notify = sources.notify().map(notify::secret_files).unwrap_or_default();
+    let mut files: Vec<PathBuf> = named.chain(urls).chain(notify).chain(web.secret_files.iter().cloned()).collect();
     files.sort();
     files.dedup();
     files

@@ -1,7 +1,6 @@
 //! `notify:` of the configuration file, checked. No error repeats a URL: that of many webhooks is a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,9 @@ const SECRET_PREFIX: &str = "whsec_";
 
 /// Bytes that a secret has, as Standard Webhooks has it; of more, some are wasted.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// The permission of everybody to read.
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// The job that the rules and the documents name.
 const JOB: &str = "streamlag";
@@ -59,6 +61,16 @@ pub(super) fn checked(listed: Option<&ListedNotify>) -> Result<NotifyConfig, Con
         return Err(ConfigError::new("notify: a receiver is listed twice".to_owned()));
     }
     Ok(config)
+}
+
+/// The files of secrets: those that webhooks sign with, and the configuration file if a webhook's URL in it may be one.
+pub(super) fn secret_files(listed: &ListedNotify) -> Vec<PathBuf> {
+    let secret = |given: &Given| match given.0.as_str() {
+        "secret_file" => Some(path(given)),
+        "url" => Endpoint::parse(&given.2).is_ok_and(|to| to.has_path()).then(|| given.1.file.to_path_buf()),
+        _ => None,
+    };
+    listed.webhooks.iter().flatten().filter_map(secret).collect()
 }
 
 fn problem((key, location, _): &Given, why: &str) -> ConfigError {
@@ -136,12 +148,9 @@ fn webhook(entries: &[Given]) -> Result<Webhook, ConfigError> {
 
 fn secret(path: &Path) -> Result<Arc<[u8]>, String> {
     let text = files::read_text(path)?;
-    let mode = std::fs::metadata(path).map_err(|error| error.to_string())?.permissions().mode();
-    if mode & 0o004 != 0 {
-        return Err(format!(
-            "expected a file that not everybody can read, such as mode 0640; it has {:04o}",
-            mode & 0o7777
-        ));
+    // That a group can read it, or others write it, is a warning as with every file of secrets.
+    if let Some(mode) = files::exposed_mode(path).filter(|mode| mode & READABLE_BY_ALL != 0) {
+        return Err(format!("expected a file that not everybody can read, such as mode 0640; it has {mode:04o}"));
     }
     let text = text.trim();
     let secret = match text.strip_prefix(SECRET_PREFIX) {

@@ -1,5 +1,7 @@
 //! Address and credentials of Redis: a URL, and further settings.
 
+use std::ffi::OsString;
+
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use rustls::pki_types::ServerName;
 
@@ -43,6 +45,13 @@ pub(super) fn without_login(url: &str) -> Option<String> {
         (true, false) => shown.replacen("://", "://***@", 1),
         (true, true) => shown + "&pass=***",
     })
+}
+
+/// Whether it is a URL with a password in it. Text that is no URL, which nobody may have looked at yet, may hold one.
+pub(super) fn may_have_password(given: &RawValue) -> bool {
+    let is_harmless =
+        |url: &OsString| url.to_str().is_some_and(|url| parse(url).is_ok_and(|url| !url.credentials.has_password()));
+    !given.values().iter().all(is_harmless)
 }
 
 /// What a URL alone says, with what the system trusts where it is `rediss://`.

@@ -287,6 +287,36 @@ fn secrets_are_not_repeated() {
     assert!(!format!("{good:?}").contains("hunter2"));
 }
 
+/// The configuration of a file.
+fn of_file(path: &Path, text: &str) -> Config {
+    std::fs::write(path, text).unwrap();
+    let arguments = [OsString::from("streamlag"), "--config.file".into(), path.into()];
+    let Ok(Request::Run(config)) = parse(arguments) else { panic!("{text}") };
+    *config
+}
+
+#[test]
+fn files_of_secrets_are_also_those_that_hold_a_secret_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, secret) = (dir.path().join("f.yml"), dir.path().join("secret"));
+    std::fs::write(&secret, "x".repeat(32)).unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let check = |text: &str, expected: &[&Path]| assert_eq!(of_file(&path, text).secret_files, expected, "{text}");
+    check("redis.url: redis://h", &[]);
+    check("redis.url: redis://me@h", &[]);
+    check("redis.url: redis://:hunter2@h", &[&path]);
+    check("redis.url: redis://me:hunter2@h", &[&path]);
+    check("redis.url: 'unix:///s?pass=hunter2'", &[&path]);
+    check("redis.url: 'unix:///s?db=1&user=a:b@c'", &[]);
+    check("targets: [{name: a, redis.url: 'unix:///s?pass=hunter2'}]", &[&path]);
+    // Nobody reads this one, so nobody has said that it is none.
+    check("redis.url: redis://:hunter2@h:port\ntargets: [{name: a, redis.url: 'redis://h'}]", &[&path]);
+    check("notify: {alertmanagers: ['http://h/am']}", &[]);
+    check("notify: {webhooks: [{url: 'https://h'}]}", &[]);
+    check("notify: {webhooks: [{url: 'https://h/hunter2'}]}", &[&path]);
+    check("notify: {webhooks: [{url: 'https://h/', secret-file: secret}]}", &[&secret]);
+}
+
 #[test]
 fn what_contradicts_is_refused() {
     let both = Fake { token: Some("t"), open: true, ..Fake::default() };

@@ -285,16 +285,6 @@ impl RawValue {
         addresses.ok_or_else(|| self.problem("expected host:port, such as 0.0.0.0:8000, [::]:8000 or :8000"))
     }
 
-    /// Whether it is a URL with a password in it.
-    pub(super) fn has_password(&self) -> bool {
-        let has_password = |value: &OsString| {
-            let value = value.to_string_lossy();
-            let user = value.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
-            user.is_some_and(|user| user.contains(':'))
-        };
-        self.values.iter().any(has_password)
-    }
-
     /// The configuration file, if it was given there.
     pub(super) fn file(&self) -> Option<PathBuf> {
         match &self.origin {

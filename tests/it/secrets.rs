@@ -286,6 +286,17 @@ fn a_file_of_secrets_that_others_can_read_or_write_is_a_warning() {
     assert_eq!(warnings(&["--config.file", &config]), []);
     mode(&config, 0o644);
     assert_eq!(warnings(&["--config.file", &config]), [(config.clone(), "0644".to_owned())]);
+    // So is one with the path of a webhook, and what a webhook signs with.
+    let secret = files.write("secret", &"x".repeat(32));
+    let webhook = "notify: {webhooks: [{url: 'http://127.0.0.1:1/hunter2', secret_file: secret}]}";
+    let told = files.write("told.yml", &format!("redis.url: {url}\n{webhook}\n"));
+    mode(&told, 0o600);
+    mode(&secret, 0o600);
+    assert_eq!(warnings(&["--config.file", &told]), []);
+    mode(&told, 0o644);
+    mode(&secret, 0o640);
+    let expected = [(&secret, "0640"), (&told, "0644")].map(|(file, mode)| (file.clone(), mode.to_owned()));
+    assert_eq!(warnings(&["--config.file", &told]), expected);
     let plain = files.write("plain.yml", &format!("redis.url: redis://127.0.0.1:{}/0\n", redis.port));
     mode(&plain, 0o644);
     assert_eq!(warnings(&["--config.file", &plain]), []);
