@@ -1,7 +1,7 @@
 //! Pushing to an Alertmanager, by the laws that Prometheus goes by: what changes is sent at once, everything every minute, to each of
 //! them; what ended for a quarter of an hour more. Pure: time is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use crate::actions::notify::alert::{Alert, Alerts};
@@ -34,7 +34,8 @@ struct Told {
 impl Pushed {
     /// The alerts that are to be sent now, at most [`MAX_BATCH`]; those that are not listed any more are forgotten.
     pub(super) fn due<'a>(&mut self, now: Duration, alerts: &'a Alerts) -> Vec<&'a Alert> {
-        self.told.retain(|id, _| alerts.values().any(|alerts| alerts.contains_key(id)));
+        let listed: HashSet<&String> = alerts.values().flat_map(BTreeMap::keys).collect();
+        self.told.retain(|id, _| listed.contains(id));
         let is_due = |alert: &&Alert| {
             self.told.get(&alert.id).is_none_or(|told| {
                 (told.starts_at, told.ends_at) != (alert.starts_at, alert.ends_at)

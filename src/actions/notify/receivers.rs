@@ -212,7 +212,7 @@ impl Line {
             };
             if let Some(message) = message {
                 let headers = headers(&to, &message, clock);
-                let sent = self.sender.post(&headers, message.body.to_vec().into()).await;
+                let sent = self.sender.post(&headers, message.body.clone()).await;
                 let now = self.began.elapsed();
                 match sent {
                     Ok(()) => {
@@ -296,7 +296,7 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
         let at_once = Timing { group_wait: Duration::ZERO, ..config.timing };
         if let Some(message) = outbox.due(Duration::ZERO, &at_once) {
             let headers = headers(webhook, &message, now);
-            let sent = client.to(webhook.endpoint.clone(), &lookups).post(&headers, message.body.to_vec().into()).await;
+            let sent = client.to(webhook.endpoint.clone(), &lookups).post(&headers, message.body.clone()).await;
             outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(|error| error.why)));
         }
     }

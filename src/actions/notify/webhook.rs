@@ -4,9 +4,9 @@
 //! happens meanwhile is in the next one: nothing is lost by waiting, as every incident is told until a message with it was taken.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -44,7 +44,7 @@ pub(super) struct Message {
     /// `webhook-id`.
     pub(super) id: String,
     /// The body.
-    pub(super) body: Arc<[u8]>,
+    pub(super) body: Bytes,
     /// What of each alert it tells.
     told: Vec<(String, Stamp)>,
     /// When it was made.

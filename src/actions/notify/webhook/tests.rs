@@ -193,7 +193,7 @@ fn nothing_is_lost_whatever_the_receiver_does() {
         // What the receiver believes, by the messages that it took, each id once.
         let mut believed: BTreeMap<String, (SystemTime, bool)> = BTreeMap::new();
         let mut ever: BTreeSet<(String, SystemTime)> = BTreeSet::new();
-        let mut bodies: BTreeMap<String, Arc<[u8]>> = BTreeMap::new();
+        let mut bodies: BTreeMap<String, Bytes> = BTreeMap::new();
         let mut away_until = 0;
         let mut last_done: Option<u64> = None;
         let quiet_from = 2 * 3600;
@@ -214,7 +214,7 @@ fn nothing_is_lost_whatever_the_receiver_does() {
             }
             let all = Alerts::from([("default".to_owned(), true_now.clone())]);
             let Some(message) = told.at(now, &all) else { continue };
-            assert_eq!(*bodies.entry(message.id.clone()).or_insert(Arc::clone(&message.body)), message.body);
+            assert_eq!(*bodies.entry(message.id.clone()).or_insert(message.body.clone()), message.body);
             let is_first = message.failures == 0;
             if let Some(last) = last_done.filter(|_| is_first) {
                 // Given up and made anew is one of the same interval.
