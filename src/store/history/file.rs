@@ -126,16 +126,15 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Whether there is a file of ours; `None` where there is nothing.
 fn is_ours(path: &Path) -> Result<Option<bool>, Fault> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
+    // Asked before it is opened: opening a pipe would wait for a writer.
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() => return Ok(Some(false)),
+        Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
-    };
-    if !file.metadata()?.is_file() {
-        return Ok(Some(false));
     }
     let mut header = Vec::new();
-    std::io::Read::by_ref(&mut file).take(HEADER_BYTES as u64).read_to_end(&mut header)?;
+    File::open(path)?.take(HEADER_BYTES as u64).read_to_end(&mut header)?;
     let id = header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4);
     let ours = header.starts_with(MAGIC) && id == Some(&schema::APPLICATION_ID.to_be_bytes());
     // An empty file is a database without tables.
