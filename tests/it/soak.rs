@@ -33,6 +33,10 @@ const PASSING_EVERY: Duration = Duration::from_millis(100);
 /// How long nobody reads the log at a time. Its pipe holds less than what is logged meanwhile.
 const LOG_UNREAD: Duration = Duration::from_secs(30);
 
+/// What the history may take, as configured below: so little that it is full before the memory is first measured, since the names that come
+/// and go stay in it until they are two hours old. By default that takes up to 64 MiB, within the two hours.
+const HISTORY_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
+
 /// What a client sends that may read the page: base64 of `soak:soak`.
 const BASIC: &str = "Basic c29hazpzb2Fr";
 
@@ -231,6 +235,7 @@ fn what_it_takes_stays_flat() {
         ["--log.level", "info"],
         ["--poll.max-redis-share", "100%"],
         ["--discovery.interval", "1s"],
+        ["--history.memory", "2MiB"],
         ["--web.config.file", web.to_str().unwrap()],
     ];
     let arguments = [&arguments.concat()[..], &["--web.enable-lifecycle"]].concat();
@@ -326,6 +331,8 @@ fn what_it_takes_stays_flat() {
     }
     assert!(polls[1] + polls[0] > 0.0 && polls[2] > 0.0, "there was no weather: {polls:?}");
     assert_eq!(counted("streamlag_panics_total"), 0.0);
+    let history = counted("streamlag_history_bytes");
+    assert!((HISTORY_BYTES / 2.0..=HISTORY_BYTES).contains(&history), "{history} bytes of history: to be full and within its bound");
     eventually("it is well after all", || (counted("streamlag_redis_up") == 1.0).then_some(()));
     assert!(streamlag.is_running());
 }
