@@ -24,6 +24,7 @@ use crate::http::live::feed::{Channel, Version};
 use crate::http::live::request::RowFilter;
 use crate::http::live::viewer::{HEARTBEAT, Versions, ViewerPermit};
 use crate::http::policy::ServerConfig;
+use crate::http::reader_memory::ReaderMemory;
 use crate::http::static_body::EventBytes;
 use crate::model::TargetName;
 use crate::sys::own_metrics::SelfMetrics;
@@ -56,6 +57,7 @@ pub(super) struct LiveHub {
     /// Turns true when the streams are to end.
     shutdown: watch::Sender<bool>,
     metrics: SelfMetrics,
+    memory: ReaderMemory,
 }
 
 /// What the viewers of one target have in common.
@@ -74,13 +76,14 @@ pub(super) struct Visit {
 }
 
 impl LiveHub {
-    pub(super) fn new(config: Arc<ServerConfig>, metrics: SelfMetrics) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>, metrics: SelfMetrics, memory: ReaderMemory) -> Self {
         Self {
             configs: watch::channel(config).0,
             feeds: Mutex::default(),
             open: Arc::default(),
             shutdown: watch::channel(false).0,
             metrics,
+            memory,
         }
     }
 
@@ -98,7 +101,7 @@ impl LiveHub {
     pub(super) fn open(&self, visit: Visit, most: u64) -> Option<Viewer> {
         let permit = ViewerPermit::take(&self.open, most, &self.metrics.live_viewers)?;
         let feed = self.feed(&visit.target);
-        let channel = feed.channel(&visit.target, visit.filter);
+        let channel = feed.channel(&visit.target, visit.filter, &self.memory);
         Some(Viewer {
             channel,
             versions: feed.versions.clone(),
@@ -143,12 +146,12 @@ impl LiveHub {
 
 impl Feed {
     /// Where all are who want to see the same.
-    fn channel(&self, target: &TargetName, filter: RowFilter) -> Arc<Channel> {
+    fn channel(&self, target: &TargetName, filter: RowFilter, memory: &ReaderMemory) -> Arc<Channel> {
         let mut channels = lock(&self.channels);
         if let Some(channel) = channels.get(&filter).and_then(Weak::upgrade) {
             return channel;
         }
-        let channel = Arc::new(Channel::new(target.clone(), filter.clone()));
+        let channel = Arc::new(Channel::new(target.clone(), filter.clone(), memory.clone()));
         // At most as many as there are viewers.
         channels.retain(|_, channel| channel.strong_count() > 0);
         channels.insert(filter, Arc::downgrade(&channel));

@@ -85,7 +85,7 @@ impl Service {
         let memory = ReaderMemory::new(policy.memory_for_readers, metrics.http_reader_bytes.clone());
         let policy = Arc::new(policy);
         Self {
-            live: LiveHub::new(Arc::clone(&policy), metrics.clone()),
+            live: LiveHub::new(Arc::clone(&policy), metrics.clone(), memory.clone()),
             policy: ArcSwap::new(policy),
             address,
             metrics,

@@ -167,12 +167,14 @@ pub enum StreamEnd {
     MessageTooLarge,
     /// It does not speak WebSocket.
     ProtocolError,
+    /// The memory for readers is used up.
+    NoMemory,
     /// An update could not be made.
     InternalError,
 }
 
 impl StreamEnd {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::ShuttingDown,
         Self::TokenExpired,
         Self::TokenRemoved,
@@ -184,6 +186,7 @@ impl StreamEnd {
         Self::UnexpectedMessage,
         Self::MessageTooLarge,
         Self::ProtocolError,
+        Self::NoMemory,
         Self::InternalError,
     ];
 
@@ -202,6 +205,7 @@ impl StreamEnd {
             Self::UnexpectedMessage => "unexpected_message",
             Self::MessageTooLarge => "message_too_large",
             Self::ProtocolError => "protocol_error",
+            Self::NoMemory => "no_memory",
             Self::InternalError => "internal_error",
         }
     }

@@ -452,6 +452,53 @@ fn filters_that_differ_and_take_long() {
     });
 }
 
+/// Each filter has a message of its own, of all rows. Without a bound they take a message per viewer: here 80 MB.
+#[test]
+fn filters_that_differ_and_find_the_same() {
+    let redis = Redis::start();
+    let names: Vec<String> = (0..2000).map(|n| format!("stream-{n}")).collect();
+    let mut pipe = redis::pipe();
+    for name in &names {
+        pipe.cmd("XGROUP").arg("CREATE").arg(name).arg("one").arg("0").arg("MKSTREAM").ignore();
+    }
+    pipe.query::<()>(&mut redis.connection()).unwrap();
+    let (url, streams) = (redis.url(), names.join(","));
+    let arguments = [
+        ["--redis.url", &url],
+        ["--streams", &streams],
+        ["--groups", "*"],
+        ["--redis.timeout", "30s"],
+        ["--api.rate-limit", "0"],
+        ["--limit.memory-for-readers", "16MiB"],
+    ];
+    let streamlag = streamlag(&arguments.concat()).ready();
+    let mut honest = EventStream::open(streamlag.address, "?stream=stream-7");
+    honest.next().unwrap();
+    let memory = memory_kb(&streamlag);
+    let groups = ["*", "?*", "??*", "???*", "o*", "on*", "*e", "*n*", "one"];
+    let filters = (0..=8).flat_map(|n| groups.map(|group| format!("?stream={}*&group={group}", "?".repeat(n))));
+    let unread: Vec<TcpStream> = filters
+        .map(|filter| {
+            let mut stream = connect(streamlag.address).unwrap();
+            stream.write_all(&sse(&filter)).unwrap();
+            stream
+        })
+        .collect();
+    eventually("some are told that there is no memory", || {
+        streamlag.metric("streamlag_live_streams_ended_total{reason=\"no_memory\"}").filter(|ended| *ended > 0.0)
+    });
+    let taken = memory_kb(&streamlag).saturating_sub(memory);
+    println!("{} viewers, each of another message: {taken} kB of memory", unread.len());
+    assert!(taken < 60 * 1024, "{taken} kB");
+    redis.add("stream-7", 3);
+    honest.until("news while it goes on", |message| {
+        message["groups"].as_array().is_some_and(|rows| rows.iter().any(|row| row["lag"] == 3))
+    });
+    drop((unread, honest));
+    no_viewers(&streamlag);
+    assert_eq!(streamlag.metric("streamlag_panics_total"), Some(0.0));
+}
+
 #[test]
 fn upgrades_that_come_byte_by_byte() {
     withstands("slow upgrades", 2000, |address| {

@@ -332,7 +332,10 @@ fn what_it_takes_stays_flat() {
     assert!(polls[1] + polls[0] > 0.0 && polls[2] > 0.0, "there was no weather: {polls:?}");
     assert_eq!(counted("streamlag_panics_total"), 0.0);
     let history = counted("streamlag_history_bytes");
-    assert!((HISTORY_BYTES / 2.0..=HISTORY_BYTES).contains(&history), "{history} bytes of history: to be full and within its bound");
+    assert!(
+        (HISTORY_BYTES / 2.0..=HISTORY_BYTES).contains(&history),
+        "{history} bytes of history: to be full and within its bound"
+    );
     eventually("it is well after all", || (counted("streamlag_redis_up") == 1.0).then_some(()));
     assert!(streamlag.is_running());
 }

@@ -11,12 +11,20 @@ use tokio::time::Instant;
 use crate::analysis::view::View;
 use crate::http::api::{GroupRow, seconds};
 use crate::http::live::request::RowFilter;
+use crate::http::live::viewer::MAX_PIECE_BYTES;
+use crate::http::reader_memory::{NoMemory, ReaderMemory, Reservation};
 use crate::model::text::rfc3339;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 
 /// How many versions back a viewer may be and still be told what has changed. One that is further behind gets everything.
 const KEPT_VERSIONS: u64 = 16;
+
+/// Bytes of a message body that are not counted as memory for readers: no more than a connection takes beside.
+const UNCOUNTED: usize = MAX_PIECE_BYTES;
+
+/// Bytes of a message body beside its rows, at most.
+const BRACKETS: usize = 32;
 
 /// One group, as viewers get it.
 #[derive(Debug)]
@@ -110,20 +118,32 @@ impl Version {
 
     /// The rest of a message: all rows of `members`, or what has changed for a viewer that has seen the version `from`, which is
     /// one of the last [`KEPT_VERSIONS`].
-    fn body(&self, filter: &RowFilter, members: &[usize], from: Option<u64>) -> MessageBody {
+    fn body(
+        &self,
+        filter: &RowFilter,
+        members: &[usize],
+        from: Option<u64>,
+        memory: &ReaderMemory,
+    ) -> Result<MessageBody, NoMemory> {
         let rows = members.iter().filter_map(|place| self.rows.get(*place));
         let rows = rows.filter(|row| from.is_none_or(|from| row.changed > from)).map(|row| &row.json);
-        let mut json = b"\"groups\":[".to_vec();
+        let gone = self.gone.iter().filter(|gone| from.is_some_and(|from| gone.version > from));
+        let gone = gone.filter(|gone| filter.matches(&gone.stream, &gone.group)).map(|gone| &gone.json);
+        let bytes = rows.clone().chain(gone.clone()).map(|part| part.len() + 1).sum::<usize>() + BRACKETS;
+        // Before it is made: what is refused costs nothing. A short one is never refused: what others hold ends nobody's news.
+        let reservation = memory.reserve(if bytes > UNCOUNTED { bytes as u64 } else { 0 })?;
+        let mut json = Vec::with_capacity(bytes);
+        json.extend_from_slice(b"\"groups\":[");
         join(&mut json, rows);
         json.push(b']');
-        if let Some(from) = from {
+        if from.is_some() {
             json.extend_from_slice(b",\"gone\":[");
-            let gone = self.gone.iter().filter(|gone| gone.version > from && filter.matches(&gone.stream, &gone.group));
-            join(&mut json, gone.map(|gone| &gone.json));
+            join(&mut json, gone);
             json.push(b']');
         }
         json.push(b'}');
-        MessageBody { kind: from.map_or(MessageKind::Snapshot, |_| MessageKind::Update), json: json.into() }
+        let kind = from.map_or(MessageKind::Snapshot, |_| MessageKind::Update);
+        Ok(MessageBody { kind, json: json.into(), _reservation: reservation })
     }
 
     fn members(&self, filter: &RowFilter) -> Vec<usize> {
@@ -209,6 +229,7 @@ impl MessageKind {
 pub(super) struct MessageBody {
     pub(super) kind: MessageKind,
     pub(super) json: Bytes,
+    _reservation: Reservation,
 }
 
 /// Viewers of the same groups.
@@ -216,6 +237,7 @@ pub(super) struct MessageBody {
 pub(super) struct Channel {
     pub(super) target: TargetName,
     filter: RowFilter,
+    memory: ReaderMemory,
     encoded: Mutex<Encoded>,
 }
 
@@ -230,12 +252,15 @@ struct Encoded {
 }
 
 impl Channel {
-    pub(super) fn new(target: TargetName, filter: RowFilter) -> Self {
-        Self { target, filter, encoded: Mutex::default() }
+    pub(super) fn new(target: TargetName, filter: RowFilter, memory: ReaderMemory) -> Self {
+        Self { target, filter, memory, encoded: Mutex::default() }
     }
 
     /// What to tell a viewer that has seen the version `from`.
-    pub(super) fn message(&self, version: &Version, from: Option<u64>) -> Arc<MessageBody> {
+    ///
+    /// # Errors
+    /// Where the memory for readers is used up.
+    pub(super) fn message(&self, version: &Version, from: Option<u64>) -> Result<Arc<MessageBody>, NoMemory> {
         let from = from.filter(|from| version.number.saturating_sub(*from) <= KEPT_VERSIONS);
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         if encoded.layout != version.layout {
@@ -248,14 +273,14 @@ impl Channel {
         }
         let is_newest = encoded.version == version.number;
         if let Some((_, body)) = encoded.bodies.iter().find(|(known, _)| is_newest && *known == from) {
-            return Arc::clone(body);
+            return Ok(Arc::clone(body));
         }
-        let body = Arc::new(version.body(&self.filter, &encoded.members, from));
+        let body = Arc::new(version.body(&self.filter, &encoded.members, from, &self.memory)?);
         // A viewer that looked before the newest version came is told of the version it looked at.
         if is_newest {
             encoded.bodies.push((from, Arc::clone(&body)));
         }
-        body
+        Ok(body)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::http::auth::{Admission, Standing};
 use crate::http::live::Feed;
 use crate::http::live::feed::{Channel, MessageBody, MessageKind, Version};
 use crate::http::policy::ServerConfig;
+use crate::http::reader_memory::NoMemory;
 use crate::sys::own_metrics::StreamEnd;
 use crate::sys::shutdown::{self, Shutdown};
 
@@ -49,6 +50,7 @@ impl StreamEnd {
             Self::UnexpectedMessage => "this stream takes no messages",
             Self::MessageTooLarge => "a message is too large",
             Self::ProtocolError => "not WebSocket as in RFC 6455",
+            Self::NoMemory => "memory for readers is used up (--limit.memory-for-readers)",
             Self::InternalError => "the update could not be made",
         }
     }
@@ -61,6 +63,8 @@ impl StreamEnd {
             Self::UnexpectedMessage => 1003,
             Self::MessageTooLarge => 1009,
             Self::InternalError => 1011,
+            // "Try again later", of the registry that the RFC set up.
+            Self::NoMemory => 1013,
             Self::TokenExpired
             | Self::TokenRemoved
             | Self::CertificateRequired
@@ -216,8 +220,10 @@ impl Viewer {
             if let Some(reason) = self.has_to_end() {
                 return Event::End(reason);
             }
-            if let Some(message) = self.news() {
-                return Event::Message(message);
+            match self.news() {
+                Ok(Some(message)) => return Event::Message(message),
+                Ok(None) => {}
+                Err(NoMemory) => return Event::End(StreamEnd::NoMemory),
             }
             let now = Instant::now();
             if now >= self.heartbeat {
@@ -239,14 +245,12 @@ impl Viewer {
         }
     }
 
-    fn news(&mut self) -> Option<Message> {
-        let version = self.versions.borrow_and_update().clone()?;
-        if self.seen == Some(version.number) {
-            return None;
-        }
-        let body = self.channel.message(&version, self.seen);
+    fn news(&mut self) -> Result<Option<Message>, NoMemory> {
+        let newest = self.versions.borrow_and_update().clone();
+        let Some(version) = newest.filter(|version| self.seen != Some(version.number)) else { return Ok(None) };
+        let body = self.channel.message(&version, self.seen)?;
         self.seen = Some(version.number);
-        Some(Message { head: version.head(body.kind), body })
+        Ok(Some(Message { head: version.head(body.kind), body }))
     }
 
     fn has_to_end(&mut self) -> Option<StreamEnd> {

@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::Value;
 
 use super::*;
@@ -44,12 +45,12 @@ fn version(before: Option<&Version>, streams: &[(&str, u64)]) -> Version {
 }
 
 fn channel(query: &str) -> Channel {
-    Channel::new(target(), LiveQuery::parse(Some(query)).unwrap().filter)
+    Channel::new(target(), LiveQuery::parse(Some(query)).unwrap().filter, ReaderMemory::new(1 << 24, Gauge::default()))
 }
 
 /// What a viewer is told that has seen the version `from`: the kind, the rows with their lags, what is gone.
 fn told(channel: &Channel, version: &Version, from: Option<u64>) -> (&'static str, Vec<String>, Vec<String>) {
-    let body = channel.message(version, from);
+    let body = channel.message(version, from).unwrap();
     let json = [version.head(body.kind).as_bytes(), &body.json].concat();
     let message: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(message["type"], body.kind.as_str());
@@ -68,13 +69,32 @@ fn a_message_is_encoded_once_for_all_who_are_told_the_same() {
     let first = version(None, &[("a", 1), ("b", 2)]);
     let second = version(Some(&first), &[("a", 1), ("b", 3)]);
     let all = channel("");
-    let one = all.message(&second, Some(1));
-    assert!(Arc::ptr_eq(&one, &all.message(&second, Some(1))));
-    assert!(!Arc::ptr_eq(&one, &all.message(&second, None)));
-    assert!(Arc::ptr_eq(&all.message(&second, None), &all.message(&second, None)));
+    let one = all.message(&second, Some(1)).unwrap();
+    assert!(Arc::ptr_eq(&one, &all.message(&second, Some(1)).unwrap()));
+    assert!(!Arc::ptr_eq(&one, &all.message(&second, None).unwrap()));
+    assert!(Arc::ptr_eq(&all.message(&second, None).unwrap(), &all.message(&second, None).unwrap()));
     // A row that is as it was shares its bytes with the version before.
     assert_eq!(first.rows[0].json.as_ptr(), second.rows[0].json.as_ptr());
     assert_ne!(first.rows[1].json.as_ptr(), second.rows[1].json.as_ptr());
+}
+
+#[test]
+fn a_long_message_is_made_within_the_memory_for_readers_and_a_short_one_always() {
+    let names: Vec<String> = (0..100).map(|n| format!("stream-{n}")).collect();
+    let streams: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let newest = version(None, &streams);
+    // Half of it is for what is reserved, and a message takes more than half of that.
+    let memory = ReaderMemory::new(4 * 80 * 1024 - 1, Gauge::default());
+    let channel = |query| Channel::new(target(), LiveQuery::parse(Some(query)).unwrap().filter, memory.clone());
+    let (one, another) = (channel("stream=s*"), channel("stream=*m*"));
+    let held = one.message(&newest, None).unwrap();
+    assert!((80 * 1024 / 2..160 * 1024).contains(&held.json.len()), "{}", held.json.len());
+    let capacity = held.json.len();
+    assert!(memory.reserve(4 * 80 * 1024 / 2 - capacity as u64).is_err(), "it is reserved");
+    assert_eq!(another.message(&newest, None).unwrap_err(), NoMemory);
+    assert!(channel("stream=stream-7").message(&newest, None).is_ok());
+    drop((held, one));
+    assert!(another.message(&newest, None).is_ok());
 }
 
 #[test]
