@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy crate crate-build cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -22,7 +22,7 @@ help: ## this list
 demo: ## run Redis, a load generator and streamlag, and print what to try
 	@scripts/demo
 
-test: format lint doc deny alerts dashboards deploy cargo-test ## format, lint, doc, deny, alerts, dashboards, deploy and cargo-test, in this order
+test: format lint doc deny alerts dashboards deploy crate cargo-test ## format, lint, doc, deny, alerts, dashboards, deploy, crate and cargo-test, in this order
 	@echo "make test: all passed"
 
 tools:
@@ -63,6 +63,12 @@ dashboards: ## dashboards against Grafana's published types
 
 deploy: ## Dockerfile, systemd unit, compose file and Kubernetes manifests, each by the tool that reads it
 	deploy/check
+
+crate: ## what crates.io would be given: the files of the package, and cargo publish --dry-run
+	scripts/check-crate
+
+crate-build: ## the same, and cargo install of the package alone, without this repository (minutes)
+	scripts/check-crate --build
 
 # Tests that flood the program: another one beside them would be slow, and a scrape that is too slow is cut off.
 BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load::

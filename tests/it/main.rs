@@ -32,6 +32,7 @@ mod lag_random_walks;
 mod lag_untraced_removals;
 mod large_names;
 mod layers;
+mod library;
 mod live;
 mod live_abuse;
 mod live_page;
