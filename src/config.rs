@@ -11,7 +11,6 @@ mod history;
 mod nearest;
 mod notify;
 mod redis_target;
-mod scaler_entry;
 mod scalers;
 mod settings;
 mod subcommands;
@@ -46,8 +45,7 @@ use crate::model::shard::MAX_SHARDS;
 use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
-use file::{ListedNotify, Section};
-use scaler_entry::ListedScaler;
+use file::{InFile, NotifySection, ScalerItem, Section};
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -136,16 +134,24 @@ pub(crate) trait SettingSources {
     fn switch(&self, key: &str) -> bool;
 
     /// The API token, where one is set.
-    fn api_token(&self) -> Option<String>;
+    fn api_token(&self) -> Option<String> {
+        None
+    }
 
     /// The targets that the file lists, with what is theirs alone.
-    fn targets(&self) -> &[(TargetName, Section)];
+    fn targets(&self) -> &[(TargetName, Section)] {
+        &[]
+    }
 
     /// The scalers that the file lists.
-    fn scalers(&self) -> &[ListedScaler];
+    fn scalers(&self) -> &[InFile<ScalerItem>] {
+        &[]
+    }
 
     /// Whom the file has told of incidents.
-    fn notify(&self) -> Option<&ListedNotify>;
+    fn notify(&self) -> Option<&InFile<NotifySection>> {
+        None
+    }
 }
 
 impl Config {

@@ -42,11 +42,11 @@ impl SettingDigests {
         let names: Vec<&str> = sources.targets().iter().map(|(name, _)| name.as_str()).collect();
         digests.insert("targets".to_owned(), digest(&names));
         for scaler in sources.scalers() {
-            digests.insert(format!("scaler {}", scaler.name()), digest(&scaler.values()));
+            digests.insert(format!("scaler {}", scaler.section.name.value), digest(&scaler));
         }
         if let Some(notify) = sources.notify() {
             let content = notify.files().iter().map(|file| contents(std::slice::from_ref(file))).collect::<Vec<_>>();
-            digests.insert("notify".to_owned(), digest(&(format!("{notify:?}"), content)));
+            digests.insert("notify".to_owned(), digest(&(notify, content)));
         }
         for (target, section) in sources.targets() {
             for (key, entry) in section {

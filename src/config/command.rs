@@ -9,9 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use crate::actions::notify::NotifyConfig;
 use crate::config::effective::{Effective, FILE};
-use crate::config::file::{Entry, File, ListedNotify, Section};
+use crate::config::file::{Entry, File, FileError, InFile, NotifySection, ScalerItem, Section};
 use crate::config::nearest::nearest;
-use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::subcommands::{self, HistoryRequest, LagRequest, Output};
 use crate::config::values::{ConfigError, Origin, RawValue};
@@ -333,11 +332,11 @@ impl SettingSources for AllSources {
         self.file.targets()
     }
 
-    fn scalers(&self) -> &[ListedScaler] {
+    fn scalers(&self) -> &[InFile<ScalerItem>] {
         self.file.scalers()
     }
 
-    fn notify(&self) -> Option<&ListedNotify> {
+    fn notify(&self) -> Option<&InFile<NotifySection>> {
         self.file.notify()
     }
 }
@@ -348,7 +347,10 @@ impl AllSources {
         let mut given = Self { matches, file: File::default() };
         if let Some(path) = given.get("config.file") {
             let path_text = path.text()?;
-            given.file = File::read(Path::new(&path_text)).map_err(|error| path.problem(&error))?;
+            given.file = File::read(Path::new(&path_text)).map_err(|error| match error {
+                FileError::Scaler(problem) => problem,
+                error => path.problem(error),
+            })?;
         }
         Ok(given)
     }
@@ -384,8 +386,8 @@ impl AllSources {
     }
 }
 
-/// What a sample needs: the settings without the files and secrets of the HTTP server and of history, which the user of a shell may be
-/// unable to read.
+/// What a sample needs: the settings without the files and secrets of the HTTP server, of history and of `notify`, which the user of a
+/// shell may be unable to read.
 struct WithoutDaemon<'a>(&'a AllSources);
 
 /// Settings that name them.
@@ -401,21 +403,12 @@ impl SettingSources for WithoutDaemon<'_> {
         !OF_DAEMON.contains(&key) && self.0.switch(key)
     }
 
-    fn api_token(&self) -> Option<String> {
-        None
-    }
-
     fn targets(&self) -> &[(TargetName, Section)] {
         self.0.targets()
     }
 
-    fn scalers(&self) -> &[ListedScaler] {
+    fn scalers(&self) -> &[InFile<ScalerItem>] {
         // Their streams are sampled.
         self.0.scalers()
-    }
-
-    fn notify(&self) -> Option<&ListedNotify> {
-        // The server tells of incidents.
-        None
     }
 }

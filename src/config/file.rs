@@ -1,35 +1,32 @@
 //! The configuration file: YAML whose keys are the flags' names, nested or with dots, dashes or underscores.
 
+mod node;
 mod notify;
+mod scaler;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt;
-use std::path::Path;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Error, Spanned};
+use serde_saphyr::Error;
 
 use crate::config::nearest::nearest;
-use crate::config::scaler_entry::{ListedScaler, MAX_SCALERS};
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
-use crate::config::values::{Location, Origin, RawValue};
+use crate::config::values::{ConfigError, Location, Origin, RawValue};
 use crate::model::TargetName;
 use crate::sys::files;
-pub(crate) use notify::{Given, ListedNotify};
+pub(crate) use node::Given;
+use node::{Entries, YamlNode};
+pub(crate) use notify::{NotifySection, WebhookItem};
+pub(crate) use scaler::ScalerItem;
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
 pub const MAX_TARGETS: usize = 1000;
 
 /// The longest key that is repeated where there is no such setting: twice the longest there is.
 const MAX_NAMED: usize = 80;
-
-/// The key under which a file lists targets.
-const TARGETS: &str = "targets";
-
-/// The key under which a file lists scalers.
-const SCALERS: &str = "scalers";
 
 /// The values of a setting, and where they stand.
 #[derive(Clone, Debug)]
@@ -53,13 +50,65 @@ impl Entry {
 /// Settings by key.
 pub(crate) type Section = BTreeMap<&'static str, Entry>;
 
+/// A section, and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct InFile<T> {
+    file: Arc<Path>,
+    /// Where it begins.
+    line: u64,
+    pub(super) section: T,
+}
+
+impl<T> InFile<T> {
+    /// Where it begins.
+    pub(super) fn begins(&self) -> Location {
+        Location { file: Arc::clone(&self.file), line: self.line }
+    }
+
+    /// Where one of its values stands.
+    pub(super) fn location(&self, given: &Given) -> Location {
+        Location { line: given.line, ..self.begins() }
+    }
+
+    /// The file that one of its values names.
+    pub(super) fn path(&self, given: &Given) -> PathBuf {
+        self.begins().beside(Path::new(&given.value))
+    }
+}
+
+impl<T: Hash> Hash for InFile<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.section.hash(state);
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("{0}")]
+    Whole(String),
+    #[error("line {line}: {why}")]
+    Line { line: u64, why: String },
+    #[error("line {line} column {column}: {why}")]
+    Place { line: u64, column: u64, why: String },
+    /// It says itself where it is.
+    #[error("{0}")]
+    Scaler(ConfigError),
+}
+
+impl FileError {
+    fn at(line: u64, why: &str) -> Self {
+        Self::Line { line, why: why.to_owned() }
+    }
+}
+
 /// The settings of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
     settings: Section,
     targets: Vec<(TargetName, Section)>,
-    scalers: Vec<ListedScaler>,
-    notify: Option<ListedNotify>,
+    scalers: Vec<InFile<ScalerItem>>,
+    notify: Option<InFile<NotifySection>>,
 }
 
 impl File {
@@ -67,35 +116,34 @@ impl File {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
-        Self::parse(&files::read_settled_text(path)?, path)
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        Self::parse(&files::read_settled_text(path).map_err(FileError::Whole)?, path)
     }
 
     /// Reads a file's text, which is that of `path`.
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let path: Arc<Path> = path.into();
-        let mut file = Self::default();
         if text.trim().is_empty() {
-            return Ok(file);
+            return Ok(Self::default());
         }
         let node = serde_saphyr::from_str(text);
         match node.map_err(|error| scaler_key_twice(text, &path, &error).unwrap_or_else(|| describe(&error)))? {
-            YamlNode::Empty => {}
+            YamlNode::Empty => Ok(Self::default()),
             YamlNode::Map(mut entries) => {
-                file.scalers = take_scalers(&path, &mut entries)?;
-                file.notify = notify::take(&path, &mut entries)?;
-                if let Some(place) = entries.iter().position(|(key, _)| key.value == TARGETS) {
-                    let (key, node) = entries.remove(place);
-                    file.targets = targets(&path, key.referenced.line(), node)?;
-                }
-                flatten(&path, "", entries, SettingScope::ToAll, &mut file.settings)?;
+                let scalers = scaler::scalers(&path, &mut entries)?;
+                let notify = notify::notify(&path, &mut entries)?;
+                let targets = targets(&path, &mut entries)?;
+                let mut settings = Section::new();
+                flatten(&path, "", entries, SettingScope::ToAll, &mut settings)?;
+                Ok(Self { settings, targets, scalers, notify })
             }
-            YamlNode::Value(_) | YamlNode::List(_) => return Err("expected a mapping of settings".to_owned()),
+            YamlNode::Value(_) | YamlNode::List(_) => {
+                Err(FileError::Whole("expected a mapping of settings".to_owned()))
+            }
         }
-        Ok(file)
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
@@ -107,102 +155,73 @@ impl File {
         &self.targets
     }
 
-    /// Whom to tell of incidents, not checked yet.
-    pub(super) fn notify(&self) -> Option<&ListedNotify> {
+    /// Whom to tell of incidents.
+    pub(super) fn notify(&self) -> Option<&InFile<NotifySection>> {
         self.notify.as_ref()
     }
 
-    /// The scalers in the order of the file, not checked yet.
-    pub(super) fn scalers(&self) -> &[ListedScaler] {
+    /// The scalers in the order of the file.
+    pub(super) fn scalers(&self) -> &[InFile<ScalerItem>] {
         &self.scalers
     }
 }
 
-/// Takes the scalers out of the top level.
-fn take_scalers(path: &Arc<Path>, entries: &mut Vec<(Spanned<String>, YamlNode)>) -> Result<Vec<ListedScaler>, String> {
-    const EXPECTED: &str = "scalers: expected a list of mappings, each with a name";
-    let Some(place) = entries.iter().position(|(key, _)| key.value == SCALERS) else { return Ok(Vec::new()) };
+/// Takes a section out of the top level: the line of its key, and what is behind it.
+fn take(entries: &mut Entries, key: &str) -> Option<(u64, YamlNode)> {
+    let place = entries.iter().position(|(given, _)| given.value == key)?;
     let (key, node) = entries.remove(place);
-    let line = key.referenced.line();
-    let listed = match node {
-        YamlNode::Empty => return Ok(Vec::new()),
-        YamlNode::List(listed) => listed,
-        YamlNode::Value(_) | YamlNode::Map(_) => return Err(format!("line {line}: {EXPECTED}")),
-    };
-    if listed.len() > MAX_SCALERS {
-        return Err(format!("line {line}: scalers: expected at most {MAX_SCALERS} scalers, not {}", listed.len()));
-    }
-    let location = |line| Location { file: Arc::clone(path), line };
-    let scaler = |node| {
-        let YamlNode::Map(entries) = node else { return Err(format!("line {line}: {EXPECTED}")) };
-        let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
-        let entry = |(key, node): (Spanned<String>, YamlNode)| {
-            let values = match node {
-                YamlNode::Value(value) => vec![value],
-                YamlNode::List(nodes) => nodes.into_iter().filter_map(YamlNode::into_value).collect(),
-                YamlNode::Empty | YamlNode::Map(_) => Vec::new(),
-            };
-            (key.value.replace('-', "_"), location(key.referenced.line()), values)
-        };
-        Ok(ListedScaler { location: location(begins), entries: entries.into_iter().map(entry).collect() })
-    };
-    listed.into_iter().map(scaler).collect()
+    Some((key.referenced.line(), node))
 }
 
 /// The error where a key of a scaler is given twice: YAML's own error does not name the scaler.
-fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<String> {
+fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<FileError> {
     if !matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }) {
         return None;
     }
     let mut options = serde_saphyr::Options::default();
     options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
     let Ok(YamlNode::Map(mut entries)) = serde_saphyr::from_str_with_options(text, options) else { return None };
-    let scalers = take_scalers(path, &mut entries).ok()?;
-    scalers.iter().find_map(|scaler| scaler.fields().err()).map(|problem| problem.to_string())
+    scaler::scalers(path, &mut entries).err().filter(|error| matches!(error, FileError::Scaler(_)))
 }
 
-fn targets(path: &Arc<Path>, line: u64, node: YamlNode) -> Result<Vec<(TargetName, Section)>, String> {
+/// Takes the targets out of the top level.
+fn targets(path: &Arc<Path>, entries: &mut Entries) -> Result<Vec<(TargetName, Section)>, FileError> {
     const TAKES: &str = "targets: expected a list of mappings, each with a name";
-    let listed = match node {
-        YamlNode::Empty => return Ok(Vec::new()),
-        YamlNode::List(listed) => listed,
-        YamlNode::Value(_) | YamlNode::Map(_) => return Err(format!("line {line}: {TAKES}")),
+    let (line, listed) = match take(entries, "targets") {
+        None | Some((_, YamlNode::Empty)) => return Ok(Vec::new()),
+        Some((line, YamlNode::List(listed))) => (line, listed),
+        Some((line, _)) => return Err(FileError::at(line, TAKES)),
     };
     if listed.len() > MAX_TARGETS {
-        return Err(format!("line {line}: targets: expected at most {MAX_TARGETS} targets, not {}", listed.len()));
+        let why = format!("targets: expected at most {MAX_TARGETS} targets, not {}", listed.len());
+        return Err(FileError::at(line, &why));
     }
     let mut targets: Vec<(TargetName, Section)> = Vec::with_capacity(listed.len());
     let mut names = BTreeSet::new();
     for node in listed {
-        let YamlNode::Map(mut entries) = node else { return Err(format!("line {line}: {TAKES}")) };
+        let YamlNode::Map(mut entries) = node else { return Err(FileError::at(line, TAKES)) };
         let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
-        let Some(place) = entries.iter().position(|(key, _)| key.value == "name") else {
-            return Err(format!("line {begins}: expected a name in each target"));
-        };
-        let (key, node) = entries.remove(place);
-        let line = key.referenced.line();
-        let name = match &node {
-            YamlNode::Value(name) => TargetName::new(name),
-            YamlNode::Empty | YamlNode::List(_) | YamlNode::Map(_) => None,
-        };
+        let (line, name) =
+            take(&mut entries, "name").ok_or_else(|| FileError::at(begins, "expected a name in each target"))?;
+        let name = if let YamlNode::Value(name) = name { TargetName::new(&name) } else { None };
         let takes = "name: expected 1 to 64 letters, digits, '.', '_' and '-'";
-        let name = name.ok_or_else(|| format!("line {line}: {takes}"))?;
+        let name = name.ok_or_else(|| FileError::at(line, takes))?;
         if !names.insert(name.clone()) {
-            return Err(format!("line {line}: there are two targets of the name {name}"));
+            return Err(FileError::at(line, &format!("there are two targets of the name {name}")));
         }
         let mut section = Section::new();
         flatten(path, "", entries, SettingScope::To(&name), &mut section)?;
         targets.push((name, section));
     }
     if targets.is_empty() {
-        return Err(format!("line {line}: {TAKES}; the list is empty"));
+        return Err(FileError::at(line, &format!("{TAKES}; the list is empty")));
     }
     Ok(targets)
 }
 
 /// What the parser found, and where, but not the text that it found there: that may be a URL with a password in it.
-fn describe(error: &Error) -> String {
-    let wrong = match error.without_snippet() {
+fn describe(error: &Error) -> FileError {
+    let why = match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } if is_key(key) => format!("{key} is given twice"),
         Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
         Error::MultipleDocuments { .. } => "expected one document".to_owned(),
@@ -210,8 +229,8 @@ fn describe(error: &Error) -> String {
         _ => "expected YAML: settings with a value, a list of values, or more settings".to_owned(),
     };
     match error.location() {
-        Some(place) if place.line() > 0 => format!("line {} column {}: {wrong}", place.line(), place.column()),
-        _ => wrong,
+        Some(place) if place.line() > 0 => FileError::Place { line: place.line(), column: place.column(), why },
+        _ => FileError::Whole(why),
     }
 }
 
@@ -224,10 +243,10 @@ enum SettingScope<'a> {
 
 impl SettingScope<'_> {
     /// What is wrong, and where.
-    fn problem(self, line: u64, why: &str) -> String {
+    fn problem(self, line: u64, why: &str) -> FileError {
         match self {
-            Self::ToAll => format!("line {line}: {why}"),
-            Self::To(target) => format!("line {line}: target {target}: {why}"),
+            Self::ToAll => FileError::at(line, why),
+            Self::To(target) => FileError::at(line, &format!("target {target}: {why}")),
         }
     }
 
@@ -251,10 +270,10 @@ impl SettingScope<'_> {
 fn flatten(
     file: &Arc<Path>,
     prefix: &str,
-    entries: Vec<(Spanned<String>, YamlNode)>,
+    entries: Entries,
     whose: SettingScope<'_>,
     settings: &mut Section,
-) -> Result<(), String> {
+) -> Result<(), FileError> {
     for (key, node) in entries {
         let line = key.referenced.line();
         let path = format!("{prefix}{}", key.value.replace('_', "-"));
@@ -270,12 +289,13 @@ fn flatten(
             YamlNode::Map(_) if Setting::find(&path).is_some() => {
                 return Err(problem(&format!("{path}: expected a value, not a mapping")));
             }
-            YamlNode::Value(value) => vec![value],
-            YamlNode::List(nodes) => {
-                let plain: Option<Vec<String>> = nodes.into_iter().map(YamlNode::into_value).collect();
-                plain.ok_or_else(|| problem(&format!("{}: expected a list of plain values", named(&path))))?
-            }
             YamlNode::Map(_) => Vec::new(),
+            node => {
+                let values = node.values();
+                let values =
+                    values.ok_or_else(|| problem(&format!("{}: expected a list of plain values", named(&path))))?;
+                values.into_iter().map(str::to_owned).collect()
+            }
         };
         let setting = whose.setting(&path).map_err(|why| problem(&why))?;
         if values.len() != 1 && setting.flag != Flag::List {
@@ -314,76 +334,3 @@ fn is_key(text: &str) -> bool {
 
 /// Settings that a file cannot hold: they say what to do with it.
 const BARRED: [&str; 3] = ["config.file", "config.check", "healthcheck"];
-
-/// A piece of the file. Scalars are kept as text: what they must be is the setting's business.
-enum YamlNode {
-    Empty,
-    Value(String),
-    List(Vec<YamlNode>),
-    Map(Vec<(Spanned<String>, YamlNode)>),
-}
-
-impl YamlNode {
-    fn into_value(self) -> Option<String> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Empty | Self::List(_) | Self::Map(_) => None,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for YamlNode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(YamlVisitor)
-    }
-}
-
-struct YamlVisitor;
-
-impl<'de> Visitor<'de> for YamlVisitor {
-    type Value = YamlNode;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value, a list of values or a mapping")
-    }
-
-    fn visit_unit<E>(self) -> Result<YamlNode, E> {
-        Ok(YamlNode::Empty)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<YamlNode, A::Error> {
-        let mut values = Vec::new();
-        while let Some(node) = seq.next_element()? {
-            values.push(node);
-        }
-        Ok(YamlNode::List(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<YamlNode, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(YamlNode::Map(entries))
-    }
-}

@@ -3,10 +3,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::file::ListedNotify;
-use crate::config::file::{Entry, File, Section};
+use crate::config::file::{Entry, File, InFile, ScalerItem, Section};
 use crate::config::redis_target::dial_in_plain_text;
-use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::Flag;
 use crate::config::values::Origin;
 use crate::config::web::WebConfig;
@@ -31,8 +29,8 @@ fn said_of_file(text: &str) -> Option<String> {
     let file = match File::parse(text, Path::new("streamlag.yml")) {
         Ok(file) => file,
         Err(error) => {
-            assert_one_line(&error);
-            return Some(error);
+            assert_one_line(&error.to_string());
+            return Some(error.to_string());
         }
     };
     let own = file.targets().iter().flat_map(|(_, own)| own.iter());
@@ -83,20 +81,12 @@ impl SettingSources for Only<'_> {
         self.0.get(key).is_some_and(Entry::switch)
     }
 
-    fn api_token(&self) -> Option<String> {
-        None
-    }
-
     fn targets(&self) -> &[(TargetName, Section)] {
         self.0.targets()
     }
 
-    fn scalers(&self) -> &[ListedScaler] {
+    fn scalers(&self) -> &[InFile<ScalerItem>] {
         self.0.scalers()
-    }
-
-    fn notify(&self) -> Option<&ListedNotify> {
-        None
     }
 }
 

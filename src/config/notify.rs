@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::actions::notify::client::{Client, Endpoint};
 use crate::actions::notify::{MAX_RECEIVERS, NotifyConfig, Timing, Webhook};
 use crate::config::MAX_DURATION;
-use crate::config::file::{Given, ListedNotify};
-use crate::config::values::ConfigError;
+use crate::config::file::{Given, InFile, NotifySection, WebhookItem};
+use crate::config::values::{ConfigError, Location, shown};
 use crate::sys::files;
 
 /// What Standard Webhooks puts before a secret in base64.
@@ -32,20 +32,24 @@ const OWN_LABELS: [&str; 8] =
     ["alertname", "severity", "stream", "consumer_group", "logical_stream", "node", "state", "redis_target"];
 
 /// Whom to tell of incidents; nobody where nothing is listed.
-pub(super) fn checked(listed: Option<&ListedNotify>) -> Result<NotifyConfig, ConfigError> {
+pub(super) fn checked(listed: Option<&InFile<NotifySection>>) -> Result<NotifyConfig, ConfigError> {
     let Some(listed) = listed else { return Ok(NotifyConfig::default()) };
+    let given = &listed.section;
     let default = Timing::default();
-    let duration = |key: &str, otherwise, least| duration(listed, key, least).map(|given| given.unwrap_or(otherwise));
+    let of_a_second = Duration::from_secs(1);
     let config = NotifyConfig {
-        alertmanagers: listed.alertmanagers.iter().map(endpoint).collect::<Result<_, _>>()?,
-        webhooks: listed.webhooks.iter().map(|entries| webhook(entries)).collect::<Result<_, _>>()?,
+        alertmanagers: given.alertmanagers.iter().map(|url| alertmanager(listed, url)).collect::<Result<_, _>>()?,
+        webhooks: given.webhooks.iter().map(|item| webhook(listed, item)).collect::<Result<_, _>>()?,
         labels: labels(listed)?,
-        hold: self::duration(listed, "for", Duration::ZERO)?,
+        hold: duration(listed, "for", given.r#for.as_ref(), Duration::ZERO)?,
         ca: ca(listed)?,
         timing: Timing {
-            group_wait: duration("group_wait", default.group_wait, Duration::ZERO)?,
-            group_interval: duration("group_interval", default.group_interval, Duration::from_secs(1))?,
-            repeat_interval: duration("repeat_interval", default.repeat_interval, Duration::from_secs(1))?,
+            group_wait: duration(listed, "group_wait", given.group_wait.as_ref(), Duration::ZERO)?
+                .unwrap_or(default.group_wait),
+            group_interval: duration(listed, "group_interval", given.group_interval.as_ref(), of_a_second)?
+                .unwrap_or(default.group_interval),
+            repeat_interval: duration(listed, "repeat_interval", given.repeat_interval.as_ref(), of_a_second)?
+                .unwrap_or(default.repeat_interval),
         },
     };
     let names: Vec<String> = config.receivers().collect();
@@ -64,86 +68,83 @@ pub(super) fn checked(listed: Option<&ListedNotify>) -> Result<NotifyConfig, Con
 }
 
 /// The files of secrets: those that webhooks sign with, and the configuration file if a webhook's URL in it may be one.
-pub(super) fn secret_files(listed: &ListedNotify) -> Vec<PathBuf> {
-    let secret = |given: &Given| match given.0.as_str() {
-        "secret_file" => Some(path(given)),
-        "url" => Endpoint::parse(&given.2).is_ok_and(|to| to.has_path()).then(|| given.1.file.to_path_buf()),
-        _ => None,
+pub(super) fn secret_files(listed: &InFile<NotifySection>) -> Vec<PathBuf> {
+    let of = |webhook: &WebhookItem| {
+        let is_secret = Endpoint::parse(&webhook.url.value).is_ok_and(|to| to.has_path());
+        let file = is_secret.then(|| listed.begins().file.to_path_buf());
+        [file, webhook.secret_file.as_ref().map(|given| listed.path(given))]
     };
-    listed.webhooks.iter().flatten().filter_map(secret).collect()
+    listed.section.webhooks.iter().flat_map(of).flatten().collect()
 }
 
-fn problem((key, location, _): &Given, why: &str) -> ConfigError {
+fn problem(key: &str, location: &Location, why: &str) -> ConfigError {
     ConfigError::new(format!("notify.{key} in {location}: {why}"))
 }
 
-fn value<'a>(listed: &'a ListedNotify, key: &str) -> Option<&'a Given> {
-    listed.values.iter().find(|(given, ..)| given == key)
-}
-
-fn duration(listed: &ListedNotify, key: &str, least: Duration) -> Result<Option<Duration>, ConfigError> {
-    let Some(given) = value(listed, key) else { return Ok(None) };
-    let duration = humantime::parse_duration(&given.2).ok().filter(|time| (least..=MAX_DURATION).contains(time));
+fn duration(
+    listed: &InFile<NotifySection>,
+    key: &str,
+    given: Option<&Given>,
+    least: Duration,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(given) = given else { return Ok(None) };
+    let duration = humantime::parse_duration(&given.value).ok().filter(|time| (least..=MAX_DURATION).contains(time));
     let least = humantime::format_duration(least);
     duration.map(Some).ok_or_else(|| {
-        problem(given, &format!("invalid value {:?}: expected a duration from {least} to 1d, such as 30s", given.2))
+        let (value, place) = (shown(&given.value), listed.location(given));
+        problem(key, &place, &format!("invalid value {value:?}: expected a duration from {least} to 1d, such as 30s"))
     })
 }
 
-fn endpoint(given: &Given) -> Result<Endpoint, ConfigError> {
-    Endpoint::parse(&given.2).map_err(|why| problem(given, &why))
+fn alertmanager(listed: &InFile<NotifySection>, url: &Given) -> Result<Endpoint, ConfigError> {
+    Endpoint::parse(&url.value).map_err(|why| problem("alertmanagers", &listed.location(url), &why))
 }
 
-fn labels(listed: &ListedNotify) -> Result<BTreeMap<String, String>, ConfigError> {
+fn labels(listed: &InFile<NotifySection>) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut labels = BTreeMap::from([("job".to_owned(), JOB.to_owned())]);
-    for (name, location, value) in &listed.labels {
+    for (name, given) in &listed.section.labels {
         let mut letters = name.bytes();
         let is_first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
         let is_name =
             letters.next().is_some_and(is_first) && letters.all(|byte| is_first(byte) || byte.is_ascii_digit());
         if !is_name || OWN_LABELS.contains(&name.as_str()) {
-            let own = OWN_LABELS.join(", ");
+            let (name, own) = (shown(name), OWN_LABELS.join(", "));
             let why = format!("invalid label {name:?}: expected letters, digits and _, and none of {own}");
-            return Err(ConfigError::new(format!("notify.labels in {location}: {why}")));
+            return Err(problem("labels", &listed.location(given), &why));
         }
         // An empty label is none.
-        if value.is_empty() { drop(labels.remove(name)) } else { drop(labels.insert(name.clone(), value.clone())) }
+        if given.value.is_empty() {
+            labels.remove(name);
+        } else {
+            labels.insert(name.clone(), given.value.clone());
+        }
     }
     Ok(labels)
 }
 
-/// A path of the file, which is relative to the file.
-fn path((_, location, value): &Given) -> PathBuf {
-    location.beside(value)
+fn ca(listed: &InFile<NotifySection>) -> Result<Option<Arc<[u8]>>, ConfigError> {
+    let Some(given) = &listed.section.ca_file else { return Ok(None) };
+    let pem = files::read(&listed.path(given)).and_then(|pem| Client::new(Some(&pem)).map(|_| pem));
+    pem.map(|pem| Some(pem.into())).map_err(|why| problem("ca_file", &listed.location(given), &why))
 }
 
-fn ca(listed: &ListedNotify) -> Result<Option<Arc<[u8]>>, ConfigError> {
-    let Some(given) = value(listed, "ca_file") else { return Ok(None) };
-    let pem = files::read(&path(given)).and_then(|pem| Client::new(Some(&pem)).map(|_| pem));
-    pem.map(|pem| Some(pem.into())).map_err(|why| problem(given, &why))
-}
-
-fn webhook(entries: &[Given]) -> Result<Webhook, ConfigError> {
-    let get = |key: &str| entries.iter().find(|(given, ..)| given == key);
-    let of = |given: &Given, why: &str| ConfigError::new(format!("notify.webhooks.{} in {}: {why}", given.0, given.1));
-    let Some(url) = get("url") else {
-        let place = entries.first().map_or(String::new(), |(_, location, _)| format!(" in {location}"));
-        return Err(ConfigError::new(format!("notify.webhooks{place}: expected a url")));
-    };
-    let endpoint = Endpoint::parse(&url.2).map_err(|why| of(url, &why))?;
-    let allows_plain = match get("allow_plain") {
+fn webhook(listed: &InFile<NotifySection>, item: &WebhookItem) -> Result<Webhook, ConfigError> {
+    let problem =
+        |key: &str, given: &Given, why: &str| problem(&format!("webhooks.{key}"), &listed.location(given), why);
+    let endpoint = Endpoint::parse(&item.url.value).map_err(|why| problem("url", &item.url, &why))?;
+    let allows_plain = match &item.allow_plain {
         None => false,
-        Some(given) => match given.2.as_str() {
-            "true" => true,
-            "false" => false,
-            _ => return Err(of(given, "expected true or false")),
-        },
+        Some(given) => given.value.parse().map_err(|_| problem("allow_plain", given, "expected true or false"))?,
     };
     if endpoint.is_plain_elsewhere() && !allows_plain {
-        return Err(of(url, "expected https:// for another host; allow_plain: true sends without TLS"));
+        let why = "expected https:// for another host; allow_plain: true sends without TLS";
+        return Err(problem("url", &item.url, why));
     }
-    let secret = get("secret_file").map(|given| secret(&path(given)).map_err(|why| of(given, &why))).transpose()?;
-    Ok(Webhook { endpoint, secret })
+    let secret = item
+        .secret_file
+        .as_ref()
+        .map(|given| secret(&listed.path(given)).map_err(|why| problem("secret_file", given, &why)));
+    Ok(Webhook { endpoint, secret: secret.transpose()? })
 }
 
 fn secret(path: &Path) -> Result<Arc<[u8]>, String> {

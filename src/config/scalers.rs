@@ -3,96 +3,141 @@
 use std::collections::BTreeSet;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, ScaledStreams, Scaler, Signal};
-use crate::config::scaler_entry::{ListedScaler, ScalerFields};
+use crate::config::file::{Given, InFile, ScalerItem};
 use crate::config::target::TargetConfig;
-use crate::config::values::ConfigError;
+use crate::config::values::{ConfigError, shown};
 use crate::http::api::scale;
 use crate::http::{DeclaredScaler, Scalers};
 use crate::model::glob::{any_matches, is_pattern};
+use crate::model::names::MAX_NAME_BYTES;
 use crate::model::{GroupName, StreamKey};
 
-/// The keys that say which streams a scaler is about: one of them is given.
-const STREAMS: [&str; 3] = ["stream", "streams", "logical_stream"];
-
 /// All scalers. Their streams are sampled by the targets from now on.
-pub(super) fn all(listed: &[ListedScaler], targets: &mut [TargetConfig]) -> Result<Scalers, ConfigError> {
+pub(super) fn all(listed: &[InFile<ScalerItem>], targets: &mut [TargetConfig]) -> Result<Scalers, ConfigError> {
     let mut met = BTreeSet::new();
     let mut scalers = Vec::with_capacity(listed.len());
     for scaler in listed {
-        let fields = scaler.fields()?;
-        if !met.insert(fields.name) {
-            return Err(fields.problem("there is another scaler of this name"));
+        let name = &scaler.section.name.value;
+        if !met.insert(name) {
+            return Err(scaler.problem("there is another scaler of this name"));
         }
-        scalers.push((fields.name.to_owned(), declared(&fields, targets)?));
+        scalers.push((name.clone(), declared(scaler, targets)?));
     }
     Ok(scalers.into_iter().collect())
 }
 
-fn declared(fields: &ScalerFields<'_>, targets: &mut [TargetConfig]) -> Result<DeclaredScaler, ConfigError> {
-    let asked = fields.get("redis_target");
-    let found = targets.iter_mut().find(|target| asked.is_none_or(|name| target.name.as_str() == name));
-    let target = found.ok_or_else(|| fields.invalid("redis_target", "expected the name of a target"))?;
-    let signal = match fields.get("signal") {
-        Some(word) => scale::signal(word).map_err(|why| fields.invalid("signal", &why))?,
+impl InFile<ScalerItem> {
+    /// What is wrong with the whole scaler.
+    fn problem(&self, why: &str) -> ConfigError {
+        ConfigError::new(format!("scaler {} in {}: {why}", self.section.name.value, self.begins()))
+    }
+
+    /// What is wrong with the value of this key.
+    fn invalid(&self, key: &str, given: &Given, why: &str) -> ConfigError {
+        let of = format!("of scaler {} in {}", self.section.name.value, self.location(given));
+        ConfigError::new(format!("invalid value {:?} for {key} {of}: {why}", shown(&given.value)))
+    }
+
+    /// A name or a pattern that is not empty and not too long.
+    fn name_or_pattern(&self, key: &str, given: &Given) -> Result<(), ConfigError> {
+        if given.value.is_empty() || given.value.len() > MAX_NAME_BYTES {
+            return Err(self.invalid(key, given, &format!("expected 1 to {MAX_NAME_BYTES} bytes")));
+        }
+        Ok(())
+    }
+
+    /// A name, and no pattern; `otherwise` says what to do with one.
+    fn plain_name(&self, key: &str, given: &Given, otherwise: &str) -> Result<(), ConfigError> {
+        self.name_or_pattern(key, given)?;
+        if is_pattern(&given.value) {
+            return Err(self.invalid(key, given, &format!("expected a name, not a pattern{otherwise}")));
+        }
+        Ok(())
+    }
+}
+
+fn declared(scaler: &InFile<ScalerItem>, targets: &mut [TargetConfig]) -> Result<DeclaredScaler, ConfigError> {
+    let given = &scaler.section;
+    let target = match &given.redis_target {
+        None => targets.first_mut().ok_or_else(|| scaler.problem("expected a target"))?,
+        Some(name) => targets
+            .iter_mut()
+            .find(|target| target.name.as_str() == name.value)
+            .ok_or_else(|| scaler.invalid("redis_target", name, "expected the name of a target"))?,
+    };
+    let signal = match &given.signal {
+        Some(word) => scale::signal(&word.value).map_err(|why| scaler.invalid("signal", word, &why))?,
         None => Signal::default(),
     };
-    let streams = streams(fields, target)?;
-    let scaler = Scaler {
-        group: group(fields, target)?,
+    let streams = streams(scaler, target)?;
+    let checked = Scaler {
+        group: group(scaler, target)?,
         signal,
-        target: match (fields.get("target"), signal, streams.names.first()) {
-            (Some(value), ..) => scale::target(value, signal).map_err(|why| fields.invalid("target", &why))?,
+        target: match (&given.target, signal, streams.names.first()) {
+            (Some(number), ..) => {
+                scale::target(&number.value, signal).map_err(|why| scaler.invalid("target", number, &why))?
+            }
             (None, Signal::Consumers, _) => CONSUMERS_TARGET,
             (None, _, Some(key)) => target.thresholds.of(key).degraded as f64,
             (None, _, None) => target.thresholds.otherwise.degraded as f64,
         },
-        look_ahead: match fields.get("look_ahead") {
-            Some(value) => scale::look_ahead(value, signal).map_err(|why| fields.invalid("look_ahead", &why))?,
+        look_ahead: match &given.look_ahead {
+            Some(time) => {
+                scale::look_ahead(&time.value, signal).map_err(|why| scaler.invalid("look_ahead", time, &why))?
+            }
             None => DEFAULT_LOOK_AHEAD,
         },
         streams,
     };
-    target.scaled.add(&scaler.streams);
-    Ok(DeclaredScaler { redis_target: target.name.clone(), scaler })
+    target.scaled.add(&checked.streams);
+    Ok(DeclaredScaler { redis_target: target.name.clone(), scaler: checked })
 }
 
-fn streams(fields: &ScalerFields<'_>, target: &TargetConfig) -> Result<ScaledStreams, ConfigError> {
-    let given: Vec<&str> = STREAMS.into_iter().filter(|key| fields.get(key).is_some()).collect();
-    if given.len() != 1 {
-        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        return Err(fields.problem(&format!("expected one of {}, found {found}", STREAMS.join(", "))));
-    }
+fn streams(scaler: &InFile<ScalerItem>, target: &TargetConfig) -> Result<ScaledStreams, ConfigError> {
+    let ScalerItem { stream, streams, logical_stream, .. } = &scaler.section;
     let is_excluded = |key: &StreamKey| any_matches(&target.streams_exclude, key.as_bytes());
-    if let Some(name) = fields.plain_name("stream", "; streams takes a pattern")? {
-        let key = StreamKey::from(name);
-        if is_excluded(&key) {
-            return Err(fields.invalid("stream", "expected a stream that streams.exclude leaves in"));
+    match (stream, streams, logical_stream) {
+        (Some(name), None, None) => {
+            scaler.plain_name("stream", name, "; streams takes a pattern")?;
+            let key = StreamKey::from(name.value.as_str());
+            if is_excluded(&key) {
+                return Err(scaler.invalid("stream", name, "expected a stream that streams.exclude leaves in"));
+            }
+            Ok(ScaledStreams::named(key))
         }
-        return Ok(ScaledStreams::named(key));
-    }
-    if let Some(pattern) = fields.name_or_pattern("streams")? {
-        if !is_pattern(pattern) {
-            return Err(fields.invalid("streams", "expected a pattern, such as orders:*; stream takes a name"));
+        (None, Some(pattern), None) => {
+            scaler.name_or_pattern("streams", pattern)?;
+            if !is_pattern(&pattern.value) {
+                let why = "expected a pattern, such as orders:*; stream takes a name";
+                return Err(scaler.invalid("streams", pattern, why));
+            }
+            Ok(ScaledStreams { names: BTreeSet::new(), patterns: vec![pattern.value.clone()] })
         }
-        return Ok(ScaledStreams { names: BTreeSet::new(), patterns: vec![pattern.to_owned()] });
+        (None, None, Some(name)) => {
+            scaler.name_or_pattern("logical_stream", name)?;
+            let unknown = || scaler.invalid("logical_stream", name, "expected the name of one of logical-streams");
+            let (names, patterns) = target.logical.partitions(&name.value).ok_or_else(unknown)?;
+            let names = names.iter().filter(|key| !is_excluded(key)).cloned().collect();
+            Ok(ScaledStreams { names, patterns: patterns.to_vec() })
+        }
+        _ => {
+            let all = [("stream", stream), ("streams", streams), ("logical_stream", logical_stream)];
+            let given: Vec<&str> = all.iter().filter(|(_, given)| given.is_some()).map(|(key, _)| *key).collect();
+            let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+            Err(scaler.problem(&format!("expected one of stream, streams, logical_stream, found {found}")))
+        }
     }
-    let name = fields.name_or_pattern("logical_stream")?.unwrap_or_default();
-    let (names, patterns) = target
-        .logical
-        .partitions(name)
-        .ok_or_else(|| fields.invalid("logical_stream", "expected the name of one of logical-streams"))?;
-    let names = names.iter().filter(|key| !is_excluded(key)).cloned().collect();
-    Ok(ScaledStreams { names, patterns: patterns.to_vec() })
 }
 
-fn group(fields: &ScalerFields<'_>, target: &TargetConfig) -> Result<GroupName, ConfigError> {
-    let Some(name) = fields.plain_name("group", "")? else {
+fn group(scaler: &InFile<ScalerItem>, target: &TargetConfig) -> Result<GroupName, ConfigError> {
+    let Some(name) = &scaler.section.group else {
         let first = target.groups.literals().first().cloned();
-        return first.ok_or_else(|| fields.problem("expected a group, as groups has only patterns"));
+        return first.ok_or_else(|| scaler.problem("expected a group, as groups has only patterns"));
     };
-    let group = GroupName::from(name);
+    scaler.plain_name("group", name, "")?;
+    let group = GroupName::from(name.value.as_str());
     if target.groups.contains(&group) {
         return Ok(group);
     }
-    Err(fields.invalid("group", "expected a monitored group; add it to groups"))
+    Err(scaler.invalid("group", name, "expected a monitored group; add it to groups"))
 }

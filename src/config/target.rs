@@ -6,9 +6,7 @@ use crate::analysis::logical::LogicalStreams;
 use crate::analysis::scaling::ScaledStreams;
 use crate::analysis::window::Windows;
 use crate::collector::{Address, Mode, Topology};
-use crate::config::file::ListedNotify;
 use crate::config::file::Section;
-use crate::config::scaler_entry::ListedScaler;
 use crate::config::settings::COLLECTORS;
 use crate::config::values::{ConfigError, Origin, RawValue};
 use crate::config::{MAX_DURATION, Setting, SettingSources, redis_target};
@@ -129,18 +127,6 @@ impl<S: SettingSources> SettingSources for TargetSources<'_, S> {
 
     fn api_token(&self) -> Option<String> {
         self.all.api_token()
-    }
-
-    fn targets(&self) -> &[(TargetName, Section)] {
-        &[]
-    }
-
-    fn scalers(&self) -> &[ListedScaler] {
-        &[]
-    }
-
-    fn notify(&self) -> Option<&ListedNotify> {
-        None
     }
 }
 

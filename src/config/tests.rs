@@ -5,8 +5,6 @@ use std::path::Path;
 use super::*;
 use crate::collector::{Address, Mode};
 use crate::config::file::File;
-use crate::config::file::ListedNotify;
-use crate::config::scaler_entry::ListedScaler;
 use crate::config::values::Origin;
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::thresholds::Thresholds;
@@ -36,18 +34,6 @@ impl SettingSources for Fake {
 
     fn api_token(&self) -> Option<String> {
         self.token.map(str::to_owned)
-    }
-
-    fn targets(&self) -> &[(TargetName, Section)] {
-        &[]
-    }
-
-    fn scalers(&self) -> &[ListedScaler] {
-        &[]
-    }
-
-    fn notify(&self) -> Option<&ListedNotify> {
-        None
     }
 }
 
@@ -376,7 +362,7 @@ fn a_file_says_the_same_nested_or_dotted() {
 #[test]
 fn bad_files_are_named_with_key_and_line() {
     let check = |text: &str, expected: &str| {
-        let problem = File::parse(text, Path::new("f.yml")).map(|_| ()).unwrap_err();
+        let problem = File::parse(text, Path::new("f.yml")).map(|_| ()).unwrap_err().to_string();
         assert!(problem.contains(expected), "{problem:?} lacks {expected:?}");
         assert!(!problem.contains('\n') && !problem.contains("hunter2"), "{problem:?}");
     };
@@ -400,4 +386,85 @@ fn bad_files_are_named_with_key_and_line() {
     check("redis.url: 'redis://:hunter2@h\n", "line");
     check("streams: *hunter2\n", "line 1");
     check("a\n---\nb\n", "expected one document");
+    check("notify:\n  for: 5s\n  for: 6s\n", "line 3 column 3: for is given twice");
+    check("notify:\n  ca-file: a\n  ca_file: b\n", "line 3: notify.ca_file is given twice");
+    check("notify:\n  ca_files:\n", "line 2: unknown key \"ca_files\" of notify: did you mean notify.ca_file?");
+    check("notify:\n  for: {a: b}\n", "line 2: notify.for: expected one value");
+    check(
+        "notify:\n  alertmanagers:\n  - http://h\n  - {http://h: 1}\n",
+        "line 2: notify.alertmanagers: expected a list",
+    );
+    check("notify:\n  alertmanagers: {a: b}\n", "line 2: notify.alertmanagers: expected a list of URLs");
+    check("notify:\n  labels: [a]\n", "line 2: notify.labels: expected a mapping of names to values");
+    check("notify:\n  labels:\n    a: [b, c]\n", "line 3: notify.labels: expected a mapping of names to values");
+    check("notify:\n  webhooks: [7]\n", "line 2: notify.webhooks: expected a list of mappings, each with a url");
+    check("notify:\n  webhooks:\n  - allow_plain: true\n", "line 3: notify.webhooks: expected a url");
+    let webhook = |more: &str| format!("notify:\n  webhooks:\n  - url: http://h\n    {more}\n");
+    check(&webhook("secret-file: a\n    secret_file: b"), "line 5: secret_file of a webhook is given twice");
+    check(&webhook("secret_file:"), "line 4: secret_file of a webhook: expected one value");
+    check(&webhook("hunter2://: x"), "line 4: unknown key of this name of a webhook: expected one of url, secret_file");
+    check(
+        "scalers:\n- name: a\n  look-ahead: 5m\n  look_ahead: 6m\n",
+        "look_ahead of scaler a in f.yml, line 4 is given twice",
+    );
+    check("scalers:\n- name: a\n  stream: [s, {t: u}]\n", "stream of scaler a in f.yml, line 3: expected one value");
+    check("scalers:\n- name: a\n  stream: [[s]]\n", "stream of scaler a in f.yml, line 3: expected one value");
+    check("scalers:\n- name: a\n  stream: [s, t]\n", "line 3: expected one value, found \"s,t\"");
+}
+
+#[test]
+fn sections_are_what_they_say_however_it_is_written() {
+    let parse = |text: &str| File::parse(text, Path::new("f.yml")).unwrap();
+    let text = "notify: {ca-file: c, for:, labels: {a-b: 1}, webhooks: [{url: u, secret-file: s}], alertmanagers:}\n";
+    let file = parse(&format!("{text}scalers: [{{name: a, look-ahead: [5m], target: 7}}]\n"));
+    let notify = &file.notify().unwrap().section;
+    let value = |given: &Option<crate::config::file::Given>| given.as_ref().map(|given| given.value.clone());
+    assert_eq!((value(&notify.ca_file).as_deref(), value(&notify.r#for)), (Some("c"), None));
+    assert_eq!((notify.labels["a-b"].value.as_str(), notify.alertmanagers.len()), ("1", 0));
+    assert_eq!(value(&notify.webhooks[0].secret_file).as_deref(), Some("s"));
+    let [scaler] = file.scalers() else { panic!("{file:?}") };
+    let scaler = &scaler.section;
+    assert_eq!([&scaler.look_ahead, &scaler.target].map(value), [Some("5m".to_owned()), Some("7".to_owned())]);
+    // The same further down is the same.
+    let digest = |text: &str| {
+        let file = parse(text);
+        let mut hasher = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(&(file.notify(), file.scalers()), &mut hasher);
+        std::hash::Hasher::finish(&hasher)
+    };
+    assert_eq!(digest(text), digest(&format!("# moved\n\n{text}")));
+    assert_ne!(digest(text), digest(&text.replace("for:", "for: 1s")));
+}
+
+#[test]
+fn errors_repeat_the_beginning_of_long_texts() {
+    let long = "x".repeat(100_000);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.yml");
+    let web = format!("tls_server_config: {{client_auth_type: {long}}}\n");
+    std::fs::write(dir.path().join("web.yml"), web).unwrap();
+    for text in [
+        format!("notify: {{for: {long}}}"),
+        format!("notify: {{labels: {{'-{long}': x}}}}"),
+        format!("notify: {{{long}: x}}"),
+        format!("notify: {{webhooks: [{{url: 'http://h', {long}: x}}]}}"),
+        format!("notify: {{webhooks: [{{url: 'http://h', secret-file: {long}}}]}}"),
+        format!("scalers: [{{name: {long}}}]"),
+        format!("scalers: [{{name: a, {long}: x}}]"),
+        format!("scalers: [{{name: a, stream: s, signal: {long}}}]"),
+        format!("scalers: [{{name: a, stream: [{long}, {long}]}}]"),
+        format!("targets: [{{name: {long}}}]"),
+        format!("{long}: x"),
+        format!("poll.interval: {long}"),
+        format!("poll.interval: [{long}, {long}]"),
+        format!("logical-streams: 'a={long}{{'"),
+        format!("collector.{long}: true"),
+        format!("web.config.file: {long}"),
+        "web.config.file: web.yml".to_owned(),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let arguments = [OsString::from("streamlag"), "--config.file".into(), path.clone().into()];
+        let problem = parse(arguments).unwrap_err().to_string();
+        assert!(problem.len() < 4000, "{} bytes: {problem:.300}", problem.len());
+    }
 }

@@ -14,8 +14,16 @@ use crate::model::names::{self, MAX_NAME_BYTES};
 /// What an error repeats of a value, in bytes.
 const MAX_VALUE_BYTES: usize = 1024;
 
+/// What an error says of what is wrong with a value, in bytes: that may repeat a piece of a file.
+const MAX_WHY_BYTES: usize = 2048;
+
 /// Bytes of a mebibyte.
 pub(super) const MIB: u64 = 1 << 20;
+
+/// A key or a value of a section as it is repeated. What looks like a URL may have a password in it.
+pub(super) fn shown(text: &str) -> String {
+    if text.contains("://") { "(not shown)".to_owned() } else { names::text(text.as_bytes(), MAX_VALUE_BYTES) }
+}
 
 /// What is wrong with the configuration: one line that names the setting, its value and what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +54,7 @@ pub(crate) struct Location {
 
 impl Location {
     /// A path that the file names, which is relative to the file.
-    pub(super) fn beside(&self, path: &str) -> PathBuf {
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 }
@@ -155,7 +163,8 @@ impl RawValue {
     }
 
     /// A problem with this value. The one place where it becomes text: `why` says what was expected.
-    pub(super) fn problem(&self, why: &str) -> ConfigError {
+    pub(super) fn problem(&self, why: impl fmt::Display) -> ConfigError {
+        let why = names::text(why.to_string().as_bytes(), MAX_WHY_BYTES);
         ConfigError(format!("invalid value {} for {}: {why}", self.value(), self.name()))
     }
 
@@ -298,7 +307,7 @@ impl RawValue {
     pub(super) fn path(&self) -> PathBuf {
         let path = self.values.last().map(PathBuf::from).unwrap_or_default();
         match &self.origin {
-            Origin::File(place) | Origin::Target(_, place) => place.file.parent().unwrap_or(Path::new("")).join(path),
+            Origin::File(place) | Origin::Target(_, place) => place.beside(&path),
             Origin::Flag | Origin::Environment(_) | Origin::Default => path,
         }
     }

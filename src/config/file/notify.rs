@@ -1,119 +1,86 @@
 //! `notify:` of the file, as it is written: its structure is checked here, its values in [`crate::config::notify`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_saphyr::Spanned;
+use serde::Deserialize;
 
-use super::{YamlNode, named};
+use super::node::{Entries, Given, Misfit, Mismatch, YamlNode, section};
+use super::{FileError, InFile, named, take};
 use crate::config::nearest::nearest;
-use crate::config::values::Location;
 
-/// The key under which a file says whom to tell.
-pub(super) const NOTIFY: &str = "notify";
+/// What is behind the keys that take more than one value.
+const EXPECTED: [(&str, &str); 3] = [
+    ("alertmanagers", "a list of URLs"),
+    ("labels", "a mapping of names to values"),
+    ("webhooks", "a list of mappings, each with a url"),
+];
 
-/// Keys with one value.
-const VALUES: [&str; 5] = ["for", "ca_file", "group_wait", "group_interval", "repeat_interval"];
-
-/// The other keys.
-const LISTS: [&str; 3] = ["alertmanagers", "webhooks", "labels"];
-
-/// The keys of a webhook.
-const WEBHOOK: [&str; 3] = ["url", "secret_file", "allow_plain"];
-
-/// A key, where it stands, and its value.
-pub(crate) type Given = (String, Location, String);
-
-/// `notify:`, not checked yet.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ListedNotify {
-    /// Keys with one value.
-    pub(in crate::config) values: Vec<Given>,
-    /// Alertmanagers; the key is the list's.
+/// `notify:`, its values not checked yet.
+#[derive(Clone, Debug, Default, Hash, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NotifySection {
     pub(in crate::config) alertmanagers: Vec<Given>,
-    /// Labels.
-    pub(in crate::config) labels: Vec<Given>,
-    /// The keys of each webhook.
-    pub(in crate::config) webhooks: Vec<Vec<Given>>,
+    pub(in crate::config) webhooks: Vec<WebhookItem>,
+    pub(in crate::config) labels: BTreeMap<String, Given>,
+    pub(in crate::config) r#for: Option<Given>,
+    pub(in crate::config) ca_file: Option<Given>,
+    pub(in crate::config) group_wait: Option<Given>,
+    pub(in crate::config) group_interval: Option<Given>,
+    pub(in crate::config) repeat_interval: Option<Given>,
 }
 
-impl ListedNotify {
+/// A webhook.
+#[derive(Clone, Debug, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookItem {
+    pub(in crate::config) url: Given,
+    pub(in crate::config) secret_file: Option<Given>,
+    pub(in crate::config) allow_plain: Option<Given>,
+}
+
+impl InFile<NotifySection> {
     /// The files that it names.
     pub(in crate::config) fn files(&self) -> Vec<PathBuf> {
-        let named = self.values.iter().chain(self.webhooks.iter().flatten()).filter(|(key, ..)| key.ends_with("_file"));
-        named.map(|(_, location, path)| location.beside(path)).collect()
+        let secrets = self.section.webhooks.iter().map(|webhook| &webhook.secret_file);
+        secrets.chain([&self.section.ca_file]).flatten().map(|given| self.path(given)).collect()
     }
 }
 
 /// Takes it out of the top level.
-pub(super) fn take(
-    path: &Arc<Path>,
-    entries: &mut Vec<(Spanned<String>, YamlNode)>,
-) -> Result<Option<ListedNotify>, String> {
-    let Some(place) = entries.iter().position(|(key, _)| key.value == NOTIFY) else { return Ok(None) };
-    let (key, node) = entries.remove(place);
-    let mut listed = ListedNotify::default();
-    let entries = match node {
-        YamlNode::Empty => return Ok(None),
-        YamlNode::Map(entries) => entries,
-        YamlNode::Value(_) | YamlNode::List(_) => {
-            return Err(format!("line {}: notify: expected a mapping", key.referenced.line()));
-        }
+pub(super) fn notify(file: &Arc<Path>, entries: &mut Entries) -> Result<Option<InFile<NotifySection>>, FileError> {
+    let (line, entries) = match take(entries, "notify") {
+        None | Some((_, YamlNode::Empty)) => return Ok(None),
+        Some((line, YamlNode::Map(entries))) => (line, entries),
+        Some((line, _)) => return Err(FileError::at(line, "notify: expected a mapping")),
     };
-    let location = |line| Location { file: Arc::clone(path), line };
-    for (key, node) in entries {
-        let line = key.referenced.line();
-        let name = key.value.replace('-', "_");
-        let problem = |expected: &str| Err(format!("line {line}: notify.{name}: expected {expected}"));
-        match (name.as_str(), node) {
-            (known, YamlNode::Empty) if VALUES.contains(&known) || LISTS.contains(&known) => {}
-            (known, YamlNode::Value(value)) if VALUES.contains(&known) => {
-                listed.values.push((name, location(line), value));
-            }
-            (known, _) if VALUES.contains(&known) => return problem("one value"),
-            ("alertmanagers", YamlNode::List(nodes)) => {
-                for node in nodes {
-                    let Some(url) = node.into_value() else { return problem("a list of URLs") };
-                    listed.alertmanagers.push((name.clone(), location(line), url));
-                }
-            }
-            ("alertmanagers", _) => return problem("a list of URLs"),
-            ("labels", YamlNode::Map(labels)) => {
-                for (label, node) in labels {
-                    let Some(value) = node.into_value() else { return problem("a mapping of names to values") };
-                    listed.labels.push((label.value, location(label.referenced.line()), value));
-                }
-            }
-            ("labels", _) => return problem("a mapping of names to values"),
-            ("webhooks", YamlNode::List(nodes)) => {
-                for node in nodes {
-                    let YamlNode::Map(entries) = node else { return problem("a list of mappings, each with a url") };
-                    listed.webhooks.push(webhook(entries, location)?);
-                }
-            }
-            ("webhooks", _) => return problem("a list of mappings, each with a url"),
-            (unknown, _) => {
-                let near = nearest(unknown, VALUES.into_iter().chain(LISTS));
-                let near = near.map_or_else(String::new, |near| format!(": did you mean notify.{near}?"));
-                return Err(format!("line {line}: unknown key {} of notify{near}", named(unknown)));
-            }
-        }
-    }
-    Ok(Some(listed))
+    let section = section(entries, line).map_err(problem)?;
+    Ok(Some(InFile { file: Arc::clone(file), line, section }))
 }
 
-fn webhook(
-    entries: Vec<(Spanned<String>, YamlNode)>,
-    location: impl Fn(u64) -> Location,
-) -> Result<Vec<Given>, String> {
-    let entry = |(key, node): (Spanned<String>, YamlNode)| {
-        let (name, line) = (key.value.replace('-', "_"), key.referenced.line());
-        if !WEBHOOK.contains(&name.as_str()) {
-            let keys = WEBHOOK.join(", ");
-            return Err(format!("line {line}: unknown key {} of a webhook: expected one of {keys}", named(&name)));
+fn problem(Misfit { path, line, what }: Misfit) -> FileError {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let of_webhook = matches!(path[..], ["webhooks", _]);
+    let key = path.last().copied().unwrap_or_default();
+    let why = match what {
+        Mismatch::Unknown(known) if of_webhook => {
+            format!("unknown key {} of a webhook: expected one of {}", named(key), known.join(", "))
         }
-        let value = node.into_value().ok_or_else(|| format!("line {line}: {name} of a webhook: expected one value"))?;
-        Ok((name, location(line), value))
+        Mismatch::Unknown(known) => {
+            let near = nearest(key, known.iter().copied()).map(|near| format!(": did you mean notify.{near}?"));
+            format!("unknown key {} of notify{}", named(key), near.unwrap_or_default())
+        }
+        Mismatch::Twice if of_webhook => format!("{key} of a webhook is given twice"),
+        Mismatch::Twice => format!("notify.{key} is given twice"),
+        Mismatch::Missing => format!("notify.webhooks: expected a {key}"),
+        Mismatch::Shape(_) if of_webhook => format!("{key} of a webhook: expected one value"),
+        Mismatch::Shape(_) => {
+            let key = path.first().copied().unwrap_or_default();
+            let expected =
+                EXPECTED.iter().find(|(known, _)| *known == key).map_or("one value", |(_, expected)| expected);
+            format!("notify.{key}: expected {expected}")
+        }
     };
-    entries.into_iter().map(entry).collect()
+    FileError::at(line, &why)
 }

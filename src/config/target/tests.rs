@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::config::Config;
-use crate::config::file::{File, MAX_TARGETS};
+use crate::config::file::{File, InFile, MAX_TARGETS, ScalerItem};
 
 /// A file, and settings of the environment that win over it.
 struct FileAndEnvironment {
@@ -28,25 +28,17 @@ impl SettingSources for FileAndEnvironment {
         false
     }
 
-    fn api_token(&self) -> Option<String> {
-        None
-    }
-
     fn targets(&self) -> &[(TargetName, Section)] {
         self.file.targets()
     }
 
-    fn scalers(&self) -> &[ListedScaler] {
+    fn scalers(&self) -> &[InFile<ScalerItem>] {
         self.file.scalers()
-    }
-
-    fn notify(&self) -> Option<&ListedNotify> {
-        None
     }
 }
 
 fn targets(file: &str, environment: &[(&'static str, &'static str)]) -> Result<Vec<TargetConfig>, String> {
-    let file = File::parse(file, std::path::Path::new("f.yml"))?;
+    let file = File::parse(file, std::path::Path::new("f.yml")).map_err(|problem| problem.to_string())?;
     let given = FileAndEnvironment { file, environment: environment.iter().copied().collect() };
     Config::from_sources(&given).map(|config| config.targets).map_err(|problem| problem.to_string())
 }
