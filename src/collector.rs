@@ -10,6 +10,7 @@ mod pacer;
 mod page_builder;
 pub mod poller;
 mod query;
+mod reading;
 mod request;
 mod response;
 mod sample;

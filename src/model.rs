@@ -6,6 +6,7 @@ pub mod glob;
 pub mod lag;
 pub mod names;
 pub mod read_error;
+pub mod reply;
 pub mod sample;
 pub mod shard;
 pub mod stream_selection;

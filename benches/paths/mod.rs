@@ -14,7 +14,8 @@ use streamlag::analysis::snapshot::StreamSnapshot;
 use streamlag::analysis::window::Windows;
 use streamlag::exposition::encoding::{EncodedPage, GzipEncoder};
 use streamlag::exposition::series::{STREAMS_PER_BLOCK, SeriesWriter};
-use streamlag::model::sample::StreamSample;
+use streamlag::model::reply::{GroupReply, StreamReply};
+use streamlag::model::sample::{GroupSample, StreamSample};
 use streamlag::model::{ConsumerName, GroupName, GroupSelection, StreamKey};
 use streamlag::redis::replies as decode;
 use streamlag::redis::resp::{DecodeBudget, Items, ReplyReader};
@@ -58,10 +59,10 @@ impl Core {
         for _ in 0..3 {
             let replies = core.next_replies();
             let sample = decode(&mut core.decoder, &replies);
-            let names = |stream: &StreamSample| {
-                let members = stream.groups.iter().flat_map(|group| &group.members).next();
+            let names = |(_, groups): &StreamRead| {
+                let members = groups.iter().flat_map(|group| &group.members).next();
                 let members = members.iter().flat_map(|members| members.iter()).map(|member| member.name.clone());
-                (stream.groups.iter().map(|group| group.name.clone()).collect(), members.collect())
+                (groups.iter().map(|group| group.name.clone()).collect(), members.collect())
             };
             core.decoder.names = sample.iter().map(names).collect();
             // Nothing is quicker than what is left out.
@@ -83,9 +84,12 @@ impl Core {
     }
 }
 
-/// Bytes to samples.
+/// What the server said of a stream.
+pub type StreamRead = (StreamReply, Vec<GroupReply>);
+
+/// Bytes to replies.
 #[inline(never)]
-pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamSample> {
+pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamRead> {
     let Decoder { replies, names } = decoder;
     let (mut allowance, mut names) = (DecodeBudget::default(), names.iter());
     let mut streams = Vec::new();
@@ -101,33 +105,32 @@ pub fn decode(decoder: &mut Decoder, batches: &[Batch]) -> Vec<StreamSample> {
     streams
 }
 
-fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerName>)>) -> StreamSample {
+fn stream(mut answers: Items<'_>, known: Option<&(Vec<GroupName>, Vec<ConsumerName>)>) -> StreamRead {
     let (known_groups, known_members) = known.map_or((&[][..], &[][..]), |(groups, members)| (groups, members));
     let mut answer = || answers.next().expect("an answer to each command");
-    let mut stream = decode::stream(answer()).expect("a stream");
-    stream.groups = decode::groups(answer(), known_groups).expect("groups");
-    for group in &mut stream.groups {
-        (group.monitored, group.oldest_pending_asked) = (true, true);
+    let stream = decode::stream(answer()).expect("a stream");
+    let mut groups = decode::groups(answer(), known_groups).expect("groups");
+    for group in &mut groups {
         group.members = Some(decode::consumers(answer(), known_members).expect("consumers"));
-        group.take_oldest_pending(decode::oldest_pending(answer()).expect("a pending entry"));
+        group.oldest_pending = Some(decode::oldest_pending(answer()).expect("a pending entry"));
     }
-    stream
+    (stream, groups)
 }
 
-/// Samples to what they mean.
+/// Replies to what they mean.
 #[inline(never)]
-pub fn resolve(core: &mut Core, samples: Vec<StreamSample>) -> Vec<StreamSnapshot> {
+pub fn resolve(core: &mut Core, samples: Vec<StreamRead>) -> Vec<StreamSnapshot> {
     let at = INTERVAL * u32::try_from(core.samples).expect("a few samples");
     let now_ms = FIRST_SAMPLE_MS + u64::try_from(at.as_millis()).expect("a few samples");
-    let resolved = samples.into_iter().enumerate().map(|(place, mut stream)| {
+    let resolved = samples.into_iter().enumerate().map(|(place, (stream, groups))| {
         let tracker = &mut core.trackers[place];
-        stream.now_ms = now_ms;
-        stream.continuity = tracker.open(&stream);
-        let mut groups = std::mem::take(&mut stream.groups);
-        for group in &mut groups {
-            group.resolved = tracker.resolve(&stream, group);
-        }
-        stream.groups = groups;
+        let continuity = tracker.open(&stream, &groups, groups.iter(), false);
+        let resolved = |group| {
+            let resolved = tracker.resolve(&stream, &group);
+            GroupSample::new(group, resolved)
+        };
+        let groups = groups.into_iter().map(resolved).collect();
+        let stream = StreamSample { continuity, now_ms, groups, ..StreamSample::from(stream) };
         core.assessor.stream(place, Ok(stream), at)
     });
     resolved.collect()

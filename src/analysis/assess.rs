@@ -10,7 +10,9 @@ use crate::analysis::snapshot::{
 };
 use crate::analysis::trimming::Trimming;
 use crate::analysis::window::Windows;
-use crate::model::sample::{ConsumerSample, GroupSample, ReadError, StreamSample, TargetSample};
+use crate::model::lag::Lag;
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{GroupSample, ReadError, StreamSample, TargetSample};
 use crate::model::{GroupName, GroupSelection, StreamKey, carry_over};
 
 /// Makes snapshots of samples.
@@ -152,7 +154,7 @@ impl SampleContext<'_> {
         let is_there = |name: &GroupName| all.binary_search_by(|group| group.name.cmp(name)).is_ok();
         let missing: Vec<GroupName> =
             self.selection.literals().iter().filter(|name| !is_there(name)).cloned().collect();
-        let monitored = || all.iter().filter(|group| group.monitored);
+        let monitored = || all.iter().filter(|group| group.is_monitored());
         if !monitored().map(|group| &group.name).eq(seen.groups.iter().map(|(name, _)| name)) {
             let mut before = std::mem::take(&mut seen.groups).into_iter().peekable();
             seen.groups.reserve_exact(monitored().count());
@@ -164,7 +166,7 @@ impl SampleContext<'_> {
             }
         }
         let mut groups = Vec::with_capacity(missing.len() + seen.groups.len());
-        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+        for (group, (_, history)) in all.iter().filter(|group| group.is_monitored()).zip(&mut seen.groups) {
             if group.unknown.last_delivered {
                 // What it was before cannot be compared with it: it would look as if it had been set back.
                 *history = GroupHistory::new(&stream, group, self.at);
@@ -172,7 +174,7 @@ impl SampleContext<'_> {
         }
         let lost_before: u64 = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add);
         let mut present = Vec::with_capacity(seen.groups.len());
-        for (group, (_, history)) in all.iter().filter(|group| group.monitored).zip(&mut seen.groups) {
+        for (group, (_, history)) in all.iter().filter(|group| group.is_monitored()).zip(&mut seen.groups) {
             let awake = awake(group, self.windows);
             let mut trend = history.take(&stream, group, self.at, awake, self.windows);
             if group.unknown.pending {
@@ -182,7 +184,7 @@ impl SampleContext<'_> {
         }
         let lost = seen.groups.iter().map(|(_, history)| history.lost()).fold(0, u64::saturating_add) > lost_before;
         let spares = seen.trimming.take(&stream, &all, lost, self.at, self.windows);
-        let monitored = all.into_iter().filter(|group| group.monitored);
+        let monitored = all.into_iter().filter(GroupSample::is_monitored);
         for (group, (awake, trend)) in monitored.zip(present) {
             let name = group.name.clone();
             let presence = Presence::Present(Box::new(self.group(&stream, (rates, spares), group, awake, trend)));
@@ -224,7 +226,7 @@ impl SampleContext<'_> {
             let now = stream.groups.iter().find(|now| now.name == group.name);
             group.presence = match (std::mem::replace(&mut group.presence, Presence::Missing), now) {
                 (Presence::Present(known), Some(now)) => Presence::Present(Box::new(PresentGroup {
-                    lag: now.resolved.unwrap_or_default().lag,
+                    lag: Lag::within_length(stream.length),
                     lag_seconds: None,
                     oldest_pending_seconds: now.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
                     oldest_pending_deliveries: now.oldest_pending_deliveries,
@@ -302,8 +304,8 @@ impl SampleContext<'_> {
         }
     }
 
-    fn members(&self, members: Vec<ConsumerSample>, group: &GroupSample, work: &Work) -> Vec<ConsumerSnapshot> {
-        let consumer = |sample: ConsumerSample| {
+    fn members(&self, members: Vec<ConsumerReply>, group: &GroupSample, work: &Work) -> Vec<ConsumerSnapshot> {
+        let consumer = |sample: ConsumerReply| {
             let holds_oldest = group.oldest_pending_consumer.as_ref() == Some(&sample.name);
             let oldest = group.oldest_pending.filter(|_| holds_oldest).and_then(|id| id.age_seconds(self.now_ms));
             ConsumerSnapshot {
@@ -368,10 +370,9 @@ mod tests {
     use super::*;
     use crate::analysis::group_state::GroupState;
     use crate::model::EntryId;
-    use crate::model::lag::Continuity;
-    use crate::model::lag::Lag;
-    use crate::model::lag::Resolved;
-    use crate::model::sample::{TargetMeta, Unknown};
+    use crate::model::lag::{Continuity, Resolved};
+    use crate::model::reply::Unknown;
+    use crate::model::sample::TargetMeta;
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -412,7 +413,7 @@ mod tests {
     fn group(name: &str, cursor: EntryId, lag: u64, oldest_undelivered: Option<EntryId>) -> GroupSample {
         let lag = Lag { min: lag, max: lag, point: lag };
         let resolved = Some(Resolved { lag, oldest_undelivered, ..Resolved::default() });
-        GroupSample { name: name.into(), monitored: true, last_delivered: cursor, resolved, ..GroupSample::default() }
+        GroupSample { name: name.into(), last_delivered: cursor, resolved, ..GroupSample::default() }
     }
 
     #[test]
@@ -444,7 +445,7 @@ mod tests {
             Ok(stream(vec![
                 group("b1", id(0), 0, None),
                 group("b2", id(0), 0, None),
-                GroupSample { monitored: false, ..group("other", id(0), 0, None) },
+                GroupSample { resolved: None, ..group("other", id(0), 0, None) },
             ])),
             &["missing", "b*"],
         );
@@ -469,15 +470,12 @@ mod tests {
         };
         let odd_group = StreamSample { groups: vec![no_cursor()], ..good() };
         let bounded = GroupSample { resolved: within, ..known() };
-        let odd_ends = StreamSample { first: None, last: None, ends_unknown: true, groups: vec![bounded], ..good() };
+        // How an impossible sample goes on is unknown.
+        let continuity = Continuity::Unknown;
+        let odd_ends = StreamSample { first: None, last: None, continuity, groups: vec![bounded], ..good() };
         for odd in [odd_group, odd_ends] {
             let selection = GroupSelection::new(vec!["g".to_owned()]);
             let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
-            // As the source has it: how an impossible sample goes on is unknown.
-            let odd = StreamSample {
-                continuity: if odd.ends_unknown { Continuity::Unknown } else { Continuity::Continuous },
-                ..odd
-            };
             let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];
             for (n, sample) in samples.into_iter().enumerate() {
                 let is_odd = sample == odd;
@@ -487,7 +485,7 @@ mod tests {
                 assert_eq!((group.trend.lost, group.trend.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
                 assert_eq!(group.lag.uncertainty() > 0, is_odd);
                 assert!(group.lag_seconds.is_none(), "{n}: {group:?}");
-                if is_odd && !odd.ends_unknown {
+                if is_odd && odd.first.is_some() {
                     assert_eq!((group.pending, group.consumers, group.last_delivered), (None, None, None));
                 }
             }
@@ -496,7 +494,7 @@ mod tests {
 
     #[test]
     fn consumers_that_are_too_many_are_summed() {
-        let member = |name: &str, pending| ConsumerSample {
+        let member = |name: &str, pending| ConsumerReply {
             name: name.into(),
             pending: Some(pending),
             idle_ms: Some(0),

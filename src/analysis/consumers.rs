@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::analysis::window::Windows;
-use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{GroupSample, StreamSample};
 
 /// What a full score loses at most: for being idle, for an old pending entry, for holding more than its share.
 const PENALTIES: [f64; 3] = [50.0, 30.0, 20.0];
@@ -13,7 +14,7 @@ const OLD_PENDING: f64 = 10.0;
 
 /// Whether a consumer tried to read lately.
 #[must_use]
-pub fn is_awake(consumer: &ConsumerSample, windows: &Windows) -> bool {
+pub fn is_awake(consumer: &ConsumerReply, windows: &Windows) -> bool {
     consumer.idle_ms.is_some_and(|idle| Duration::from_millis(idle) < windows.dead_after)
 }
 
@@ -36,7 +37,7 @@ impl Work {
     /// Blocked on a quiet stream, a healthy consumer looks idle. So being idle counts only together with something that
     /// was left undone: entries to read for as long, entries of its own to acknowledge, or a turn that it did not take.
     #[must_use]
-    pub fn is_active(&self, consumer: &ConsumerSample, windows: &Windows) -> Option<bool> {
+    pub fn is_active(&self, consumer: &ConsumerReply, windows: &Windows) -> Option<bool> {
         if is_awake(consumer, windows) {
             return Some(true);
         }
@@ -50,7 +51,7 @@ impl Work {
     /// 0 for a dead consumer, else 100 less up to 50 for being idle while there is work, up to 30 for the age of its oldest
     /// pending entry (where it is known), and up to 20 for holding more than its share of the pending entries.
     #[must_use]
-    pub fn health(&self, consumer: &ConsumerSample, oldest_pending_seconds: Option<f64>, windows: &Windows) -> u8 {
+    pub fn health(&self, consumer: &ConsumerReply, oldest_pending_seconds: Option<f64>, windows: &Windows) -> u8 {
         if self.is_active(consumer, windows) == Some(false) {
             return 0;
         }
@@ -64,7 +65,7 @@ impl Work {
     }
 
     /// How much more than an even share of the pending entries it holds: 0 for an even share, 1 for all of them.
-    fn excess(&self, consumer: &ConsumerSample) -> f64 {
+    fn excess(&self, consumer: &ConsumerReply) -> f64 {
         if self.consumers < 2 || self.pending == 0 {
             return 0.0;
         }
@@ -181,7 +182,7 @@ pub fn ghost_pending(stream: &StreamSample, group: &GroupSample) -> Option<u64> 
 mod tests {
     use super::*;
     use crate::model::EntryId;
-    use crate::model::sample::Unknown;
+    use crate::model::reply::Unknown;
 
     const WINDOWS: Windows = Windows {
         window: Duration::from_secs(30),
@@ -192,8 +193,8 @@ mod tests {
 
     const QUIET: Work = Work { waiting_seconds: None, turn_seconds: None, pending: 0, consumers: 2 };
 
-    fn consumer(pending: u64, idle_seconds: u64) -> ConsumerSample {
-        ConsumerSample {
+    fn consumer(pending: u64, idle_seconds: u64) -> ConsumerReply {
+        ConsumerReply {
             name: "c".into(),
             pending: Some(pending),
             idle_ms: Some(idle_seconds * 1000),
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_health_score() {
-        let check = |work: Work, sample: ConsumerSample, oldest, expected| {
+        let check = |work: Work, sample: ConsumerReply, oldest, expected| {
             assert_eq!(work.health(&sample, oldest, &WINDOWS), expected, "{work:?} {sample:?}");
         };
         let busy = Work { waiting_seconds: Some(5.0), pending: 10, ..QUIET };
@@ -305,7 +306,7 @@ mod tests {
         check(3, None, None, id(5), None);
         // Where the stream begins is not known, or how many are pending.
         let group = GroupSample { pending: 3, oldest_pending: id(4), ..GroupSample::default() };
-        let no_ends = StreamSample { length: 9, ends_unknown: true, ..StreamSample::default() };
+        let no_ends = StreamSample { length: 9, ..StreamSample::default() };
         assert_eq!(ghost_pending(&no_ends, &group), None);
         let unknown = Unknown { pending: true, ..Unknown::default() };
         assert_eq!(ghost_pending(&StreamSample::default(), &GroupSample { unknown, ..group }), None);
@@ -313,10 +314,10 @@ mod tests {
 
     #[test]
     fn of_a_consumer_that_is_half_known_nothing_is_made_up() {
-        let idle_unknown = ConsumerSample { idle_ms: None, ..consumer(5, 0) };
+        let idle_unknown = ConsumerReply { idle_ms: None, ..consumer(5, 0) };
         assert_eq!(QUIET.is_active(&idle_unknown, &WINDOWS), None);
         assert!(!is_awake(&idle_unknown, &WINDOWS));
-        let pending_unknown = ConsumerSample { pending: None, ..consumer(0, 3600) };
+        let pending_unknown = ConsumerReply { pending: None, ..consumer(0, 3600) };
         assert_eq!(QUIET.is_active(&pending_unknown, &WINDOWS), None);
     }
 }

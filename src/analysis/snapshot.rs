@@ -4,7 +4,8 @@ use crate::analysis::consumers::Recommendation;
 use crate::analysis::group_history::{GroupTrend, StreamRates};
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Lag;
-use crate::model::sample::{ConsumerSample, ReadError, SafeToTrim, TargetMeta};
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{ReadError, SafeToTrim, TargetMeta};
 use crate::model::{EntryId, GroupName, StreamKey};
 
 /// One Redis at one moment, resolved.
@@ -127,7 +128,7 @@ pub struct Overflow {
 #[derive(Clone, Debug)]
 pub struct ConsumerSnapshot {
     /// What was read of it.
-    pub sample: ConsumerSample,
+    pub sample: ConsumerReply,
     /// Whether it is alive; `None` where that is unknown, as it has nothing to do.
     pub active: Option<bool>,
     /// Age of its oldest pending entry, where that comes along for free: it holds the group's oldest.

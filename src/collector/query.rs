@@ -1,12 +1,15 @@
 //! What is asked of Redis, and what comes of it.
 
 use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
+use crate::collector::reading::StreamReading;
+use crate::collector::stream_state::KeptStream;
 use crate::model::lag::EntryPage;
-use crate::model::sample::{ReadError, RefusedCommand, StreamSample};
+use crate::model::reply::{GroupReply, StreamReply};
+use crate::model::sample::{ReadError, RefusedCommand};
 use crate::model::{EntryId, GroupName};
 
 /// What is known of a stream so far.
-pub(super) type Read = Result<StreamSample, ReadOutcome>;
+pub(super) type Read = Result<StreamReading, ReadOutcome>;
 
 /// Why nothing is known of a stream.
 #[derive(Debug)]
@@ -14,9 +17,8 @@ pub(super) enum ReadOutcome {
     /// Redis refused a command that can be done without: ask again without it. Or it changed while it was read, where Redis runs no
     /// transactions.
     Refused(ReadError),
-    /// It may not be what it was, and only its length and groups were asked for: they are in a sample that is otherwise the
-    /// last one.
-    Changed(Option<Box<StreamSample>>),
+    /// It may not be what it was, and only its length and groups were asked for: they are in a partial reading.
+    Changed(Option<Box<StreamReading>>),
     /// It cannot be read now.
     Error(ReadError),
 }
@@ -38,7 +40,7 @@ pub(super) enum Query {
     /// Everything about a stream, and about those of its groups that are known already.
     Stream { at: usize, groups: Vec<GroupQuery> },
     /// Whether a stream is still what it was, and everything about its groups.
-    Glance { at: usize, groups: Vec<GroupQuery>, kept: Box<StreamSample>, recheck_refused: bool },
+    Glance { at: usize, groups: Vec<GroupQuery>, kept: Box<KeptStream>, recheck_refused: bool },
     /// Consumers and oldest pending entry of groups that were not known before, or have changed.
     Details { at: usize, groups: Vec<GroupQuery> },
     /// The first entry after a group's cursor; `group` is its place in the stream's sample.
@@ -102,7 +104,7 @@ pub(super) enum CountAnchor {
     /// It is read.
     Read,
     /// It is asked whether it is still so.
-    Glance(Box<StreamSample>),
+    Glance(Box<StreamReply>),
 }
 
 /// A page of a count to be asked for.
@@ -135,16 +137,15 @@ pub(super) struct PagesReply {
     /// The stream's place in the configuration.
     pub(super) at: usize,
     pub(super) pages: Vec<PageReply>,
-    /// The stream in the same moment, with its groups where they were asked for.
-    pub(super) after: StreamSample,
-    pub(super) with_groups: bool,
+    /// The stream in the same moment, and all its groups where they were asked for.
+    pub(super) after: StreamReply,
+    pub(super) groups: Option<Vec<GroupReply>>,
 }
 
 impl PagesReply {
     /// What the ledger takes of it.
-    pub(super) fn moment(&self) -> Moment {
-        let groups = self.with_groups.then(|| self.after.groups.clone());
-        Moment { facts: StreamCounters::from(&self.after), groups }
+    pub(super) fn moment(&self) -> Moment<'_> {
+        Moment { facts: StreamCounters::from(&self.after), groups: self.groups.as_deref() }
     }
 }
 

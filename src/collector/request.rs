@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use crate::collector::query::{CountAnchor, GroupQuery, PageQuery, Query, commands_of};
-use crate::model::sample::{RefusedCommand, StreamSample};
+use crate::collector::stream_state::KeptStream;
+use crate::model::reply::StreamReply;
+use crate::model::sample::RefusedCommand;
 use crate::model::{EntryId, GroupName, StreamKey};
 use crate::redis::resp;
 use crate::redis::script::Script;
@@ -169,13 +171,13 @@ impl Batch {
         at: usize,
         key: &StreamKey,
         groups: Vec<GroupQuery>,
-        kept: &StreamSample,
+        kept: &KeptStream,
         recheck_refused: bool,
         script: Option<Script>,
     ) {
         self.bare("multi", b"MULTI");
         if recheck_refused {
-            self.unchanged(key, kept, script);
+            self.unchanged(key, &kept.reply, script);
         } else {
             self.command("xlen", &[b"XLEN"], key, &[]);
         }
@@ -187,7 +189,7 @@ impl Batch {
 
     /// Nothing was added after the last id and as many entries are there: so nothing was removed either, and the stream is
     /// what it was.
-    fn unchanged(&mut self, key: &StreamKey, kept: &StreamSample, script: Option<Script>) {
+    fn unchanged(&mut self, key: &StreamKey, kept: &StreamReply, script: Option<Script>) {
         let from = kept.last_generated.next().unwrap_or(kept.last_generated);
         self.command("xlen", &[b"XLEN"], key, &[]);
         self.range(key, &from.to_string(), "+", 1, script);
@@ -232,7 +234,7 @@ impl Batch {
     /// Asks for pages of counts, where that is allowed, and for the stream in the same moment; `with_groups` for its groups as well.
     pub(super) fn counts(
         &mut self,
-        (at, key, stream): (usize, &StreamKey, &StreamSample),
+        (at, key, stream): (usize, &StreamKey, &StreamReply),
         pages: Vec<PageQuery>,
         with_groups: bool,
         large: bool,
@@ -261,7 +263,7 @@ impl Batch {
         }
         let after = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
             self.unchanged(key, stream, script);
-            CountAnchor::Glance(Box::new(StreamSample { groups: Vec::new(), ..stream.clone() }))
+            CountAnchor::Glance(Box::new(stream.clone()))
         } else {
             self.facts(key, script);
             CountAnchor::Read

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
 use crate::collector::query::{Read, ReadOutcome, commands_of};
+use crate::collector::reading::StreamReading;
 use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
-use crate::collector::stream_state::{DecodeMemory, NameCache, StreamState};
-use crate::model::sample::{ConsumerSample, GroupSample, ReadError, RefusedCommand, SampleError, StreamSample};
+use crate::collector::stream_state::{DecodeMemory, GROUP_BYTES, KeptGroup, KeptStream, NameCache, StreamState};
+use crate::model::reply::{ConsumerReply, GroupReply, StreamReply};
+use crate::model::sample::{ReadError, RefusedCommand, SampleError};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies::{self, DecodeError};
 use crate::redis::resp::{Items, Refusal, Reply};
@@ -85,7 +87,7 @@ impl Reading<'_, '_> {
         let (state, memory) = (&mut self.states[at], &mut *self.memory);
         memory.begin(at, state);
         let read = answer.and_then(|items| stream_of(items, groups, &state.names, self.transacts, memory));
-        let is_held = memory.end(state, read.as_ref().ok());
+        let is_held = memory.end(state, read.as_ref().ok().map(|stream| &stream.groups));
         let read = if is_held { read } else { Err(StreamError::TooMuch) };
         self.streams[at] = Some(read.map_err(|error| {
             let newly_refused = refused_by(&error, parts);
@@ -104,8 +106,8 @@ impl Reading<'_, '_> {
         memory.begin(at, state);
         let detailed = match &mut self.streams[at] {
             Some(Ok(stream)) => answer.and_then(|mut items| {
-                add_details(stream, &mut items, groups, &state.names, false, memory);
-                if memory.end(state, Some(stream)) { Ok(()) } else { Err(StreamError::TooMuch) }
+                add_details(&mut stream.groups, &mut items, groups, &state.names, false, memory);
+                if memory.end(state, Some(&stream.groups)) { Ok(()) } else { Err(StreamError::TooMuch) }
             }),
             Some(Err(_)) | None => Ok(()),
         };
@@ -134,7 +136,7 @@ impl Reading<'_, '_> {
         &mut self,
         at: usize,
         groups: &[GroupQuery],
-        kept: &StreamSample,
+        kept: &KeptStream,
         recheck_refused: bool,
     ) -> Result<(), SampleError> {
         let before = if recheck_refused { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
@@ -144,12 +146,12 @@ impl Reading<'_, '_> {
         let (state, memory) = (&mut self.states[at], &mut *self.memory);
         memory.begin(at, state);
         let read = glanced(answer, groups, kept, recheck_refused, &state.names, memory);
-        let is_held = memory.end(state, sample_of(&read));
+        let is_held = memory.end(state, reading_of(&read).map(|stream| &stream.groups));
         let read = if is_held { read } else { Err(StreamError::TooMuch) };
         let read = read.map_err(|error| {
             self.refused.extend(&refused_by(&error, parts));
             match error {
-                StreamError::Changed(sample) => ReadOutcome::Changed(Some(sample)),
+                StreamError::Changed(reading) => ReadOutcome::Changed(Some(reading)),
                 // Reading the whole stream tells what it is.
                 _ => ReadOutcome::Changed(None),
             }
@@ -282,16 +284,16 @@ fn stream_of(
     names: &NameCache,
     of_one_moment: bool,
     memory: &mut DecodeMemory,
-) -> Result<StreamSample, StreamError> {
-    let mut stream = replies::stream(next(&mut items, XINFO_STREAM)?)?;
-    stream.groups = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
-    add_details(&mut stream, &mut items, groups, names, of_one_moment, memory);
-    Ok(stream)
+) -> Result<StreamReading, StreamError> {
+    let stream = replies::stream(next(&mut items, XINFO_STREAM)?)?;
+    let mut listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
+    add_details(&mut listed, &mut items, groups, names, of_one_moment, memory);
+    Ok(StreamReading::of(stream, listed))
 }
 
 /// The groups in the answer to `XINFO GROUPS`, if there is memory for so many.
-fn groups_of(reply: Reply<'_>, names: &NameCache, memory: &mut DecodeMemory) -> Result<Vec<GroupSample>, StreamError> {
-    if !memory.take(items_in(reply), size_of::<GroupSample>()) {
+fn groups_of(reply: Reply<'_>, names: &NameCache, memory: &mut DecodeMemory) -> Result<Vec<GroupReply>, StreamError> {
+    if !memory.take(items_in(reply), GROUP_BYTES) {
         return Err(StreamError::TooMuch);
     }
     Ok(replies::groups(reply, &names.groups)?)
@@ -302,8 +304,8 @@ fn items_in(reply: Reply<'_>) -> usize {
     reply.list().map_or(0, |items| items.len())
 }
 
-/// The sample that came of a stream, changed or not.
-fn sample_of(read: &Result<StreamSample, StreamError>) -> Option<&StreamSample> {
+/// What was read of a stream, changed or not.
+fn reading_of(read: &Result<StreamReading, StreamError>) -> Option<&StreamReading> {
     match read {
         Ok(stream) => Some(stream),
         Err(StreamError::Changed(stream)) => Some(stream),
@@ -316,27 +318,28 @@ fn sample_of(read: &Result<StreamSample, StreamError>) -> Option<&StreamSample> 
 fn glanced(
     answer: Result<Items<'_>, StreamError>,
     groups: &[GroupQuery],
-    kept: &StreamSample,
+    kept: &KeptStream,
     recheck_refused: bool,
     names: &NameCache,
     memory: &mut DecodeMemory,
-) -> Result<StreamSample, StreamError> {
+) -> Result<StreamReading, StreamError> {
     let mut items = answer?;
     let length = next(&mut items, CommandPart::Optional(RefusedCommand::Xlen))?;
     let added = if recheck_refused { items.next() } else { None };
-    let listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
-    let mut stream = StreamSample { length: replies::length(length)?, groups: listed, ..kept.clone() };
-    add_details(&mut stream, &mut items, groups, names, true, memory);
-    if added.is_some_and(|added| is_unchanged(length, added, kept)) && groups_go_on(&stream.groups, &kept.groups) {
-        return Ok(stream);
+    let mut listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
+    let reply = StreamReply { length: replies::length(length)?, ..kept.reply.clone() };
+    add_details(&mut listed, &mut items, groups, names, true, memory);
+    let is_same = added.is_some_and(|added| is_unchanged(length, added, &kept.reply));
+    let reading = StreamReading::of(reply, listed);
+    if is_same && groups_go_on(&reading.groups, &kept.groups) {
+        return Ok(reading);
     }
-    stream.carried = true;
-    Err(StreamError::Changed(Box::new(stream)))
+    Err(StreamError::Changed(Box::new(StreamReading { is_partial: true, ..reading })))
 }
 
 /// Adds consumers and oldest pending entries to the groups, as far as they were told and there is memory for them.
 fn add_details(
-    stream: &mut StreamSample,
+    listed: &mut [GroupReply],
     items: &mut Items<'_>,
     groups: &[GroupQuery],
     names: &NameCache,
@@ -346,8 +349,8 @@ fn add_details(
     for asked in groups {
         let consumers = if asked.consumers { items.next() } else { None };
         let pending = if asked.pending { items.next() } else { None };
-        let Some(group) = stream.groups.iter_mut().find(|group| group.name == asked.name) else { continue };
-        let has_memory = |reply: &Reply<'_>| memory.take(items_in(*reply), size_of::<ConsumerSample>());
+        let Some(group) = listed.iter_mut().find(|group| group.name == asked.name) else { continue };
+        let has_memory = |reply: &Reply<'_>| memory.take(items_in(*reply), size_of::<ConsumerReply>());
         let consumers = consumers.filter(has_memory);
         // An error is NOGROUP: the group is not in the stream's list either, or will not be in the next. Or it is a refusal.
         if let Some(Ok(members)) = consumers.map(|reply| replies::consumers(reply, names.members(&group.name))) {
@@ -355,8 +358,7 @@ fn add_details(
             group.unowned_pending = group.unowned().filter(|_| of_one_moment);
         }
         if let Some(Ok(oldest)) = pending.map(replies::oldest_pending) {
-            group.take_oldest_pending(oldest);
-            group.oldest_pending_asked = true;
+            group.oldest_pending = Some(oldest);
         }
     }
 }
@@ -389,13 +391,13 @@ impl CountAnchor {
 }
 
 /// Whether the answers to `XLEN` and to `XRANGE` above the last id say that a stream is what it was.
-fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamSample) -> bool {
+fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamReply) -> bool {
     replies::length(length) == Ok(kept.length) && replies::first_in_range(added) == Ok(None)
 }
 
 /// Whether groups are what they were, or have read on. A stream that was created again may have its length and its last id, but
 /// hardly its groups as well.
-fn groups_go_on(now: &[GroupSample], before: &[GroupSample]) -> bool {
+fn groups_go_on(now: &[GroupReply], before: &[KeptGroup]) -> bool {
     now.len() == before.len()
         && now.iter().zip(before).all(|(now, before)| {
             now.name == before.name
@@ -414,9 +416,9 @@ fn pages_of<'a>(
     mut items: impl Iterator<Item = Reply<'a>>,
     refused: &mut BTreeSet<RefusedCommand>,
 ) -> Option<Observation> {
-    let known = |groups: &Vec<GroupSample>| groups.iter().all(|group| !group.unknown.last_delivered);
+    let known = |groups: &Vec<GroupReply>| groups.iter().all(|group| !group.unknown.last_delivered);
     let groups = names.map(|(names, memory)| groups_of(items.next()?, names, memory).ok().filter(known));
-    let with_groups = groups.is_some();
+    let with_ids = groups.is_some();
     let read: Vec<Reply<'_>> = items.by_ref().take(pages.len()).collect();
     if read.iter().filter_map(|reply| reply.error()).any(|refusal| is_command_refused(&refusal)) {
         refused.insert(RefusedCommand::Xrange);
@@ -429,13 +431,17 @@ fn pages_of<'a>(
         }
         (_, None) => None,
     };
-    let after = StreamSample { groups: groups.unwrap_or_else(|| Some(Vec::new()))?, ..after? };
+    let after = after?;
+    let groups = match groups {
+        Some(told) => Some(told?),
+        None => None,
+    };
     let page = |(asked, reply): (&PageQuery, Reply<'_>)| {
-        let (page, bytes) = replies::range(reply, asked.range.to, asked.limit, with_groups).ok()?;
+        let (page, bytes) = replies::range(reply, asked.range.to, asked.limit, with_ids).ok()?;
         Some(PageReply { asked: *asked, page, bytes })
     };
     let pages = pages.iter().zip(read).filter_map(page).collect();
-    Some(Observation::Pages(Box::new(PagesReply { at, pages, after, with_groups })))
+    Some(Observation::Pages(Box::new(PagesReply { at, pages, after, groups })))
 }
 
 /// Why a stream's transaction gave no sample.
@@ -454,7 +460,7 @@ enum StreamError {
     /// Redis answered something else than it should.
     Decode(DecodeError),
     /// The stream may not be what it was. This is what was asked of it all the same.
-    Changed(Box<StreamSample>),
+    Changed(Box<StreamReading>),
 }
 
 impl StreamError {
@@ -469,7 +475,7 @@ impl StreamError {
             Self::Decode(error) => ReadError::Malformed(error.to_string()),
             Self::TooMuch => ReadError::NoMemory,
             Self::Moved => ReadError::Changing,
-            Self::Changed(sample) => return ReadOutcome::Changed(Some(sample)),
+            Self::Changed(reading) => return ReadOutcome::Changed(Some(reading)),
         };
         if again { ReadOutcome::Refused(error) } else { ReadOutcome::Error(error) }
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::collector::count_budget::{CountBudget, CountRequest};
 use crate::collector::query::{GroupQuery, Observation, Read, ReadOutcome};
 use crate::collector::request::Batch;
-use crate::collector::sample::finalize::settle;
+use crate::collector::sample::finalize::resolve;
 use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;
 use crate::collector::stream_state::{Omitted, StreamState};
@@ -188,8 +188,8 @@ impl<'a> SampleRun<'a> {
             let state = &self.source.states[at];
             let Some(kept) = &state.kept else { continue };
             if state.changed && self.connected.script.is_none() {
-                bytes = bytes.saturating_add(kept.payload_bytes);
-                if bytes > MAX_PAYLOAD_BYTES && bytes > kept.payload_bytes {
+                bytes = bytes.saturating_add(kept.reply.payload_bytes);
+                if bytes > MAX_PAYLOAD_BYTES && bytes > kept.reply.payload_bytes {
                     unprobed.insert(at);
                 }
             }
@@ -254,7 +254,8 @@ impl<'a> SampleRun<'a> {
             }
             let batch = self.batch(places, &BTreeSet::new());
             self.ask(vec![batch]).await?;
-            let read = places.iter().filter_map(|&at| Some(self.streams[at].as_ref()?.as_ref().ok()?.payload_bytes));
+            let read =
+                places.iter().filter_map(|&at| Some(self.streams[at].as_ref()?.as_ref().ok()?.reply.payload_bytes));
             bytes = read.fold(bytes, u64::saturating_add);
             for &at in places {
                 self.was_read(at);
@@ -370,12 +371,10 @@ impl<'a> SampleRun<'a> {
         let source = &mut *self.source;
         let state = &mut source.states[at];
         let read = match read {
-            Ok(mut stream) => {
-                settle(state, at, &mut stream);
+            Ok(reading) => {
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let clock = self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at));
-                stream.now_ms = clock.saturating_add(elapsed);
-                Ok(stream)
+                Ok(resolve(state, at, reading, clock.saturating_add(elapsed)))
             }
             Err(unread) => {
                 state.forget_all();

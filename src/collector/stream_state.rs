@@ -2,9 +2,10 @@
 
 use crate::analysis::lag::tracker::LagTracker;
 use crate::collector::query::GroupQuery;
+use crate::collector::reading::StreamReading;
 use crate::collector::request::{COMMANDS_PER_STREAM, cost};
-use crate::model::sample::OldestPending;
-use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
+use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply};
+use crate::model::sample::GroupSample;
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::redis::reply_memory::{DecodedCharge, Full, ReplyMemory};
 use crate::redis::script::Script;
@@ -83,7 +84,7 @@ struct PendingCache {
 }
 
 /// What changes where a group's pending entries do.
-fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
+fn marks(group: &GroupReply) -> (EntryId, u64, u64) {
     // FNV-1a: entries that change hands mostly change how many each has.
     let members = group.members.iter().flatten();
     let shares = members.fold(0xcbf2_9ce4_8422_2325_u64, |hash, consumer| {
@@ -92,7 +93,43 @@ fn marks(group: &GroupSample) -> (EntryId, u64, u64) {
     (group.last_delivered, group.pending, shares)
 }
 
-/// One stream's lane.
+/// What is kept of a stream with large entries.
+#[derive(Clone, Debug)]
+pub(super) struct KeptStream {
+    pub(super) reply: StreamReply,
+    pub(super) groups: Vec<KeptGroup>,
+}
+
+/// One of its groups.
+#[derive(Clone, Debug)]
+pub(super) struct KeptGroup {
+    pub(super) name: GroupName,
+    pub(super) last_delivered: EntryId,
+    pub(super) entries_read: Option<u64>,
+}
+
+impl KeptStream {
+    fn of(reading: &StreamReading) -> Self {
+        let group = |group: &GroupReply| KeptGroup {
+            name: group.name.clone(),
+            last_delivered: group.last_delivered,
+            entries_read: group.entries_read,
+        };
+        Self { reply: reading.reply.clone(), groups: reading.groups.iter().map(group).collect() }
+    }
+
+    /// What it takes, in bytes.
+    fn held(&self) -> usize {
+        let names = self.groups.iter().map(|group| name_bytes(group.name.as_bytes()));
+        self.groups.capacity() * size_of::<KeptGroup>() + names.sum::<usize>()
+    }
+}
+
+/// What one stream's groups take of the memory for replies each, until they are sampled: as a reply, or as what follows from it.
+pub(super) const GROUP_BYTES: usize =
+    if size_of::<GroupReply>() > size_of::<GroupSample>() { size_of::<GroupReply>() } else { size_of::<GroupSample>() };
+
+/// What is kept of one stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamState {
     /// What is known of it, to resolve lags.
@@ -111,8 +148,8 @@ pub(super) struct StreamState {
     left_out: Omitted,
     /// Samples since that is left out.
     left_out_for: u32,
-    /// The last sample, where its entries are large: whether it changed since is found out without them.
-    pub(super) kept: Option<StreamSample>,
+    /// What the last sample read, where its entries are large: whether it changed since is found out without them.
+    pub(super) kept: Option<KeptStream>,
     /// Whether it had changed by the newest sample.
     pub(super) changed: bool,
     /// How often in a row it was only asked whether it changed.
@@ -163,15 +200,15 @@ impl DecodeMemory {
     }
 
     /// The stream is decoded, names included; whether there is memory for it.
-    pub(super) fn end(&mut self, state: &mut StreamState, stream: Option<&StreamSample>) -> bool {
-        let is_held = self.set(stream.map_or(0, held_by));
+    pub(super) fn end(&mut self, state: &mut StreamState, groups: Option<&Vec<GroupReply>>) -> bool {
+        let is_held = self.set(groups.map_or(0, held_by));
         state.held = self.held;
         is_held
     }
 
     /// From now on only what the next sample needs of a stream is held.
     pub(super) fn keep(&mut self, state: &mut StreamState) {
-        let kept = state.names.held() + state.kept.as_ref().map_or(0, held_by);
+        let kept = state.names.held() + state.kept.as_ref().map_or(0, KeptStream::held);
         if self.charge.change(state.held, kept).is_ok() {
             state.held = kept;
         }
@@ -194,15 +231,15 @@ fn name_bytes(name: &[u8]) -> usize {
     name.len() + COUNTERS
 }
 
-/// What the groups and consumers of a stream take, in bytes.
-fn held_by(stream: &StreamSample) -> usize {
-    let of_consumers = |members: &Vec<ConsumerSample>| -> usize {
+/// What some groups and their consumers take, in bytes.
+fn held_by(groups: &Vec<GroupReply>) -> usize {
+    let of_consumers = |members: &Vec<ConsumerReply>| -> usize {
         let names: usize = members.iter().map(|member| name_bytes(member.name.as_bytes())).sum();
-        members.capacity() * size_of::<ConsumerSample>() + names
+        members.capacity() * size_of::<ConsumerReply>() + names
     };
     let of_group =
-        |group: &GroupSample| name_bytes(group.name.as_bytes()) + group.members.as_ref().map_or(0, of_consumers);
-    stream.groups.capacity() * size_of::<GroupSample>() + stream.groups.iter().map(of_group).sum::<usize>()
+        |group: &GroupReply| name_bytes(group.name.as_bytes()) + group.members.as_ref().map_or(0, of_consumers);
+    groups.capacity() * GROUP_BYTES + groups.iter().map(of_group).sum::<usize>()
 }
 
 impl StreamState {
@@ -239,7 +276,7 @@ impl StreamState {
     }
 
     /// Takes what a sample says of the size of its entries.
-    pub(super) fn sampled(&mut self, stream: &StreamSample) {
+    pub(super) fn sampled(&mut self, stream: &StreamReply) {
         let bytes = stream.payload_bytes;
         self.large = bytes > if self.large { LARGE_BYTES / PLAIN_AGAIN } else { LARGE_BYTES };
         self.payload_bytes = Some(bytes);
@@ -262,20 +299,21 @@ impl StreamState {
         likely.or_else(|| self.pending.iter().find(|known| known.group == *group))
     }
 
-    /// Fills in a group's oldest pending entry, where that was not asked for and nothing has changed since it was. Whether that
-    /// is so. And how many lie before the stream's first entry, where that has not changed either. It is likely to be the one at
-    /// this place of those that are monitored.
-    pub(super) fn fill_in_pending(&self, place: usize, group: &mut GroupSample, first: Option<EntryId>) -> bool {
-        let Some(known) = self.pending_of(place, &group.name).filter(|known| known.marks == marks(group)) else {
-            return false;
-        };
-        group.take_oldest_pending(known.oldest.clone());
-        group.ghost_pending = known.ghosts.filter(|(_, then)| Some(*then) == first).map(|(ghosts, _)| ghosts);
-        true
+    /// A group's oldest pending entry, if nothing has changed since it was asked for; and how many lie before the stream's first entry,
+    /// where that has not changed either. It is likely to be the one at this place of those that are monitored.
+    pub(super) fn known_pending(
+        &self,
+        place: usize,
+        group: &GroupReply,
+        first: Option<EntryId>,
+    ) -> Option<(Option<OldestPending>, Option<u64>)> {
+        let known = self.pending_of(place, &group.name).filter(|known| known.marks == marks(group))?;
+        let ghosts = known.ghosts.filter(|(_, then)| Some(*then) == first).map(|(ghosts, _)| ghosts);
+        Some((known.oldest.clone(), ghosts))
     }
 
     /// Keeps what the next sample can do without: `at` is the stream's place, so that not all are asked again at once.
-    pub(super) fn keep(&mut self, at: usize, stream: &StreamSample) {
+    pub(super) fn keep(&mut self, at: usize, stream: &StreamReading) {
         let same = self.names.groups.len() == stream.groups.len()
             && self.names.groups.iter().zip(&stream.groups).all(|(name, group)| *name == group.name);
         if !same {
@@ -284,14 +322,11 @@ impl StreamState {
         }
         self.names.members.resize_with(stream.groups.len(), Vec::new);
         let consumers: usize = stream.groups.iter().filter_map(|group| group.members.as_ref()).map(Vec::len).sum();
-        let mut commands = COMMANDS_PER_STREAM + 2;
+        let commands = COMMANDS_PER_STREAM + 2 + 2 * stream.monitored.len();
         let mut known = std::mem::take(&mut self.pending);
-        self.pending.reserve_exact(stream.groups.iter().filter(|group| group.monitored).count());
-        for (group, members) in stream.groups.iter().zip(&mut self.names.members) {
-            if !group.monitored {
-                continue;
-            }
-            commands += 2;
+        self.pending.reserve_exact(stream.monitored.len());
+        for (monitored, group) in stream.monitored() {
+            let members = &mut self.names.members[monitored.place];
             let now = group.members.as_deref().unwrap_or_default();
             let same = members.len() == now.len() && members.iter().zip(now).all(|(name, now)| *name == now.name);
             if !same {
@@ -300,19 +335,15 @@ impl StreamState {
             let marks = marks(group);
             let before = known.iter().position(|known| known.group == group.name).map(|place| known.swap_remove(place));
             let age = match &before {
-                _ if group.oldest_pending_asked && before.is_some() => 0,
+                _ if group.oldest_pending.is_some() && before.is_some() => 0,
                 Some(before) => before.age + 1,
                 None => at as u32 % PENDING_AGAIN,
             };
             self.pending.push(PendingCache {
                 group: group.name.clone(),
                 marks,
-                oldest: group.oldest_pending.map(|id| OldestPending {
-                    id,
-                    consumer: group.oldest_pending_consumer.clone(),
-                    deliveries: group.oldest_pending_deliveries,
-                }),
-                ghosts: group.ghost_pending.zip(stream.first),
+                oldest: monitored.oldest_pending(group).cloned(),
+                ghosts: monitored.ghosts(group).zip(stream.reply.first),
                 changing: before.is_none_or(|before| before.marks != marks),
                 age,
             });
@@ -320,6 +351,7 @@ impl StreamState {
         self.cost = commands as u64 * cost::COMMAND
             + stream.groups.len() as u64 * cost::GROUP
             + consumers as u64 / 2 * cost::TWO_CONSUMERS;
+        self.kept = stream.may_be_carried(self.large).then(|| KeptStream::of(stream));
     }
 
     /// Estimated cost of asking for it, in microseconds of Redis's time.

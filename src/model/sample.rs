@@ -1,10 +1,11 @@
-//! What one poll read from Redis, before analysis.
+//! What one poll found: what the server said, resolved against the polls before.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::lag::{Continuity, Resolved};
 pub use super::read_error::ReadError;
+use super::reply::{ConsumerReply, GroupReply, StreamReply, Unknown};
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
@@ -137,27 +138,21 @@ impl ServerInfo {
     }
 }
 
-/// One stream at one moment: everything read in one `MULTI`/`EXEC`.
+/// One stream at one moment, and what follows for its groups from this moment and those before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamSample {
     /// Entries in the stream.
     pub length: u64,
-    /// The id of the first entry; `None` where the stream is empty, or with [`ends_unknown`](Self::ends_unknown).
+    /// The id of the first entry; `None` where the stream is empty, or where its ends are unknown.
     pub first: Option<EntryId>,
-    /// The id of the last entry; `None` where the stream is empty, or with [`ends_unknown`](Self::ends_unknown).
+    /// The id of the last entry; `None` where the stream is empty, or where its ends are unknown.
     pub last: Option<EntryId>,
-    /// Whether the server told ids of its ends that cannot be: all that is known of a lag then is that it lies within the length.
-    pub ends_unknown: bool,
     /// The highest id the stream ever gave out.
     pub last_generated: EntryId,
     /// Entries ever added (Redis 7.0 and later).
     pub entries_added: Option<u64>,
     /// The highest id that `XDEL` ever removed (Redis 7.0 and later); trimming does not count.
     pub max_deleted: Option<EntryId>,
-    /// Whether its server may remove entries without a trace: `XTRIM … ACKED` of Redis 8.2.
-    pub trims_acknowledged: bool,
-    /// Bytes in the fields of the first and the last entry, which come along unasked.
-    pub payload_bytes: u64,
     /// Whether only the length and the groups are of this sample, and the rest of an earlier one: the stream's entries are
     /// too large to be read every time.
     pub carried: bool,
@@ -176,22 +171,17 @@ pub struct StreamSample {
     pub groups: Vec<GroupSample>,
 }
 
-impl StreamSample {
-    /// Takes what a later moment of the same poll says of the stream and of its groups, which are the same ones in the same order.
-    /// Consumers and the oldest pending entry stay as they were.
-    pub fn move_on(&mut self, later: &Self) {
-        (self.length, self.first, self.last) = (later.length, later.first, later.last);
-        (self.last_generated, self.entries_added) = (later.last_generated, later.entries_added);
-        (self.max_deleted, self.payload_bytes) = (later.max_deleted, later.payload_bytes);
-        for (group, later) in self.groups.iter_mut().zip(&later.groups) {
-            (group.consumers, group.pending, group.last_delivered) =
-                (later.consumers, later.pending, later.last_delivered);
-            (group.entries_read, group.server_lag) = (later.entries_read, later.server_lag);
-            // Its consumers are of another moment.
-            (group.unknown, group.unowned_pending) = (later.unknown, None);
-            if group.pending == 0 && !group.unknown.pending {
-                group.take_oldest_pending(None);
-            }
+impl From<StreamReply> for StreamSample {
+    /// Without groups, and with nothing known of samples before.
+    fn from(reply: StreamReply) -> Self {
+        Self {
+            length: reply.length,
+            first: reply.first,
+            last: reply.last,
+            last_generated: reply.last_generated,
+            entries_added: reply.entries_added,
+            max_deleted: reply.max_deleted,
+            ..Self::default()
         }
     }
 }
@@ -220,15 +210,9 @@ pub struct GroupSample {
     pub last_delivered: EntryId,
     /// Entries ever delivered, where the server knows it (7.0 and later, and not after every `SETID`).
     pub entries_read: Option<u64>,
-    /// The server's own lag, where it has one and it is not negative. Not to be trusted by itself.
-    pub server_lag: Option<u64>,
     /// What the server told that cannot be.
     pub unknown: Unknown,
-    /// Whether it is monitored.
-    pub monitored: bool,
-    /// Whether this sample asked for the oldest pending entry, rather than take the one of before because nothing has changed.
-    pub oldest_pending_asked: bool,
-    /// The smallest id among the pending entries.
+    /// The smallest id among the pending entries: of this sample, or of an earlier one where nothing has changed since.
     pub oldest_pending: Option<EntryId>,
     /// The consumer that holds it; `None` also where none does (Redis 8.8: `XNACK`).
     pub oldest_pending_consumer: Option<ConsumerName>,
@@ -238,66 +222,41 @@ pub struct GroupSample {
     pub ghost_pending: Option<u64>,
     /// Pending entries that no consumer holds, where that is known.
     pub unowned_pending: Option<u64>,
-    /// What follows from this sample and those before it; for monitored groups only.
-    pub resolved: Option<Resolved>,
     /// The group's consumers, where they were asked for and told.
-    pub members: Option<Vec<ConsumerSample>>,
-}
-
-/// Fields of a group that the server left out, or told as something that cannot be. The sample has 0 in their place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unknown {
-    /// [`GroupSample::consumers`].
-    pub consumers: bool,
-    /// [`GroupSample::pending`].
-    pub pending: bool,
-    /// [`GroupSample::last_delivered`].
-    pub last_delivered: bool,
-}
-
-/// A group's pending entry with the smallest id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OldestPending {
-    /// Its id.
-    pub id: EntryId,
-    /// The consumer that holds it; `None` where none does.
-    pub consumer: Option<ConsumerName>,
-    /// How often it was delivered; up to 2^63 - 1, which `XNACK … FATAL` sets. `None` where the server told something that cannot be.
-    pub deliveries: Option<u64>,
+    pub members: Option<Vec<ConsumerReply>>,
+    /// What follows from this sample and those before it; `None` where the group is not monitored.
+    pub resolved: Option<Resolved>,
 }
 
 impl GroupSample {
-    /// Takes the oldest pending entry; `None` where nothing is pending.
-    pub fn take_oldest_pending(&mut self, oldest: Option<OldestPending>) {
-        let (id, rest) = oldest.map(|oldest| (oldest.id, (oldest.consumer, oldest.deliveries))).unzip();
-        self.oldest_pending = id;
-        (self.oldest_pending_consumer, self.oldest_pending_deliveries) = rest.unwrap_or_default();
-    }
-
-    /// Pending entries that no consumer holds (Redis 8.8: `XNACK`), where the group and all of its consumers are of one moment.
+    /// What follows for a group of which the server said this.
     #[must_use]
-    pub fn unowned(&self) -> Option<u64> {
-        let members = self.members.as_ref()?;
-        if self.unknown.pending || self.unknown.consumers || members.len() as u64 != self.consumers {
-            return None;
+    pub fn new(reply: GroupReply, resolved: Option<Resolved>) -> Self {
+        let oldest = reply.oldest_pending.flatten();
+        let (id, rest) = oldest.map(|oldest| (oldest.id, (oldest.consumer, oldest.deliveries))).unzip();
+        let (oldest_pending_consumer, oldest_pending_deliveries) = rest.unwrap_or_default();
+        Self {
+            name: reply.name,
+            consumers: reply.consumers,
+            pending: reply.pending,
+            last_delivered: reply.last_delivered,
+            entries_read: reply.entries_read,
+            unknown: reply.unknown,
+            oldest_pending: id,
+            oldest_pending_consumer,
+            oldest_pending_deliveries,
+            ghost_pending: reply.ghost_pending,
+            unowned_pending: reply.unowned_pending,
+            members: reply.members,
+            resolved,
         }
-        let held = members.iter().try_fold(0_u64, |sum, consumer| sum.checked_add(consumer.pending?))?;
-        self.pending.checked_sub(held)
     }
-}
 
-/// One consumer of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerSample {
-    /// Its name.
-    pub name: ConsumerName,
-    /// Entries delivered to it and not acknowledged; `None` where the server told something that cannot be.
-    pub pending: Option<u64>,
-    /// Milliseconds since it last tried to read (7.2 and later), or last read something (before); `None` where the server told
-    /// something that cannot be.
-    pub idle_ms: Option<u64>,
-    /// Milliseconds since it last was given something (7.2 and later); `None` where never, or not told.
-    pub inactive_ms: Option<u64>,
+    /// Whether it is monitored.
+    #[must_use]
+    pub fn is_monitored(&self) -> bool {
+        self.resolved.is_some()
+    }
 }
 
 /// A command that adds to a sample and that Redis refused: by ACL, or as it does not know it (renamed away, a proxy, a server that

@@ -7,9 +7,10 @@
 //! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
 //! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
 
-use crate::model::lag::{Continuity, EntryPage};
+use crate::model::lag::EntryPage;
 use crate::model::names::{self, Name, RawName};
-use crate::model::sample::{ConsumerSample, GroupSample, OldestPending, ServerInfo, StreamSample, Unknown};
+use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply, Unknown};
+use crate::model::sample::ServerInfo;
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::redis::resp::{Items, Reply};
 
@@ -32,7 +33,7 @@ type Decoded<T> = Result<T, DecodeError>;
 ///
 /// # Errors
 /// Where there is no usable length, or it contradicts the entries.
-pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
+pub fn stream(reply: Reply<'_>) -> Decoded<StreamReply> {
     const COMMAND: &str = "XINFO STREAM";
     let [mut length, mut first, mut last, mut last_generated, mut added, mut deleted] = [None; 6];
     each_field(COMMAND, reply, |name, value| {
@@ -65,7 +66,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
     };
     // The last entry is there for all to see: an id below it is not the last one given out.
     let last_generated = field("last-generated-id", last_generated).id().max(last).unwrap_or_default();
-    Ok(StreamSample {
+    Ok(StreamReply {
         length,
         first,
         last,
@@ -74,8 +75,6 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
         entries_added: field("entries-added", added).known_count().filter(|added| *added >= length),
         max_deleted: field("max-deleted-entry-id", deleted).id(),
         payload_bytes,
-        continuity: Continuity::Unknown,
-        ..StreamSample::default()
     })
 }
 
@@ -83,7 +82,7 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamSample> {
 ///
 /// # Errors
 /// Where the reply is no list of groups, or a group has no name, or two have the same.
-pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>> {
+pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupReply>> {
     const COMMAND: &str = "XINFO GROUPS";
     let mut known = KnownNames::from(known);
     let decode = |reply| {
@@ -104,7 +103,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
         let consumers = field("consumers", consumers).known_count();
         let pending = field("pending", pending).known_count();
         let delivered = field("last-delivered-id", delivered).id();
-        Ok(GroupSample {
+        Ok(GroupReply {
             name: known.name(field("name", name).raw_name()?),
             consumers: consumers.unwrap_or_default(),
             pending: pending.unwrap_or_default(),
@@ -116,7 +115,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
                 pending: pending.is_none(),
                 last_delivered: delivered.is_none(),
             },
-            ..GroupSample::default()
+            ..GroupReply::default()
         })
     };
     let groups = all(items(COMMAND, reply)?, decode)?;
@@ -130,7 +129,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupSample>
 ///
 /// # Errors
 /// Where the reply is no list of consumers, or a consumer has no name, or two have the same.
-pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerSample>> {
+pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<ConsumerReply>> {
     const COMMAND: &str = "XINFO CONSUMERS";
     let mut known = KnownNames::from(known);
     let decode = |reply| {
@@ -146,7 +145,7 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
             slot.get_or_insert(value);
         })?;
         let field = |name, value| Field { command: COMMAND, name, value };
-        Ok(ConsumerSample {
+        Ok(ConsumerReply {
             name: known.name(field("name", name).raw_name()?),
             pending: field("pending", pending).known_count(),
             idle_ms: field("idle", idle).known_count(),
@@ -558,7 +557,7 @@ mod tests {
 
     #[test]
     fn stream_of_every_generation() {
-        let expected = StreamSample {
+        let expected = StreamReply {
             length: 2,
             first: Some(EntryId { ms: 4, seq: 0 }),
             last: Some(EntryId { ms: 9, seq: 1 }),
@@ -566,14 +565,14 @@ mod tests {
             entries_added: Some(i64::MAX as u64),
             max_deleted: Some(EntryId { ms: 3, seq: 0 }),
             payload_bytes: 24,
-            ..StreamSample::default()
+            ..StreamReply::default()
         };
         assert_eq!(stream(root(&flat(&stream_fields()).sent())), Ok(expected.clone()));
         let mut old = stream_fields();
         old.retain(|(name, _)| !["max-deleted-entry-id", "entries-added"].contains(name));
         assert_eq!(
             stream(root(&flat(&old).sent())),
-            Ok(StreamSample { entries_added: None, max_deleted: None, ..expected })
+            Ok(StreamReply { entries_added: None, max_deleted: None, ..expected })
         );
     }
 
@@ -599,12 +598,12 @@ mod tests {
     #[test]
     fn a_field_of_a_stream_that_cannot_be_is_unknown_and_the_rest_is_read() {
         let right = stream(root(&flat(&stream_fields()).sent())).unwrap();
-        let no_ends = StreamSample { first: None, last: None, ends_unknown: true, ..right.clone() };
-        let check = |name: &str, values: &[Value], expected: &StreamSample| {
+        let no_ends = StreamReply { first: None, last: None, ends_unknown: true, ..right.clone() };
+        let check = |name: &str, values: &[Value], expected: &StreamReply| {
             for value in values {
                 let read = stream(root(&flat(&with(name, value.clone())).sent())).unwrap();
                 // How large an entry is that is none is not looked at.
-                let read = StreamSample { payload_bytes: expected.payload_bytes, ..read };
+                let read = StreamReply { payload_bytes: expected.payload_bytes, ..read };
                 assert_eq!(read, *expected, "{name}: {value:?}");
             }
         };
@@ -612,18 +611,18 @@ mod tests {
         let numbers =
             [Value::Int(-1), Value::Int(i64::MIN), Value::Wrapped(u64::MAX - 7), text("18446744073709551608")];
         let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), Value::Int(3)];
-        let unknown = StreamSample { entries_added: None, ..right.clone() };
+        let unknown = StreamReply { entries_added: None, ..right.clone() };
         check("entries-added", &[&odd[..], &numbers].concat(), &unknown);
         // Fewer were ever added than are there.
         check("entries-added", &[Value::Int(1)], &unknown);
-        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamSample { max_deleted: None, ..right.clone() });
+        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamReply { max_deleted: None, ..right.clone() });
         // The last entry is the least that was given out; here it is what was given out last.
         check("last-generated-id", &[&odd[..], &ids, &[text("9-0")]].concat(), &right);
         check("first-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("99-0")]].concat(), &no_ends);
         check("last-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("1-0")]].concat(), &no_ends);
         let gone: Vec<_> = stream_fields().into_iter().filter(|(name, _)| *name == "length").collect();
         let least = stream(root(&flat(&gone).sent())).unwrap();
-        assert_eq!(least, StreamSample { length: 2, ends_unknown: true, ..StreamSample::default() });
+        assert_eq!(least, StreamReply { length: 2, ends_unknown: true, ..StreamReply::default() });
     }
 
     #[test]
@@ -673,21 +672,21 @@ mod tests {
         let right = read("name", &text("g"));
         for value in [Value::Nil, Value::Okay, Value::Int(-3), Value::Wrapped(u64::MAX), Value::Array(vec![])] {
             let unknown = Unknown { consumers: true, ..Unknown::default() };
-            assert_eq!(read("consumers", &value), GroupSample { consumers: 0, unknown, ..right.clone() });
+            assert_eq!(read("consumers", &value), GroupReply { consumers: 0, unknown, ..right.clone() });
             let unknown = Unknown { pending: true, ..Unknown::default() };
-            assert_eq!(read("pending", &value), GroupSample { pending: 0, unknown, ..right.clone() });
+            assert_eq!(read("pending", &value), GroupReply { pending: 0, unknown, ..right.clone() });
             let unknown = Unknown { last_delivered: true, ..Unknown::default() };
             let last_delivered = EntryId::default();
-            assert_eq!(read("last-delivered-id", &value), GroupSample { last_delivered, unknown, ..right.clone() });
+            assert_eq!(read("last-delivered-id", &value), GroupReply { last_delivered, unknown, ..right.clone() });
 
             let consumer = |pending, idle| {
                 flat(&[("name", text("c")), ("pending", pending), ("idle", idle), ("inactive", value.clone())])
             };
             let one = |consumer| consumers(root(&Value::Array(vec![consumer]).sent()), &[]).unwrap().remove(0);
-            let known = ConsumerSample { name: "c".into(), pending: Some(1), idle_ms: Some(2), inactive_ms: None };
-            let pending_unknown = ConsumerSample { pending: None, ..known.clone() };
+            let known = ConsumerReply { name: "c".into(), pending: Some(1), idle_ms: Some(2), inactive_ms: None };
+            let pending_unknown = ConsumerReply { pending: None, ..known.clone() };
             assert_eq!(one(consumer(value.clone(), Value::Int(2))), pending_unknown);
-            let idle_unknown = ConsumerSample { idle_ms: None, ..known };
+            let idle_unknown = ConsumerReply { idle_ms: None, ..known };
             assert_eq!(one(consumer(Value::Int(1), value.clone())), idle_unknown);
         }
         // Without a name there is no group to say it of.
@@ -715,19 +714,19 @@ mod tests {
         check("c", 12, Value::Wrapped(u64::MAX), Some("c"), None);
 
         let held =
-            |name: &str, pending| ConsumerSample { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
+            |name: &str, pending| ConsumerReply { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
         let members = Some(vec![held("a", Some(2)), held("b", Some(1))]);
-        let group = GroupSample { pending: 5, consumers: 2, members, ..GroupSample::default() };
+        let group = GroupReply { pending: 5, consumers: 2, members, ..GroupReply::default() };
         assert_eq!(group.unowned(), Some(2));
-        assert_eq!(GroupSample { pending: 3, ..group.clone() }.unowned(), Some(0));
+        assert_eq!(GroupReply { pending: 3, ..group.clone() }.unowned(), Some(0));
         // Not all are listed, one holds an unknown number, they hold more than there is, or none was asked about.
-        assert_eq!(GroupSample { consumers: 3, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupReply { consumers: 3, ..group.clone() }.unowned(), None);
         let members = Some(vec![held("a", Some(2)), held("b", None)]);
-        assert_eq!(GroupSample { members, ..group.clone() }.unowned(), None);
-        assert_eq!(GroupSample { pending: 2, ..group.clone() }.unowned(), None);
-        assert_eq!(GroupSample { members: None, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupReply { members, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupReply { pending: 2, ..group.clone() }.unowned(), None);
+        assert_eq!(GroupReply { members: None, ..group.clone() }.unowned(), None);
         let unknown = Unknown { pending: true, ..Unknown::default() };
-        assert_eq!(GroupSample { unknown, ..group }.unowned(), None);
+        assert_eq!(GroupReply { unknown, ..group }.unowned(), None);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use streamlag::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, ScaledS
 use streamlag::analysis::view::View;
 use streamlag::analysis::window::Windows;
 use streamlag::model::lag::{Continuity, Lag, Resolved};
-use streamlag::model::sample::{ConsumerSample, GroupSample, StreamSample, TargetMeta, TargetSample};
+use streamlag::model::reply::ConsumerReply;
+use streamlag::model::sample::{GroupSample, StreamSample, TargetMeta, TargetSample};
 use streamlag::model::{EntryId, GroupName, GroupSelection, StreamKey};
 
 use super::autoscaler::Answer;
@@ -138,13 +139,13 @@ fn sample(world: &World) -> TargetSample {
     };
     let newest = world.added().checked_sub(1).and_then(id);
     let is_empty = world.first == world.added();
-    let members = world.consumers.iter().filter(|consumer| consumer.starts_in == 0).map(|consumer| ConsumerSample {
+    let members = world.consumers.iter().filter(|consumer| consumer.starts_in == 0).map(|consumer| ConsumerReply {
         name: format!("c-{:06}", consumer.name).as_str().into(),
         pending: Some(consumer.held.len() as u64),
         idle_ms: Some((world.now - consumer.read_at) * 1000),
         inactive_ms: None,
     });
-    let members: Vec<ConsumerSample> = members.collect();
+    let members: Vec<ConsumerReply> = members.collect();
     let oldest = world.consumers.iter().filter_map(|consumer| consumer.held.front().copied()).min();
     let lag = world.lag();
     let group = GroupSample {
@@ -153,8 +154,6 @@ fn sample(world: &World) -> TargetSample {
         pending: world.pending(),
         last_delivered: world.cursor.checked_sub(1).and_then(id).unwrap_or_default(),
         entries_read: Some(world.cursor),
-        monitored: true,
-        oldest_pending_asked: true,
         oldest_pending: oldest.and_then(id),
         resolved: Some(Resolved {
             lag: Lag { min: lag, max: lag, point: lag },

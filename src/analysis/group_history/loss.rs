@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::analysis::lag::tracker::StreamCounters;
 use crate::model::EntryId;
 use crate::model::lag::Lag;
-use crate::model::sample::{ConsumerSample, GroupSample, StreamSample};
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{GroupSample, StreamSample};
 
 /// How far the distance of two samples may be off, as it is taken on this side and not where they were taken.
 const SERVED_MARGIN: Duration = Duration::from_secs(1);
@@ -57,8 +58,8 @@ pub(super) struct GroupObservation {
 }
 
 /// How long ago any of the consumers was last given something. `idle` may be younger than that, never older.
-fn served_ago(members: &[ConsumerSample]) -> Duration {
-    let served = |consumer: &ConsumerSample| consumer.inactive_ms.or(consumer.idle_ms).unwrap_or(0);
+fn served_ago(members: &[ConsumerReply]) -> Duration {
+    let served = |consumer: &ConsumerReply| consumer.inactive_ms.or(consumer.idle_ms).unwrap_or(0);
     members.iter().map(served).min().map_or(Duration::MAX, Duration::from_millis)
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Resolved;
-use crate::model::sample::ConsumerSample;
+use crate::model::reply::ConsumerReply;
 
 const WINDOWS: Windows = Windows {
     window: Duration::from_secs(30),
@@ -30,7 +30,7 @@ struct Story {
     counts: bool,
     /// By how much the lag may be less.
     uncertainty: u64,
-    consumers: Vec<ConsumerSample>,
+    consumers: Vec<ConsumerReply>,
     continuity: Continuity,
     history: Option<GroupHistory>,
 }
@@ -278,8 +278,8 @@ fn losses_are_a_lower_bound_and_never_a_delivered_entry() {
     assert_eq!(lost(old, |story| (story.first, story.consumers) = (121, vec![consumer(60_000)])), 20);
 }
 
-fn consumer(idle_ms: u64) -> ConsumerSample {
-    ConsumerSample { name: "c".into(), pending: Some(0), idle_ms: Some(idle_ms), inactive_ms: None }
+fn consumer(idle_ms: u64) -> ConsumerReply {
+    ConsumerReply { name: "c".into(), pending: Some(0), idle_ms: Some(idle_ms), inactive_ms: None }
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn rates_of_a_stream() {
 
 #[test]
 fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() {
-    let member = |name: &str, pending| ConsumerSample {
+    let member = |name: &str, pending| ConsumerReply {
         name: name.into(),
         pending: Some(pending),
         idle_ms: Some(0),

@@ -18,7 +18,6 @@ fn view(streams: &[(&str, Option<u64>)]) -> View {
         let read = lag.map(|lag| {
             let group = GroupSample {
                 name: "g".into(),
-                monitored: true,
                 resolved: Some(Resolved { lag: Lag { min: lag, point: lag, max: lag }, ..Resolved::default() }),
                 last_delivered: EntryId { ms: 1, seq: 0 },
                 ..GroupSample::default()

@@ -5,11 +5,11 @@
 
 use crate::model::EntryId;
 use crate::model::lag::Lag;
-use crate::model::sample::StreamSample;
+use crate::model::reply::StreamReply;
 
 /// The lag where it follows from the sample alone, on every server and version; `None` in mid-stream.
 #[must_use]
-pub(in crate::analysis) fn ends(stream: &StreamSample, cursor: EntryId) -> Option<Lag> {
+pub(in crate::analysis) fn ends(stream: &StreamReply, cursor: EntryId) -> Option<Lag> {
     let (Some(first), Some(last)) = (stream.first, stream.last) else {
         // An empty stream has nothing to deliver.
         return Some(Lag::exact(0));
@@ -108,13 +108,13 @@ mod tests {
     }
 
     /// Entries 10-0 to 109-0.
-    fn stream() -> StreamSample {
-        StreamSample { length: 100, first: Some(id(10)), last: Some(id(109)), ..StreamSample::default() }
+    fn stream() -> StreamReply {
+        StreamReply { length: 100, first: Some(id(10)), last: Some(id(109)), ..StreamReply::default() }
     }
 
     #[test]
     fn the_ends_are_exact() {
-        let empty = StreamSample { length: 0, first: None, last: None, ..stream() };
+        let empty = StreamReply { length: 0, first: None, last: None, ..stream() };
         assert_eq!(ends(&empty, id(0)), Some(Lag::exact(0)));
         assert_eq!(ends(&stream(), id(109)), Some(Lag::exact(0)));
         assert_eq!(ends(&stream(), id(500)), Some(Lag::exact(0)));

@@ -21,7 +21,7 @@ use group_tracker::GroupTracker;
 use crate::analysis::lag::bounds::{Told, ends};
 use crate::analysis::lag::timeline::Timeline;
 use crate::model::lag::{Continuity, EntryPage, Lag, Resolved};
-use crate::model::sample::{GroupSample, StreamSample};
+use crate::model::reply::{GroupReply, StreamReply};
 use crate::model::{EntryId, GroupName};
 
 /// A lag up to this is counted again whenever anything changed, and the counters are not believed: that costs Redis some 30 µs,
@@ -81,12 +81,12 @@ pub struct Queries {
 }
 
 /// A stream in the moment of a page.
-#[derive(Clone, Debug)]
-pub struct Moment {
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
     /// What it says.
     pub facts: StreamCounters,
     /// All its groups, where they were asked for.
-    pub groups: Option<Vec<GroupSample>>,
+    pub groups: Option<&'a [GroupReply]>,
 }
 
 /// What came of a page.
@@ -139,13 +139,19 @@ impl LagTracker {
         self.groups.iter().map(|tracked| &tracked.name)
     }
 
-    /// Opens a sample: what it says is held against what is remembered. Returns how the stream goes on from
-    /// the sample before.
-    pub fn open(&mut self, stream: &StreamSample) -> Continuity {
+    /// Opens a sample: what it says of the stream, of all its groups, and of the `monitored` ones among them, in the same order, is
+    /// held against what is remembered. `trims_acknowledged` is whether the server may remove entries without a trace, by
+    /// `XTRIM … ACKED` of Redis 8.2. Returns how the stream goes on from the sample before.
+    pub fn open<'a>(
+        &mut self,
+        stream: &StreamReply,
+        groups: &[GroupReply],
+        monitored: impl Iterator<Item = &'a GroupReply> + Clone,
+        trims_acknowledged: bool,
+    ) -> Continuity {
         let now = StreamCounters::from(stream);
-        let monitored = || stream.groups.iter().filter(|group| group.monitored);
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
-        let untraced = self.untraced_since_facts(&now, stream.trims_acknowledged.then_some(&stream.groups));
+        let untraced = self.untraced_since_facts(&now, trims_acknowledged.then_some(groups));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
         // All entries up to a mark below the first entry are gone, so at least that many were removed.
         let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.added_at_or_below(before));
@@ -154,7 +160,7 @@ impl LagTracker {
         }
         if continuity != Continuity::Continuous {
             // Where nothing was ever removed, nothing was without a trace.
-            let traced = !stream.trims_acknowledged || now.removed() == Some(0);
+            let traced = !trims_acknowledged || now.removed() == Some(0);
             self.marks.begin(if traced { EntryId::default() } else { now.last_generated });
             self.groups.iter_mut().for_each(GroupTracker::forget);
             self.held = None;
@@ -166,18 +172,18 @@ impl LagTracker {
         }
         self.anchor = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
-        self.cursors = stream.trims_acknowledged.then(|| Cursors::of(&stream.groups));
-        if !monitored().map(|group| &group.name).eq(self.groups.iter().map(|tracked| &tracked.name)) {
+        self.cursors = trims_acknowledged.then(|| Cursors::of(groups));
+        if !monitored.clone().map(|group| &group.name).eq(self.groups.iter().map(|tracked| &tracked.name)) {
             let mut old = VecDeque::from(std::mem::take(&mut self.groups));
-            self.groups.reserve_exact(monitored().count());
-            for group in monitored() {
+            self.groups.reserve_exact(monitored.clone().count());
+            for group in monitored.clone() {
                 // Redis lists groups in the same order each time, so the one looked for is mostly the first.
                 let place = old.iter().position(|tracked| tracked.name == group.name);
                 let known = place.and_then(|place| old.remove(place));
                 self.groups.push(known.unwrap_or_else(|| GroupTracker::new(group.name.clone())));
             }
         }
-        for (group, tracked) in monitored().zip(&mut self.groups) {
+        for (group, tracked) in monitored.zip(&mut self.groups) {
             if tracked.entries_read > group.entries_read {
                 // Only `SETID` does that, or creating the group again, maybe together with the stream.
                 tracked.forget();
@@ -195,7 +201,7 @@ impl LagTracker {
 
     /// The highest entry that may have been removed without a trace between the newest sample and `now`. `groups` are all groups
     /// then; `None` where the server does no such thing.
-    fn untraced_since_facts(&self, now: &StreamCounters, groups: Option<&Vec<GroupSample>>) -> EntryId {
+    fn untraced_since_facts(&self, now: &StreamCounters, groups: Option<&[GroupReply]>) -> EntryId {
         match (groups, self.facts) {
             (Some(groups), Some(before)) if !now.nothing_removed_since(&before) => {
                 let limit = self.cursors.as_ref().and_then(|cursors| cursors.lowest_that_only_rose(groups));
@@ -213,7 +219,7 @@ impl LagTracker {
 
     /// Says which is the lowest entry that some group still needs. What would have to be asked to know how many lie below it: nothing
     /// where its neighbours tell, and seldom while it moves.
-    pub fn hold(&mut self, stream: &StreamSample, safe: EntryId, entry_bytes: u64) -> Queries {
+    pub fn hold(&mut self, stream: &StreamReply, safe: EntryId, entry_bytes: u64) -> Queries {
         let Some(cursor) = safe.previous() else {
             self.held = None;
             return Queries::default();
@@ -231,7 +237,7 @@ impl LagTracker {
     }
 
     /// How many entries lie below `safe`, the lowest one that some group still needs: a lower bound.
-    pub fn below_held(&mut self, stream: &StreamSample, safe: EntryId) -> Option<u64> {
+    pub fn below_held(&mut self, stream: &StreamReply, safe: EntryId) -> Option<u64> {
         let now = StreamCounters::from(stream);
         // What was asked about may be a lower one, where groups have moved on since.
         let cursor = self.held.as_ref().map(|held| held.tracked.here.cursor).filter(|cursor| *cursor < safe)?;
@@ -251,7 +257,7 @@ impl LagTracker {
     }
 
     /// What would have to be asked to know the group's lag, in entries and in time.
-    pub fn ask(&mut self, stream: &StreamSample, group: &GroupSample, entry_bytes: u64) -> Queries {
+    pub fn ask(&mut self, stream: &StreamReply, group: &GroupReply, entry_bytes: u64) -> Queries {
         self.ask_of(Some(&group.name), stream, group.last_delivered, group.server_lag, entry_bytes)
     }
 
@@ -259,7 +265,7 @@ impl LagTracker {
     fn ask_of(
         &mut self,
         whose: Option<&GroupName>,
-        stream: &StreamSample,
+        stream: &StreamReply,
         cursor: EntryId,
         server_lag: Option<u64>,
         entry_bytes: u64,
@@ -356,10 +362,10 @@ impl LagTracker {
     }
 
     /// Takes a page of a count. `after` is the stream in the same moment as the page.
-    pub fn counted(&mut self, whose: Option<&GroupName>, page: &EntryPage, after: &Moment) -> Counted {
+    pub fn counted(&mut self, whose: Option<&GroupName>, page: &EntryPage, after: &Moment<'_>) -> Counted {
         let Some(now) = self.facts else { return Counted::Taken };
         let untraced = match &self.cursors {
-            Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups.as_ref()),
+            Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups),
             Some(_) if !after.facts.nothing_removed_since(&now) => after.facts.last_generated,
             _ => EntryId::default(),
         };
@@ -422,7 +428,7 @@ impl LagTracker {
     }
 
     /// The lag of a monitored group, from everything known by now.
-    pub fn resolve(&mut self, stream: &StreamSample, group: &GroupSample) -> Option<Resolved> {
+    pub fn resolve(&mut self, stream: &StreamReply, group: &GroupReply) -> Option<Resolved> {
         let now = StreamCounters::from(stream);
         let tracked = named(&mut self.groups, &group.name)?;
         let lag = match ends(stream, group.last_delivered) {

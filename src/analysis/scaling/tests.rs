@@ -6,9 +6,8 @@ use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Overflow, Strea
 use crate::analysis::view::OverLimits;
 use crate::analysis::window::Windows;
 use crate::model::FailureReason;
-use crate::model::sample::{
-    ConsumerSample, GroupSample, NodeStatus, ReadError, SampleError, Search, StreamSample, TargetMeta,
-};
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{GroupSample, NodeStatus, ReadError, SampleError, Search, StreamSample, TargetMeta};
 
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -88,7 +87,7 @@ fn present(group: PresentGroup) -> Presence {
 }
 
 fn member(name: &str, pending: Option<u64>, active: Option<bool>) -> ConsumerSnapshot {
-    let sample = ConsumerSample { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
+    let sample = ConsumerReply { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
     ConsumerSnapshot { sample, active, oldest_pending_seconds: None, health: 100 }
 }
 

@@ -124,7 +124,7 @@ fn replies_about_a_stream_become_a_sample_or_a_typed_error() {
         let mut refused = BTreeSet::new();
         let found = match read(&stream_batch(&[]), &replies, &mut refused).unwrap().unwrap() {
             Ok(stream) => {
-                assert_eq!(stream.last_generated, EntryId { ms: 5, seq: 1 });
+                assert_eq!(stream.reply.last_generated, EntryId { ms: 5, seq: 1 });
                 "sample"
             }
             Err(ReadOutcome::Error(ReadError::Missing)) => "missing",
@@ -191,7 +191,7 @@ fn a_stream_whose_groups_take_too_much_memory_is_not_read() {
             groups.matches("name").count()
         )
     };
-    let held = |groups: usize| groups * (size_of::<GroupSample>() + 20);
+    let held = |groups: usize| groups * (GROUP_BYTES + 20);
     let mut memory = DecodeMemory::of(memory(held(100)));
     let mut check = |groups: usize| {
         let read = read_within(&mut memory, &batch, &replies(groups), &mut BTreeSet::new()).unwrap();

@@ -5,18 +5,17 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::analysis::lag::lowest_needed;
 use crate::analysis::lag::tracker::{CountRange, Counted};
 use crate::collector::count_budget::{CountBudget, CountRequest, FIRST_PAGE, PAGE_COST};
 use crate::collector::query::{GroupQuery, Observation, PageQuery, PageReply, PagesReply};
+use crate::collector::reading::{MonitoredGroup, StreamReading};
 use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
-use crate::collector::sample::finalize::{mark_monitored, monitored};
 use crate::collector::sample::pipeline::room;
 use crate::collector::stream_state::Omitted;
 use crate::model::GroupName;
 use crate::model::lag::Continuity;
-use crate::model::sample::{RefusedCommand, SampleError, StreamSample};
+use crate::model::sample::{RefusedCommand, SampleError};
 
 /// Pages of one stream in a transaction, during which Redis serves no other client.
 const PAGES_AT_ONCE: usize = 4;
@@ -69,24 +68,29 @@ impl SampleRun<'_> {
     /// Asks for what only this sample could tell is missing of a stream; whether anything is.
     pub(super) fn ask_for_the_rest(&mut self, at: usize) -> bool {
         let Some(mut stream) = self.take_read(at) else { return false };
-        if stream.carried {
+        if stream.is_partial {
             self.streams[at] = Some(Ok(stream));
             return false;
         }
         let asked_before = self.asked_so_far();
         let source = &mut *self.source;
         let state = &mut source.states[at];
-        state.sampled(&stream);
-        mark_monitored(&mut stream, &source.sampling.selection, source.sampling.group_limit);
+        state.sampled(&stream.reply);
+        stream.select(&source.sampling.selection, source.sampling.group_limit);
         let may = state.left_out() == Omitted::Nothing;
         let (may_ask_consumers, may_ask_pending) = (
             may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
             may && !source.refused.contains(&RefusedCommand::Xpending),
         );
-        let (mut details, first) = (Vec::new(), stream.first);
-        for (place, group) in stream.groups.iter_mut().filter(|group| group.monitored).enumerate() {
+        let (mut details, first) = (Vec::new(), stream.reply.first);
+        for (place, monitored) in stream.monitored.iter_mut().enumerate() {
+            let group = &stream.groups[monitored.place];
             let is_new = !state.tracker.groups().any(|known| *known == group.name);
-            let changed = may_ask_pending && !group.oldest_pending_asked && !state.fill_in_pending(place, group, first);
+            let mut changed = may_ask_pending && group.oldest_pending.is_none();
+            if changed && let Some(known) = state.known_pending(place, group, first) {
+                (monitored.known_oldest, monitored.known_ghosts) = known;
+                changed = false;
+            }
             if (is_new || changed) && group.name.is_whole() {
                 details.push(GroupQuery::of(&group.name, may_ask_consumers && is_new, may_ask_pending));
             }
@@ -96,17 +100,16 @@ impl SampleRun<'_> {
             self.detailed.push(at);
         }
         let state = &mut source.states[at];
-        if stream.ends_unknown {
+        if stream.reply.ends_unknown {
             // Nothing that is remembered of it can be held against what cannot be.
             state.tracker.forget();
             self.streams[at] = Some(Ok(stream));
             return asked_before != self.asked_so_far();
         }
         // Without its counters nothing is concluded from what leaves a trace and what does not.
-        stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.entries_added.is_some();
-        let continuity = state.tracker.open(&stream);
+        stream.trims_acknowledged = self.connected.server.trims_acknowledged() && stream.reply.entries_added.is_some();
+        stream.continuity = stream.open(&mut state.tracker);
         self.ask_for_ghosts(at, &stream);
-        stream.continuity = continuity;
         self.ask_for_lags(at, &stream);
         self.ask_for_held(at, &stream);
         let source = &mut *self.source;
@@ -126,7 +129,7 @@ impl SampleRun<'_> {
     }
 
     /// Takes a stream out that was read, for as long as it is looked at.
-    fn take_read(&mut self, at: usize) -> Option<StreamSample> {
+    fn take_read(&mut self, at: usize) -> Option<StreamReading> {
         match self.streams[at].take() {
             Some(Ok(stream)) => Some(stream),
             other => {
@@ -137,25 +140,27 @@ impl SampleRun<'_> {
     }
 
     /// Pending entries are not trimmed with the stream: those before its first entry are gone.
-    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamSample) {
-        for (place, group) in monitored(stream) {
-            if let (Some(oldest), Some(first), None) = (group.oldest_pending, stream.first, group.ghost_pending)
-                && oldest < first
+    fn ask_for_ghosts(&mut self, at: usize, stream: &StreamReading) {
+        for (monitored, group) in stream.with_cursors() {
+            if let (Some(oldest), Some(first), None) =
+                (monitored.oldest_pending(group), stream.reply.first, monitored.ghosts(group))
+                && oldest.id < first
             {
                 let source = &*self.source;
-                room(&mut self.rest, source).ghosts(at, &source.streams[at], (place, &group.name), first);
+                room(&mut self.rest, source).ghosts(at, &source.streams[at], (monitored.place, &group.name), first);
             }
         }
     }
 
     /// What is missing to know the lags of a stream's groups, in entries and in time.
-    fn ask_for_lags(&mut self, at: usize, stream: &StreamSample) {
+    fn ask_for_lags(&mut self, at: usize, stream: &StreamReading) {
         let source = &mut *self.source;
         let state = &mut source.states[at];
         let script = state.script(self.connected.script);
         let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
-        for (place, group) in monitored(stream) {
-            let ask = source.states[at].tracker.ask(stream, group, entry_bytes);
+        for (MonitoredGroup { place, .. }, group) in stream.with_cursors() {
+            let place = *place;
+            let ask = source.states[at].tracker.ask(&stream.reply, group, entry_bytes);
             let first = ask.first.filter(|_| ask.comes_along);
             if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
                 room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
@@ -177,11 +182,11 @@ impl SampleRun<'_> {
     }
 
     /// What is missing to know how many entries no group needs any more.
-    fn ask_for_held(&mut self, at: usize, stream: &StreamSample) {
+    fn ask_for_held(&mut self, at: usize, stream: &StreamReading) {
         let state = &mut self.source.states[at];
         let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
-        let Some((safe, _)) = lowest_needed(&stream.groups) else { return };
-        let ask = state.tracker.hold(stream, safe, entry_bytes);
+        let Some((safe, _)) = stream.lowest_needed() else { return };
+        let ask = state.tracker.hold(&stream.reply, safe, entry_bytes);
         if let Some(uncertainty) = ask.count {
             let page = ask.page.unwrap_or(FIRST_PAGE);
             let group = None;
@@ -214,7 +219,7 @@ impl SampleRun<'_> {
                 for pages in pages.chunks(PAGES_AT_ONCE) {
                     let batch = room(batches, self.source);
                     let with_groups = state.tracker.counts_with_groups();
-                    batch.counts((at, key, stream), pages.to_vec(), with_groups, state.is_large(), script);
+                    batch.counts((at, key, &stream.reply), pages.to_vec(), with_groups, state.is_large(), script);
                 }
             }
         }
@@ -285,12 +290,12 @@ impl SampleRun<'_> {
     /// acknowledged and removed since. Whether that can be done.
     fn move_on(&mut self, found: &PagesReply) -> bool {
         let Some(mut stream) = self.take_read(found.at) else { return false };
-        let same_groups =
-            stream.groups.iter().map(|group| &group.name).eq(found.after.groups.iter().map(|group| &group.name));
+        let later = found.groups.as_deref().unwrap_or_default();
+        let same_groups = stream.groups.iter().map(|group| &group.name).eq(later.iter().map(|group| &group.name));
         if same_groups {
-            stream.move_on(&found.after);
+            stream.move_on(&found.after, later);
             let tracker = &mut self.source.states[found.at].tracker;
-            let continuity = tracker.open(&stream);
+            let continuity = stream.open(tracker);
             if continuity != Continuity::Continuous {
                 stream.continuity = continuity;
             }

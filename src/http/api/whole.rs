@@ -158,7 +158,6 @@ mod tests {
     fn view(streams: &[Sampled<'_>], groups: &[&str]) -> View {
         let group = |(name, lag): &(&str, u64)| GroupSample {
             name: (*name).into(),
-            monitored: true,
             resolved: Some(Resolved { lag: Lag { min: *lag, point: *lag, max: *lag }, ..Resolved::default() }),
             last_delivered: EntryId { ms: 1, seq: 0 },
             ..GroupSample::default()

@@ -2,6 +2,7 @@
 
 use crate::model::EntryId;
 use crate::model::lag::Continuity;
+use crate::model::reply::StreamReply;
 use crate::model::sample::StreamSample;
 
 /// What a sample says of a stream, as far as lags hang on it.
@@ -13,6 +14,19 @@ pub struct StreamCounters {
     pub(in crate::analysis) last_generated: EntryId,
     pub(in crate::analysis) added: Option<u64>,
     pub(in crate::analysis) max_deleted: Option<EntryId>,
+}
+
+impl From<&StreamReply> for StreamCounters {
+    fn from(stream: &StreamReply) -> Self {
+        Self {
+            length: stream.length,
+            first: stream.first,
+            last: stream.last,
+            last_generated: stream.last_generated,
+            added: stream.entries_added,
+            max_deleted: stream.max_deleted,
+        }
+    }
 }
 
 impl From<&StreamSample> for StreamCounters {

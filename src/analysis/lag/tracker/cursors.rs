@@ -4,7 +4,7 @@
 //! move neither `max-deleted-entry-id` nor, behind an entry that is still pending, the first entry. They take nothing above the
 //! cursor of any group that exists then.
 
-use crate::model::sample::GroupSample;
+use crate::model::reply::GroupReply;
 use crate::model::{EntryId, GroupName};
 
 /// What a sample tells of all groups of a stream, monitored or not.
@@ -20,8 +20,8 @@ struct Cursor {
 }
 
 impl Cursors {
-    pub(in crate::analysis) fn of(groups: &[GroupSample]) -> Self {
-        let cursor = |group: &GroupSample| Cursor {
+    pub(in crate::analysis) fn of(groups: &[GroupReply]) -> Self {
+        let cursor = |group: &GroupReply| Cursor {
             group: group.name.clone(),
             at: group.last_delivered,
             entries_read: group.entries_read,
@@ -35,8 +35,8 @@ impl Cursors {
     ///
     /// A group that was set back, or created again, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
     /// or none known any more (`SETID` and `CREATE` forget them), fewer consumers.
-    pub(in crate::analysis) fn lowest_that_only_rose(&self, now: &[GroupSample]) -> Option<EntryId> {
-        let only_rose = |(place, group): (usize, &GroupSample)| {
+    pub(in crate::analysis) fn lowest_that_only_rose(&self, now: &[GroupReply]) -> Option<EntryId> {
+        let only_rose = |(place, group): (usize, &GroupReply)| {
             // Redis lists groups in the same order each time.
             let likely = self.0.get(place).filter(|before| before.group == group.name);
             let before = likely.or_else(|| self.0.iter().find(|before| before.group == group.name))?;
@@ -50,6 +50,6 @@ impl Cursors {
 }
 
 /// Whether the server told what is looked at here, and nothing that cannot be.
-fn is_known(group: &GroupSample) -> bool {
+fn is_known(group: &GroupReply) -> bool {
     !group.unknown.last_delivered && !group.unknown.consumers
 }

@@ -25,6 +25,25 @@ fn any_server() -> impl Strategy<Value = Server> {
     prop_oneof![Just(Server::Old), Just(Server::Counting), Just(Server::TrimsAcknowledged)]
 }
 
+/// What a poll reads: all groups are monitored.
+#[derive(Clone, Debug)]
+struct Sample {
+    reply: StreamReply,
+    groups: Vec<GroupReply>,
+    trims_acknowledged: bool,
+}
+
+impl Sample {
+    fn moment(&self) -> Moment<'_> {
+        let groups = self.trims_acknowledged.then_some(&*self.groups);
+        Moment { facts: StreamCounters::from(&self.reply), groups }
+    }
+
+    fn open(&self, tracker: &mut LagTracker) {
+        tracker.open(&self.reply, &self.groups, self.groups.iter(), self.trims_acknowledged);
+    }
+}
+
 /// What a stream does, as far as the ledger can see it.
 #[derive(Clone, Debug)]
 struct Simulated {
@@ -152,41 +171,38 @@ impl Simulated {
         }
     }
 
-    fn sample(&self) -> StreamSample {
+    fn sample(&self) -> Sample {
         let counts = self.server != Server::Old;
         let group = |(name, group): (&str, &Option<SimulatedGroup>)| {
             let group = group.as_ref()?;
-            Some(GroupSample {
+            Some(GroupReply {
                 name: name.into(),
-                monitored: true,
                 consumers: 1,
                 pending: group.pending.len() as u64,
                 last_delivered: id(group.cursor),
                 // A server that lies.
                 server_lag: Some(self.added.wrapping_mul(7) % 50),
                 entries_read: group.entries_read.filter(|_| counts),
-                ..GroupSample::default()
+                ..GroupReply::default()
             })
         };
-        StreamSample {
+        let reply = StreamReply {
             length: self.entries.len() as u64,
             first: self.entries.first().copied().map(id),
             last: self.entries.last().copied().map(id),
             last_generated: id(self.last_generated),
             entries_added: counts.then_some(self.added),
             max_deleted: counts.then_some(id(self.max_deleted)),
+            ..StreamReply::default()
+        };
+        Sample {
+            reply,
             trims_acknowledged: self.server == Server::TrimsAcknowledged,
             groups: ["a", "b", "c"].into_iter().zip(&self.groups).filter_map(group).collect(),
-            ..StreamSample::default()
         }
     }
 
-    fn moment(&self) -> Moment {
-        let sample = self.sample();
-        Moment { facts: StreamCounters::from(&sample), groups: sample.trims_acknowledged.then_some(sample.groups) }
-    }
-
-    fn lag(&self, group: &GroupSample) -> u64 {
+    fn lag(&self, group: &GroupReply) -> u64 {
         self.entries.range(group.last_delivered.ms + 1..).count() as u64
     }
 
@@ -213,11 +229,11 @@ impl Simulated {
 fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: &[Step]) -> (u64, u64) {
     let mut truth = stream.clone();
     let mut sample = stream.sample();
-    tracker.open(&sample);
+    sample.open(tracker);
     let mut between = between.iter();
     let mut budget = budget;
-    let ask_all = |tracker: &mut LagTracker, sample: &StreamSample| {
-        sample.groups.iter().for_each(|group| _ = tracker.ask(sample, group, 10));
+    let ask_all = |tracker: &mut LagTracker, sample: &Sample| {
+        sample.groups.iter().for_each(|group| _ = tracker.ask(&sample.reply, group, 10));
     };
     ask_all(tracker, &sample);
     if tracker.anchors().iter().any(|anchor| !stream.entries.contains(&anchor.ms)) {
@@ -226,7 +242,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
     }
     let names: Vec<GroupName> = sample.groups.iter().map(|group| group.name.clone()).collect();
     for group in &sample.groups {
-        let ask = tracker.ask(&sample, group, 10);
+        let ask = tracker.ask(&sample.reply, group, 10);
         if let Some(cursor) = ask.first {
             let first = stream.entries.range(cursor.ms + 1..).next().copied().map(id);
             tracker.found_first(&group.name, first);
@@ -237,14 +253,14 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
     {
         between.next().iter().for_each(|step| stream.step(step));
         let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
-        let (page, after) = (stream.page(&range, limit), stream.moment());
+        let (page, after) = (stream.page(&range, limit), stream.sample());
         budget -= (page.ids.len() as u64).clamp(1, limit);
-        match tracker.counted(Some(name), &page, &after) {
+        match tracker.counted(Some(name), &page, &after.moment()) {
             Counted::Taken => {}
             Counted::Nearer => ask_all(tracker, &sample),
             Counted::Outdated => {
                 (truth, sample) = (stream.clone(), stream.sample());
-                tracker.open(&sample);
+                sample.open(tracker);
                 tracker.counted_at_once(name, &range, &page);
                 ask_all(tracker, &sample);
             }
@@ -253,7 +269,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
     between.for_each(|step| stream.step(step));
     let mut exact = 0;
     for group in &sample.groups {
-        let resolved = tracker.resolve(&sample, group).unwrap();
+        let resolved = tracker.resolve(&sample.reply, group).unwrap();
         let (lag, true_lag) = (resolved.lag, truth.lag(group));
         assert!(
             lag.min <= true_lag && true_lag <= lag.max,
@@ -320,30 +336,24 @@ fn a_count_ends_at_the_largest_id() {
     let last = EntryId { ms: u64::MAX, seq: u64::MAX };
     let mut tracker = LagTracker::with_small_lag(SMALL);
     let server_lag = Some(128);
-    let group = GroupSample {
-        name: "a".into(),
-        last_delivered: id(200),
-        server_lag,
-        monitored: true,
-        ..GroupSample::default()
-    };
-    let sample = StreamSample {
+    let group = GroupReply { name: "a".into(), last_delivered: id(200), server_lag, ..GroupReply::default() };
+    let reply = StreamReply {
         length: 328,
         first: Some(id(1)),
         last: Some(last),
         last_generated: last,
         entries_added: Some(328),
         max_deleted: Some(id(0)),
-        groups: vec![group.clone()],
-        ..StreamSample::default()
+        ..StreamReply::default()
     };
-    tracker.open(&sample);
-    assert!(tracker.ask(&sample, &group, 10).count.is_some());
+    let sample = Sample { reply, groups: vec![group], trims_acknowledged: false };
+    sample.open(&mut tracker);
+    assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
     // A full page, as many as were asked for.
     let page = EntryPage { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..EntryPage::default() };
-    tracker.counted(Some(&"a".into()), &page, &Moment { facts: StreamCounters::from(&sample), groups: None });
+    tracker.counted(Some(&"a".into()), &page, &sample.moment());
     assert_eq!(tracker.rest(Some(&"a".into())), None);
-    assert_eq!(tracker.resolve(&sample, &group).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
+    assert_eq!(tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
 
 /// Found by the walks below: what is known to have been added after a cursor was taken for what is there, although one of
@@ -374,14 +384,14 @@ fn a_page_of_another_stream_tells_nothing() {
     stream.step(&Step::Read(0, 100, 0));
     let sample = stream.sample();
     let mut tracker = LagTracker::with_small_lag(SMALL);
-    tracker.open(&sample);
-    assert!(tracker.ask(&sample, &sample.groups[0], 10).count.is_some());
+    sample.open(&mut tracker);
+    assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
     let mut other = Simulated::new(Server::Counting);
     other.step(&Step::Add(150));
     let page =
         EntryPage { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
-    tracker.counted(Some(&"a".into()), &page, &other.moment());
-    let lag = tracker.resolve(&sample, &sample.groups[0]).unwrap().lag;
+    tracker.counted(Some(&"a".into()), &page, &other.sample().moment());
+    let lag = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
 }
 
@@ -442,7 +452,7 @@ proptest! {
             poll(&mut tracker, &mut stream, 0, &[]);
             let sample = stream.sample();
             // Added between two polls were at most five, and so uncertain is the lag.
-            prop_assert!(tracker.resolve(&sample, &sample.groups[0]).unwrap().lag.uncertainty() <= 5);
+            prop_assert!(tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag.uncertainty() <= 5);
         }
     }
 
@@ -476,22 +486,21 @@ proptest! {
 /// A stream that was filled long ago, and one entry that comes now: the lag is one more, and not nearly all of the stream.
 #[test]
 fn one_entry_more_is_one_more_in_the_estimate() {
-    let group =
-        GroupSample { name: "g".into(), monitored: true, last_delivered: id(150_000), ..GroupSample::default() };
-    let stream = |length: u64, last: u64| StreamSample {
-        groups: vec![group.clone()],
+    let group = GroupReply { name: "g".into(), last_delivered: id(150_000), ..GroupReply::default() };
+    let stream = |length: u64, last: u64| StreamReply {
         length,
         first: Some(id(1)),
         last: Some(id(last)),
         last_generated: id(last),
         entries_added: Some(length),
         max_deleted: Some(EntryId::default()),
-        ..StreamSample::default()
+        ..StreamReply::default()
     };
     let mut tracker = LagTracker::with_small_lag(SMALL);
-    let mut resolved = |stream: StreamSample| {
-        tracker.open(&stream);
-        tracker.resolve(&stream, &group).unwrap().lag
+    let mut resolved = |reply: StreamReply| {
+        let sample = Sample { reply, groups: vec![group.clone()], trims_acknowledged: false };
+        sample.open(&mut tracker);
+        tracker.resolve(&sample.reply, &group).unwrap().lag
     };
     let before = resolved(stream(300_000, 300_000));
     let after = resolved(stream(300_001, 1_800_000_000_000));

@@ -28,7 +28,6 @@ fn version(before: Option<&Version>, streams: &[(&str, u64)]) -> Version {
     let stream = |(name, lag): &(&str, u64)| {
         let group = GroupSample {
             name: "g".into(),
-            monitored: true,
             resolved: Some(Resolved { lag: Lag { min: *lag, point: *lag, max: *lag }, ..Resolved::default() }),
             last_delivered: EntryId { ms: 1, seq: 0 },
             ..GroupSample::default()
