@@ -17,7 +17,7 @@ pub mod thresholds;
 pub use entry_id::EntryId;
 pub use failure::{FailureReason, RedirectKind};
 pub use glob::GroupSelection;
-pub use names::{ConsumerName, GroupName, StreamKey, carry_over};
+pub use names::{ConsumerName, GroupName, OfStream, StreamKey, carry_over};
 pub use shard::Shard;
 pub use stream_selection::StreamSelection;
 pub use target::TargetName;

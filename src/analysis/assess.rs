@@ -13,16 +13,15 @@ use crate::analysis::window::Windows;
 use crate::model::lag::Lag;
 use crate::model::reply::ConsumerReply;
 use crate::model::sample::{GroupSample, ReadError, StreamSample, TargetSample};
-use crate::model::{GroupName, GroupSelection, StreamKey, carry_over};
+use crate::model::{GroupName, GroupSelection, OfStream, StreamKey, carry_over};
 
 /// Makes snapshots of samples.
 #[derive(Debug)]
 pub struct Assessor {
-    keys: Vec<StreamKey>,
     selection: GroupSelection,
     windows: Windows,
     bounds: Bounds,
-    /// What was seen of each stream, in the order of the configuration.
+    /// The streams and what was seen of each, in the order in which they are sampled.
     streams: Vec<StreamAnalysis>,
 }
 
@@ -42,8 +41,9 @@ impl Default for Bounds {
 }
 
 /// What was seen of a stream so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StreamAnalysis {
+    key: StreamKey,
     stream: StreamHistory,
     trimming: Trimming,
     /// In order of their names.
@@ -52,38 +52,44 @@ struct StreamAnalysis {
     carried: Option<StreamSnapshot>,
 }
 
+impl OfStream for StreamAnalysis {
+    fn new(key: StreamKey) -> Self {
+        Self { key, stream: StreamHistory::default(), trimming: Trimming::default(), groups: Vec::new(), carried: None }
+    }
+
+    fn key(&self) -> &StreamKey {
+        &self.key
+    }
+}
+
 impl Assessor {
     /// An assessor that has seen nothing yet.
     #[must_use]
     pub fn new(keys: Vec<StreamKey>, selection: GroupSelection, windows: Windows, bounds: Bounds) -> Self {
-        let streams = keys.iter().map(|_| StreamAnalysis::default()).collect();
-        Self { keys, selection, windows, bounds, streams }
+        let streams = keys.into_iter().map(StreamAnalysis::new).collect();
+        Self { selection, windows, bounds, streams }
     }
 
     /// Becomes `next`, and keeps what was seen of the streams that stay.
     pub fn reconfigure(&mut self, next: Self) {
-        let keys = next.keys.clone();
-        let (seen, before) = (std::mem::take(&mut self.streams), std::mem::take(&mut self.keys));
-        *self = Self { streams: seen, keys: before, ..next };
+        let keys: Vec<StreamKey> = next.streams.iter().map(|stream| stream.key.clone()).collect();
+        *self = Self { streams: std::mem::take(&mut self.streams), ..next };
         self.follow_streams(&keys);
     }
 
     /// Sees these streams from now on, and keeps what was seen of those that stay.
     pub fn follow_streams(&mut self, keys: &[StreamKey]) {
-        if *self.keys != *keys {
-            self.streams = carry_over(&self.keys, std::mem::take(&mut self.streams), keys);
-            self.keys = keys.to_vec();
-        }
+        carry_over(&mut self.streams, keys);
     }
 
     /// Says what the sample of one stream means, by its place, that was taken at `at`, counted from any fixed moment by a clock
     /// that never steps.
     #[must_use]
     pub fn stream(&mut self, place: usize, read: Result<StreamSample, ReadError>, at: Duration) -> StreamSnapshot {
-        let Self { keys, selection, windows, bounds, streams } = self;
+        let Self { selection, windows, bounds, streams } = self;
         let now_ms = read.as_ref().map_or(0, |stream| stream.now_ms);
         let context = SampleContext { now_ms, at, selection, windows, bounds: *bounds };
-        context.stream(keys[place].clone(), read, &mut streams[place])
+        context.stream(read, &mut streams[place])
     }
 
     /// Says what a whole sample means.
@@ -121,17 +127,12 @@ struct SampleContext<'a> {
 }
 
 impl SampleContext<'_> {
-    fn stream(
-        &self,
-        key: StreamKey,
-        read: Result<StreamSample, ReadError>,
-        seen: &mut StreamAnalysis,
-    ) -> StreamSnapshot {
+    fn stream(&self, read: Result<StreamSample, ReadError>, seen: &mut StreamAnalysis) -> StreamSnapshot {
         let mut stream = match read {
             Ok(stream) => stream,
             Err(error) => {
-                *seen = StreamAnalysis::default();
-                return unreadable(key, self.selection, error);
+                *seen = StreamAnalysis::new(seen.key.clone());
+                return unreadable(seen.key.clone(), self.selection, error);
             }
         };
         if let Some(carried) = seen.carried.clone().filter(|_| stream.carried) {
@@ -195,7 +196,7 @@ impl SampleContext<'_> {
             groups.sort_by(|one, other| one.name.cmp(&other.name));
         }
         let snapshot = StreamSnapshot {
-            key,
+            key: seen.key.clone(),
             read: Ok(StreamFacts {
                 length: stream.length,
                 groups: group_count,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
-use crate::collector::query::{Read, ReadOutcome, commands_of};
+use crate::collector::query::{ReadOutcome, commands_of};
 use crate::collector::reading::StreamReading;
 use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
 use crate::collector::stream_state::{DecodeMemory, GROUP_BYTES, KeptGroup, KeptStream, NameCache, StreamState};
@@ -22,14 +22,14 @@ impl Batch {
     pub(super) fn read(
         &self,
         replies: &crate::redis::resp::ReplyReader,
-        (states, memory): (&mut [StreamState], &mut DecodeMemory),
-        streams: &mut [Option<Read>],
+        streams: &mut [StreamState],
+        memory: &mut DecodeMemory,
         findings: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         let replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
         let transacts = self.transacts();
-        let mut reading = Reading { transacts, replies, states, memory, streams, findings, refused };
+        let mut reading = Reading { transacts, replies, streams, memory, findings, refused };
         let read = self.questions.iter().try_for_each(|query| reading.read(query));
         if reading.replies.exec_refused {
             refused.insert(RefusedCommand::Exec);
@@ -43,9 +43,8 @@ struct Reading<'a, 'r> {
     /// Whether queries about a stream were sent in a transaction.
     transacts: bool,
     replies: Replies<'r>,
-    states: &'a mut [StreamState],
+    streams: &'a mut [StreamState],
     memory: &'a mut DecodeMemory,
-    streams: &'a mut [Option<Read>],
     findings: &'a mut Vec<Observation>,
     refused: &'a mut BTreeSet<RefusedCommand>,
 }
@@ -84,12 +83,12 @@ impl Reading<'_, '_> {
             self.replies.between_two_alike(parts.len() + 1)?
         };
         note_refused(&answer, parts, self.refused);
-        let (state, memory) = (&mut self.states[at], &mut *self.memory);
-        memory.begin(at, state);
+        let (state, memory) = (&mut self.streams[at], &mut *self.memory);
+        memory.begin(at, state.held);
         let read = answer.and_then(|items| stream_of(items, groups, &state.names, self.transacts, memory));
-        let is_held = memory.end(state, read.as_ref().ok().map(|stream| &stream.groups));
+        let is_held = memory.end(&mut state.held, read.as_ref().ok().map(|stream| &stream.groups));
         let read = if is_held { read } else { Err(StreamError::TooMuch) };
-        self.streams[at] = Some(read.map_err(|error| {
+        state.read = Some(read.map_err(|error| {
             let newly_refused = refused_by(&error, parts);
             self.refused.extend(&newly_refused);
             error.into_unread(parts, !newly_refused.is_empty())
@@ -102,19 +101,19 @@ impl Reading<'_, '_> {
         let answer =
             if self.transacts { self.replies.transaction(parts.len())? } else { Ok(self.replies.take(parts.len())?) };
         note_refused(&answer, parts, self.refused);
-        let (state, memory) = (&mut self.states[at], &mut *self.memory);
-        memory.begin(at, state);
-        let detailed = match &mut self.streams[at] {
+        let (state, memory) = (&mut self.streams[at], &mut *self.memory);
+        memory.begin(at, state.held);
+        let detailed = match &mut state.read {
             Some(Ok(stream)) => answer.and_then(|mut items| {
                 add_details(&mut stream.groups, &mut items, groups, &state.names, false, memory);
-                if memory.end(state, Some(&stream.groups)) { Ok(()) } else { Err(StreamError::TooMuch) }
+                if memory.end(&mut state.held, Some(&stream.groups)) { Ok(()) } else { Err(StreamError::TooMuch) }
             }),
             Some(Err(_)) | None => Ok(()),
         };
         if let Err(error) = detailed {
             let newly_refused = refused_by(&error, parts);
             if newly_refused.is_empty() {
-                self.streams[at] = Some(Err(error.into_unread(parts, false)));
+                state.read = Some(Err(error.into_unread(parts, false)));
             }
             self.refused.extend(&newly_refused);
         }
@@ -143,10 +142,10 @@ impl Reading<'_, '_> {
         let parts = CommandParts { before, groups };
         let answer = self.replies.transaction(parts.len())?;
         note_refused(&answer, parts, self.refused);
-        let (state, memory) = (&mut self.states[at], &mut *self.memory);
-        memory.begin(at, state);
+        let (state, memory) = (&mut self.streams[at], &mut *self.memory);
+        memory.begin(at, state.held);
         let read = glanced(answer, groups, kept, recheck_refused, &state.names, memory);
-        let is_held = memory.end(state, reading_of(&read).map(|stream| &stream.groups));
+        let is_held = memory.end(&mut state.held, reading_of(&read).map(|stream| &stream.groups));
         let read = if is_held { read } else { Err(StreamError::TooMuch) };
         let read = read.map_err(|error| {
             self.refused.extend(&refused_by(&error, parts));
@@ -156,7 +155,7 @@ impl Reading<'_, '_> {
                 _ => ReadOutcome::Changed(None),
             }
         });
-        self.streams[at] = Some(read);
+        state.read = Some(read);
         Ok(())
     }
 
@@ -174,8 +173,8 @@ impl Reading<'_, '_> {
         } else {
             self.replies.between_two_alike(1 + commands)?
         };
-        let (state, memory) = (&mut self.states[at], &mut *self.memory);
-        memory.begin(at, state);
+        let (state, memory) = (&mut self.streams[at], &mut *self.memory);
+        memory.begin(at, state.held);
         let names = with_groups.then_some((&state.names, &mut *memory));
         match answer {
             Ok(items) if self.transacts => {
@@ -192,7 +191,7 @@ impl Reading<'_, '_> {
             }
             Err(error) => self.refused.extend(&refused_by(&error, CommandParts { before: &[], groups: &[] })),
         }
-        memory.go_on(state);
+        memory.go_on(&mut state.held);
         Ok(())
     }
 
@@ -209,7 +208,7 @@ impl Reading<'_, '_> {
 
     fn ghosts(&mut self, at: usize, group: usize) -> Result<(), SampleError> {
         let reply = self.replies.next()?;
-        if let (Some(Ok(stream)), Ok(count)) = (&mut self.streams[at], replies::pending_count(reply)) {
+        if let (Some(Ok(stream)), Ok(count)) = (&mut self.streams[at].read, replies::pending_count(reply)) {
             stream.groups[group].ghost_pending = Some(count);
         }
         Ok(())

@@ -17,13 +17,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::collector::count_budget::{CountBudget, CountRequest};
-use crate::collector::query::{GroupQuery, Observation, Read, ReadOutcome};
+use crate::collector::query::{GroupQuery, Observation, ReadOutcome};
 use crate::collector::request::Batch;
 use crate::collector::sample::finalize::resolve;
 use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;
-use crate::collector::stream_state::{Omitted, StreamState};
-use crate::model::StreamKey;
+use crate::collector::stream_state::StreamState;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetMeta, TargetSample};
 use crate::redis::connection::{Clock, Connection};
 
@@ -53,8 +52,6 @@ pub(super) struct SampleRun<'a> {
     source: &'a mut SampleState,
     connected: &'a mut Connection,
     sink: &'a mut dyn Sink,
-    /// What is known of each stream so far; `None` once it was handed on.
-    streams: Vec<Option<Read>>,
     /// What is to be asked in the second round.
     rest: Vec<Batch>,
     wanted: Vec<CountRequest>,
@@ -70,27 +67,16 @@ pub(super) struct SampleRun<'a> {
 
 impl<'a> SampleRun<'a> {
     pub(super) fn new(source: &'a mut SampleState, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
-        let mut streams = Vec::new();
-        source.states.iter_mut().for_each(StreamState::begin_sample);
         if source.of_cluster {
             // Until all masters had answered, whole streams were held.
-            source.states.iter_mut().for_each(|state| source.memory.keep(state));
+            source.streams.iter_mut().for_each(|state| source.memory.keep(state));
         }
-        source.memory.recount(&source.states);
-        let not_asked = |(key, state): (&StreamKey, &StreamState)| {
-            let why = match state.left_out() {
-                _ if !key.is_whole() => ReadError::NameTooLong(key.length()),
-                Omitted::All => ReadError::TooLarge,
-                Omitted::Nothing | Omitted::Consumers => ReadError::NotRead,
-            };
-            Some(Err(ReadOutcome::Error(why)))
-        };
-        streams.extend(source.streams.iter().zip(&source.states).map(not_asked));
+        source.memory.recount(&source.streams);
+        source.streams.iter_mut().for_each(StreamState::begin_sample);
         Self {
             source,
             connected,
             sink,
-            streams,
             rest: Vec::new(),
             wanted: Vec::new(),
             detailed: Vec::new(),
@@ -103,7 +89,7 @@ impl<'a> SampleRun<'a> {
 
     pub(super) async fn run(mut self, mut budget: CountBudget) -> Result<TargetSample, SampleError> {
         self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
-        if self.source.pace.is_spread() || self.streams.is_empty() {
+        if self.source.pace.is_spread() || self.source.streams.is_empty() {
             self.read_clock().await?;
         }
         self.first_round().await?;
@@ -112,7 +98,7 @@ impl<'a> SampleRun<'a> {
         budget.begin(now);
         self.read_again().await?;
         self.later_rounds(budget).await?;
-        for at in 0..self.streams.len() {
+        for at in 0..self.source.streams.len() {
             self.hand_on(at);
         }
         let meta = TargetMeta {
@@ -143,16 +129,16 @@ impl<'a> SampleRun<'a> {
     async fn first_round(&mut self) -> Result<(), SampleError> {
         let unprobed = self.not_to_be_probed();
         let glances = self.may_check_unchanged();
-        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.streams.len())
-            .filter(|&at| self.source.may_ask(at))
-            .partition(|&at| self.source.states[at].may_be_asked_with_others(glances));
+        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.source.streams.len())
+            .filter(|&at| self.source.streams[at].may_be_asked())
+            .partition(|&at| self.source.streams[at].may_be_asked_with_others(glances));
         let most = self.source.pace.batch_cost();
         let mut batches = VecDeque::new();
         let mut rest = known.as_slice();
         while !rest.is_empty() {
             let mut cost = 0;
             let fits = |at: &&usize| {
-                cost += self.source.states[**at].cost();
+                cost += self.source.streams[**at].cost();
                 cost <= most
             };
             let streams = rest.iter().take(STREAMS_PER_BATCH).take_while(fits).count().max(1);
@@ -165,7 +151,7 @@ impl<'a> SampleRun<'a> {
             if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.source.pace)) {
                 let mut batch = self.batch(places, &unprobed);
                 if std::mem::take(&mut recheck_refused) {
-                    batch.recheck_refused(&self.source.streams[places[0]]);
+                    batch.recheck_refused(&self.source.streams[places[0]].key);
                 }
                 in_flight.send(self, batch).await?;
                 batches.pop_front();
@@ -185,7 +171,7 @@ impl<'a> SampleRun<'a> {
         let mut unprobed = BTreeSet::new();
         let mut bytes: u64 = 0;
         for at in self.in_turn() {
-            let state = &self.source.states[at];
+            let state = &self.source.streams[at];
             let Some(kept) = &state.kept else { continue };
             if state.changed && self.connected.script.is_none() {
                 bytes = bytes.saturating_add(kept.reply.payload_bytes);
@@ -214,7 +200,7 @@ impl<'a> SampleRun<'a> {
 
     /// All streams, the one that has waited longest first.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
-        (self.source.turn..self.streams.len()).chain(0..self.source.turn)
+        (self.source.turn..self.source.streams.len()).chain(0..self.source.turn)
     }
 
     /// What is asked about a stream's groups.
@@ -227,8 +213,8 @@ impl<'a> SampleRun<'a> {
     fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
         let mut batch = self.source.empty_batch().with_room_for(places.len());
         for &at in places {
-            let (state, key) = (&self.source.states[at], &self.source.streams[at]);
-            let groups = self.groups_asked(state);
+            let state = &self.source.streams[at];
+            let (key, groups) = (&state.key, self.groups_asked(state));
             let script = state.script(self.connected.script);
             match state.kept.as_ref().filter(|_| self.may_check_unchanged()) {
                 Some(kept) => {
@@ -248,14 +234,13 @@ impl<'a> SampleRun<'a> {
         for places in places.chunks(STREAMS_PER_LOOK) {
             if bytes > MAX_FIRST_PAYLOAD_BYTES {
                 for &at in places {
-                    self.streams[at] = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
+                    self.source.streams[at].read = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
                 }
                 continue;
             }
             let batch = self.batch(places, &BTreeSet::new());
             self.ask(vec![batch]).await?;
-            let read =
-                places.iter().filter_map(|&at| Some(self.streams[at].as_ref()?.as_ref().ok()?.reply.payload_bytes));
+            let read = places.iter().filter_map(|&at| Some(self.source.streams[at].reading()?.reply.payload_bytes));
             bytes = read.fold(bytes, u64::saturating_add);
             for &at in places {
                 self.was_read(at);
@@ -266,8 +251,8 @@ impl<'a> SampleRun<'a> {
 
     /// A stream's first answers are here: asks for what is missing, or hands it on.
     fn was_read(&mut self, at: usize) {
-        let state = &mut self.source.states[at];
-        match &self.streams[at] {
+        let state = &mut self.source.streams[at];
+        match &state.read {
             // Read again once all are known.
             Some(Err(ReadOutcome::Refused(_) | ReadOutcome::Changed(_))) => {}
             Some(Ok(_)) => {
@@ -292,18 +277,18 @@ impl<'a> SampleRun<'a> {
         let (mut bytes, mut first_left_out): (u64, _) = (0, None);
         let mut again = Vec::new();
         for at in self.in_turn() {
-            let state = &mut self.source.states[at];
-            match &mut self.streams[at] {
+            let state = &mut self.source.streams[at];
+            let expected = state.payload_bytes();
+            match &mut state.read {
                 None | Some(Ok(_) | Err(ReadOutcome::Error(_))) => continue,
                 Some(Err(ReadOutcome::Refused(_))) => state.changed = false,
                 Some(Err(ReadOutcome::Changed(glanced))) => {
                     state.changed = true;
                     state.glances += 1;
-                    let expected = state.payload_bytes();
                     if bytes > 0 && bytes.saturating_add(expected) > MAX_PAYLOAD_BYTES {
                         first_left_out = first_left_out.or(Some(at));
                         if let Some(glanced) = glanced.take() {
-                            self.streams[at] = Some(Ok(*glanced));
+                            state.read = Some(Ok(*glanced));
                         }
                         continue;
                     }
@@ -316,9 +301,9 @@ impl<'a> SampleRun<'a> {
         self.source.turn = first_left_out.unwrap_or(0);
         self.read_whole(&again).await?;
         for _ in 0..MAX_READINGS {
-            let moved =
-                (0..self.streams.len()).filter(|&at| matches!(self.streams[at], Some(Err(ReadOutcome::Refused(_)))));
-            let moved: Vec<usize> = moved.collect();
+            let streams = self.source.streams.iter().enumerate();
+            let moved = streams.filter(|(_, stream)| matches!(stream.read, Some(Err(ReadOutcome::Refused(_)))));
+            let moved: Vec<usize> = moved.map(|(at, _)| at).collect();
             if moved.is_empty() {
                 break;
             }
@@ -332,13 +317,13 @@ impl<'a> SampleRun<'a> {
         for places in places.chunks(STREAMS_PER_LOOK) {
             let mut batch = self.source.empty_batch();
             for &at in places {
-                let state = &self.source.states[at];
+                let state = &self.source.streams[at];
                 let groups = self.groups_asked(state);
-                batch.stream(at, &self.source.streams[at], groups, state.script(self.connected.script));
+                batch.stream(at, &state.key, groups, state.script(self.connected.script));
             }
             self.ask(vec![batch]).await?;
             for &at in places {
-                if let Some(Ok(_)) = self.streams[at]
+                if let Some(Ok(_)) = self.source.streams[at].read
                     && !self.ask_for_the_rest(at)
                 {
                     self.hand_on(at);
@@ -367,9 +352,9 @@ impl<'a> SampleRun<'a> {
 
     /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
     fn hand_on(&mut self, at: usize) {
-        let Some(read) = self.streams[at].take() else { return };
+        let Some(read) = self.source.streams[at].read.take() else { return };
         let source = &mut *self.source;
-        let state = &mut source.states[at];
+        let state = &mut source.streams[at];
         let read = match read {
             Ok(reading) => {
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -390,11 +375,18 @@ impl<'a> SampleRun<'a> {
             && self.source.was_found(at)
             && error.is_gone()
         {
-            self.source.gone.push(self.source.streams[at].clone());
+            self.source.gone.push(self.source.streams[at].key.clone());
             self.sink.gone(at);
             return;
         }
         self.sink.stream(at, read);
+    }
+}
+
+impl Drop for SampleRun<'_> {
+    /// However a sample ends, nothing of what it read is left behind.
+    fn drop(&mut self) {
+        self.source.streams.iter_mut().for_each(|stream| stream.read = None);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::collector::pacer::Pacer;
 use crate::collector::request::Batch;
 use crate::collector::stream_state::{DecodeMemory, Omitted, StreamState};
 use crate::model::sample::RefusedCommand;
-use crate::model::{GroupSelection, StreamKey, StreamSelection, carry_over};
+use crate::model::{GroupSelection, OfStream, StreamKey, StreamSelection, carry_over};
 use crate::redis::reply_memory;
 use crate::sys::own_metrics::RedisCommands;
 
@@ -57,9 +57,10 @@ impl SamplingConfig {
 /// State of one server.
 pub(super) struct SampleState {
     pub(super) sampling: SamplingConfig,
-    pub(super) streams: Arc<[StreamKey]>,
-    /// What is kept of each stream, in the order of `streams`.
-    pub(super) states: Vec<StreamState>,
+    /// The streams, as those who take samples know them.
+    pub(super) keys: Arc<[StreamKey]>,
+    /// The same streams with all that is kept of each, in the same order. A stream's place in it is its `at` everywhere else.
+    pub(super) streams: Vec<StreamState>,
     pub(super) commands: RedisCommands,
     /// The stream that is read first, where not all can be read in one sample.
     pub(super) turn: usize,
@@ -83,8 +84,8 @@ pub(super) struct SampleState {
 impl SampleState {
     pub(super) fn new(streams: Arc<[StreamKey]>, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         Self {
-            states: streams.iter().map(|_| StreamState::default()).collect(),
-            streams,
+            streams: streams.iter().cloned().map(StreamState::new).collect(),
+            keys: streams,
             sampling,
             commands,
             turn: 0,
@@ -101,21 +102,16 @@ impl SampleState {
 
     /// Samples these streams from now on. Keeps the state of those that stay.
     pub(super) fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
-        self.states = carry_over(&self.streams, std::mem::take(&mut self.states), &streams);
-        (self.streams, self.turn) = (streams, 0);
-    }
-
-    /// Whether this stream is asked about.
-    pub(super) fn may_ask(&self, at: usize) -> bool {
-        self.streams[at].is_whole() && self.states[at].left_out() != Omitted::All
+        carry_over(&mut self.streams, &streams);
+        (self.keys, self.turn) = (streams, 0);
     }
 
     /// More of a stream is left out of the next samples, as an answer about it took so many bytes. Whether there is such a stream.
     pub(super) fn leave_out(&mut self, at: usize, bytes: u64) -> bool {
-        let Some(state) = self.states.get_mut(at) else { return false };
+        let Some(state) = self.streams.get_mut(at) else { return false };
         state.tells_too_much();
         let what = if state.left_out() == Omitted::All { "it is not read" } else { "its consumers are not read" };
-        tracing::warn!(stream = %self.streams[at], bytes, "reply about a stream exceeds the read limit: {what}");
+        tracing::warn!(stream = %state.key, bytes, "reply about a stream exceeds the read limit: {what}");
         true
     }
 

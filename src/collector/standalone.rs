@@ -193,7 +193,7 @@ impl Standalone {
 
     async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connection, SampleError> {
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
-        self.state.states.iter_mut().for_each(StreamState::forget);
+        self.state.streams.iter_mut().for_each(StreamState::forget);
         self.discovery.interrupted();
         let connecting = async {
             let mut new = Connection::new(&mut self.endpoint, deadline, &self.state.commands).await?;
@@ -252,7 +252,7 @@ impl Standalone {
 
     /// The streams of the newest sample: those that are named, then those that were found.
     pub(super) fn streams(&self) -> &[StreamKey] {
-        &self.state.streams
+        &self.state.keys
     }
 
     /// A stream that another server had is to be found here.
@@ -279,9 +279,9 @@ impl Standalone {
         // Of a sample that was given up half way.
         self.forget_gone();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
-        sink.begin(&self.state.streams);
+        sink.begin(&self.state.keys);
         let spread = self.state.sampling.interval.min(timeout).mul_f64(self.state.sampling.spread);
-        self.state.pace.spread(spread, self.state.states.iter().map(StreamState::cost).sum());
+        self.state.pace.spread(spread, self.state.streams.iter().map(StreamState::cost).sum());
         let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
         self.forget_gone();
         let mut sample = sample?;

@@ -1,12 +1,12 @@
 //! What the source keeps of one stream from sample to sample. Pure.
 
 use crate::analysis::lag::tracker::LagTracker;
-use crate::collector::query::GroupQuery;
+use crate::collector::query::{GroupQuery, Read, ReadOutcome};
 use crate::collector::reading::StreamReading;
 use crate::collector::request::{COMMANDS_PER_STREAM, cost};
 use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply};
-use crate::model::sample::GroupSample;
-use crate::model::{ConsumerName, EntryId, GroupName};
+use crate::model::sample::{GroupSample, ReadError};
+use crate::model::{ConsumerName, EntryId, GroupName, OfStream, StreamKey};
 use crate::redis::reply_memory::{DecodedCharge, Full, ReplyMemory};
 use crate::redis::script::Script;
 
@@ -130,8 +130,11 @@ pub(super) const GROUP_BYTES: usize =
     if size_of::<GroupReply>() > size_of::<GroupSample>() { size_of::<GroupReply>() } else { size_of::<GroupSample>() };
 
 /// What is kept of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StreamState {
+    pub(super) key: StreamKey,
+    /// What this sample read of it so far; `None` once that was handed on.
+    pub(super) read: Option<Read>,
     /// What is known of it, to resolve lags.
     pub(super) tracker: LagTracker,
     /// The names that the last sample had.
@@ -155,7 +158,33 @@ pub(super) struct StreamState {
     /// How often in a row it was only asked whether it changed.
     pub(super) glances: u32,
     /// What its groups and consumers take of the memory for replies, in bytes.
-    held: usize,
+    pub(super) held: usize,
+}
+
+impl OfStream for StreamState {
+    fn new(key: StreamKey) -> Self {
+        Self {
+            key,
+            read: None,
+            tracker: LagTracker::default(),
+            names: NameCache::default(),
+            pending: Vec::new(),
+            cost: 0,
+            payload_bytes: None,
+            entry_bytes: None,
+            large: false,
+            left_out: Omitted::Nothing,
+            left_out_for: 0,
+            kept: None,
+            changed: false,
+            glances: 0,
+            held: 0,
+        }
+    }
+
+    fn key(&self) -> &StreamKey {
+        &self.key
+    }
 }
 
 /// The memory that decoded streams of one server take.
@@ -177,8 +206,8 @@ impl DecodeMemory {
     }
 
     /// A stream is decoded.
-    pub(super) fn begin(&mut self, at: usize, state: &StreamState) {
-        (self.at, self.held) = (at, state.held);
+    pub(super) fn begin(&mut self, at: usize, held: usize) {
+        (self.at, self.held) = (at, held);
     }
 
     /// So many values of this size follow; whether there is memory for them.
@@ -195,14 +224,14 @@ impl DecodeMemory {
     }
 
     /// The stream is decoded further later on.
-    pub(super) fn go_on(&self, state: &mut StreamState) {
-        state.held = self.held;
+    pub(super) fn go_on(&self, held: &mut usize) {
+        *held = self.held;
     }
 
-    /// The stream is decoded, names included; whether there is memory for it.
-    pub(super) fn end(&mut self, state: &mut StreamState, groups: Option<&Vec<GroupReply>>) -> bool {
+    /// The stream is decoded, names included; whether there is memory for it. What it holds from now on is in `held`.
+    pub(super) fn end(&mut self, held: &mut usize, groups: Option<&Vec<GroupReply>>) -> bool {
         let is_held = self.set(groups.map_or(0, held_by));
-        state.held = self.held;
+        *held = self.held;
         is_held
     }
 
@@ -253,7 +282,7 @@ impl StreamState {
     /// Forgets everything but the size of its entries: the stream could not be read.
     pub(super) fn forget_all(&mut self) {
         let Self { payload_bytes, large, left_out, left_out_for, held, .. } = *self;
-        *self = Self { payload_bytes, large, left_out, left_out_for, held, ..Self::default() };
+        *self = Self { payload_bytes, large, left_out, left_out_for, held, ..Self::new(self.key.clone()) };
     }
 
     /// What is left out of it, as it told too much.
@@ -267,12 +296,28 @@ impl StreamState {
         (self.left_out, self.left_out_for) = (left_out, 0);
     }
 
-    /// A sample begins: after some of them it is asked about in full again.
+    /// A sample begins: after some of them it is asked about in full again. Until it was read, it has a reason why not.
     pub(super) fn begin_sample(&mut self) {
         self.left_out_for += 1;
         if self.left_out_for > ASIDE_SAMPLES {
             self.left_out = Omitted::Nothing;
         }
+        let why = match self.left_out {
+            _ if !self.key.is_whole() => ReadError::NameTooLong(self.key.length()),
+            Omitted::All => ReadError::TooLarge,
+            Omitted::Nothing | Omitted::Consumers => ReadError::NotRead,
+        };
+        self.read = Some(Err(ReadOutcome::Error(why)));
+    }
+
+    /// Whether it is asked about.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.key.is_whole() && self.left_out != Omitted::All
+    }
+
+    /// What was read of it.
+    pub(super) fn reading(&self) -> Option<&StreamReading> {
+        self.read.as_ref()?.as_ref().ok()
     }
 
     /// Takes what a sample says of the size of its entries.

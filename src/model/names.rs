@@ -281,10 +281,22 @@ fn with_bytes(name: &[u8]) -> String {
     text
 }
 
-/// What is kept of each stream, in the order of `after`: of those that are in `before` what there was, of others nothing yet.
-pub fn carry_over<T: Default>(before: &[StreamKey], kept: Vec<T>, after: &[StreamKey]) -> Vec<T> {
-    let mut kept: BTreeMap<_, T> = before.iter().zip(kept).collect();
-    after.iter().map(|key| kept.remove(key).unwrap_or_default()).collect()
+/// What is kept of one stream, from sample to sample.
+pub trait OfStream {
+    /// Nothing yet.
+    fn new(key: StreamKey) -> Self;
+
+    /// The stream.
+    fn key(&self) -> &StreamKey;
+}
+
+/// Of these streams from now on, in this order. Of those that were there already, what was kept stays.
+pub fn carry_over<T: OfStream>(kept: &mut Vec<T>, streams: &[StreamKey]) {
+    if kept.iter().map(OfStream::key).eq(streams) {
+        return;
+    }
+    let mut before: BTreeMap<StreamKey, T> = kept.drain(..).map(|of| (of.key().clone(), of)).collect();
+    kept.extend(streams.iter().map(|key| before.remove(key).unwrap_or_else(|| T::new(key.clone()))));
 }
 
 #[cfg(test)]

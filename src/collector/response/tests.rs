@@ -1,7 +1,8 @@
 //! Batches and the replies to them, as bytes. What real servers answer is in tests/it.
 
 use super::*;
-use crate::model::{EntryId, GroupName, StreamKey};
+use crate::collector::query::Read;
+use crate::model::{EntryId, GroupName, OfStream, StreamKey};
 use crate::redis::reply_memory::ReplyMemory;
 use crate::redis::resp::tests::whole;
 
@@ -43,11 +44,11 @@ fn read_within(
     replies: &str,
     refused: &mut BTreeSet<RefusedCommand>,
 ) -> Result<Option<Read>, SampleError> {
-    let (mut states, mut streams, mut findings) = ([StreamState::default()], [None], Vec::new());
-    batch.read(&whole(replies.as_bytes()), (&mut states, memory), &mut streams, &mut findings, refused)?;
+    let (mut streams, mut findings) = ([StreamState::new(key())], Vec::new());
+    batch.read(&whole(replies.as_bytes()), &mut streams, memory, &mut findings, refused)?;
     assert!(findings.is_empty(), "{findings:?}");
     let [stream] = streams;
-    Ok(stream)
+    Ok(stream.read)
 }
 
 fn stream_batch(refused: &[RefusedCommand]) -> Batch {

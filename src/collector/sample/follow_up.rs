@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use crate::analysis::lag::tracker::{CountRange, Counted};
 use crate::collector::count_budget::{CountBudget, CountRequest, FIRST_PAGE, PAGE_COST};
-use crate::collector::query::{GroupQuery, Observation, PageQuery, PageReply, PagesReply};
+use crate::collector::query::{GroupQuery, Observation, PageQuery, PageReply, PagesReply, Read};
 use crate::collector::reading::{MonitoredGroup, StreamReading};
 use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
 use crate::collector::sample::pipeline::room;
-use crate::collector::stream_state::Omitted;
+use crate::collector::sample_state::SampleState;
+use crate::collector::stream_state::{Omitted, StreamState};
 use crate::model::GroupName;
 use crate::model::lag::Continuity;
 use crate::model::sample::{RefusedCommand, SampleError};
@@ -35,9 +36,9 @@ impl SampleRun<'_> {
                 if wanted.asked == 0
                     && let (Some(cursor), Some(group)) = (wanted.first.take(), group)
                 {
-                    let (state, key) = (&self.source.states[at], &self.source.streams[at]);
+                    let state = &self.source.streams[at];
                     let script = state.script(self.connected.script);
-                    room(&mut batches, self.source).first(at, key, group, cursor, script);
+                    room(&mut batches, self.source).first(at, &state.key, group, cursor, script);
                 }
             }
             batches.retain(|batch| !batch.is_empty());
@@ -52,13 +53,13 @@ impl SampleRun<'_> {
             for at in another {
                 if let Some(stream) = self.take_read(at) {
                     self.ask_for_lags(at, &stream);
-                    self.streams[at] = Some(Ok(stream));
+                    self.source.streams[at].read = Some(Ok(stream));
                 }
             }
             for at in std::mem::take(&mut self.detailed) {
                 if let Some(stream) = self.take_read(at) {
                     self.ask_for_ghosts(at, &stream);
-                    self.streams[at] = Some(Ok(stream));
+                    self.source.streams[at].read = Some(Ok(stream));
                 }
             }
             batches = std::mem::take(&mut self.rest);
@@ -69,12 +70,12 @@ impl SampleRun<'_> {
     pub(super) fn ask_for_the_rest(&mut self, at: usize) -> bool {
         let Some(mut stream) = self.take_read(at) else { return false };
         if stream.is_partial {
-            self.streams[at] = Some(Ok(stream));
+            self.source.streams[at].read = Some(Ok(stream));
             return false;
         }
         let asked_before = self.asked_so_far();
         let source = &mut *self.source;
-        let state = &mut source.states[at];
+        let state = &mut source.streams[at];
         state.sampled(&stream.reply);
         stream.select(&source.sampling.selection, source.sampling.group_limit);
         let may = state.left_out() == Omitted::Nothing;
@@ -96,14 +97,14 @@ impl SampleRun<'_> {
             }
         }
         if !details.is_empty() {
-            room(&mut self.rest, source).details(at, &source.streams[at], details);
+            room(&mut self.rest, source).details(at, &source.streams[at].key, details);
             self.detailed.push(at);
         }
-        let state = &mut source.states[at];
+        let state = &mut source.streams[at];
         if stream.reply.ends_unknown {
             // Nothing that is remembered of it can be held against what cannot be.
             state.tracker.forget();
-            self.streams[at] = Some(Ok(stream));
+            self.source.streams[at].read = Some(Ok(stream));
             return asked_before != self.asked_so_far();
         }
         // Without its counters nothing is concluded from what leaves a trace and what does not.
@@ -113,13 +114,13 @@ impl SampleRun<'_> {
         self.ask_for_lags(at, &stream);
         self.ask_for_held(at, &stream);
         let source = &mut *self.source;
-        let script = source.states[at].script(self.connected.script);
-        for anchor in source.states[at].tracker.anchors() {
-            if !room(&mut self.rest, source).anchor(at, &source.streams[at], anchor, script) {
-                source.states[at].tracker.anchor_is_gone();
+        let script = source.streams[at].script(self.connected.script);
+        for anchor in source.streams[at].tracker.anchors() {
+            if !room(&mut self.rest, source).anchor(at, &source.streams[at].key, anchor, script) {
+                source.streams[at].tracker.anchor_is_gone();
             }
         }
-        self.streams[at] = Some(Ok(stream));
+        self.source.streams[at].read = Some(Ok(stream));
         asked_before != self.asked_so_far()
     }
 
@@ -130,10 +131,10 @@ impl SampleRun<'_> {
 
     /// Takes a stream out that was read, for as long as it is looked at.
     fn take_read(&mut self, at: usize) -> Option<StreamReading> {
-        match self.streams[at].take() {
+        match self.source.streams[at].read.take() {
             Some(Ok(stream)) => Some(stream),
             other => {
-                self.streams[at] = other;
+                self.source.streams[at].read = other;
                 None
             }
         }
@@ -147,7 +148,7 @@ impl SampleRun<'_> {
                 && oldest.id < first
             {
                 let source = &*self.source;
-                room(&mut self.rest, source).ghosts(at, &source.streams[at], (monitored.place, &group.name), first);
+                room(&mut self.rest, source).ghosts(at, &source.streams[at].key, (monitored.place, &group.name), first);
             }
         }
     }
@@ -155,15 +156,15 @@ impl SampleRun<'_> {
     /// What is missing to know the lags of a stream's groups, in entries and in time.
     fn ask_for_lags(&mut self, at: usize, stream: &StreamReading) {
         let source = &mut *self.source;
-        let state = &mut source.states[at];
+        let state = &mut source.streams[at];
         let script = state.script(self.connected.script);
         let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         for (MonitoredGroup { place, .. }, group) in stream.with_cursors() {
             let place = *place;
-            let ask = source.states[at].tracker.ask(&stream.reply, group, entry_bytes);
+            let ask = source.streams[at].tracker.ask(&stream.reply, group, entry_bytes);
             let first = ask.first.filter(|_| ask.comes_along);
             if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
-                room(&mut self.rest, source).first(at, &source.streams[at], place, cursor, script);
+                room(&mut self.rest, source).first(at, &source.streams[at].key, place, cursor, script);
             }
             if let Some(uncertainty) = ask.count {
                 let page = ask.page.unwrap_or(FIRST_PAGE);
@@ -183,7 +184,7 @@ impl SampleRun<'_> {
 
     /// What is missing to know how many entries no group needs any more.
     fn ask_for_held(&mut self, at: usize, stream: &StreamReading) {
-        let state = &mut self.source.states[at];
+        let state = &mut self.source.streams[at];
         let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         let Some((safe, _)) = stream.lowest_needed() else { return };
         let ask = state.tracker.hold(&stream.reply, safe, entry_bytes);
@@ -213,9 +214,9 @@ impl SampleRun<'_> {
             }
         }
         for (at, pages) in by_stream {
-            let state = &self.source.states[at];
-            if let Some(Ok(stream)) = &self.streams[at] {
-                let (key, script) = (&self.source.streams[at], state.script(self.connected.script));
+            let state = &self.source.streams[at];
+            if let Some(stream) = state.reading() {
+                let (key, script) = (&state.key, state.script(self.connected.script));
                 for pages in pages.chunks(PAGES_AT_ONCE) {
                     let batch = room(batches, self.source);
                     let with_groups = state.tracker.counts_with_groups();
@@ -227,9 +228,9 @@ impl SampleRun<'_> {
 
     /// What is left of a count.
     fn rest_of(&self, wanted: &CountRequest) -> Option<CountRange> {
-        let stream = self.streams[wanted.at].as_ref()?.as_ref().ok()?;
-        let whose = wanted.group.map(|group| &stream.groups[group].name);
-        self.source.states[wanted.at].tracker.rest(whose)
+        let state = &self.source.streams[wanted.at];
+        let stream = state.reading()?;
+        state.tracker.rest(wanted.group.map(|group| &stream.groups[group].name))
     }
 
     /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
@@ -237,32 +238,30 @@ impl SampleRun<'_> {
     fn apply(&mut self, findings: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
         let mut outdated = Vec::new();
-        let Self { source, streams, .. } = self;
-        let name = |at: usize, group: usize| -> Option<&GroupName> {
-            Some(&streams[at].as_ref()?.as_ref().ok()?.groups[group].name)
-        };
+        let SampleState { streams, commands, .. } = &mut *self.source;
         for finding in findings {
             match finding {
                 Observation::First { at, group, id } => {
-                    if let Some(name) = name(at, group) {
-                        source.states[at].tracker.found_first(name, id);
+                    let StreamState { tracker, read, .. } = &mut streams[at];
+                    if let Some(name) = name_of(read, group) {
+                        tracker.found_first(name, id);
                     }
                 }
                 Observation::AnchorGone { at } => {
                     if !another.contains(&at) {
-                        source.states[at].tracker.anchor_is_gone();
+                        streams[at].tracker.anchor_is_gone();
                         another.push(at);
                     }
                 }
                 Observation::Pages(found) => {
-                    let (state, moment) = (&mut source.states[found.at], found.moment());
+                    let (state, moment) = (&mut streams[found.at], found.moment());
                     let (mut is_outdated, mut is_nearer) = (false, false);
                     for PageReply { asked, page, bytes } in &found.pages {
                         let read = page.entries + page.beyond;
                         budget.settle(asked.limit, read, asked.most_bytes, *bytes);
-                        source.commands.counted(read);
+                        commands.counted(read);
                         state.read_page(read, *bytes);
-                        let whose = asked.group.and_then(|group| name(found.at, group));
+                        let whose = asked.group.and_then(|group| name_of(&state.read, group));
                         if whose.is_some() == asked.group.is_some() {
                             let counted = state.tracker.counted(whose, page, &moment);
                             is_outdated |= counted == Counted::Outdated;
@@ -294,7 +293,7 @@ impl SampleRun<'_> {
         let same_groups = stream.groups.iter().map(|group| &group.name).eq(later.iter().map(|group| &group.name));
         if same_groups {
             stream.move_on(&found.after, later);
-            let tracker = &mut self.source.states[found.at].tracker;
+            let tracker = &mut self.source.streams[found.at].tracker;
             let continuity = stream.open(tracker);
             if continuity != Continuity::Continuous {
                 stream.continuity = continuity;
@@ -305,7 +304,12 @@ impl SampleRun<'_> {
                 }
             }
         }
-        self.streams[found.at] = Some(Ok(stream));
+        self.source.streams[found.at].read = Some(Ok(stream));
         same_groups
     }
+}
+
+/// The name of the group at this place of a stream, if that was read.
+fn name_of(read: &Option<Read>, group: usize) -> Option<&GroupName> {
+    Some(&read.as_ref()?.as_ref().ok()?.groups[group].name)
 }

@@ -58,7 +58,7 @@ impl InFlight {
         let Some((batch, sent)) = self.batches.pop_front() else {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
-        let SampleRun { source, connected, streams, .. } = rounds;
+        let SampleRun { source, connected, .. } = rounds;
         source.awaited.clear();
         source.awaited.extend(batch.ends());
         let replies = connected.receive(batch.commands()).await?;
@@ -71,8 +71,8 @@ impl InFlight {
         let round_trip = if since == sent { Duration::ZERO } else { source.pace.round_trip() };
         source.pace.answered(batch.cost, waited + round_trip);
         let mut findings = Vec::new();
-        let SampleState { states, memory, refused, .. } = &mut **source;
-        let read = batch.read(replies, (states, memory), streams, &mut findings, refused);
+        let SampleState { streams, memory, refused, .. } = &mut **source;
+        let read = batch.read(replies, streams, memory, &mut findings, refused);
         source.leave_out_what_takes_too_much();
         read?;
         if connected.release() {
