@@ -140,7 +140,7 @@ fn credentials(
     if let Some(file) = sources.get("redis.password-file")
         && (!credentials.has_password() || outranks(&file, url, "the password in the Redis URL")?)
     {
-        credentials = credentials.with_password_file(file.path()).map_err(|why| file.problem(&why))?;
+        credentials = credentials.with_password_file(file.path()).map_err(|why| file.problem(&why.to_string()))?;
     }
     Ok(credentials)
 }
@@ -157,7 +157,7 @@ pub(super) fn sentinel_login(user: Option<&RawValue>, file: Option<&RawValue>) -
         credentials = credentials.with_user(user_name(user)?);
     }
     match file {
-        Some(file) => credentials.with_password_file(file.path()).map_err(|why| file.problem(&why)),
+        Some(file) => credentials.with_password_file(file.path()).map_err(|why| file.problem(&why.to_string())),
         None => Ok(credentials),
     }
 }

@@ -16,6 +16,17 @@ impl fmt::Debug for Password {
     }
 }
 
+/// Why a file gives no password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordFileError {
+    /// It cannot be read: why not, and what is expected.
+    #[error("{0}")]
+    Unreadable(String),
+    /// There is nothing in it.
+    #[error("expected a file with the password in it; this one is empty")]
+    Empty,
+}
+
 /// A user and a password.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
@@ -44,7 +55,7 @@ impl Credentials {
     ///
     /// # Errors
     /// What is expected instead.
-    pub fn with_password_file(self, file: PathBuf) -> Result<Self, String> {
+    pub fn with_password_file(self, file: PathBuf) -> Result<Self, PasswordFileError> {
         let password = Some(read(&file)?);
         Ok(Self { password, file: Some(file), ..self })
     }
@@ -83,7 +94,7 @@ impl Credentials {
             }
             Err(error) if !self.said => {
                 self.said = true;
-                tracing::warn!(file = %file_shown, error, "cannot read the Redis password file; using the last password");
+                tracing::warn!(file = %file_shown, %error, "cannot read the Redis password file; using the last password");
             }
             Err(_) => {}
         }
@@ -98,9 +109,9 @@ impl Credentials {
     }
 }
 
-fn read(file: &Path) -> Result<Password, String> {
-    match files::read_text(file)?.trim() {
-        "" => Err("expected a file with the password in it; this one is empty".to_owned()),
+fn read(file: &Path) -> Result<Password, PasswordFileError> {
+    match files::read_text(file).map_err(|why| PasswordFileError::Unreadable(why.to_string()))?.trim() {
+        "" => Err(PasswordFileError::Empty),
         password => Ok(Password(password.to_owned())),
     }
 }
@@ -113,7 +124,8 @@ mod tests {
     fn a_password_is_read_again_and_the_last_good_one_stands() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_owned();
-        assert!(Credentials::default().with_password_file(path.clone()).unwrap_err().contains("this one is empty"));
+        let empty = Credentials::default().with_password_file(path.clone());
+        assert_eq!(empty.unwrap_err(), PasswordFileError::Empty);
         std::fs::write(&path, " first\n").unwrap();
         let mut credentials = Credentials::default().with_password_file(path.clone()).unwrap();
         let mut check = |expected: &str| {

@@ -74,6 +74,47 @@ pub fn command<'a>(bytes: &mut Vec<u8>, words: impl IntoIterator<Item = &'a [u8]
     }
 }
 
+/// What is wrong with what a server sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RespError {
+    /// More bytes than one sample may read.
+    #[error("Redis sent more than {} MiB in one sample", MAX_REPLY_BYTES / MIB)]
+    TooManyBytes,
+    /// More values than one sample may read.
+    #[error("Redis sent more than {MAX_REPLY_VALUES} values in one sample")]
+    TooManyValues,
+    /// More bytes are to come than are `left` to one sample.
+    #[error("Redis announced {announced} bytes, where one sample may have {left} more")]
+    BytesAnnounced {
+        /// How many.
+        announced: u64,
+        /// How many it may have.
+        left: u64,
+    },
+    /// More values are to come than are `left` to one sample.
+    #[error("Redis announced {announced} values, where one sample may have {left} more")]
+    ValuesAnnounced {
+        /// How many.
+        announced: u64,
+        /// How many it may have.
+        left: u64,
+    },
+    /// More than this many bytes would have to be held.
+    #[error("Redis sent more than {} MiB at a time", .0 / MIB as usize)]
+    TooMuchAtOnce(usize),
+    /// A list in a list in a list, and so on.
+    #[error("Redis sent a reply that is nested more than {MAX_DEPTH} deep")]
+    TooDeep,
+    /// A line that does not end.
+    #[error("Redis sent a line of more than {MAX_LINE_BYTES} bytes")]
+    LineTooLong,
+    /// It is no RESP2.
+    #[error("Redis sent something that is no reply")]
+    NoReply,
+}
+
+const MIB: u64 = 1024 * 1024;
+
 /// What may still be read until the next sample begins.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeBudget {
@@ -88,16 +129,13 @@ impl Default for DecodeBudget {
 }
 
 impl DecodeBudget {
-    fn take_bytes(&mut self, bytes: u64) -> Result<(), String> {
-        let left = self.bytes.checked_sub(bytes);
-        self.bytes =
-            left.ok_or_else(|| format!("Redis sent more than {} MiB in one sample", MAX_REPLY_BYTES / 1024 / 1024))?;
+    fn take_bytes(&mut self, bytes: u64) -> Result<(), RespError> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(RespError::TooManyBytes)?;
         Ok(())
     }
 
-    fn take_value(&mut self) -> Result<(), String> {
-        let left = self.values.checked_sub(1);
-        self.values = left.ok_or_else(|| format!("Redis sent more than {MAX_REPLY_VALUES} values in one sample"))?;
+    fn take_value(&mut self) -> Result<(), RespError> {
+        self.values = self.values.checked_sub(1).ok_or(RespError::TooManyValues)?;
         Ok(())
     }
 
@@ -105,16 +143,18 @@ impl DecodeBudget {
     ///
     /// # Errors
     /// Why not.
-    pub fn may_come(&self, bytes: u64) -> Result<(), String> {
+    pub fn may_come(&self, bytes: u64) -> Result<(), RespError> {
         let left = self.bytes;
-        let why = || format!("Redis announced {bytes} bytes, where one sample may have {left} more");
-        if bytes <= left { Ok(()) } else { Err(why()) }
+        if bytes <= left { Ok(()) } else { Err(RespError::BytesAnnounced { announced: bytes, left }) }
     }
 
-    fn values_may_come(&self, values: u64) -> Result<(), String> {
+    fn values_may_come(&self, values: u64) -> Result<(), RespError> {
         let left = self.values;
-        let why = || format!("Redis announced {values} values, where one sample may have {left} more");
-        if values <= left { self.may_come(values * LEAST_BYTES) } else { Err(why()) }
+        if values <= left {
+            self.may_come(values * LEAST_BYTES)
+        } else {
+            Err(RespError::ValuesAnnounced { announced: values, left })
+        }
     }
 }
 
@@ -202,7 +242,7 @@ impl ReplyReader {
     ///
     /// # Errors
     /// The replies that are held would take more memory than there is.
-    pub fn make_room(&mut self, bytes: usize) -> Result<bool, String> {
+    pub fn make_room(&mut self, bytes: usize) -> Result<bool, RespError> {
         if self.bytes.capacity() - self.bytes.len() >= bytes {
             return Ok(true);
         }
@@ -215,7 +255,7 @@ impl ReplyReader {
     }
 
     /// Makes room for further values.
-    fn make_room_for_values(&mut self) -> Result<bool, String> {
+    fn make_room_for_values(&mut self) -> Result<bool, RespError> {
         let more = grown(self.nodes.len(), size_of::<ReplyNode>()) - self.nodes.len();
         let is_granted = self.grow(self.bytes.capacity(), self.nodes.len() + more)?;
         if is_granted {
@@ -224,11 +264,11 @@ impl ReplyReader {
         Ok(is_granted)
     }
 
-    fn grow(&mut self, bytes: usize, nodes: usize) -> Result<bool, String> {
+    fn grow(&mut self, bytes: usize, nodes: usize) -> Result<bool, RespError> {
         match self.charge.grow(bytes + nodes * size_of::<ReplyNode>()) {
             Growth::Granted => Ok(true),
             Growth::Wait => Ok(false),
-            Growth::Refused(most) => Err(too_much(most)),
+            Growth::Refused(most) => Err(RespError::TooMuchAtOnce(most)),
         }
     }
 
@@ -309,14 +349,18 @@ impl ReplyReader {
     ///
     /// # Errors
     /// What is wrong with what came: it is no RESP2, or more than may come.
-    pub fn read(&mut self, wanted: usize, allowance: &mut DecodeBudget) -> Result<bool, String> {
+    pub fn read(&mut self, wanted: usize, allowance: &mut DecodeBudget) -> Result<bool, RespError> {
         while self.whole < wanted {
             self.is_short = self.nodes.len() == self.nodes.capacity() && !self.make_room_for_values()?;
             if self.is_short {
                 return Ok(false);
             }
             let Some(after) = self.value(allowance)? else {
-                return if self.bytes.len() <= MAX_HELD_BYTES { Ok(false) } else { Err(too_much(MAX_HELD_BYTES)) };
+                return if self.bytes.len() <= MAX_HELD_BYTES {
+                    Ok(false)
+                } else {
+                    Err(RespError::TooMuchAtOnce(MAX_HELD_BYTES))
+                };
             };
             let took = (after - self.read) as u64 + std::mem::take(&mut self.skipped);
             self.announced = 0;
@@ -329,7 +373,7 @@ impl ReplyReader {
     }
 
     /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
-    fn value(&mut self, allowance: &DecodeBudget) -> Result<Option<usize>, String> {
+    fn value(&mut self, allowance: &DecodeBudget) -> Result<Option<usize>, RespError> {
         if self.cutting.is_some() {
             return self.cut();
         }
@@ -354,12 +398,12 @@ impl ReplyReader {
                 replies.list(allowance, items)?;
                 Ok(Some(after))
             }),
-            _ => Err(junk()),
+            _ => Err(RespError::NoReply),
         }
     }
 
     /// Text of this length; below 0 it is null, and has no bytes.
-    fn text(&mut self, allowance: &DecodeBudget, length: i64, after: usize) -> Result<Option<usize>, String> {
+    fn text(&mut self, allowance: &DecodeBudget, length: i64, after: usize) -> Result<Option<usize>, RespError> {
         let Ok(length) = u64::try_from(length) else {
             self.push(ReplyNode::Nil);
             return Ok(Some(after));
@@ -377,12 +421,12 @@ impl ReplyReader {
                 self.push(ReplyNode::Text { at: after as u32, length: length as u32 });
                 Ok(Some(end + 2))
             }
-            Some(_) => Err(junk()),
+            Some(_) => Err(RespError::NoReply),
         }
     }
 
     /// Goes on with a text that is too long to be kept.
-    fn cut(&mut self) -> Result<Option<usize>, String> {
+    fn cut(&mut self) -> Result<Option<usize>, RespError> {
         let Some(cutting) = &mut self.cutting else { return Ok(None) };
         let at = cutting.at;
         let kept = |came: u64| at + (came as usize).min(HEAD_BYTES);
@@ -413,17 +457,17 @@ impl ReplyReader {
                 self.push(node);
                 Ok(Some(behind + 2))
             }
-            None | Some(_) => Err(junk()),
+            None | Some(_) => Err(RespError::NoReply),
         }
     }
 
     /// The head of a list; below 0 it is null.
-    fn list(&mut self, allowance: &DecodeBudget, items: i64) -> Result<(), String> {
+    fn list(&mut self, allowance: &DecodeBudget, items: i64) -> Result<(), RespError> {
         match u64::try_from(items) {
             Err(_) => self.push(ReplyNode::Nil),
             Ok(0) => self.push(ReplyNode::List { items: 0, end: self.nodes.len() as u32 + 1 }),
             Ok(_) if self.open.len() == MAX_DEPTH => {
-                return Err(format!("Redis sent a reply that is nested more than {MAX_DEPTH} deep"));
+                return Err(RespError::TooDeep);
             }
             Ok(items) => {
                 self.announced = items.saturating_mul(LEAST_BYTES);
@@ -438,8 +482,8 @@ impl ReplyReader {
     /// Reads the number that makes up the rest of the line, and goes on with it and the place behind the line.
     fn number(
         &mut self,
-        go_on: impl FnOnce(&mut Self, i64, usize) -> Result<Option<usize>, String>,
-    ) -> Result<Option<usize>, String> {
+        go_on: impl FnOnce(&mut Self, i64, usize) -> Result<Option<usize>, RespError>,
+    ) -> Result<Option<usize>, RespError> {
         let from = self.read + 1;
         let line = &self.bytes[from..];
         let negative = line.first() == Some(&b'-');
@@ -447,46 +491,46 @@ impl ReplyReader {
         for (place, byte) in line.iter().enumerate().skip(usize::from(negative)) {
             match byte {
                 b'0'..=b'9' => {
-                    let (step, digit) = (number.checked_mul(10).ok_or_else(junk)?, i64::from(byte - b'0'));
-                    number =
-                        if negative { step.checked_sub(digit) } else { step.checked_add(digit) }.ok_or_else(junk)?;
+                    let (step, digit) = (number.checked_mul(10).ok_or(RespError::NoReply)?, i64::from(byte - b'0'));
+                    number = if negative { step.checked_sub(digit) } else { step.checked_add(digit) }
+                        .ok_or(RespError::NoReply)?;
                 }
                 b'\r' if place > usize::from(negative) => {
                     return match line.get(place + 1) {
                         None => Ok(None),
                         Some(b'\n') => go_on(self, number, from + place + 2),
-                        Some(_) => Err(junk()),
+                        Some(_) => Err(RespError::NoReply),
                     };
                 }
-                _ => return Err(junk()),
+                _ => return Err(RespError::NoReply),
             }
         }
-        if line.len() > MAX_LINE_BYTES { Err(too_long()) } else { Ok(None) }
+        if line.len() > MAX_LINE_BYTES { Err(RespError::LineTooLong) } else { Ok(None) }
     }
 
     /// Reads a number that 64 bits with a sign do not hold: a field that cannot be is no broken reply.
     #[cold]
-    fn long_number(&mut self) -> Result<Option<usize>, String> {
+    fn long_number(&mut self) -> Result<Option<usize>, RespError> {
         let Some(end) = self.line_end()? else { return Ok(None) };
         let (at, length) = (self.read + 1, end - self.read - 1);
         let line = &self.bytes[at..end];
         let digits = line.strip_prefix(b"-").unwrap_or(line);
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(junk());
+            return Err(RespError::NoReply);
         }
         self.push(ReplyNode::Beyond { at: at as u32, length: length as u32 });
         Ok(Some(end + 2))
     }
 
     /// Where the line that begins at the first unread byte ends, before its line end; `None` where that has not come.
-    fn line_end(&self) -> Result<Option<usize>, String> {
+    fn line_end(&self) -> Result<Option<usize>, RespError> {
         let mut from = self.read;
         loop {
             let rest = &self.bytes[from..];
             let found = memchr::memchr(b'\n', rest);
             let length = from - self.read + found.unwrap_or(rest.len());
             if length > MAX_LINE_BYTES {
-                return Err(too_long());
+                return Err(RespError::LineTooLong);
             }
             match found {
                 None => return Ok(None),
@@ -527,18 +571,6 @@ impl ReplyReader {
 fn grown(length: usize, item: usize) -> usize {
     let is_large = length * item > KEPT_IN_SAMPLE_BYTES;
     (if is_large { length + length / GROWTH } else { length * 2 }).max(length + 64)
-}
-
-fn too_much(most: usize) -> String {
-    format!("Redis sent more than {} MiB at a time", most / 1024 / 1024)
-}
-
-fn too_long() -> String {
-    format!("Redis sent a line of more than {MAX_LINE_BYTES} bytes")
-}
-
-fn junk() -> String {
-    "Redis sent something that is no reply".to_owned()
 }
 
 /// A value of a reply.
@@ -773,7 +805,9 @@ pub(crate) mod tests {
                     assert_eq!(MAX_REPLY_BYTES - allowance.bytes, bytes.len() as u64);
                     assert!(replies.open.is_empty() && replies.unread() == 0);
                 }
-                (Err(error), Err(expected)) => assert!(error.contains(expected), "{error} lacks {expected}"),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error} lacks {expected}")
+                }
                 (read, _) => panic!("{}: {read:?}, expected {expected:?}", bytes.escape_ascii()),
             }
         }
@@ -833,10 +867,10 @@ pub(crate) mod tests {
         };
         let six = DecodeBudget { bytes: 6, ..DecodeBudget::default() };
         // Neither what is announced nor what comes.
-        assert!(read(b"$7\r\nxxx", six).unwrap_err().contains("announced 7 bytes"));
-        assert!(read(b":12345\r\n", six).unwrap_err().contains("more than 512 MiB in one sample"));
+        assert!(read(b"$7\r\nxxx", six).unwrap_err().to_string().contains("announced 7 bytes"));
+        assert!(read(b":12345\r\n", six).unwrap_err().to_string().contains("more than 512 MiB in one sample"));
         let one = DecodeBudget { values: 1, ..DecodeBudget::default() };
-        assert!(read(b":1\r\n:2\r\n", one).unwrap_err().contains("more than 8388608 values"));
+        assert!(read(b":1\r\n:2\r\n", one).unwrap_err().to_string().contains("more than 8388608 values"));
     }
 
     #[test]
@@ -906,7 +940,7 @@ pub(crate) mod tests {
             replies.buffer().extend_from_slice(&text);
             match replies.read(1, &mut allowance) {
                 Ok(_) => held = replies.bytes.len(),
-                Err(why) => break why,
+                Err(why) => break why.to_string(),
             }
         };
         assert!(refused.contains("more than 128 MiB at a time"), "{refused}");

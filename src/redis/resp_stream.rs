@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::reply_memory;
-use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, command};
+use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, RespError, command};
 use crate::redis::tls::described;
 
 /// Room that is made before each read: what Redis writes at most at a time, so that few reads take it all.
@@ -37,21 +37,24 @@ pub(crate) struct RespStream {
 }
 
 /// Why a connection is of no use any more.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     /// What came is more than may come, or is no reply.
-    Excess(String),
+    #[error(transparent)]
+    Resp(#[from] RespError),
     /// It is closed, or broke.
+    #[error("{0}")]
     Ended(String),
 }
 
 impl ConnectionError {
     /// What it means for a sample; `otherwise` where the connection itself is to blame.
     pub(crate) fn into_error(self, otherwise: FailureReason) -> SampleError {
-        match self {
-            Self::Excess(detail) => SampleError { reason: FailureReason::Protocol, detail },
-            Self::Ended(detail) => SampleError { reason: otherwise, detail },
-        }
+        let reason = match self {
+            Self::Resp(_) => FailureReason::Protocol,
+            Self::Ended(_) => otherwise,
+        };
+        SampleError { reason, detail: self.to_string() }
     }
 }
 
@@ -111,7 +114,7 @@ impl RespStream {
                 return Poll::Ready(flushed.map_err(ConnectionError::from));
             }
             // Not before there is room for more; meanwhile what is there is taken off.
-            let has_room = self.replies.make_room(READ_BYTES).map_err(ConnectionError::Excess)?;
+            let has_room = self.replies.make_room(READ_BYTES)?;
             if self.replies.unread() > MAX_UNREAD_BYTES || !has_room {
                 return Poll::Pending;
             }
@@ -127,8 +130,8 @@ impl RespStream {
     /// Waits for this many replies.
     pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
         self.replies.next();
-        while !self.replies.read(wanted, &mut self.allowance).map_err(ConnectionError::Excess)? {
-            if self.replies.is_short() || !self.replies.make_room(READ_BYTES).map_err(ConnectionError::Excess)? {
+        while !self.replies.read(wanted, &mut self.allowance)? {
+            if self.replies.is_short() || !self.replies.make_room(READ_BYTES)? {
                 self.is_waiting = true;
                 self.replies.wait_for_memory().await;
                 self.is_waiting = false;
@@ -168,7 +171,7 @@ impl RespStream {
             Err(error) => return Poll::Ready(Err(error.into())),
         }
         let unread = self.replies.unread();
-        Poll::Ready(self.allowance.may_come(unread).map_err(ConnectionError::Excess))
+        Poll::Ready(Ok(self.allowance.may_come(unread)?))
     }
 }
 
