@@ -11,6 +11,7 @@ use crate::actions::notify::Notifier;
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
+use crate::store::deliveries::Deliveries;
 use crate::store::history as past;
 use crate::store::history::History;
 use crate::sys::log;
@@ -81,12 +82,23 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     targets.reconfigure(&config).await;
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
-    let service = Arc::new(Service::new(policy(&config, &targets, history.clone()), address, metrics.clone(), reloads));
+    let deliveries = Deliveries::default();
+    let policy = policy(&config, &targets, history.clone(), deliveries.clone());
+    let service = Arc::new(Service::new(policy, address, metrics.clone(), reloads));
     log_startup(&config, &bound);
     let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
-    let notifier = Notifier::new(notify_changes, targets.readers(), metrics.clone());
-    let reloader =
-        Reloader { arguments, config, service: Arc::clone(&service), targets, history, notify, level, metrics };
+    let notifier = Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone());
+    let reloader = Reloader {
+        arguments,
+        config,
+        service: Arc::clone(&service),
+        targets,
+        history,
+        deliveries,
+        notify,
+        level,
+        metrics,
+    };
 
     let polling = pollers.run_apart().map_err(RunError::Pollers)?;
 
@@ -108,7 +120,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 }
 
 /// What the server is to go by.
-fn policy(config: &Config, targets: &PolledTargets, history: History) -> ServerConfig {
+fn policy(config: &Config, targets: &PolledTargets, history: History, deliveries: Deliveries) -> ServerConfig {
     ServerConfig {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
@@ -124,6 +136,7 @@ fn policy(config: &Config, targets: &PolledTargets, history: History) -> ServerC
         max_viewers: config.max_viewers,
         targets: targets.known(),
         history,
+        deliveries,
         transport: config.transport,
     }
 }

@@ -1,4 +1,5 @@
-//! What readers see: the newest view of each target, and what was.
+//! What readers see: the newest view of each target, what was, and what was told of it.
 
+pub mod deliveries;
 pub mod history;
 pub mod latest;

@@ -81,6 +81,18 @@ impl NotifyConfig {
         let alertmanagers = self.alertmanagers.iter().map(alertmanager_name);
         alertmanagers.chain(self.webhooks.iter().map(|webhook| webhook_name(&webhook.endpoint)))
     }
+
+    /// Every receiver's key and name.
+    fn keys(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        let alertmanagers = self.alertmanagers.iter().map(|endpoint| (alertmanager_name(endpoint), endpoint));
+        let webhooks = self.webhooks.iter().map(|webhook| (webhook_name(&webhook.endpoint), &webhook.endpoint));
+        alertmanagers.chain(webhooks).map(|(name, endpoint)| (key(&name, endpoint), name.into()))
+    }
+}
+
+/// What tells a receiver from one of the same name: with a digest of its URL, which may be a secret.
+fn key(name: &str, endpoint: &Endpoint) -> Arc<str> {
+    format!("{name} {}", endpoint.digest()).into()
 }
 
 fn alertmanager_name(endpoint: &Endpoint) -> String {

@@ -15,6 +15,7 @@ use crate::app::targets::PolledTargets;
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
+use crate::store::deliveries::Deliveries;
 use crate::store::history::History;
 use crate::sys::files::FileFingerprint;
 use crate::sys::log;
@@ -33,6 +34,7 @@ pub(super) struct Reloader {
     pub(super) service: Arc<Service>,
     pub(super) targets: PolledTargets,
     pub(super) history: History,
+    pub(super) deliveries: Deliveries,
     pub(super) notify: watch::Sender<Arc<NotifyConfig>>,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
@@ -97,7 +99,8 @@ impl Reloader {
         // From here on nothing can fail.
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
-        self.service.set_policy(policy(&new, &self.targets, self.history.clone()));
+        let (history, deliveries) = (self.history.clone(), self.deliveries.clone());
+        self.service.set_policy(policy(&new, &self.targets, history, deliveries));
         if new.notify != self.config.notify {
             self.notify.send_replace(Arc::new(new.notify.clone()));
         }

@@ -15,6 +15,7 @@ use crate::http::rate_limit::RateLimit;
 use crate::http::scalers::Scalers;
 use crate::http::targets::ServedTargets;
 use crate::http::tls::ServerTls;
+use crate::store::deliveries::Deliveries;
 use crate::store::history::History;
 
 /// What the server goes by.
@@ -48,6 +49,8 @@ pub struct ServerConfig {
     pub targets: ServedTargets,
     /// What was.
     pub history: History,
+    /// What became of telling receivers of incidents.
+    pub deliveries: Deliveries,
     /// The event transport's settings.
     pub transport: Transport,
 }

@@ -530,7 +530,7 @@ fn incidents(policy: &ServerConfig, query: Option<&str>) -> Result<HttpResponse,
         return Err(unavailable(target, NOT_POLLED));
     }
     let all: Vec<_> = newest.iter().map(|(_, published)| &published.view.incidents).collect();
-    json(StatusCode::OK, &api::incidents::incidents(&all, status))
+    json(StatusCode::OK, &api::incidents::incidents(&all, status, &policy.deliveries))
 }
 
 async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
@@ -681,6 +681,7 @@ pub(in crate::http) mod tests {
             scalers: crate::http::Scalers::default(),
             targets: ServedTargets::new(Vec::new()),
             history: crate::store::history::History::nowhere(),
+            deliveries: crate::store::deliveries::Deliveries::default(),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         }
     }

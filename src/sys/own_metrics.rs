@@ -258,7 +258,9 @@ pub enum NotificationOutcome {
 impl NotificationOutcome {
     const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Refused, Self::Expired];
 
-    fn as_str(self) -> &'static str {
+    /// The word that the metric and the API use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Failed => "failed",

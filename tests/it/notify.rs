@@ -172,6 +172,60 @@ fn a_webhook_is_told_again_until_it_listens_and_then_that_it_is_over() {
     assert_eq!(exporter.log_lines("notification not delivered").len(), 1, "{log}");
 }
 
+/// What the API says of telling of this rule, by receiver.
+fn delivery(streamlag: &Streamlag, rule: &str) -> Option<Vec<Value>> {
+    let list = streamlag.get("/api/v1/incidents").json();
+    let row = list["incidents"].as_array()?.iter().find(|row| row["rule"] == rule)?;
+    Some(row["delivery"].as_array().unwrap().clone())
+}
+
+#[test]
+fn the_api_says_what_became_of_telling_each_receiver() {
+    const RULE: &str = "CriticalEventConsumerLag";
+    let redis = Redis::start();
+    stopped(&redis);
+    let dir = tempfile::tempdir().unwrap();
+    let good = Receiver::answering(|n, _| match n {
+        0 => ("503 Service Unavailable\r\n".to_owned(), "not now".to_owned()),
+        _ => ("204 No Content\r\n".to_owned(), String::new()),
+    });
+    let bad = Receiver::answering(|_, _| ("410 Gone\r\n".to_owned(), String::new()));
+    let late = Receiver::start();
+    let webhooks = [&good, &bad].map(|receiver| json!({"url": receiver.url("/")}));
+    // Two of one name are told apart.
+    let webhooks = json!([webhooks[0], webhooks[1], {"url": bad.url("/other")}]);
+    let notify = json!({"webhooks": webhooks, "for": "0s", "group_wait": "2s", "group_interval": "1s"});
+    let mut exporter = start(&redis, dir.path(), &notify);
+    let waiting = eventually("it fires", || delivery(&exporter, RULE).filter(|all| !all.is_empty()));
+    assert_eq!(waiting[0]["receiver"], format!("webhook {}", good.address));
+    assert_eq!(
+        (&waiting[0]["outcome"], &waiting[0]["told"], &waiting[0]["attempts"]),
+        (&json!("waiting"), &json!(null), &json!(0))
+    );
+    let failed =
+        eventually("the first attempt", || delivery(&exporter, RULE).filter(|all| all[0]["outcome"] == "failed"));
+    assert_eq!((&failed[0]["attempts"], &failed[0]["error"]), (&json!(1), &json!("503 Service Unavailable: not now")));
+    assert!(failed[0]["last_attempt_at"].is_string());
+    let all =
+        eventually("it is delivered", || delivery(&exporter, RULE).filter(|all| all[0]["outcome"] == "delivered"));
+    assert_eq!((&all[0]["told"], &all[0]["attempts"], &all[0]["error"]), (&json!("firing"), &json!(2), &json!(null)));
+    for refused in &all[1..] {
+        assert_eq!((&refused["outcome"], &refused["told"]), (&json!("refused"), &json!(null)), "{refused}");
+    }
+    redis.run("XGROUP SETID orders mail $");
+    let all = eventually("the end is told", || delivery(&exporter, RULE).filter(|all| all[0]["told"] == "resolved"));
+    assert_eq!((&all[1]["told"], &all[1]["outcome"]), (&json!(null), &json!("refused")));
+    // A receiver that a reload adds is a receiver like the others.
+    let file = dir.path().join("streamlag.yml");
+    let notify = json!({"webhooks": [{"url": good.url("/")}, {"url": late.url("/")}], "for": "0s"});
+    std::fs::write(&file, json!({"streams": ["orders"], "groups": ["mail"], "notify": notify}).to_string()).unwrap();
+    exporter.signal("-HUP");
+    let all = eventually("two are left", || delivery(&exporter, RULE).filter(|all| all.len() == 2));
+    assert_eq!((&all[0]["told"], &all[1]["outcome"]), (&json!("resolved"), &json!("waiting")));
+    exporter.signal("-TERM");
+    exporter.wait();
+}
+
 #[test]
 fn what_is_refused_for_good_is_said_and_not_repeated_and_no_redirect_is_followed() {
     let redis = Redis::start();

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::receiver::Receiver;
 use crate::common::schema::Document;
 use crate::common::{PATIENCE, Redis, Reply, Streamlag, TOKEN, eventually, free_port, streamlag};
 
@@ -153,10 +154,13 @@ fn every_answer_is_documented_and_every_documented_answer_is_given() {
     fill(&redis);
     let dir = tempfile::tempdir().unwrap();
     let has_scale = routes.contains("/api/v1/scale");
+    let receiver = Receiver::start();
     let text = format!(
-        "{}logical-streams: ['all=events:*']\ngroups: [{GROUP}, 'temp*']\nweb.enable-lifecycle: true\ntargets:\n- {{name: good, redis.url: '{}'}}\n\
+        "{}logical-streams: ['all=events:*']\ngroups: [{GROUP}, 'temp*']\nweb.enable-lifecycle: true\n\
+         notify: {{for: 0s, group_wait: 0s, webhooks: [{{url: '{}'}}]}}\ntargets:\n- {{name: good, redis.url: '{}'}}\n\
          - {{name: down, redis.url: 'redis://127.0.0.1:{}'}}\n",
         if has_scale { SCALERS } else { "" },
+        receiver.url("/"),
         redis.url_of_everybody(),
         free_port()
     );
@@ -215,6 +219,10 @@ fn answers_in_general(checked: &mut Checked, program: &Streamlag) {
     eventually("history", || {
         let trends = program.json("trends?window=1m");
         trends["trends"].as_array()?.iter().any(|trend| trend["arrivals_per_second"].is_object()).then_some(())
+    });
+    eventually("an incident is told", || {
+        let list = program.get("/api/v1/incidents").json();
+        list["incidents"].as_array()?.iter().any(|row| row["delivery"][0]["told"] == "firing").then_some(())
     });
     for (path, method, statuses) in checked.operations() {
         if method == "GET" {

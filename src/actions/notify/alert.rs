@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::analysis::incident::{Incident, IncidentStatus};
 use crate::model::text::rfc3339;
+use crate::store::deliveries::Firing;
 
 /// What a webhook's payload has for an alert that has not ended.
 const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
@@ -104,6 +105,11 @@ impl Alert {
             alert: self.with_end(self.ends_at.map_or(NOT_ENDED.to_owned(), rfc3339)),
             fingerprint: self.id.get(..FINGERPRINT).unwrap_or(&self.id),
         }
+    }
+
+    /// Which firing it tells of.
+    pub(super) fn firing(&self) -> Firing<'_> {
+        Firing { id: &self.id, starts_at: self.starts_at, ends_at: self.ends_at }
     }
 
     /// `firing` or `resolved`.

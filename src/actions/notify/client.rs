@@ -16,11 +16,13 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::model::text::hex;
 use crate::sys::dial::{Resolver, connect_tcp};
 
 /// How long a receiver may take, from the connection to the end of its answer: what Alertmanager gives webhooks.
@@ -34,6 +36,9 @@ const MAX_SHOWN: usize = 200;
 
 /// Characters of a path that are no secret when an answer repeats them: words are as long.
 const MIN_SECRET: usize = 8;
+
+/// Bytes of an endpoint's digest that are used: enough to tell some receivers apart.
+const DIGEST_BYTES: usize = 8;
 
 /// The longest wait that a receiver may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -88,6 +93,13 @@ impl Endpoint {
     #[must_use]
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// A digest of all of it: without the path, two may look the same.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let digest = Sha256::digest(format!("{} {} {} {}", self.tls, self.host, self.port, self.path));
+        hex(&digest[..DIGEST_BYTES])
     }
 
     /// Whether what is sent can be read on its way: neither by TLS nor because it does not leave the machine.

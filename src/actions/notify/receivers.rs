@@ -17,8 +17,9 @@ use crate::actions::notify::alertmanager::{self, Pushed};
 use crate::actions::notify::client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::actions::notify::signature::signature;
 use crate::actions::notify::webhook::{Message, Outbox};
-use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, webhook_name};
+use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
 use crate::analysis::incident::Incident;
+use crate::store::deliveries::{Deliveries, Firing};
 use crate::store::latest::Readers;
 use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
 
@@ -45,6 +46,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Notifier {
     config: watch::Receiver<Arc<NotifyConfig>>,
     readers: Readers,
+    deliveries: Deliveries,
     metrics: SelfMetrics,
     began: Instant,
     /// Kept over a reload, as lookups go on that nobody waits for any more.
@@ -54,11 +56,16 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// One that goes by the newest configuration, and tells what is seen there.
+    /// One that goes by the newest configuration, tells what is seen there, and notes what became of it.
     #[must_use]
-    pub fn new(config: watch::Receiver<Arc<NotifyConfig>>, readers: Readers, metrics: SelfMetrics) -> Self {
+    pub fn new(
+        config: watch::Receiver<Arc<NotifyConfig>>,
+        readers: Readers,
+        deliveries: Deliveries,
+        metrics: SelfMetrics,
+    ) -> Self {
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { config, readers, metrics, began: Instant::now(), lookups, outboxes: BTreeMap::new() }
+        Self { config, readers, deliveries, metrics, began: Instant::now(), lookups, outboxes: BTreeMap::new() }
     }
 
     /// Never ends.
@@ -66,8 +73,9 @@ impl Notifier {
         loop {
             let config = Arc::clone(&self.config.borrow_and_update());
             let (news, receiver) = watch::channel(Arc::new(News::default()));
+            self.deliveries.set_receivers(config.keys().collect());
             let mut running = self.tasks(&config, &receiver);
-            let looking = look(self.readers.clone(), Arc::clone(&config), news);
+            let looking = look(self.readers.clone(), Arc::clone(&config), self.deliveries.clone(), news);
             let mut changes = self.config.clone();
             tokio::select! {
                 () = looking => {}
@@ -91,18 +99,24 @@ impl Notifier {
                 return running;
             }
         };
-        let line = |name: String, to: Endpoint| {
-            Line::new(name, client.to(to, &self.lookups), self.metrics.clone(), self.began)
+        let line = |name: String, endpoint: &Endpoint, to: Endpoint| Line {
+            key: key(&name, endpoint),
+            deliveries: self.deliveries.clone(),
+            sender: client.to(to, &self.lookups),
+            metrics: self.metrics.clone(),
+            began: self.began,
+            failing: false,
+            name,
         };
         for endpoint in &config.alertmanagers {
-            let line = line(alertmanager_name(endpoint), endpoint.below(alertmanager::PATH));
+            let line = line(alertmanager_name(endpoint), endpoint, endpoint.below(alertmanager::PATH));
             running.push(Box::pin(line.push(news.clone())) as Task);
         }
         let mut outboxes = BTreeMap::new();
         for webhook in &config.webhooks {
             let outbox = self.outboxes.remove(&webhook.endpoint).unwrap_or_default();
             outboxes.insert(webhook.endpoint.clone(), Arc::clone(&outbox));
-            let line = line(webhook_name(&webhook.endpoint), webhook.endpoint.clone());
+            let line = line(webhook_name(&webhook.endpoint), &webhook.endpoint, webhook.endpoint.clone());
             running.push(Box::pin(line.tell(webhook.clone(), outbox, config.timing, news.clone())));
         }
         self.outboxes = outboxes;
@@ -111,7 +125,7 @@ impl Notifier {
 }
 
 /// Looks for incidents that are to be told. Never ends.
-async fn look(readers: Readers, config: Arc<NotifyConfig>, news: watch::Sender<Arc<News>>) {
+async fn look(readers: Readers, config: Arc<NotifyConfig>, deliveries: Deliveries, news: watch::Sender<Arc<News>>) {
     if config.receivers().next().is_none() {
         std::future::pending::<()>().await;
     }
@@ -128,6 +142,7 @@ async fn look(readers: Readers, config: Arc<NotifyConfig>, news: watch::Sender<A
             // A storm of incidents has many texts.
             let alerts = tokio::task::spawn_blocking(move || alerts(&all, &labels.labels)).await;
             if let Ok(alerts) = alerts {
+                deliveries.keep(&alerts.values().flat_map(|alerts| alerts.keys().map(String::as_str)).collect());
                 news.send_replace(Arc::new(News { alerts, interval }));
                 before = now;
             }
@@ -150,6 +165,8 @@ fn alerts(all: &[Arc<[Arc<Incident>]>], labels: &BTreeMap<String, String>) -> Al
 /// The way to one receiver.
 struct Line {
     name: String,
+    key: Arc<str>,
+    deliveries: Deliveries,
     sender: Sender,
     metrics: SelfMetrics,
     began: Instant,
@@ -158,13 +175,9 @@ struct Line {
 }
 
 impl Line {
-    fn new(name: String, sender: Sender, metrics: SelfMetrics, began: Instant) -> Self {
-        metrics.notifies(&name);
-        Self { name, sender, metrics, began, failing: false }
-    }
-
     /// Pushes to an Alertmanager. Never ends.
     async fn push(mut self, news: watch::Receiver<Arc<News>>) {
+        self.metrics.notifies(&self.name);
         let mut pushed = Pushed::default();
         loop {
             let newest = Arc::clone(&news.borrow());
@@ -176,12 +189,13 @@ impl Line {
                 match self.sender.post(&[], body.into()).await {
                     Ok(()) => {
                         pushed.sent(now, &due);
-                        self.outcome(NotificationOutcome::Delivered, None);
+                        self.outcome(due.iter().map(|alert| alert.firing()), NotificationOutcome::Delivered, None);
                         // There may be more than one request takes.
                         wait = Duration::ZERO;
                     }
                     Err(error) => {
-                        self.outcome(NotificationOutcome::Failed, Some(&error));
+                        let firings = due.iter().map(|alert| alert.firing());
+                        self.outcome(firings, NotificationOutcome::Failed, Some(&error));
                         wait = RETRY.max(error.retry_after.unwrap_or_default());
                     }
                 }
@@ -192,6 +206,7 @@ impl Line {
 
     /// Tells a webhook. Never ends.
     async fn tell(mut self, to: Webhook, outbox: Arc<Mutex<Outbox>>, timing: Timing, news: watch::Receiver<Arc<News>>) {
+        self.metrics.notifies(&self.name);
         let mut seen: Option<(Arc<News>, Duration)> = None;
         loop {
             let newest = Arc::clone(&news.borrow());
@@ -217,16 +232,16 @@ impl Line {
                 match sent {
                     Ok(()) => {
                         lock().done(now, &message);
-                        self.outcome(NotificationOutcome::Delivered, None);
+                        self.outcome(message.firings(), NotificationOutcome::Delivered, None);
                     }
                     Err(error) if error.is_temporary => {
                         let given_up = lock().failed(now, &message, &error, chance());
                         let outcome = if given_up { NotificationOutcome::Expired } else { NotificationOutcome::Failed };
-                        self.outcome(outcome, Some(&error));
+                        self.outcome(message.firings(), outcome, Some(&error));
                     }
                     Err(error) => {
                         lock().done(now, &message);
-                        self.outcome(NotificationOutcome::Refused, Some(&error));
+                        self.outcome(message.firings(), NotificationOutcome::Refused, Some(&error));
                     }
                 }
             }
@@ -234,8 +249,16 @@ impl Line {
         }
     }
 
-    fn outcome(&mut self, outcome: NotificationOutcome, error: Option<&SendError>) {
+    /// What became of a message with these firings.
+    fn outcome<'a>(
+        &mut self,
+        firings: impl Iterator<Item = Firing<'a>>,
+        outcome: NotificationOutcome,
+        error: Option<&SendError>,
+    ) {
         self.metrics.notified(&self.name, outcome);
+        let why = error.map(|error| error.why.as_str());
+        self.deliveries.attempted(&self.key, firings, outcome, why, SystemTime::now());
         match error {
             None if std::mem::take(&mut self.failing) => {
                 tracing::info!(receiver = self.name, "notifications are delivered again");

@@ -14,6 +14,7 @@ use crate::actions::notify::Timing;
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::client::SendError;
 use crate::model::text::hex;
+use crate::store::deliveries::Firing;
 
 /// Alerts of one message: about a megabyte. The body says how many more there are; those come next.
 pub(super) const MAX_ALERTS: usize = 1000;
@@ -52,6 +53,13 @@ pub(super) struct Message {
     /// When it is to be sent.
     due: Duration,
     failures: u32,
+}
+
+impl Message {
+    /// The firings that it tells of.
+    pub(super) fn firings(&self) -> impl Iterator<Item = Firing<'_>> {
+        self.told.iter().map(|(id, (starts_at, ends_at))| Firing { id, starts_at: *starts_at, ends_at: *ends_at })
+    }
 }
 
 /// Which firing of an alert, and whether it has ended.

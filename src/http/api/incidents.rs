@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::analysis::incident::{Incident, IncidentStatus, Incidents, Subject};
 use crate::model::text::rfc3339;
+use crate::store::deliveries::{Deliveries, Delivery};
 
 /// Characters of a status that is none that are repeated.
 const MAX_SHOWN: usize = 80;
@@ -33,6 +34,7 @@ struct IncidentRow<'a> {
     description: String,
     runbook_url: String,
     evidence: EvidenceRow<'a>,
+    delivery: Vec<DeliveryRow>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +46,19 @@ struct EvidenceRow<'a> {
     lag_min: Option<u64>,
     lag_max: Option<u64>,
 }
+
+#[derive(Serialize)]
+struct DeliveryRow {
+    receiver: String,
+    outcome: &'static str,
+    told: Option<&'static str>,
+    attempts: u64,
+    last_attempt_at: Option<String>,
+    error: Option<String>,
+}
+
+/// The outcome before the first attempt.
+const WAITING: &str = "waiting";
 
 /// The status of this word.
 ///
@@ -59,16 +74,30 @@ pub fn status(word: &str) -> Result<IncidentStatus, String> {
 
 /// Incidents of several targets, of one status or of all.
 #[must_use]
-pub fn incidents<'a>(targets: &[&'a Incidents], status: Option<IncidentStatus>) -> impl Serialize + use<'a> {
+pub fn incidents<'a>(
+    targets: &[&'a Incidents],
+    status: Option<IncidentStatus>,
+    deliveries: &Deliveries,
+) -> impl Serialize + use<'a> {
     let all = targets.iter().flat_map(|incidents| incidents.all.iter());
     let wanted = all.filter(|incident| status.is_none_or(|status| incident.status == status));
     IncidentList {
-        incidents: wanted.map(|incident| row(incident)).collect(),
+        incidents: wanted.map(|incident| row(incident, deliveries_of(incident, deliveries))).collect(),
         left_out: targets.iter().map(|incidents| incidents.left_out).sum(),
     }
 }
 
-fn row(incident: &Incident) -> IncidentRow<'_> {
+/// What became of telling receivers of an incident: of none of a pending one, as there is nothing to be told.
+pub(in crate::http) fn deliveries_of(incident: &Incident, deliveries: &Deliveries) -> Vec<Delivery> {
+    incident.fired_at.map(|fired_at| deliveries.of(&incident.id(), fired_at)).unwrap_or_default()
+}
+
+/// An incident as the API has it, in JSON.
+pub(in crate::http) fn row_json(incident: &Incident, delivery: Vec<Delivery>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&row(incident, delivery))
+}
+
+fn row(incident: &Incident, delivery: Vec<Delivery>) -> IncidentRow<'_> {
     let (node, stream, group) = match &incident.subject {
         Subject::Target => (None, None, None),
         Subject::Node(address) => (Some(&**address), None, None),
@@ -101,5 +130,19 @@ fn row(incident: &Incident) -> IncidentRow<'_> {
             lag_min: evidence.lag.map(|lag| lag.min),
             lag_max: evidence.lag.map(|lag| lag.max),
         },
+        delivery: delivery.into_iter().map(DeliveryRow::from).collect(),
+    }
+}
+
+impl From<Delivery> for DeliveryRow {
+    fn from(Delivery { receiver, outcome, told, attempts, last_attempt, error }: Delivery) -> Self {
+        Self {
+            receiver: receiver.to_string(),
+            outcome: outcome.map_or(WAITING, |outcome| outcome.as_str()),
+            told: told.map(|told| told.as_str()),
+            attempts,
+            last_attempt_at: last_attempt.map(rfc3339),
+            error: error.map(|error| error.to_string()),
+        }
     }
 }
