@@ -111,6 +111,7 @@ impl LiveHub {
             expires: false,
             certified: visit.certified,
             seen: None,
+            incidents_seen: None,
             heartbeat: Instant::now() + HEARTBEAT,
             _feed: feed,
             _permit: permit,
@@ -203,7 +204,8 @@ async fn encode(config: &Arc<ServerConfig>, name: &TargetName, before: Option<Ar
         let states = targets.iter().map(|(name, published, target)| (*name, &published.view, &target.thresholds));
         let states = serde_json::to_string(&target_states(states));
         let version = states.and_then(|states| {
-            Version::next(before.as_deref(), (&published.view, published.sampled), &name, &target.thresholds, &states)
+            let (view, sampled) = (&published.view, published.sampled);
+            Version::next(before.as_deref(), (view, sampled), &name, &target.thresholds, &states, &config.deliveries)
         });
         version.map_err(|error| tracing::error!(%error, "cannot encode a live update")).ok()
     });

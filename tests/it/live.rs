@@ -116,6 +116,7 @@ fn a_websocket_is_told_the_same() {
     let first = next_frame(&mut browser).unwrap();
     assert_eq!((first["type"].as_str(), lag(&first, "events:chat")), (Some("snapshot"), Some(10)));
     redis.add("events:chat", 5);
+    assert_eq!(next_frame(&mut browser).unwrap()["type"], "incident");
     loop {
         let update = next_frame(&mut browser).unwrap();
         assert_eq!(update["type"], "update");
@@ -132,6 +133,55 @@ fn a_websocket_is_told_the_same() {
     viewers(&streamlag, 1.0);
     drop(browser);
     viewers(&streamlag, 0.0);
+}
+
+#[test]
+fn incidents_at_connect_and_then_each_change() {
+    let redis = redis();
+    let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    // Nobody is told; they fire at once.
+    std::fs::write(file.path(), "notify: {for: 0s}\n").unwrap();
+    let streamlag = watching(&redis, &["--config.file", file.path().to_str().unwrap()]);
+    let mut stream = EventStream::open(streamlag.address, "");
+    assert!(stream.next_text().unwrap().starts_with("retry: "));
+    assert!(stream.next_text().unwrap().starts_with("event: snapshot\n"));
+    let none = "event: incident\ndata: {\"type\":\"incident\",\"target\":\"default\",\"all\":true,\"incidents\":[],\"gone\":[],\"left_out\":0}";
+    assert_eq!(stream.next_text().unwrap(), none);
+    let mut others = EventStream::open(streamlag.address, "?stream=events:t*");
+    let of_chat = |message: &Value, status: &str| {
+        let rows = message["incidents"].as_array().into_iter().flatten();
+        let mut rows = rows.filter(|row| row["rule"] == "HighEventConsumerLag" && row["stream"] == "events:chat");
+        rows.any(|row| row["status"] == status)
+    };
+    redis.add("events:chat", 2000);
+    let fires = stream.until("it fires", |message| of_chat(message, "firing"));
+    assert_eq!((&fires["type"], &fires["all"]), (&"incident".into(), &false.into()));
+    // A row is one of the API.
+    let listed = streamlag.get("/api/v1/incidents").json();
+    let keys = |row: &Value| row.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&fires["incidents"][0]), keys(&listed["incidents"][0]));
+    // Who comes later is told the same, over a WebSocket too.
+    let mut later = open_websocket(streamlag.address, "");
+    assert_eq!(next_frame(&mut later).unwrap()["type"], "snapshot");
+    let all = next_frame(&mut later).unwrap();
+    assert!(all["all"] == true && of_chat(&all, "firing"), "{all}");
+    redis.run(&format!("XGROUP SETID events:chat {GROUP} $"));
+    stream.until("it is over", |message| of_chat(message, "resolved"));
+    loop {
+        let message = next_frame(&mut later).unwrap();
+        if of_chat(&message, "resolved") {
+            break;
+        }
+    }
+    // What is lately over is listed at connect, too.
+    let mut last = EventStream::open(streamlag.address, "");
+    last.until("all of them", |message| message["all"] == true && of_chat(message, "resolved"));
+    // Who looks at other streams is not told.
+    redis.add("events:ticket", 1);
+    others.until("its own", |message| {
+        assert!(!of_chat(message, "firing") && !of_chat(message, "resolved"), "{message}");
+        lag(message, "events:ticket") == Some(1)
+    });
 }
 
 #[test]
@@ -161,7 +211,8 @@ fn filters_and_targets() {
     filtered.next().unwrap();
     one.add("events:chat", 1);
     one.add("events:ticket", 1);
-    let update = filtered.until("its own", |message| !message["groups"].as_array().unwrap().is_empty());
+    let update = filtered
+        .until("its own", |message| message["type"] == "update" && !message["groups"].as_array().unwrap().is_empty());
     assert_eq!(names(&update["groups"]), ["events:ticket"]);
 
     // A reload that takes the target away.

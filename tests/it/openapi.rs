@@ -320,6 +320,7 @@ fn live(checked: &mut Checked, program: &Streamlag, redis: &Redis) {
         panic!("no {kind}");
     };
     next(checked, "snapshot", &|_| true);
+    next(checked, "incident", &|incidents| incidents["all"] == true);
     redis.add("events:chat", 5);
     next(checked, "update", &|update| update["groups"][0]["stream"] == "events:chat");
     // One that only a pattern matches.

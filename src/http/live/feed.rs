@@ -1,8 +1,10 @@
 //! What there is to tell the viewers of one target: every row encoded once per snapshot, every message once for all who
 //! are told the same.
 
+mod incident_rows;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,6 +18,8 @@ use crate::http::reader_memory::{NoMemory, ReaderMemory, Reservation};
 use crate::model::text::rfc3339;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
+use crate::store::deliveries::Deliveries;
+use incident_rows::IncidentRows;
 
 /// How many versions back a viewer may be and still be told what has changed. One that is further behind gets everything.
 const KEPT_VERSIONS: u64 = 16;
@@ -50,6 +54,8 @@ struct GoneRow {
 /// What every message begins with, apart from its age.
 #[derive(Clone, Debug, Default)]
 struct Facts {
+    /// The target's name in JSON.
+    target: String,
     /// A JSON object without its braces.
     json: String,
     /// When the newest good sample was taken.
@@ -65,6 +71,7 @@ pub(super) struct Version {
     rows: Vec<FeedRow>,
     /// What is gone since [`KEPT_VERSIONS`] ago, oldest first.
     gone: VecDeque<GoneRow>,
+    incidents: IncidentRows,
     facts: Facts,
 }
 
@@ -85,6 +92,7 @@ impl Version {
         target: &TargetName,
         thresholds: &ThresholdRules,
         targets: &str,
+        deliveries: &Deliveries,
     ) -> serde_json::Result<Self> {
         let number = before.map_or(1, |before| before.number + 1);
         let old = before.map_or(&[][..], |before| &before.rows);
@@ -106,14 +114,24 @@ impl Version {
         same_layout &= places.is_empty();
         let gone = gone(before, places, &rows, number)?;
         let layout = before.filter(|_| same_layout).map_or(number, |before| before.layout);
-        Ok(Self { number, layout, rows, gone, facts: Facts::of(view, sampled, target, targets)? })
+        let incidents = before.map(|before| &before.incidents);
+        let incidents = IncidentRows::next(incidents, &view.incidents, deliveries, number)?;
+        Ok(Self { number, layout, rows, gone, incidents, facts: Facts::of(view, sampled, target, targets)? })
     }
 
     /// How a message of this version begins, for a viewer that is told now.
     pub(super) fn head(&self, kind: MessageKind) -> String {
+        if kind == MessageKind::Incident {
+            return format!("{{\"type\":\"{}\",\"target\":{},", kind.as_str(), self.facts.target);
+        }
         let age = self.facts.sampled.map(|sampled| seconds(sampled.elapsed()));
         let age = age.map_or_else(|| "null".to_owned(), |age| age.to_string());
         format!("{{\"type\":\"{}\",{},\"age_seconds\":{age},", kind.as_str(), self.facts.json)
+    }
+
+    /// The version that a viewer has seen, where it can be told what has changed since.
+    fn known(&self, from: Option<u64>) -> Option<u64> {
+        from.filter(|from| self.number.saturating_sub(*from) <= KEPT_VERSIONS)
     }
 
     /// The rest of a message: all rows of `members`, or what has changed for a viewer that has seen the version `from`, which is
@@ -130,8 +148,8 @@ impl Version {
         let gone = self.gone.iter().filter(|gone| from.is_some_and(|from| gone.version > from));
         let gone = gone.filter(|gone| filter.matches(&gone.stream, &gone.group)).map(|gone| &gone.json);
         let bytes = rows.clone().chain(gone.clone()).map(|part| part.len() + 1).sum::<usize>() + BRACKETS;
-        // Before it is made: what is refused costs nothing. A short one is never refused: what others hold ends nobody's news.
-        let reservation = memory.reserve(if bytes > UNCOUNTED { bytes as u64 } else { 0 })?;
+        // Before it is made: what is refused costs nothing.
+        let reservation = reserve(memory, bytes)?;
         let mut json = Vec::with_capacity(bytes);
         json.extend_from_slice(b"\"groups\":[");
         join(&mut json, rows);
@@ -173,6 +191,11 @@ fn gone(
     Ok(gone)
 }
 
+/// Memory for a message body. A short one is never refused: what others hold ends nobody's news.
+fn reserve(memory: &ReaderMemory, bytes: usize) -> Result<Reservation, NoMemory> {
+    memory.reserve(if bytes > UNCOUNTED { bytes as u64 } else { 0 })
+}
+
 fn join<'a>(json: &mut Vec<u8>, parts: impl Iterator<Item = &'a Bytes>) {
     for (place, part) in parts.enumerate() {
         if place > 0 {
@@ -202,7 +225,8 @@ impl Facts {
         };
         let head = serde_json::to_string(&head)?;
         let inside = head.strip_prefix('{').and_then(|head| head.strip_suffix('}')).unwrap_or_default();
-        Ok(Self { json: format!("{inside},\"targets\":{targets}"), sampled })
+        let target = serde_json::to_string(target.as_str())?;
+        Ok(Self { target, json: format!("{inside},\"targets\":{targets}"), sampled })
     }
 }
 
@@ -213,6 +237,8 @@ pub(super) enum MessageKind {
     Snapshot,
     /// Rows that have changed, and rows that are gone.
     Update,
+    /// Incidents: all of them, or those that have changed.
+    Incident,
 }
 
 impl MessageKind {
@@ -220,6 +246,7 @@ impl MessageKind {
         match self {
             Self::Snapshot => "snapshot",
             Self::Update => "update",
+            Self::Incident => "incident",
         }
     }
 }
@@ -246,6 +273,8 @@ pub(super) struct Channel {
 struct Encoded {
     version: u64,
     bodies: Vec<(Option<u64>, Arc<MessageBody>)>,
+    /// The same of incidents; `None` where there is nothing to be told.
+    incidents: Vec<(Option<u64>, Option<Arc<MessageBody>>)>,
     layout: u64,
     /// The places of the rows that match.
     members: Vec<usize>,
@@ -261,15 +290,11 @@ impl Channel {
     /// # Errors
     /// Where the memory for readers is used up.
     pub(super) fn message(&self, version: &Version, from: Option<u64>) -> Result<Arc<MessageBody>, NoMemory> {
-        let from = from.filter(|from| version.number.saturating_sub(*from) <= KEPT_VERSIONS);
-        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = version.known(from);
+        let mut encoded = self.lock(version);
         if encoded.layout != version.layout {
             encoded.members = version.members(&self.filter);
             encoded.layout = version.layout;
-        }
-        if version.number > encoded.version {
-            encoded.version = version.number;
-            encoded.bodies.clear();
         }
         let is_newest = encoded.version == version.number;
         if let Some((_, body)) = encoded.bodies.iter().find(|(known, _)| is_newest && *known == from) {
@@ -281,6 +306,39 @@ impl Channel {
             encoded.bodies.push((from, Arc::clone(&body)));
         }
         Ok(body)
+    }
+
+    /// What to tell of incidents to a viewer that has seen those of the version `from`; `None` where there is no news.
+    ///
+    /// # Errors
+    /// Where the memory for readers is used up.
+    pub(super) fn incidents(&self, version: &Version, from: Option<u64>) -> Result<Option<Arc<MessageBody>>, NoMemory> {
+        let from = version.known(from);
+        let mut encoded = self.lock(version);
+        let is_newest = encoded.version == version.number;
+        if let Some((_, body)) = encoded.incidents.iter().find(|(known, _)| is_newest && *known == from) {
+            return Ok(body.clone());
+        }
+        let body = version.incidents.body(&self.filter, from).map(|json| {
+            let reservation = reserve(&self.memory, json.len())?;
+            Ok(Arc::new(MessageBody { kind: MessageKind::Incident, json, _reservation: reservation }))
+        });
+        let body = body.transpose()?;
+        if is_newest {
+            encoded.incidents.push((from, body.clone()));
+        }
+        Ok(body)
+    }
+
+    /// What was encoded, of this version unless there is a newer one.
+    fn lock(&self, version: &Version) -> MutexGuard<'_, Encoded> {
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if version.number > encoded.version {
+            encoded.version = version.number;
+            encoded.bodies.clear();
+            encoded.incidents.clear();
+        }
+        encoded
     }
 }
 

@@ -11,6 +11,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 
+use crate::analysis::incident::Subject;
 use crate::http::origin::Origin;
 use crate::http::problem::HttpProblem;
 use crate::http::route::{accepts_event_stream, decoded_pairs, joined};
@@ -54,15 +55,25 @@ pub(in crate::http) struct RowFilter {
 impl RowFilter {
     /// Whether a group of a stream is wanted: by the names as Redis has them, or as they are shown.
     pub(super) fn matches(&self, stream: &StreamKey, group: &GroupName) -> bool {
-        let one = |glob: &Option<String>, name: &[u8], shown: Cow<'_, str>| {
-            glob.as_ref().is_none_or(|glob| {
-                let is_plain = shown.as_bytes() == name;
-                glob::matches(glob.as_bytes(), name) || !is_plain && glob::matches(glob.as_bytes(), shown.as_bytes())
-            })
-        };
-        one(&self.stream, stream.as_bytes(), stream.display_name())
-            && one(&self.group, group.as_bytes(), group.display_name())
+        matches(&self.stream, stream.as_bytes(), stream.display_name())
+            && matches(&self.group, group.as_bytes(), group.display_name())
     }
+
+    /// Whether an incident of this is wanted. What is about all groups concerns everybody.
+    pub(super) fn matches_subject(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Target | Subject::Node(_) => true,
+            Subject::Stream(stream) => matches(&self.stream, stream.as_bytes(), stream.display_name()),
+            Subject::Group(stream, group) => self.matches(stream, group),
+        }
+    }
+}
+
+fn matches(glob: &Option<String>, name: &[u8], shown: Cow<'_, str>) -> bool {
+    glob.as_ref().is_none_or(|glob| {
+        let is_plain = shown.as_bytes() == name;
+        glob::matches(glob.as_bytes(), name) || !is_plain && glob::matches(glob.as_bytes(), shown.as_bytes())
+    })
 }
 
 /// The query of a live stream.

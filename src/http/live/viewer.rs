@@ -207,6 +207,8 @@ pub(in crate::http) struct Viewer {
     pub(super) certified: bool,
     /// The version it was told last.
     pub(super) seen: Option<u64>,
+    /// The version of which it was told the incidents.
+    pub(super) incidents_seen: Option<u64>,
     pub(super) heartbeat: Instant,
     /// Kept for as long as there is a viewer.
     pub(super) _feed: Arc<Feed>,
@@ -246,11 +248,18 @@ impl Viewer {
     }
 
     fn news(&mut self) -> Result<Option<Message>, NoMemory> {
-        let newest = self.versions.borrow_and_update().clone();
-        let Some(version) = newest.filter(|version| self.seen != Some(version.number)) else { return Ok(None) };
-        let body = self.channel.message(&version, self.seen)?;
-        self.seen = Some(version.number);
-        Ok(Some(Message { head: version.head(body.kind), body }))
+        let Some(version) = self.versions.borrow_and_update().clone() else { return Ok(None) };
+        if self.seen != Some(version.number) {
+            let body = self.channel.message(&version, self.seen)?;
+            self.seen = Some(version.number);
+            return Ok(Some(Message { head: version.head(body.kind), body }));
+        }
+        if self.incidents_seen == Some(version.number) {
+            return Ok(None);
+        }
+        let body = self.channel.incidents(&version, self.incidents_seen)?;
+        self.incidents_seen = Some(version.number);
+        Ok(body.map(|body| Message { head: version.head(body.kind), body }))
     }
 
     fn has_to_end(&mut self) -> Option<StreamEnd> {

@@ -40,7 +40,7 @@ fn version(before: Option<&Version>, streams: &[(&str, u64)]) -> Version {
     let keys = streams.iter().map(|(name, _)| (*name).into()).collect();
     let view = View::from(Assessor::new(keys, selection, WINDOWS, Bounds::default()).assess(sample, Duration::ZERO));
     let rules = ThresholdRules { otherwise: Thresholds { degraded: 100, unhealthy: 1000 }, by_pattern: Vec::new() };
-    Version::next(before, (&view, Some(Instant::now())), &target(), &rules, "[]").unwrap()
+    Version::next(before, (&view, Some(Instant::now())), &target(), &rules, "[]", &Deliveries::default()).unwrap()
 }
 
 fn channel(query: &str) -> Channel {
