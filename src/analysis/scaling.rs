@@ -300,12 +300,26 @@ impl<'a> Sum<'a> {
                     None if self.lag.max > 0 => false,
                     None => return Err(work_unknown()),
                 };
-                consumers(&recommendation, is_idle, self.added, active)
+                consumers(&recommendation, is_idle, self.added, (active, &self.active_text()))
             }
         };
         let in_flight = (!self.in_flight_unknown).then_some(self.in_flight);
         let reason = why + &self.missing_text();
         Ok(Demand { value, lag: self.lag, pending, in_flight, recommended: recommendation.count(), reason })
+    }
+
+    /// Who is there to do the work.
+    fn active_text(&self) -> String {
+        let text = |count: u64| match count {
+            1 => "1 consumer is active".to_owned(),
+            _ => format!("{count} consumers are active"),
+        };
+        let active = text(self.active.len() as u64);
+        match (self.unnamed, self.active.is_empty()) {
+            (0, _) => active,
+            (unnamed, true) => format!("whether {} is not known", text(unnamed)),
+            (unnamed, false) => format!("{active}, and of {unnamed} more it is not known"),
+        }
     }
 
     fn lag_text(&self) -> String {
@@ -338,14 +352,17 @@ impl<'a> Sum<'a> {
 
 /// The value of [`Signal::Consumers`]. Where the recommendation is not known, there is work and somebody has to do it: as many as there
 /// are, and at least one.
-fn consumers(recommendation: &Recommendation, is_idle: bool, added: Option<f64>, active: u64) -> (u64, String) {
+fn consumers(
+    recommendation: &Recommendation,
+    is_idle: bool,
+    added: Option<f64>,
+    (active, who): (u64, &str),
+) -> (u64, String) {
     match recommendation.count() {
         _ if is_idle && added.is_none_or(|added| added <= 0.0) => (0, "there is nothing to do".to_owned()),
         Some(count) => (count, recommendation.reason()),
         None if is_idle => (active.max(1), format!("entries are added; {}", recommendation.reason())),
-        None => {
-            (active.max(1), format!("there is work, and {active} consumers are active; {}", recommendation.reason()))
-        }
+        None => (active.max(1), format!("there is work, and {who}; {}", recommendation.reason())),
     }
 }
 

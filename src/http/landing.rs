@@ -41,7 +41,12 @@ code {{ font: .9em ui-monospace, monospace }}
 <tr><td><code>/api/v1/events/groups</code></td><td>consumer groups (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/consumers</code></td><td>consumers (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/logical-streams</code></td><td>logical streams (bearer token)</td></tr>
-<tr><td><code>/api/v1/events/live</code></td><td>groups as they change: Server-Sent Events or WebSocket (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/live</code></td><td>groups and incidents as they change: Server-Sent Events or WebSocket (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/history</code></td><td>how the lag of a group was (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/trends</code></td><td>where lags are going (bearer token)</td></tr>
+<tr><td><code>/api/v1/events/forecast</code></td><td>how the lag of a group may go on (bearer token)</td></tr>
+<tr><td><code>/api/v1/incidents</code></td><td>what is wrong, by the rules of the alerts (bearer token)</td></tr>
+<tr><td><code>/api/v1/scale</code>, <code>/api/v1/scale/NAME</code></td><td>numbers for autoscalers (bearer token)</td></tr>
 </table>
 </body>
 </html>

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::common::browser::Browser;
+use crate::common::receiver::Receiver;
 use crate::common::{Redis, Streamlag, TOKEN, command, eventually, free_port, streamlag};
 
 const GROUP: &str = "signalr-consumers";
@@ -76,8 +77,19 @@ fn first_rows_an_update_in_place_filter_sort_and_one_group() {
     browser.wait(
         "document.querySelector('#verdict-text').innerText.startsWith('2 of 3 groups need attention: 1 no group, 1 ')",
     );
-    let runbook = browser.eval("document.querySelector('#problems a[target]').href");
-    assert!(runbook.as_str().unwrap().ends_with("/docs/runbooks/EventConsumerGroupMissing.md"), "{runbook}");
+    // Its incident is above all else, and not said twice.
+    browser.wait(&format!("{} === 'missing'", cell("events:remote", "lag")));
+    browser.wait("document.querySelector('#incidents-title').innerText.startsWith('2 open incidents: ')");
+    let line = |browser: &mut Browser, name: &str| {
+        browser.eval(&format!("[...document.querySelectorAll('#open-incidents li')].find(li => li.querySelector('.name').innerText.includes('{name}')).innerText"))
+    };
+    let missing = line(&mut browser, "events:remote / signalr-consumers");
+    let missing = missing.as_str().unwrap();
+    assert!(missing.contains("EventConsumerGroupMissing: ") && missing.contains(", pending"), "{missing}");
+    assert_eq!(browser.eval("document.querySelectorAll('#problems li').length"), 0);
+    let books = browser.eval("[...document.querySelectorAll('#open-incidents a[target]')].map(a => a.href)");
+    let books: Vec<String> = serde_json::from_value(books).unwrap();
+    assert!(books.iter().any(|book| book.ends_with("/docs/runbooks/EventConsumerGroupMissing.md")), "{books:?}");
 
     // The same row, another number.
     browser.eval(
@@ -133,6 +145,53 @@ fn first_rows_an_update_in_place_filter_sort_and_one_group() {
     browser.wait(
         "document.querySelector('#overview').checkVisibility() && document.activeElement.innerText === 'events:chat'",
     );
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn incidents_come_first_with_who_was_told_and_go_below_when_they_are_over() {
+    let redis = redis();
+    redis.run(&format!("XGROUP CREATE events:remote {GROUP} 0"));
+    let receiver = Receiver::start();
+    let refusing = Receiver::answering(|_, _| ("403 Forbidden\r\n".to_owned(), "<b>no</b>".to_owned()));
+    let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    let webhooks = [&receiver, &refusing].map(|receiver| format!("{{url: '{}'}}", receiver.url("/")));
+    let text =
+        format!("notify: {{for: 0s, group_wait: 0s, group_interval: 1s, webhooks: [{}]}}\n", webhooks.join(", "));
+    std::fs::write(file.path(), text).unwrap();
+    let streamlag = watching(&redis, &["--config.file", file.path().to_str().unwrap()]);
+    let mut browser = Browser::start();
+    log_in(&mut browser, &page(&streamlag), TOKEN);
+    seen(&mut browser);
+    redis.add("events:chat", 5000);
+    // One line for the group, of the worst; the other rule is in it.
+    browser.wait("document.querySelectorAll('#open-incidents li').length === 1");
+    let has = |text: &str| format!("document.querySelector('#open-incidents li')?.innerText.includes({text:?})");
+    browser.wait(&has("CriticalEventConsumerLag: "));
+    for text in ["critical", "events:chat / signalr-consumers", "also HighEventConsumerLag", "since ", "What to do"] {
+        browser.wait(&has(text));
+    }
+    browser.wait(&has("told to 1 of 2 receivers; webhook"));
+    browser.wait(&has("refused: 403 Forbidden: <b>no</b>"));
+    assert_eq!(browser.eval("document.querySelectorAll('#incidents li b b').length"), 0);
+    let above = browser.eval(
+        "document.querySelector('#incidents').getBoundingClientRect().bottom <= document.querySelector('#tools').getBoundingClientRect().top",
+    );
+    assert_eq!(above, true);
+    // By the keyboard into the group, and back.
+    browser.eval("document.querySelector('#open-incidents a').focus()");
+    browser.press("Enter");
+    browser.wait("document.querySelector('#detail-title').innerText === 'events:chat / signalr-consumers'");
+    browser.press("Escape");
+    browser.wait("document.querySelector('#incidents').checkVisibility()");
+    redis.run(&format!("XGROUP SETID events:chat {GROUP} $"));
+    browser.wait("document.querySelectorAll('#open-incidents li').length === 0");
+    browser
+        .wait("document.querySelector('#resolved-title').innerText === '2 incidents resolved in the last 15 minutes'");
+    browser.eval("document.querySelector('#resolved-title').focus()");
+    browser.press("Enter");
+    browser.wait("document.querySelector('#resolved-incidents').checkVisibility()");
+    browser.wait("document.querySelector('#resolved-incidents li').innerText.includes('end told to 1 of 2 receivers')");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -198,6 +257,7 @@ fn a_redis_that_is_gone_is_what_is_seen_first() {
     redis.stop();
     browser.wait("document.querySelector('#verdict-text').innerText === 'Redis does not answer'");
     browser.wait("document.querySelector('#verdict-more').innerText.includes('What to do')");
+    browser.wait("document.querySelector('#open-incidents').innerText.includes('StreamlagRedisDown')");
     browser.wait(&format!(
         "{} === 'unreadable' && {} === 'unknown'",
         cell("events:chat", "state"),

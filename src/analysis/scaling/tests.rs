@@ -114,6 +114,14 @@ fn values_by_signal() {
         Some(1),
         "there is work, and 0 consumers are active; the rates are not known yet",
     );
+    let read = |members: Option<Vec<ConsumerSnapshot>>, consumers| {
+        present(PresentGroup { members, consumers, ..group((3, 3), Some(4)) })
+    };
+    let one = Some(vec![member("a", Some(4), Some(true))]);
+    check(Signal::Consumers, read(one, Some(1)), Some(1), "and 1 consumer is active; ");
+    // Consumers that are not read are counted, and nothing is said of them that is not known.
+    check(Signal::Consumers, read(None, Some(1)), Some(1), "and whether 1 consumer is active is not known; ");
+    check(Signal::Consumers, read(None, Some(2)), Some(2), "and whether 2 consumers are active is not known; ");
     // Where it is bounded, the upper bound.
     let bounded = || present(group((0, 8), Some(0)));
     check(Signal::Lag, bounded(), Some(8), "between 0 and 8 entries are not delivered, and the upper bound counts");

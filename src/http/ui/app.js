@@ -92,7 +92,7 @@ function take(row, time, previous, limit) {
   const same = before && before.seen.word === row.seen.word;
   const told = STATES[row.state] && row.state_since ? Date.parse(row.state_since) : NaN;
   row.since = told > 0 ? told : same ? before.since : before ? time : null;
-  row.points.push([time, row.lag < 0 ? null : row.lag, row.lag_min, row.lag_max, row.added_per_second, row.delivered_per_second, row.pending]);
+  row.points.push([time, row.lag < 0 || row.group_exists === false ? null : row.lag, row.lag_min, row.lag_max, row.added_per_second, row.delivered_per_second, row.pending]);
   if (row.points.length > limit) row.points.splice(0, row.points.length - limit);
   groups.set(key, row);
 }
@@ -106,6 +106,7 @@ function gap() {
 }
 
 function receive(message) {
+  if (message.type === 'incident') return receiveIncidents(message);
   if (message.type === 'snapshot') {
     const alive = new Set(message.groups.map(keyOf));
     for (const key of groups.keys()) if (!alive.has(key)) groups.delete(key);
@@ -141,6 +142,7 @@ function amount(value) {
 
 function lag(row) {
   if (row.lag < 0) return 'unknown';
+  if (row.group_exists === false) return 'missing';
   if (row.lag_quality !== 'bounded') return NUMBER.format(row.lag);
   return `${NUMBER.format(row.lag_min)} to ${NUMBER.format(row.lag_max)}`;
 }
@@ -213,6 +215,7 @@ function drawNow() {
   if (!seen) return;
   drawTargets();
   drawVerdict();
+  drawIncidents(detail);
   if (detail) drawDetail(); else { drawProblems(); drawStates(); drawTable(); }
 }
 
@@ -252,7 +255,12 @@ function drawVerdict() {
     [text, worst] = ['No group is monitored', 'unknown'];
   } else {
     text = groups.size === 1 ? 'The group is well' : `All ${NUMBER.format(groups.size)} groups are well`;
+    const firing = openIncidents().filter(one => one.status === 'firing');
+    if (firing.length > 0) {
+      [more, worst] = [`${count(firing.length, 'incident')} not over yet`, 'warn'];
+    }
   }
+  if (openIncidents().some(one => one.status === 'firing' && one.severity === 'critical')) worst = 'bad';
   if (others.length > 0) {
     if (worst === 'ok') worst = 'warn';
     more = [more, `Other targets: ${others.map(target => `${target.name} ${target.status}`).join(', ')}`].filter(Boolean).join(' · ');
@@ -266,7 +274,8 @@ function drawVerdict() {
 }
 
 function drawProblems() {
-  const found = problems(), list = $('problems');
+  const told = new Set(openIncidents().map(subjectOf));
+  const found = problems().filter(row => !told.has(row.key)), list = $('problems');
   const shown = found.slice(0, MOST_PROBLEMS);
   while (list.children.length > shown.length) list.lastChild.remove();
   shown.forEach((row, at) => {
@@ -292,6 +301,114 @@ function drawProblems() {
     item.book.href = `${RUNBOOKS}${row.seen.book}.md`;
     item.book.setAttribute('aria-label', `What to do: ${row.seen.word}, ${row.stream} / ${row.consumer_group}`);
   });
+}
+
+// --- incidents -----------------------------------------------------------------------------------------------------
+
+/** Incidents by identity, as the API has them. */
+const incidents = new Map();
+let incidentsLeftOut = 0;
+/** Things with incidents that are listed, open and resolved ones each. */
+const MOST_INCIDENTS = 20;
+const SEVERITIES = { critical: 'bad', warning: 'warn', info: 'unknown' };
+
+function receiveIncidents(message) {
+  if (message.all) incidents.clear();
+  for (const one of message.incidents) incidents.set(one.id, one);
+  for (const id of message.gone) incidents.delete(id);
+  incidentsLeftOut = message.left_out;
+  draw();
+}
+
+/** What an incident is about: the key of its group, where it has one. */
+const subjectOf = one => one.stream === null ? `\u0001${one.node ?? ''}` : keyOf(one);
+const nameOf = one => one.stream !== null ? [one.stream, one.consumer_group].filter(Boolean).join(' / ') : one.node ?? `Redis of ${one.redis_target}`;
+
+const severityOf = one => Object.keys(SEVERITIES).indexOf(one.severity);
+const byGravity = (a, b) => (a.status === 'pending') - (b.status === 'pending') || severityOf(a) - severityOf(b) || compare(a.active_since, b.active_since) || compare(a.id, b.id);
+const openIncidents = () => [...incidents.values()].filter(one => one.status !== 'resolved').sort(byGravity);
+const resolvedIncidents = () => [...incidents.values()].filter(one => one.status === 'resolved').sort((a, b) => -compare(a.resolved_at, b.resolved_at));
+
+/** By what they are about, the gravest first: one stopped group is one line, whatever else is wrong with it. */
+function bySubject(list) {
+  const lines = new Map();
+  for (const one of list) {
+    const key = subjectOf(one), line = lines.get(key);
+    if (line) line.others.push(one); else lines.set(key, { key, one, others: [] });
+  }
+  return [...lines.values()];
+}
+
+function drawIncidents(detail) {
+  const open = openIncidents(), over = resolvedIncidents();
+  $('incidents').hidden = detail || open.length + over.length + incidentsLeftOut === 0;
+  if ($('incidents').hidden) return;
+  const words = Object.keys(SEVERITIES).map(severity => [severity, open.filter(one => one.severity === severity).length]).filter(([, n]) => n > 0);
+  const parts = words.map(([severity, n]) => `${NUMBER.format(n)} ${severity}`).join(', ');
+  const more = incidentsLeftOut > 0 ? `, and ${NUMBER.format(incidentsLeftOut)} more` : '';
+  say($('incidents-title'), open.length === 0 ? '' : `${count(open.length, 'open incident')}: ${parts}${more}`);
+  fillIncidents($('open-incidents'), bySubject(open));
+  $('resolved-box').hidden = over.length === 0;
+  say($('resolved-title'), `${count(over.length, 'incident')} resolved in the last 15 minutes`);
+  fillIncidents($('resolved-incidents'), bySubject(over));
+}
+
+function fillIncidents(list, lines) {
+  const shown = lines.slice(0, MOST_INCIDENTS);
+  // A line stays with what it is about, so that the focus does too.
+  const free = new Map([...list.children].map(item => [item.key, item]));
+  shown.forEach((line, at) => {
+    const item = free.get(line.key) ?? makeIncident(line);
+    free.delete(line.key);
+    if (list.children[at] !== item) list.insertBefore(item, list.children[at] ?? null);
+    fillIncident(item, line);
+  });
+  for (const item of free.values()) item.remove();
+  if (lines.length > shown.length) list.append(Object.assign(element('li', { class: 'more' }, `and ${NUMBER.format(lines.length - shown.length)} more`), { key: null }));
+}
+
+function makeIncident({ key, one }) {
+  const item = element('li');
+  item.key = key;
+  const line = cls => element('span', { class: `line ${cls}` });
+  [item.state, item.since, item.rule, item.why, item.others, item.told] = [element('span'), line('since'), element('b'), line('reason'), line('others'), line('told')];
+  // A group has a page of its own; a stream is a filter.
+  const to = one.consumer_group !== null ? linkTo(one) : one.stream !== null ? address({ ...view, filter: one.stream }) : null;
+  item.name = to ? element('a', { href: to }, nameOf(one)) : element('b', null, nameOf(one));
+  item.book = element('a', { target: '_blank', rel: 'noopener noreferrer' }, 'What to do');
+  item.append(item.state, element('span', { class: 'name' }, item.name, item.since), element('span', { class: 'why' }, item.rule, item.why, item.others, item.told), item.book);
+  return item;
+}
+
+function fillIncident(item, { one, others }) {
+  const over = one.status === 'resolved', mark = over ? 'ok' : SEVERITIES[one.severity];
+  level(item, mark);
+  const word = over ? 'resolved' : one.status === 'pending' ? `${one.severity}, pending` : one.severity;
+  if (item.word !== word) item.state.replaceChildren(stateWord({ level: mark, word }));
+  item.word = word;
+  const began = Date.parse(one.active_since), ended = Date.parse(one.resolved_at);
+  say(item.since, over ? `resolved ${CLOCK.format(ended)}, after ${duration(Math.max(0, ended - began) / 1000)}` : `since ${CLOCK.format(began)}, ${duration(Math.max(0, Date.now() - began) / 1000)} ago`);
+  say(item.rule, `${one.rule}: ${one.summary}`);
+  say(item.why, one.evidence.state_reason ?? one.description);
+  say(item.others, others.length > 0 ? `also ${others.map(other => other.rule).join(', ')}` : '');
+  const [told, wrong] = toldOf(one);
+  say(item.told, told);
+  item.told.classList.toggle('bad', wrong);
+  // Only what leads to a page is a link: the address is the rule's, and the server has it from its own file.
+  if (/^https:\/\//.test(one.runbook_url)) item.book.href = one.runbook_url;
+  item.book.setAttribute('aria-label', `What to do: ${one.rule}, ${nameOf(one)}`);
+}
+
+/** Who knows of it, and whether somebody should who does not. */
+function toldOf({ status, delivery }) {
+  if (delivery.length === 0) return ['', false];
+  const knows = status === 'resolved' ? 'resolved' : 'firing';
+  const told = delivery.filter(one => one.told === knows).length;
+  const what = status === 'resolved' ? 'end told to' : 'told to';
+  const failed = delivery.filter(one => one.told !== knows && one.error !== null);
+  const whom = delivery.length === 1 ? delivery[0].receiver : `${NUMBER.format(told)} of ${NUMBER.format(delivery.length)} receivers`;
+  const text = delivery.length === 1 && told === 0 ? `not told to ${whom} yet` : `${what} ${whom}`;
+  return [[text, ...failed.map(one => `${one.receiver} ${one.outcome}: ${one.error}`)].join('; '), failed.length > 0];
 }
 
 function drawStates() {
@@ -816,6 +933,7 @@ function arrive() {
   if (otherTarget) {
     disconnect();
     groups.clear();
+    incidents.clear();
     head = null;
     connect();
   }
