@@ -1,8 +1,7 @@
 //! What is asked of Redis, and what comes of it.
 
 use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
-use crate::collector::reading::StreamReading;
-use crate::collector::stream_state::KeptStream;
+use crate::collector::reading::{KeptStream, StreamReading};
 use crate::model::lag::EntryPage;
 use crate::model::reply::{GroupReply, StreamReply};
 use crate::model::sample::{ReadError, RefusedCommand};

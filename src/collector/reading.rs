@@ -126,6 +126,32 @@ impl StreamReading {
     }
 }
 
+/// What is kept of a stream with large entries.
+#[derive(Clone, Debug)]
+pub(super) struct KeptStream {
+    pub(super) reply: StreamReply,
+    pub(super) groups: Vec<KeptGroup>,
+}
+
+/// One of its groups.
+#[derive(Clone, Debug)]
+pub(super) struct KeptGroup {
+    pub(super) name: GroupName,
+    pub(super) last_delivered: EntryId,
+    pub(super) entries_read: Option<u64>,
+}
+
+impl KeptStream {
+    pub(super) fn of(reading: &StreamReading) -> Self {
+        let group = |group: &GroupReply| KeptGroup {
+            name: group.name.clone(),
+            last_delivered: group.last_delivered,
+            entries_read: group.entries_read,
+        };
+        Self { reply: reading.reply.clone(), groups: reading.groups.iter().map(group).collect() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::collector::query::{CountAnchor, GroupQuery, PageQuery, Query, commands_of};
-use crate::collector::stream_state::KeptStream;
+use crate::collector::reading::KeptStream;
 use crate::model::reply::StreamReply;
 use crate::model::sample::RefusedCommand;
 use crate::model::{EntryId, GroupName, StreamKey};

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
 use crate::collector::query::{ReadOutcome, commands_of};
-use crate::collector::reading::StreamReading;
+use crate::collector::reading::{KeptGroup, KeptStream, StreamReading};
 use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
-use crate::collector::stream_state::{DecodeMemory, GROUP_BYTES, KeptGroup, KeptStream, NameCache, StreamState};
+use crate::collector::stream_state::{DecodeMemory, GROUP_BYTES, NameCache, StreamState};
 use crate::model::reply::{ConsumerReply, GroupReply, StreamReply};
 use crate::model::sample::{ReadError, RefusedCommand, SampleError};
 use crate::redis::refusals::{is_command_refused, protocol, server_wide};

@@ -2,7 +2,7 @@
 
 use crate::analysis::lag::tracker::LagTracker;
 use crate::collector::query::{GroupQuery, Read, ReadOutcome};
-use crate::collector::reading::StreamReading;
+use crate::collector::reading::{KeptGroup, KeptStream, StreamReading};
 use crate::collector::request::{COMMANDS_PER_STREAM, cost};
 use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply};
 use crate::model::sample::{GroupSample, ReadError};
@@ -91,38 +91,6 @@ fn marks(group: &GroupReply) -> (EntryId, u64, u64) {
         (hash ^ consumer.pending.unwrap_or(u64::MAX)).wrapping_mul(0x0100_0000_01b3)
     });
     (group.last_delivered, group.pending, shares)
-}
-
-/// What is kept of a stream with large entries.
-#[derive(Clone, Debug)]
-pub(super) struct KeptStream {
-    pub(super) reply: StreamReply,
-    pub(super) groups: Vec<KeptGroup>,
-}
-
-/// One of its groups.
-#[derive(Clone, Debug)]
-pub(super) struct KeptGroup {
-    pub(super) name: GroupName,
-    pub(super) last_delivered: EntryId,
-    pub(super) entries_read: Option<u64>,
-}
-
-impl KeptStream {
-    fn of(reading: &StreamReading) -> Self {
-        let group = |group: &GroupReply| KeptGroup {
-            name: group.name.clone(),
-            last_delivered: group.last_delivered,
-            entries_read: group.entries_read,
-        };
-        Self { reply: reading.reply.clone(), groups: reading.groups.iter().map(group).collect() }
-    }
-
-    /// What it takes, in bytes.
-    fn held(&self) -> usize {
-        let names = self.groups.iter().map(|group| name_bytes(group.name.as_bytes()));
-        self.groups.capacity() * size_of::<KeptGroup>() + names.sum::<usize>()
-    }
 }
 
 /// What one stream's groups take of the memory for replies each, until they are sampled: as a reply, or as what follows from it.
@@ -237,7 +205,7 @@ impl DecodeMemory {
 
     /// From now on only what the next sample needs of a stream is held.
     pub(super) fn keep(&mut self, state: &mut StreamState) {
-        let kept = state.names.held() + state.kept.as_ref().map_or(0, KeptStream::held);
+        let kept = state.names.held() + state.kept.as_ref().map_or(0, held_by_kept);
         if self.charge.change(state.held, kept).is_ok() {
             state.held = kept;
         }
@@ -258,6 +226,12 @@ impl DecodeMemory {
 fn name_bytes(name: &[u8]) -> usize {
     const COUNTERS: usize = 2 * size_of::<usize>();
     name.len() + COUNTERS
+}
+
+/// What is kept of a stream with large entries takes, in bytes.
+fn held_by_kept(kept: &KeptStream) -> usize {
+    let names = kept.groups.iter().map(|group| name_bytes(group.name.as_bytes()));
+    kept.groups.capacity() * size_of::<KeptGroup>() + names.sum::<usize>()
 }
 
 /// What some groups and their consumers take, in bytes.
