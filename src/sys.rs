@@ -3,6 +3,7 @@
 
 pub mod dial;
 pub mod files;
+pub mod http_client;
 pub mod log;
 pub mod metric_catalog;
 pub mod own_metrics;

@@ -5,7 +5,6 @@
 
 pub mod alert;
 mod alertmanager;
-pub mod client;
 mod receivers;
 mod signature;
 mod webhook;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 pub use receivers::{Notifier, test};
 
-use client::Endpoint;
+use crate::sys::http_client::Endpoint;
 
 /// Receivers of a configuration, of both kinds together: each has a task and a label.
 pub const MAX_RECEIVERS: usize = 16;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::actions::notify::client::{Client, Endpoint};
 use crate::actions::notify::{MAX_RECEIVERS, NotifyConfig, Timing, Webhook};
 use crate::config::MAX_DURATION;
 use crate::config::file::{Given, InFile, NotifySection, WebhookItem};
 use crate::config::values::{ConfigError, Location, shown};
 use crate::sys::files;
+use crate::sys::http_client::{Client, Endpoint};
 
 /// What Standard Webhooks puts before a secret in base64.
 const SECRET_PREFIX: &str = "whsec_";

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::alertmanager::{self, Pushed};
-use crate::actions::notify::client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::actions::notify::signature::signature;
 use crate::actions::notify::webhook::{Message, Outbox};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
 use crate::analysis::incident::Incident;
 use crate::store::deliveries::{Deliveries, Firing};
 use crate::store::latest::Readers;
+use crate::sys::http_client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
 
 /// How often it is looked for what is to be told.

@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::actions::notify::Timing;
 use crate::actions::notify::alert::{Alert, Alerts};
-use crate::actions::notify::client::SendError;
 use crate::model::text::hex;
 use crate::store::deliveries::Firing;
+use crate::sys::http_client::SendError;
 
 /// Alerts of one message: about a megabyte. The body says how many more there are; those come next.
 pub(super) const MAX_ALERTS: usize = 1000;

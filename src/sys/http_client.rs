@@ -1,4 +1,4 @@
-//! One POST over HTTP/1.1, with or without TLS. No redirect is followed: an answer must not lead elsewhere what is meant for one receiver.
+//! One request over HTTP/1.1, with or without TLS. No redirect is followed: an answer must not lead elsewhere what is meant for one server.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::Request;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use memchr::memmem;
 use rustls::crypto::ring;
@@ -215,63 +215,64 @@ pub struct Sender {
     resolver: Resolver,
 }
 
+/// What a server answered, whatever its status.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// Seconds of its `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// Why, in a few words.
+    pub why: String,
+    /// Whether something answered that does not speak HTTP.
+    pub is_other_protocol: bool,
+}
+
+impl NoAnswer {
+    fn because(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), is_other_protocol: false }
+    }
+}
+
+impl From<hyper::Error> for NoAnswer {
+    fn from(error: hyper::Error) -> Self {
+        Self { why: error.to_string(), is_other_protocol: error.is_parse() }
+    }
+}
+
+/// How long an answer may take, from the connection to its end, and how many bytes it may have.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerLimits {
+    /// The time.
+    pub time: Duration,
+    /// The bytes of its body.
+    pub bytes: usize,
+}
+
 impl Sender {
     /// Sends JSON.
     ///
     /// # Errors
     /// Where it was not taken: no connection, no whole answer in time, another status than 2xx.
     pub async fn post(&mut self, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<(), SendError> {
-        let deadline = Instant::now() + TIMEOUT;
-        let sent = timeout_at(deadline, self.send(headers, body, deadline)).await;
-        sent.unwrap_or_else(|_| Err(SendError::temporary(format!("no answer within {} s", TIMEOUT.as_secs()))))
-    }
-
-    async fn send(
-        &mut self,
-        headers: &[(HeaderName, HeaderValue)],
-        body: Bytes,
-        deadline: Instant,
-    ) -> Result<(), SendError> {
-        let Self { tls, to, resolver } = self;
-        let host = to.host.trim_matches(['[', ']']);
-        let addresses = resolver.look_up(host, to.port).await.map_err(SendError::temporary)?;
-        let stream = connect_tcp(&addresses, deadline).await.map_err(SendError::temporary)?;
-        let mut request = Request::post(to.path.as_str())
-            .header(HOST, to.authority())
-            .header(USER_AGENT, concat!("streamlag/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "application/json");
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request = request.body(Full::new(body)).map_err(SendError::temporary)?;
-        if !to.tls {
-            return exchange(stream, to, request).await;
-        }
-        let name = ServerName::try_from(host.to_owned()).map_err(SendError::temporary)?;
-        exchange(tls.connect(name, stream).await.map_err(SendError::temporary)?, to, request).await
-    }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    to: &Endpoint,
-    request: Request<Full<Bytes>>,
-) -> Result<(), SendError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::temporary)?;
-    let answered = async {
-        let answer = sender.send_request(request).await.map_err(SendError::temporary)?;
-        let (head, body) = answer.into_parts();
-        // What is cut short was not said.
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(SendError::temporary)?.to_bytes();
-        let status = head.status;
+        const LIMITS: AnswerLimits = AnswerLimits { time: TIMEOUT, bytes: MAX_ANSWER };
+        let answer = self.ask(headers, "application/json", body, LIMITS).await;
+        let answer = answer.map_err(|error| SendError::temporary(error.why))?;
+        let status = answer.status;
         if status.is_success() {
             return Ok(());
         }
-        let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let said: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).collect();
+        let said: String = String::from_utf8_lossy(&answer.body).chars().filter(|c| !c.is_control()).collect();
         let why = if status.is_redirection() {
             format!("{status}: redirects are not followed")
-        } else if said.is_empty() || to.is_repeated_by(&said) {
+        } else if said.is_empty() || self.to.is_repeated_by(&said) {
             status.to_string()
         } else {
             format!("{status}: {}", said.chars().take(MAX_SHOWN).collect::<String>())
@@ -279,7 +280,75 @@ async fn exchange(
         Err(SendError {
             why,
             is_temporary: status.is_server_error() || [408, 425, 429].contains(&status.as_u16()),
+            retry_after: answer.retry_after,
+        })
+    }
+
+    /// Posts a body of this type; the answer, whatever its status.
+    ///
+    /// # Errors
+    /// Where there is no connection, or no whole answer within the limits.
+    pub async fn ask(
+        &mut self,
+        headers: &[(HeaderName, HeaderValue)],
+        content_type: &'static str,
+        body: Bytes,
+        limits: AnswerLimits,
+    ) -> Result<HttpAnswer, NoAnswer> {
+        let deadline = Instant::now() + limits.time;
+        let mut request = Request::post(self.to.path.as_str())
+            .header(HOST, self.to.authority())
+            .header(USER_AGENT, concat!("streamlag/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, content_type);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).map_err(NoAnswer::because)?;
+        let answer = timeout_at(deadline, self.send(request, deadline, limits.bytes)).await;
+        let late = |_| Err(NoAnswer::because(format_args!("no answer within {} s", limits.time.as_secs())));
+        answer.unwrap_or_else(late)
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+        max_bytes: usize,
+    ) -> Result<HttpAnswer, NoAnswer> {
+        let Self { tls, to, resolver } = self;
+        let host = to.host.trim_matches(['[', ']']);
+        let addresses = resolver.look_up(host, to.port).await.map_err(NoAnswer::because)?;
+        let stream = connect_tcp(&addresses, deadline).await.map_err(NoAnswer::because)?;
+        if !to.tls {
+            return exchange(stream, request, max_bytes).await;
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(NoAnswer::because)?;
+        exchange(tls.connect(name, stream).await.map_err(NoAnswer::because)?, request, max_bytes).await
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    max_bytes: usize,
+) -> Result<HttpAnswer, NoAnswer> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answered = async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        // What is cut short was not said.
+        let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
+            let is_long = error.is::<LengthLimitError>();
+            if is_long {
+                NoAnswer::because(format_args!("an answer of more than {max_bytes} bytes"))
+            } else {
+                NoAnswer::because(error)
+            }
+        });
+        let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(HttpAnswer {
+            status: head.status,
             retry_after: seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+            body: body?.to_bytes(),
         })
     };
     tokio::pin!(answered);
@@ -288,7 +357,7 @@ async fn exchange(
         // The connection may end as soon as the answer is there.
         ended = connection => match ended {
             Ok(()) => answered.await,
-            Err(error) => Err(SendError::temporary(error)),
+            Err(error) => Err(error.into()),
         },
     }
 }
