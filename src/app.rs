@@ -52,6 +52,16 @@ pub enum RunError {
     /// There is no thread for history.
     #[error("cannot keep history: {0}")]
     History(std::io::Error),
+    /// What answers at the URL of Prometheus is none.
+    #[error(
+        "invalid value {url:?} for --history.prometheus-url: expected the URL of a Prometheus, Thanos, Mimir or VictoriaMetrics; found {found}"
+    )]
+    NoPrometheus {
+        /// The URL.
+        url: String,
+        /// What is there.
+        found: String,
+    },
     /// There is no thread for the pollers.
     #[error("cannot start polling: {0}")]
     Pollers(std::io::Error),
@@ -68,11 +78,14 @@ pub enum RunError {
 pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) -> Result<(), RunError> {
     let (reloads, asked) = reload::channel();
     let (shutdown, signals) = signals::listen(reloads.clone()).map_err(RunError::Signals)?;
-    let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let mut registry = Registry::default();
     let metrics = SelfMetrics::register(&mut registry);
     let (history, mut keeper) =
         past::start(&config.history, HistoryMetrics::register(&mut registry)).map_err(RunError::History)?;
+    if let (Some(prometheus), Err(found)) = (&config.history.prometheus, history.check_source().await) {
+        return Err(RunError::NoPrometheus { url: prometheus.url.clone(), found });
+    }
+    let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     metric_catalog::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
     panic_hook::watch(metrics.clone());
 
@@ -86,6 +99,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let policy = policy(&config, &targets, history.clone(), deliveries.clone());
     let service = Arc::new(Service::new(policy, address, metrics.clone(), reloads));
     log_startup(&config, &bound);
+    let past_source = history.clone();
     let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
     let notifier = Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone());
     let reloader = Reloader {
@@ -111,6 +125,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         () = signals => {}
         () = systemd::watch(readers) => {}
         () = keeper.watch() => {}
+        () = past_source.watch_source() => {}
     }
     let ended = tokio::task::spawn_blocking(move || keeper.end());
     if tokio::time::timeout(HISTORY_TIME, ended).await.is_err() {
@@ -162,6 +177,12 @@ fn log_startup(config: &Config, bound: &Bound) {
     }
     for (file, mode) in config.exposed_files() {
         tracing::warn!(file = %file.display(), mode = format!("{mode:04o}"), "other users can read or write this file of secrets; expected mode 0600");
+    }
+    if let Some(prometheus) = &config.history.prometheus
+        && prometheus.token_file.is_some()
+        && prometheus.endpoint.is_plain_elsewhere()
+    {
+        tracing::warn!(url = prometheus.url, "the token for Prometheus is sent without TLS; expected https://");
     }
     match &config.auth {
         ApiAuth::Tokens(_) => {}

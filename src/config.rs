@@ -57,8 +57,14 @@ const MIN_REPLY_MEMORY: u64 = 8 << 20;
 const MAX_REPLY_MEMORY: u64 = 1 << 40;
 
 /// The settings that name a file of secrets.
-const SECRET_FILES: [&str; 5] =
-    ["redis.password-file", "redis.sentinel-password-file", "redis.tls-key-file", "api.tokens-file", "web.config.file"];
+const SECRET_FILES: [&str; 6] = [
+    "redis.password-file",
+    "redis.sentinel-password-file",
+    "redis.tls-key-file",
+    "api.tokens-file",
+    "web.config.file",
+    "history.prometheus-token-file",
+];
 
 /// The settings whose value may have a password in it.
 const URLS: [&str; 1] = ["redis.url"];

@@ -96,7 +96,11 @@ fn run(config: config::Config, arguments: Vec<OsString>, level: log::Level) -> E
         }
         Err(error) => {
             tracing::error!(%error, "fatal error");
-            ExitCode::FAILURE
+            if let app::RunError::NoPrometheus { .. } = error {
+                ExitCode::from(BAD_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Point {
     /// Pending entries at the last sample.
     pub pending: Option<u64>,
     /// Entries in the stream at the last sample.
-    pub length: u64,
+    pub length: Option<u64>,
     /// Mean rate of added entries, thousandths per second.
     pub added_milli: Option<u64>,
     /// Mean rate of delivered entries, thousandths per second.
@@ -45,9 +45,9 @@ pub struct Point {
     /// Consumers at the last sample.
     pub consumers: Option<u64>,
     /// Lost entries as counted at the last sample; starts again at 0 with the program.
-    pub lost: u64,
+    pub lost: Option<u64>,
     /// The group's state at the last sample.
-    pub state: GroupState,
+    pub state: Option<GroupState>,
 }
 
 impl Point {
@@ -67,12 +67,12 @@ impl Point {
             // Rounded up: an age that is not 0 stays so.
             lag_ms: group.lag_seconds.map(|seconds| (seconds * 1000.0).ceil() as u64),
             pending: group.pending,
-            length: stream.length,
+            length: Some(stream.length),
             added_milli: stream.rates.added.map(milli),
             delivered_milli: group.trend.delivered_rate.map(milli),
             consumers: group.consumers,
-            lost: group.trend.lost,
-            state: group.trend.verdict.state,
+            lost: Some(group.trend.lost),
+            state: Some(group.trend.verdict.state),
         }
     }
 
@@ -143,12 +143,12 @@ pub(crate) mod tests {
             bound_max: lag,
             lag_ms: Some(lag * 10),
             pending: Some(3),
-            length: 1000,
+            length: Some(1000),
             added_milli: Some(5000),
             delivered_milli: None,
             consumers: Some(2),
-            lost: 0,
-            state: GroupState::Ok,
+            lost: Some(0),
+            state: Some(GroupState::Ok),
         }
     }
 

@@ -15,6 +15,9 @@ use crate::store::history::memory::SeriesKey;
 const COLUMNS: &str = "time,target,stream,consumer_group,samples,lag,lag_min,lag_max,lag_mean,lag_lowest,lag_highest,lag_seconds,\
 pending,length,added_per_second,delivered_per_second,consumers,lost_entries,state";
 
+/// Groups of which points are read at a time: each may have some ten thousand.
+const EXPORTED_AT_ONCE: usize = 16;
+
 /// What `info` prints.
 #[derive(Serialize)]
 struct Info {
@@ -57,10 +60,13 @@ pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), Stri
             write!(out, "{COLUMNS}\r\n").map_err(printed)?;
             let is_wanted = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
             let keys = file::keys(&connection).map_err(|fault| failed(&fault))?;
-            for key in keys.iter().filter(|key| is_wanted(stream, &key.stream) && is_wanted(group, &key.group)) {
-                let points = file::points(&connection, key, *from, *to, *step).map_err(|fault| failed(&fault))?;
-                for point in resample(points.unwrap_or_default(), *step) {
-                    write!(out, "{}\r\n", line(key, &point, terminal)).map_err(printed)?;
+            let wanted = keys.iter().filter(|key| is_wanted(stream, &key.stream) && is_wanted(group, &key.group));
+            for keys in wanted.collect::<Vec<_>>().chunks(EXPORTED_AT_ONCE) {
+                let found = file::points(&connection, keys, *from, *to, *step).map_err(|fault| failed(&fault))?;
+                for (key, points) in keys.iter().zip(found) {
+                    for point in resample(points.unwrap_or_default(), *step) {
+                        write!(out, "{}\r\n", line(key, &point, terminal)).map_err(printed)?;
+                    }
                 }
             }
             out.flush().map_err(printed)
@@ -86,12 +92,12 @@ fn line(key: &SeriesKey, point: &Point, terminal: bool) -> String {
         point.highest.to_string(),
         thousandths(point.lag_ms),
         number(point.pending),
-        point.length.to_string(),
+        number(point.length),
         thousandths(point.added_milli),
         thousandths(point.delivered_milli),
         number(point.consumers),
-        point.lost.to_string(),
-        point.state.as_str().to_owned(),
+        number(point.lost),
+        point.state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
     ]
     .join(",")
 }

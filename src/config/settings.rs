@@ -484,6 +484,39 @@ pub const SETTINGS: &[Setting] = &[
         ..BASE
     },
     Setting {
+        key: "history.prometheus-url",
+        env: Some("STREAMLAG_HISTORY_PROMETHEUS_URL"),
+        value_name: "URL",
+        heading: "History",
+        help: "Prometheus, Thanos, Mimir or VictoriaMetrics that answers for history, trends and forecasts; contradicts history.path",
+        ..BASE
+    },
+    Setting {
+        key: "history.prometheus-token-file",
+        env: Some("STREAMLAG_HISTORY_PROMETHEUS_TOKEN_FILE"),
+        value_name: "FILE",
+        heading: "History",
+        help: "File with the bearer token for history.prometheus-url, read for each query",
+        ..BASE
+    },
+    Setting {
+        key: "history.prometheus-ca-file",
+        env: Some("STREAMLAG_HISTORY_PROMETHEUS_CA_FILE"),
+        value_name: "FILE",
+        heading: "History",
+        help: "File with the CA certificates (PEM) for history.prometheus-url; default: those of the system",
+        ..BASE
+    },
+    Setting {
+        key: "history.prometheus-labels",
+        flag: Flag::List,
+        env: Some("STREAMLAG_HISTORY_PROMETHEUS_LABELS"),
+        value_name: "NAME=VALUE,...",
+        heading: "History",
+        help: "Labels that distinguish the series of this Redis from those of others in the same Prometheus, such as cluster=eu",
+        ..BASE
+    },
+    Setting {
         key: "web.listen-address",
         flag: Flag::List,
         env: Some("STREAMLAG_WEB_LISTEN_ADDRESS"),

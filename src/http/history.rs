@@ -7,17 +7,18 @@ use tokio::sync::Semaphore;
 
 use crate::analysis::forecast::{self, Request};
 use crate::analysis::history::query::{InvalidQuery, MAX_POINTS, Range, duration, unix_seconds};
+use crate::analysis::history::trends::Trend;
 use crate::analysis::history::{MINUTE, Point};
 use crate::http::api::Api;
 use crate::http::api::forecast::ForecastBody;
 use crate::http::api::history::{HistoryBody, TrendsBody};
 use crate::http::policy::ServerConfig;
-use crate::http::problem::HttpProblem;
+use crate::http::problem::{HttpProblem, unavailable};
 use crate::http::route::query_parameter;
 use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{History, MEMORY_RETENTION};
+use crate::store::history::{Answer, Asked, History, MEMORY_RETENTION};
 
 /// Names that an answer to an unknown one lists, at most.
 const MAX_LISTED: usize = 10;
@@ -50,9 +51,25 @@ struct Parameters<'a> {
     query: Option<&'a str>,
     target: &'a ServedTarget,
     history: &'a History,
+    is_first: bool,
 }
 
-impl Parameters<'_> {
+impl<'a> Parameters<'a> {
+    fn new(query: Option<&'a str>, target: &'a ServedTarget, policy: &'a ServerConfig) -> Self {
+        Self { query, target, history: &policy.history, is_first: policy.targets.is_first(target) }
+    }
+
+    fn of(&self, keys: Vec<SeriesKey>, range: Range) -> Asked {
+        Asked { keys, range, of_first_target: self.is_first }
+    }
+
+    /// The points of one group.
+    async fn points(&self, key: &SeriesKey, range: Range) -> Result<Answer, HttpProblem> {
+        let answer = self.history.points(self.of(vec![key.clone()], range)).await;
+        let answer = answer.map_err(|error| unavailable(self.target, &error.to_string()))?;
+        answer.ok_or_else(|| self.missing(key))
+    }
+
     fn get(&self, name: &str) -> Option<String> {
         query_parameter(self.query, name).filter(|value| !value.is_empty()).map(|value| value.into_owned())
     }
@@ -115,12 +132,12 @@ pub(super) async fn history(
     query: Option<&str>,
     json: impl Fn(&HistoryBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history: &policy.history };
+    let asked = Parameters::new(query, target, policy);
     let or = |name: &str, default: &str| asked.get(name).unwrap_or_else(|| default.to_owned());
     let now = unix_seconds(SystemTime::now());
     let range = Range::parse(&or("from", "-1h"), &or("to", "now"), &or("step", "60s"), now)?;
     let key = asked.series(policy)?;
-    let answer = policy.history.points(key.clone(), range).await.ok_or_else(|| asked.missing(&key))?;
+    let answer = asked.points(&key, range).await?;
     json(&HistoryBody::new(&key, range, &answer))
 }
 
@@ -131,15 +148,15 @@ pub(super) async fn forecast(
     query: Option<&str>,
     json: impl Fn(&ForecastBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history: &policy.history };
+    let asked = Parameters::new(query, target, policy);
     let horizon = duration(&asked.get("horizon").unwrap_or_else(|| "1h".to_owned()), "horizon", 60, MAX_FORECAST)?;
     let key = asked.series(policy)?;
-    let unavailable = || HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "the forecast was interrupted".to_owned());
+    let interrupted = || unavailable(target, "the forecast was interrupted");
     // Before the points are read: who waits holds none.
-    let permit = FORECASTS.acquire().await.map_err(|_| unavailable())?;
+    let permit = FORECASTS.acquire().await.map_err(|_| interrupted())?;
     let now = unix_seconds(SystemTime::now());
     let range = Range::last(FORECAST_WINDOW, MINUTE, now);
-    let answer = policy.history.points(key.clone(), range).await.ok_or_else(|| asked.missing(&key))?;
+    let answer = asked.points(&key, range).await?;
     let thresholds = target.thresholds.of(&(&*key.stream).into());
     let request = Request {
         now: now as f64,
@@ -156,7 +173,7 @@ pub(super) async fn forecast(
         forecast::forecast(&points, &request)
     };
     let made = tokio::task::spawn_blocking(work).await;
-    json(&ForecastBody::new(&key, &made.map_err(|_| unavailable())?))
+    json(&ForecastBody::new(&key, &made.map_err(|_| interrupted())?))
 }
 
 /// A minute of history as the forecast takes it: what was known at its end.
@@ -172,7 +189,7 @@ fn forecast_point(point: &Point, now: i64) -> forecast::Point {
         lag_lowest: Some(point.lowest as f64),
         added_per_second: rate(point.added_milli),
         delivered_per_second: rate(point.delivered_milli),
-        length: Some(point.length as f64),
+        length: point.length.map(|length| length as f64),
         // History counts consumers, dead ones among them.
         consumers_alive: None,
     }
@@ -185,7 +202,7 @@ pub(super) async fn trends(
     query: Option<&str>,
     json: impl Fn(&TrendsBody<'_>) -> Result<HttpResponse, HttpProblem>,
 ) -> Result<HttpResponse, HttpProblem> {
-    let asked = Parameters { query, target, history: &policy.history };
+    let asked = Parameters::new(query, target, policy);
     let text = asked.get("window").unwrap_or_else(|| "1h".to_owned());
     let window = duration(&text, "window", 1, MAX_WINDOW)?;
     let (stream, group) = (asked.get("stream"), asked.get("group"));
@@ -208,8 +225,11 @@ pub(super) async fn trends(
     }
     let step = (window / TREND_POINTS).clamp(1, MAX_POINTS);
     let range = Range::last(window, step, unix_seconds(SystemTime::now()));
-    let answers = policy.history.points_of_all(keys, range).await;
-    if answers.is_empty() {
+    let made = |key: &SeriesKey, answer: Answer| (key.clone(), answer.source, Trend::of(&answer.points));
+    let trends = policy.history.each(asked.of(keys, range), made).await;
+    let mut trends = trends.map_err(|error| unavailable(target, &error.to_string()))?;
+    trends.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+    if trends.is_empty() {
         if let Some(group) = &group {
             return Err(asked.unknown("group", group, |key| key.group.to_string()));
         }
@@ -217,5 +237,5 @@ pub(super) async fn trends(
             return Err(asked.unknown("stream", stream, |key| key.stream.to_string()));
         }
     }
-    json(&TrendsBody::new(range, &answers))
+    json(&TrendsBody::new(range, &trends))
 }

@@ -1,6 +1,7 @@
 //! From a request's head to what it asks for. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use hyper::header::{HeaderMap, HeaderName};
@@ -161,6 +162,20 @@ impl Route {
         }
     }
 
+    /// The parameters that it takes; `None` where it looks at its query itself.
+    #[must_use]
+    pub fn parameters(self) -> Option<&'static [&'static str]> {
+        Some(match self {
+            Self::Targets | Self::Discovery => &[],
+            Self::Incidents => &["target", "status"],
+            Self::Api(_) => &["target", "group"],
+            Self::History(HistoryRoute::History) => &["target", "stream", "group", "from", "to", "step"],
+            Self::History(HistoryRoute::Trends) => &["target", "stream", "group", "window"],
+            Self::History(HistoryRoute::Forecast) => &["target", "stream", "group", "horizon"],
+            _ => return None,
+        })
+    }
+
     /// Whether the program itself answers at this path, so that the metrics page cannot be put there.
     #[must_use]
     pub fn is_taken(path: &str) -> bool {
@@ -179,6 +194,29 @@ pub fn scaler(path: &str) -> Option<&str> {
 #[must_use]
 pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// Characters of an unknown parameter that are repeated.
+const MAX_REPEATED: usize = 80;
+
+/// The parameters of a query, decoded, each of these keys at most once: one with a typing error would be passed over, and of two it is not
+/// known which is meant.
+///
+/// # Errors
+/// Which parameter is wrong, and what was expected. No value is repeated: some send a token by mistake.
+pub fn parameters(query: Option<&str>, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, String> {
+    let mut given = BTreeMap::new();
+    for (key, value) in decoded_pairs(query) {
+        let Some(known) = keys.iter().find(|known| **known == key) else {
+            let expected = if keys.is_empty() { "none here".to_owned() } else { keys.join(", ") };
+            let key: String = key.chars().take(MAX_REPEATED).collect();
+            return Err(format!("unknown query parameter {key:?}: expected {expected}"));
+        };
+        if given.insert(*known, value.into_owned()).is_some() {
+            return Err(format!("the query parameter {known} is given twice: expected it once"));
+        }
+    }
+    Ok(given)
 }
 
 /// All parameters of a query, decoded.

@@ -37,7 +37,7 @@ use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, wh
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::http::reader_memory::ReaderMemory;
 use crate::http::route::{
-    ApiRoute, HistoryRoute, PageFormat, Route, is_host, joined, query_parameter, query_parameters, scaler,
+    ApiRoute, HistoryRoute, PageFormat, Route, is_host, joined, parameters, query_parameter, query_parameters, scaler,
 };
 use crate::http::static_body::{HttpResponse, StaticBody};
 use crate::http::targets::ServedTarget;
@@ -183,6 +183,7 @@ impl Service {
             }
             Route::Discovery => {
                 self.check_password(policy, head, peer).await?;
+                check_query(route, head.uri.query())?;
                 let names = policy.targets.all().map(|target| &target.name).collect();
                 json(StatusCode::OK, &discovery(self.address_for(head), names))
             }
@@ -393,6 +394,7 @@ impl Service {
         head: &Parts,
     ) -> Result<HttpResponse, HttpProblem> {
         let query = head.uri.query();
+        check_query(route, query)?;
         match route {
             Route::Targets => targets(policy),
             Route::History(place) => past(policy, place, query).await,
@@ -460,6 +462,12 @@ fn target<'a>(policy: &'a ServerConfig, asked: Option<&str>) -> Result<&'a Serve
             name.map_or("there is no such target".to_owned(), |name| format!("the target {name} is not declared"));
         HttpProblem::new(StatusCode::NOT_FOUND, detail)
     })
+}
+
+/// Whether a query has nothing but the parameters of its path, each at most once.
+fn check_query(route: Route, query: Option<&str>) -> Result<(), HttpProblem> {
+    let Some(keys) = route.parameters() else { return Ok(()) };
+    parameters(query, keys).map(drop).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why))
 }
 
 /// The collectors that a scrape asks for; `None` where it asks for none, and gets all that are on.
@@ -535,6 +543,9 @@ fn incidents(policy: &ServerConfig, query: Option<&str>) -> Result<HttpResponse,
 
 async fn past(policy: &ServerConfig, place: HistoryRoute, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
     let target = target(policy, query_parameter(query, "target").as_deref())?;
+    if target.reader.newest().view.newest_poll.is_none() {
+        return Err(unavailable(target, NOT_POLLED));
+    }
     if place == HistoryRoute::Trends {
         return history::trends(policy, target, query, |body| json(StatusCode::OK, body)).await;
     }

@@ -4,30 +4,35 @@
 //! that hangs delays neither samples nor answers from memory.
 
 pub mod file;
+mod local;
 pub mod memory;
+pub mod prometheus;
+mod room;
 mod schema;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::select_all;
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::analysis::history::query::{Range, unix_seconds};
-use crate::analysis::history::{MINUTE, Point, resample};
+use crate::analysis::history::Point;
+use crate::analysis::history::query::unix_seconds;
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::analysis::view::View;
-use crate::store::history::file::{Fault, Limits};
+use crate::store::history::file::Limits;
+use crate::store::history::local::{InFile, InMemory, Shared, lock};
 use crate::store::history::memory::{Memory, SeriesKey};
+use crate::store::history::prometheus::{Prometheus, PrometheusConfig};
+use crate::store::history::room::{Job, Room};
 use crate::store::history::writer::{Minutes, Writer};
 use crate::sys::own_metrics::HistoryMetrics;
+
+pub use room::{Answer, Asked, HistorySource, Unavailable};
 
 /// Time that memory keeps, seconds.
 pub const MEMORY_RETENTION: i64 = 2 * 60 * 60;
@@ -45,8 +50,11 @@ const TRIMMED: Duration = Duration::from_secs(10);
 /// How long after its end a minute is waited for before it is written without another sample.
 const LATE: Duration = Duration::from_secs(15);
 
-/// Queries that are answered at a time: each may take a connection to the file and a core.
+/// Queries of memory and the file that are answered at a time: each may take a connection to the file and a core.
 const QUERIES_AT_ONCE: usize = 1;
+
+/// How long a query waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
 
 /// How history is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,105 +69,18 @@ pub struct HistoryConfig {
     pub coarse_retention: Duration,
     /// Bytes that the file may take.
     pub max_size: u64,
+    /// Who answers in place of memory and a file.
+    pub prometheus: Option<PrometheusConfig>,
 }
 
 impl HistoryConfig {
+    fn shared(&self, metrics: HistoryMetrics) -> Arc<Shared> {
+        Arc::new(Shared::new(Memory::new(MEMORY_RETENTION, self.memory), self.path.clone(), metrics))
+    }
+
     fn limits(&self) -> Limits {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         Limits { minutes: seconds(self.retention), hours: seconds(self.coarse_retention), max_bytes: self.max_size }
-    }
-}
-
-/// Where an answer comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HistorySource {
-    /// Memory alone.
-    Memory,
-    /// The file and memory.
-    Sqlite,
-}
-
-impl HistorySource {
-    /// The word that the API uses.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Sqlite => "sqlite",
-        }
-    }
-}
-
-/// Points of one group.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Where they are from.
-    pub source: HistorySource,
-    /// The points, by time.
-    pub points: Vec<Point>,
-}
-
-/// What readers and threads share.
-#[derive(Debug)]
-struct Shared {
-    memory: Mutex<Memory>,
-    file: Option<SharedFile>,
-    metrics: HistoryMetrics,
-}
-
-/// The file as readers know it.
-#[derive(Debug)]
-struct SharedFile {
-    path: PathBuf,
-    reader: Mutex<FileReader>,
-    /// The newest minute of each target that this process has written.
-    written: Mutex<HashMap<Arc<str>, i64>>,
-    /// A reader found the file damaged.
-    suspect: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct FileReader {
-    /// Whether the file at the path is the one that this process has opened.
-    is_ours: bool,
-    connection: Option<Connection>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl SharedFile {
-    /// From now on readers may open the file, or must not.
-    fn set_ours(&self, is_ours: bool) {
-        *lock(&self.reader) = FileReader { is_ours, connection: None };
-    }
-
-    /// Reads with the connection of readers, opened where there is none. `None` where the file cannot be read now.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Option<T> {
-        let mut reader = lock(&self.reader);
-        if !reader.is_ours {
-            return None;
-        }
-        let opened = match reader.connection.take() {
-            Some(connection) => Ok(connection),
-            None => file::open_to_read(&self.path),
-        };
-        let result = opened.and_then(|connection| {
-            let result = read(&connection)?;
-            reader.connection = Some(connection);
-            Ok(result)
-        });
-        match result {
-            Ok(result) => Some(result),
-            Err(fault) => {
-                tracing::debug!(%fault, "cannot read the history file");
-                if let Fault::Corrupt(_) = fault {
-                    self.suspect.store(true, Ordering::Relaxed);
-                }
-                None
-            }
-        }
     }
 }
 
@@ -213,7 +134,10 @@ impl Recorder {
 /// History for readers. Clones share it.
 #[derive(Clone, Debug)]
 pub struct History {
+    /// Knows the groups that there have been lately, wherever their points are read.
     shared: Arc<Shared>,
+    room: Arc<dyn Room>,
+    prometheus: Option<Arc<Prometheus>>,
     queries: Arc<tokio::sync::Semaphore>,
 }
 
@@ -246,10 +170,12 @@ impl Thread {
 /// Begins to keep history.
 ///
 /// # Errors
-/// Where there is no thread to be had.
+/// Where there is no thread to be had, or the certificates of Prometheus's CA cannot be read.
 pub fn start(config: &HistoryConfig, metrics: HistoryMetrics) -> std::io::Result<(History, Keeper)> {
-    let shared = Arc::new(Shared::new(config, metrics.clone()));
-    metrics.up.set(i64::from(shared.file.is_none()));
+    let shared = config.shared(metrics.clone());
+    let prometheus = config.prometheus.clone().map(|config| Prometheus::new(config, metrics.clone())).transpose();
+    let prometheus = prometheus.map_err(std::io::Error::other)?;
+    metrics.up.set(i64::from(shared.file.is_none() && prometheus.is_none()));
     let mut threads = Vec::new();
     let minutes = match &shared.file {
         None => None,
@@ -262,7 +188,7 @@ pub fn start(config: &HistoryConfig, metrics: HistoryMetrics) -> std::io::Result
     let (queue, recorded) = sync_channel(QUEUE);
     let recording = Recording { shared: Arc::clone(&shared), recorded, minutes, trimmed: Instant::now() };
     threads.push(Thread::spawn("history", move || recording.run())?);
-    Ok((History::of(shared), Keeper { queue, metrics, threads }))
+    Ok((History::of(shared, prometheus), Keeper { queue, metrics, threads }))
 }
 
 impl Keeper {
@@ -361,30 +287,76 @@ impl Recording {
 }
 
 impl History {
-    fn of(shared: Arc<Shared>) -> Self {
-        Self { shared, queries: Arc::new(tokio::sync::Semaphore::new(QUERIES_AT_ONCE)) }
+    fn of(shared: Arc<Shared>, prometheus: Option<Prometheus>) -> Self {
+        let prometheus = prometheus.map(Arc::new);
+        let (room, at_once): (Arc<dyn Room>, usize) = match &prometheus {
+            Some(prometheus) => (Arc::clone(prometheus) as Arc<dyn Room>, prometheus::QUERIES_AT_ONCE),
+            None if shared.file.is_some() => (Arc::new(InFile(Arc::clone(&shared))), QUERIES_AT_ONCE),
+            None => (Arc::new(InMemory(Arc::clone(&shared))), QUERIES_AT_ONCE),
+        };
+        Self { shared, room, prometheus, queries: Arc::new(tokio::sync::Semaphore::new(at_once)) }
     }
 
     /// A history that nobody keeps, for tests.
     #[cfg(test)]
     pub(crate) fn nowhere() -> Self {
         let day = Duration::from_secs(86_400);
-        let config =
-            HistoryConfig { path: None, memory: 1 << 20, retention: day, coarse_retention: day, max_size: 1 << 30 };
-        Self::of(Arc::new(Shared::new(&config, HistoryMetrics::default())))
-    }
-
-    /// A group's points of a range, in buckets of its step; `None` where there has never been one, as far as is known.
-    pub async fn points(&self, key: SeriesKey, range: Range) -> Option<Answer> {
-        self.query(move |shared| shared.points(&key, range)).await.flatten()
-    }
-
-    /// The same of several groups.
-    pub async fn points_of_all(&self, keys: Vec<SeriesKey>, range: Range) -> Vec<(SeriesKey, Answer)> {
-        let all = move |shared: &Shared| {
-            keys.into_iter().filter_map(|key| Some((key.clone(), shared.points(&key, range)?))).collect()
+        let config = HistoryConfig {
+            path: None,
+            memory: 1 << 20,
+            retention: day,
+            coarse_retention: day,
+            max_size: 1 << 30,
+            prometheus: None,
         };
-        self.query(all).await.unwrap_or_default()
+        Self::of(config.shared(HistoryMetrics::default()), None)
+    }
+
+    /// Asks Prometheus for the first time, where it is the source.
+    ///
+    /// # Errors
+    /// What answers that is no Prometheus. That nobody answers is no error.
+    pub async fn check_source(&self) -> Result<(), String> {
+        match &self.prometheus {
+            Some(prometheus) => prometheus.check().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks for whether Prometheus answers, where it is the source. Never ends.
+    pub async fn watch_source(&self) {
+        match &self.prometheus {
+            Some(prometheus) => prometheus.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The points of one group; `None` where there has never been one, as far as is known.
+    ///
+    /// # Errors
+    /// Where nothing can be read now.
+    pub async fn points(&self, asked: Asked) -> Result<Option<Answer>, Unavailable> {
+        Ok(self.each(asked, |_, answer| answer).await?.pop())
+    }
+
+    /// Something of the points of each group that there has been. Never holds those of all.
+    ///
+    /// # Errors
+    /// Where nothing can be read now.
+    pub async fn each<T: Send + 'static>(
+        &self,
+        asked: Asked,
+        make: impl Fn(&SeriesKey, Answer) -> T + Send + 'static,
+    ) -> Result<Vec<T>, Unavailable> {
+        let turn = tokio::time::timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
+        let permit = turn.ok().and_then(Result::ok);
+        let busy = || Unavailable(format!("other queries took more than {} s", TURN.as_secs()));
+        let permit = permit.ok_or_else(busy)?;
+        let made = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&made);
+        let take = Box::new(move |key: SeriesKey, answer| lock(&into).push(make(&key, answer)));
+        self.room.read(Job { asked, take, permit }).await?;
+        Ok(std::mem::take(&mut *lock(&made)))
     }
 
     /// Groups of a target that there have been lately, by name.
@@ -393,63 +365,6 @@ impl History {
         let mut keys: Vec<SeriesKey> = lock(&self.shared.memory).keys(target).cloned().collect();
         keys.sort_unstable();
         keys
-    }
-
-    async fn query<T: Send + 'static>(&self, query: impl FnOnce(&Shared) -> T + Send + 'static) -> Option<T> {
-        let permit = Arc::clone(&self.queries).acquire_owned().await.ok();
-        let shared = Arc::clone(&self.shared);
-        let work = move || {
-            let _permit = permit;
-            query(&shared)
-        };
-        tokio::task::spawn_blocking(work).await.ok()
-    }
-}
-
-impl Shared {
-    fn new(config: &HistoryConfig, metrics: HistoryMetrics) -> Self {
-        let file = |path| SharedFile {
-            path,
-            reader: Mutex::default(),
-            written: Mutex::default(),
-            suspect: AtomicBool::new(false),
-        };
-        Self {
-            memory: Mutex::new(Memory::new(MEMORY_RETENTION, config.memory)),
-            file: config.path.clone().map(file),
-            metrics,
-        }
-    }
-
-    fn points(&self, key: &SeriesKey, range: Range) -> Option<Answer> {
-        let (first, recent) = {
-            let memory = lock(&self.memory);
-            (memory.first(key), memory.points(key, range.from, range.to))
-        };
-        let source = if self.file.is_some() { HistorySource::Sqlite } else { HistorySource::Memory };
-        let file = self.file.as_ref().filter(|_| first.is_none_or(|first| first > range.from));
-        let Some(file) = file else {
-            first?;
-            return Some(Answer { source, points: resample(recent, range.step) });
-        };
-        // Memory has every minute from here on whole.
-        let whole =
-            first.map_or(range.to, |first| Point::bucket(first + MINUTE - 1, MINUTE).clamp(range.from, range.to));
-        // Before the file is read: it may be written meanwhile.
-        let written = lock(&file.written).get(&key.target).copied();
-        let read = file.read(|connection| file::points(connection, key, range.from, whole, range.step));
-        let (source, older) = match read {
-            Some(older) => (HistorySource::Sqlite, older),
-            None => (HistorySource::Memory, None),
-        };
-        if first.is_none() && older.is_none() {
-            return None;
-        }
-        let mut points = older.unwrap_or_default();
-        // The minute in which memory begins may be in the file, with what another process has written of it.
-        let is_written = |time: i64| time < whole && written.is_some_and(|last| Point::bucket(time, MINUTE) <= last);
-        points.extend(recent.into_iter().filter(|point| source == HistorySource::Memory || !is_written(point.time)));
-        Some(Answer { source, points: resample(points, range.step) })
     }
 }
 

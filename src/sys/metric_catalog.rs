@@ -284,9 +284,9 @@ names! {
     RELOAD_TIME = "streamlag_config_last_reload_success_timestamp_seconds", Gauge, &[],
         "Time of the latest successful configuration load, in seconds since the Unix epoch.";
     HISTORY_UP = "streamlag_history_up", Gauge, &[],
-        "1 if history is kept where it is configured to be, 0 if its file cannot be used and memory alone keeps it.";
+        "1 if history is where it is configured to be, 0 if its file cannot be used and memory alone keeps it, or if Prometheus does not answer.";
     HISTORY_BYTES = "streamlag_history_bytes", Gauge, &[],
-        "Bytes that history takes: of the file with its write-ahead log, or of memory if there is no file.";
+        "Bytes that history takes here: of the file with its write-ahead log, or of memory if there is no file.";
     HISTORY_POINTS = "streamlag_history_points", Counter, &[],
         "Total number of points kept: samples of groups in memory, or minutes of groups in the file.";
     HISTORY_DROPPED = "streamlag_history_points_dropped", Counter, &[],

@@ -134,6 +134,19 @@ fn trends_say_where_the_lag_is_going() {
 }
 
 #[test]
+fn before_the_first_poll_there_is_nothing_to_say_yet() {
+    // It takes the connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let streamlag = streamlag(&["--redis.url", &url, "--streams", STREAM, "--redis.timeout", "1m"]);
+    for path in ["history", "trends", "forecast"] {
+        let reply = streamlag.get(&format!("/api/v1/events/{path}?stream={STREAM}&group={GROUP}"));
+        assert_eq!(reply.status, 503, "{path}: {reply:?}");
+        assert!(reply.header("retry-after").is_some() && reply.text().contains("first poll"), "{path}: {reply:?}");
+    }
+}
+
+#[test]
 fn bad_input_is_named_with_what_was_expected() {
     let redis = redis();
     let streamlag = start(&redis, &[]);
@@ -157,6 +170,30 @@ fn bad_input_is_named_with_what_was_expected() {
         assert!(parts.iter().all(|part| detail.contains(part)), "{query}: {detail}");
     }
     assert_eq!(streamlag.get(&format!("/api/v1/events/{of}&target=none")).status, 404);
+    for path in ["events/history", "events/trends", "events/forecast", "events/consumer-lag", "events/streams"]
+        .into_iter()
+        .chain([
+            "events/health",
+            "events/groups",
+            "events/consumers",
+            "events/logical-streams",
+            "targets",
+            "sd",
+            "incidents",
+        ])
+    {
+        let refused = |query: &str, part: &str| {
+            let reply = streamlag.get(&format!("/api/v1/{path}?{query}"));
+            assert!(reply.status == 400 && reply.text().contains(part), "{path}?{query}: {reply:?}");
+        };
+        refused("token=s3cret", "unknown query parameter \\\"token\\\": expected");
+        match path {
+            "targets" | "sd" => refused("group=a", "expected none here"),
+            _ => refused("target=default&target=default", "target is given twice"),
+        }
+    }
+    let twice = problem(&streamlag, &format!("{of}&group=other"));
+    assert_eq!(twice, "the query parameter group is given twice: expected it once");
     for path in ["history", "trends"] {
         let reply = streamlag.request("GET", &format!("/api/v1/events/{path}"), &[]);
         assert_eq!(reply.status, 401, "{path}");

@@ -38,12 +38,12 @@ fn point(minute: u64, group: u64) -> Point {
         bound_max: lag + 5,
         lag_ms: None,
         pending: Some(group),
-        length: minute,
+        length: Some(minute),
         added_milli: None,
         delivered_milli: None,
         consumers: Some(1),
-        lost: 0,
-        state: GroupState::Ok,
+        lost: Some(0),
+        state: Some(GroupState::Ok),
     }
 }
 
@@ -117,7 +117,8 @@ fn what_was_written_survives_kill_9_at_any_moment() {
         assert_eq!(check, "ok", "kill {kill}");
         let end = START + (written as i64 + 10) * MINUTE;
         for group in [0, kill % GROUPS] {
-            let found = file::points(&connection, &key(group), START, end, MINUTE).unwrap().unwrap_or_default();
+            let found =
+                file::points(&connection, &[&key(group)], START, end, MINUTE).unwrap().remove(0).unwrap_or_default();
             // One minute may have been written and not said.
             let there = found.len() as u64;
             assert!((written..=written + 1).contains(&there), "kill {kill}: {there} minutes of {written}");
@@ -125,7 +126,10 @@ fn what_was_written_survives_kill_9_at_any_moment() {
                 assert_eq!(*found, point(minute as u64, group), "kill {kill}");
             }
         }
-        if file::points(&connection, &key(0), START, end, MINUTE).unwrap().map_or(0, |found| found.len() as u64)
+        if file::points(&connection, &[&key(0)], START, end, MINUTE)
+            .unwrap()
+            .remove(0)
+            .map_or(0, |found| found.len() as u64)
             > written
         {
             written += 1;

@@ -22,6 +22,7 @@ mod history;
 mod history_crash;
 mod history_figures;
 mod history_file;
+mod history_prometheus;
 mod http;
 mod http_abuse;
 mod http_auth;

@@ -34,11 +34,11 @@ pub struct Corrupt;
 fn columns(point: &Point) -> [Option<i64>; COLUMNS] {
     let of = |number: u64| Some(number.cast_signed());
     let signed = |number: Option<u64>| number.map(u64::cast_signed);
-    let state = GroupState::ALL.iter().position(|state| *state == point.state).unwrap_or_default();
+    let place = |wanted| GroupState::ALL.iter().position(|state| *state == wanted);
     [
         signed(point.lag_ms),
         of(point.lag),
-        of(point.length),
+        signed(point.length),
         signed(point.pending),
         signed(point.delivered_milli),
         signed(point.added_milli),
@@ -49,8 +49,8 @@ fn columns(point: &Point) -> [Option<i64>; COLUMNS] {
         of(point.bound_max.wrapping_sub(point.highest)),
         Some(i64::from(point.samples)),
         signed(point.consumers),
-        of(point.lost),
-        Some(state as i64),
+        signed(point.lost),
+        point.state.and_then(place).map(|place| place as i64),
     ]
 }
 
@@ -78,7 +78,7 @@ fn from_columns(time: i64, columns: &[Option<i64>; COLUMNS]) -> Result<Point, Co
     let lowest = lag.wrapping_sub(of(low)?);
     let highest = lag.wrapping_add(of(high)?);
     let samples = u32::try_from(of(samples)?).map_err(|_| Corrupt)?;
-    let state = usize::try_from(of(state)?).ok().and_then(|place| GroupState::ALL.get(place)).ok_or(Corrupt)?;
+    let state_at = |place: i64| usize::try_from(place).ok().and_then(|place| GroupState::ALL.get(place)).ok_or(Corrupt);
     Ok(Point {
         time,
         samples: if samples == 0 { return Err(Corrupt) } else { samples },
@@ -90,12 +90,12 @@ fn from_columns(time: i64, columns: &[Option<i64>; COLUMNS]) -> Result<Point, Co
         bound_max: highest.wrapping_add(of(bound_max)?),
         lag_ms: unsigned(lag_ms),
         pending: unsigned(pending),
-        length: of(length)?,
+        length: unsigned(length),
         added_milli: unsigned(added),
         delivered_milli: unsigned(delivered),
         consumers: unsigned(consumers),
-        lost: of(lost)?,
-        state: *state,
+        lost: unsigned(lost),
+        state: state.map(state_at).transpose()?.copied(),
     })
 }
 
@@ -331,10 +331,13 @@ mod tests {
         let lags = proptest::collection::vec(number(), 5);
         (
             (-1_000_000..4_000_000_000_i64, 1..u32::MAX, lags, -8000..8000_i64),
-            (optional(), optional(), number(), optional(), optional(), optional(), number(), 0..GroupState::ALL.len()),
+            (
+                (optional(), optional(), optional(), optional(), optional(), optional(), optional()),
+                proptest::option::of(0..GroupState::ALL.len()),
+            ),
         )
             .prop_map(|((time, samples, mut lags, mean), rest)| {
-                let (lag_ms, pending, length, added_milli, delivered_milli, consumers, lost, state) = rest;
+                let ((lag_ms, pending, length, added_milli, delivered_milli, consumers, lost), state) = rest;
                 lags.sort_unstable();
                 Point {
                     time,
@@ -352,7 +355,7 @@ mod tests {
                     delivered_milli,
                     consumers,
                     lost,
-                    state: GroupState::ALL[state],
+                    state: state.map(|state| GroupState::ALL[state]),
                 }
             })
     }

@@ -8,8 +8,8 @@ use crate::analysis::history::query::Range;
 use crate::analysis::history::trends::{Quantiles, Trend};
 use crate::http::api::{Word, rounded};
 use crate::model::text::rfc3339_of_unix;
-use crate::store::history::Answer;
 use crate::store::history::memory::SeriesKey;
+use crate::store::history::{Answer, HistorySource};
 
 /// `GET /api/v1/events/history`.
 #[derive(Serialize)]
@@ -34,12 +34,12 @@ struct PointRow {
     lag_highest: u64,
     lag_seconds: Option<f64>,
     pending: Option<u64>,
-    length: u64,
+    length: Option<u64>,
     added_per_second: Option<f64>,
     delivered_per_second: Option<f64>,
     consumers: Option<u64>,
-    lost_entries: u64,
-    state: Word<GroupState>,
+    lost_entries: Option<u64>,
+    state: Option<Word<GroupState>>,
     samples: u32,
 }
 
@@ -94,7 +94,7 @@ impl From<&Point> for PointRow {
             delivered_per_second: per_second(point.delivered_milli),
             consumers: point.consumers,
             lost_entries: point.lost,
-            state: Word(point.state),
+            state: point.state.map(Word),
             samples: point.samples,
         }
     }
@@ -115,14 +115,14 @@ impl<'a> HistoryBody<'a> {
 }
 
 impl<'a> TrendsBody<'a> {
-    pub(crate) fn new(range: Range, answers: &'a [(SeriesKey, Answer)]) -> Self {
+    pub(crate) fn new(range: Range, trends: &'a [(SeriesKey, HistorySource, Option<Trend>)]) -> Self {
         let quantiles = |quantiles: Quantiles| QuantilesRow {
             q10: rounded(quantiles.q10),
             q50: rounded(quantiles.q50),
             q90: rounded(quantiles.q90),
         };
-        let row = |(key, answer): &'a (SeriesKey, Answer)| {
-            let trend = Trend::of(&answer.points)?;
+        let row = |(key, source, trend): &'a (SeriesKey, HistorySource, Option<Trend>)| {
+            let trend = (*trend)?;
             Some(TrendRow {
                 stream: &key.stream,
                 consumer_group: &key.group,
@@ -133,14 +133,14 @@ impl<'a> TrendsBody<'a> {
                 mean_lag: rounded(trend.mean),
                 arrivals_per_second: trend.arrivals.map(quantiles),
                 capacity_per_second: trend.capacity.map(quantiles),
-                source: answer.source.as_str(),
+                source: source.as_str(),
             })
         };
         Self {
             from: rfc3339_of_unix(range.from),
             to: rfc3339_of_unix(range.to - 1),
             window_seconds: range.to - 1 - range.from,
-            trends: answers.iter().filter_map(row).collect(),
+            trends: trends.iter().filter_map(row).collect(),
         }
     }
 }

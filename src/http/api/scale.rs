@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, Demand, Scaler, Signal};
 use crate::http::api::seconds;
+use crate::http::route::parameters;
 use crate::model::text::rfc3339;
 
 /// Characters that are repeated of what a query has wrong.
@@ -89,7 +90,7 @@ pub struct Asked {
 /// # Errors
 /// What is wrong with it.
 pub fn asked(query: Option<&str>) -> Result<Asked, String> {
-    let mut given = parameters(query, &KEYS)?;
+    let mut given = with_values(query, &KEYS)?;
     let stream = given.remove("stream").ok_or("expected a stream, as in ?stream=NAME&group=GROUP")?;
     let signal = match given.remove("signal") {
         Some(word) => signal(&word).map_err(|why| invalid("signal", &word, &why))?,
@@ -122,21 +123,12 @@ pub fn nothing_asked(query: Option<&str>) -> Result<(), String> {
 }
 
 /// The parameters of a query, each of these keys at most once and with a value.
-fn parameters(query: Option<&str>, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, String> {
-    let mut given = BTreeMap::new();
-    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let Some(known) = keys.iter().find(|known| **known == key) else {
-            let expected = if keys.is_empty() { "none here".to_owned() } else { keys.join(", ") };
-            return Err(format!("unknown query parameter {:?}: expected {expected}", repeated(&key)));
-        };
-        if value.is_empty() {
-            return Err(format!("the query parameter {known} is empty: expected a value"));
-        }
-        if given.insert(*known, value.into_owned()).is_some() {
-            return Err(format!("the query parameter {known} is given twice: expected it once"));
-        }
+fn with_values(query: Option<&str>, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, String> {
+    let given = parameters(query, keys)?;
+    match given.iter().find(|(_, value)| value.is_empty()) {
+        Some((key, _)) => Err(format!("the query parameter {key} is empty: expected a value")),
+        None => Ok(given),
     }
-    Ok(given)
 }
 
 fn invalid(key: &str, value: &str, expected: &str) -> String {

@@ -723,7 +723,7 @@ async function readConsumers(row) {
   if (consumersOf === row.key && Date.now() - consumersRead < CONSUMERS_EVERY) return;
   if (consumersOf !== row.key) $('consumer-rows').replaceChildren();
   [consumersOf, consumersRead] = [row.key, Date.now()];
-  const asked = new URLSearchParams({ target: head.target, stream: row.stream, group: row.consumer_group });
+  const asked = new URLSearchParams({ target: head.target, group: row.consumer_group });
   try {
     const answer = await fetch(`${API}consumers?${asked}`, { headers: headers('application/json'), cache: 'no-store' });
     if (!answer.ok) return say($('consumers-note'), await problem(answer));

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::analysis::history::query::unix_seconds;
 use crate::analysis::history::{MINUTE, Point};
 use crate::store::history::file::{self, Fault, HistoryFile, Limits};
+use crate::store::history::local::{Shared, SharedFile, lock};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Shared, SharedFile, lock};
 
 /// Minutes that wait for the thread, of all targets.
 const QUEUE: usize = 64;

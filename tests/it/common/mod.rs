@@ -12,6 +12,7 @@ pub mod memory_limit;
 pub mod monitor;
 pub mod observer;
 pub mod prometheus;
+pub mod promql;
 pub mod proxy;
 pub mod receiver;
 pub mod sampled;

@@ -1,5 +1,6 @@
 //! What readers ask of the history file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
@@ -35,9 +36,14 @@ fn find_series(connection: &Connection, key: &SeriesKey) -> Result<Option<u64>, 
     Ok(find.query_row(params![&*key.target, &*key.stream, &*key.group], |row| row.get(0)).optional()?)
 }
 
-/// Points of one series of a tier, `to` not included: those of chunks, and those of batches.
-fn tier_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64) -> Result<Vec<Point>, Fault> {
-    let mut points = Vec::new();
+/// Points of some series of a tier, `to` not included: those of chunks, and those of batches.
+fn tier_points(
+    connection: &Connection,
+    tier: Tier,
+    series: &mut SeriesPoints,
+    from: i64,
+    to: i64,
+) -> Result<(), Fault> {
     let span: Option<(i64, i64)> = connection.query_row(
         "SELECT (SELECT min(start) FROM chunks WHERE tier = ?1), (SELECT max(start) FROM chunks WHERE tier = ?1)",
         [tier.number],
@@ -45,49 +51,66 @@ fn tier_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64)
     )?;
     let mut chunk =
         connection.prepare_cached("SELECT data FROM chunks WHERE tier = ?1 AND start = ?2 AND series = ?3")?;
+    let within = |point: &Point| (from..to).contains(&point.time);
     if let Some((first, last)) = span {
         // Whatever range is asked for, chunks are looked up only where there are some.
         let next = |start: &i64| start.checked_add(tier.chunk);
         let starts = std::iter::successors(Some(Point::bucket(from, tier.chunk).max(first)), next);
         for start in starts.take_while(|start| *start < to && *start <= last) {
-            let data: Option<Vec<u8>> = chunk.query_row((tier.number, start, id), |row| row.get(0)).optional()?;
-            if let Some(data) = data {
-                points.extend(unpack(&data)?.into_iter().map(|(_, point)| point));
+            for (id, points) in series.iter_mut() {
+                let data: Option<Vec<u8>> = chunk.query_row((tier.number, start, id), |row| row.get(0)).optional()?;
+                if let Some(data) = data {
+                    points.extend(unpack(&data)?.into_iter().map(|(_, point)| point).filter(within));
+                }
             }
         }
     }
-    points.extend(batch_points(connection, tier, id, from, to)?);
-    points.retain(|point| (from..to).contains(&point.time));
-    Ok(points)
+    batch_points(connection, tier, series, from, to)
 }
 
-fn batch_points(connection: &Connection, tier: Tier, id: u64, from: i64, to: i64) -> Result<Vec<Point>, Fault> {
-    let mut points = Vec::new();
+/// The same of batches alone. Each is unpacked once for all series.
+fn batch_points(
+    connection: &Connection,
+    tier: Tier,
+    series: &mut SeriesPoints,
+    from: i64,
+    to: i64,
+) -> Result<(), Fault> {
     let mut batches = connection
         .prepare_cached("SELECT data FROM batches WHERE tier = ?1 AND time >= ?2 AND time < ?3 ORDER BY time, rowid")?;
     let mut rows = batches.query((tier.number, from, to))?;
     while let Some(row) = rows.next()? {
-        let all = unpack(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        points.extend(all.into_iter().filter(|(series, _)| *series == id).map(|(_, point)| point));
+        for (id, point) in unpack(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)? {
+            if let Some(points) = series.get_mut(&id).filter(|_| (from..to).contains(&point.time)) {
+                points.push(point);
+            }
+        }
     }
-    Ok(points)
+    Ok(())
 }
 
-/// Points of a group, `to` not included, for steps of `step` seconds: of minutes where the step is less than an hour and they are kept, of
-/// hours otherwise. `None` where the group is not in the file.
+/// Points of series, by their number.
+type SeriesPoints = BTreeMap<u64, Vec<Point>>;
+
+/// Points of groups, `to` not included, for steps of `step` seconds: of minutes where the step is less than an hour and they are kept, of
+/// hours otherwise. `None` for a group that is not in the file. Takes memory for all of these points at once.
 ///
 /// # Errors
 /// Where the file cannot be read.
 pub fn points(
     connection: &Connection,
-    key: &SeriesKey,
+    keys: &[&SeriesKey],
     from: i64,
     to: i64,
     step: i64,
-) -> Result<Option<Vec<Point>>, Fault> {
+) -> Result<Vec<Option<Vec<Point>>>, Fault> {
     // One view of the file, whatever is written meanwhile.
     let _view = connection.unchecked_transaction()?;
-    let Some(id) = find_series(connection, key)? else { return Ok(None) };
+    let ids = keys.iter().map(|key| find_series(connection, key)).collect::<Result<Vec<_>, _>>()?;
+    let mut series: SeriesPoints = ids.iter().flatten().map(|id| (*id, Vec::new())).collect();
+    if series.is_empty() {
+        return Ok(vec![None; keys.len()]);
+    }
     let oldest_minute: Option<i64> = connection.query_row(
         "SELECT min(time) FROM (SELECT min(start) AS time FROM chunks WHERE tier = 0 UNION ALL
          SELECT min(time) FROM batches WHERE tier = 0)",
@@ -96,14 +119,13 @@ pub fn points(
     )?;
     let to_minutes = if step >= HOURS.resolution { Point::bucket(to, HOUR) } else { oldest_minute.unwrap_or(to) };
     let border = Point::bucket(to_minutes.clamp(from, to), HOUR).max(from);
-    let mut points = Vec::new();
     if from < border {
-        points = tier_points(connection, HOURS, id, Point::bucket(from, HOUR), border)?;
+        tier_points(connection, HOURS, &mut series, Point::bucket(from, HOUR), border)?;
         // Of hours that are not over there are minutes only.
-        points.extend(batch_points(connection, MINUTES, id, from, border)?);
+        batch_points(connection, MINUTES, &mut series, from, border)?;
     }
-    points.extend(tier_points(connection, MINUTES, id, border, to)?);
-    Ok(Some(points))
+    tier_points(connection, MINUTES, &mut series, border, to)?;
+    Ok(ids.into_iter().map(|id| series.remove(&id?)).collect())
 }
 
 /// What is in a file, for people.

@@ -19,7 +19,7 @@ fn open(folder: &tempfile::TempDir) -> HistoryFile {
 
 fn read(file: &HistoryFile, group: &str, from: i64, to: i64, step: i64) -> Vec<Point> {
     let connection = open_to_read(&file.path).unwrap();
-    let points = points(&connection, &key(group), from, to, step).unwrap().unwrap_or_default();
+    let points = points(&connection, &[&key(group)], from, to, step).unwrap().remove(0).unwrap_or_default();
     resample(points, step)
 }
 
@@ -225,7 +225,7 @@ fn a_damaged_file_is_an_error_and_never_a_wrong_point() {
         }
         std::fs::write(&path, &bad).unwrap();
         let result =
-            open_to_read(&path).and_then(|connection| points(&connection, &key("a"), DAY, DAY + 10 * HOUR, 60));
+            open_to_read(&path).and_then(|connection| points(&connection, &[&key("a")], DAY, DAY + 10 * HOUR, 60));
         match result {
             Ok(points) => {
                 let points = points.unwrap_or_default();

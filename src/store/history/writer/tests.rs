@@ -2,6 +2,7 @@ use super::*;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::tests::point;
 use crate::store::history::memory::tests::key;
+use crate::store::history::room::Take;
 use crate::store::history::{HistoryConfig, HistorySource};
 use crate::sys::own_metrics::HistoryMetrics;
 
@@ -22,8 +23,9 @@ impl Fixture {
             retention: day * 14,
             coarse_retention: day * 400,
             max_size: 1 << 30,
+            prometheus: None,
         };
-        let shared = Arc::new(Shared::new(&config, HistoryMetrics::default()));
+        let shared = config.shared(HistoryMetrics::default());
         let (writer, _) = Writer::new(Arc::clone(&shared), config.limits());
         Self { folder, shared, writer, now: Point::bucket(unix_seconds(SystemTime::now()), MINUTE) }
     }
@@ -46,7 +48,10 @@ impl Fixture {
 
     fn lags(&self) -> Option<(HistorySource, Vec<u64>)> {
         let range = Range { from: self.now - 7200, to: self.now + 60, step: 60 };
-        let answer = self.shared.points(&key("a"), range)?;
+        let (sender, answers) = std::sync::mpsc::channel();
+        let mut take: Take = Box::new(move |_, answer| sender.send(answer).unwrap());
+        self.shared.read_some(&[key("a")], range, &mut take);
+        let answer = answers.try_recv().ok()?;
         Some((answer.source, answer.points.iter().map(|point| point.lag).collect()))
     }
 

@@ -1,0 +1,285 @@
+//! History from a server that speaks PromQL: Prometheus, Thanos, Mimir or VictoriaMetrics, by `query_range`.
+
+mod answer;
+mod promql;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::analysis::history::query::Range;
+use crate::analysis::history::{Point, resample};
+use crate::store::history::local::lock;
+use crate::store::history::memory::SeriesKey;
+use crate::store::history::room::{Answer, Asked, HistorySource, Job, Room, Take, Unavailable};
+use crate::sys::files;
+use crate::sys::http_client::{AnswerLimits, Client, Endpoint, MAX_LOOKUPS};
+use crate::sys::own_metrics::HistoryMetrics;
+use answer::{Found, MAX_RATE_SPREAD, Status};
+
+/// How long Prometheus may take for one query, from the connection to the end of the answer.
+const QUERY_TIME: Duration = Duration::from_secs(10);
+
+/// How long all queries of one answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of the answer to one query: some eight times the longest one of one group. The series in it are bounded by them.
+const QUERY_BYTES: usize = 32 << 20;
+
+/// Requests that ask Prometheus at a time, each of which has one query at a time.
+pub(super) const QUERIES_AT_ONCE: usize = 4;
+
+/// Groups that are in one query.
+const KEYS_AT_ONCE: usize = 100;
+
+/// Steps of one query: Prometheus allows 11,000, and those that come before the first bucket are among them.
+const STEPS_AT_ONCE: i64 = 10_000;
+
+/// How often it is looked whether Prometheus answers.
+const WATCHED: Duration = Duration::from_secs(30);
+
+/// How long the start waits for the first answer.
+const START_TIME: Duration = Duration::from_secs(3);
+
+/// Where series are asked for, and where anything is to see whether it answers.
+const QUERY_RANGE: &str = "/api/v1/query_range";
+const QUERY: &str = "/api/v1/query";
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Where Prometheus is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrometheusConfig {
+    /// The URL as it was given.
+    pub url: String,
+    /// The same, taken apart.
+    pub endpoint: Endpoint,
+    /// A file with a bearer token, read for each query.
+    pub token_file: Option<PathBuf>,
+    /// CA certificates in PEM; the system's where there is none.
+    pub ca_file: Option<PathBuf>,
+    /// Labels that the series must have beside their own.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A bearer token as a header has it.
+///
+/// # Errors
+/// What is expected of the file.
+pub fn token(file: &std::path::Path) -> Result<HeaderValue, String> {
+    const EXPECTED: &str = "expected a file with one token of visible ASCII characters";
+    let text = files::read_text(file)?;
+    let token = text.trim();
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let header = is_token.then(|| HeaderValue::try_from(format!("Bearer {token}")).ok()).flatten();
+    let mut header = header.ok_or(EXPECTED)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Nobody answers, or not as it should.
+    Down(String),
+    /// Something else answers.
+    NoPrometheus(String),
+    /// Prometheus does not answer this query.
+    Refused(String),
+}
+
+impl Failure {
+    fn text(&self) -> &str {
+        match self {
+            Self::Down(why) | Self::NoPrometheus(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
+/// A server that is asked for history.
+pub(super) struct Prometheus {
+    config: PrometheusConfig,
+    client: Client,
+    lookups: Arc<Semaphore>,
+    metrics: HistoryMetrics,
+    /// Whether it was logged that it does not answer.
+    is_down: Mutex<bool>,
+}
+
+impl std::fmt::Debug for Prometheus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prometheus").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Prometheus {
+    pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, String> {
+        let ca = config.ca_file.as_ref().map(|file| files::read(file)).transpose()?;
+        let client = Client::new(ca.as_deref())?;
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Ok(Self { config, client, lookups, metrics, is_down: Mutex::new(false) })
+    }
+
+    /// Whether it answers as Prometheus does. What does not answer now may later.
+    ///
+    /// # Errors
+    /// What else answers.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let asked = timeout(START_TIME, self.ping()).await;
+        let result =
+            asked.unwrap_or_else(|_| Err(Failure::Down(format!("no answer within {} s", START_TIME.as_secs()))));
+        if let Err(Failure::NoPrometheus(why)) = &result {
+            return Err(why.clone());
+        }
+        self.report(result.as_ref().err());
+        Ok(())
+    }
+
+    /// Looks for whether it answers, again and again. Never ends.
+    pub(super) async fn watch(&self) {
+        loop {
+            tokio::time::sleep(WATCHED).await;
+            self.report(self.ping().await.err().as_ref());
+        }
+    }
+
+    async fn ping(&self) -> Result<(), Failure> {
+        self.query(QUERY, &[("query", "1")]).await.map(drop)
+    }
+
+    /// Says in the metric, and once in the log, whether it answers.
+    fn report(&self, failure: Option<&Failure>) {
+        let mut is_down = lock(&self.is_down);
+        let url = &self.config.url;
+        match failure {
+            Some(Failure::Down(error) | Failure::NoPrometheus(error)) => {
+                self.metrics.up.set(0);
+                if !std::mem::replace(&mut is_down, true) {
+                    tracing::error!(url, error, "Prometheus does not answer; there is no history until it does");
+                }
+            }
+            // It refuses one query and answers.
+            None | Some(Failure::Refused(_)) => {
+                self.metrics.up.set(1);
+                if std::mem::replace(&mut is_down, false) {
+                    tracing::info!(url, "Prometheus answers again");
+                }
+            }
+        }
+    }
+
+    /// The body of a good answer.
+    async fn query(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Bytes, Failure> {
+        const LIMITS: AnswerLimits = AnswerLimits { time: QUERY_TIME, bytes: QUERY_BYTES };
+        let token = self.config.token_file.as_ref().map(|file| token(file)).transpose();
+        let token = token.map_err(|why| Failure::Down(format!("the token: {why}")))?;
+        let headers: Vec<_> = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let mut sender = self.client.to(self.config.endpoint.below(path), &self.lookups);
+        let answer = sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
+            if error.is_other_protocol { Failure::NoPrometheus(error.why) } else { Failure::Down(error.why) }
+        })?;
+        let status = answer.status;
+        match Status::of(&answer.body) {
+            Some(Ok(())) if status.is_success() => Ok(answer.body),
+            Some(Ok(())) => Err(Failure::NoPrometheus(format!("{status} with a good answer"))),
+            Some(Err(why)) if status.is_client_error() => Err(Failure::Refused(format!("{status}: {}", shown(&why)))),
+            Some(Err(why)) => Err(Failure::Down(format!("{status}: {}", shown(&why)))),
+            // A proxy may say so, and has its own words.
+            None if status.is_server_error() || is_about_access(status) => Err(Failure::Down(status.to_string())),
+            None if status.is_redirection() => {
+                Err(Failure::NoPrometheus(format!("{status}: redirects are not followed")))
+            }
+            None => Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
+        }
+    }
+
+    /// Everything of some groups within a time, by the bucket.
+    async fn found(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<Found, Failure> {
+        let step = asked.range.step;
+        let expression = promql::expression(keys, asked.of_first_target, &self.config.labels, step);
+        let lead = MAX_RATE_SPREAD.max(step).div_euclid(step).saturating_mul(step);
+        // Each bucket is looked at from its end.
+        let start = from.saturating_sub(lead).saturating_add(step).to_string();
+        let (end, step) = (to.to_string(), step.to_string());
+        let parameters = [
+            ("query", expression.as_str()),
+            ("start", &start),
+            ("end", &end),
+            ("step", &step),
+            ("timeout", QUERY_TIMEOUT),
+            // VictoriaMetrics would show the newest samples as copies of older ones.
+            ("latency_offset", "1ms"),
+        ];
+        let body = self.query(QUERY_RANGE, &parameters).await?;
+        let step = asked.range.step;
+        let reading = tokio::task::spawn_blocking(move || Found::read(&body, step));
+        reading.await.unwrap_or_else(|_| Err(Failure::Down("the answer could not be read".to_owned())))
+    }
+
+    async fn answer(&self, asked: &Asked, take: &mut Take) -> Result<(), Failure> {
+        let Range { from, to, step } = asked.range;
+        let from = Point::bucket(from, step);
+        let to = Point::bucket(to.saturating_sub(1), step).saturating_add(step);
+        for keys in asked.keys.chunks(KEYS_AT_ONCE) {
+            let mut points: HashMap<SeriesKey, Vec<Point>> = HashMap::new();
+            let mut start = from;
+            while start < to {
+                let end = start.saturating_add(STEPS_AT_ONCE.saturating_mul(step)).min(to);
+                let found = self.found(asked, keys, start, end).await?;
+                for key in keys.first().into_iter().flat_map(|key| found.keys(&key.target)) {
+                    let more = found.points(&key, start, step);
+                    points.entry(key).or_default().extend(more);
+                }
+                start = end;
+            }
+            for key in keys {
+                if let Some(points) = points.remove(key) {
+                    let points = resample(points, step);
+                    take(key.clone(), Answer { source: HistorySource::Prometheus, points });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What Prometheus itself is told of [`QUERY_TIME`].
+const QUERY_TIMEOUT: &str = "10s";
+
+/// Characters of an error of Prometheus that are repeated.
+const MAX_SHOWN: usize = 200;
+
+fn shown(why: &str) -> String {
+    why.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// Whether somebody has to prove first who asks.
+fn is_about_access(status: StatusCode) -> bool {
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status)
+}
+
+impl Room for Prometheus {
+    fn read(&self, mut job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let answered = timeout(ANSWER_TIME, self.answer(&job.asked, &mut job.take)).await;
+            let late = || Failure::Down(format!("no whole answer within {} s", ANSWER_TIME.as_secs()));
+            let result = answered.unwrap_or_else(|_| Err(late()));
+            self.report(result.as_ref().err());
+            let authority = self.config.endpoint.authority();
+            result.map_err(|failure| {
+                Unavailable(format!("Prometheus at {authority} does not answer: {}", failure.text()))
+            })
+        })
+    }
+}

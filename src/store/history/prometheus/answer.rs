@@ -1,0 +1,205 @@
+//! The answer of Prometheus, and points made of it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Failure;
+use super::promql::{PART, PARTS_COUNT, Part, TARGET};
+use crate::analysis::group_state::GroupState;
+use crate::analysis::history::Point;
+use crate::store::history::memory::SeriesKey;
+
+/// The longest time between two values of a counter that a rate is made of, seconds, where steps are shorter.
+pub(super) const MAX_RATE_SPREAD: i64 = 300;
+
+/// What every answer of the API has.
+#[derive(Deserialize)]
+pub(super) struct Status<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default)]
+    error: Option<Cow<'a, str>>,
+}
+
+impl Status<'_> {
+    /// Whether it is an answer of the API, and what it has against the question.
+    pub(super) fn of(body: &[u8]) -> Option<Result<(), String>> {
+        let Status { status, error } = serde_json::from_slice(body).ok()?;
+        match &*status {
+            "success" => Some(Ok(())),
+            "error" => Some(Err(error.unwrap_or_default().into_owned())),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Reply<'a> {
+    #[serde(borrow)]
+    data: Matrix<'a>,
+}
+
+#[derive(Deserialize)]
+struct Matrix<'a> {
+    #[serde(borrow)]
+    result: Vec<Series<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Series<'a> {
+    metric: BTreeMap<String, String>,
+    #[serde(borrow)]
+    values: Vec<(f64, &'a str)>,
+}
+
+/// What tells the series of one replica from those of another.
+type Labels = Vec<(String, String)>;
+
+/// What one replica has of a bucket.
+type Row = [Option<f64>; PARTS_COUNT];
+
+/// Rows by the start of their bucket.
+type Rows = BTreeMap<i64, Row>;
+
+/// The rows of some groups, by replica. Those of streams are apart, as all groups of a stream share them.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    groups: HashMap<(String, String), BTreeMap<Labels, Rows>>,
+    streams: HashMap<String, BTreeMap<Labels, Rows>>,
+}
+
+impl Found {
+    /// Reads an answer of which each value stands at the end of a bucket of so many seconds.
+    pub(super) fn read(body: &[u8], step: i64) -> Result<Self, Failure> {
+        let reply: Reply<'_> = serde_json::from_slice(body)
+            .map_err(|error| Failure::NoPrometheus(format!("an answer that is no result of query_range ({error})")))?;
+        let mut found = Self::default();
+        for Series { mut metric, values } in reply.data.result {
+            let Some(part) = metric.remove(PART).as_deref().and_then(Part::find) else { continue };
+            let Some(stream) = metric.remove("stream") else { continue };
+            let group = metric.remove("consumer_group");
+            let state = metric.remove("state");
+            // The same group, whether its target is named or not.
+            metric.remove(TARGET);
+            metric.remove("__name__");
+            let labels: Labels = metric.into_iter().collect();
+            let replicas = match group {
+                Some(group) => found.groups.entry((stream, group)).or_default(),
+                None => found.streams.entry(stream).or_default(),
+            };
+            let rows = replicas.entry(labels).or_default();
+            let state = state.and_then(|state| GroupState::ALL.iter().position(|known| known.as_str() == state));
+            for (time, value) in values {
+                let Some(mut value) = value.parse().ok().filter(|value: &f64| value.is_finite()) else { continue };
+                let place = &mut rows.entry((time.round() as i64).saturating_sub(step)).or_default()[part as usize];
+                if part == Part::State {
+                    // Two at once are none that can be told.
+                    value = state.filter(|_| place.is_none()).map_or(f64::INFINITY, |state| state as f64);
+                }
+                *place = Some(value);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The groups that there are.
+    pub(super) fn keys(&self, target: &Arc<str>) -> impl Iterator<Item = SeriesKey> {
+        self.groups.keys().map(|(stream, group)| SeriesKey {
+            target: Arc::clone(target),
+            stream: stream.as_str().into(),
+            group: group.as_str().into(),
+        })
+    }
+
+    /// The points of a group from a time on, one per bucket: of the replica that has most of them, and where it has none, of another.
+    /// The bounds hold for all replicas: where they do not agree, the lag is not exact.
+    pub(super) fn points(&self, key: &SeriesKey, from: i64, step: i64) -> Vec<Point> {
+        let Some(replicas) = self.groups.get(&(key.stream.to_string(), key.group.to_string())) else {
+            return Vec::new();
+        };
+        let nothing = Rows::new();
+        let streams = self.streams.get(&*key.stream);
+        let mut all: Vec<Vec<Point>> = replicas
+            .iter()
+            .map(|(labels, rows)| {
+                let of_stream = streams.and_then(|streams| streams.get(labels)).unwrap_or(&nothing);
+                of_replica(rows, of_stream, from, step)
+            })
+            .collect();
+        // Those that have as many stay in the order of their labels.
+        all.sort_by_key(|points| std::cmp::Reverse(points.len()));
+        let mut merged: BTreeMap<i64, Point> = BTreeMap::new();
+        for point in all.into_iter().flatten() {
+            merged.entry(point.time).and_modify(|first| widen(first, &point)).or_insert(point);
+        }
+        merged.into_values().collect()
+    }
+}
+
+/// What another replica saw of the same bucket.
+fn widen(point: &mut Point, other: &Point) {
+    point.lowest = point.lowest.min(other.lowest);
+    point.highest = point.highest.max(other.highest);
+    point.bound_min = point.bound_min.min(other.bound_min);
+    point.bound_max = point.bound_max.max(other.bound_max);
+}
+
+fn of_replica(rows: &Rows, of_stream: &Rows, from: i64, step: i64) -> Vec<Point> {
+    let mut points = Vec::new();
+    let mut before: Option<Row> = None;
+    for (time, row) in rows {
+        let mut row = *row;
+        if let Some(stream) = of_stream.get(time) {
+            for part in [Part::Length, Part::Added] {
+                row[part as usize] = stream[part as usize];
+            }
+        }
+        if *time >= from {
+            points.extend(point(*time, &row, before.as_ref(), step));
+        }
+        // What is older than the bucket says nothing of it.
+        if row[Part::SampledAt as usize].is_some_and(|sampled| sampled >= *time as f64) {
+            before = Some(row);
+        }
+    }
+    points
+}
+
+fn point(time: i64, row: &Row, before: Option<&Row>, step: i64) -> Option<Point> {
+    let number = |part: Part| row[part as usize];
+    let count = |part: Part| number(part).filter(|value| *value >= 0.0).map(|value| value as u64);
+    let lag = count(Part::Lag)?;
+    let [lowest, highest] = [Part::Lowest, Part::Highest].map(|part| count(part).unwrap_or(lag));
+    let uncertainty = count(Part::Uncertainty);
+    let rate = |counter: Part| {
+        let before = before?;
+        let [earlier, later] = [before, row].map(|row| row[counter as usize].zip(row[Part::SampledAt as usize]));
+        let ((earlier, began), (later, ended)) = earlier.zip(later)?;
+        let (entries, seconds) = (later - earlier, ended - began);
+        let is_rate = entries >= 0.0 && seconds > 0.0 && seconds <= MAX_RATE_SPREAD.max(2 * step) as f64;
+        is_rate.then(|| (entries / seconds * 1000.0).round() as u64)
+    };
+    let state = number(Part::State).and_then(|place| GroupState::ALL.get(place as usize)).copied();
+    Some(Point {
+        time,
+        samples: count(Part::Samples).map_or(1, |samples| u32::try_from(samples).unwrap_or(u32::MAX).max(1)),
+        lag,
+        mean: number(Part::Mean).unwrap_or(lag as f64).clamp(lowest as f64, highest as f64),
+        lowest,
+        highest,
+        // How far the bounds were apart is all that the page tells: the lag is somewhere between them. Without even that, any lag may be.
+        bound_min: uncertainty.map_or(0, |width| lowest.saturating_sub(width)),
+        bound_max: uncertainty.map_or(u64::MAX, |width| highest.saturating_add(width)),
+        lag_ms: number(Part::LagSeconds).filter(|age| *age >= 0.0).map(|age| (age * 1000.0).ceil() as u64),
+        pending: count(Part::Pending),
+        length: count(Part::Length),
+        added_milli: rate(Part::Added),
+        delivered_milli: rate(Part::Delivered),
+        consumers: count(Part::Consumers),
+        lost: count(Part::Lost),
+        state,
+    })
+}

@@ -1,0 +1,91 @@
+//! Where history is read from.
+
+use std::fmt::Debug;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::analysis::history::Point;
+use crate::analysis::history::query::Range;
+use crate::store::history::memory::SeriesKey;
+
+/// A place that history is read from.
+pub(super) trait Room: Debug + Send + Sync {
+    /// Gives away the points of each group that is asked for and that there has been, as far as is known, in buckets of the range's step.
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>>;
+}
+
+/// Takes the points of one group after another.
+pub(super) type Take = Box<dyn FnMut(SeriesKey, Answer) + Send>;
+
+/// What a room is to do.
+pub(super) struct Job {
+    /// What is asked.
+    pub(super) asked: Asked,
+    /// Where the answers go.
+    pub(super) take: Take,
+    /// Held until the work ends, also where nobody waits for it any more.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Job {
+    /// Does work that takes a core or waits for a disk.
+    pub(super) async fn block(
+        mut self,
+        work: impl FnOnce(&Asked, &mut Take) + Send + 'static,
+    ) -> Result<(), Unavailable> {
+        let work = move || {
+            work(&self.asked, &mut self.take);
+            drop(self.permit);
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Unavailable("the query was interrupted".to_owned()))
+    }
+}
+
+/// What is asked of a room.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Groups of one target.
+    pub keys: Vec<SeriesKey>,
+    /// The time, and the buckets.
+    pub range: Range,
+    /// Whether it is the first target, whose series Prometheus may have without the target's name.
+    pub of_first_target: bool,
+}
+
+/// Why nothing can be read now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub(super) String);
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistorySource {
+    /// Memory alone.
+    Memory,
+    /// The file and memory.
+    Sqlite,
+    /// A server that speaks PromQL.
+    Prometheus,
+}
+
+impl HistorySource {
+    /// The word that the API uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+            Self::Prometheus => "prometheus",
+        }
+    }
+}
+
+/// Points of one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Where they are from.
+    pub source: HistorySource,
+    /// The points, by time.
+    pub points: Vec<Point>,
+}
