@@ -85,7 +85,7 @@ fn history_trends_and_forecasts_come_from_any_server() {
         let points_of = exactly(&streamlag, STREAM, 70);
         let times: Vec<&str> = points_of.iter().map(|point| point["time"].as_str().unwrap()).collect();
         assert!(times.is_sorted_by(|one, other| one < other), "two replicas are one: {times:?}");
-        assert!(points_of.iter().any(|point| point["lag"] == 40), "{points_of:?}");
+        assert!(points_of.iter().any(|point| point["lag_lowest"] == 40), "{points_of:?}");
         let settled = eventually("a state and rates", || {
             let points = points(&streamlag, STREAM, "from=-5m&step=1s");
             let last = points.iter().rfind(|point| !point["state"].is_null() && point["lag"] == 70)?.clone();

@@ -226,6 +226,9 @@ fn answers_in_general(checked: &mut Checked, program: &Streamlag) {
     });
     for (path, method, statuses) in checked.operations() {
         if method == "GET" {
+            if statuses.contains(&400) && path.starts_with("/api/") {
+                checked.ask_with(program, &path, "?nothing=1", &[("Authorization", &bearer), accept(&path)], 400);
+            }
             if statuses.contains(&200) && path != "/api/v1/events/live" {
                 checked.ask(program, &path, &query(&path), 200);
             }
