@@ -28,7 +28,7 @@ pub use changes::SettingDigests;
 pub use command::{Request, parse, unknown_variables};
 pub use file::MAX_TARGETS;
 pub use redis_target::endpoint;
-pub use settings::{SETTINGS, Setting};
+pub use settings::{Flag, SETTINGS, Setting};
 pub use subcommands::{HistoryAction, HistoryRequest, LagRequest, Output};
 pub use target::{TargetConfig, TargetLimits};
 pub use values::{ConfigError, RawValue};

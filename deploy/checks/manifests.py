@@ -1,9 +1,9 @@
-"""Sorts Kubernetes manifests by the tool that can check them.
+"""Writes the Prometheus operator's objects in the forms that their tools check.
 
-usage: manifests.py OUT MANIFESTS...
+usage: manifests.py OUT MANIFESTS
 
-Writes OUT/core.yaml (kinds of Kubernetes itself), OUT/custom.mjs (the Prometheus operator's kinds, as a typed module that
-also validates itself when run) and OUT/rules-in-cluster.yml (the rules file inside PrometheusRule).
+Writes OUT/custom.mjs (a typed module that also validates itself when run) and OUT/rules-in-cluster-N.yml (the rules file inside
+each PrometheusRule).
 """
 
 import json
@@ -18,16 +18,12 @@ MODELS = "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1"
 
 def main():
     out = pathlib.Path(sys.argv[1])
-    documents = []
-    for name in sys.argv[2:]:
-        with open(name, encoding="utf-8") as file:
-            documents += [document for document in yaml.safe_load_all(file) if document]
+    with open(sys.argv[2], encoding="utf-8") as file:
+        custom = [document for document in yaml.safe_load_all(file) if document]
+    if any(document["apiVersion"] != OPERATOR for document in custom):
+        sys.exit(f"expected objects of {OPERATOR} only")
 
-    custom = [document for document in documents if document["apiVersion"] == OPERATOR]
-    core = [document for document in documents if document["apiVersion"] != OPERATOR]
-    (out / "core.yaml").write_text(yaml.safe_dump_all(core), encoding="utf-8")
-
-    module = [f'import * as models from "{MODELS}";']
+    module, rules = [f'import * as models from "{MODELS}";'], 0
     for number, document in enumerate(custom):
         kind = document["kind"]
         module += [
@@ -35,10 +31,12 @@ def main():
             f"const document{number} = {json.dumps(document)};",
             f"new models.{kind}(document{number}).validate();",
         ]
+        if kind == "PrometheusRule":
+            (out / f"rules-in-cluster-{rules}.yml").write_text(yaml.safe_dump(document["spec"]), encoding="utf-8")
+            rules += 1
     (out / "custom.mjs").write_text("\n".join(module) + "\n", encoding="utf-8")
-
-    (rule,) = [document for document in custom if document["kind"] == "PrometheusRule"]
-    (out / "rules-in-cluster.yml").write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
+    if not rules or rules == len(custom):
+        sys.exit(f"expected PrometheusRules and ServiceMonitors, found {rules} of {len(custom)}")
 
 
 main()

@@ -26,10 +26,9 @@ fn deployed(file: &str) -> String {
 
 /// The limit of the Kubernetes deployment, in bytes.
 fn kubernetes() -> u64 {
-    let manifest = deployed("kubernetes/deployment.yaml");
-    let limits = manifest.split_once("limits:").unwrap().1;
-    let memory = limits.lines().find_map(|line| line.trim().strip_prefix("memory: ")).unwrap();
-    memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() * MIB
+    let manifest = deployed("helm/streamlag/values.yaml");
+    let memory = manifest.split_once("limits: {memory: ").unwrap().1.split_once("Mi}").unwrap().0;
+    memory.parse::<u64>().unwrap() * MIB
 }
 
 /// The limit of the systemd unit, in bytes.

@@ -13,7 +13,7 @@ fn path(relative: &str) -> PathBuf {
 }
 
 /// Compares the text between two marker lines of a document with `expected`.
-fn check(document: &str, marker: &str, expected: &str) {
+pub fn check(document: &str, marker: &str, expected: &str) {
     let (begin, end) = (format!("<!-- {marker}: begin -->\n"), format!("<!-- {marker}: end -->\n"));
     let text = std::fs::read_to_string(path(document)).unwrap();
     let (head, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{document} lacks {begin}"));
@@ -205,6 +205,7 @@ fn documents() -> Vec<PathBuf> {
         ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "dashboards/README.md"]
             .map(path)
             .to_vec();
+    documents.push(path("deploy/helm/streamlag/README.md"));
     documents.extend(files("docs", "md"));
     documents
 }

@@ -7,6 +7,7 @@
 mod acl_grants;
 mod alertmanager;
 mod api;
+mod chart;
 mod cli;
 mod cluster;
 mod collectors;

@@ -15,7 +15,7 @@ const LIARS: usize = 6;
 /// What each of them sends at most of one reply: more than any sample may read.
 const SENT: usize = 600 << 20;
 
-/// The memory limit of deploy/kubernetes/deployment.yaml: the whole process has to stay below it.
+/// The memory limit of deploy/helm/streamlag/values.yaml: the whole process has to stay below it.
 const LIMIT: u64 = 256 << 20;
 
 /// For how long they lie.

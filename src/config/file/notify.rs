@@ -69,7 +69,8 @@ fn problem(Misfit { path, line, what }: Misfit) -> FileError {
         }
         Mismatch::Unknown(known) => {
             let near = nearest(key, known.iter().copied()).map(|near| format!(": did you mean notify.{near}?"));
-            format!("unknown key {} of notify{}", named(key), near.unwrap_or_default())
+            let near = near.unwrap_or_else(|| format!(": expected one of {}", known.join(", ")));
+            format!("unknown key {} of notify{near}", named(key))
         }
         Mismatch::Twice if of_webhook => format!("{key} of a webhook is given twice"),
         Mismatch::Twice => format!("notify.{key} is given twice"),

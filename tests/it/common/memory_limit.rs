@@ -18,11 +18,10 @@ impl MemoryLimit {
 
     /// The limit of the Kubernetes deployment and of the compose file.
     pub fn of_deployment() -> Self {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/deployment.yaml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/streamlag/values.yaml");
         let manifest = std::fs::read_to_string(manifest).unwrap();
-        let limits = manifest.split_once("limits:").unwrap().1;
-        let memory = limits.lines().find_map(|line| line.trim().strip_prefix("memory: ")).unwrap();
-        Self::of(memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() * MIB)
+        let memory = manifest.split_once("limits: {memory: ").unwrap().1.split_once("Mi}").unwrap().0;
+        Self::of(memory.parse::<u64>().unwrap() * MIB)
     }
 
     /// Puts a process under it. What it has taken by now counts only where there is no cgroup.

@@ -1,0 +1,224 @@
+{{- define "streamlag.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "streamlag.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "streamlag.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "streamlag.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "streamlag.selector" -}}
+app.kubernetes.io/name: {{ include "streamlag.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "streamlag.labels" -}}
+{{ include "streamlag.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "streamlag.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether its pods have a number or a volume of their own. */}}
+{{- define "streamlag.stateful" -}}
+{{- if or (gt (int .Values.shards) 1) .Values.history.enabled -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Whether a kind of the Prometheus operator is to be made: list ROOT ENABLED. */}}
+{{- define "streamlag.operated" -}}
+{{- $root := index . 0 -}}
+{{- $enabled := index . 1 -}}
+{{- if kindIs "bool" $enabled -}}
+{{- if $enabled -}}yes{{- end -}}
+{{- else if $root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The configuration file. YAML reads on and off as booleans, streamlag does not. */}}
+{{- define "streamlag.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- range prepend (default list $config.targets) $config -}}
+{{- if kindIs "bool" .consumers -}}
+{{- $_ := set . "consumers" (ternary "on" "off" .consumers) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "streamlag.checked" -}}
+{{- $config := .Values.config -}}
+{{- $targets := default list $config.targets -}}
+{{- if not $targets -}}
+{{- $_ := required "config.redis.url: expected the address of your Redis, such as redis://redis:6379/0, or config.targets" (dig "redis" "url" "" $config) -}}
+{{- end -}}
+{{- range prepend $targets $config -}}
+{{- if regexMatch "://[^/@]*:[^/@]+@" (toString (dig "redis" "url" "" .)) -}}
+{{- fail "config.redis.url: it has a password in it, which everybody who may read ConfigMaps would see: use secrets.redisPassword" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (gt (int .Values.replicas) 1) (include "streamlag.stateful" .) -}}
+{{- fail "replicas: expected 1 where there are shards or a history: for a second exporter of each shard, install the chart a second time" -}}
+{{- end -}}
+{{- if and .Values.history.existingClaim (gt (int .Values.shards) 1) -}}
+{{- fail "history.existingClaim: expected one shard: each needs a volume of its own" -}}
+{{- end -}}
+{{- if and .Values.secrets.tls.name (not .Values.secrets.webConfig.name) -}}
+{{- fail "secrets.tls: expected secrets.webConfig too, whose tls_server_config names tls.crt and tls.key" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "streamlag.rules" -}}
+{{- $replicas := or .Values.prometheusRule.replicas (gt (int .Values.replicas) 1) -}}
+{{- $rules := .Files.Get (ternary "files/streamlag-replicas.rules.yml" "files/streamlag.rules.yml" $replicas) -}}
+{{- /* The job is the Service's name label. It stands in an expression, and with its quotes escaped in a description. */ -}}
+{{- $job := include "streamlag.name" . -}}
+{{- $rules = $rules | replace "job=\"streamlag\"" (printf "job=%q" $job) -}}
+{{- $rules = $rules | replace "job=\\\"streamlag\\\"" (printf "job=\\\"%s\\\"" $job) -}}
+{{- range regexSplit "\n" $rules -1 -}}
+{{- if not (or (hasPrefix "#" .) (eq . "---")) }}
+{{ . }}
+{{- end -}}
+{{- end -}}
+{{- if .Values.prometheusRule.fleet -}}
+{{- $begun := false -}}
+{{- range regexSplit "\n" (.Files.Get "files/streamlag-fleet.rules.yml") -1 -}}
+{{- if $begun }}
+{{ . }}
+{{- end -}}
+{{- if hasPrefix "groups:" . -}}{{- $begun = true -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "streamlag.env" -}}
+- name: STREAMLAG_CONFIG_FILE
+  value: /etc/streamlag/streamlag.yml
+- name: STREAMLAG_WEB_LISTEN_ADDRESS
+  value: {{ printf "%s:8000" .Values.listenHost | quote }}
+- name: STREAMLAG_WEB_TELEMETRY_PATH
+  value: {{ .Values.metricsPath | quote }}
+{{- if .Values.secrets.redisPassword.name }}
+- name: STREAMLAG_REDIS_PASSWORD_FILE
+  value: /run/secrets/redis-password/password
+{{- end }}
+{{- with .Values.secrets.apiToken }}
+{{- if .name }}
+- name: STREAMLAG_API_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
+{{- if .Values.secrets.apiTokens.name }}
+- name: STREAMLAG_API_TOKENS_FILE
+  value: /run/secrets/api-tokens/tokens
+{{- end }}
+{{- if .Values.secrets.webConfig.name }}
+- name: STREAMLAG_WEB_CONFIG_FILE
+  value: /run/secrets/web/web.yml
+{{- end }}
+{{- if .Values.history.enabled }}
+- name: STREAMLAG_HISTORY_PATH
+  value: /var/lib/streamlag/history.db
+{{- end }}
+{{- if gt (int .Values.shards) 1 }}
+- name: POD_INDEX
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['apps.kubernetes.io/pod-index']
+- name: STREAMLAG_SHARD
+  value: $(POD_INDEX)/{{ int .Values.shards }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Secrets are mounted as folders: a file that is mounted by subPath never changes. */}}
+{{- define "streamlag.mounts" -}}
+- name: config
+  mountPath: /etc/streamlag
+  readOnly: true
+{{- if .Values.secrets.redisPassword.name }}
+- name: redis-password
+  mountPath: /run/secrets/redis-password
+  readOnly: true
+{{- end }}
+{{- if .Values.secrets.apiTokens.name }}
+- name: api-tokens
+  mountPath: /run/secrets/api-tokens
+  readOnly: true
+{{- end }}
+{{- if .Values.secrets.webConfig.name }}
+- name: web
+  mountPath: /run/secrets/web
+  readOnly: true
+{{- end }}
+{{- range .Values.secrets.mounts }}
+- name: {{ printf "secret-%s" .name | trunc 63 | trimSuffix "-" }}
+  mountPath: /run/secrets/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "streamlag.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "streamlag.fullname" . }}
+{{- with .Values.secrets.redisPassword }}
+{{- if .name }}
+- name: redis-password
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .key | quote }}, path: password}
+{{- end }}
+{{- end }}
+{{- with .Values.secrets.apiTokens }}
+{{- if .name }}
+- name: api-tokens
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .key | quote }}, path: tokens}
+{{- end }}
+{{- end }}
+{{- if .Values.secrets.webConfig.name }}
+- name: web
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .Values.secrets.webConfig.name }}
+          items:
+            - {key: {{ .Values.secrets.webConfig.key | quote }}, path: web.yml}
+      {{- with .Values.secrets.tls.name }}
+      - secret:
+          name: {{ . }}
+      {{- end }}
+{{- end }}
+{{- range .Values.secrets.mounts }}
+- name: {{ printf "secret-%s" .name | trunc 63 | trimSuffix "-" }}
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
