@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards deploy crate crate-build cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -53,7 +53,7 @@ audit: advisories ## the same under the name that cargo audit gave it: both read
 
 alerts: tools ## alert rules: syntax, and a firing and a quiet case each; Alertmanager's configurations
 	alerts/generate --check
-	promtool check rules alerts/*.rules.yml
+	promtool check rules --lint=all --lint-fatal alerts/*.rules.yml
 	promtool test rules alerts/tests/*.yml
 	amtool check-config deploy/alertmanager/alertmanager.yml deploy/compose/alertmanager.yml
 
@@ -61,7 +61,11 @@ dashboards: ## dashboards against Grafana's published types
 	@scripts/install node:nodejs npm:npm
 	cd dashboards/check && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent selftest
 
-deploy: ## Dockerfile, systemd unit, compose file and Kubernetes manifests, each by the tool that reads it
+pictures: tools ## draw the dashboards for docs/images, over a real Prometheus; three minutes
+	cargo build --locked --bin streamlag
+	dashboards/render
+
+deploy: ## Dockerfile, systemd unit, compose file and Helm chart, each by the tool that reads it
 	deploy/check
 
 crate: ## what crates.io would be given: the files of the package, and cargo publish --dry-run

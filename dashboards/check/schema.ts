@@ -39,6 +39,8 @@ type Required1<T> = { [K in keyof T]-?: NonNullable<T[K]> };
 
 /** Field overrides: the value's type follows from the property's id. */
 type Property<Custom> =
+  // The schema leaves links open; these are the keys of @grafana/data's DataLink that are used.
+  | { id: 'links'; value: { title: string; url: string; targetBlank: boolean }[] }
   | { [K in keyof Required1<Standard> & string]: { id: K; value: Json<Required1<Standard>[K]> } }[keyof Standard & string]
   | { [K in keyof Required1<Custom> & string]: { id: `custom.${K}`; value: Json<Required1<Custom>[K]> } }[keyof Custom & string];
 type Override<Custom> = {

@@ -408,7 +408,8 @@ mod tests {
             let wanted = PageFormat::from_headers(Some(accept), Some(encoding));
             assert_eq!(wanted, PageFormat { openmetrics, gzip }, "{accept:?} {encoding:?}");
         };
-        // Prometheus 2.42 and 3, curl, a browser.
+        // Prometheus 2.42, 3.0 and 3.5, one that wants text only, VictoriaMetrics, curl, a browser. No escaping of names changes anything:
+        // none needs UTF-8.
         check(
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             "gzip",
@@ -421,6 +422,15 @@ mod tests {
             true,
             true,
         );
+        check(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "gzip",
+            true,
+            true,
+        );
+        check("application/openmetrics-text;version=1.0.0;escaping=underscores", "", true, false);
+        check("text/plain;version=1.0.0;escaping=values;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.4", "gzip", false, true);
+        check("text/plain;version=0.0.4;q=1,*/*;q=0.1", "gzip", false, true);
         check("*/*", "identity", false, false);
         check("text/html,application/xhtml+xml,*/*;q=0.8", "gzip, deflate, br", false, true);
         check("text/plain;version=0.0.4", "", false, false);

@@ -144,6 +144,20 @@ fn collectors_needed(expr: &str) -> BTreeSet<String> {
     off.map(Collectors::names).collect()
 }
 
+/// Names that every Prometheus takes as they are, whatever escaping it asks for.
+#[test]
+fn no_name_needs_utf8() {
+    let is_plain = |name: &str| {
+        let mut chars = name.chars();
+        chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    for name in metric_catalog::ALL {
+        assert!(is_plain(&name.series()), "{}", name.series());
+        assert!(name.labels.iter().all(|label| is_plain(label)), "{:?}", name.labels);
+    }
+}
+
 /// Alert rules use no metric of a collector that is off by default. Panels that do name the flag.
 #[test]
 fn rules_and_panels_name_the_collectors_they_need() {
@@ -152,18 +166,46 @@ fn rules_and_panels_name_the_collectors_they_need() {
         let code: String = code.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
         assert!(collectors_needed(&code).is_empty(), "{}: {:?}", rules.display(), collectors_needed(&code));
     }
-    let dashboard: serde_json::Value = serde_json::from_str(&read(&path("dashboards/streamlag.json"))).unwrap();
-    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    for row in list(&dashboard["panels"]) {
-        for panel in [vec![row.clone()], list(&row["panels"])].concat() {
-            for expr in list(&panel["targets"]).iter().map(|target| target["expr"].to_string()) {
-                for collector in collectors_needed(&expr) {
-                    let said = panel["description"].to_string();
-                    assert!(said.contains(&format!("--collector.{collector}")), "{expr} needs {collector}");
-                }
+    for panel in files("dashboards", "json").iter().filter(|file| is_dashboard(file)).flat_map(|file| panels(file)) {
+        for expr in list(&panel["targets"]).iter().map(|target| target["expr"].to_string()) {
+            for collector in collectors_needed(&expr) {
+                let said = panel["description"].to_string();
+                assert!(said.contains(&format!("--collector.{collector}")), "{expr} needs {collector}");
             }
         }
     }
+}
+
+fn is_dashboard(file: &Path) -> bool {
+    file.parent().is_some_and(|folder| folder.ends_with("dashboards"))
+}
+
+fn list(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+/// The panels of a dashboard, rows and what is in them.
+fn panels(file: &Path) -> Vec<serde_json::Value> {
+    let dashboard: serde_json::Value = serde_json::from_str(&read(file)).unwrap();
+    list(&dashboard["panels"]).iter().flat_map(|row| [vec![row.clone()], list(&row["panels"])].concat()).collect()
+}
+
+/// The dashboard for who is on call: at most 20 panels on two screens of 24 rows each. Alerts, with links to their runbooks, are on the
+/// first one. Nothing is folded.
+#[test]
+fn the_dashboard_on_call_fits_two_screens() {
+    let panels = panels(&path("dashboards/streamlag.json"));
+    assert!(panels.len() <= 20, "{} panels", panels.len());
+    let ends =
+        |panel: &serde_json::Value| panel["gridPos"]["y"].as_u64().unwrap() + panel["gridPos"]["h"].as_u64().unwrap();
+    for panel in &panels {
+        assert_ne!(panel["type"], "row");
+        assert!(ends(panel) <= 48, "{} ends at {}", panel["title"], ends(panel));
+    }
+    let alerts = panels.iter().find(|panel| panel["targets"][0]["expr"].to_string().contains("ALERTS{")).unwrap();
+    assert!(ends(alerts) <= 24);
+    let linked = alerts["fieldConfig"].to_string();
+    assert!(linked.contains("/blob/main/docs/runbooks/${__value.raw}.md"), "{linked}");
 }
 
 /// Every alert links to its runbook, and every runbook has an alert.

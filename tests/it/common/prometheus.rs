@@ -1,4 +1,4 @@
-//! A real Prometheus as a child process, and a client of its API.
+//! A real Prometheus or VictoriaMetrics as a child process, and a client of its API.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -17,7 +17,23 @@ const INTERVAL: &str = "500ms";
 /// Put before the name of each rule in the copy that has no `for`.
 pub const AT_ONCE: &str = "AtOnce";
 
-/// A running Prometheus, in a directory of its own.
+/// The Prometheuses to test with: `STREAMLAG_TEST_PROMETHEUSES`, separated by colons, else the installed one.
+pub fn prometheuses() -> Vec<PathBuf> {
+    let listed = binaries("STREAMLAG_TEST_PROMETHEUSES");
+    if listed.is_empty() { vec![PathBuf::from("prometheus")] } else { listed }
+}
+
+/// The VictoriaMetrics (single-node) to test with: `STREAMLAG_TEST_VICTORIAMETRICS`, separated by colons; no package installs one.
+pub fn victoria_metrics() -> Vec<PathBuf> {
+    binaries("STREAMLAG_TEST_VICTORIAMETRICS")
+}
+
+fn binaries(variable: &str) -> Vec<PathBuf> {
+    let listed = std::env::var(variable).unwrap_or_default();
+    listed.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
+/// A running Prometheus, or what has its API, in a directory of its own.
 pub struct Prometheus {
     address: String,
     started: SystemTime,
@@ -43,15 +59,24 @@ pub enum Asked {
 impl Prometheus {
     /// Scrapes these addresses, and loads the rules, also in a copy in which they fire at once.
     pub fn start(targets: &[String]) -> Self {
-        Self::scraping(json!([{"job_name": "streamlag", "static_configs": [{"targets": targets}]}]))
+        Self::scraping(jobs(targets))
+    }
+
+    /// The same with another binary.
+    pub fn start_with(binary: &Path, targets: &[String]) -> Self {
+        Self::scraping_with(binary, jobs(targets))
     }
 
     /// The same with scrape jobs as its configuration has them.
     pub fn scraping(jobs: Value) -> Self {
+        Self::scraping_with(Path::new("prometheus"), jobs)
+    }
+
+    fn scraping_with(binary: &Path, jobs: Value) -> Self {
         let shipped = repository("alerts/streamlag.rules.yml");
         let rules = fs::read_to_string(&shipped).unwrap();
         let config = json!({"rule_files": [shipped, "at_once.yml"], "scrape_configs": jobs});
-        Self::configured(config, &at_once(&rules, &["for:"], AT_ONCE))
+        Self::configured(binary, config, &at_once(&rules, &["for:"], AT_ONCE))
     }
 
     /// Scrapes these addresses, and sends the alerts of a rules file to an Alertmanager, as soon as they are true and for as long.
@@ -62,11 +87,26 @@ impl Prometheus {
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
             "scrape_configs": [{"job_name": "streamlag", "static_configs": [{"targets": targets}]}],
         });
-        Self::configured(config, &at_once(&rules, &["for:", "keep_firing_for:"], ""))
+        Self::configured(Path::new("prometheus"), config, &at_once(&rules, &["for:", "keep_firing_for:"], ""))
+    }
+
+    /// A VictoriaMetrics that scrapes these addresses. It evaluates no rules.
+    pub fn victoria_metrics(binary: &Path, targets: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = json!({"global": {"scrape_interval": INTERVAL}, "scrape_configs": jobs(targets)});
+        fs::write(dir.path().join("scrape.yml"), config.to_string()).unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new(binary);
+        command
+            // What was scraped counts at once. Memory for the longest subquery of the documents.
+            .args(["-promscrape.config=scrape.yml", "-storageDataPath=data", "-search.latencyOffset=0s"])
+            .args(["-memory.allowedBytes=1GB", "-inmemoryDataFlushInterval=1s"])
+            .arg(format!("-httpListenAddr={address}"));
+        Self::run_child(command, address, dir)
     }
 
     /// With a configuration, and its `at_once.yml`.
-    fn configured(mut config: Value, rules: &str) -> Self {
+    fn configured(binary: &Path, mut config: Value, rules: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("at_once.yml"), rules).unwrap();
         config["global"] = json!({"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL});
@@ -74,16 +114,23 @@ impl Prometheus {
         fs::write(dir.path().join("prometheus.yml"), config.to_string()).unwrap();
 
         let address = format!("127.0.0.1:{}", free_port());
-        let child = Command::new("prometheus")
-            .current_dir(dir.path())
+        let mut command = Command::new(binary);
+        command
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .arg(format!("--web.listen-address={address}"))
+            .arg(format!("--web.listen-address={address}"));
+        Self::run_child(command, address, dir)
+    }
+
+    fn run_child(mut command: Command, address: String, dir: tempfile::TempDir) -> Self {
+        let program = command.get_program().to_os_string();
+        let child = command
+            .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(dir.path().join("log")).unwrap())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("prometheus cannot be started ({error}): run 'make test', which installs it")
+                panic!("{} cannot be started ({error}): run 'make test', which installs it", program.display())
             });
         let (started, ready) = (SystemTime::now(), Instant::now());
         let mut prometheus = Self { address, started, ready, dir, child };
@@ -137,15 +184,20 @@ impl Prometheus {
     pub fn run(&self, query: &Query) -> Result<Value, String> {
         let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64().to_string();
         match &query.kind {
-            Asked::Instant => self.api("query", &[("query", &query.expr)]),
+            Asked::Instant => self.api("query", &[("query", &query.expr), ("nocache", "1")]),
             Asked::Range => {
                 let (start, end) = (unix(self.started), unix(SystemTime::now()));
-                let parameters = [("query", query.expr.as_str()), ("start", &start), ("end", &end), ("step", "1")];
+                let parameters =
+                    [("query", query.expr.as_str()), ("start", &start), ("end", &end), ("step", "1"), ("nocache", "1")];
                 self.api("query_range", &parameters)
             }
             Asked::Label(label) => self.api(&format!("label/{label}/values"), &[("match[]", &query.expr)]),
         }
     }
+}
+
+fn jobs(targets: &[String]) -> Value {
+    json!([{"job_name": "streamlag", "static_configs": [{"targets": targets}]}])
 }
 
 impl Drop for Prometheus {
