@@ -429,7 +429,12 @@ mod tests {
             true,
         );
         check("application/openmetrics-text;version=1.0.0;escaping=underscores", "", true, false);
-        check("text/plain;version=1.0.0;escaping=values;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.4", "gzip", false, true);
+        check(
+            "text/plain;version=1.0.0;escaping=values;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.4",
+            "gzip",
+            false,
+            true,
+        );
         check("text/plain;version=0.0.4;q=1,*/*;q=0.1", "gzip", false, true);
         check("*/*", "identity", false, false);
         check("text/html,application/xhtml+xml,*/*;q=0.8", "gzip, deflate, br", false, true);

@@ -113,8 +113,10 @@ fn config() -> Value {
     target.insert("name".to_owned(), json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}));
     let mut target = object(target);
     target["required"] = json!(["name"]);
-    settings
-        .insert("targets".to_owned(), json!({"type": "array", "items": target, "description": "Several Redis servers"}));
+    settings.insert(
+        "targets".to_owned(),
+        json!({"type": "array", "items": target, "description": "Several Redis servers"}),
+    );
 
     let mut scaler = section(keys_of("scalers: [{name: a, qqqqqqqqqq: 1}]"), |_| scalar.clone());
     scaler["required"] = json!(["name"]);

@@ -6,13 +6,12 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::prometheus::{prometheuses, victoria_metrics};
 use super::{eventually, free_port};
 
-/// The servers to test with: `STREAMLAG_TEST_PROMETHEUS`, separated by colons, else the installed Prometheus.
+/// The servers to test with: every [Prometheus](prometheuses) and every [VictoriaMetrics](victoria_metrics).
 pub fn promql_servers() -> Vec<PathBuf> {
-    let listed = std::env::var("STREAMLAG_TEST_PROMETHEUS").unwrap_or_default();
-    let listed: Vec<PathBuf> = listed.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
-    if listed.is_empty() { vec![PathBuf::from("prometheus")] } else { listed }
+    [prometheuses(), victoria_metrics()].concat()
 }
 
 /// A running server, in a directory of its own.
