@@ -11,7 +11,7 @@
 //! # Sampling a Redis
 //!
 //! ```no_run
-#![doc = include_str!("../examples/sample.rs")]
+#![cfg_attr(any(doc, doctest), doc = include_str!("../examples/sample.rs"))]
 //! ```
 //!
 //! A lag is a range, [`min`](model::lag::Lag::min) to [`max`](model::lag::Lag::max), that contains the true one. Nearly always
