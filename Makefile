@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills fuzz image release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -127,6 +127,12 @@ callgrind: ## instructions that the core paths take, against benches/callgrind.e
 
 release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist
 	scripts/release $(CARGO_CYCLONEDX)
+
+packages: release ## the deb and the rpm of that program, in target/packages
+	deploy/packages/build
+
+package-test: packages ## lintian, rpmlint; install, upgrade, remove and purge them, and run the service under systemd (as root; minutes)
+	deploy/package-test
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test
