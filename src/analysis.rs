@@ -6,6 +6,7 @@ pub mod assess;
 pub mod changes;
 pub mod consumers;
 pub mod forecast;
+pub mod group_forecast;
 pub mod group_history;
 pub mod group_state;
 pub mod history;

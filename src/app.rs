@@ -12,11 +12,12 @@ use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
 use crate::store::deliveries::Deliveries;
+use crate::store::forecasts::Forecasts;
 use crate::store::history as past;
 use crate::store::history::History;
 use crate::sys::log;
 use crate::sys::metric_catalog;
-use crate::sys::own_metrics::{HistoryMetrics, SelfMetrics};
+use crate::sys::own_metrics::{ForecastMetrics, HistoryMetrics, SelfMetrics};
 use crate::sys::panic_hook;
 use crate::sys::reload;
 
@@ -86,17 +87,18 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         return Err(RunError::NoPrometheus { url: prometheus.url.clone(), found });
     }
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
+    let forecasts = Forecasts::new(history.clone(), ForecastMetrics::register(&mut registry));
     metric_catalog::LOG_LINES_DROPPED.register(&mut registry, log::dropped());
     panic_hook::watch(metrics.clone());
 
     REPLY_MEMORY.set_limit(config.memory_for_replies);
     let (start, pollers) = crate::app::poller_runtime::channel();
-    let mut targets = PolledTargets::new(start, Arc::new(registry), Some(keeper.recorders()));
+    let mut targets = PolledTargets::new(start, Arc::new(registry), Some((keeper.recorders(), forecasts.clone())));
     targets.reconfigure(&config).await;
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
     let deliveries = Deliveries::default();
-    let policy = policy(&config, &targets, history.clone(), deliveries.clone());
+    let policy = policy(&config, &targets, history.clone(), deliveries.clone(), forecasts.clone());
     let service = Arc::new(Service::new(policy, address, metrics.clone(), reloads));
     log_startup(&config, &bound);
     let past_source = history.clone();
@@ -109,6 +111,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         targets,
         history,
         deliveries,
+        forecasts: forecasts.clone(),
         notify,
         level,
         metrics,
@@ -121,6 +124,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         () = bound.serve(service, shutdown.clone()) => {}
         () = polling => {}
         () = notifier.run() => {}
+        () = forecasts.run() => {}
         () = reloader.run(asked, shutdown) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}
@@ -135,7 +139,13 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 }
 
 /// What the server is to go by.
-fn policy(config: &Config, targets: &PolledTargets, history: History, deliveries: Deliveries) -> ServerConfig {
+fn policy(
+    config: &Config,
+    targets: &PolledTargets,
+    history: History,
+    deliveries: Deliveries,
+    forecasts: Forecasts,
+) -> ServerConfig {
     ServerConfig {
         telemetry_path: config.telemetry_path.clone(),
         auth: config.auth.clone(),
@@ -152,6 +162,7 @@ fn policy(config: &Config, targets: &PolledTargets, history: History, deliveries
         targets: targets.known(),
         history,
         deliveries,
+        forecasts,
         transport: config.transport,
     }
 }

@@ -1,5 +1,6 @@
 //! What readers see: the newest view of each target, what was, and what was told of it.
 
 pub mod deliveries;
+pub mod forecasts;
 pub mod history;
 pub mod latest;

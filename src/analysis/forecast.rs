@@ -17,7 +17,7 @@ mod simulation;
 
 use std::fmt;
 
-pub use score::{Scorer, Skill};
+pub use score::{MAX_LATE, Scorer, Skill};
 
 use arrivals::Arrivals;
 use calibration::Replay;
@@ -42,6 +42,8 @@ const PATHS: usize = 400;
 const MAX_AGE: f64 = 300.0;
 /// The share of the naive error that a forecast may have and still be called better.
 const MAX_MASE: f64 = 0.95;
+/// Outcomes without which forecasts that were made tell nothing of how good they are.
+pub const MIN_OUTCOMES: u64 = 20;
 
 /// One point of a group's history.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -161,6 +163,13 @@ pub enum Unavailable {
         /// Their error, as a share of the naive forecast's.
         mase: f64,
     },
+    /// Forecasts that were made for this group and horizon were no better than the naive one.
+    Refuted {
+        /// Their error, as a share of the naive forecast's.
+        mase: f64,
+        /// How many they are.
+        forecasts: u64,
+    },
 }
 
 impl fmt::Display for Unavailable {
@@ -179,7 +188,24 @@ impl fmt::Display for Unavailable {
                 f,
                 "past forecasts were not better than the naive one: their error was {mase:.2} of its, expected at most {MAX_MASE}"
             ),
+            Self::Refuted { mase, forecasts } => write!(
+                f,
+                "the last {forecasts} forecasts were not better than the naive one: their error was {mase:.2} of its, expected at most {MAX_MASE}"
+            ),
         }
+    }
+}
+
+impl Forecast {
+    /// The same, without points where forecasts like it have turned out no better than the naive one.
+    #[must_use]
+    pub fn judged_by(mut self, skill: &Skill) -> Self {
+        let bad = skill.mase.filter(|mase| *mase > MAX_MASE && skill.forecasts >= MIN_OUTCOMES);
+        if let (Ok(_), Some(mase)) = (&self.points, bad) {
+            self.points = Err(Unavailable::Refuted { mase, forecasts: skill.forecasts });
+            self.time_to = TimesTo::default();
+        }
+        self
     }
 }
 

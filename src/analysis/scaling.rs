@@ -7,7 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::analysis::consumers::Recommendation;
@@ -37,7 +38,7 @@ pub enum Signal {
     Work,
     /// How many consumers the group should have.
     Consumers,
-    /// Work in a while.
+    /// Work in a while: the 0.9 quantile of the lag then, plus entries that are pending now.
     Forecast,
 }
 
@@ -109,6 +110,9 @@ pub struct Scaler {
     pub look_ahead: Duration,
 }
 
+/// The 0.9 quantile of each stream's lag after [`Scaler::look_ahead`], of the scaler's group, where there is a forecast.
+pub type LagForecasts = BTreeMap<StreamKey, f64>;
+
 /// What a scaler is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
@@ -137,6 +141,19 @@ impl Scaler {
     /// # Errors
     /// Where any part of it is unknown.
     pub fn demand(&self, view: &View, drain_target: Duration) -> Result<Demand, Unknown> {
+        self.demand_with(view, drain_target, &LagForecasts::new())
+    }
+
+    /// The same, with what is forecast of the streams; [`Signal::Forecast`] alone goes by it.
+    ///
+    /// # Errors
+    /// Where any part of what there is now is unknown.
+    pub fn demand_with(
+        &self,
+        view: &View,
+        drain_target: Duration,
+        forecasts: &LagForecasts,
+    ) -> Result<Demand, Unknown> {
         let fresh = match (&view.newest_poll, &view.fresh) {
             (None, _) => return Err(Unknown("the first poll of Redis has not ended yet".to_owned())),
             (Some(Err(error)), _) => return Err(Unknown(format!("the newest poll of Redis failed: {error}"))),
@@ -146,17 +163,33 @@ impl Scaler {
         if !self.streams.patterns.is_empty() {
             all_found(view, fresh)?;
         }
-        let streams: Vec<&StreamSnapshot> =
-            view.streams.iter().filter(|stream| self.streams.contains(&stream.key)).collect();
+        let streams: Vec<&StreamSnapshot> = self.streams_of(view).collect();
         let there: BTreeSet<&StreamKey> = streams.iter().map(|stream| &stream.key).collect();
         if let Some(name) = self.streams.names.iter().find(|name| !there.contains(name)) {
             return Err(Unknown(format!("the stream {name} is not in the newest sample")));
         }
         let mut sum = Sum { added: Some(0.0), delivered: Some(0.0), ..Sum::default() };
         for stream in &streams {
-            sum.add(stream, &self.group)?;
+            sum.add(stream, &self.group, forecasts)?;
         }
         sum.demand(self, drain_target)
+    }
+
+    /// The streams of the scaler that the newest sample has.
+    fn streams_of<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a StreamSnapshot> {
+        view.streams.iter().filter(|stream| self.streams.contains(&stream.key))
+    }
+
+    /// The streams of the scaler whose group there is, those with most lag first.
+    #[must_use]
+    pub fn present<'a>(&'a self, view: &'a View) -> Vec<&'a StreamKey> {
+        let lag = |stream: &'a StreamSnapshot| {
+            let group = stream.groups.iter().find(|group| group.name == self.group)?;
+            Some((Reverse(group.present()?.lag.max), &stream.key))
+        };
+        let mut found: Vec<_> = self.streams_of(view).filter_map(lag).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, key)| key).collect()
     }
 }
 
@@ -186,6 +219,10 @@ fn all_found(view: &View, fresh: &Fresh) -> Result<(), Unknown> {
 struct Sum<'a> {
     streams: u64,
     lag: Lag,
+    /// The lag in a while: of streams with a forecast its 0.9 quantile, of others the lag now.
+    ahead: u64,
+    forecast: u64,
+    not_forecast: Vec<&'a StreamKey>,
     pending: Option<u64>,
     pending_unknown: Vec<&'a StreamKey>,
     in_flight_unknown: bool,
@@ -206,7 +243,7 @@ struct Sum<'a> {
 }
 
 impl<'a> Sum<'a> {
-    fn add(&mut self, stream: &'a StreamSnapshot, group: &GroupName) -> Result<(), Unknown> {
+    fn add(&mut self, stream: &'a StreamSnapshot, group: &GroupName, forecasts: &LagForecasts) -> Result<(), Unknown> {
         self.streams += 1;
         let facts = match &stream.read {
             Ok(facts) => facts,
@@ -224,9 +261,21 @@ impl<'a> Sum<'a> {
             None | Some(Presence::Missing) => {
                 self.missing_groups.push(&stream.key);
                 self.lag = self.lag.saturating_add(Lag::exact(facts.length));
+                self.ahead = self.ahead.saturating_add(facts.length);
             }
             Some(Presence::Present(present)) => {
                 self.lag = self.lag.saturating_add(present.lag);
+                let ahead = match forecasts.get(&stream.key) {
+                    Some(lag) => {
+                        self.forecast += 1;
+                        lag.ceil() as u64
+                    }
+                    None => {
+                        self.not_forecast.push(&stream.key);
+                        present.lag.max
+                    }
+                };
+                self.ahead = self.ahead.saturating_add(ahead);
                 self.add_present(&stream.key, present);
             }
         }
@@ -289,9 +338,16 @@ impl<'a> Sum<'a> {
             Signal::Lag => (self.lag.max, self.lag_text()),
             Signal::Work => (work.ok_or_else(work_unknown)?, self.work_text(pending)),
             Signal::Forecast => {
+                let work = work.ok_or_else(work_unknown)?;
                 let ahead = humantime::format_duration(scaler.look_ahead);
-                let why = format!("there is no forecast for {ahead} ahead, so the value is the work now: ");
-                (work.ok_or_else(work_unknown)?, why + &self.work_text(pending))
+                if self.forecast == 0 {
+                    let why = format!("there is no forecast for {ahead} ahead, so the value is the work now: ");
+                    (work, why + &self.work_text(pending))
+                } else {
+                    // What is there now is not done because it will be: an autoscaler that is told 0 removes who would do it.
+                    let value = self.ahead.saturating_add(pending.unwrap_or(0)).max(work.min(1));
+                    (value, self.forecast_text(&ahead, pending))
+                }
             }
             Signal::Consumers => {
                 // Lag alone is work enough to know that there is some.
@@ -332,6 +388,18 @@ impl<'a> Sum<'a> {
 
     fn work_text(&self, pending: Option<u64>) -> String {
         format!("{}; {} are pending", self.lag_text(), pending.unwrap_or(0))
+    }
+
+    fn forecast_text(&self, ahead: &impl std::fmt::Display, pending: Option<u64>) -> String {
+        let mut text = format!(
+            "in {ahead} at most {} entries are not delivered, with a probability of 0.9; now {}",
+            self.ahead,
+            self.work_text(pending)
+        );
+        if !self.not_forecast.is_empty() {
+            text.push_str(&format!("; there is no forecast of {}, so the lag now counts", named(&self.not_forecast)));
+        }
+        text
     }
 
     fn missing_text(&self) -> String {

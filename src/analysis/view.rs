@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::incident::Incidents;
 use crate::analysis::logical_snapshot::LogicalSnapshot;
 use crate::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
@@ -32,6 +33,8 @@ pub struct View {
     pub nodes: Arc<[NodeStatus]>,
     /// What is wrong, by the rules of `alerts/`.
     pub incidents: Incidents,
+    /// What is forecast of groups, where that is configured; none where `fresh` is `None`.
+    pub forecasts: Arc<[GroupForecast]>,
 }
 
 /// What a good sample told apart from its streams.
@@ -102,6 +105,7 @@ impl View {
             interval,
             nodes: Arc::default(),
             incidents: Incidents::default(),
+            forecasts: Arc::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::collector::REPLY_MEMORY;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
 use crate::store::deliveries::Deliveries;
+use crate::store::forecasts::Forecasts;
 use crate::store::history::History;
 use crate::sys::files::FileFingerprint;
 use crate::sys::log;
@@ -35,6 +36,7 @@ pub(super) struct Reloader {
     pub(super) targets: PolledTargets,
     pub(super) history: History,
     pub(super) deliveries: Deliveries,
+    pub(super) forecasts: Forecasts,
     pub(super) notify: watch::Sender<Arc<NotifyConfig>>,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
@@ -99,8 +101,9 @@ impl Reloader {
         // From here on nothing can fail.
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
-        let (history, deliveries) = (self.history.clone(), self.deliveries.clone());
-        self.service.set_policy(policy(&new, &self.targets, history, deliveries));
+        let (history, deliveries, forecasts) =
+            (self.history.clone(), self.deliveries.clone(), self.forecasts.clone());
+        self.service.set_policy(policy(&new, &self.targets, history, deliveries, forecasts));
         if new.notify != self.config.notify {
             self.notify.send_replace(Arc::new(new.notify.clone()));
         }

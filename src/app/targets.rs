@@ -15,9 +15,11 @@ use crate::app::poller_runtime::{Running, Start};
 use crate::collector::poller::{self, Poller, PollerConfig, PollerSettings, SelfRegistries};
 use crate::collector::{SamplingConfig, Source};
 use crate::config::{Config, TargetConfig};
+use crate::exposition::collectors::Collector;
 use crate::exposition::registry::PageSettings;
 use crate::http;
 use crate::model::TargetName;
+use crate::store::forecasts::{ForecastTarget, Forecasts, ShownForecasts};
 use crate::store::history::Recorders;
 use crate::store::latest::{self, Reader, Readers};
 use crate::sys::own_metrics::PollMetrics;
@@ -34,8 +36,8 @@ pub(super) struct PolledTargets {
     /// In the order of the configuration.
     polled: Vec<PolledTarget>,
     readers: watch::Sender<Vec<Reader>>,
-    /// Where snapshots are remembered, by the target's name; nowhere for a program that polls once.
-    history: Option<Recorders>,
+    /// Where snapshots are remembered, by the target's name, and forecast from; nowhere for a program that polls once.
+    history: Option<(Recorders, Forecasts)>,
 }
 
 /// A target that is polled until this is dropped.
@@ -43,12 +45,13 @@ struct PolledTarget {
     config: TargetConfig,
     plans: watch::Sender<PollerConfig>,
     reader: Reader,
+    forecasts: ShownForecasts,
     _running: Running,
 }
 
 impl PolledTargets {
     /// No targets yet.
-    pub(super) fn new(start: Start, process: Arc<Registry>, history: Option<Recorders>) -> Self {
+    pub(super) fn new(start: Start, process: Arc<Registry>, history: Option<(Recorders, Forecasts)>) -> Self {
         Self { start, process, polled: Vec::new(), readers: watch::Sender::default(), history }
     }
 
@@ -80,14 +83,22 @@ impl PolledTargets {
             };
             self.polled.push(polled);
         }
+        if let Some((_, forecasts)) = &self.history {
+            forecasts.set_targets(self.polled.iter().map(forecast_target).collect());
+        }
         self.readers.send_replace(self.polled.iter().map(|polled| polled.reader.clone()).collect());
     }
 
     async fn begin(&self, plan: PollerConfig, config: TargetConfig, several: bool, first: Instant) -> PolledTarget {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
-        let history = self.history.as_ref().map(|history| history.of(config.name.as_str()));
-        let own = SelfRegistries { polls: Arc::new(registry), process: Arc::clone(&self.process) };
+        let history = self.history.as_ref().map(|(recorders, _)| recorders.of(config.name.as_str()));
+        let forecasts = ShownForecasts::default();
+        let own = SelfRegistries {
+            polls: Arc::new(registry),
+            process: Arc::clone(&self.process),
+            forecasts: forecasts.clone(),
+        };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = latest::channel(poller::first(&plan, &own), history);
         let poller = Poller::new(&plan, source, publisher, own, metrics);
@@ -96,7 +107,7 @@ impl PolledTargets {
         let span =
             if several { tracing::error_span!("poller", redis_target = %config.name) } else { tracing::Span::none() };
         let running = self.start.start(poller.run(new_plans, first).instrument(span)).await;
-        PolledTarget { config, plans, reader, _running: running }
+        PolledTarget { config, plans, reader, forecasts, _running: running }
     }
 
     /// What the server is to know of them.
@@ -113,6 +124,18 @@ impl PolledTargets {
             reader: reader.clone(),
         };
         http::ServedTargets::new(self.polled.iter().map(known).collect())
+    }
+}
+
+fn forecast_target(polled: &PolledTarget) -> ForecastTarget {
+    let PolledTarget { config, reader, forecasts, .. } = polled;
+    ForecastTarget {
+        name: config.name.clone(),
+        thresholds: config.thresholds.clone(),
+        max_length: config.stream_max_len,
+        reader: reader.clone(),
+        rounds: config.collectors.contains(Collector::Forecast),
+        shown: forecasts.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::analysis::view::View;
 use crate::exposition::encoding::{self, EncodedPage, GzipEncoder, Page};
 use crate::exposition::registry::{self, PageSettings};
 use crate::exposition::series::SeriesWriter;
+use crate::store::forecasts::ShownForecasts;
 use crate::sys::process_metrics::process_stats;
 
 /// The program's own counters, as far as this target's page shows them.
@@ -19,6 +20,8 @@ pub struct SelfRegistries {
     pub polls: Arc<Registry>,
     /// What is counted of the process, which only the page of the whole shows.
     pub process: Arc<Registry>,
+    /// What is forecast of this target's groups.
+    pub forecasts: ShownForecasts,
 }
 
 /// A page with more streams than this is compressed on a thread of its own, so that the pollers of other targets need not wait for
@@ -138,7 +141,8 @@ mod tests {
     fn a_page_counts_the_polls_up_to_its_own_whenever_it_is_asked_for() {
         let mut registry = Registry::default();
         let metrics = PollMetrics::register(&mut registry);
-        let own = SelfRegistries { polls: Arc::new(registry), process: Arc::default() };
+        let own =
+            SelfRegistries { polls: Arc::new(registry), process: Arc::default(), forecasts: ShownForecasts::default() };
         metrics.poll_ended(PollOutcome::Success, Duration::ZERO);
         let page = print_without_streams(view(), SHOWN, own);
         metrics.poll_ended(PollOutcome::Success, Duration::ZERO);

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
 use crate::analysis::changes::{Change, ChangeDetector};
+use crate::analysis::group_forecast;
 use crate::analysis::incidents::{IncidentSettings, IncidentTracker, Now};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
@@ -20,7 +21,7 @@ use crate::collector::page_builder::{PageBuilder, print_without_streams};
 use crate::collector::sample_sink::SampleSink;
 use crate::collector::schedule::{Rate, Schedule};
 use crate::collector::{SamplingConfig, Source, Topology};
-use crate::exposition::collectors::Collectors;
+use crate::exposition::collectors::{Collector, Collectors};
 use crate::exposition::registry::PageSettings;
 use crate::exposition::series::SeriesWriter;
 use crate::model::sample::{ReadError, SampleError};
@@ -270,6 +271,9 @@ impl Poller {
         if let Some(fresh) = &mut self.view.fresh {
             fresh.is_share = self.settings.page.shard.is_some();
         }
+        if self.settings.collectors.contains(Collector::Forecast) {
+            self.view.forecasts = group_forecast::present(&self.own.forecasts.newest(), &self.view.streams);
+        }
         self.view.thresholds = self.limits.of(&self.settings.thresholds, &self.streams, &self.view.streams);
         let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
         self.view.logical = if self.view.streams.len() == self.streams.len() {
@@ -347,6 +351,7 @@ fn make_stale(view: &mut View, settings: &PollerSettings, streams: &[StreamKey],
     view.streams = all_unreadable(streams, &settings.selection, reason).into();
     view.logical = Vec::new().into();
     view.thresholds = Arc::default();
+    view.forecasts = Arc::default();
 }
 
 /// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.

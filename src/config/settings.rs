@@ -288,6 +288,13 @@ pub const SETTINGS: &[Setting] = &[
         ..COLLECTOR
     },
     Setting {
+        key: "collector.forecast",
+        flag: Flag::Toggle("no-collector.forecast"),
+        env: Some("STREAMLAG_COLLECTOR_FORECAST"),
+        help: "Forecasts of lag and losses by the minute, of at most 200 groups; without it they are made when asked for",
+        ..COLLECTOR
+    },
+    Setting {
         key: "discovery.interval",
         env: Some("STREAMLAG_DISCOVERY_INTERVAL"),
         default: Some("60s"),

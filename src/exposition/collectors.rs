@@ -20,12 +20,22 @@ pub enum Collector {
     States,
     /// Streams.
     Streams,
+    /// What is forecast of groups.
+    Forecast,
 }
 
 impl Collector {
     /// Every collector.
-    pub const ALL: [Self; 7] =
-        [Self::Groups, Self::Consumers, Self::ConsumerHealth, Self::Rates, Self::Loss, Self::States, Self::Streams];
+    pub const ALL: [Self; 8] = [
+        Self::Groups,
+        Self::Consumers,
+        Self::ConsumerHealth,
+        Self::Rates,
+        Self::Loss,
+        Self::States,
+        Self::Streams,
+        Self::Forecast,
+    ];
 
     /// Its name.
     #[must_use]
@@ -38,6 +48,7 @@ impl Collector {
             Self::Loss => "loss",
             Self::States => "states",
             Self::Streams => "streams",
+            Self::Forecast => "forecast",
         }
     }
 
@@ -83,13 +94,14 @@ impl Collector {
                 metric_catalog::STREAM_ENTRIES_ADDED,
                 metric_catalog::STREAM_RECLAIMABLE,
             ],
+            Self::Forecast => &[metric_catalog::LAG_FORECAST, metric_catalog::LOSS_FORECAST],
         }
     }
 }
 
 /// A set of collectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Collectors(u8);
+pub struct Collectors(u16);
 
 impl Default for Collectors {
     /// Those that are on by default.
@@ -167,7 +179,7 @@ mod tests {
         for collector in Collector::ALL {
             assert_eq!(Collector::find(collector.as_str()), Some(collector));
         }
-        assert_eq!(Collector::find("forecast"), None);
+        assert_eq!(Collector::find("forecasts"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
+use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::incident::IncidentStatus;
 use crate::analysis::incidents::rules;
 use crate::analysis::view::View;
@@ -73,6 +74,7 @@ impl Collector for PageContent {
         let mut page = FamilyCollectors { encoder: &mut encoder };
         self.thresholds(&mut page)?;
         self.logical(&mut page)?;
+        self.forecasts(&mut page)?;
         self.incidents(&mut page)?;
         self.found(&mut page)?;
         self.redis(&mut page)?;
@@ -117,6 +119,40 @@ impl PageContent {
             })?;
         }
         Ok(())
+    }
+
+    /// What is forecast of groups.
+    fn forecasts(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
+        if self.view.forecasts.is_empty() {
+            return Ok(());
+        }
+        let sample = |family: &mut FamilyCollector<'_>, of: &GroupForecast, quantile: &str, value: f64| {
+            let labels = [
+                ("stream", &*of.stream.display_name()),
+                ("consumer_group", &*of.group.display_name()),
+                ("horizon", of.horizon),
+                ("quantile", quantile),
+            ];
+            family.sample(&labels, value.into())
+        };
+        page.family(&metric_catalog::LAG_FORECAST, |family| {
+            self.view.forecasts.iter().try_for_each(|of| {
+                sample(family, of, "0.1", of.lag.q10)?;
+                sample(family, of, "0.5", of.lag.q50)?;
+                sample(family, of, "0.9", of.lag.q90)
+            })
+        })?;
+        page.family(&metric_catalog::LOSS_FORECAST, |family| {
+            self.view.forecasts.iter().try_for_each(|of| {
+                let Some(loss) = of.loss else { return Ok(()) };
+                sample(family, of, "0.1", loss.q10)?;
+                let later = [("0.5", loss.q50), ("0.9", loss.q90)];
+                later
+                    .into_iter()
+                    .filter_map(|(quantile, value)| Some((quantile, value?)))
+                    .try_for_each(|(quantile, value)| sample(family, of, quantile, value))
+            })
+        })
     }
 
     /// How many incidents there are of each rule that has some, and how many are left out.

@@ -3,12 +3,10 @@
 use std::time::SystemTime;
 
 use hyper::StatusCode;
-use tokio::sync::Semaphore;
 
-use crate::analysis::forecast::{self, Request};
+use crate::analysis::forecast;
 use crate::analysis::history::query::{InvalidQuery, MAX_POINTS, Range, duration, unix_seconds};
 use crate::analysis::history::trends::Trend;
-use crate::analysis::history::{MINUTE, Point};
 use crate::http::api::Api;
 use crate::http::api::forecast::ForecastBody;
 use crate::http::api::history::{HistoryBody, TrendsBody};
@@ -17,6 +15,7 @@ use crate::http::problem::{HttpProblem, unavailable};
 use crate::http::route::query_parameter;
 use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
+use crate::store::forecasts::NotMade;
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::{Answer, Asked, History, MEMORY_RETENTION};
 
@@ -25,12 +24,6 @@ const MAX_LISTED: usize = 10;
 
 /// The longest horizon of a forecast, seconds.
 const MAX_FORECAST: i64 = forecast::MAX_HORIZON as i64;
-
-/// Seconds of history that a forecast reads: what is kept by the minute by default.
-const FORECAST_WINDOW: i64 = 14 * 86_400;
-
-/// Forecasts that are computed at a time: each takes milliseconds of a core, and the poller needs one.
-static FORECASTS: Semaphore = Semaphore::const_new(1);
 
 /// Points that a trend is made of, about.
 const TREND_POINTS: i64 = 120;
@@ -151,47 +144,12 @@ pub(super) async fn forecast(
     let asked = Parameters::new(query, target, policy);
     let horizon = duration(&asked.get("horizon").unwrap_or_else(|| "1h".to_owned()), "horizon", 60, MAX_FORECAST)?;
     let key = asked.series(policy)?;
-    let interrupted = || unavailable(target, "the forecast was interrupted");
-    // Before the points are read: who waits holds none.
-    let permit = FORECASTS.acquire().await.map_err(|_| interrupted())?;
-    let now = unix_seconds(SystemTime::now());
-    let range = Range::last(FORECAST_WINDOW, MINUTE, now);
-    let answer = asked.points(&key, range).await?;
-    let thresholds = target.thresholds.of(&(&*key.stream).into());
-    let request = Request {
-        now: now as f64,
-        horizon: horizon as f64,
-        max_length: None,
-        degraded: Some(thresholds.degraded as f64),
-        unhealthy: Some(thresholds.unhealthy as f64),
-        seed: now as u64,
-    };
-    let work = move || {
-        // Held by the work and not by the request: a client that hangs up makes no room for the next.
-        let _permit = permit;
-        let points: Vec<forecast::Point> = answer.points.iter().map(|point| forecast_point(point, now)).collect();
-        forecast::forecast(&points, &request)
-    };
-    let made = tokio::task::spawn_blocking(work).await;
-    json(&ForecastBody::new(&key, &made.map_err(|_| interrupted())?))
-}
-
-/// A minute of history as the forecast takes it: what was known at its end.
-fn forecast_point(point: &Point, now: i64) -> forecast::Point {
-    let rate = |milli: Option<u64>| milli.map(|milli| milli as f64 / 1000.0);
-    // The bounds of the last sample are not kept apart: where the minute had only exact lags, the last one is exact too.
-    let is_exact = point.bound_min == point.lowest && point.bound_max == point.highest;
-    let bound = |bound: u64| Some(if is_exact { point.lag } else { bound } as f64);
-    forecast::Point {
-        time: point.time.saturating_add(MINUTE).min(now) as f64,
-        lag_min: bound(point.bound_min),
-        lag_max: bound(point.bound_max),
-        lag_lowest: Some(point.lowest as f64),
-        added_per_second: rate(point.added_milli),
-        delivered_per_second: rate(point.delivered_milli),
-        length: point.length.map(|length| length as f64),
-        // History counts consumers, dead ones among them.
-        consumers_alive: None,
+    match policy.forecasts.of(&key, horizon).await {
+        Ok(made) => json(&ForecastBody::new(&key, &made)),
+        Err(NotMade::Unknown) => Err(asked.missing(&key)),
+        Err(NotMade::Unavailable(error)) => Err(unavailable(target, &error.to_string())),
+        Err(NotMade::Interrupted) => Err(unavailable(target, "the forecast was interrupted")),
+    }
     }
 }
 

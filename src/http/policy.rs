@@ -16,6 +16,7 @@ use crate::http::scalers::Scalers;
 use crate::http::targets::ServedTargets;
 use crate::http::tls::ServerTls;
 use crate::store::deliveries::Deliveries;
+use crate::store::forecasts::Forecasts;
 use crate::store::history::History;
 
 /// What the server goes by.
@@ -51,6 +52,8 @@ pub struct ServerConfig {
     pub history: History,
     /// What became of telling receivers of incidents.
     pub deliveries: Deliveries,
+    /// What will be.
+    pub forecasts: Forecasts,
     /// The event transport's settings.
     pub transport: Transport,
 }

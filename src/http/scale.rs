@@ -6,15 +6,23 @@ use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::analysis::scaling::{CONSUMERS_TARGET, ScaledStreams, Scaler, Signal, Unknown};
-use crate::http::api::scale::{Asked, asked, nothing_asked, scale};
+use crate::analysis::scaling::{CONSUMERS_TARGET, LagForecasts, ScaledStreams, Scaler, Signal, Unknown};
+use crate::http::api::scale::{Asked, MAX_LOOK_AHEAD, asked, nothing_asked, scale};
 use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
 use crate::http::targets::ServedTarget;
-use crate::model::GroupName;
+use crate::model::{GroupName, StreamKey};
+use crate::store::forecasts::Forecasts;
+use crate::store::history::memory::SeriesKey;
+
+/// Streams of a scaler that are forecast, at most: of more, those with most lag. Each takes milliseconds.
+const MAX_FORECAST: usize = 32;
+
+/// The shortest horizon of a forecast, seconds: history has a point a minute.
+const MIN_HORIZON: u64 = 60;
 
 /// `GET /api/v1/scale/NAME`.
-pub(super) fn declared<'a>(
+pub(super) async fn declared<'a>(
     policy: &ServerConfig,
     name: &'a str,
     query: Option<&str>,
@@ -24,25 +32,56 @@ pub(super) fn declared<'a>(
     nothing_asked(query).map_err(bad_request)?;
     let target = policy.targets.find(Some(declared.redis_target.as_str()));
     let target = target.ok_or_else(|| not_found(format!("the target {} is not declared", declared.redis_target)))?;
-    answer(Some(name), &declared.scaler, target)
+    let forecasts = ahead(&policy.forecasts, &declared.scaler, target).await;
+    answer(Some(name), &declared.scaler, target, &forecasts)
 }
 
 /// `GET /api/v1/scale?stream=S&group=G`.
-pub(super) fn undeclared(policy: &ServerConfig, query: Option<&str>) -> Result<impl Serialize + use<>, HttpProblem> {
+pub(super) async fn undeclared(
+    policy: &ServerConfig,
+    query: Option<&str>,
+) -> Result<impl Serialize + use<>, HttpProblem> {
     let asked = asked(query).map_err(bad_request)?;
     let found = policy.targets.find(asked.redis_target.as_deref());
     let target = found.ok_or_else(|| not_found("there is no such redis_target".to_owned()))?;
-    answer(None, &scaler(asked, target)?, target)
+    let scaler = scaler(asked, target)?;
+    let forecasts = ahead(&policy.forecasts, &scaler, target).await;
+    answer(None, &scaler, target, &forecasts)
+}
+
+/// What is forecast of the streams of a scaler that goes by it.
+async fn ahead(forecasts: &Forecasts, scaler: &Scaler, target: &ServedTarget) -> LagForecasts {
+    let mut found = LagForecasts::new();
+    if scaler.signal != Signal::Forecast {
+        return found;
+    }
+    let keys: Vec<StreamKey> = {
+        let view = &target.reader.newest().view;
+        scaler.present(view).into_iter().take(MAX_FORECAST).cloned().collect()
+    };
+    let horizon = scaler.look_ahead.as_secs().clamp(MIN_HORIZON, MAX_LOOK_AHEAD.as_secs());
+    for key in keys {
+        let series = SeriesKey {
+            target: target.name.as_str().into(),
+            stream: key.display_name().into(),
+            group: scaler.group.display_name().into(),
+        };
+        let Ok(made) = forecasts.of(&series, horizon.cast_signed()).await else { continue };
+        let lag = made.forecast.points.ok().and_then(|points| points.last().map(|last| last.q90));
+        found.extend(lag.map(|lag| (key, lag)));
+    }
+    found
 }
 
 fn answer<'a>(
     name: Option<&'a str>,
     scaler: &Scaler,
     target: &ServedTarget,
+    forecasts: &LagForecasts,
 ) -> Result<impl Serialize + use<'a>, HttpProblem> {
     let published = target.reader.newest();
     let age = published.sampled.map_or(Duration::ZERO, |sampled| sampled.elapsed());
-    let demand = scaler.demand(&published.view, target.drain_target);
+    let demand = scaler.demand_with(&published.view, target.drain_target, forecasts);
     let Unknown(why) = match demand {
         Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => {
             Unknown(format!("the newest sample is {:.1} s old", age.as_secs_f64()))
@@ -122,7 +161,7 @@ mod tests {
 
     fn answered(target: &ServedTarget) -> Result<Value, HttpProblem> {
         let asked = asked(Some("stream=orders&group=g")).unwrap();
-        let answer = answer(None, &scaler(asked, target)?, target)?;
+        let answer = answer(None, &scaler(asked, target)?, target, &LagForecasts::new())?;
         Ok(serde_json::to_value(answer).unwrap())
     }
 

@@ -399,10 +399,10 @@ impl Service {
             Route::Targets => targets(policy),
             Route::History(place) => past(policy, place, query).await,
             Route::Incidents => incidents(policy, query),
-            Route::Scale => json(StatusCode::OK, &scale::undeclared(policy, query)?),
+            Route::Scale => json(StatusCode::OK, &scale::undeclared(policy, query).await?),
             Route::DeclaredScale => {
                 let name = scaler(head.uri.path()).unwrap_or_default();
-                json(StatusCode::OK, &scale::declared(policy, name, query)?)
+                json(StatusCode::OK, &scale::declared(policy, name, query).await?)
             }
             Route::Api(place) => self.api(policy, place, query),
             // The others are answered without one.
@@ -693,6 +693,7 @@ pub(in crate::http) mod tests {
             targets: ServedTargets::new(Vec::new()),
             history: crate::store::history::History::nowhere(),
             deliveries: crate::store::deliveries::Deliveries::default(),
+            forecasts: crate::store::forecasts::Forecasts::nowhere(),
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         }
     }

@@ -312,6 +312,13 @@ impl History {
         Self::of(config.shared(HistoryMetrics::default()), None)
     }
 
+    /// Puts samples of a group into memory, for tests.
+    #[cfg(test)]
+    pub(super) fn remember(&self, key: &SeriesKey, samples: impl Iterator<Item = Point>) {
+        let mut memory = lock(&self.shared.memory);
+        samples.for_each(|sample| memory.push(key, sample));
+    }
+
     /// Asks Prometheus for the first time, where it is the source.
     ///
     /// # Errors
@@ -357,6 +364,12 @@ impl History {
         let take = Box::new(move |key: SeriesKey, answer| lock(&into).push(make(&key, answer)));
         self.room.read(Job { asked, take, permit }).await?;
         Ok(std::mem::take(&mut *lock(&made)))
+    }
+
+    /// A group's samples that memory has, from one second on and before another.
+    #[must_use]
+    pub(super) fn samples(&self, key: &SeriesKey, from: i64, to: i64) -> Vec<Point> {
+        lock(&self.shared.memory).points(key, from, to)
     }
 
     /// Groups of a target that there have been lately, by name.

@@ -75,6 +75,7 @@ impl MetricName {
 const STREAM: &[&str] = &["stream"];
 const GROUP: &[&str] = &["stream", "consumer_group"];
 const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
+const FORECAST: &[&str] = &["stream", "consumer_group", "horizon", "quantile"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
 /// Metrics of the process, not of a target. The version is in both: dashboards identify a streamlag by it.
@@ -94,6 +95,9 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &HISTORY_BYTES,
     &HISTORY_POINTS,
     &HISTORY_DROPPED,
+    &FORECAST_MASE,
+    &FORECAST_COVERAGE,
+    &FORECAST_LEFT_OUT,
     &NOTIFICATIONS,
     &PROCESS_CPU,
     &PROCESS_RESIDENT,
@@ -203,6 +207,10 @@ names! {
         "Number of sampled partitions of the logical stream.";
     LOGICAL_PARTITIONS_UNKNOWN = "event_logical_stream_partitions_unknown", Gauge, LOGICAL,
         "Number of partitions that could not be read or do not have the group.";
+    LAG_FORECAST = "event_consumer_lag_forecast", Gauge, FORECAST,
+        "Quantile of the group's lag at the end of the horizon, in entries; absent without history, or if forecasts are no better than the current lag.";
+    LOSS_FORECAST = "event_consumer_loss_forecast_seconds", Gauge, FORECAST,
+        "Quantile of the time until entries are trimmed before they are delivered to the group, in seconds; absent if that is not expected within the horizon.";
     INCIDENTS = "event_incidents", Gauge, &["rule", "severity", "status"],
         "Number of incidents by rule, as /api/v1/incidents lists them: pending (the condition holds, not yet for long enough) and firing.";
     INCIDENTS_LEFT_OUT = "streamlag_incidents_left_out", Gauge, &[],
@@ -291,6 +299,12 @@ names! {
         "Total number of points kept: samples of groups in memory, or minutes of groups in the file.";
     HISTORY_DROPPED = "streamlag_history_points_dropped", Counter, &[],
         "Total number of points and snapshots left out of history because a queue or the memory was full.";
+    FORECAST_MASE = "streamlag_forecast_mase", Gauge, &[],
+        "Median over groups of the error of past forecasts, as a share of the error of assuming that the lag stays as it is; absent before 20 forecasts of a group have been scored.";
+    FORECAST_COVERAGE = "streamlag_forecast_coverage_ratio", Gauge, &[],
+        "Share of past forecasts whose 80% interval held the lag that came; absent before 20 forecasts of a group have been scored.";
+    FORECAST_LEFT_OUT = "streamlag_forecast_groups_left_out", Gauge, &[],
+        "Number of groups that the latest round did not forecast because there are more than 200; 0 without --collector.forecast.";
     BUILD = "streamlag_build", Info, &["version"],
         "Version of streamlag.";
     NOTIFICATIONS = "streamlag_notifications", Counter, &["receiver", "outcome"],

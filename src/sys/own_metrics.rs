@@ -1,6 +1,7 @@
 //! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -72,6 +73,64 @@ impl HistoryMetrics {
     /// So many bytes are taken.
     pub fn set_bytes(&self, bytes: u64) {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// How good forecasts have been. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct ForecastMetrics {
+    mase: MaybeGauge,
+    coverage: MaybeGauge,
+    left_out: Gauge,
+}
+
+impl ForecastMetrics {
+    /// Nothing known yet, registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        metric_catalog::FORECAST_MASE.register(registry, metrics.mase.clone());
+        metric_catalog::FORECAST_COVERAGE.register(registry, metrics.coverage.clone());
+        metric_catalog::FORECAST_LEFT_OUT.register(registry, metrics.left_out.clone());
+        metrics
+    }
+
+    /// The error beside the naive forecast's, and the share within the 80% interval, as far as they are known.
+    pub fn set(&self, mase: Option<f64>, coverage: Option<f64>) {
+        self.mase.set(mase);
+        self.coverage.set(coverage);
+    }
+
+    /// So many groups were not forecast.
+    pub fn set_left_out(&self, groups: u64) {
+        self.left_out.set(i64::try_from(groups).unwrap_or(i64::MAX));
+    }
+}
+
+/// A gauge that has no sample while its value is not known.
+#[derive(Clone, Debug)]
+struct MaybeGauge(Arc<AtomicU64>);
+
+impl Default for MaybeGauge {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(f64::NAN.to_bits())))
+    }
+}
+
+impl MaybeGauge {
+    fn set(&self, value: Option<f64>) {
+        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for MaybeGauge {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let value = f64::from_bits(self.0.load(Ordering::Relaxed));
+        if value.is_nan() { Ok(()) } else { encoder.encode_gauge(&value) }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 

@@ -59,15 +59,14 @@ fn bad_configuration_ends_with_2_and_one_line() {
     check(&["--poll.interval", "-5s"], &[], "\"-5s\" for --poll.interval: expected a duration between");
     check(&["--poll.spread", "-5%"], &[], "\"-5%\" for --poll.spread: expected a percentage between");
     check(&["-1"], &[], "unknown flag -1: see streamlag --help");
-    let collectors = "consumers, consumer-health, rates, loss, states, streams";
+    let collectors = "consumers, consumer-health, rates, loss, states, streams, forecast";
     let expected = |named: &str| {
         format!("invalid collector \"nope\"{named}: expected a collector that can be turned on or off: {collectors}\n")
     };
     check(&["--collector.nope"], &[], &expected(" in \"--collector.nope\""));
     check(&["--no-collector.nope"], &[], &expected(" in \"--no-collector.nope\""));
-    // What there is to show is lag, which cannot be turned off; and there is no forecast to show.
+    // What there is to show is lag, which cannot be turned off.
     check(&["--no-collector.groups"], &[], "invalid collector \"groups\"");
-    check(&["--collector.forecast"], &[], "invalid collector \"forecast\"");
     check(&["--collector.rates=maybe"], &[], "--collector.rates");
     check(
         &[],

@@ -237,10 +237,10 @@ fn collectors_that_there_are_not_or_that_are_off_are_refused() {
             assert_eq!(reply.json()["detail"], expected, "{query}");
         }
     };
-    let all = "groups, consumers, consumer-health, rates, loss, states, streams";
+    let all = "groups, consumers, consumer-health, rates, loss, states, streams, forecast";
     let none = |name: &str| format!("invalid value {name} for collect[]: expected a collector: {all}");
     check("collect[]=nope", &none("\"nope\""));
-    check("collect[]=streams&collect[]=forecast", &none("\"forecast\""));
+    check("collect[]=streams&collect[]=forecasts", &none("\"forecasts\""));
     check("collect[]=", &none("\"\""));
     check("collect[]=Streams", &none("\"Streams\""));
     check("collect[]=a%0Ab%e2%80%ae", &none("\"a\\nb\\u{202e}\""));
@@ -251,6 +251,7 @@ fn collectors_that_there_are_not_or_that_are_off_are_refused() {
         format!("invalid value \"{name}\" for collect[]: {expected}")
     };
     check("collect[]=loss", &off("loss"));
+    check("collect[]=forecast", &off("forecast"));
     check("collect[]=states&collect[]=rates", &off("rates"));
 }
 

@@ -18,6 +18,7 @@ mod deploy_limits;
 mod discovery_and_limits;
 mod docs;
 mod faults;
+mod forecast;
 mod group_state;
 mod history;
 mod history_crash;

@@ -80,9 +80,17 @@ const RULES: [(&str, &[&str]); 31] = [
     ("StreamlagSampleStale", &[]),
 ];
 
-/// Beginnings of metrics that these exporters do not tell: they have no cluster and no sentinels.
-const ELSEWHERE: [&str; 4] =
-    ["streamlag_notifications", "streamlag_redis_master_changes", "streamlag_redis_node_", "streamlag_redis_redirects"];
+/// Beginnings of metrics that these exporters do not tell: they have no cluster, no sentinels and too little history for forecasts.
+const ELSEWHERE: [&str; 8] = [
+    "event_consumer_lag_forecast",
+    "event_consumer_loss_forecast",
+    "streamlag_forecast_coverage",
+    "streamlag_forecast_mase",
+    "streamlag_notifications",
+    "streamlag_redis_master_changes",
+    "streamlag_redis_node_",
+    "streamlag_redis_redirects",
+];
 
 /// Parts of documented queries that have nothing to say here, each of them rightly.
 const QUIET: [(&str, &str); 6] = [

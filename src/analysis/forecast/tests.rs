@@ -320,20 +320,65 @@ const MAX_LATE_TEST: f64 = 121.0;
 fn a_scorer_is_bounded_and_refusals_are_not_scored() {
     let group = overload();
     let made = forecast(&group.points, &group.ask(HOUR));
+    let made_later = |seconds: f64| {
+        let mut later = made.clone();
+        let points = later.points.as_mut().unwrap();
+        points.iter_mut().for_each(|point| point.time += seconds);
+        later
+    };
     let end = made.points.as_ref().unwrap().last().unwrap().time;
+    // One a second: those are kept that are a minute apart, and an hour holds what there is room for.
     let mut scorer = Scorer::default();
-    for _ in 0..1_000 {
-        scorer.keep(&made, 0.0);
+    for second in 0..2 * HOUR as u32 {
+        scorer.keep(&made_later(f64::from(second)), 0.0);
+        scorer.observe(group.now() + f64::from(second), 0.0, 0.0);
     }
-    scorer.observe(end, 0.0, 0.0);
+    assert_eq!(scorer.skill().forecasts, 60, "those of the first hour");
+    assert_eq!(scorer.due(), Some(end + HOUR));
+    for minute in 120..1_000 {
+        scorer.keep(&made_later(f64::from(minute) * MINUTE), 0.0);
+        scorer.observe(end + f64::from(minute) * MINUTE, 0.0, 0.0);
+    }
     assert_eq!(scorer.skill().forecasts, 128);
-    for _ in 0..1_000 {
-        scorer.keep(&made, 0.0);
-        scorer.observe(end, 0.0, 0.0);
-    }
-    assert_eq!(scorer.skill().forecasts, 256);
+    // What nothing was sampled for in time is dropped.
+    scorer.keep(&made, 0.0);
+    scorer.expire(end + 120.0);
+    assert_eq!(scorer.due(), Some(end));
+    scorer.expire(end + MAX_LATE_TEST);
+    assert_eq!(scorer.due(), None);
     let mut none = Scorer::default();
     none.keep(&forecast(&[], &group.ask(HOUR)), 0.0);
     none.observe(f64::MAX, 0.0, 0.0);
     assert_eq!(none.skill(), Skill::default());
+}
+
+#[test]
+fn a_forecast_whose_like_were_no_better_than_naive_has_no_points() {
+    let group = overload();
+    let made = forecast(&group.points, &group.ask(HOUR));
+    let skill = Skill { mase: Some(1.0), coverage_80: Some(0.8), forecasts: MIN_OUTCOMES };
+    let judged = made.clone().judged_by(&skill);
+    assert_eq!(judged.points, Err(Unavailable::Refuted { mase: 1.0, forecasts: MIN_OUTCOMES }));
+    assert_eq!(judged.time_to, TimesTo::default());
+    for good in [
+        Skill { forecasts: MIN_OUTCOMES - 1, ..skill },
+        Skill { mase: Some(0.9), ..skill },
+        // Neither forecast was wrong.
+        Skill { mase: None, ..skill },
+    ] {
+        assert_eq!(made.clone().judged_by(&good), made);
+    }
+}
+
+#[test]
+fn where_the_lag_stood_still_an_error_is_one_of_entries() {
+    let group = overload();
+    let mut made = forecast(&group.points, &group.ask(HOUR));
+    let points = made.points.as_mut().unwrap();
+    points.last_mut().unwrap().q50 = 4.0;
+    let end = points.last().unwrap().time;
+    let mut scorer = Scorer::default();
+    scorer.keep(&made, 3.0);
+    scorer.observe(end, 3.0, 3.0);
+    assert_eq!(scorer.skill().mase, Some(2.0), "the naive one was right, and this one off by one");
 }

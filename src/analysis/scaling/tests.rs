@@ -292,3 +292,53 @@ fn reasons_name_a_few_streams() {
     assert_eq!(demand.value, 100);
     assert!(demand.reason.ends_with("of p:000, p:001, p:002, 97 more"), "{}", demand.reason);
 }
+
+#[test]
+fn a_forecast_counts_with_what_is_pending_and_is_no_zero_over_work() {
+    let ahead = |streams: Vec<StreamSnapshot>, forecasts: &[(&str, f64)]| {
+        let forecasts = forecasts.iter().map(|(stream, lag)| ((*stream).into(), *lag)).collect();
+        let scaler = Scaler { signal: Signal::Forecast, ..over("p:*") };
+        scaler.demand_with(&view(streams), DRAIN, &forecasts).map(|demand| (demand.value, demand.reason))
+    };
+    let group = |lag, pending| present(group((lag, lag), pending));
+    let one = |lag, pending| vec![stream("p:1", 50, group(lag, pending))];
+    let (value, reason) = ahead(one(3, Some(4)), &[("p:1", 20.2)]).unwrap();
+    assert_eq!(value, 25, "{reason}");
+    assert_eq!(
+        reason,
+        "in 5m at most 21 entries are not delivered, with a probability of 0.9; now 3 entries are not delivered; 4 are pending"
+    );
+    // Below the work now, and never 0 over any.
+    assert_eq!(ahead(one(100, Some(0)), &[("p:1", 7.0)]).unwrap().0, 7);
+    assert_eq!(ahead(one(100, Some(0)), &[("p:1", 0.0)]).unwrap().0, 1);
+    assert_eq!(ahead(one(0, Some(1)), &[("p:1", 0.0)]).unwrap().0, 1);
+    assert_eq!(ahead(one(0, Some(0)), &[("p:1", 0.0)]).unwrap().0, 0);
+    // What comes is worth a replica before it is there.
+    assert_eq!(ahead(one(0, Some(0)), &[("p:1", 30.0)]).unwrap().0, 30);
+    // What is not known now is not told by any forecast.
+    assert!(ahead(one(3, None), &[("p:1", 20.0)]).is_err());
+    assert!(ahead(vec![unreadable("p:1", "NOPERM")], &[("p:1", 20.0)]).is_err());
+    // Streams without a forecast, and without the group.
+    let several = vec![
+        stream("p:1", 50, group(3, Some(0))),
+        stream("p:2", 50, group(5, Some(2))),
+        stream("p:3", 50, Presence::Missing),
+    ];
+    let (value, reason) = ahead(several, &[("p:1", 20.0), ("other", 1e9)]).unwrap();
+    assert_eq!(value, 20 + 5 + 50 + 2, "{reason}");
+    assert!(reason.contains("there is no forecast of p:2, so the lag now counts"), "{reason}");
+    assert_eq!(ahead(one(3, Some(4)), &[("p:1", f64::INFINITY)]).unwrap().0, u64::MAX);
+    // The other signals do not look at it.
+    let forecasts = LagForecasts::from([("p:1".into(), 20.0)]);
+    let work = over("p:*").demand_with(&view(one(3, Some(4))), DRAIN, &forecasts).unwrap();
+    assert_eq!(work.value, 7);
+}
+
+#[test]
+fn streams_with_most_lag_are_forecast_first() {
+    let lag = |name, lag| stream(name, 50, present(group((lag, lag), Some(0))));
+    let streams = vec![lag("p:1", 3), lag("p:2", 9), stream("p:3", 50, Presence::Missing), lag("p:4", 0), lag("q", 99)];
+    let view = view(streams);
+    let names: Vec<String> = over("p:*").present(&view).iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["p:2", "p:1", "p:4"]);
+}

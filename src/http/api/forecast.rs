@@ -4,8 +4,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::analysis::forecast::{Forecast, TimeTo};
+use crate::analysis::forecast::{Skill, TimeTo};
 use crate::model::text::rfc3339;
+use crate::store::forecasts::Made;
 use crate::store::history::memory::SeriesKey;
 
 /// How forecasts are made.
@@ -22,6 +23,7 @@ pub(crate) struct ForecastBody<'a> {
     points: Option<Vec<QuantilesRow>>,
     time_to: TimesRow,
     skill: SkillRow,
+    replay: Option<SkillRow>,
     reason: Option<String>,
 }
 
@@ -63,13 +65,20 @@ impl From<TimeTo> for TimeRow {
     }
 }
 
+impl From<Skill> for SkillRow {
+    fn from(skill: Skill) -> Self {
+        Self { mase: skill.mase, coverage_80: skill.coverage_80, forecasts: skill.forecasts }
+    }
+}
+
 /// Seconds since the Unix epoch as the API writes times; none before it.
 fn time(seconds: f64) -> String {
     rfc3339(UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 impl<'a> ForecastBody<'a> {
-    pub(crate) fn new(key: &'a SeriesKey, forecast: &Forecast) -> Self {
+    pub(crate) fn new(key: &'a SeriesKey, made: &Made) -> Self {
+        let Made { forecast, skill } = made;
         let row = |time_to: Option<TimeTo>| time_to.map(TimeRow::from);
         let points = forecast.points.as_ref().ok().map(|points| {
             let row = |at: &crate::analysis::forecast::Quantiles| QuantilesRow {
@@ -82,7 +91,6 @@ impl<'a> ForecastBody<'a> {
             };
             points.iter().map(row).collect()
         });
-        let skill = forecast.replay.unwrap_or_default();
         Self {
             stream: &key.stream,
             consumer_group: &key.group,
@@ -96,7 +104,8 @@ impl<'a> ForecastBody<'a> {
                 drained: row(forecast.time_to.drained),
                 loss: row(forecast.time_to.loss),
             },
-            skill: SkillRow { mase: skill.mase, coverage_80: skill.coverage_80, forecasts: skill.forecasts },
+            skill: (*skill).into(),
+            replay: forecast.replay.map(SkillRow::from),
             reason: forecast.points.as_ref().err().map(ToString::to_string),
         }
     }
@@ -107,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analysis::forecast::{Quantiles, Skill, TimesTo};
+    use crate::analysis::forecast::{Forecast, Quantiles, TimesTo};
 
     #[test]
     fn a_forecast_has_its_quantiles_and_times() {
@@ -115,7 +124,8 @@ mod tests {
         let point = Quantiles { time: 60.0, q05: 1.0, q10: 2.0, q50: 3.0, q90: 4.0, q95: 5.0 };
         let time_to = TimesTo { loss: Some(TimeTo { q10: 60.0, q50: None, q90: None }), ..TimesTo::default() };
         let replay = Some(Skill { mase: Some(0.5), coverage_80: Some(0.8), forecasts: 40 });
-        let made = Forecast { made_at: 0.0, horizon: 60.0, points: Ok(vec![point]), time_to, replay };
+        let forecast = Forecast { made_at: 0.0, horizon: 60.0, points: Ok(vec![point]), time_to, replay };
+        let skill = Skill { mase: Some(0.7), coverage_80: Some(0.9), forecasts: 21 };
         let expected = json!({
             "stream": "orders",
             "consumer_group": "billing",
@@ -124,9 +134,21 @@ mod tests {
             "method": METHOD,
             "points": [{"time": "1970-01-01T00:01:00.000Z", "q05": 1.0, "q10": 2.0, "q50": 3.0, "q90": 4.0, "q95": 5.0}],
             "time_to": {"degraded": null, "unhealthy": null, "drained": null, "loss": {"q10": 60.0, "q50": null, "q90": null}},
-            "skill": {"mase": 0.5, "coverage_80": 0.8, "forecasts": 40},
+            "skill": {"mase": 0.7, "coverage_80": 0.9, "forecasts": 21},
+            "replay": {"mase": 0.5, "coverage_80": 0.8, "forecasts": 40},
             "reason": null,
         });
-        assert_eq!(serde_json::to_value(ForecastBody::new(&key, &made)).unwrap(), expected);
+        let body = |forecast: &Forecast, skill| {
+            let made = Made { forecast: forecast.clone().judged_by(&skill), skill };
+            serde_json::to_value(ForecastBody::new(&key, &made)).unwrap()
+        };
+        assert_eq!(body(&forecast, skill), expected);
+        let withheld = body(&forecast, Skill { mase: Some(1.2), ..skill });
+        let nothing = json!({"degraded": null, "unhealthy": null, "drained": null, "loss": null});
+        assert_eq!((&withheld["points"], &withheld["time_to"]), (&json!(null), &nothing));
+        assert!(
+            withheld["reason"].as_str().unwrap().starts_with("the last 21 forecasts were not better"),
+            "{withheld}"
+        );
     }
 }
