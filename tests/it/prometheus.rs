@@ -28,7 +28,7 @@ const LATE: &[&str] = &[
 
 /// Every rule, and the streams and groups for which it is to fire, and no other. Where it is about an exporter, `""`.
 /// Those that fire for nobody need an outage in the middle of things; `alerts/tests` has cases for all.
-const RULES: [(&str, &[&str]); 31] = [
+const RULES: [(&str, &[&str]); 33] = [
     (
         "CriticalEventConsumerLag",
         &["events:chat is-draining", "events:ticket is-stalled", "events:ticket signalr-consumers"],
@@ -55,8 +55,10 @@ const RULES: [(&str, &[&str]); 31] = [
     ("EventConsumerGroupRewound", &["events:chat is-rewound"]),
     ("EventConsumerGroupStalled", &["events:ticket is-stalled"]),
     ("EventConsumerGroupStopped", &["events:remote signalr-consumers", "events:ticket signalr-consumers"]),
+    ("EventConsumerLagForecast", &[]),
     ("EventConsumerLagUncertain", &["events:remote signalr-consumers"]),
     ("EventConsumerLosingEntries", &["events:short is-losing"]),
+    ("EventConsumerLossForecast", &[]),
     ("EventConsumerLossNear", &["events:chat is-draining", "events:short is-losing"]),
     ("EventConsumerNotCatchingUp", &["events:remote is-late"]),
     ("EventConsumerPendingOld", &["events:remote signalr-consumers"]),
