@@ -17,6 +17,7 @@ pub mod logical;
 pub mod logical_snapshot;
 pub mod scaling;
 pub mod snapshot;
+pub mod stats;
 pub mod trimming;
 pub mod view;
 pub mod window;

@@ -1,4 +1,4 @@
-//! What readers see: the newest view of each target, what was, and what was told of it.
+//! What readers see: the newest view of each target, what was, what will be, and what was told of it.
 
 pub mod deliveries;
 pub mod forecasts;

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use super::random::Random;
-use super::series::{Series, sorted_quantile};
+use super::series::Series;
+use crate::analysis::stats::sorted_quantile;
 
 /// Half-lives of the level, in steps.
 const HALF_LIVES: [f64; 4] = [4.0, 15.0, 60.0, 240.0];

@@ -5,8 +5,8 @@
 use super::MIN_HISTORY_STEPS;
 use super::random::Random;
 use super::score::Skill;
-use super::series::sorted_quantile;
 use super::simulation::{Paths, Simulation};
+use crate::analysis::stats::sorted_quantile;
 
 /// At how many past moments the forecast is replayed, at most.
 const MOMENTS: usize = 64;

@@ -2,7 +2,8 @@
 //! one that falls slowly goes on falling. How often it broke down in the past, and for how long, says how it may break down and recover.
 
 use super::random::Random;
-use super::series::{Series, median, quantile};
+use super::series::Series;
+use crate::analysis::stats::{self, median, quantile};
 
 /// Busy steps per chunk: chunks are compared to find where the capacity changed.
 const CHUNK: usize = 4;
@@ -16,6 +17,8 @@ const DOWN: f64 = 0.75;
 const RECOVERED: f64 = 0.88;
 /// The significance of a drift, in standard deviations.
 const SIGNIFICANT: f64 = 3.0;
+/// Points without which there is no drift.
+const MIN_POINTS: usize = 8;
 /// The doubt of a drift as a share of it: one standard deviation.
 const DRIFT_DOUBT: f64 = 0.4;
 /// What share of the drift is left after one horizon.
@@ -261,25 +264,16 @@ impl Outlook {
     }
 }
 
-/// The slope of Theil and Sen where it is significant by the test of Mann and Kendall, else 0.
+/// The slope where it is significant, else 0.
 fn slope(times: &[f64], values: &[f64]) -> f64 {
     // Means of at most 32 groups, so that the pairs are few.
     let size = times.len().div_ceil(32).max(1);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let times: Vec<f64> = times.chunks(size).map(mean).collect();
-    let values: Vec<f64> = values.chunks(size).map(mean).collect();
-    let count = times.len() as f64;
-    if count < 8.0 {
+    let means = times.chunks(size).map(mean).zip(values.chunks(size).map(mean));
+    let points: Vec<(f64, f64)> = means.collect();
+    if points.len() < MIN_POINTS {
         return 0.0;
     }
-    let (mut slopes, mut score) = (Vec::new(), 0.0);
-    for later in 1..times.len() {
-        for earlier in 0..later {
-            let rise = values[later] - values[earlier];
-            score += if rise == 0.0 { 0.0 } else { rise.signum() };
-            slopes.push(rise / (times[later] - times[earlier]));
-        }
-    }
-    let deviation = (count * (count - 1.0) * (2.0 * count + 5.0) / 18.0).sqrt();
-    if score.abs() / deviation < SIGNIFICANT { 0.0 } else { median(&mut slopes) }
+    let found = stats::slope(&points);
+    if found.significance.abs() < SIGNIFICANT { 0.0 } else { found.median }
 }

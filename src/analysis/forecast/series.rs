@@ -1,6 +1,7 @@
 //! History as a regular series of steps.
 
 use super::Point;
+use crate::analysis::stats::median;
 
 /// The longest time in seconds over which a rate is spread: a point per hour is the coarsest that history keeps.
 const MAX_SPREAD: f64 = 3_700.0;
@@ -31,26 +32,6 @@ pub(super) fn spacing(points: &[Point]) -> f64 {
     let tail = &points[points.len().saturating_sub(100)..];
     let mut gaps: Vec<f64> = tail.windows(2).map(|pair| pair[1].time - pair[0].time).collect();
     median(&mut gaps)
-}
-
-/// The median; NaN of nothing. NaN values are not allowed in it.
-pub(super) fn median(values: &mut [f64]) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// A quantile by linear interpolation; NaN of nothing. Sorts the values.
-pub(super) fn quantile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    sorted_quantile(values, share)
-}
-
-/// A quantile of sorted values.
-pub(super) fn sorted_quantile(values: &[f64], share: f64) -> f64 {
-    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
-    let place = share.clamp(0.0, 1.0) * last as f64;
-    let low = place as usize;
-    let high = (low + 1).min(last);
-    values[low] + (values[high] - values[low]) * (place - low as f64)
 }
 
 /// Unlike `f64::max`, what is not known stays so.

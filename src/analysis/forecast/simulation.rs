@@ -3,8 +3,9 @@
 use super::arrivals::Arrivals;
 use super::capacity::Capacity;
 use super::random::Random;
-use super::series::{Series, quantile, sorted_quantile};
+use super::series::Series;
 use super::{Quantiles, TimeTo};
+use crate::analysis::stats::{quantile, sorted_quantile};
 
 /// Steps from which the normal lag of a group that keeps up is taken, at most.
 const MAX_NORMAL: usize = 500;

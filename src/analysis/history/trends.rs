@@ -1,6 +1,7 @@
 //! Where a lag is going: direction, slope, peak, mean, and how fast entries come and go.
 
 use crate::analysis::history::Point;
+use crate::analysis::stats::{slope, sorted_quantile};
 
 /// Points that the slope is made from, at most: it looks at every pair, of every group.
 const MAX_SLOPE_POINTS: usize = 60;
@@ -68,35 +69,9 @@ pub struct Trend {
 }
 
 fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().checked_sub(1)?;
-    let at = |share: f64| {
-        let place = share * last as f64;
-        let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
-        low + (high - low) * place.fract()
-    };
-    Some(Quantiles { q10: at(0.1), q50: at(0.5), q90: at(0.9) })
-}
-
-/// Median slope of all pairs, and how many standard deviations their signs are off those of chance.
-fn slope(points: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let count = points.len();
-    if count < MIN_POINTS {
-        return None;
-    }
-    let (mut slopes, mut rises) = (Vec::with_capacity(count * (count - 1) / 2), 0.0);
-    for (place, (time, lag)) in points.iter().enumerate() {
-        for (later, after) in &points[place + 1..] {
-            slopes.push((after - lag) / (later - time));
-            rises += if after > lag { 1.0 } else { 0.0 } - if after < lag { 1.0 } else { 0.0 };
-        }
-    }
-    let number = count as f64;
-    let deviation = (number * (number - 1.0) * (2.0 * number + 5.0) / 18.0).sqrt();
-    // With very few points even a strict rise is not significant: it counts as one.
-    let all = number * (number - 1.0) / 2.0;
-    let off = if f64::abs(rises) == all { f64::copysign(f64::INFINITY, rises) } else { rises / deviation };
-    Some((quantiles(slopes)?.q50, off))
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share| sorted_quantile(&values, share);
+    (!values.is_empty()).then(|| Quantiles { q10: at(0.1), q50: at(0.5), q90: at(0.9) })
 }
 
 impl Trend {
@@ -112,13 +87,13 @@ impl Trend {
             .chunks(every)
             .map(|few| (few[0].time as f64, few.iter().map(|point| point.mean).sum::<f64>() / few.len() as f64))
             .collect();
-        let found = slope(&chosen);
-        let direction = found.map(|(slope, off)| {
-            let change = slope * (chosen[chosen.len() - 1].0 - chosen[0].0);
+        let found = (chosen.len() >= MIN_POINTS).then(|| slope(&chosen));
+        let direction = found.map(|found| {
+            let change = found.median * (chosen[chosen.len() - 1].0 - chosen[0].0);
+            // With very few points even a strict rise is not significant: it counts as one.
+            let is_chance = found.significance.abs() < SIGNIFICANT && !found.strict;
             match change {
-                change if off.abs() < SIGNIFICANT || change.abs() < f64::max(1.0, mean * MIN_CHANGE) => {
-                    Direction::Steady
-                }
+                change if is_chance || change.abs() < f64::max(1.0, mean * MIN_CHANGE) => Direction::Steady,
                 change if change > 0.0 => Direction::Growing,
                 _ => Direction::Shrinking,
             }
@@ -127,7 +102,7 @@ impl Trend {
         let behind = points.iter().filter(|point| point.lag > 0 && point.bound_min > 0);
         Some(Self {
             direction,
-            slope: found.map(|(slope, _)| slope),
+            slope: found.map(|found| found.median),
             peak: peak.highest,
             peak_at: peak.time,
             mean,
