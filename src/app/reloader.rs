@@ -101,8 +101,7 @@ impl Reloader {
         // From here on nothing can fail.
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
-        let (history, deliveries, forecasts) =
-            (self.history.clone(), self.deliveries.clone(), self.forecasts.clone());
+        let (history, deliveries, forecasts) = (self.history.clone(), self.deliveries.clone(), self.forecasts.clone());
         self.service.set_policy(policy(&new, &self.targets, history, deliveries, forecasts));
         if new.notify != self.config.notify {
             self.notify.send_replace(Arc::new(new.notify.clone()));

@@ -150,7 +150,6 @@ pub(super) async fn forecast(
         Err(NotMade::Unavailable(error)) => Err(unavailable(target, &error.to_string())),
         Err(NotMade::Interrupted) => Err(unavailable(target, "the forecast was interrupted")),
     }
-    }
 }
 
 /// `GET /api/v1/events/trends`: of every group, or of those of a stream or a name.

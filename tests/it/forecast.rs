@@ -11,7 +11,7 @@ use streamlag::analysis::history::{MINUTE, Point};
 use streamlag::store::history::file::HistoryFile;
 use streamlag::store::history::memory::SeriesKey;
 
-const STREAM: &str = "orders";
+pub const STREAM: &str = "orders";
 const GROUP: &str = "workers";
 
 /// Entries that were added each minute, and not delivered.
@@ -21,7 +21,7 @@ const PER_MINUTE: u64 = 6;
 const MINUTES: i64 = 180;
 
 /// Writes a file in which the lag has grown for three hours to what it is now.
-fn grown(folder: &TempDir) -> String {
+pub fn grown(folder: &TempDir) -> String {
     let path = folder.path().join("history.db");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
     let start = Point::bucket(now, MINUTE) - MINUTES * MINUTE;
@@ -42,8 +42,8 @@ fn grown(folder: &TempDir) -> String {
             added_milli: Some(PER_MINUTE * 1000 / 60),
             delivered_milli: Some(0),
             consumers: Some(1),
-            lost: 0,
-            state: GroupState::Lagging,
+            lost: Some(0),
+            state: Some(GroupState::Lagging),
         }
     };
     let key = SeriesKey { target: "default".into(), stream: STREAM.into(), group: GROUP.into() };
@@ -57,14 +57,16 @@ fn grown(folder: &TempDir) -> String {
 /// The lag at the end of that history.
 const LAG: u64 = MINUTES as u64 * PER_MINUTE;
 
-fn redis() -> Redis {
+/// A Redis whose group has that lag.
+pub fn redis() -> Redis {
     let redis = Redis::start();
     redis.run(&format!("XGROUP CREATE {STREAM} {GROUP} 0 MKSTREAM"));
     redis.add(STREAM, LAG as usize);
     redis
 }
 
-fn start(redis: &Redis, path: &str, more: &[&str]) -> Streamlag {
+/// streamlag with that history.
+pub fn start(redis: &Redis, path: &str, more: &[&str]) -> Streamlag {
     let url = redis.url_of_everybody();
     let own = ["--redis.url", &url, "--streams", STREAM, "--groups", GROUP, "--history.path", path];
     streamlag(&[&own[..], more].concat()).ready()

@@ -450,6 +450,49 @@ fn light_and_dark_can_be_read_and_a_mark_needs_no_colour() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// What comes is drawn behind what was, with what happened and a longer time where the file has it.
+#[test]
+fn a_group_shows_what_is_expected_what_was_lost_and_days() {
+    use crate::forecast;
+    let (redis, folder) = (forecast::redis(), tempfile::tempdir().unwrap());
+    let streamlag = forecast::start(&redis, &forecast::grown(&folder), &[]);
+    let mut browser = Browser::start();
+    for scheme in ["light", "dark"] {
+        browser.prefers(scheme);
+        log_in(&mut browser, &page(&streamlag), TOKEN);
+        browser.wait("document.querySelectorAll('#rows tr:not(.space)').length === 1");
+        browser.click("#rows [data-column=stream] a");
+        // Of the plot of lag alone: a band, and a line within it.
+        browser.wait("document.querySelectorAll('#plots path.ahead').length === 1 && document.querySelectorAll('#plots path.likely').length === 1");
+        browser.wait("document.querySelector('#outlook').innerText.startsWith('In 60 min: lag 1,')");
+        let outlook = browser.eval("document.querySelector('#outlook').innerText");
+        assert!(outlook.as_str().unwrap().contains("with 80 % between "), "{outlook}");
+        let label = browser.eval("document.querySelector('#plots svg').getAttribute('aria-label')");
+        assert!(label.as_str().unwrap().contains(" expected"), "{label}");
+        if scheme == "light" {
+            redis.run("XTRIM orders MAXLEN 1000");
+        }
+        browser.wait("document.querySelectorAll('#plots path.loss').length === 3");
+        browser.wait("/[0-9] 80 lost/.test(document.querySelector('#marks').innerText)");
+        browser.wait("!document.querySelector('#spans button[value=day]').disabled");
+        browser.click("#spans button[value=day]");
+        browser.wait("document.querySelector('#spans button[value=day]').getAttribute('aria-pressed') === 'true'");
+        // Six hours ahead are beyond this history: an hour is not.
+        browser.wait("document.querySelector('#outlook').innerText.startsWith('In 60 min')");
+        browser.wait("document.querySelectorAll('#plots path.ahead').length === 1");
+        browser.screenshot(&pictures().join(format!("forecast-{scheme}.png")));
+        browser.click("#spans button[value=hour]");
+        browser.wait("document.querySelectorAll('#plots path.ahead').length === 1");
+        browser.screenshot(&pictures().join(format!("forecast-hour-{scheme}.png")));
+        let contrast = browser.eval(&format!("{CONTRAST}('#detail *')"));
+        assert!(contrast.as_f64().unwrap() >= 4.5, "{scheme}: {contrast}");
+    }
+    let asked = browser.events("Network.responseReceived");
+    let is_of_a_day = |answer: &serde_json::Value| answer["response"]["url"].as_str().unwrap().contains("step=300s");
+    assert!(asked.iter().any(is_of_a_day));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 /// axe-core, where `scripts/axe` puts it.
 fn axe() -> String {
     let file = pictures().join("../axe-core-4.14.1/package/axe.min.js");

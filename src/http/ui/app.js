@@ -19,12 +19,17 @@ const FIRST_RETRY = 1000, LAST_RETRY = 30000;
 const LOSS_NEAR = 600;
 /** Milliseconds between two reads of a group's consumers. */
 const CONSUMERS_EVERY = 5000;
-/** What the server remembers of a group is read this far back, in seconds, with a point for each step. */
-const PAST = 3600, PAST_STEP = 15;
+/** What a group's plots show: seconds back, with a point for each step, and seconds ahead of which the first is shown that is forecast. */
+const SPANS = { hour: ['An hour', 3600, 15, [3600, 900]], day: ['A day', 86400, 300, [21600, 3600]], week: ['A week', 604800, 1800, [86400, 21600]] };
+/** Milliseconds between two reads of a forecast. */
+const FORECAST_EVERY = 30000;
+/** Losses and changes of state that are told in words: the newest. */
+const MOST_MARKS = 8;
 
 const $ = id => document.getElementById(id);
 const NUMBER = new Intl.NumberFormat('en-US');
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+const DAYTIME = new Intl.DateTimeFormat(undefined, { weekday: 'short', hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 
 // --- what is known -------------------------------------------------------------------------------------------------
 
@@ -92,7 +97,7 @@ function take(row, time, previous, limit) {
   const same = before && before.seen.word === row.seen.word;
   const told = STATES[row.state] && row.state_since ? Date.parse(row.state_since) : NaN;
   row.since = told > 0 ? told : same ? before.since : before ? time : null;
-  row.points.push([time, row.lag < 0 || row.group_exists === false ? null : row.lag, row.lag_min, row.lag_max, row.added_per_second, row.delivered_per_second, row.pending]);
+  row.points.push([time, row.lag < 0 || row.group_exists === false ? null : row.lag, row.lag_min, row.lag_max, row.added_per_second, row.delivered_per_second, row.pending, row.lost_entries, row.state]);
   if (row.points.length > limit) row.points.splice(0, row.points.length - limit);
   groups.set(key, row);
 }
@@ -601,8 +606,8 @@ function sparkline(points) {
   return lines(points, 1, t => (t - from) / span * 98 + 1, v => 22.5 - v / most * 21).map(path).join('');
 }
 
-/** A plot with its heading: [[class, column of the points, name]…], and the columns of a band. */
-function makePlot(title, series, band) {
+/** A plot with its heading: [[class, column of the points, name]…], the columns of a band, and whether what is forecast is drawn. */
+function makePlot(title, series, band, looksAhead) {
   const figure = element('figure'), caption = element('figcaption'), now = element('span', { class: 'now' });
   caption.append(element('b', null, title));
   if (series.length > 1) for (const [cls, , name] of series) caption.append(element('span', null, element('span', { class: `key ${cls}`, 'aria-hidden': 'true' }), name));
@@ -614,8 +619,10 @@ function makePlot(title, series, band) {
   const draw = points => {
     const seen = points.filter(point => point.length > 1);
     if (seen.length === 0) return;
-    const from = points[0][0], till = points.at(-1)[0], span = Math.max(1, till - from);
+    const ahead = looksAhead ? whatIsAhead(seen.at(-1)) : [];
+    const from = points[0][0], till = (ahead.at(-1) ?? points.at(-1))[0], span = Math.max(1, till - from);
     let most = 0;
+    for (const point of ahead) if (point[3] > most) most = point[3];
     const columns = [...series.map(([, at]) => at), ...(band ? [band[1]] : [])];
     for (const point of seen) for (const at of columns) if (point[at] > most) most = point[at];
     most = most || 1;
@@ -626,15 +633,17 @@ function makePlot(title, series, band) {
       high.forEach((line, at) => { if (low[at]) drawn.push(svg('path', { class: 'band', d: path([...line, ...low[at].reverse()]) + 'Z' })); });
     }
     for (const [cls, at] of series) drawn.push(svg('path', { class: cls, d: lines(points, at, x, y).map(path).join('') }));
+    drawn.push(...drawMarks(points, x), ...drawAhead(ahead, x, y));
     const near = pointer === null ? seen.at(-1) : seen.reduce((best, point) => Math.abs(x(point[0]) - pointer) < Math.abs(x(best[0]) - pointer) ? point : best);
     if (pointer !== null) drawn.push(svg('path', { class: 'cursor', d: `M${x(near[0])} 0V127` }));
     plot.replaceChildren(...drawn);
     const values = series.map(([, at, name]) => `${series.length > 1 ? name + ' ' : ''}${amount(near[at])}`).join(', ');
     const bounds = band && near[band[0]] !== near[band[1]] ? ` (${amount(near[band[0]])} to ${amount(near[band[1]])})` : '';
-    say(now, `${CLOCK.format(near[0])}: ${values}${bounds}`);
+    say(now, `${moment(near[0])}: ${values}${bounds}`);
     top.replaceChildren(element('span', null, amount(most)));
-    bottom.replaceChildren(element('span', null, CLOCK.format(from)), element('span', null, CLOCK.format(till)));
-    plot.setAttribute('aria-label', `${title} from ${CLOCK.format(from)} to ${CLOCK.format(till)}: at most ${amount(most)}, last ${values}${bounds}`);
+    bottom.replaceChildren(element('span', null, moment(from)), element('span', null, moment(till)));
+    const last = ahead.at(-1), then = last ? `, at the end ${amount(last[1])} to ${amount(last[3])} expected` : '';
+    plot.setAttribute('aria-label', `${title} from ${moment(from)} to ${moment(till)}: at most ${amount(most)}, last ${values}${bounds}${then}`);
   };
   let last = [];
   const redraw = points => draw(last = points);
@@ -643,10 +652,49 @@ function makePlot(title, series, band) {
   return { figure, redraw };
 }
 
+/** A time on an axis: of a day or more, with the weekday. */
+const moment = time => (span === 'hour' ? CLOCK : DAYTIME).format(time);
+
+/** Losses and changes of state between points, with their times. */
+function marksOf(points) {
+  const found = [];
+  let last = null;
+  for (const point of points) {
+    if (point.length < 9) continue;
+    const [time, lost, state] = [point[0], point[7], point[8]];
+    if (last && last[7] !== null && lost > last[7]) found.push([time, 'loss', `${amount(lost - last[7])} lost`]);
+    if (last && last[8] !== null && state !== null && state !== last[8]) found.push([time, 'turn', state.replace('_', ' ')]);
+    last = point;
+  }
+  return found;
+}
+
+/** A loss is a line over the whole height, a change of state a short one at the foot. */
+function drawMarks(points, x) {
+  return marksOf(points).map(([time, kind, text]) => {
+    const mark = svg('path', { class: kind, d: `M${Math.round(x(time) * 10) / 10} 127v${kind === 'loss' ? -122 : -14}` });
+    const title = svg('title');
+    title.textContent = `${moment(time)}: ${text}`;
+    mark.append(title);
+    return mark;
+  });
+}
+
+function drawAhead(ahead, x, y) {
+  if (ahead.length === 0) return [];
+  const [low, middle, high] = [1, 2, 3].map(at => lines(ahead, at, x, y)[0]);
+  const now = x(ahead[0][0]);
+  return [
+    svg('path', { class: 'ahead', d: path([...high, ...low.reverse()]) + 'Z' }),
+    svg('path', { class: 'likely', d: path(middle) }),
+    svg('path', { class: 'cursor', d: `M${now} 0V127` }),
+  ];
+}
+
 // --- one group -----------------------------------------------------------------------------------------------------
 
 const plots = [
-  makePlot('Lag', [['one', 1, 'lag']], [2, 3]),
+  makePlot('Lag', [['one', 1, 'lag']], [2, 3], true),
   makePlot('Entries per second', [['one', 4, 'added'], ['two', 5, 'delivered']]),
   makePlot('Pending', [['one', 6, 'pending']]),
 ];
@@ -685,27 +733,36 @@ function drawDetail() {
   if (facts.children.length === 0) facts.append(...FACTS.map(([name]) => element('div', null, element('dt', null, name), element('dd'))));
   FACTS.forEach(([, text], at) => say(facts.children[at].lastChild, text(row)));
   if ($('plots').children.length === 0) $('plots').append(...plots.map(plot => plot.figure));
-  for (const plot of plots) plot.redraw(withPast(until(row.points, sampledAt)));
+  const points = withPast(until(row.points, sampledAt));
+  for (const plot of plots) plot.redraw(points);
+  drawSpans();
+  drawOutlook();
+  say($('marks'), marksOf(points).slice(-MOST_MARKS).map(([time, , text]) => `${moment(time)} ${text}`).join(' · '));
   readPast(row);
+  readForecast(row);
   readConsumers(row);
 }
 
 /** What the server remembers of the group that is looked at, from before this page began to look. */
 let past = [], pastOf = null;
+/** What the plots show, and whether the server remembers more than two hours. */
+let span = 'hour', isLong = false;
 async function readPast(row) {
-  if (pastOf === row.key) return;
-  [past, pastOf] = [[], row.key];
-  const asked = new URLSearchParams({ target: head.target, stream: row.stream, group: row.consumer_group, from: `-${PAST}s`, step: `${PAST_STEP}s` });
+  const wanted = row.key + '\u0000' + span, [, back, width] = SPANS[span];
+  if (pastOf === wanted) return;
+  [past, pastOf] = [[], wanted];
+  const asked = new URLSearchParams({ target: head.target, stream: row.stream, group: row.consumer_group, from: `-${back}s`, step: `${width}s` });
   try {
     const answer = await fetch(`${API}history?${asked}`, { headers: headers('application/json'), cache: 'no-store' });
     if (!answer.ok) return;
-    const { points, step_seconds: step } = await answer.json();
-    if (pastOf !== row.key) return;
+    const { points, step_seconds: step, source } = await answer.json();
+    if (pastOf !== wanted) return;
+    isLong = source !== 'memory';
     for (const point of points) {
       const time = Date.parse(point.time), last = past.at(-1);
       // What was not sampled is a gap.
       if (last && time - last[0] > 2500 * step) past.push([last[0] + 1]);
-      past.push([time, point.lag, point.lag_min, point.lag_max, point.added_per_second, point.delivered_per_second, point.pending]);
+      past.push([time, point.lag, point.lag_min, point.lag_max, point.added_per_second, point.delivered_per_second, point.pending, point.lost_entries, point.state]);
     }
     draw();
   } catch {
@@ -716,6 +773,71 @@ async function readPast(row) {
 function withPast(points) {
   const from = points[0]?.[0] ?? Infinity;
   return [...past.filter(point => point[0] < from), ...points];
+}
+
+function drawSpans() {
+  const box = $('spans');
+  if (box.children.length === 0) {
+    box.append(...Object.keys(SPANS).map(name => element('button', { type: 'button', value: name }, SPANS[name][0])));
+    box.addEventListener('click', event => {
+      if (!event.target.value || event.target.value === span) return;
+      [span, forecastRead] = [event.target.value, 0];
+      draw();
+    });
+  }
+  for (const button of box.children) {
+    button.setAttribute('aria-pressed', String(button.value === span));
+    button.disabled = button.value !== 'hour' && !isLong;
+    button.title = button.disabled ? 'Needs --history.path' : '';
+  }
+}
+
+/** What is forecast of the group that is looked at: the answer, or null. */
+let forecast = null, forecastOf = null, forecastRead = 0;
+async function readForecast(row) {
+  const wanted = row.key + '\u0000' + span;
+  if (forecastOf === wanted && Date.now() - forecastRead < FORECAST_EVERY) return;
+  if (forecastOf !== wanted) forecast = null;
+  [forecastOf, forecastRead] = [wanted, Date.now()];
+  try {
+    let made = null;
+    for (const seconds of SPANS[span][3]) {
+      const asked = new URLSearchParams({ target: head.target, stream: row.stream, group: row.consumer_group, horizon: `${seconds}s` });
+      const answer = await fetch(`${API}forecast?${asked}`, { headers: headers('application/json'), cache: 'no-store' });
+      if (forecastOf !== wanted || !answer.ok) return;
+      made = await answer.json();
+      if (made.points) break;
+    }
+    if (forecastOf !== wanted) return;
+    forecast = made;
+    draw();
+  } catch {
+    // The stream tells of a server that is gone.
+  }
+}
+
+/** Points ahead as [time, q10, q50, q90], from the last point that was seen on. */
+function whatIsAhead(last) {
+  if (!forecast?.points || last[1] === null) return [];
+  const points = forecast.points.map(point => [Date.parse(point.time), point.q10, point.q50, point.q90]).filter(point => point[0] > last[0]);
+  return points.length === 0 ? [] : [[last[0], last[1], last[1], last[1]], ...points];
+}
+
+/** When something is forecast to happen, in words; nothing where it is not. */
+function expected(what, times) {
+  if (!times) return '';
+  if (times.q50 === null) return ` ${what} within that time is possible (from ${duration(times.q10)} on), and unlikely.`;
+  return ` ${what} in ${duration(times.q50)} (${duration(times.q10)} to ${times.q90 === null ? 'later than that time' : duration(times.q90)}).`;
+}
+
+function drawOutlook() {
+  if (!forecast) return say($('outlook'), '');
+  if (!forecast.points) return say($('outlook'), `No forecast: ${forecast.reason}.`);
+  const end = forecast.points.at(-1), { time_to: to, skill, replay } = forecast;
+  const judged = skill.forecasts > 0 ? skill : replay, share = judged?.coverage_80;
+  const record = judged?.mase === null || judged?.mase === undefined ? '' : ` Error so far: ${Math.round(judged.mase * 100)} % of that of "it stays as it is"; ${Math.round(share * 100)} % came within the band.`;
+  say($('outlook'), `In ${duration(forecast.horizon_seconds)}: lag ${amount(end.q50)}, with 80 % between ${amount(end.q10)} and ${amount(end.q90)}.`
+    + expected('Loss', to.loss) + expected('Drained', to.drained) + record);
 }
 
 let consumersRead = 0, consumersOf = null;

@@ -23,8 +23,8 @@ fn growing(time: i64) -> Point {
         added_milli: Some(100_000),
         delivered_milli: Some(60_000),
         consumers: Some(1),
-        lost: 0,
-        state: GroupState::Lagging,
+        lost: Some(0),
+        state: Some(GroupState::Lagging),
     }
 }
 
