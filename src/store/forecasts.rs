@@ -18,8 +18,8 @@ use crate::analysis::history::query::{Range, unix_seconds};
 use crate::analysis::history::{MINUTE, Point};
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
-use crate::store::history::{Asked, History, Unavailable};
 use crate::store::history::memory::SeriesKey;
+use crate::store::history::{Asked, History, Unavailable};
 use crate::store::latest::Reader;
 use crate::sys::own_metrics::ForecastMetrics;
 
