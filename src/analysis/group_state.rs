@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::analysis::window::{Streak, Windows};
 use crate::model::EntryId;
 use crate::model::lag::Lag;
+use crate::model::text;
 
 /// The share of the window for which a state's rule must have failed before the state is left, so that it does not flap.
 const HYSTERESIS: u32 = 2;
@@ -205,7 +206,9 @@ impl GroupState {
         let held = |streak: &Streak| format!("for {} s, {} samples", seconds(streak.since), streak.samples);
         let alive = match e.alive {
             Some(alive) => format!("{alive} of {} consumers alive", e.consumers),
-            None => format!("{} consumers, which Redis does not show", e.consumers),
+            None => {
+                text::count(e.consumers, "consumer, which Redis does not show", "consumers, which Redis does not show")
+            }
         };
         match self {
             Self::Ok => Ok(()),
@@ -229,7 +232,8 @@ impl GroupState {
                 let (when, lost) = e.lost.unwrap_or_default();
                 write!(
                     f,
-                    "at least {lost} entries gone undelivered, found {} s ago; {}",
+                    "at least {} gone undelivered, found {} s ago; {}",
+                    text::count(lost, "entry", "entries"),
                     seconds(when),
                     lag_text(e.lag)
                 )

@@ -17,7 +17,7 @@ use crate::analysis::view::{Fresh, View};
 use crate::model::glob::any_matches;
 use crate::model::lag::Lag;
 use crate::model::sample::{ReadError, RefusedCommand};
-use crate::model::{ConsumerName, GroupName, StreamKey};
+use crate::model::{ConsumerName, GroupName, StreamKey, text};
 
 /// Streams and groups that a reason names: the first few say enough.
 const MAX_NAMED: usize = 3;
@@ -339,7 +339,7 @@ impl<'a> Sum<'a> {
             Signal::Work => (work.ok_or_else(work_unknown)?, self.work_text(pending)),
             Signal::Forecast => {
                 let work = work.ok_or_else(work_unknown)?;
-                let ahead = humantime::format_duration(scaler.look_ahead);
+                let ahead = text::duration(scaler.look_ahead);
                 if self.forecast == 0 {
                     let why = format!("there is no forecast for {ahead} ahead, so the value is the work now: ");
                     (work, why + &self.work_text(pending))
@@ -366,10 +366,7 @@ impl<'a> Sum<'a> {
 
     /// Who is there to do the work.
     fn active_text(&self) -> String {
-        let text = |count: u64| match count {
-            1 => "1 consumer is active".to_owned(),
-            _ => format!("{count} consumers are active"),
-        };
+        let text = |count| text::count(count, "consumer is active", "consumers are active");
         let active = text(self.active.len() as u64);
         match (self.unnamed, self.active.is_empty()) {
             (0, _) => active,
@@ -381,19 +378,19 @@ impl<'a> Sum<'a> {
     fn lag_text(&self) -> String {
         let Lag { min, max, .. } = self.lag;
         if min == max {
-            return format!("{max} entries are not delivered");
+            return text::count(max, "entry is not delivered", "entries are not delivered");
         }
         format!("between {min} and {max} entries are not delivered, and the upper bound counts")
     }
 
     fn work_text(&self, pending: Option<u64>) -> String {
-        format!("{}; {} are pending", self.lag_text(), pending.unwrap_or(0))
+        format!("{}; {}", self.lag_text(), text::count(pending.unwrap_or(0), "is pending", "are pending"))
     }
 
     fn forecast_text(&self, ahead: &impl std::fmt::Display, pending: Option<u64>) -> String {
         let mut text = format!(
-            "in {ahead} at most {} entries are not delivered, with a probability of 0.9; now {}",
-            self.ahead,
+            "in {ahead} at most {} not delivered, with a probability of 0.9; now {}",
+            text::count(self.ahead, "entry is", "entries are"),
             self.work_text(pending)
         );
         if !self.not_forecast.is_empty() {

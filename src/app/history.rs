@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::analysis::history::{Point, resample};
 use crate::app::lag::csv_field;
 use crate::config::{HistoryAction, HistoryRequest, Output};
-use crate::model::text::rfc3339_of_unix;
+use crate::model::text::{count, rfc3339_of_unix};
 use crate::store::history::file::{self, FileInfo};
 use crate::store::history::memory::SeriesKey;
 
@@ -131,7 +131,8 @@ impl Info {
                 (Some(oldest), Some(newest)) => format!(", from {oldest} to {newest}"),
                 _ => String::new(),
             };
-            text.push_str(&format!("{name:14}  {points} points, {bytes} bytes{span}\n"));
+            let (points, bytes) = (count(*points, "point", "points"), count(*bytes, "byte", "bytes"));
+            text.push_str(&format!("{name:14}  {points}, {bytes}{span}\n"));
         }
         text
     }

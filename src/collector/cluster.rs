@@ -21,7 +21,7 @@ use crate::collector::sample_state::SamplingConfig;
 use crate::collector::standalone::Standalone;
 use crate::collector::topology::Topology;
 use crate::model::sample::{SampleError, Sink, TargetSample};
-use crate::model::{FailureReason, RedirectKind, StreamKey};
+use crate::model::{FailureReason, RedirectKind, StreamKey, text};
 use crate::redis::connector::Address;
 use crate::sys::own_metrics::RedisCommands;
 use redirect::Redirect;
@@ -360,7 +360,8 @@ impl Cluster {
 
     fn too_many(&self, masters: usize) -> String {
         let most = self.topology.max_connections;
-        format!("{masters} masters take {} connections, and --redis.max-connections allows {most}", masters + 1)
+        let takes = text::count(masters as u64, "master takes", "masters take");
+        format!("{takes} {} connections, and --redis.max-connections allows {most}", masters + 1)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::collector::sample_state::{SampleState, SamplingConfig};
 use crate::collector::scanner::Scanner;
 use crate::collector::stream_state::{DecodeMemory, StreamState};
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Search, Sink, StreamSample, TargetSample};
-use crate::model::{FailureReason, StreamKey, StreamSelection};
+use crate::model::{FailureReason, StreamKey, StreamSelection, text};
 use crate::redis::connection::Connection;
 use crate::redis::connector::Endpoint;
 use crate::redis::refusals::server_wide;
@@ -351,7 +351,7 @@ impl Standalone {
 }
 
 fn late(what: &str, timeout: Duration) -> SampleError {
-    let detail = format!("{what} within {}", humantime::format_duration(timeout));
+    let detail = format!("{what} within {}", text::duration(timeout));
     SampleError { reason: FailureReason::Timeout, detail }
 }
 

@@ -12,6 +12,7 @@ use crate::actions::notify::{MAX_RECEIVERS, NotifyConfig, Timing, Webhook};
 use crate::config::MAX_DURATION;
 use crate::config::file::{Given, InFile, NotifySection, WebhookItem};
 use crate::config::values::{ConfigError, Location, shown};
+use crate::model::text;
 use crate::sys::files;
 use crate::sys::http_client::{Client, Endpoint};
 
@@ -89,7 +90,7 @@ fn duration(
 ) -> Result<Option<Duration>, ConfigError> {
     let Some(given) = given else { return Ok(None) };
     let duration = humantime::parse_duration(&given.value).ok().filter(|time| (least..=MAX_DURATION).contains(time));
-    let least = humantime::format_duration(least);
+    let least = text::duration(least);
     duration.map(Some).ok_or_else(|| {
         let (value, place) = (shown(&given.value), listed.location(given));
         problem(key, &place, &format!("invalid value {value:?}: expected a duration from {least} to 1d, such as 30s"))

@@ -10,6 +10,7 @@ use crate::analysis::logical::split_list;
 use crate::config::settings::{Flag, Setting};
 use crate::model::TargetName;
 use crate::model::names::{self, MAX_NAME_BYTES};
+use crate::model::text;
 
 /// What an error repeats of a value, in bytes.
 const MAX_VALUE_BYTES: usize = 1024;
@@ -203,7 +204,7 @@ impl RawValue {
     pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
         let duration = humantime::parse_duration(&self.text()?).ok();
         duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-            let [min, max] = [min, max].map(|bound| humantime::format_duration(bound).to_string().replace("day", "d"));
+            let [min, max] = [min, max].map(text::duration);
             self.problem(&format!("expected a duration between {min} and {max}, such as 500ms, 5s or 1m"))
         })
     }

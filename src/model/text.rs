@@ -16,6 +16,35 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// A number of things: `1 entry`, `2 entries`.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A duration as the settings take it: `2s`, `1m 30s`, `400d`. What is less than a nanosecond is left out.
+#[must_use]
+pub fn duration(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 7] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1000),
+        ("ns", 1),
+    ];
+    let mut rest = duration.as_nanos();
+    let mut parts = Vec::new();
+    for (unit, nanoseconds) in UNITS {
+        if rest >= nanoseconds {
+            parts.push(format!("{}{unit}", rest / nanoseconds));
+            rest %= nanoseconds;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 /// A time in UTC with milliseconds, before [`END_OF_RFC3339`].
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
@@ -26,4 +55,22 @@ pub fn rfc3339(time: SystemTime) -> String {
 #[must_use]
 pub fn rfc3339_of_unix(seconds: i64) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "entry", "entries")), ["0 entries", "1 entry", "2 entries"]);
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_given() {
+        for text in ["0s", "1ns", "50ms", "1s 500ms", "59s", "1m", "1m 30s", "4h", "1d", "1d 2h", "400d", "3650d"] {
+            let given = humantime::parse_duration(text).unwrap();
+            assert_eq!(duration(given), text);
+        }
+    }
 }

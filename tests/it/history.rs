@@ -160,7 +160,7 @@ fn bad_input_is_named_with_what_was_expected() {
         (format!("history?stream={STREAM}&group=none"), ["\"none\" for group", GROUP]),
         ("history?stream=none".to_owned(), ["\"none\" for stream", STREAM]),
         ("history".to_owned(), ["\"\" for stream", STREAM]),
-        (format!("forecast?stream={STREAM}&horizon=2d"), ["\"2d\" for horizon", "1day"]),
+        (format!("forecast?stream={STREAM}&horizon=2d"), ["\"2d\" for horizon", " and 1d,"]),
         ("forecast?stream=none".to_owned(), ["\"none\" for stream", STREAM]),
         ("trends?window=0".to_owned(), ["\"0\" for window", "whole seconds"]),
         ("trends?window=5h".to_owned(), ["\"5h\" for window", "at most 2h"]),

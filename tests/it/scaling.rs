@@ -304,10 +304,7 @@ fn a_scaler_that_is_wrong_is_named_with_its_line() {
     check("  - {name: a, stream: s, target: .inf}\n", &["line 4", "expected YAML"]);
     check("  - {name: a, stream: s, signal: consumers, target: 5}\n", &["target of scaler a", "expected 1"]);
     check("  - {name: a, stream: s, look_ahead: 5m}\n", &["look_ahead of scaler a", "only with the signal forecast"]);
-    check(
-        "  - {name: a, stream: s, signal: forecast, look_ahead: 2days}\n",
-        &["look_ahead of scaler a", "1s and 1day"],
-    );
+    check("  - {name: a, stream: s, signal: forecast, look_ahead: 2days}\n", &["look_ahead of scaler a", "1s and 1d,"]);
     check("  - {name: a, stream: s, redis_target: x}\n", &["\"x\" for redis_target of scaler a", "name of a target"]);
     check("  - {name: a, logical_stream: x}\n", &["\"x\" for logical_stream of scaler a"]);
     check("  - {name: a, strem: s}\n", &["unknown key \"strem\" of scaler a", "did you mean stream"]);

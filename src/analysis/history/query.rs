@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::model::text::END_OF_RFC3339;
+use crate::model::text::{self, END_OF_RFC3339};
 
 /// Points that an answer may have.
 pub const MAX_POINTS: i64 = 11_000;
@@ -77,7 +77,7 @@ pub fn duration(text: &str, name: &str, min: i64, max: i64) -> Result<i64, Inval
 
 /// Seconds as the parameters take them.
 fn written(seconds: i64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string().replace(' ', "")
+    text::duration(Duration::from_secs(seconds.unsigned_abs())).replace(' ', "")
 }
 
 impl Range {

@@ -102,6 +102,8 @@ fn values_by_signal() {
     let known = || present(group((3, 3), Some(4)));
     check(Signal::Lag, known(), Some(3), "3 entries are not delivered");
     check(Signal::Work, known(), Some(7), "3 entries are not delivered; 4 are pending");
+    let one = present(group((1, 1), Some(1)));
+    check(Signal::Work, one, Some(2), "1 entry is not delivered; 1 is pending");
     check(
         Signal::Forecast,
         known(),

@@ -8,6 +8,7 @@ use crate::http;
 use crate::http::api::GroupRow;
 use crate::model::lag::Quality;
 use crate::model::sample::RefusedCommand;
+use crate::model::text;
 use crate::model::thresholds::Status;
 
 /// One target, sampled.
@@ -82,7 +83,7 @@ impl Sampled {
         } else if refuses(RefusedCommand::Xrange) {
             "Redis refuses XRANGE, so entries cannot be counted".to_owned()
         } else {
-            let wait = humantime::format_duration(self.wait);
+            let wait = text::duration(self.wait);
             format!("not counted within {wait}; raise --wait or --lag.count-budget")
         }
     }

@@ -174,7 +174,7 @@ pub fn look_ahead(text: &str, signal: Signal) -> Result<Duration, String> {
     }
     let duration = humantime::parse_duration(text).ok();
     let duration = duration.filter(|duration| (MIN_LOOK_AHEAD..=MAX_LOOK_AHEAD).contains(duration));
-    duration.ok_or_else(|| "expected a duration between 1s and 1day, such as 5m".to_owned())
+    duration.ok_or_else(|| "expected a duration between 1s and 1d, such as 5m".to_owned())
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
         }
         check(Some("stream=a&signal=consumers&target=5"), "invalid value \"5\" for target: expected 1");
         check(Some("stream=a&look_ahead=5m"), "only with the signal forecast");
-        check(Some("stream=a&signal=forecast&look_ahead=0s"), "between 1s and 1day");
+        check(Some("stream=a&signal=forecast&look_ahead=0s"), "between 1s and 1d");
         let long = "x".repeat(5000);
         assert!(asked(Some(&format!("stream=a&{long}=1"))).unwrap_err().len() < 300);
         assert!(nothing_asked(None).is_ok() && nothing_asked(Some("")).is_ok());
