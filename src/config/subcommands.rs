@@ -183,7 +183,7 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
         )
         .subcommand(
             Command::new("man").about("Print the manual page, or that of a subcommand").arg(
-                Arg::new("command").value_name("COMMAND").help("A subcommand, such as lag"),
+                Arg::new("command").value_name("COMMAND").num_args(0..=2).help("A subcommand, such as lag or history export"),
             ),
         )
 }
@@ -303,22 +303,62 @@ pub(super) fn completions(matches: &ArgMatches, mut command: Command) -> String 
     if let Some((_, shell)) = SHELLS.iter().find(|(name, _)| *name == wanted) {
         clap_complete::generate(*shell, &mut command, "streamlag", &mut script);
     }
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script).into_owned();
+    if wanted == "fish" { with_dots_in_fish(&script, &command) } else { script }
+}
+
+/// The fish script, where the subcommand is found without `argparse`: that refuses options with a dot in their names, and nothing
+/// would be completed. A subcommand is always the first word.
+fn with_dots_in_fish(script: &str, command: &Command) -> String {
+    const NEXT: &str = "function __fish_streamlag_using_subcommand";
+    let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let rest = script.split_once(NEXT).map_or(script, |(_, rest)| rest);
+    // Nor does it know the values of what is no option.
+    let mut values = String::new();
+    for subcommand in command.get_subcommands() {
+        for argument in subcommand.get_positionals() {
+            let possible: Vec<String> =
+                argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            if !possible.is_empty() {
+                let (name, possible) = (subcommand.get_name(), possible.join(" "));
+                values.push_str(&format!(
+                    "complete -c streamlag -n \"__fish_streamlag_using_subcommand {name}\" -f -a \"{possible}\"\n"
+                ));
+            }
+        }
+    }
+    format!(
+        "function __fish_streamlag_needs_command
+    set -l words (commandline -opc)
+    contains -- \"$words[2]\" {}
+    or return 0
+    # Also print the command, so this can be used to figure out what it is.
+    echo $words[2]
+    return 1
+end
+
+{NEXT}{rest}{values}",
+        names.join(" ")
+    )
 }
 
 /// The manual page of the program, or of a subcommand.
 pub(super) fn man(matches: &ArgMatches, mut command: Command) -> Result<String, ConfigError> {
     command.build();
-    let command = match text(matches, "command") {
-        None => command,
-        Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
+    let mut command = &command;
+    for name in matches.get_many::<String>("command").unwrap_or_default() {
+        command = command.find_subcommand(name).ok_or_else(|| {
             let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
-            ConfigError::invalid(name, "COMMAND", &format!("expected one of {}", names.join(", ")))
-        })?,
-    };
+            let expected = match names.as_slice() {
+                [] => format!("{} has no subcommands", command.get_name()),
+                names => format!("expected one of {}", names.join(", ")),
+            };
+            ConfigError::invalid(name, "COMMAND", &expected)
+        })?;
+    }
     let mut page = Vec::new();
     // Writing to memory does not fail.
-    let rendered = render_man(&command, &mut page);
+    let rendered = render_man(command, &mut page);
     debug_assert!(rendered.is_ok(), "{rendered:?}");
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
@@ -329,7 +369,10 @@ fn render_man(command: &Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let positionals = command.get_positionals().filter_map(|argument| argument.get_value_names()?.first());
     let positionals: String = positionals.map(|name| format!(" \\fI{name}\\fR")).collect();
     let name = command.get_bin_name().unwrap_or(command.get_name());
-    let subcommands = if command.has_subcommands() { "\n.br\n\\fBstreamlag\\fR \\fICOMMAND\\fR ..." } else { "" };
+    let subcommands = match command.has_subcommands() {
+        true => format!("\n.br\n\\fB{name}\\fR \\fICOMMAND\\fR ..."),
+        false => String::new(),
+    };
     man.render_title(page)?;
     man.render_name_section(page)?;
     writeln!(page, ".SH SYNOPSIS\n\\fB{name}\\fR [\\fIOPTIONS\\fR]{positionals}{subcommands}")?;

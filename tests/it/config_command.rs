@@ -128,6 +128,8 @@ fn what_is_wrong_is_an_error_and_not_printed() {
         "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, notify, completions, man",
     );
     check(&["confi"], "unexpected argument \"confi\": did you mean config? See streamlag --help");
+    check(&["man", "history", "x"], "invalid value \"x\" for COMMAND: expected one of export, info");
+    check(&["man", "lag", "x"], "invalid value \"x\" for COMMAND: lag has no subcommands");
     let (code, _, err) = run(&["completions"], &[]);
     assert!(code == Some(2) && err.contains("<SHELL>") && err.lines().count() == 1, "{err}");
     let (code, _, err) = run(&["config"], &[("STREAMLAG_STREAM", "x")]);
@@ -166,6 +168,20 @@ fn completions_are_scripts_that_complete() {
     assert_eq!(complete("streamlag lag --out"), ["--output"]);
     assert_eq!(complete("streamlag lag --output j"), ["json"]);
     assert_eq!(complete("streamlag completions f"), ["fish"]);
+    let in_fish = |line: &str| {
+        let script = print(&["completions", "fish"], &[]) + &format!("\ncomplete -C '{line}'\n");
+        let (good, said) = pipe_through("fish", &["--no-config"], script.as_bytes());
+        assert!(good, "{said}");
+        said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(in_fish("streamlag --redis.ti"), ["--redis.timeout"]);
+    assert_eq!(in_fish("streamlag --redis.timeout 1s --poll.sp"), ["--poll.spread"]);
+    assert_eq!(in_fish("streamlag comp"), ["completions"]);
+    assert_eq!(in_fish("streamlag lag --redis.ti"), ["--redis.timeout"]);
+    assert_eq!(in_fish("streamlag lag --output j"), ["json"]);
+    assert_eq!(in_fish("streamlag history ex"), ["export"]);
+    assert_eq!(in_fish("streamlag history export --st"), ["--step", "--stream"]);
+    assert_eq!(in_fish("streamlag completions f"), ["fish"]);
 }
 
 #[test]
@@ -191,5 +207,13 @@ fn manual_pages_render_and_name_every_flag() {
     for subcommand in ["lag", "config", "history", "token", "completions", "man"] {
         let text = render(&[subcommand]);
         assert!(text.contains(&format!("streamlag {subcommand} [OPTIONS]")), "{text}");
+    }
+    for (command, of) in [("history", "export"), ("history", "info"), ("notify", "test")] {
+        let parent = render(&[command]);
+        assert!(parent.contains(&format!("streamlag {command} COMMAND ...")), "{parent}");
+        assert!(parent.contains(&format!("streamlag-{command}-{of}(1)")), "{parent}");
+        let text = render(&[command, of]);
+        assert!(text.contains(&format!("streamlag {command} {of} [OPTIONS]")), "{text}");
+        assert!(text.contains("--config.file"), "{text}");
     }
 }
