@@ -91,8 +91,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
         }
         "config" => {
             let given = AllSources::new(matches)?;
-            Config::from_sources(&given)?;
-            let effective = Effective::new(|setting| given.of(setting), given.api_token().is_some(), given.targets());
+            let config = Config::from_sources(&given)?;
+            let effective = Effective::new(|setting| given.of(setting), &given, &config);
             Ok(Request::PrintConfig(match Output::of(&given.matches) {
                 Output::Json => effective.json(),
                 Output::Table | Output::Csv => effective.table(),

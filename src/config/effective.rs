@@ -1,14 +1,19 @@
 //! `streamlag config`: the value of every setting and where it comes from, without secrets.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::file::Section;
+use crate::actions::notify::NotifyConfig;
+use crate::analysis::scaling::Signal;
+use crate::config::file::{Given, InFile, NotifySection, ScalerItem, Section, WebhookItem};
 use crate::config::settings::{Flag, SETTINGS, Setting};
-use crate::config::values::{Location, Origin, RawValue};
-use crate::config::{API_TOKEN_VARIABLE, redis_target};
-use crate::model::TargetName;
+use crate::config::values::{Location, Origin, RawValue, shown};
+use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources, redis_target};
+use crate::http::{DeclaredScaler, Scalers};
+use crate::model::{TargetName, text};
+use crate::sys::http_client::Endpoint;
 use crate::sys::terminal::{self, Align, Cell, escaped_json};
 
 /// What stands for a value that must not be seen.
@@ -27,12 +32,15 @@ pub(super) const FILE: &str = "FILE";
 #[derive(Serialize)]
 pub(super) struct Effective {
     settings: Vec<Line>,
-    targets: Vec<Target>,
+    /// What each target of the file sets itself. Its other settings are those of the program.
+    targets: Vec<Named>,
+    scalers: Vec<Named>,
+    notify: Vec<Line>,
 }
 
-/// What a target of the file sets itself. Its other settings are those of the program.
+/// The settings of one of several.
 #[derive(Serialize)]
-struct Target {
+struct Named {
     name: String,
     settings: Vec<Line>,
 }
@@ -40,7 +48,7 @@ struct Target {
 /// One setting.
 #[derive(Serialize)]
 struct Line {
-    setting: &'static str,
+    setting: Cow<'static, str>,
     /// Null where it is not set.
     value: Option<Value>,
     from: Option<From>,
@@ -65,16 +73,17 @@ enum From {
 }
 
 impl Effective {
-    /// From the settings as they were given, whether there is an API token, and the targets of the file.
+    /// From the settings as they were given, what the file lists, and what was made of that.
     pub(super) fn new(
         given: impl Fn(&'static Setting) -> Option<RawValue>,
-        has_token: bool,
-        targets: &[(TargetName, Section)],
+        sources: &impl SettingSources,
+        config: &Config,
     ) -> Self {
+        let has_token = sources.api_token().is_some();
         let settings = SETTINGS.iter().filter(|setting| !ACTIONS.contains(&setting.key));
         let mut settings: Vec<Line> = settings.map(|setting| line(setting, given(setting))).collect();
         settings.push(Line {
-            setting: API_TOKEN_VARIABLE,
+            setting: API_TOKEN_VARIABLE.into(),
             value: has_token.then(|| Value::One(NOT_SHOWN.to_owned())),
             from: has_token.then_some(From::Environment { variable: API_TOKEN_VARIABLE }),
         });
@@ -83,17 +92,30 @@ impl Effective {
                 let entry = section.get(setting.key)?;
                 Some(line(setting, Some(entry.given(setting, Origin::File))))
             });
-            Target { name: name.to_string(), settings: own.collect() }
+            Named { name: name.to_string(), settings: own.collect() }
         };
-        Self { settings, targets: targets.iter().map(of_target).collect() }
+        Self {
+            settings,
+            targets: sources.targets().iter().map(of_target).collect(),
+            scalers: sources.scalers().iter().map(|listed| scaler(listed, &config.scalers)).collect(),
+            notify: sources.notify().map(|listed| notify(listed, &config.notify)).unwrap_or_default(),
+        }
     }
 
-    /// For people: a table, and one for each target.
+    /// For people: a table, and one for each target, each scaler and `notify`.
     pub(super) fn table(&self) -> String {
         let mut text = table(&self.settings);
-        for Target { name, settings } in &self.targets {
+        for Named { name, settings } in &self.targets {
             text.push_str(&format!("\nTarget {name}: the settings above, and\n"));
             text.push_str(&table(settings));
+        }
+        for Named { name, settings } in &self.scalers {
+            text.push_str(&format!("\nScaler {name}\n"));
+            text.push_str(&table(settings));
+        }
+        if !self.notify.is_empty() {
+            text.push_str("\nNotifications\n");
+            text.push_str(&table(&self.notify));
         }
         text
     }
@@ -114,7 +136,7 @@ fn table(lines: &[Line]) -> String {
             Some(Value::Many(values)) => values.join(","),
         };
         let from = line.from.as_ref().map_or(String::new(), From::to_string);
-        [line.setting, &value, &from].map(Cell::new).to_vec()
+        [line.setting.as_ref(), &value, &from].map(Cell::new).to_vec()
     };
     let columns = ["SETTING", "VALUE", "FROM"].map(|name| (name, Align::Left));
     terminal::table(&columns, &lines.iter().map(row).collect::<Vec<_>>(), false)
@@ -122,17 +144,84 @@ fn table(lines: &[Line]) -> String {
 
 fn line(setting: &'static Setting, given: Option<RawValue>) -> Line {
     Line {
-        setting: setting.key,
+        setting: setting.key.into(),
         value: given.as_ref().map(|given| value(setting, given)),
         from: given.map(|given| match given.origin() {
             Origin::Flag => From::Flag,
             Origin::Environment(variable) => From::Environment { variable },
-            Origin::File(Location { file, line }) | Origin::Target(_, Location { file, line }) => {
-                From::File { file: file.to_string_lossy().into_owned(), line: *line }
-            }
+            Origin::File(place) | Origin::Target(_, place) => From::file(place),
             Origin::Default => From::Default,
         }),
     }
+}
+
+/// A value of a section, or its default.
+fn listed<T>(
+    of: &InFile<T>,
+    setting: impl Into<Cow<'static, str>>,
+    given: Option<&Given>,
+    value: Option<String>,
+) -> Line {
+    let from = given.map_or(From::Default, |given| From::file(&of.location(given)));
+    Line { setting: setting.into(), from: value.is_some().then_some(from), value: value.map(Value::One) }
+}
+
+fn scaler(listed_as: &InFile<ScalerItem>, scalers: &Scalers) -> Named {
+    let given = &listed_as.section;
+    let name = given.name.value.clone();
+    let mut lines = Vec::new();
+    for (key, given) in
+        [("stream", &given.stream), ("streams", &given.streams), ("logical_stream", &given.logical_stream)]
+    {
+        if given.is_some() {
+            lines.push(listed(listed_as, key, given.as_ref(), given.as_ref().map(|given| shown(&given.value))));
+        }
+    }
+    // It is there: the configuration was checked.
+    if let Some(DeclaredScaler { redis_target, scaler }) = scalers.find(&name) {
+        let ahead = (scaler.signal == Signal::Forecast).then(|| text::duration(scaler.look_ahead));
+        lines.extend([
+            listed(listed_as, "group", given.group.as_ref(), Some(shown(&scaler.group.to_string()))),
+            listed(listed_as, "signal", given.signal.as_ref(), Some(scaler.signal.as_str().to_owned())),
+            listed(listed_as, "target", given.target.as_ref(), Some(scaler.target.to_string())),
+            listed(listed_as, "look_ahead", given.look_ahead.as_ref(), ahead),
+            listed(listed_as, "redis_target", given.redis_target.as_ref(), Some(redis_target.to_string())),
+        ]);
+    }
+    Named { name, settings: lines }
+}
+
+/// URLs of receivers without their paths, and secrets by the names of their files.
+fn notify(listed_as: &InFile<NotifySection>, config: &NotifyConfig) -> Vec<Line> {
+    let given = &listed_as.section;
+    let url = |url: &Given| Endpoint::parse(&url.value).map_or_else(|_| NOT_SHOWN.to_owned(), |to| to.without_path());
+    let path = |given: &Given| listed_as.path(given).to_string_lossy().into_owned();
+    let own = |setting: String, given: &Given, value: String| listed(listed_as, setting, Some(given), Some(value));
+    let mut lines = Vec::new();
+    for (n, to) in (1..).zip(&given.alertmanagers) {
+        lines.push(own(format!("alertmanagers.{n}"), to, url(to)));
+    }
+    for (n, WebhookItem { url: to, secret_file, allow_plain }) in (1..).zip(&given.webhooks) {
+        lines.push(own(format!("webhooks.{n}.url"), to, url(to)));
+        lines.extend(secret_file.iter().map(|given| own(format!("webhooks.{n}.secret_file"), given, path(given))));
+        lines.extend(
+            allow_plain.iter().map(|given| own(format!("webhooks.{n}.allow_plain"), given, given.value.clone())),
+        );
+    }
+    for (name, value) in &config.labels {
+        lines.push(listed(listed_as, format!("labels.{name}"), given.labels.get(name), Some(value.clone())));
+    }
+    let timing = &config.timing;
+    lines.push(listed(listed_as, "for", given.r#for.as_ref(), config.hold.map(text::duration)));
+    for (key, given, value) in [
+        ("group_wait", &given.group_wait, timing.group_wait),
+        ("group_interval", &given.group_interval, timing.group_interval),
+        ("repeat_interval", &given.repeat_interval, timing.repeat_interval),
+    ] {
+        lines.push(listed(listed_as, key, given.as_ref(), Some(text::duration(value))));
+    }
+    lines.push(listed(listed_as, "ca_file", given.ca_file.as_ref(), given.ca_file.as_ref().map(path)));
+    lines
 }
 
 fn value(setting: &Setting, given: &RawValue) -> Value {
@@ -151,6 +240,12 @@ fn value(setting: &Setting, given: &RawValue) -> Value {
         // Where the program looks for it.
         None if setting.value_name == FILE => Value::One(given.path().to_string_lossy().into_owned()),
         None => Value::One(given.values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",")),
+    }
+}
+
+impl From {
+    fn file(Location { file, line }: &Location) -> Self {
+        Self::File { file: file.to_string_lossy().into_owned(), line: *line }
     }
 }
 

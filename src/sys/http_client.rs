@@ -116,6 +116,13 @@ impl Endpoint {
         self.path != "/"
     }
 
+    /// The URL, with `***` in place of a path that may be a secret.
+    #[must_use]
+    pub fn without_path(&self) -> String {
+        let (scheme, path) = (if self.tls { "https" } else { "http" }, if self.has_path() { "/***" } else { "" });
+        format!("{scheme}://{}{path}", self.authority())
+    }
+
     /// Whether a text repeats the path, or so much of one of its pieces that it may be the secret, as it is or percent-decoded.
     fn is_repeated_by(&self, text: &str) -> bool {
         let lower = |text: &str| text.to_ascii_lowercase();

@@ -98,6 +98,86 @@ fn each_setting_with_its_value_and_where_that_comes_from() {
 }
 
 #[test]
+fn scalers_and_notify_are_shown_with_their_defaults_and_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streamlag.yml");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = "\
+groups: [mail]
+scalers:
+- name: a
+  stream: orders
+  target: 7
+- {name: b, streams: 'orders:*', signal: forecast, look-ahead: 90s, group: mail}
+notify:
+  alertmanagers: ['http://am:9093/hunter2']
+  webhooks:
+  - url: https://hooks.example/services/hunter2?key=hunter2
+    secret-file: secret
+  - {url: 'http://h', allow-plain: true}
+  labels: {cluster: eu}
+  group-wait: 90s
+";
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let json = print(&["config", "-o", "json", "--config.file", path], &[]);
+    let table = print(&["config", "--config.file", path], &[]);
+    for text in [&json, &table] {
+        assert!(!text.contains("hunter2") && !text.contains("MfKQ"), "{text}");
+    }
+    let document: Value = serde_json::from_str(&json).unwrap();
+    let line = |setting: &str, value: Value, line: u64| {
+        let from = match line {
+            0 if value.is_null() => Value::Null,
+            0 => json!({"kind": "default"}),
+            line => json!({"kind": "file", "file": path, "line": line}),
+        };
+        json!({"setting": setting, "value": value, "from": from})
+    };
+    let scalers = json!([
+        {"name": "a", "settings": [
+            line("stream", json!("orders"), 4),
+            line("group", json!("mail"), 0),
+            line("signal", json!("work"), 0),
+            line("target", json!("7"), 5),
+            line("look_ahead", Value::Null, 0),
+            line("redis_target", json!("default"), 0),
+        ]},
+        {"name": "b", "settings": [
+            line("streams", json!("orders:*"), 6),
+            line("group", json!("mail"), 6),
+            line("signal", json!("forecast"), 6),
+            line("target", json!("100"), 0),
+            line("look_ahead", json!("1m 30s"), 6),
+            line("redis_target", json!("default"), 0),
+        ]},
+    ]);
+    assert_eq!(document["scalers"], scalers);
+    let notify = json!([
+        line("alertmanagers.1", json!("http://am:9093/***"), 8),
+        line("webhooks.1.url", json!("https://hooks.example:443/***"), 10),
+        line("webhooks.1.secret_file", json!(secret), 11),
+        line("webhooks.2.url", json!("http://h:80"), 12),
+        line("webhooks.2.allow_plain", json!("true"), 12),
+        line("labels.cluster", json!("eu"), 13),
+        line("labels.job", json!("streamlag"), 0),
+        line("for", Value::Null, 0),
+        line("group_wait", json!("1m 30s"), 14),
+        line("group_interval", json!("5m"), 0),
+        line("repeat_interval", json!("4h"), 0),
+        line("ca_file", Value::Null, 0),
+    ]);
+    assert_eq!(document["notify"], notify);
+    for heading in ["\nScaler a\nSETTING", "\nScaler b\nSETTING", "\nNotifications\nSETTING"] {
+        assert!(table.contains(heading), "{table}");
+    }
+    let without: Value = serde_json::from_str(&print(&["config", "-o", "json"], &[])).unwrap();
+    assert_eq!((&without["scalers"], &without["notify"]), (&json!([]), &json!([])));
+}
+
+#[test]
 fn urls_are_shown_without_what_may_be_secret() {
     let check = |url: &str, shown: &str| {
         let document: Value = serde_json::from_str(&print(&["config", "-o", "json", "--redis.url", url], &[])).unwrap();
