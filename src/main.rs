@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use streamlag::app;
@@ -37,11 +37,11 @@ fn main() -> ExitCode {
         }
         Ok(Request::Check(_)) => {
             warn_of_unknown_variables();
-            print("the configuration is good\n")
+            print("the configuration is good\n", 0, 1)
         }
         Ok(Request::PrintConfig(text)) => {
             warn_of_unknown_variables();
-            print(&text)
+            print(&text, 0, 1)
         }
         Ok(Request::Lag(request)) => {
             warn_of_unknown_variables();
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
                     for problem in problems {
                         let _ = exit_with_error(&problem, code);
                     }
-                    if print(&output) == ExitCode::SUCCESS { ExitCode::from(code) } else { ExitCode::from(UNKNOWN) }
+                    print(&output, code, UNKNOWN)
                 }
                 Err(error) => exit_with_error(&format!("cannot start: {error}"), UNKNOWN),
             }
@@ -67,11 +67,10 @@ fn main() -> ExitCode {
             Err(error) => exit_with_error(&error, 1),
         },
         Ok(Request::NotifyTest(config)) => match app::notify_test(&config) {
-            Ok((output, all_told)) if print(&output) == ExitCode::SUCCESS && all_told => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::FAILURE,
+            Ok((output, all_told)) => print(&output, u8::from(!all_told), 1),
             Err(error) => exit_with_error(&format!("cannot start: {error}"), 1),
         },
-        Ok(Request::Print(text)) => print(&text),
+        Ok(Request::Print(text)) => print(&text, 0, 1),
         Err(problem) => exit_with_error(&problem, BAD_CONFIGURATION),
     }
 }
@@ -112,10 +111,14 @@ fn warn_of_unknown_variables() {
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+/// Prints, and exits with one code, or with the other if that fails.
+fn print(text: &str, code: u8, failed: u8) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::from(code),
+        // Whoever reads it has had enough, as `head` has.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(failed),
+        Err(error) => exit_with_error(&format!("cannot print: {error}"), failed),
     }
 }
 

@@ -29,6 +29,29 @@ fn version_and_help() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_an_error() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let run = |arguments: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command(arguments, &[]).stdout(full).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (arguments, code) in [
+        (&["lag", "--redis.url", &url, "--groups", "*", "--streams", "*", "--wait", "0s"][..], 2),
+        (&["config"], 1),
+        (&["--config.check"], 1),
+        (&["--version"], 1),
+        (&["man"], 1),
+    ] {
+        let (exit, err) = run(arguments);
+        assert_eq!(exit, Some(code), "{arguments:?} {err}");
+        let last = err.lines().last().unwrap_or_default();
+        assert_eq!(last, "streamlag: cannot print: No space left on device (os error 28)", "{arguments:?}");
+    }
+}
+
+#[test]
 fn bad_configuration_ends_with_2_and_one_line() {
     let check = |arguments: &[&str], env: &[(&str, &str)], expected: &str| {
         let (code, out, err) = run(arguments, env);
