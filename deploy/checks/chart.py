@@ -192,7 +192,7 @@ def certificate():
 
 def files(folder):
     """Stands in for what the Secrets have."""
-    contents = {"redis-password/password": "secret", "us/password": "secret", "web/web.yml": "", "redis-tls/ca.crt": certificate()}
+    contents = {"redis-password/password": "secret", "us/password": "secret", "prometheus/token": "secret", "web/web.yml": "", "redis-tls/ca.crt": certificate()}
     for name, text in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.history.existingClaim (gt (int .Values.shards) 1) -}}
 {{- fail "history.existingClaim: expected one shard: each needs a volume of its own" -}}
 {{- end -}}
+{{- $prometheus := or (dig "history" "prometheus-url" "" $config) (dig "history" "prometheus_url" "" $config) -}}
+{{- if and .Values.history.enabled $prometheus -}}
+{{- fail "history.enabled: expected no config.history.prometheus-url beside it: history is in a file or in that Prometheus" -}}
+{{- end -}}
 {{- if and .Values.secrets.tls.name (not .Values.secrets.webConfig.name) -}}
 {{- fail "secrets.tls: expected secrets.webConfig too, whose tls_server_config names tls.crt and tls.key" -}}
 {{- end -}}
