@@ -16,7 +16,7 @@ const CHUNK_SECONDS: i64 = 600;
 /// What a map and an allocator take beside the bytes, per series or chunk: an estimate.
 const OVERHEAD: usize = 64;
 
-/// Share of the time kept that goes at once where the bytes are not enough.
+/// Share of the time that the points span that goes at once where the bytes are not enough.
 const EVICTED_SHARE: i64 = 16;
 
 /// Whose points they are: names as they are shown, which no two share.
@@ -139,8 +139,12 @@ impl Memory {
             !chunks.is_empty()
         });
         self.measure();
+        // A share of what there is, not of what may be kept: names that come and go may fill it within seconds.
+        let oldest = self.series.values().filter_map(Chunks::first).min();
+        from = from.max(oldest.unwrap_or(now));
+        let step = (now.saturating_sub(from) / EVICTED_SHARE).max(1);
         while self.bytes > self.max_bytes && from < now {
-            from += (self.retention / EVICTED_SHARE).max(1);
+            from += step;
             self.drop_before(from);
             self.measure();
         }
@@ -259,6 +263,23 @@ pub(crate) mod tests {
         assert!(memory.bytes() <= 1 << 20 && memory.bytes() > 1 << 19, "{}", memory.bytes());
         // The newest stay.
         assert_eq!(memory.points(&key("group-7"), 7190, 7200).len(), 10);
+    }
+
+    #[test]
+    fn names_that_come_and_go_within_seconds_do_not_take_all_that_there_is() {
+        let mut memory = Memory::new(7200, 1 << 20);
+        for n in 0..600 {
+            for name in 0..50 {
+                memory.push(&key(&format!("passing-{n}-{name}")), point(n, 1));
+            }
+            for point in (0..100).map(|_| point(n, n as u64)) {
+                memory.push(&key("a"), point);
+            }
+            memory.trim(n);
+            assert!(n < 100 || memory.bytes() > 1 << 19, "{} bytes at {n}", memory.bytes());
+        }
+        assert!(memory.bytes() <= 1 << 20);
+        assert_eq!(memory.points(&key("a"), 590, 600).len(), 10);
     }
 
     #[test]
