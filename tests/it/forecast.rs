@@ -143,5 +143,5 @@ fn without_the_collector_a_forecast_is_made_when_asked_for() {
     // A horizon that the history does not allow: the work now, and it says so.
     let beyond = scale("forecast&look_ahead=1day");
     assert_eq!(beyond["value"], LAG, "{beyond}");
-    assert!(beyond["reason"].as_str().unwrap().starts_with("there is no forecast for 1day ahead"), "{beyond}");
+    assert!(beyond["reason"].as_str().unwrap().starts_with("there is no forecast for 1d ahead"), "{beyond}");
 }
