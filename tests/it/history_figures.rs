@@ -27,6 +27,53 @@ impl Group {
         (self.random >> 33) % below
     }
 
+    /// Of a stream whose consumers keep up all day, but for a burst now and then.
+    fn busy_minute(&mut self, time: i64) -> Point {
+        let day = (time % DAY) as f64 / DAY as f64 * std::f64::consts::TAU;
+        let arrivals = (6_000.0 * (1.0 + 0.5 * day.sin())) as u64 + self.next(300);
+        let burst = if self.next(360) == 0 { 5_000 } else { 0 };
+        self.lag = self.next(9) + burst + if self.lag > 300 { self.lag - 250 } else { 0 };
+        let (low, high) = (self.lag.saturating_sub(self.next(5)), self.lag + self.next(10));
+        Point {
+            time,
+            samples: 12,
+            lag: self.lag,
+            mean: self.lag as f64 + (self.next(17) as f64 - 8.0) / 8.0,
+            lowest: low,
+            highest: high,
+            bound_min: low,
+            bound_max: high,
+            lag_ms: Some(self.lag * 10 + if self.lag > 0 { self.next(10) } else { 0 }),
+            pending: Some(self.next(20)),
+            length: Some(10_000),
+            added_milli: Some(arrivals * 1000 / 60),
+            delivered_milli: Some((arrivals + self.next(20)) * 1000 / 60),
+            consumers: Some(4),
+            lost: Some(0),
+            state: Some(GroupState::Ok),
+        }
+    }
+
+    /// Of a stream on which something happens now and then.
+    fn quiet_minute(&mut self, time: i64) -> Point {
+        let entries = if self.next(10) == 0 { self.next(5) } else { 0 };
+        self.lag += entries;
+        Point {
+            lag: 0,
+            mean: 0.0,
+            lowest: 0,
+            highest: entries.min(1),
+            bound_min: 0,
+            bound_max: entries.min(1),
+            lag_ms: Some(0),
+            pending: Some(0),
+            length: Some(self.lag.min(1_000)),
+            added_milli: Some(entries * 1000 / 60),
+            delivered_milli: Some(entries * 1000 / 60),
+            ..self.busy_minute(time)
+        }
+    }
+
     fn minute(&mut self, time: i64) -> Point {
         let arrivals = 20_000 + self.next(2_000);
         self.lag = (self.lag + arrivals).saturating_sub(20_000 + self.next(2_000));
@@ -52,13 +99,19 @@ impl Group {
     }
 }
 
+/// What happens to a group within a minute.
+type Load = fn(&mut Group, i64) -> Point;
+
+const LOADS: [(&str, Load); 3] =
+    [("noise", Group::minute), ("busy", Group::busy_minute), ("quiet", Group::quiet_minute)];
+
 /// Writes minutes as the daemon does; how long that took.
-fn write(file: &mut HistoryFile, groups: &mut [Group], minutes: std::ops::Range<i64>) -> Duration {
+fn write(file: &mut HistoryFile, groups: &mut [Group], minutes: std::ops::Range<i64>, load: Load) -> Duration {
     let mut took = Duration::ZERO;
     for minute in minutes {
         let time = START + minute * MINUTE;
         let points: Vec<_> =
-            groups.iter_mut().enumerate().map(|(number, group)| (key(number as u64), group.minute(time))).collect();
+            groups.iter_mut().enumerate().map(|(number, group)| (key(number as u64), load(group, time))).collect();
         let began = Instant::now();
         file.write(&points).unwrap();
         file.compact(time).unwrap();
@@ -74,11 +127,18 @@ fn groups(count: u64) -> Vec<Group> {
 #[test]
 #[ignore = "measures"]
 fn bytes_of_a_group_and_a_query_over_two_weeks() {
+    for (name, load) in LOADS {
+        println!("{name}:");
+        bytes_of_a_group(load);
+    }
+}
+
+fn bytes_of_a_group(load: Load) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("history.db");
     let mut file = HistoryFile::open(&path, START).unwrap();
     let count = 20;
-    write(&mut file, &mut groups(count), 0..14 * 24 * 60 + 5);
+    write(&mut file, &mut groups(count), 0..14 * 24 * 60 + 5, load);
     drop(file);
     let connection = file::open_to_read(&path).unwrap();
     let info = file::info(&connection, &path).unwrap();
@@ -112,10 +172,17 @@ fn bytes_of_a_group_and_a_query_over_two_weeks() {
 #[test]
 #[ignore = "measures"]
 fn ten_thousand_groups() {
+    for (name, load) in LOADS {
+        println!("{name}:");
+        ten_thousand(load);
+    }
+}
+
+fn ten_thousand(load: Load) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("history.db");
     let mut file = HistoryFile::open(&path, START).unwrap();
-    let took = write(&mut file, &mut groups(10_000), 0..241);
+    let took = write(&mut file, &mut groups(10_000), 0..241, load);
     let connection = file::open_to_read(&path).unwrap();
     let info = file::info(&connection, &path).unwrap();
     let share = took.as_secs_f64() / (4.0 * 3600.0);

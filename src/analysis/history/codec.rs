@@ -202,15 +202,16 @@ impl Series {
         self.last.time
     }
 
+    /// The same points, of which there will be no more.
+    #[must_use]
+    pub fn close(self) -> ClosedSeries {
+        ClosedSeries { bytes: self.bytes.into(), first: self.first, last: self.last.time }
+    }
+
     /// How many points there are.
     #[must_use]
     pub fn points(&self) -> u32 {
         self.points
-    }
-
-    /// Gives back memory that no point takes: nothing more is to come.
-    pub fn close(&mut self) {
-        self.bytes.shrink_to_fit();
     }
 
     /// Bytes that it holds.
@@ -224,23 +225,62 @@ impl Series {
     /// # Errors
     /// Where the bytes are no points, which would be a defect.
     pub fn decode(&self) -> Result<Vec<Point>, Corrupt> {
-        let (mut bytes, mut last) = (&self.bytes[..], Last::default());
-        let mut points = Vec::with_capacity(self.points as usize);
-        while !bytes.is_empty() {
-            let mask = take(&mut bytes)?;
-            for place in (0..COLUMNS).filter(|place| mask >> place & 1 == 1) {
-                let base = if DIFFERENCES[place] { last.known[place] } else { 0 };
-                last.columns[place] = take_optional(&mut bytes)?.map(|delta| unzigzag(delta).wrapping_add(base));
-                last.known[place] = last.columns[place].unwrap_or(last.known[place]);
-            }
-            if mask >> TIME == 1 {
-                last.step = last.step.wrapping_add(unzigzag(take(&mut bytes)?));
-            }
-            last.time = last.time.wrapping_add(last.step);
-            points.push(from_columns(last.time, &last.columns)?);
-        }
-        Ok(points)
+        decode_series(&self.bytes)
     }
+}
+
+/// Points to which no more are added. Takes a tenth of the memory that a [`Series`] takes beside its bytes.
+#[derive(Clone, Debug)]
+pub struct ClosedSeries {
+    bytes: Box<[u8]>,
+    first: i64,
+    last: i64,
+}
+
+impl ClosedSeries {
+    /// Time of the first point.
+    #[must_use]
+    pub fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// Time of the last point.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The points.
+    ///
+    /// # Errors
+    /// Where the bytes are no points, which would be a defect.
+    pub fn decode(&self) -> Result<Vec<Point>, Corrupt> {
+        decode_series(&self.bytes)
+    }
+}
+
+fn decode_series(mut bytes: &[u8]) -> Result<Vec<Point>, Corrupt> {
+    let (mut last, mut points) = (Last::default(), Vec::new());
+    while !bytes.is_empty() {
+        let mask = take(&mut bytes)?;
+        for place in (0..COLUMNS).filter(|place| mask >> place & 1 == 1) {
+            let base = if DIFFERENCES[place] { last.known[place] } else { 0 };
+            last.columns[place] = take_optional(&mut bytes)?.map(|delta| unzigzag(delta).wrapping_add(base));
+            last.known[place] = last.columns[place].unwrap_or(last.known[place]);
+        }
+        if mask >> TIME == 1 {
+            last.step = last.step.wrapping_add(unzigzag(take(&mut bytes)?));
+        }
+        last.time = last.time.wrapping_add(last.step);
+        points.push(from_columns(last.time, &last.columns)?);
+    }
+    Ok(points)
 }
 
 /// A number by its first digits, rounded up, so that what is not 0 stays so: numbers that look alike are near each other.
@@ -267,14 +307,12 @@ const SHORTENED: [usize; 3] = [0, 4, 5];
 pub fn encode(points: &[(u64, Point)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put(&mut bytes, points.len() as u64);
-    let (mut series, mut time, mut step) = (0, 0, 0);
-    for (of, point) in points {
-        put(&mut bytes, zigzag(of.wrapping_sub(series).cast_signed()));
-        series = *of;
-        let next = point.time.wrapping_sub(time);
-        put(&mut bytes, zigzag(next.wrapping_sub(step)));
-        (time, step) = (point.time, next);
-    }
+    let Some((_, first)) = points.first() else { return bytes };
+    put(&mut bytes, zigzag(first.time));
+    let series = points.iter().map(|(series, _)| Some(series.cast_signed()));
+    packed::put_column(&mut bytes, &series.collect::<Vec<_>>());
+    let steps = points.windows(2).map(|pair| Some(pair[1].1.time.wrapping_sub(pair[0].1.time)));
+    packed::put_column(&mut bytes, &steps.collect::<Vec<_>>());
     let rows: Vec<_> = points.iter().map(|(_, point)| columns(point)).collect();
     for place in 0..COLUMNS {
         let short = |value: i64| shortened(value.cast_unsigned()).cast_signed();
@@ -285,11 +323,35 @@ pub fn encode(points: &[(u64, Point)]) -> Vec<u8> {
     bytes
 }
 
-/// What [`encode`] made. Takes memory by what the bytes hold, not by what they claim: a point takes at least two bytes.
+/// What [`encode`] made, of at most so many points: constant columns take no bytes, so that the bytes do not bound them.
 ///
 /// # Errors
 /// Where it did not make it.
-pub fn decode(mut bytes: &[u8]) -> Result<Vec<(u64, Point)>, Corrupt> {
+pub fn decode(mut bytes: &[u8], max_points: usize) -> Result<Vec<(u64, Point)>, Corrupt> {
+    let bytes = &mut bytes;
+    let count = usize::try_from(take(bytes)?).map_err(|_| Corrupt)?;
+    if count > max_points {
+        return Err(Corrupt);
+    }
+    let Some(steps) = count.checked_sub(1) else { return if bytes.is_empty() { Ok(Vec::new()) } else { Err(Corrupt) } };
+    let mut time = unzigzag(take(bytes)?);
+    let series = packed::take_column(bytes, count)?;
+    let mut steps = packed::take_column(bytes, steps)?.into_iter();
+    let mut keys = Vec::with_capacity(count);
+    for series in series {
+        keys.push((series.ok_or(Corrupt)?.cast_unsigned(), time));
+        if let Some(step) = steps.next() {
+            time = time.wrapping_add(step.ok_or(Corrupt)?);
+        }
+    }
+    decode_columns(bytes, keys)
+}
+
+/// What the first version of the file made, where each point had its key before the columns. A point took at least two bytes.
+///
+/// # Errors
+/// Where it did not make it.
+pub fn decode_first(mut bytes: &[u8]) -> Result<Vec<(u64, Point)>, Corrupt> {
     let bytes = &mut bytes;
     let count = usize::try_from(take(bytes)?).map_err(|_| Corrupt)?;
     if count > bytes.len() / 2 {
@@ -303,6 +365,11 @@ pub fn decode(mut bytes: &[u8]) -> Result<Vec<(u64, Point)>, Corrupt> {
         time = time.wrapping_add(step);
         keys.push((series, time));
     }
+    decode_columns(bytes, keys)
+}
+
+fn decode_columns(bytes: &mut &[u8], keys: Vec<(u64, i64)>) -> Result<Vec<(u64, Point)>, Corrupt> {
+    let count = keys.len();
     let mut rows = vec![[None; COLUMNS]; count];
     for place in 0..COLUMNS {
         let column = packed::take_column(bytes, count)?;
@@ -372,7 +439,7 @@ mod tests {
         fn points_of_the_file_come_back_with_three_digits_of_ages_and_rates(
             points in proptest::collection::vec((any::<u64>(), any_point()), 0..40),
         ) {
-            let back = decode(&encode(&points)).unwrap();
+            let back = decode(&encode(&points), points.len()).unwrap();
             prop_assert_eq!(back.len(), points.len());
             for ((series, point), (back_series, back)) in points.iter().zip(&back) {
                 prop_assert_eq!(series, back_series);
@@ -391,7 +458,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_points_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
+            let _ = (decode(&bytes, 1000), decode_first(&bytes));
         }
     }
 

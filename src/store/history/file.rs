@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
-use flate2::read::ZlibDecoder;
-use flate2::write::ZlibEncoder;
+use flate2::read::{DeflateDecoder, ZlibDecoder};
+use flate2::write::DeflateEncoder;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
 
 use crate::analysis::history::{HOUR, MINUTE, Point, codec, resample};
@@ -27,6 +27,9 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Bytes that a blob may unpack to: a batch of a million points is less.
 const MAX_UNPACKED: u64 = 256 << 20;
+
+/// Points of a blob, at most.
+const MAX_POINTS: usize = 1 << 18;
 
 /// Points that compaction unpacks at a time, about.
 const POINTS_AT_ONCE: u64 = 200_000;
@@ -110,7 +113,6 @@ pub struct Limits {
 /// The file, open for writing by this process alone.
 #[derive(Debug)]
 pub struct HistoryFile {
-    path: PathBuf,
     connection: Connection,
     ids: HashMap<SeriesKey, u64>,
     /// Held as long as the file is open. A file of its own, as closing any descriptor of the database would end SQLite's own locks.
@@ -160,10 +162,21 @@ fn create(path: &Path) -> Result<(), Fault> {
     Ok(std::fs::rename(&draft, path)?)
 }
 
+/// How a blob is packed, in the byte behind its checksum. What the first version of the file wrote begins there with zlib's own 0x78.
+const PLAIN: u8 = 0;
+const DEFLATED: u8 = 1;
+
+/// A checksum, the form, and the points: compressed, unless they are noise, which that makes longer.
 fn pack(points: &[(u64, Point)]) -> Result<Vec<u8>, Fault> {
-    let mut packed = ZlibEncoder::new(vec![0; 4], COMPRESSION);
-    packed.write_all(&codec::encode(points))?;
-    let mut packed = packed.finish()?;
+    let plain = codec::encode(points);
+    let mut deflated = DeflateEncoder::new(vec![0, 0, 0, 0, DEFLATED], COMPRESSION);
+    deflated.write_all(&plain)?;
+    let mut packed = deflated.finish()?;
+    if packed.len() > 5 + plain.len() {
+        packed.truncate(4);
+        packed.push(PLAIN);
+        packed.extend(plain);
+    }
     let sum = crc32fast::hash(&packed[4..]);
     packed[..4].copy_from_slice(&sum.to_le_bytes());
     Ok(packed)
@@ -175,9 +188,19 @@ fn unpack(packed: &[u8]) -> Result<Vec<(u64, Point)>, Fault> {
     if crc32fast::hash(data) != u32::from_le_bytes(*sum) {
         return Err(damaged());
     }
-    let mut bytes = Vec::new();
-    ZlibDecoder::new(data).take(MAX_UNPACKED).read_to_end(&mut bytes).map_err(|_| damaged())?;
-    codec::decode(&bytes).map_err(|error| Fault::Corrupt(error.to_string()))
+    let whole = |mut unpacked: Box<dyn std::io::Read + '_>| {
+        let mut bytes = Vec::new();
+        unpacked.read_to_end(&mut bytes).map_err(|_| damaged())?;
+        Ok::<_, Fault>(bytes)
+    };
+    let points = match data.split_first() {
+        Some((&PLAIN, plain)) => codec::decode(plain, MAX_POINTS),
+        Some((&DEFLATED, deflated)) => {
+            codec::decode(&whole(Box::new(DeflateDecoder::new(deflated).take(MAX_UNPACKED)))?, MAX_POINTS)
+        }
+        _ => codec::decode_first(&whole(Box::new(ZlibDecoder::new(data).take(MAX_UNPACKED)))?),
+    };
+    points.map_err(|error| Fault::Corrupt(error.to_string()))
 }
 
 /// Moves a damaged file out of the way, with what belongs to it. Returns where it went.
@@ -234,7 +257,7 @@ impl HistoryFile {
         schema::migrate(&transaction)?;
         transaction.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1)", [now.to_string()])?;
         transaction.commit()?;
-        Ok(Self { path: path.to_owned(), connection, ids: HashMap::new(), _lock: lock })
+        Ok(Self { connection, ids: HashMap::new(), _lock: lock })
     }
 
     /// Writes points of minutes, all of them or none.
@@ -365,12 +388,6 @@ impl HistoryFile {
     pub(super) fn limit_pages(&self) {
         self.connection.execute_batch("PRAGMA max_page_count = 1").unwrap();
     }
-
-    /// Where the file is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 /// Bytes of the file and its write-ahead log.
@@ -389,9 +406,11 @@ fn series_id(transaction: &Transaction<'_>, key: &SeriesKey, time: i64) -> Resul
 }
 
 fn insert_batch(transaction: &Transaction<'_>, tier: Tier, time: i64, points: &[(u64, Point)]) -> Result<(), Fault> {
-    transaction
-        .prepare_cached("INSERT INTO batches (tier, time, points, data) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![tier.number, time, points.len() as u64, pack(points)?])?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO batches (tier, time, points, data) VALUES (?1, ?2, ?3, ?4)")?;
+    for points in points.chunks(MAX_POINTS) {
+        insert.execute(params![tier.number, time, points.len() as u64, pack(points)?])?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use crate::analysis::history::Point;
-use crate::analysis::history::codec::Series;
+use crate::analysis::history::codec::{ClosedSeries, Series};
 
 /// Bytes of a chunk from which a new one begins: old points go by the chunk.
 const CHUNK_BYTES: usize = 1024;
@@ -44,7 +44,7 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Chunks {
-    closed: VecDeque<Series>,
+    closed: VecDeque<ClosedSeries>,
     open: Series,
     /// The second that is not over.
     last: Option<Point>,
@@ -52,7 +52,7 @@ struct Chunks {
 
 impl Chunks {
     fn bytes(&self) -> usize {
-        self.closed.iter().map(|chunk| chunk.bytes() + size_of::<Series>()).sum::<usize>() + self.open.bytes()
+        self.closed.iter().map(|chunk| chunk.bytes() + size_of::<ClosedSeries>()).sum::<usize>() + self.open.bytes()
     }
 
     /// Appends a point; by how much the bytes have changed.
@@ -61,9 +61,8 @@ impl Chunks {
         let mut before = self.open.bytes();
         let mut change = 0;
         if self.open.points() > 0 && (over || point.time < self.open.last()) {
-            let mut full = std::mem::take(&mut self.open);
-            full.close();
-            change += (full.bytes() + size_of::<Series>()).cast_signed() - before.cast_signed();
+            let full = std::mem::take(&mut self.open).close();
+            change += (full.bytes() + size_of::<ClosedSeries>()).cast_signed() - before.cast_signed();
             before = 0;
             self.closed.push_back(full);
         }
@@ -89,7 +88,7 @@ impl Chunks {
     fn first(&self) -> Option<i64> {
         let open = (self.open.points() > 0).then(|| self.open.first());
         let last = self.last.map(|point| point.time);
-        self.closed.iter().map(Series::first).chain(open).chain(last).min()
+        self.closed.iter().map(ClosedSeries::first).chain(open).chain(last).min()
     }
 }
 
@@ -179,9 +178,10 @@ impl Memory {
     /// A group's points of a range, `to` not included, in the order in which they came.
     pub(super) fn points(&self, key: &SeriesKey, from: i64, to: i64) -> Vec<Point> {
         let Some(chunks) = self.series.get(key) else { return Vec::new() };
-        let wanted = |chunk: &&Series| chunk.points() > 0 && chunk.first() < to && chunk.last() >= from;
-        let decoded = chunks.closed.iter().chain([&chunks.open]).filter(wanted).flat_map(|chunk| {
-            let points = chunk.decode();
+        let is_wanted = |first: i64, last: i64| first < to && last >= from;
+        let closed = chunks.closed.iter().filter(|chunk| is_wanted(chunk.first(), chunk.last()));
+        let open = Some(&chunks.open).filter(|open| open.points() > 0 && is_wanted(open.first(), open.last()));
+        let decoded = closed.map(ClosedSeries::decode).chain(open.map(Series::decode)).flat_map(|points| {
             debug_assert!(points.is_ok(), "what was encoded is decoded");
             points.unwrap_or_default()
         });

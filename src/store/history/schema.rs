@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction};
 pub(super) const APPLICATION_ID: i32 = 0x534c_4147;
 
 /// The newest version.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 
 /// What leads from each version to the next, the first being from an empty file.
 const STEPS: [&str; VERSION as usize] = [
@@ -25,6 +25,8 @@ const STEPS: [&str; VERSION as usize] = [
         PRIMARY KEY (tier, start, series)
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;",
+    // Blobs have another form, which the first version takes for damage. Those that it wrote are still read.
+    "",
 ];
 
 /// The version of a file's tables.

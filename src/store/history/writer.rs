@@ -47,12 +47,7 @@ impl Minutes {
     pub(super) fn add(&mut self, target: &Arc<str>, points: Batch) {
         let Some((_, first)) = points.first() else { return };
         let time = Point::bucket(first.time, MINUTE);
-        if let Some(over) = self.open.get(target).filter(|minute| minute.time != time).map(|minute| minute.time) {
-            debug_assert_ne!(over, time);
-            if let Some(minute) = self.open.remove(target) {
-                self.send(minute);
-            }
-        }
+        self.send_if(|of, minute| of == &**target && minute.time != time);
         let minute = self.open.entry(Arc::clone(target)).or_insert_with(|| Minute {
             time,
             began: Instant::now(),
@@ -66,27 +61,21 @@ impl Minutes {
 
     /// Gives away minutes that are over though no later sample came.
     pub(super) fn end_late(&mut self, late: Duration) {
-        let is_late = |minute: &Minute| minute.began.elapsed() >= Duration::from_secs(MINUTE.unsigned_abs()) + late;
-        let over: Vec<Arc<str>> =
-            self.open.iter().filter(|(_, minute)| is_late(minute)).map(|(target, _)| Arc::clone(target)).collect();
-        for target in over {
-            if let Some(minute) = self.open.remove(&target) {
-                self.send(minute);
-            }
-        }
+        let over = Duration::from_secs(MINUTE.unsigned_abs()) + late;
+        self.send_if(|_, minute| minute.began.elapsed() >= over);
     }
 
     /// Gives everything away.
     pub(super) fn end(mut self) {
-        for (_, minute) in std::mem::take(&mut self.open) {
-            self.send(minute);
-        }
+        self.send_if(|_, _| true);
     }
 
-    fn send(&self, minute: Minute) {
-        let count = minute.points.len() as u64;
-        if self.queue.try_send(minute.points.into_iter().collect()).is_err() {
-            self.shared.metrics.samples_dropped.inc_by(count);
+    fn send_if(&mut self, is_over: impl Fn(&str, &Minute) -> bool) {
+        for (_, minute) in self.open.extract_if(|target, minute| is_over(target, minute)) {
+            let count = minute.points.len() as u64;
+            if self.queue.try_send(minute.points.into_iter().collect()).is_err() {
+                self.shared.metrics.samples_dropped.inc_by(count);
+            }
         }
     }
 }

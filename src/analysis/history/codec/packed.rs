@@ -12,6 +12,8 @@ const VALUES: u8 = 2;
 const DIFFERENCES: u8 = 3;
 /// Added where some numbers are absent: a block of bits says which are there.
 const WITH_GAPS: u8 = 4;
+/// As [`DIFFERENCES`], with the first number before them: it is far from 0, and would widen the first block.
+const LATER_DIFFERENCES: u8 = 8;
 
 /// Appends a column.
 pub(super) fn put_column(bytes: &mut Vec<u8>, column: &[Option<i64>]) {
@@ -27,11 +29,11 @@ pub(super) fn put_column(bytes: &mut Vec<u8>, column: &[Option<i64>]) {
         return;
     }
     let values: Vec<u64> = present.iter().map(|value| zigzag(*value)).collect();
-    let mut last = 0;
-    let step = |value: &i64| zigzag(value.wrapping_sub(std::mem::replace(&mut last, *value)));
-    let differences: Vec<u64> = present.iter().map(step).collect();
-    let (values, differences) = (blocks(&values), blocks(&differences));
-    let (form, smaller) = if values.len() <= differences.len() { (VALUES, values) } else { (DIFFERENCES, differences) };
+    let differences: Vec<u64> = present.windows(2).map(|pair| zigzag(pair[1].wrapping_sub(pair[0]))).collect();
+    let (values, mut later) = (blocks(&values), Vec::new());
+    put(&mut later, zigzag(*first));
+    later.extend(blocks(&differences));
+    let (form, smaller) = if values.len() <= later.len() { (VALUES, values) } else { (LATER_DIFFERENCES, later) };
     bytes.push(form + if has_gaps { WITH_GAPS } else { 0 });
     if has_gaps {
         bytes.extend(blocks(&column.iter().map(|value| u64::from(value.is_some())).collect::<Vec<_>>()));
@@ -52,11 +54,19 @@ pub(super) fn take_column(bytes: &mut &[u8], count: usize) -> Result<Vec<Option<
         0 => vec![true; count],
         _ => take_blocks(bytes, count)?.iter().map(|bit| *bit != 0).collect(),
     };
-    let numbers = take_blocks(bytes, present.iter().filter(|present| **present).count())?;
+    let there = present.iter().filter(|present| **present).count();
+    let numbers = match form & !WITH_GAPS {
+        LATER_DIFFERENCES => {
+            let first = take(bytes)?;
+            let later = there.checked_sub(1).ok_or(Corrupt)?;
+            std::iter::once(first).chain(take_blocks(bytes, later)?).collect()
+        }
+        _ => take_blocks(bytes, there)?,
+    };
     let mut last = 0_i64;
     let mut values = numbers.iter().map(|number| match form & !WITH_GAPS {
         VALUES => Ok(unzigzag(*number)),
-        DIFFERENCES => {
+        DIFFERENCES | LATER_DIFFERENCES => {
             last = last.wrapping_add(unzigzag(*number));
             Ok(last)
         }

@@ -17,8 +17,12 @@ fn open(folder: &tempfile::TempDir) -> HistoryFile {
     HistoryFile::open(&folder.path().join("history.db"), DAY).unwrap()
 }
 
+fn path_of(file: &HistoryFile) -> PathBuf {
+    file.connection.path().unwrap().into()
+}
+
 fn read(file: &HistoryFile, group: &str, from: i64, to: i64, step: i64) -> Vec<Point> {
-    let connection = open_to_read(&file.path).unwrap();
+    let connection = open_to_read(&path_of(file)).unwrap();
     let points = points(&connection, &[&key(group)], from, to, step).unwrap().remove(0).unwrap_or_default();
     resample(points, step)
 }
@@ -59,8 +63,8 @@ fn minutes_hours_and_days_come_back_before_and_after_they_are_chunks() {
     assert_eq!(part, all[90..100]);
     assert_eq!(read(&file, "b", DAY, end, 60).len(), all.len());
     assert_eq!(read(&file, "none", DAY, end, 60), []);
-    let connection = open_to_read(&file.path).unwrap();
-    let info = info(&connection, &file.path).unwrap();
+    let connection = open_to_read(&path_of(&file)).unwrap();
+    let info = info(&connection, &path_of(&file)).unwrap();
     assert_eq!((info.schema, info.series), (schema::VERSION, 2));
     assert_eq!(info.resolutions[0].points, 2 * all.len() as u64);
     assert_eq!(keys(&connection).unwrap(), [key("a"), key("b")]);
@@ -83,7 +87,11 @@ fn hours_answer_for_minutes_that_are_gone() {
     assert_eq!(read(&file, "a", DAY, now, 60).len(), points.len());
     file.expire(now + 10_000 * 86_400, Limits { minutes: 60, hours: 60, ..KEEP_ALL }, true).unwrap();
     assert_eq!(read(&file, "a", DAY, now, 60), []);
-    assert_eq!(keys(&open_to_read(&file.path).unwrap()).unwrap().len(), 2, "names stay until there is something newer");
+    assert_eq!(
+        keys(&open_to_read(&path_of(&file)).unwrap()).unwrap().len(),
+        2,
+        "names stay until there is something newer"
+    );
 }
 
 #[test]
@@ -195,8 +203,8 @@ fn an_older_version_is_led_forward() {
 fn one_process_at_a_time_writes() {
     let folder = folder();
     let file = open(&folder);
-    assert!(matches!(HistoryFile::open(&file.path, DAY), Err(Fault::InUse)));
-    let path = file.path.clone();
+    assert!(matches!(HistoryFile::open(&path_of(&file), DAY), Err(Fault::InUse)));
+    let path = path_of(&file);
     drop(file);
     HistoryFile::open(&path, DAY).unwrap();
 }
@@ -210,7 +218,7 @@ fn a_damaged_file_is_an_error_and_never_a_wrong_point() {
     file.compact(DAY + 10 * HOUR + 300).unwrap();
     let all = read(&file, "a", DAY, DAY + 10 * HOUR, 60);
     assert_eq!(all.len(), 600);
-    let path = file.path.clone();
+    let path = path_of(&file);
     let HistoryFile { connection, _lock, .. } = file;
     drop(_lock);
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
@@ -312,5 +320,59 @@ proptest! {
             points.iter().map(|point| (point.time, point.samples, point.lowest, point.highest)).collect()
         };
         prop_assert_eq!(gist(&found), gist(&expected));
+    }
+}
+
+/// What the first version wrote: a minute of 40 groups, and minutes 50 to 59 of one.
+const FIRST_BATCH: &str = "8B0045A0789CD3606A78FCEF3D0FD3FF472092817A9081E90B235B838344C7218B092E91338E552EF098B5E2D4AE0D3EB7779CFBBD8589452165C51BC605DCCC0C4C2B564100130303032308728149094626100D00BF3A1F10";
+const FIRST_CHUNK: &str =
+    "5FB43A37789CE362F8F0EEE77B1E86EF6F41243A60B6E3FAC38CC4674A6175106816290E60626460606004412E3029C1C804A2019C0D0B44";
+
+#[test]
+fn blobs_of_the_first_version_are_read() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|place| u8::from_str_radix(&hex[place..place + 2], 16).unwrap()).collect()
+    };
+    let expected = |minute: u64, group: u64| {
+        let lag = minute * 31 % 1009 + group;
+        Point {
+            samples: 12,
+            highest: lag + 5,
+            bound_max: lag + 5,
+            lag_ms: None,
+            pending: Some(group),
+            length: Some(minute),
+            added_milli: None,
+            consumers: Some(1),
+            ..point(DAY + minute as i64 * MINUTE, lag)
+        }
+    };
+    let batch: Vec<_> = (0..40).map(|group| (group + 1, expected(720, group))).collect();
+    assert_eq!(unpack(&bytes(FIRST_BATCH)).unwrap(), batch);
+    let chunk: Vec<_> = (50..60).map(|minute| (0, expected(minute, 0))).collect();
+    assert_eq!(unpack(&bytes(FIRST_CHUNK)).unwrap(), chunk);
+}
+
+#[test]
+fn noise_is_not_compressed_and_damage_is_found_in_either_form() {
+    let mut random = 1_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % below
+    };
+    let noise: Vec<_> = (0..60).map(|n| (0, point(DAY + n * MINUTE, next(1 << 30)))).collect();
+    let same: Vec<_> = (0..600).map(|n| (n / 60, point(DAY + n as i64 % 60 * MINUTE, n % 7))).collect();
+    for (points, form) in [(noise, PLAIN), (same, DEFLATED), (Vec::new(), PLAIN)] {
+        let packed = pack(&points).unwrap();
+        assert_eq!(packed[4], form);
+        let mut back = unpack(&packed).unwrap();
+        // Three digits of the age.
+        back.iter_mut().zip(&points).for_each(|((_, back), (_, point))| back.lag_ms = point.lag_ms);
+        assert_eq!(back, points);
+        for place in 0..packed.len() {
+            let mut bad = packed.clone();
+            bad[place] ^= 0x10;
+            assert!(matches!(unpack(&bad), Err(Fault::Corrupt(_))), "byte {place} of form {form}");
+        }
     }
 }
