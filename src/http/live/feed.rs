@@ -13,13 +13,16 @@ use tokio::time::Instant;
 use crate::analysis::view::View;
 use crate::http::api::{GroupRow, seconds};
 use crate::http::live::request::RowFilter;
-use crate::http::live::viewer::MAX_PIECE_BYTES;
 use crate::http::reader_memory::{NoMemory, ReaderMemory, Reservation};
 use crate::model::text::rfc3339;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::deliveries::Deliveries;
 use incident_rows::IncidentRows;
+
+/// The most bytes of a message that are handed to a connection at once: what a viewer that does not read costs, beside
+/// the message itself, which all share.
+pub(super) const MAX_PIECE_BYTES: usize = 16 * 1024;
 
 /// How many versions back a viewer may be and still be told what has changed. One that is further behind gets everything.
 const KEPT_VERSIONS: u64 = 16;

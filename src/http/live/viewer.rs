@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::http::admission::ANSWER_TIMEOUT;
 use crate::http::auth::{Admission, Standing};
 use crate::http::live::Feed;
-use crate::http::live::feed::{Channel, MessageBody, MessageKind, Version};
+use crate::http::live::feed::{Channel, MAX_PIECE_BYTES, MessageBody, MessageKind, Version};
 use crate::http::policy::ServerConfig;
 use crate::http::reader_memory::NoMemory;
 use crate::sys::own_metrics::StreamEnd;
@@ -27,10 +27,6 @@ const TOKEN_CHECK: Duration = Duration::from_millis(250);
 
 /// How long a viewer may take to read one message. A slower one would keep an old message in memory.
 pub(super) const MESSAGE_TIMEOUT: Duration = ANSWER_TIMEOUT;
-
-/// The most bytes of a message that are handed to a connection at once: what a viewer that does not read costs, beside
-/// the message itself, which all share.
-pub(super) const MAX_PIECE_BYTES: usize = 16 * 1024;
 
 /// Within this time viewers come back after a shutdown, each at its own moment.
 const RETURN_WITHIN: Duration = Duration::from_secs(5);
