@@ -273,15 +273,15 @@ fn origins(given: &RawValue) -> Result<Vec<Origin>, ConfigError> {
 
 fn web(sources: &impl SettingSources) -> Result<WebConfig, ConfigError> {
     let Some(file) = sources.get("web.config.file") else { return Ok(WebConfig::default()) };
-    WebConfig::read(&file.path()).map_err(|why| file.problem(&why))
+    WebConfig::read(&file.path()).map_err(|why| file.problem(why))
 }
 
 fn auth(sources: &impl SettingSources) -> Result<ApiAuth, ConfigError> {
     let file = sources.get("api.tokens-file");
     let mut tokens = match &file {
         Some(file) => {
-            let tokens = files::read_settled_text(&file.path()).and_then(|text| Tokens::parse(&text));
-            tokens.map_err(|why| file.problem(&why))?
+            let text = files::read_settled_text(&file.path()).map_err(|why| file.problem(why))?;
+            Tokens::parse(&text).map_err(|why| file.problem(why))?
         }
         None => Tokens::default(),
     };

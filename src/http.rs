@@ -45,7 +45,7 @@ use tokio::time::Instant;
 pub use crate::http::rate_limit::RateLimit;
 pub use crate::http::service::Service;
 pub use auth::ApiAuth;
-pub use basic_auth::BasicUsers;
+pub use basic_auth::{BasicUsers, BasicUsersError};
 pub use origin::Origin;
 pub use policy::{Peer, ServerConfig};
 pub use scalers::{DeclaredScaler, Scalers};

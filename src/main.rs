@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         }
         Ok(Request::History(request)) => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            match app::history(&request, &mut out).and_then(|()| out.flush().map_err(|error| error.to_string())) {
+            match app::history(&request, &mut out) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => exit_with_error(&error, 1),
             }

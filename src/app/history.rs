@@ -1,6 +1,7 @@
 //! `streamlag history`: what is in a history file. Reads it beside the daemon that writes it, or without one.
 
 use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -37,39 +38,54 @@ struct Resolution {
     newest: Option<String>,
 }
 
+/// Why nothing is printed, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryCommandError {
+    /// The file cannot be read.
+    #[error("cannot read the history file {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: file::Fault,
+    },
+    /// Nobody reads what is printed, or it cannot be written.
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+}
+
 /// Prints what is asked for.
 ///
 /// # Errors
 /// Where the file cannot be read, or nobody reads what is printed.
-pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), String> {
+pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), HistoryCommandError> {
     let path = &request.path;
-    let failed = |why: &dyn std::fmt::Display| format!("cannot read the history file {}: {why}", path.display());
-    let printed = |error: std::io::Error| format!("cannot print: {error}");
-    let connection = file::open_to_read(path).map_err(|fault| failed(&fault))?;
+    let failed = |error| HistoryCommandError::Unreadable { path: path.clone(), error };
+    let connection = file::open_to_read(path).map_err(failed)?;
     match &request.action {
         HistoryAction::Info(output) => {
-            let info = Info::new(path, &file::info(&connection, path).map_err(|fault| failed(&fault))?);
+            let info = Info::new(path, &file::info(&connection, path).map_err(failed)?);
             let text = match output {
                 Output::Json => serde_json::to_string_pretty(&info).unwrap_or_default() + "\n",
                 Output::Table | Output::Csv => info.text(),
             };
-            out.write_all(text.as_bytes()).map_err(printed)
+            Ok(out.write_all(text.as_bytes())?)
         }
         HistoryAction::Export { from, to, step, stream, group } => {
             let terminal = std::io::stdout().is_terminal();
-            write!(out, "{COLUMNS}\r\n").map_err(printed)?;
+            write!(out, "{COLUMNS}\r\n")?;
             let is_wanted = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
-            let keys = file::keys(&connection).map_err(|fault| failed(&fault))?;
+            let keys = file::keys(&connection).map_err(failed)?;
             let wanted = keys.iter().filter(|key| is_wanted(stream, &key.stream) && is_wanted(group, &key.group));
             for keys in wanted.collect::<Vec<_>>().chunks(EXPORTED_AT_ONCE) {
-                let found = file::points(&connection, keys, *from, *to, *step).map_err(|fault| failed(&fault))?;
+                let found = file::points(&connection, keys, *from, *to, *step).map_err(failed)?;
                 for (key, points) in keys.iter().zip(found) {
                     for point in resample(points.unwrap_or_default(), *step) {
-                        write!(out, "{}\r\n", line(key, &point, terminal)).map_err(printed)?;
+                        write!(out, "{}\r\n", line(key, &point, terminal))?;
                     }
                 }
             }
-            out.flush().map_err(printed)
+            Ok(out.flush()?)
         }
     }
 }

@@ -83,8 +83,10 @@ impl<T: Hash> Hash for InFile<T> {
 }
 
 /// What is wrong with a file.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
+    #[error(transparent)]
+    Unreadable(#[from] files::FileError),
     #[error("{0}")]
     Whole(String),
     #[error("line {line}: {why}")]
@@ -117,7 +119,7 @@ impl File {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        Self::parse(&files::read_settled_text(path).map_err(FileError::Whole)?, path)
+        Self::parse(&files::read_settled_text(path)?, path)
     }
 
     /// Reads a file's text, which is that of `path`.

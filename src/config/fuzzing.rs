@@ -110,7 +110,7 @@ pub fn redis_url(data: &[u8]) {
 fn said_of_url(url: &str) -> String {
     let describe = match dial_in_plain_text(url) {
         Ok(endpoint) => format!("{endpoint} {endpoint:?}"),
-        Err(error) => error,
+        Err(error) => error.to_string(),
     };
     assert_one_line(&describe);
     describe
@@ -139,8 +139,8 @@ fn said_of_web_config(text: &str) -> String {
     match WebConfig::parse(text, Path::new(NO_FOLDER)) {
         Ok(config) => format!("{config:?}"),
         Err(error) => {
-            assert_one_line(&error);
-            error
+            assert_one_line(&error.to_string());
+            error.to_string()
         }
     }
 }

@@ -95,7 +95,10 @@ fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>,
         url,
         endpoint,
         token_file: file(token_file, |path| prometheus::token(path).map(drop))?,
-        ca_file: file(ca_file, |path| files::read(path).and_then(|pem| Client::new(Some(&pem))).map(drop))?,
+        ca_file: file(ca_file, |path| {
+            let pem = files::read(path).map_err(|why| why.to_string())?;
+            Client::new(Some(&pem)).map(drop).map_err(|why| why.to_string())
+        })?,
         labels: sources.get(labels).map_or(Ok(Vec::new()), |given| of_series(&given))?,
     }))
 }
@@ -117,7 +120,5 @@ fn of_series(given: &RawValue) -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 fn retention(given: &RawValue) -> Result<Duration, ConfigError> {
-    let kept = humantime::parse_duration(&given.text()?).ok();
-    kept.filter(|kept| (MIN_RETENTION..=MAX_RETENTION).contains(kept))
-        .ok_or_else(|| given.problem("expected a duration between 1m and 3650d, such as 36h or 14d"))
+    given.duration_like(MIN_RETENTION, MAX_RETENTION, "36h or 14d")
 }

@@ -1,6 +1,7 @@
 //! `notify:` of the configuration file, checked. No error repeats a URL: that of many webhooks is a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::actions::notify::{MAX_RECEIVERS, NotifyConfig, Timing, Webhook};
 use crate::config::MAX_DURATION;
 use crate::config::file::{Given, InFile, NotifySection, WebhookItem};
-use crate::config::values::{ConfigError, Location, shown};
-use crate::model::text;
+use crate::config::values::{self, ConfigError, Location, shown};
 use crate::sys::files;
 use crate::sys::http_client::{Client, Endpoint};
 
@@ -78,7 +78,7 @@ pub(super) fn secret_files(listed: &InFile<NotifySection>) -> Vec<PathBuf> {
     listed.section.webhooks.iter().flat_map(of).flatten().collect()
 }
 
-fn problem(key: &str, location: &Location, why: &str) -> ConfigError {
+fn problem(key: &str, location: &Location, why: impl fmt::Display) -> ConfigError {
     ConfigError::new(format!("notify.{key} in {location}: {why}"))
 }
 
@@ -89,16 +89,13 @@ fn duration(
     least: Duration,
 ) -> Result<Option<Duration>, ConfigError> {
     let Some(given) = given else { return Ok(None) };
-    let duration = humantime::parse_duration(&given.value).ok().filter(|time| (least..=MAX_DURATION).contains(time));
-    let least = text::duration(least);
-    duration.map(Some).ok_or_else(|| {
-        let (value, place) = (shown(&given.value), listed.location(given));
-        problem(key, &place, &format!("invalid value {value:?}: expected a duration from {least} to 1d, such as 30s"))
-    })
+    values::duration(&given.value, least, MAX_DURATION, "30s")
+        .map(Some)
+        .map_err(|why| problem(key, &listed.location(given), format!("invalid value {:?}: {why}", shown(&given.value))))
 }
 
 fn alertmanager(listed: &InFile<NotifySection>, url: &Given) -> Result<Endpoint, ConfigError> {
-    Endpoint::parse(&url.value).map_err(|why| problem("alertmanagers", &listed.location(url), &why))
+    Endpoint::parse(&url.value).map_err(|why| problem("alertmanagers", &listed.location(url), why))
 }
 
 fn labels(listed: &InFile<NotifySection>) -> Result<BTreeMap<String, String>, ConfigError> {
@@ -125,21 +122,23 @@ fn labels(listed: &InFile<NotifySection>) -> Result<BTreeMap<String, String>, Co
 
 fn ca(listed: &InFile<NotifySection>) -> Result<Option<Arc<[u8]>>, ConfigError> {
     let Some(given) = &listed.section.ca_file else { return Ok(None) };
-    let pem = files::read(&listed.path(given)).and_then(|pem| Client::new(Some(&pem)).map(|_| pem));
-    pem.map(|pem| Some(pem.into())).map_err(|why| problem("ca_file", &listed.location(given), &why))
+    let pem = files::read(&listed.path(given)).map_err(|why| problem("ca_file", &listed.location(given), why))?;
+    Client::new(Some(&pem)).map_err(|why| problem("ca_file", &listed.location(given), why))?;
+    Ok(Some(pem.into()))
 }
 
 fn webhook(listed: &InFile<NotifySection>, item: &WebhookItem) -> Result<Webhook, ConfigError> {
-    let problem =
-        |key: &str, given: &Given, why: &str| problem(&format!("webhooks.{key}"), &listed.location(given), why);
+    let problem = |key: &str, given: &Given, why: &dyn fmt::Display| {
+        problem(&format!("webhooks.{key}"), &listed.location(given), why)
+    };
     let endpoint = Endpoint::parse(&item.url.value).map_err(|why| problem("url", &item.url, &why))?;
     let allows_plain = match &item.allow_plain {
         None => false,
-        Some(given) => given.value.parse().map_err(|_| problem("allow_plain", given, "expected true or false"))?,
+        Some(given) => given.value.parse().map_err(|_| problem("allow_plain", given, &"expected true or false"))?,
     };
     if endpoint.is_plain_elsewhere() && !allows_plain {
         let why = "expected https:// for another host; allow_plain: true sends without TLS";
-        return Err(problem("url", &item.url, why));
+        return Err(problem("url", &item.url, &why));
     }
     let secret = item
         .secret_file
@@ -148,20 +147,32 @@ fn webhook(listed: &InFile<NotifySection>, item: &WebhookItem) -> Result<Webhook
     Ok(Webhook { endpoint, secret: secret.transpose()? })
 }
 
-fn secret(path: &Path) -> Result<Arc<[u8]>, String> {
+/// Why a file is not the secret that messages are signed with.
+#[derive(Debug, thiserror::Error)]
+enum SecretError {
+    #[error(transparent)]
+    Unreadable(#[from] files::FileError),
+    #[error("expected a file that not everybody can read, such as mode 0640; it has {0:04o}")]
+    Exposed(u32),
+    #[error("expected base64 behind {SECRET_PREFIX}")]
+    NotBase64,
+    #[error("expected a secret of {least} to {most} bytes, found {0}", least = SECRET_BYTES.start(), most = SECRET_BYTES.end())]
+    Length(usize),
+}
+
+fn secret(path: &Path) -> Result<Arc<[u8]>, SecretError> {
     let text = files::read_text(path)?;
     // That a group can read it, or others write it, is a warning as with every file of secrets.
     if let Some(mode) = files::exposed_mode(path).filter(|mode| mode & READABLE_BY_ALL != 0) {
-        return Err(format!("expected a file that not everybody can read, such as mode 0640; it has {mode:04o}"));
+        return Err(SecretError::Exposed(mode));
     }
     let text = text.trim();
     let secret = match text.strip_prefix(SECRET_PREFIX) {
-        Some(encoded) => STANDARD.decode(encoded).map_err(|_| format!("expected base64 behind {SECRET_PREFIX}"))?,
+        Some(encoded) => STANDARD.decode(encoded).map_err(|_| SecretError::NotBase64)?,
         None => text.as_bytes().to_vec(),
     };
     if !SECRET_BYTES.contains(&secret.len()) {
-        let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
-        return Err(format!("expected a secret of {least} to {most} bytes, found {}", secret.len()));
+        return Err(SecretError::Length(secret.len()));
     }
     Ok(secret.into())
 }

@@ -12,6 +12,31 @@ use crate::config::values::{ConfigError, RawValue};
 /// The settings that mean nothing without TLS.
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
 
+/// What is wrong with the URL of a Redis, without repeating it: it may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedisUrlError {
+    /// Neither redis nor rediss nor unix.
+    #[error("its scheme is none of these")]
+    Scheme,
+    /// A certificate that is not checked was asked for.
+    #[error(
+        "the server's certificate is always checked: in place of '#insecure', give --redis.tls-ca-file and, where the certificate is for another name, --redis.tls-server-name"
+    )]
+    Insecure,
+    /// A password with a '#' in it.
+    #[error("nothing may follow a '#', which in a password is written %23")]
+    Fragment,
+    /// As the crate puts it.
+    #[error("{0}")]
+    Form(String),
+    /// TLS with a host that no certificate can be for.
+    #[error("no certificate can be for its host")]
+    Host,
+    /// TLS cannot be had.
+    #[error(transparent)]
+    Tls(#[from] ClientTlsError),
+}
+
 /// What a URL says.
 struct Url {
     address: Address,
@@ -58,47 +83,41 @@ pub(super) fn may_have_password(given: &RawValue) -> bool {
 ///
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
-pub fn endpoint(url: &str) -> Result<Endpoint, String> {
+pub fn endpoint(url: &str) -> Result<Endpoint, RedisUrlError> {
     let Url { address, db, credentials, is_tls } = parse(url)?;
     let tls = match server_name(&address) {
         _ if !is_tls => None,
-        Some(name) => Some(ClientTls::new(TlsFiles::default(), name).map_err(|problem| problem.to_string())?),
-        None => return Err("no certificate can be for its host".to_owned()),
+        Some(name) => Some(ClientTls::new(TlsFiles::default(), name)?),
+        None => return Err(RedisUrlError::Host),
     };
     Ok(Endpoint { address, tls, credentials, db, resolver: Resolver::default() })
 }
 
 /// The same, without what the system trusts, which takes time to read.
 #[cfg(any(test, fuzzing))]
-pub(super) fn dial_in_plain_text(url: &str) -> Result<Endpoint, String> {
+pub(super) fn dial_in_plain_text(url: &str) -> Result<Endpoint, RedisUrlError> {
     let Url { address, db, credentials, is_tls: _ } = parse(url)?;
     Ok(Endpoint { address, tls: None, credentials, db, resolver: Resolver::default() })
 }
 
-fn parse(url: &str) -> Result<Url, String> {
+fn parse(url: &str) -> Result<Url, RedisUrlError> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     if !["redis", "rediss", "unix"].contains(&scheme) {
-        return Err("its scheme is none of these".to_owned());
+        return Err(RedisUrlError::Scheme);
     }
     match rest.split_once('#') {
-        Some((_, "insecure")) => {
-            return Err(
-                "the server's certificate is always checked: in place of '#insecure', give --redis.tls-ca-file \
-                        and, where the certificate is for another name, --redis.tls-server-name"
-                    .to_owned(),
-            );
-        }
-        Some(_) => return Err("nothing may follow a '#', which in a password is written %23".to_owned()),
+        Some((_, "insecure")) => return Err(RedisUrlError::Insecure),
+        Some(_) => return Err(RedisUrlError::Fragment),
         None => {}
     }
     let is_tls = scheme == "rediss";
     // The crate is built without TLS, and would refuse the scheme; for the rest they are the same.
     let plain = if is_tls { format!("redis://{rest}") } else { url.to_owned() };
-    let info = plain.into_connection_info().map_err(|error| what_is_wrong(&error.to_string()))?;
+    let info = plain.into_connection_info().map_err(|error| RedisUrlError::Form(what_is_wrong(&error.to_string())))?;
     let address = match info.addr() {
         ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
         ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-        _ => return Err("its scheme is none of these".to_owned()),
+        _ => return Err(RedisUrlError::Scheme),
     };
     let settings = info.redis_settings();
     let mut credentials = Credentials::default();
@@ -231,7 +250,7 @@ mod tests {
     fn what_is_wrong_with_a_url_is_said_without_it() {
         let bad = ["", "localhost:6379", "http://:hunter2@x/", "redis://:hunter2@x/db", "redis://:hunter2@x:99999/"];
         for bad in bad.iter().chain(&["redis://:hunter2#@x", "rediss://:hunter2@x/#insecure"]) {
-            let error = endpoint(bad).unwrap_err();
+            let error = endpoint(bad).unwrap_err().to_string();
             assert!(!error.is_empty() && !error.contains("hunter2"), "{error}");
         }
     }

@@ -13,7 +13,7 @@ use crate::analysis::history::{MINUTE, query};
 use crate::config::effective::ACTIONS;
 use crate::config::settings::{Flag, SETTINGS, Setting};
 use crate::config::values::ConfigError;
-use crate::config::{Config, MAX_DURATION};
+use crate::config::{Config, MAX_DURATION, values};
 use crate::http::tokens;
 use crate::sys::terminal::Color;
 
@@ -241,9 +241,8 @@ pub(super) fn lag(matches: &ArgMatches, mut config: Config) -> Result<LagRequest
         }
     }
     let wait = text(matches, "wait").unwrap_or_default();
-    let wait = humantime::parse_duration(wait).ok().filter(|wait| *wait <= MAX_DURATION).ok_or_else(|| {
-        ConfigError::invalid(wait, "--wait", "expected a duration between 0s and 1d, such as 500ms, 5s or 1m")
-    })?;
+    let wait = values::duration(wait, Duration::ZERO, MAX_DURATION, "500ms, 5s or 1m")
+        .map_err(|why| ConfigError::invalid(wait, "--wait", &why.to_string()))?;
     let color = match text(matches, "color") {
         Some("always") => Color::Always,
         Some("never") => Color::Never,
@@ -277,7 +276,8 @@ pub(super) fn token(matches: &ArgMatches) -> Result<String, ConfigError> {
     let expires = text(matches, "expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
     let name = text(matches, "name").unwrap_or_default();
     let rate = text(matches, "rate");
-    let rate = rate.map(|rate| tokens::parse_rate(rate).map_err(|why| ConfigError::invalid(rate, "--rate", &why)));
+    let rate =
+        rate.map(|rate| tokens::parse_rate(rate).map_err(|why| ConfigError::invalid(rate, "--rate", &why.to_string())));
     let options = tokens::Options { expires, rate: rate.transpose()? };
     let made = tokens::make(name, options).map_err(|why| ConfigError::invalid(name, "NAME", &why.to_string()))?;
     Ok(format!(

@@ -46,6 +46,26 @@ impl ConfigError {
     }
 }
 
+/// No duration, or none within bounds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a duration between {} and {}, such as {example}", text::duration(*.min), text::duration(*.max))]
+pub(super) struct DurationError {
+    min: Duration,
+    max: Duration,
+    example: &'static str,
+}
+
+/// A duration within bounds, both included.
+pub(super) fn duration(
+    text: &str,
+    min: Duration,
+    max: Duration,
+    example: &'static str,
+) -> Result<Duration, DurationError> {
+    let duration = humantime::parse_duration(text).ok().filter(|duration| (min..=max).contains(duration));
+    duration.ok_or(DurationError { min, max, example })
+}
+
 /// A place in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
@@ -202,11 +222,17 @@ impl RawValue {
 
     /// A duration within bounds, both included.
     pub(super) fn duration(&self, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
-        let duration = humantime::parse_duration(&self.text()?).ok();
-        duration.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-            let [min, max] = [min, max].map(text::duration);
-            self.problem(&format!("expected a duration between {min} and {max}, such as 500ms, 5s or 1m"))
-        })
+        self.duration_like(min, max, "500ms, 5s or 1m")
+    }
+
+    /// The same with another example.
+    pub(super) fn duration_like(
+        &self,
+        min: Duration,
+        max: Duration,
+        example: &'static str,
+    ) -> Result<Duration, ConfigError> {
+        duration(&self.text()?, min, max, example).map_err(|why| self.problem(why))
     }
 
     /// One of these words, in any case.

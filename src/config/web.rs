@@ -15,9 +15,9 @@ use hyper::header::{
 use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
-use crate::http::tls::{CURVES, ClientAuth, TlsSettings, cipher_suites};
-use crate::http::{BasicUsers, RateLimit, ServerTls};
-use crate::sys::files;
+use crate::http::tls::{CURVES, ClientAuth, ServerTlsError, TlsSettings, cipher_suites};
+use crate::http::{BasicUsers, BasicUsersError, RateLimit, ServerTls};
+use crate::sys::files::{self, FileError};
 use sections::{HttpSection, RateSection, Sections, TlsSection};
 
 /// The longest interval between requests: beyond a day it is no rate limit.
@@ -52,12 +52,59 @@ pub struct WebConfig {
     pub secret_files: Vec<PathBuf>,
 }
 
+/// What is wrong with a web configuration file, in one line: where, and what is expected.
+#[derive(Debug, thiserror::Error)]
+pub enum WebConfigError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] FileError),
+    /// It is no YAML, or has other keys or kinds of values.
+    #[error("{0}")]
+    Syntax(String),
+    /// Of `tls_server_config`.
+    #[error("tls_server_config: {0}")]
+    Tls(#[from] TlsSectionError),
+    /// Of `basic_auth_users`.
+    #[error("basic_auth_users: {0}")]
+    Users(#[from] BasicUsersError),
+    /// Of another key.
+    #[error("{0}")]
+    Key(String),
+}
+
+/// What is wrong with `tls_server_config`.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSectionError {
+    /// One of its keys.
+    #[error("{0}")]
+    Key(String),
+    /// A file that it names.
+    #[error("{key}_file {name:?}: {error}")]
+    File {
+        /// The key, without `_file`.
+        key: String,
+        /// The file.
+        name: String,
+        /// Why it cannot be used.
+        error: FileError,
+    },
+    /// What is in them.
+    #[error(transparent)]
+    Content(#[from] ServerTlsError),
+}
+
+impl From<String> for TlsSectionError {
+    fn from(why: String) -> Self {
+        Self::Key(why)
+    }
+}
+
 impl WebConfig {
     /// Reads a file and the files that it names.
     ///
     /// # Errors
     /// What is wrong with it, in one line: where, and what is expected.
-    pub fn read(path: &Path) -> Result<Self, String> {
+    pub fn read(path: &Path) -> Result<Self, WebConfigError> {
         let mut config = Self::parse(&files::read_settled_text(path)?, path.parent().unwrap_or(Path::new("")))?;
         config.files.insert(0, path.to_owned());
         Ok(config)
@@ -67,43 +114,46 @@ impl WebConfig {
     ///
     /// # Errors
     /// What is wrong with it, in one line: where, and what is expected.
-    pub fn parse(text: &str, dir: &Path) -> Result<Self, String> {
-        let sections = Sections::parse(text)?;
+    pub fn parse(text: &str, dir: &Path) -> Result<Self, WebConfigError> {
+        let sections = Sections::parse(text).map_err(WebConfigError::Syntax)?;
         let mut files = Files { dir, read: Vec::new(), keys: Vec::new() };
         let http = sections.http_server_config.unwrap_or_default();
         let http2 = http.http2.unwrap_or(true);
         // What is there must be right. Plain HTTP because a certificate was left out would be a nasty surprise.
         let tls = match sections.tls_server_config.unwrap_or_default() {
             nothing if nothing == TlsSection::default() => None,
-            section => Some(tls(section, http2, &mut files).map_err(|why| format!("tls_server_config: {why}"))?),
+            section => Some(tls(section, http2, &mut files)?),
         };
         let users = sections.basic_auth_users.unwrap_or_default();
         let users = users.into_iter().map(|(name, hash)| (name, hash.unwrap_or_default()));
         Ok(Self {
             tls,
-            headers: headers(http)?,
-            users: BasicUsers::new(users).map_err(|why| format!("basic_auth_users: {why}"))?,
-            rate_limit: rate_limit(sections.rate_limit.unwrap_or_default())?,
+            headers: headers(http).map_err(WebConfigError::Key)?,
+            users: BasicUsers::new(users)?,
+            rate_limit: rate_limit(sections.rate_limit.unwrap_or_default()).map_err(WebConfigError::Key)?,
             files: files.read,
             secret_files: files.keys,
         })
     }
 }
 
-fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<ServerTls, String> {
+fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<ServerTls, TlsSectionError> {
     let client_auth = client_auth(section.client_auth_type.as_deref().unwrap_or_default())?;
     if client_auth == ClientAuth::None && (section.client_ca.is_some() || section.client_ca_file.is_some()) {
-        return Err("client_ca: expected a client_auth_type that asks clients for certificates".to_owned());
+        return Err("client_ca: expected a client_auth_type that asks clients for certificates".to_owned().into());
     }
     if section.client_allowed_sans.is_some() && !client_auth.is_required() {
         return Err(
             "client_allowed_sans: expected client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; \
                     with others a client could leave its certificate out"
-                .to_owned(),
+                .to_owned()
+                .into(),
         );
     }
     if section.client_allowed_sans.as_ref().is_some_and(Vec::is_empty) {
-        return Err("client_allowed_sans: expected one or more names; without, no client would be let in".to_owned());
+        return Err("client_allowed_sans: expected one or more names; without, no client would be let in"
+            .to_owned()
+            .into());
     }
     let versions = versions(section.min_version.as_deref(), section.max_version.as_deref())?;
     let cipher_suites = suites(section.cipher_suites.unwrap_or_default(), &versions, http2)?;
@@ -113,11 +163,13 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Server
     if client_ca.is_none() && client_auth == ClientAuth::RequireAndVerify {
         return Err("client_ca: RequireAndVerifyClientCert takes a client_ca or client_ca_file; without, whoever any \
                     public CA gave a certificate would be let in"
-            .to_owned());
+            .to_owned()
+            .into());
     }
-    ServerTls::new(&TlsSettings {
-        certificates: certificates.ok_or("expected one of cert and cert_file")?,
-        key: key.ok_or("expected one of key and key_file")?,
+    let need = |content: Option<Vec<u8>>, key: &str| content.ok_or(format!("expected one of {key} and {key}_file"));
+    let tls = ServerTls::new(&TlsSettings {
+        certificates: need(certificates, "cert")?,
+        key: need(key, "key")?,
         client_ca,
         client_auth,
         client_allowed_sans: section.client_allowed_sans,
@@ -126,7 +178,8 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Server
         curves: curves(section.curve_preferences.unwrap_or_default())?,
         prefer_server_cipher_suites: section.prefer_server_cipher_suites.unwrap_or(true),
         http2,
-    })
+    })?;
+    Ok(tls)
 }
 
 fn client_auth(name: &str) -> Result<ClientAuth, String> {
@@ -269,9 +322,14 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// What is given under `key`, or is in the file given under `key` with `_file`.
-    fn content(&mut self, key: &str, text: Option<String>, file: Option<String>) -> Result<Option<Vec<u8>>, String> {
+    fn content(
+        &mut self,
+        key: &str,
+        text: Option<String>,
+        file: Option<String>,
+    ) -> Result<Option<Vec<u8>>, TlsSectionError> {
         let name = match (text, file) {
-            (Some(_), Some(_)) => return Err(format!("expected one of {key} and {key}_file, not both")),
+            (Some(_), Some(_)) => return Err(format!("expected one of {key} and {key}_file, not both").into()),
             (Some(text), None) => return Ok((!text.trim().is_empty()).then(|| text.into_bytes())),
             (None, None) => return Ok(None),
             (None, Some(name)) if name.is_empty() => return Ok(None),
@@ -279,10 +337,11 @@ impl Files<'_> {
         };
         if name.contains(['\n', '\r']) || name.contains("-----") {
             // Not repeated: it is probably the key itself.
-            return Err(format!("{key}_file: expected the name of a file; what is in one goes into {key}"));
+            return Err(format!("{key}_file: expected the name of a file; what is in one goes into {key}").into());
         }
         let path = self.dir.join(&name);
-        let content = files::read_settled(&path).map_err(|why| format!("{key}_file {name:?}: {why}"))?;
+        let content =
+            files::read_settled(&path).map_err(|error| TlsSectionError::File { key: key.to_owned(), name, error })?;
         if key == "key" {
             self.keys.push(path.clone());
         }

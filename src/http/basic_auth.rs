@@ -48,24 +48,48 @@ pub struct BasicCredentials {
     colon: usize,
 }
 
+/// Why users cannot be used. A hash is not repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum BasicUsersError {
+    /// Not by bcrypt.
+    #[error("{0}: expected a bcrypt hash, which begins with $2a$, $2b$ or $2y$; 'htpasswd -nBC 10 \"\"' prints one")]
+    Hash(String),
+    /// Too cheap to be safe, or too expensive to be checked.
+    #[error(
+        "{user}: expected a bcrypt hash of cost {MIN_COST} to {MAX_COST}, not {cost}: anybody can have it computed by sending wrong passwords, and each step doubles the time that takes"
+    )]
+    Cost {
+        /// Whose.
+        user: String,
+        /// The hash's.
+        cost: u32,
+    },
+    /// It cannot be sent.
+    #[error("{0}: expected a name without a colon, which would end it")]
+    Name(String),
+    /// The system has none.
+    #[error("the system gives no random bytes ({0})")]
+    Random(getrandom::Error),
+}
+
 impl BasicUsers {
     /// Users by name, with their bcrypt hashes.
     ///
     /// # Errors
     /// The user whose name cannot be sent, or whose hash is none; the hash is not repeated.
-    pub fn new(users: impl IntoIterator<Item = (String, String)>) -> Result<Self, String> {
+    pub fn new(users: impl IntoIterator<Item = (String, String)>) -> Result<Self, BasicUsersError> {
         let mut by_name = BTreeMap::new();
         let mut highest = 0;
         for (name, hash) in users {
-            let cost = cost_of(&hash).map_err(|wrong| format!("{}: {wrong}", display_name(&name)))?;
+            let cost = cost_of(&name, &hash)?;
             if name.contains(':') {
-                return Err(format!("{}: expected a name without a colon, which would end it", display_name(&name)));
+                return Err(BasicUsersError::Name(display_name(&name)));
             }
             highest = highest.max(cost);
             by_name.insert(name.into_bytes().into(), User { hash: hash.into(), cost, remembered: Mutex::default() });
         }
         let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes ({error})"))?;
+        getrandom::fill(&mut random).map_err(BasicUsersError::Random)?;
         Ok(Self(Arc::new(Users { by_name, cost: highest, key: *KEY.get_or_init(|| random) })))
     }
 
@@ -163,18 +187,13 @@ fn display_name(name: &str) -> String {
     if name.starts_with('$') { "a user".to_owned() } else { format!("user {name:?}") }
 }
 
-fn cost_of(hash: &str) -> Result<u32, String> {
-    let parts: HashParts = hash.parse().map_err(|_| {
-        "expected a bcrypt hash, which begins with $2a$, $2b$ or $2y$; 'htpasswd -nBC 10 \"\"' prints one".to_owned()
-    })?;
+fn cost_of(name: &str, hash: &str) -> Result<u32, BasicUsersError> {
+    let parts: HashParts = hash.parse().map_err(|_| BasicUsersError::Hash(display_name(name)))?;
     let cost = parts.get_cost();
     if (MIN_COST..=MAX_COST).contains(&cost) {
         return Ok(cost);
     }
-    Err(format!(
-        "expected a bcrypt hash of cost {MIN_COST} to {MAX_COST}, not {cost}: anybody can have it computed by sending \
-         wrong passwords, and each step doubles the time that takes"
-    ))
+    Err(BasicUsersError::Cost { user: display_name(name), cost })
 }
 
 fn is_password(password: &[u8], user: &User) -> bool {

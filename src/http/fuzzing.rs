@@ -70,8 +70,8 @@ fn said_of_tokens(text: &str) -> String {
     match Tokens::parse(text) {
         Ok(tokens) => format!("{tokens:?}"),
         Err(error) => {
-            assert_one_line(&error);
-            error
+            assert_one_line(&error.to_string());
+            error.to_string()
         }
     }
 }

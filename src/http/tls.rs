@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use clients::ClientVerifier;
@@ -56,6 +56,29 @@ pub struct TlsSettings {
     pub http2: bool,
 }
 
+/// The key of the web configuration that is wrong, and what is expected. Nothing of a private key is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerTlsError {
+    /// No suite is of the versions.
+    #[error("cipher_suites: they do not go with the versions of TLS ({0})")]
+    CipherSuites(rustls::Error),
+    /// The key is another certificate's.
+    #[error("cert and key: they are not of use together ({0})")]
+    CertificateAndKey(rustls::Error),
+    /// What the parser says could hold a line of a private key that is there too.
+    #[error("{0}: expected one or more certificates in PEM")]
+    Certificates(&'static str),
+    /// There is no key, or it is encrypted.
+    #[error("key: expected a private key in PEM that is not encrypted")]
+    Key,
+    /// Clients cannot be verified.
+    #[error("client_ca: expected certificates to verify with ({0})")]
+    Verifier(VerifierBuilderError),
+    /// What cannot be trusted.
+    #[error("client_ca: expected X.509 certificates of version 3 ({0})")]
+    ClientCa(rustls::Error),
+}
+
 /// What is asked of clients, as in Go's `crypto/tls`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -100,8 +123,8 @@ impl ServerTls {
     /// Puts the settings to use.
     ///
     /// # Errors
-    /// The key of the web configuration that is wrong, and what is expected. Nothing of a private key is repeated.
-    pub fn new(settings: &TlsSettings) -> Result<Self, String> {
+    /// The key of the web configuration that is wrong.
+    pub fn new(settings: &TlsSettings) -> Result<Self, ServerTlsError> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: settings.cipher_suites.clone(),
             kx_groups: settings.curves.clone(),
@@ -109,14 +132,14 @@ impl ServerTls {
         });
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&settings.versions)
-            .map_err(|error| format!("cipher_suites: they do not go with the versions of TLS ({error})"))?;
+            .map_err(ServerTlsError::CipherSuites)?;
         let builder = match ClientVerifier::new(settings, &provider)? {
             Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
             None => builder.with_client_cert_verifier(WebPkiClientVerifier::no_client_auth()),
         };
         let mut config = builder
             .with_single_cert(certificates("cert", &settings.certificates)?, key(&settings.key)?)
-            .map_err(|error| format!("cert and key: they are not of use together ({error})"))?;
+            .map_err(ServerTlsError::CertificateAndKey)?;
         config.ignore_client_order = settings.prefer_server_cipher_suites;
         config.alpn_protocols =
             if settings.http2 { vec![b"h2".into(), b"http/1.1".into()] } else { vec![b"http/1.1".into()] };
@@ -129,18 +152,16 @@ impl ServerTls {
 }
 
 /// The certificates of a PEM text, of which `name` is the key in the web configuration.
-fn certificates(name: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(name: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ServerTlsError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        // What the parser says could hold a line of a private key that is there too.
-        _ => Err(format!("{name}: expected one or more certificates in PEM")),
+        _ => Err(ServerTlsError::Certificates(name)),
     }
 }
 
-fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| "key: expected a private key in PEM that is not encrypted".to_owned())
+fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, ServerTlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| ServerTlsError::Key)
 }
 
 #[cfg(test)]

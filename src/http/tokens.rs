@@ -128,6 +128,44 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Why a token cannot be used. What is in a file is not repeated: it may be a secret in the wrong place.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// A line of the file.
+    #[error("line {0}: {1}")]
+    Line(usize, Box<TokenError>),
+    /// The last line may be cut short: after its digest, it would be that of a token that does not expire.
+    #[error("expected a line end after the last line: without one, the file may be cut short")]
+    CutShort,
+    /// No line of a token.
+    #[error("expected NAME sha256:DIGEST [expires:TIME] [rate:N/s], as 'streamlag token NAME' prints it")]
+    Form,
+    /// No digest.
+    #[error("expected 64 hexadecimal digits after sha256:")]
+    Digest,
+    /// No time.
+    #[error("expected a time such as 2027-01-31T12:00:00Z or 2027-01-31 after expires:")]
+    Expiry,
+    /// No rate.
+    #[error("expected a rate from 1/s to {MAX_RATE}/s, such as 20/s")]
+    Rate,
+    /// No name that can stand in the file and in a log line.
+    #[error("token name: expected 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs")]
+    Name,
+    /// A name is there twice.
+    #[error("there is another token named {0:?}")]
+    SameName(String),
+    /// A secret is there twice.
+    #[error("the tokens {0:?} and {1:?} have the same secret")]
+    SameSecret(String, String),
+    /// More than [`MAX_TOKENS`].
+    #[error("there are more than {MAX_TOKENS} tokens")]
+    TooMany,
+    /// The system has no randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
 impl Tokens {
     /// Tokens out of a file's text: a line each, as [`NewToken::line`] is; empty lines and lines that begin with `#` say
     /// nothing. The last line ends with a line end as well.
@@ -135,19 +173,18 @@ impl Tokens {
     /// # Errors
     /// The first line that is wrong: its number and what is expected. What is in it is not repeated, for it may be a secret
     /// in the wrong place.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
         let mut tokens = Self::default();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let token = parse_line(line).map_err(|why| format!("line {number}: {why}"))?;
-            tokens.add(token).map_err(|why| format!("line {number}: {why}"))?;
+            let added = parse_line(line).and_then(|token| tokens.add(token));
+            added.map_err(|why| TokenError::Line(number, Box::new(why)))?;
         }
-        // Cut after its digest, the last line would be that of a token that does not expire.
         if !text.is_empty() && !text.ends_with('\n') {
-            return Err("expected a line end after the last line: without one, the file may be cut short".to_owned());
+            return Err(TokenError::CutShort);
         }
         Ok(tokens)
     }
@@ -156,15 +193,15 @@ impl Tokens {
     ///
     /// # Errors
     /// Where its name or its secret is there already, or there are too many.
-    pub fn add(&mut self, token: Token) -> Result<(), String> {
+    pub fn add(&mut self, token: Token) -> Result<(), TokenError> {
         if self.0.iter().any(|known| known.name == token.name) {
-            return Err(format!("there is another token named {:?}", token.name));
+            return Err(TokenError::SameName(token.name.to_string()));
         }
         if let Some(known) = self.0.iter().find(|known| known.digest == token.digest) {
-            return Err(format!("the tokens {:?} and {:?} have the same secret", known.name, token.name));
+            return Err(TokenError::SameSecret(known.name.to_string(), token.name.to_string()));
         }
         if self.0.len() >= MAX_TOKENS {
-            return Err(format!("there are more than {MAX_TOKENS} tokens"));
+            return Err(TokenError::TooMany);
         }
         self.0.push(token);
         Ok(())
@@ -212,24 +249,23 @@ fn standing(token: Option<&Token>, now: SystemTime) -> TokenCheck<'_> {
     }
 }
 
-fn parse_line(line: &str) -> Result<Token, String> {
-    let takes = "expected NAME sha256:DIGEST [expires:TIME] [rate:N/s], as 'streamlag token NAME' prints it";
+fn parse_line(line: &str) -> Result<Token, TokenError> {
     let mut fields = line.split_whitespace();
     let (Some(name), Some(stored)) = (fields.next(), fields.next()) else {
-        return Err(takes.to_owned());
+        return Err(TokenError::Form);
     };
     check_name(name)?;
-    let hex = stored.strip_prefix("sha256:").ok_or(takes)?;
-    let digest = from_hex(hex).ok_or("expected 64 hexadecimal digits after sha256:")?;
+    let hex = stored.strip_prefix("sha256:").ok_or(TokenError::Form)?;
+    let digest = from_hex(hex).ok_or(TokenError::Digest)?;
     let mut options = Options::default();
     for field in fields {
         let twice = match field.split_once(':') {
-            Some(("expires", time)) => options.expires.replace(expiry(time)?).is_some(),
+            Some(("expires", time)) => options.expires.replace(parse_time(time).ok_or(TokenError::Expiry)?).is_some(),
             Some(("rate", rate)) => options.rate.replace(parse_rate(rate)?).is_some(),
-            _ => return Err(takes.to_owned()),
+            _ => return Err(TokenError::Form),
         };
         if twice {
-            return Err(takes.to_owned());
+            return Err(TokenError::Form);
         }
     }
     Ok(Token::stored(name, digest, options))
@@ -239,10 +275,10 @@ fn parse_line(line: &str) -> Result<Token, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn parse_rate(text: &str) -> Result<u32, String> {
+pub fn parse_rate(text: &str) -> Result<u32, TokenError> {
     let digits = text.strip_suffix("/s").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     let rate = digits.and_then(|digits| digits.parse().ok()).filter(|rate| (1..=MAX_RATE).contains(rate));
-    rate.ok_or_else(|| format!("expected a rate from 1/s to {MAX_RATE}/s, such as 20/s"))
+    rate.ok_or(TokenError::Rate)
 }
 
 /// A rate with a burst of [`BURST_SECONDS`].
@@ -255,19 +291,14 @@ fn per_second(rate: u32) -> RateLimit {
 ///
 /// # Errors
 /// What a name takes.
-pub fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), TokenError> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
     // What begins like a secret is one in the wrong place.
     let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(good) && !name.starts_with(PREFIX);
     if named {
         return Ok(());
     }
-    Err(format!("token name: expected 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs"))
-}
-
-fn expiry(text: &str) -> Result<SystemTime, String> {
-    let takes = "expected a time such as 2027-01-31T12:00:00Z or 2027-01-31 after expires:";
-    parse_time(text).ok_or_else(|| takes.to_owned())
+    Err(TokenError::Name)
 }
 
 /// A time in RFC 3339, or a day, which then ends the token as it begins.
@@ -293,10 +324,10 @@ pub struct NewToken {
 ///
 /// # Errors
 /// Where the name is none, or the system has no randomness.
-pub fn make(name: &str, options: Options) -> Result<NewToken, String> {
+pub fn make(name: &str, options: Options) -> Result<NewToken, TokenError> {
     check_name(name)?;
     let mut random = [0; SECRET_BYTES];
-    getrandom::fill(&mut random).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    getrandom::fill(&mut random).map_err(TokenError::Random)?;
     let secret = format!("{PREFIX}{}", hex(&random));
     let mut line = format!("{name} sha256:{}", hex(&digest(secret.as_bytes())));
     if let Some(expires) = options.expires {
@@ -373,7 +404,7 @@ mod tests {
             (format!("{good}\na sha256:{}", "6".repeat(64)), "line 2: there is another token named \"a\""),
             (format!("{good}\n#\nb sha256:{secret}"), "line 3: the tokens \"a\" and \"b\" have the same secret"),
         ] {
-            let error = Tokens::parse(&text).unwrap_err();
+            let error = Tokens::parse(&text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains("555") && !error.contains('\n'), "{error}");
         }
@@ -381,14 +412,14 @@ mod tests {
         let line = format!("a sha256:{secret} expires:2027-01-31T12:00:00Z\n");
         assert!(Tokens::parse(&line).is_ok() && Tokens::parse("").is_ok());
         for end in 1..line.len() {
-            let error = Tokens::parse(&line[..end]).unwrap_err();
+            let error = Tokens::parse(&line[..end]).unwrap_err().to_string();
             assert!(error.contains("expected"), "{error}");
         }
         for text in [format!("{good}\nb sha256:{}", "6".repeat(64)), "#".to_owned(), format!("{good}\n#\n ")] {
-            assert!(Tokens::parse(&text).unwrap_err().contains("a line end after the last line"), "{text}");
+            assert!(Tokens::parse(&text).unwrap_err().to_string().contains("a line end after the last line"), "{text}");
         }
         let many: String = (0..=MAX_TOKENS).map(|n| format!("t{n} sha256:{n:064}\n")).collect();
-        assert!(Tokens::parse(&many).unwrap_err().contains("more than 1000 tokens"));
+        assert!(Tokens::parse(&many).unwrap_err().to_string().contains("more than 1000 tokens"));
     }
 
     #[test]

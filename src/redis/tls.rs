@@ -168,7 +168,7 @@ fn read(files: &TlsFiles) -> Result<ClientConfig, ClientTlsError> {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(certificate, "its certificate").map_err(|why| problem(TlsPart::Certificate, why))?;
-    let key = files::read(key).and_then(|pem| {
+    let key = files::read(key).map_err(|error| error.to_string()).and_then(|pem| {
         let key = PrivateKeyDer::from_pem_slice(&pem);
         key.map_err(|_| "expected a PEM file with a private key in it, not encrypted".to_owned())
     });
@@ -254,7 +254,7 @@ fn advice(error: &Error) -> Option<&'static str> {
 }
 
 fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = files::read(file)?;
+    let pem = files::read(file).map_err(|error| error.to_string())?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

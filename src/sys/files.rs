@@ -18,8 +18,25 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// How often that is waited for: a file that is written to again and again is refused.
 const SETTLE_ATTEMPTS: usize = 10;
 
-/// What is said of a file that is not the same twice.
-const CHANGING: &str = "expected a file that does not change while it is read";
+/// Why a file cannot be used: what is expected instead. It does not name the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there, or not for this user.
+    #[error("expected a file that can be read ({0})")]
+    Unreadable(#[from] std::io::Error),
+    /// A directory, a device, a pipe.
+    #[error("expected a regular file")]
+    NotRegular,
+    /// More than [`MAX_BYTES`].
+    #[error("expected a file of at most {MAX_BYTES} bytes")]
+    TooLarge,
+    /// It is not the same twice.
+    #[error("expected a file that does not change while it is read")]
+    Changing,
+    /// It is no UTF-8.
+    #[error("expected a file of UTF-8 text")]
+    NotText,
+}
 
 /// What tells a file from what it was: which file it is, when it was changed, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +74,20 @@ impl FileFingerprint {
 ///
 /// # Errors
 /// What is expected instead, without naming the file.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     for _ in 0..ATTEMPTS {
         if let Some(read) = attempt(path)? {
             return Ok(read.content);
         }
     }
-    Err(CHANGING.to_owned())
+    Err(FileError::Changing)
 }
 
 /// The text in a file. Never waits.
 ///
 /// # Errors
 /// What is expected instead, without naming the file.
-pub fn read_text(path: &Path) -> Result<String, String> {
+pub fn read_text(path: &Path) -> Result<String, FileError> {
     text(read(path)?)
 }
 
@@ -80,7 +97,7 @@ pub fn read_text(path: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// What is expected instead, without naming the file.
-pub fn read_settled(path: &Path) -> Result<Vec<u8>, String> {
+pub fn read_settled(path: &Path) -> Result<Vec<u8>, FileError> {
     for _ in 0..SETTLE_ATTEMPTS {
         match attempt(path)? {
             Some(Attempt { content, wait: None }) => return Ok(content),
@@ -88,19 +105,19 @@ pub fn read_settled(path: &Path) -> Result<Vec<u8>, String> {
             None => std::thread::sleep(SETTLED_AFTER),
         }
     }
-    Err(CHANGING.to_owned())
+    Err(FileError::Changing)
 }
 
 /// The text in a file that nobody is writing to.
 ///
 /// # Errors
 /// What is expected instead, without naming the file.
-pub fn read_settled_text(path: &Path) -> Result<String, String> {
+pub fn read_settled_text(path: &Path) -> Result<String, FileError> {
     text(read_settled(path)?)
 }
 
-fn text(content: Vec<u8>) -> Result<String, String> {
-    String::from_utf8(content).map_err(|_| "expected a file of UTF-8 text".to_owned())
+fn text(content: Vec<u8>) -> Result<String, FileError> {
+    String::from_utf8(content).map_err(|_| FileError::NotText)
 }
 
 /// What came of reading a file once.
@@ -111,20 +128,19 @@ struct Attempt {
 }
 
 /// Reads a file once; `None` if it changed meanwhile.
-fn attempt(path: &Path) -> Result<Option<Attempt>, String> {
-    let unreadable = |error: std::io::Error| format!("expected a file that can be read ({error})");
+fn attempt(path: &Path) -> Result<Option<Attempt>, FileError> {
     // Asked before it is opened: opening a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("expected a regular file".to_owned());
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(FileError::NotRegular);
     }
     let mut content = Vec::new();
-    let mut file = File::open(path).map_err(unreadable)?;
-    let before = file.metadata().map_err(unreadable)?;
-    (&mut file).take(MAX_BYTES + 1).read_to_end(&mut content).map_err(unreadable)?;
+    let mut file = File::open(path)?;
+    let before = file.metadata()?;
+    (&mut file).take(MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(format!("expected a file of at most {MAX_BYTES} bytes"));
+        return Err(FileError::TooLarge);
     }
-    let after = file.metadata().map_err(unreadable)?;
+    let after = file.metadata()?;
     let same = FileFingerprint::from(&before) == FileFingerprint::from(&after);
     if !same || content.len() as u64 != after.len() {
         return Ok(None);
@@ -170,22 +186,22 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             match (read(&path), expected) {
                 (Ok(read), Ok(())) => assert_eq!(read, content),
-                (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
                 (read, expected) => panic!("{read:?} {expected:?}"),
             }
         };
         check(b"", Ok(()));
         check(&vec![b'x'; 1024 * 1024], Ok(()));
         check(&vec![b'x'; 1024 * 1024 + 1], Err("at most 1048576 bytes"));
-        assert!(read(dir.path()).unwrap_err().contains("a regular file"));
-        assert!(read(Path::new("/dev/zero")).unwrap_err().contains("a regular file"));
-        assert!(read(&dir.path().join("absent")).unwrap_err().contains("can be read (No such file"));
+        assert!(read(dir.path()).unwrap_err().to_string().contains("a regular file"));
+        assert!(read(Path::new("/dev/zero")).unwrap_err().to_string().contains("a regular file"));
+        assert!(read(&dir.path().join("absent")).unwrap_err().to_string().contains("can be read (No such file"));
         let pipe = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert!(read(&pipe).unwrap_err().contains("a regular file"));
+        assert!(read(&pipe).unwrap_err().to_string().contains("a regular file"));
         // It says that it is empty, and is not: as one that grew while it was read.
-        assert_eq!(read(Path::new("/proc/self/status")), Err(CHANGING.to_owned()));
-        assert_eq!(read_settled(Path::new("/proc/self/status")), Err(CHANGING.to_owned()));
+        assert!(matches!(read(Path::new("/proc/self/status")), Err(FileError::Changing)));
+        assert!(matches!(read_settled(Path::new("/proc/self/status")), Err(FileError::Changing)));
     }
 
     /// The writer cuts the file short, writes half of it, and the rest a moment later, as an editor on a slow disk.
@@ -210,7 +226,7 @@ mod tests {
                 match read_settled_text(&path) {
                     // Before it was written the first time.
                     Ok(read) => assert!(read == whole || read.is_empty(), "{} of {} bytes", read.len(), whole.len()),
-                    Err(why) => assert_eq!(why, CHANGING),
+                    Err(why) => assert!(matches!(why, FileError::Changing), "{why}"),
                 }
             }
         });

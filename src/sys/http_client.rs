@@ -58,33 +58,54 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Why a URL is not that of a receiver. It is not repeated: that of many webhooks is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// No URL, or one that cannot be asked.
+    #[error("expected a URL such as https://host:port/path")]
+    Form,
+    /// It has a login in it.
+    #[error("expected a URL without user and password")]
+    Login,
+}
+
+/// Why there is no client of receivers.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ClientError {
+    /// CA certificates that are none.
+    #[error("expected PEM with one or more certificates")]
+    Ca,
+    /// TLS cannot be had.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
 impl Endpoint {
     /// From a URL.
     ///
     /// # Errors
     /// What is expected; the URL is not repeated.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected a URL such as https://host:port/path";
-        let uri: hyper::Uri = url.parse().map_err(|_| EXPECTED.to_owned())?;
+    pub fn parse(url: &str) -> Result<Self, EndpointError> {
+        let uri: hyper::Uri = url.parse().map_err(|_| EndpointError::Form)?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(EXPECTED.to_owned()),
+            _ => return Err(EndpointError::Form),
         };
-        let authority = uri.authority().ok_or(EXPECTED)?;
+        let authority = uri.authority().ok_or(EndpointError::Form)?;
         if authority.as_str().contains('@') {
-            return Err("expected a URL without user and password".to_owned());
+            return Err(EndpointError::Login);
         }
         let host = authority.host();
         if host.is_empty() || ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).is_err() {
-            return Err(EXPECTED.to_owned());
+            return Err(EndpointError::Form);
         }
         // What is no port must not become another one.
         let port = match authority.as_str().get(host.len()..).unwrap_or_default().strip_prefix(':') {
             None => Some(if tls { 443 } else { 80 }),
             Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten(),
         };
-        let port = port.ok_or(EXPECTED)?;
+        let port = port.ok_or(EndpointError::Form)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Self { tls, host: host.to_owned(), port, path })
     }
@@ -187,23 +208,21 @@ impl Client {
     ///
     /// # Errors
     /// What is expected of them.
-    pub fn new(ca: Option<&[u8]>) -> Result<Self, String> {
-        const EXPECTED: &str = "expected PEM with one or more certificates";
+    pub fn new(ca: Option<&[u8]>) -> Result<Self, ClientError> {
         let mut roots = RootCertStore::empty();
         match ca {
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
             Some(pem) => {
                 for certificate in CertificateDer::pem_slice_iter(pem) {
-                    roots.add(certificate.map_err(|_| EXPECTED)?).map_err(|_| EXPECTED)?;
+                    roots.add(certificate.map_err(|_| ClientError::Ca)?).map_err(|_| ClientError::Ca)?;
                 }
                 if roots.is_empty() {
-                    return Err(EXPECTED.to_owned());
+                    return Err(ClientError::Ca);
                 }
             }
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
+            .with_safe_default_protocol_versions()?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
@@ -382,7 +401,7 @@ mod tests {
         assert_eq!(parse("http://127.0.0.1:9093"), Ok((false, "127.0.0.1".to_owned(), 9093, "/".to_owned())));
         assert_eq!(parse("http://[::1]:9093/am/"), Ok((false, "[::1]".to_owned(), 9093, "/am/".to_owned())));
         for bad in ["", "h:9093", "ftp://h", "/x", "https://", "https://user:secret@h/"].into_iter().chain(BAD_PORTS) {
-            let why = parse(bad).unwrap_err();
+            let why = parse(bad).unwrap_err().to_string();
             assert!(why.starts_with("expected a URL") && !why.contains("secret"), "{bad}: {why}");
         }
         let below = Endpoint::parse("http://h/am/").unwrap().below("/api/v2/alerts");

@@ -95,7 +95,7 @@ impl Notifier {
         let client = match Client::new(config.ca.as_deref()) {
             Ok(client) => client,
             Err(error) => {
-                tracing::error!(error, "notifications are off");
+                tracing::error!(%error, "notifications are off");
                 return running;
             }
         };
@@ -301,7 +301,7 @@ fn headers(to: &Webhook, message: &Message, clock: SystemTime) -> Vec<(HeaderNam
 pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
     let client = match Client::new(config.ca.as_deref()) {
         Ok(client) => client,
-        Err(error) => return config.receivers().map(|name| (name, Err(error.clone()))).collect(),
+        Err(error) => return config.receivers().map(|name| (name, Err(error.to_string()))).collect(),
     };
     let now = SystemTime::now();
     let alert = Alert::test(&config.labels, now);

@@ -31,18 +31,18 @@ impl Examples {
         Self { dir, certificate, key }
     }
 
-    fn parse(&self, text: &str) -> Result<WebConfig, String> {
+    fn parse(&self, text: &str) -> Result<WebConfig, WebConfigError> {
         WebConfig::parse(text, self.dir.path())
     }
 
     /// The section with a certificate, a key and more.
-    fn with_tls(&self, more: &str) -> Result<WebConfig, String> {
+    fn with_tls(&self, more: &str) -> Result<WebConfig, WebConfigError> {
         self.parse(&tls(more))
     }
 
     /// Whether a text is refused with one line that begins like this and repeats no secret.
     fn refuses(&self, text: &str, expected: &str) {
-        let problem = self.parse(text).unwrap_err();
+        let problem = self.parse(text).unwrap_err().to_string();
         assert!(problem.starts_with(expected), "{text}\n{problem:?} lacks {expected:?}");
         assert!(!problem.contains('\n'), "{problem:?}");
         let secret = self.key.lines().nth(1).unwrap();
@@ -372,7 +372,7 @@ fn files_are_bounded_regular_and_listed() {
     std::os::unix::fs::symlink("..data/key", dir.join("server.key")).unwrap();
     assert!(WebConfig::read(&web).is_ok());
 
-    let problem = |name: &str| WebConfig::read(&dir.join(name)).unwrap_err();
+    let problem = |name: &str| WebConfig::read(&dir.join(name)).unwrap_err().to_string();
     assert!(problem("nowhere").contains("expected a file that can be read (No such file"));
     assert!(std::process::Command::new("mkfifo").arg(dir.join("fifo")).status().unwrap().success());
     for odd in ["fifo", ".", "/dev/zero"] {

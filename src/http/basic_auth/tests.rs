@@ -86,7 +86,7 @@ fn the_header_is_read_as_rfc_7617_says() {
 #[test]
 fn what_is_no_hash_is_refused_and_not_repeated() {
     let check = |name: &str, hash: &str, expected: &str| {
-        let problem = BasicUsers::new([(name.to_owned(), hash.to_owned())]).unwrap_err();
+        let problem = BasicUsers::new([(name.to_owned(), hash.to_owned())]).unwrap_err().to_string();
         assert!(problem.contains(expected) && !problem.contains('\n'), "{problem:?} lacks {expected:?}");
         assert!(hash.is_empty() || !problem.contains(hash), "{problem:?} repeats the hash");
         problem

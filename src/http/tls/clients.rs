@@ -15,7 +15,7 @@ use x509_cert::der::oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ID_KP_CLIENT_AUTH
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 
-use crate::http::tls::{ClientAuth, TlsSettings, certificates};
+use crate::http::tls::{ClientAuth, ServerTlsError, TlsSettings, certificates};
 
 /// The check of clients' certificates.
 ///
@@ -44,21 +44,19 @@ enum Issuer {
 }
 
 impl Issuer {
-    fn one_of(trusted: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
+    fn one_of(trusted: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self, ServerTlsError> {
         if trusted.is_empty() {
             return Ok(Self::Nobody);
         }
         let roots = Arc::new(roots(&trusted)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-        let verifier =
-            verifier.map_err(|error| format!("client_ca: expected certificates to verify with ({error})"))?;
-        Ok(Self::Trusted { verifier, trusted })
+        Ok(Self::Trusted { verifier: verifier.map_err(ServerTlsError::Verifier)?, trusted })
     }
 }
 
 impl ClientVerifier {
     /// The check that the settings want, if any.
-    pub(super) fn new(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, String> {
+    pub(super) fn new(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Option<Self>, ServerTlsError> {
         if settings.client_auth == ClientAuth::None {
             return Ok(None);
         }
@@ -75,11 +73,10 @@ impl ClientVerifier {
     }
 }
 
-fn roots(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+fn roots(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, ServerTlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in trusted {
-        let added = roots.add(certificate.clone());
-        added.map_err(|error| format!("client_ca: expected X.509 certificates of version 3 ({error})"))?;
+        roots.add(certificate.clone()).map_err(ServerTlsError::ClientCa)?;
     }
     Ok(roots)
 }

@@ -385,7 +385,7 @@ fn what_is_of_no_use_is_named_and_keys_are_not_repeated() {
     let server = server();
     let good = || settings(&server);
     let check = |settings: TlsSettings, expected: &str| {
-        let problem = ServerTls::new(&settings).unwrap_err();
+        let problem = ServerTls::new(&settings).unwrap_err().to_string();
         assert!(problem.starts_with(expected) && !problem.contains('\n'), "{problem:?} lacks {expected:?}");
         let key = server.key.serialize_pem();
         let secret = key.lines().nth(1).unwrap();

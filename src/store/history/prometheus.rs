@@ -78,7 +78,7 @@ pub struct PrometheusConfig {
 /// What is expected of the file.
 pub fn token(file: &std::path::Path) -> Result<HeaderValue, String> {
     const EXPECTED: &str = "expected a file with one token of visible ASCII characters";
-    let text = files::read_text(file)?;
+    let text = files::read_text(file).map_err(|why| why.to_string())?;
     let token = text.trim();
     let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     let header = is_token.then(|| HeaderValue::try_from(format!("Bearer {token}")).ok()).flatten();
@@ -124,8 +124,8 @@ impl std::fmt::Debug for Prometheus {
 
 impl Prometheus {
     pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, String> {
-        let ca = config.ca_file.as_ref().map(|file| files::read(file)).transpose()?;
-        let client = Client::new(ca.as_deref())?;
+        let ca = config.ca_file.as_ref().map(|file| files::read(file)).transpose().map_err(|why| why.to_string())?;
+        let client = Client::new(ca.as_deref()).map_err(|why| why.to_string())?;
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
         Ok(Self { config, client, lookups, metrics, is_down: Mutex::new(false) })
     }
