@@ -4,9 +4,8 @@
 //! once, and then its line in each family. prometheus-client, which writes the rest of the page, escapes each label of each line
 //! again: some eight times the work (docs/performance.md).
 //!
-//! A block whose things and numbers are what they were is not written again: most are, as a group that does not change has some
-//! twenty lines that say so. Everything else is written afresh from the facts each time, so that what vanished from Redis vanishes
-//! from the page.
+//! All lines are written afresh from the facts each time, so that what vanished from Redis vanishes from the page. A block that says
+//! what it said last time keeps its bytes, and their compressed form.
 
 use std::ops::Range;
 
@@ -116,54 +115,8 @@ pub struct SeriesWriter {
     labels: Vec<u8>,
     /// The families with the lines that hold.
     families: Vec<Family>,
-    /// What each of their blocks was written of.
-    marks: Vec<Vec<Fingerprint>>,
-    /// Blocks that will take their place, by family, and what those were written of.
+    /// Blocks that will take their place, by family.
     new: Vec<Vec<Chunk>>,
-    new_marks: Vec<Vec<Fingerprint>>,
-    /// Whether a family's lines of the block at hand are not what they were.
-    changed: Vec<bool>,
-}
-
-/// What the lines of a block are written of: things and numbers, as 128 bits that stand for them. That two different blocks had the
-/// same is as likely as an error of the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fingerprint(u64, u64);
-
-impl Default for Fingerprint {
-    /// The two halves begin, and go on, with different odd numbers: those of FNV-1a and of SplitMix64.
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325, 0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-impl Fingerprint {
-    fn add(&mut self, value: u64) {
-        let mix = |half: u64, by: u64| {
-            let mixed = (half ^ value).wrapping_mul(by);
-            mixed ^ (mixed >> 29)
-        };
-        *self = Self(mix(self.0, 0xbf58_476d_1ce4_e5b9), mix(self.1, 0x94d0_49bb_1331_11eb));
-    }
-
-    fn add_name(&mut self, name: &[u8]) {
-        for piece in name.chunks(8) {
-            let mut bytes = [0; 8];
-            bytes[..piece.len()].copy_from_slice(piece);
-            self.add(u64::from_le_bytes(bytes));
-        }
-        self.add(name.len() as u64);
-    }
-
-    /// A line of the thing that `of` stands for.
-    fn add_line(&mut self, of: Self, number: Number) {
-        let (kind, bits) = match number {
-            Number::Whole(number) => (1, number),
-            Number::Float(number) => (2, number.to_bits()),
-        };
-        self.add(of.0 ^ kind);
-        self.add(of.1 ^ bits);
-    }
 }
 
 impl Default for SeriesWriter {
@@ -188,10 +141,7 @@ impl SeriesWriter {
             written: vec![Vec::new(); count],
             labels: Vec::new(),
             families: shown_families().map(|(name, _)| Family::new(name)).collect(),
-            marks: vec![Vec::new(); count],
             new: vec![Vec::new(); count],
-            new_marks: vec![Vec::new(); count],
-            changed: vec![true; count],
         }
     }
 
@@ -209,32 +159,15 @@ impl SeriesWriter {
     /// Forgets blocks that do not hold yet.
     pub fn begin(&mut self) {
         self.new.iter_mut().for_each(Vec::clear);
-        self.new_marks.iter_mut().for_each(Vec::clear);
     }
 
     /// Adds the lines about the next streams, up to [`STREAMS_PER_BLOCK`] of them. They do not hold yet.
-    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot, IntoIter: Clone>) {
-        let streams = streams.into_iter();
-        let mut room = [Fingerprint::default(); FAMILIES.len()];
-        let marks = &mut room[..self.each.len()];
-        for stream in streams.clone() {
-            self.mark_stream(marks, stream);
-        }
-        for (place, mark) in marks.iter().enumerate() {
-            let at = self.new[place].len();
-            self.changed[place] = self.marks[place].get(at) != Some(mark);
-            self.new_marks[place].push(*mark);
-        }
+    pub fn block<'a>(&mut self, streams: impl IntoIterator<Item = &'a StreamSnapshot>) {
         for stream in streams {
             self.stream(stream);
         }
-        for place in 0..self.each.len() {
-            let (family, new, written) = (&self.families[place], &mut self.new[place], &mut self.written[place]);
-            let last = family.blocks.get(new.len());
-            new.push(match last.filter(|_| !self.changed[place]) {
-                Some(last) => last.clone(),
-                None => Chunk::of(written, last),
-            });
+        for ((family, new), written) in self.families.iter().zip(&mut self.new).zip(&mut self.written) {
+            new.push(Chunk::of(written, family.blocks.get(new.len())));
             written.clear();
         }
     }
@@ -245,7 +178,6 @@ impl SeriesWriter {
             family.blocks.clear();
             std::mem::swap(&mut family.blocks, new);
         }
-        std::mem::swap(&mut self.marks, &mut self.new_marks);
         self.begin();
     }
 
@@ -308,9 +240,6 @@ impl SeriesWriter {
     }
 
     fn state(&mut self, place: usize, state: GroupState) {
-        if !self.changed[place] {
-            return;
-        }
         let of_group = self.labels.len();
         // One series, of the state that holds. OpenMetrics has a type for state sets, but demands that the label be named like the
         // metric, and a series for each state.
@@ -322,9 +251,6 @@ impl SeriesWriter {
 
     /// The line in a family of the thing whose labels are at hand.
     fn line(&mut self, place: usize, number: Number) {
-        if !self.changed[place] {
-            return;
-        }
         let line = &mut self.written[place];
         line.extend_from_slice(self.series[place].as_bytes());
         line.extend_from_slice(&self.labels);
@@ -335,49 +261,6 @@ impl SeriesWriter {
             Number::Float(number) => float(line, number),
         }
         line.push(b'\n');
-    }
-
-    /// Adds what the lines about a stream are written of, family by family.
-    fn mark_stream(&self, marks: &mut [Fingerprint], stream: &StreamSnapshot) {
-        let mut of_stream = Fingerprint::default();
-        of_stream.add_name(stream.key.as_bytes());
-        for (mark, each) in marks.iter_mut().zip(&self.each) {
-            let number = match (each, &stream.read) {
-                (SeriesKind::Up, read) => Some(u64::from(read.is_ok()).into()),
-                (SeriesKind::Stream(number), Ok(facts)) => number(facts),
-                _ => None,
-            };
-            if let Some(number) = number {
-                mark.add_line(of_stream, number);
-            }
-        }
-        for group in &stream.groups {
-            let Some(state) = group.state() else { continue };
-            let mut of_group = of_stream;
-            of_group.add_name(group.name.as_bytes());
-            let present = group.present();
-            for (mark, each) in marks.iter_mut().zip(&self.each) {
-                let number = match each {
-                    SeriesKind::Group(number) => present.and_then(number),
-                    SeriesKind::State => Some(Number::Whole(state as u64)),
-                    SeriesKind::Consumer(_) | SeriesKind::Up | SeriesKind::Stream(_) => None,
-                };
-                if let Some(number) = number {
-                    mark.add_line(of_group, number);
-                }
-            }
-            for consumer in present.and_then(|group| group.members.as_deref()).unwrap_or_default() {
-                let mut of_consumer = of_group;
-                of_consumer.add_name(consumer.sample.name.as_bytes());
-                for place in self.of_consumers.clone() {
-                    if let SeriesKind::Consumer(number) = self.each[place]
-                        && let Some(number) = number(consumer)
-                    {
-                        marks[place].add_line(of_consumer, number);
-                    }
-                }
-            }
-        }
     }
 }
 
