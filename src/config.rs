@@ -247,7 +247,7 @@ fn secret_files(sources: &impl SettingSources, web: &WebConfig) -> Vec<PathBuf> 
 
 fn shard(given: &RawValue) -> Result<Shard, ConfigError> {
     Shard::parse(&given.text()?).ok_or_else(|| {
-        given.problem(&format!("expected i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
+        given.problem(format!("expected i/n, where i is 0 to n-1 and n up to {MAX_SHARDS}, such as 0/3"))
     })
 }
 

@@ -76,7 +76,7 @@ fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>,
         if url.contains('@') {
             ConfigError::new(format!("invalid value (not shown) for --history.prometheus-url: {why}"))
         } else {
-            given.problem(&why)
+            given.problem(why)
         }
     })?;
     if url.contains(['?', '#']) {
@@ -115,7 +115,7 @@ fn of_series(given: &RawValue) -> Result<Vec<(String, String)>, ConfigError> {
     };
     let labels: Option<Vec<_>> = given.names()?.iter().map(label).collect();
     labels.ok_or_else(|| {
-        given.problem(&format!("expected name=value,... such as cluster=eu, and no name of {}", OWN.join(", ")))
+        given.problem(format!("expected name=value,... such as cluster=eu, and no name of {}", OWN.join(", ")))
     })
 }
 

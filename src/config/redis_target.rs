@@ -48,7 +48,7 @@ struct Url {
 pub(super) fn from_sources(sources: &impl SettingSources) -> Result<Endpoint, ConfigError> {
     let given = sources.get("redis.url").ok_or_else(|| ConfigError::missing("redis.url"))?;
     let url = parse(&given.text()?).map_err(|error| {
-        given.problem(&format!("expected redis://, rediss:// or unix:// with host, port and database ({error})"))
+        given.problem(format!("expected redis://, rediss:// or unix:// with host, port and database ({error})"))
     })?;
     let tls = if url.is_tls { Some(tls(sources, &given, &url.address)?) } else { no_tls(sources, &given)? };
     let credentials = credentials(sources, &given, url.credentials)?;
@@ -141,7 +141,7 @@ fn what_is_wrong(message: &str) -> String {
 /// Where both come from the same source: both were given.
 fn outranks(given: &RawValue, other: &RawValue, contradicts: &str) -> Result<bool, ConfigError> {
     if given.is_inherited() == other.is_inherited() {
-        return Err(given.problem(&format!("contradicts {contradicts}; give one of the two")));
+        return Err(given.problem(format!("contradicts {contradicts}; give one of the two")));
     }
     Ok(other.is_inherited())
 }
@@ -159,7 +159,7 @@ fn credentials(
     if let Some(file) = sources.get("redis.password-file")
         && (!credentials.has_password() || outranks(&file, url, "the password in the Redis URL")?)
     {
-        credentials = credentials.with_password_file(file.path()).map_err(|why| file.problem(&why.to_string()))?;
+        credentials = credentials.with_password_file(file.path()).map_err(|why| file.problem(why.to_string()))?;
     }
     Ok(credentials)
 }
@@ -176,7 +176,7 @@ pub(super) fn sentinel_login(user: Option<&RawValue>, file: Option<&RawValue>) -
         credentials = credentials.with_user(user_name(user)?);
     }
     match file {
-        Some(file) => credentials.with_password_file(file.path()).map_err(|why| file.problem(&why.to_string())),
+        Some(file) => credentials.with_password_file(file.path()).map_err(|why| file.problem(why.to_string())),
         None => Ok(credentials),
     }
 }
@@ -215,7 +215,7 @@ fn tls(sources: &impl SettingSources, url: &RawValue, address: &Address) -> Resu
         };
         given
             .as_ref()
-            .map_or_else(|| url.problem(&format!("{why}; give --redis.tls-ca-file")), |given| given.problem(&why))
+            .map_or_else(|| url.problem(format!("{why}; give --redis.tls-ca-file")), |given| given.problem(&why))
     })
 }
 

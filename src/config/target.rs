@@ -222,7 +222,7 @@ fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
         Some(given) if modes.contains(&mode) => Ok(Some(given)),
         Some(given) if !given.is_inherited() && !given.is_default() => {
             let words: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
-            Err(given.problem(&format!("requires --redis.mode {}", words.join(" or "))))
+            Err(given.problem(format!("requires --redis.mode {}", words.join(" or "))))
         }
         Some(_) | None => Ok(None),
     };
@@ -230,7 +230,7 @@ fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
         Some(given) => {
             let nodes = given.endpoints()?;
             if nodes.len() > MAX_NODES {
-                return Err(given.problem(&format!("expected at most {MAX_NODES} nodes")));
+                return Err(given.problem(format!("expected at most {MAX_NODES} nodes")));
             }
             nodes.into_iter().map(|(host, port)| Address::Tcp(host, port)).collect()
         }
@@ -305,7 +305,7 @@ fn stream_max_len(given: &RawValue) -> Result<Option<u64>, ConfigError> {
 
 fn logical_streams(sources: &impl SettingSources) -> Result<LogicalStreams, ConfigError> {
     let Some(given) = sources.get("logical-streams") else { return Ok(LogicalStreams::default()) };
-    LogicalStreams::parse(&given.names_with_braces()?).map_err(|problem| given.problem(&problem.to_string()))
+    LogicalStreams::parse(&given.names_with_braces()?).map_err(|problem| given.problem(problem.to_string()))
 }
 
 #[cfg(test)]

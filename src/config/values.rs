@@ -201,7 +201,7 @@ impl RawValue {
         let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
             let takes = if max == u64::MAX { format!("of at least {min}") } else { format!("between {min} and {max}") };
-            self.problem(&format!("expected a whole number {takes}"))
+            self.problem(format!("expected a whole number {takes}"))
         })
     }
 
@@ -216,7 +216,7 @@ impl RawValue {
         });
         bytes.filter(|bytes| (min..=max).contains(bytes)).ok_or_else(|| {
             let [min, max] = [min, max].map(with_byte_unit);
-            self.problem(&format!("expected a size between {min} and {max}, such as 64MiB"))
+            self.problem(format!("expected a size between {min} and {max}, such as 64MiB"))
         })
     }
 
@@ -240,7 +240,7 @@ impl RawValue {
         let text = self.text()?;
         words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)).map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.problem(&format!("expected one of {}", words.join(", ")))
+            self.problem(format!("expected one of {}", words.join(", ")))
         })
     }
 
@@ -260,14 +260,14 @@ impl RawValue {
         let percent = percent.filter(|percent| (min..=max).contains(percent));
         percent
             .map(|percent| percent / 100.0)
-            .ok_or_else(|| self.problem(&format!("expected a percentage between {min}% and {max}%")))
+            .ok_or_else(|| self.problem(format!("expected a percentage between {min}% and {max}%")))
     }
 
     /// Names: separated by commas on the command line and in the environment, one by one in the file.
     pub(super) fn names(&self) -> Result<Vec<String>, ConfigError> {
         let names = self.pieces(|text| text.split(',').map(str::to_owned).collect())?;
         if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
-            return Err(self.problem(&format!("expected names of at most {MAX_NAME_BYTES} bytes each")));
+            return Err(self.problem(format!("expected names of at most {MAX_NAME_BYTES} bytes each")));
         }
         Ok(names)
     }
