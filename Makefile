@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -90,6 +90,12 @@ soak: tools ## faults, churn and abuse for an hour, or for SOAK_SECONDS: memory 
 
 history-kills: tools ## kill the writer of the history file a thousand times, or HISTORY_KILLS times
 	HISTORY_KILLS=$${HISTORY_KILLS:-1000} cargo test --locked --test it history_crash:: -- --nocapture
+
+incident-kills: tools ## kill streamlag two hundred times, or INCIDENT_KILLS times, while it tells of incidents
+	INCIDENT_KILLS=$${INCIDENT_KILLS:-200} cargo test --locked --test it notify_restart:: -- --nocapture
+
+fault-runs: tools ## notifications under faults, a thousand simulated runs of hours, or FAULT_RUNS of them
+	FAULT_RUNS=$${FAULT_RUNS:-1000} cargo test --locked --lib notify::fault_script -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \

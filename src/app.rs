@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::actions::notify::Notifier;
+use crate::actions::notify::{Notifier, kept_incidents};
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
@@ -93,7 +93,10 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 
     REPLY_MEMORY.set_limit(config.memory_for_replies);
     let (start, pollers) = crate::app::poller_runtime::channel();
-    let mut targets = PolledTargets::new(start, Arc::new(registry), Some((keeper.recorders(), forecasts.clone())));
+    let kept = keeper.kept().await;
+    let history_and_forecasts = Some((keeper.recorders(), forecasts.clone()));
+    let incidents = kept_incidents(&kept);
+    let mut targets = PolledTargets::new(start, Arc::new(registry), history_and_forecasts, incidents);
     targets.reconfigure(&config).await;
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
@@ -103,7 +106,8 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     log_startup(&config, &bound);
     let past_source = history.clone();
     let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
-    let notifier = Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone());
+    let notifier =
+        Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone(), (keeper.state(), kept));
     let reloader = Reloader {
         arguments,
         config,

@@ -5,6 +5,7 @@
 
 pub mod alert;
 mod alertmanager;
+mod journal;
 mod receivers;
 mod signature;
 mod webhook;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use journal::kept_incidents;
 pub use receivers::{Notifier, test};
 
 use crate::sys::http_client::Endpoint;

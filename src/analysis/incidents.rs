@@ -6,6 +6,7 @@
 
 mod conditions;
 mod rules;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,9 @@ pub const RESOLVED_KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// Incidents of a target. A storm of more is one storm: those of rules further up in the table are kept.
 pub const MAX_INCIDENTS: usize = 20_000;
+
+/// The time that restored incidents may be older than the tracker. Its own clock begins there.
+const BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a tracker goes by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,14 +84,34 @@ impl IncidentTracker {
         *self = Self { settings: std::mem::take(&mut self.settings), ..Self::default() };
     }
 
+    /// Goes on with incidents of the process before, as far as they are of this target. What fired goes on firing until it is known that
+    /// its condition does not hold; what was pending is as old as it says, though nobody looked meanwhile.
+    pub fn restore(&mut self, now: Now, incidents: Vec<Incident>) {
+        for mut incident in incidents {
+            if incident.target != self.settings.target || self.tracked.len() >= MAX_INCIDENTS {
+                continue;
+            }
+            let Some(rule) = rules().iter().position(|rule| std::ptr::eq(rule, incident.rule)) else { continue };
+            incident.several_targets = self.settings.several_targets;
+            let began = incident.resolved_at.or(incident.fired_at).unwrap_or(incident.active_since);
+            // A clock that was set back says that it began later than now.
+            let age = now.clock.duration_since(began).unwrap_or_default();
+            let since = (now.at + BEFORE).saturating_sub(age);
+            let key = (rule, incident.subject.clone());
+            self.tracked.insert(key, Tracked { incident: Arc::new(incident), since, quiet: None, round: 0 });
+        }
+    }
+
     /// What the newest poll changes.
     pub fn update(&mut self, now: Now, view: &View) -> Incidents {
+        let now = Now { at: now.at + BEFORE, ..now };
         if view.newest_poll.is_none() {
             return self.newest.clone();
         }
         self.round += 1;
         let mut left_out = 0;
-        let mut changed = false;
+        // What was restored has not been shown.
+        let mut changed = self.round == 1 && !self.tracked.is_empty();
         let mut recent = std::mem::take(&mut self.recent);
         Conditions { view, at: now.at, recent: &mut recent }.each(&mut |rule, subject, evidence| match self
             .holds(now, rule, subject, evidence)

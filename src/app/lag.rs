@@ -88,7 +88,7 @@ fn sample(config: &Config, wait: Duration) -> std::io::Result<Vec<Sampled>> {
     let sampled = runtime.block_on(async {
         let deadline = Instant::now() + wait;
         let (start, pollers) = poller_runtime::channel();
-        let mut targets = PolledTargets::new(start, Arc::new(Registry::default()), None);
+        let mut targets = PolledTargets::new(start, Arc::new(Registry::default()), None, Vec::new());
         targets.reconfigure(config).await;
         let known = targets.known();
         let sampling = known.all().zip(&config.targets).map(async |(target, config)| {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::analysis::assess::Bounds;
+use crate::analysis::incident::Incident;
 use crate::analysis::incidents::IncidentSettings;
 use crate::app::poller_runtime::{Running, Start};
 use crate::collector::poller::{self, Poller, PollerConfig, PollerSettings, SelfRegistries};
@@ -38,6 +39,8 @@ pub(super) struct PolledTargets {
     readers: watch::Sender<Vec<Reader>>,
     /// Where snapshots are remembered, by the target's name, and forecast from; nowhere for a program that polls once.
     history: Option<(Recorders, Forecasts)>,
+    /// Incidents of the process before, until its targets go on with them.
+    incidents: Vec<Incident>,
 }
 
 /// A target that is polled until this is dropped.
@@ -50,9 +53,14 @@ struct PolledTarget {
 }
 
 impl PolledTargets {
-    /// No targets yet.
-    pub(super) fn new(start: Start, process: Arc<Registry>, history: Option<(Recorders, Forecasts)>) -> Self {
-        Self { start, process, polled: Vec::new(), readers: watch::Sender::default(), history }
+    /// No targets yet; the first ones go on with these incidents.
+    pub(super) fn new(
+        start: Start,
+        process: Arc<Registry>,
+        history: Option<(Recorders, Forecasts)>,
+        incidents: Vec<Incident>,
+    ) -> Self {
+        Self { start, process, polled: Vec::new(), readers: watch::Sender::default(), history, incidents }
     }
 
     /// Where to look for what was found.
@@ -86,6 +94,7 @@ impl PolledTargets {
         if let Some((_, forecasts)) = &self.history {
             forecasts.set_targets(self.polled.iter().map(forecast_target).collect());
         }
+        self.incidents = Vec::new();
         self.readers.send_replace(self.polled.iter().map(|polled| polled.reader.clone()).collect());
     }
 
@@ -101,7 +110,8 @@ impl PolledTargets {
         };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = latest::channel(poller::first(&plan, &own), history);
-        let poller = Poller::new(&plan, source, publisher, own, metrics);
+        let mut poller = Poller::new(&plan, source, publisher, own, metrics);
+        poller.restore(self.incidents.clone());
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.
         let span =

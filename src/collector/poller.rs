@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
 use crate::analysis::changes::{Change, ChangeDetector};
 use crate::analysis::group_forecast;
+use crate::analysis::incident::Incident;
 use crate::analysis::incidents::{IncidentSettings, IncidentTracker, Now};
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::TargetSnapshot;
@@ -130,6 +131,12 @@ impl Poller {
         poller.incidents.reconfigure(poller.settings.incidents.clone());
         poller.logical.reconfigure(&poller.streams);
         poller
+    }
+
+    /// Goes on with incidents of the process before, as far as they are of this target.
+    pub fn restore(&mut self, incidents: Vec<Incident>) {
+        let now = Now { at: self.started.elapsed(), clock: SystemTime::now() };
+        self.incidents.restore(now, incidents);
     }
 
     /// Polls for ever, at most once per interval and never twice at a time: a tick that a long poll missed is not made

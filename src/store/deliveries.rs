@@ -129,6 +129,18 @@ impl Deliveries {
         }
     }
 
+    /// The process before has delivered these.
+    pub fn restore<'a>(&self, key: &str, firings: impl Iterator<Item = Firing<'a>>) {
+        let mut all = self.lock();
+        let Some(receiver) = all.iter_mut().find(|receiver| *receiver.key == *key) else { return };
+        for Firing { id, starts_at, ends_at } in firings {
+            let told = Some(if ends_at.is_some() { Told::Resolved } else { Told::Firing });
+            let outcome = Some(NotificationOutcome::Delivered);
+            let delivery = Delivery { outcome, told, ..Delivery::waiting(&receiver.name) };
+            receiver.firings.insert(id.to_owned(), (starts_at, delivery));
+        }
+    }
+
     /// What became of telling each receiver of a firing, in the order of the configuration.
     #[must_use]
     pub fn of(&self, id: &str, starts_at: SystemTime) -> Vec<Delivery> {

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod prometheus;
 mod room;
 mod schema;
+pub mod state;
 mod writer;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::store::history::local::{InFile, InMemory, Shared, lock};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::prometheus::{Prometheus, PrometheusConfig};
 use crate::store::history::room::{Job, Room};
+use crate::store::history::state::{Kept, StateFile};
 use crate::store::history::writer::{Minutes, Writer};
 use crate::sys::own_metrics::HistoryMetrics;
 
@@ -49,6 +51,9 @@ const TRIMMED: Duration = Duration::from_secs(10);
 
 /// How long after its end a minute is waited for before it is written without another sample.
 const LATE: Duration = Duration::from_secs(15);
+
+/// How long a start waits for what was kept.
+const KEPT_TIME: Duration = Duration::from_secs(5);
 
 /// Queries of memory and the file that are answered at a time: each may take a connection to the file and a core.
 const QUERIES_AT_ONCE: usize = 1;
@@ -147,6 +152,8 @@ pub struct Keeper {
     queue: SyncSender<Message>,
     metrics: HistoryMetrics,
     threads: Vec<Thread>,
+    state: StateFile,
+    kept: Option<oneshot::Receiver<Kept>>,
 }
 
 /// A thread, and what ends with it.
@@ -176,11 +183,12 @@ pub fn start(config: &HistoryConfig, metrics: HistoryMetrics) -> std::io::Result
     let prometheus = config.prometheus.clone().map(|config| Prometheus::new(config, metrics.clone())).transpose();
     let prometheus = prometheus.map_err(std::io::Error::other)?;
     metrics.up.set(i64::from(shared.file.is_none() && prometheus.is_none()));
-    let mut threads = Vec::new();
+    let (mut threads, mut state, mut kept) = (Vec::new(), StateFile::default(), None);
     let minutes = match &shared.file {
         None => None,
         Some(_) => {
-            let (writer, minutes) = Writer::new(Arc::clone(&shared), config.limits());
+            let (writer, minutes, file, answer) = Writer::new(Arc::clone(&shared), config.limits());
+            (state, kept) = (file, Some(answer));
             threads.push(Thread::spawn("history-file", move || writer.run())?);
             Some(minutes)
         }
@@ -188,7 +196,7 @@ pub fn start(config: &HistoryConfig, metrics: HistoryMetrics) -> std::io::Result
     let (queue, recorded) = sync_channel(QUEUE);
     let recording = Recording { shared: Arc::clone(&shared), recorded, minutes, trimmed: Instant::now() };
     threads.push(Thread::spawn("history", move || recording.run())?);
-    Ok((History::of(shared, prometheus), Keeper { queue, metrics, threads }))
+    Ok((History::of(shared, prometheus), Keeper { queue, metrics, threads, state, kept }))
 }
 
 impl Keeper {
@@ -196,6 +204,24 @@ impl Keeper {
     #[must_use]
     pub fn recorders(&self) -> Recorders {
         Recorders { queue: self.queue.clone(), metrics: self.metrics.clone() }
+    }
+
+    /// Where to keep something over a restart.
+    #[must_use]
+    pub fn state(&self) -> StateFile {
+        self.state.clone()
+    }
+
+    /// What the process before has kept: nothing, where there is no file, or the disk takes too long.
+    pub async fn kept(&mut self) -> Kept {
+        let Some(kept) = self.kept.take() else { return Kept::default() };
+        match tokio::time::timeout(KEPT_TIME, kept).await {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(_late) => {
+                tracing::warn!(seconds = KEPT_TIME.as_secs(), "history file not read in time; incidents begin anew");
+                Kept::default()
+            }
+        }
     }
 
     /// Waits until the threads have ended, which only a defect makes them do.
@@ -254,9 +280,6 @@ impl Recording {
             if let Some(minutes) = &mut self.minutes {
                 minutes.end_late(LATE);
             }
-        }
-        if let Some(minutes) = self.minutes {
-            minutes.end();
         }
     }
 

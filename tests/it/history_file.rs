@@ -94,7 +94,7 @@ fn what_was_written_is_there_after_a_restart() {
     // Beside the daemon.
     let info = of_file(&path, &["info", "--output", "json"]);
     let info: Value = serde_json::from_slice(&info.stdout).unwrap();
-    assert_eq!((&info["groups"], &info["schema_version"]), (&1.into(), &2.into()));
+    assert_eq!((&info["groups"], &info["schema_version"]), (&1.into(), &3.into()));
     assert!(info["resolutions"][0]["points"].as_u64() >= Some(1), "{info}");
     let csv = String::from_utf8(of_file(&path, &["export", "--output", "csv"]).stdout).unwrap();
     let mut lines = csv.lines();
@@ -102,7 +102,7 @@ fn what_was_written_is_there_after_a_restart() {
     let row: Vec<&str> = lines.next().unwrap().split(',').collect();
     assert_eq!((row[1], row[2], row[3], row[5], row[6], row[7]), ("default", STREAM, GROUP, "40", "40", "40"), "{csv}");
     let table = String::from_utf8(of_file(&path, &["info"]).stdout).unwrap();
-    assert!(table.contains("minutes") && table.contains("schema version  2"), "{table}");
+    assert!(table.contains("minutes") && table.contains("schema version  3"), "{table}");
     // And by the tool that everybody has.
     let sqlite =
         Command::new("sqlite3").arg(&path).arg("PRAGMA integrity_check; SELECT consumer_group FROM series").output();

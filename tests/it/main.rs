@@ -42,6 +42,7 @@ mod live_page;
 mod log;
 mod logins;
 mod notify;
+mod notify_restart;
 mod one_source;
 mod openapi;
 mod panics;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,11 +14,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::alertmanager::{self, Pushed};
+use crate::actions::notify::journal::{Area, INCIDENTS, IncidentPrint, WEBHOOKS, kept_incidents, print};
 use crate::actions::notify::signature::signature;
-use crate::actions::notify::webhook::{Message, Outbox};
+use crate::actions::notify::webhook::{Clocks, Message, Outbox, Print};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
 use crate::analysis::incident::Incident;
 use crate::store::deliveries::{Deliveries, Firing};
+use crate::store::history::state::{Change, Kept, StateFile};
 use crate::store::latest::Readers;
 use crate::sys::http_client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
@@ -52,20 +54,68 @@ pub struct Notifier {
     /// Kept over a reload, as lookups go on that nobody waits for any more.
     lookups: Arc<Semaphore>,
     /// By webhook; kept over a reload.
-    outboxes: BTreeMap<Endpoint, Arc<Mutex<Outbox>>>,
+    outboxes: BTreeMap<Endpoint, KeptOutbox>,
+    /// Where everything is kept over a restart, and what was.
+    state: StateFile,
+    kept: Kept,
+    incidents: Area<IncidentPrint>,
 }
 
+/// What is to be told to a webhook, in memory and as it is kept.
+#[derive(Clone)]
+struct KeptOutbox {
+    outbox: Arc<Mutex<Outbox>>,
+    area: Arc<tokio::sync::Mutex<Area<Print>>>,
+}
+
+impl KeptOutbox {
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps it as it is now, as far as that goes.
+    async fn keep(&self, now: Duration) {
+        let mut area = self.area.lock().await;
+        let mut again = area.is_there();
+        while again {
+            let clocks = Clocks { now, clock: SystemTime::now() };
+            let (prints, changes) = {
+                let outbox = self.lock();
+                let prints = outbox.prints();
+                let changes = area.changes(&prints, |key| outbox.text(key, clocks));
+                (prints, changes)
+            };
+            again = area.save(changes, prints).await;
+        }
+    }
+}
+
+/// The time that what was kept may be older than the process. Its own clock begins there.
+const BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 impl Notifier {
-    /// One that goes by the newest configuration, tells what is seen there, and notes what became of it.
+    /// One that goes by the newest configuration, tells what is seen there, and notes what became of it. It goes on with what was kept.
     #[must_use]
     pub fn new(
         config: watch::Receiver<Arc<NotifyConfig>>,
         readers: Readers,
         deliveries: Deliveries,
         metrics: SelfMetrics,
+        (state, kept): (StateFile, Kept),
     ) -> Self {
-        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { config, readers, deliveries, metrics, began: Instant::now(), lookups, outboxes: BTreeMap::new() }
+        let saved = kept_incidents(&kept).iter().map(|incident| (incident.id(), print(incident))).collect();
+        Self {
+            config,
+            readers,
+            deliveries,
+            metrics,
+            began: Instant::now(),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            outboxes: BTreeMap::new(),
+            incidents: Area::new(INCIDENTS, state.clone(), kept.generation, saved),
+            state,
+            kept,
+        }
     }
 
     /// Never ends.
@@ -75,7 +125,12 @@ impl Notifier {
             let (news, receiver) = watch::channel(Arc::new(News::default()));
             self.deliveries.set_receivers(config.keys().collect());
             let mut running = self.tasks(&config, &receiver);
-            let looking = look(self.readers.clone(), Arc::clone(&config), self.deliveries.clone(), news);
+            // Receivers that are gone, and those that come later, begin anew.
+            self.kept = Kept::default();
+            let areas = config.keys().map(|(key, _)| key.to_string()).collect();
+            self.state.save(vec![Change::Only(WEBHOOKS.to_owned(), areas)]).await;
+            let (deliveries, kept) = (self.deliveries.clone(), &mut self.incidents);
+            let looking = look(self.readers.clone(), Arc::clone(&config), deliveries, kept, news);
             let mut changes = self.config.clone();
             tokio::select! {
                 () = looking => {}
@@ -114,19 +169,35 @@ impl Notifier {
         }
         let mut outboxes = BTreeMap::new();
         for webhook in &config.webhooks {
-            let outbox = self.outboxes.remove(&webhook.endpoint).unwrap_or_default();
-            outboxes.insert(webhook.endpoint.clone(), Arc::clone(&outbox));
             let line = line(webhook_name(&webhook.endpoint), &webhook.endpoint, webhook.endpoint.clone());
+            let outbox = self.outboxes.remove(&webhook.endpoint).unwrap_or_else(|| self.restored(&line.key));
+            outboxes.insert(webhook.endpoint.clone(), outbox.clone());
             running.push(Box::pin(line.tell(webhook.clone(), outbox, config.timing, news.clone())));
         }
         self.outboxes = outboxes;
         running
     }
+
+    /// The outbox that the process before has kept for a receiver, or an empty one.
+    fn restored(&self, key: &str) -> KeptOutbox {
+        let clocks = Clocks { now: BEFORE + self.began.elapsed(), clock: SystemTime::now() };
+        let outbox = Outbox::restored(self.kept.entries.iter().filter(|entry| entry.area == key), clocks);
+        self.deliveries.restore(key, outbox.told());
+        let area = Area::new(key, self.state.clone(), self.kept.generation, outbox.prints());
+        KeptOutbox { outbox: Arc::new(Mutex::new(outbox)), area: Arc::new(tokio::sync::Mutex::new(area)) }
+    }
 }
 
-/// Looks for incidents that are to be told. Never ends.
-async fn look(readers: Readers, config: Arc<NotifyConfig>, deliveries: Deliveries, news: watch::Sender<Arc<News>>) {
-    if config.receivers().next().is_none() {
+/// Looks for incidents that are to be told, and keeps them. Never ends.
+async fn look(
+    readers: Readers,
+    config: Arc<NotifyConfig>,
+    deliveries: Deliveries,
+    kept: &mut Area<IncidentPrint>,
+    news: watch::Sender<Arc<News>>,
+) {
+    let is_anybody_told = config.receivers().next().is_some();
+    if !is_anybody_told && !kept.is_there() {
         std::future::pending::<()>().await;
     }
     let mut before: Vec<Arc<[Arc<Incident>]>> = Vec::new();
@@ -136,7 +207,11 @@ async fn look(readers: Readers, config: Arc<NotifyConfig>, deliveries: Deliverie
         let polled = published.iter().all(|published| published.view.newest_poll.is_some());
         let now: Vec<_> = published.iter().map(|published| Arc::clone(&published.view.incidents.all)).collect();
         let same = now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| Arc::ptr_eq(now, before));
-        if polled && !same {
+        if polled && (!same || kept.has_failed()) {
+            // Before anybody is told.
+            keep(kept, &now).await;
+        }
+        if polled && !same && is_anybody_told {
             let interval = published.iter().map(|published| published.view.interval).max().unwrap_or_default();
             let (all, labels) = (now.clone(), Arc::clone(&config));
             // A storm of incidents has many texts.
@@ -146,8 +221,25 @@ async fn look(readers: Readers, config: Arc<NotifyConfig>, deliveries: Deliverie
                 news.send_replace(Arc::new(News { alerts, interval }));
                 before = now;
             }
+        } else if polled {
+            before = now;
         }
         sleep(LOOKS).await;
+    }
+}
+
+async fn keep(kept: &mut Area<IncidentPrint>, all: &[Arc<[Arc<Incident>]>]) {
+    if !kept.is_there() {
+        return;
+    }
+    let incidents: BTreeMap<String, &Incident> =
+        all.iter().flat_map(|incidents| incidents.iter()).map(|incident| (incident.id(), &**incident)).collect();
+    loop {
+        let prints = incidents.iter().map(|(id, incident)| (id.clone(), print(incident))).collect();
+        let changes = kept.changes(&prints, |id| incidents.get(id).map(|incident| incident.to_text()));
+        if !kept.save(changes, prints).await {
+            return;
+        }
     }
 }
 
@@ -181,7 +273,7 @@ impl Line {
         let mut pushed = Pushed::default();
         loop {
             let newest = Arc::clone(&news.borrow());
-            let now = self.began.elapsed();
+            let now = self.now();
             let due = pushed.due(now, &newest.alerts);
             let mut wait = LOOKS;
             if !due.is_empty() {
@@ -205,18 +297,17 @@ impl Line {
     }
 
     /// Tells a webhook. Never ends.
-    async fn tell(mut self, to: Webhook, outbox: Arc<Mutex<Outbox>>, timing: Timing, news: watch::Receiver<Arc<News>>) {
+    async fn tell(mut self, to: Webhook, kept: KeptOutbox, timing: Timing, news: watch::Receiver<Arc<News>>) {
         self.metrics.notifies(&self.name);
         let mut seen: Option<(Arc<News>, Duration)> = None;
         loop {
             let newest = Arc::clone(&news.borrow());
-            let (now, clock) = (self.began.elapsed(), SystemTime::now());
-            let lock = || outbox.lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, clock) = (self.now(), SystemTime::now());
             // Before the first news nothing has ended, it is only not known yet.
             let is_news = !newest.interval.is_zero()
                 && seen.as_ref().is_none_or(|(seen, at)| !Arc::ptr_eq(seen, &newest) || now >= *at + EXPIRY_LOOKS);
             let message = {
-                let mut outbox = lock();
+                let mut outbox = kept.lock();
                 if is_news {
                     seen = Some((Arc::clone(&newest), now));
                     for _ in 0..outbox.update(now, clock, &newest.alerts) {
@@ -225,28 +316,36 @@ impl Line {
                 }
                 outbox.due(now, &timing)
             };
+            if is_news || message.is_some() {
+                kept.keep(now).await;
+            }
             if let Some(message) = message {
                 let headers = headers(&to, &message, clock);
                 let sent = self.sender.post(&headers, message.body.clone()).await;
-                let now = self.began.elapsed();
+                let now = self.now();
                 match sent {
                     Ok(()) => {
-                        lock().done(now, &message);
+                        kept.lock().done(now, &message);
                         self.outcome(message.firings(), NotificationOutcome::Delivered, None);
                     }
                     Err(error) if error.is_temporary => {
-                        let given_up = lock().failed(now, &message, &error, chance());
+                        let given_up = kept.lock().failed(now, &message, &error, chance());
                         let outcome = if given_up { NotificationOutcome::Expired } else { NotificationOutcome::Failed };
                         self.outcome(message.firings(), outcome, Some(&error));
                     }
                     Err(error) => {
-                        lock().done(now, &message);
+                        kept.lock().done(now, &message);
                         self.outcome(message.firings(), NotificationOutcome::Refused, Some(&error));
                     }
                 }
+                kept.keep(now).await;
             }
             sleep(LOOKS).await;
         }
+    }
+
+    fn now(&self) -> Duration {
+        BEFORE + self.began.elapsed()
     }
 
     /// What became of a message with these firings.

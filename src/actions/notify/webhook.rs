@@ -3,6 +3,8 @@
 //! A message that fails for now is sent again, the same to the byte and with the same id, so that a receiver that took it can tell. What
 //! happens meanwhile is in the next one: nothing is lost by waiting, as every incident is told until a message with it was taken.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +17,8 @@ use crate::actions::notify::alert::{Alert, Alerts};
 use crate::model::text::hex;
 use crate::store::deliveries::Firing;
 use crate::sys::http_client::SendError;
+
+pub(in crate::actions::notify) use kept::{Clocks, Print};
 
 /// Alerts of one message: about a megabyte. The body says how many more there are; those come next.
 pub(super) const MAX_ALERTS: usize = 1000;
@@ -87,6 +91,8 @@ struct TargetOutbox {
 struct Known {
     alert: Alert,
     told: Option<Stamp>,
+    /// Since when nobody speaks of it any more.
+    unlisted: Option<Duration>,
 }
 
 impl Known {
@@ -153,9 +159,16 @@ impl TargetOutbox {
     fn update(&mut self, now: Duration, clock: SystemTime, alerts: &BTreeMap<String, Alert>) -> u64 {
         for (id, alert) in alerts {
             match self.known.get_mut(id) {
-                Some(known) if known.alert == *alert => {}
-                Some(known) => known.alert = alert.clone(),
-                None => drop(self.known.insert(id.clone(), Known { alert: alert.clone(), told: None })),
+                Some(known) => {
+                    known.unlisted = None;
+                    if known.alert != *alert {
+                        known.alert = alert.clone();
+                    }
+                }
+                None => {
+                    let known = Known { alert: alert.clone(), told: None, unlisted: None };
+                    drop(self.known.insert(id.clone(), known));
+                }
             }
         }
         let mut forgotten = 0;
@@ -164,8 +177,9 @@ impl TargetOutbox {
                 return true;
             }
             // Nobody speaks of it any more: its target is gone, or it ended a while ago.
-            let ended = *known.alert.ends_at.get_or_insert(clock);
-            let expired = clock.duration_since(ended).is_ok_and(|since| since >= ENDS_EXPIRE);
+            known.alert.ends_at.get_or_insert(clock);
+            // Not by the clock that people read: it may jump a day.
+            let expired = now.saturating_sub(*known.unlisted.get_or_insert(now)) >= ENDS_EXPIRE;
             forgotten += u64::from(expired && !known.is_told());
             !expired && !known.is_told()
         });

@@ -263,3 +263,49 @@ fn losses_are_counted_over_five_minutes() {
     assert_eq!(at(800, 60), Some((15.0, "resolved")));
     assert_eq!(at(900, 61), Some((1.0, "firing")));
 }
+
+#[test]
+fn a_restored_tracker_goes_on_as_the_one_before() {
+    // By the clock, it is the second 10,000 when the new process begins.
+    let later = |seconds| Now { at: Duration::from_secs(seconds), clock: now(10_000 + seconds).clock };
+    let mut before = IncidentTracker::default();
+    let late = view(&[("s", Some(1500)), ("t", Some(0))]);
+    before.update(now(9000), &late);
+    assert_eq!(told(&before.update(now(9300), &late)), [high("firing")]);
+    let kept = before.update(now(9900), &view(&[("s", Some(1500)), ("t", Some(1500))]));
+    let kept: Vec<Incident> = kept.all.iter().map(|incident| Incident::clone(incident)).collect();
+    let of = |status, stream: &str| ("HighEventConsumerLag", status, format!("{stream} g"));
+
+    let restored = || {
+        let mut after = IncidentTracker::default();
+        after.restore(later(0), kept.clone());
+        after
+    };
+    // Nothing is known yet: what fired goes on, what was pending does not.
+    let mut after = restored();
+    assert_eq!(told(&after.update(later(1), &down(late.clone())))[1..], [of("firing", "s")]);
+    assert_eq!(told(&after.update(later(2), &view(&[("s", Some(0)), ("t", Some(0))]))), [of("resolved", "s")]);
+    // The time for which a pending one held counts.
+    let mut after = restored();
+    let both = view(&[("s", Some(1500)), ("t", Some(1500))]);
+    assert_eq!(told(&after.update(later(1), &both)), [of("firing", "s"), of("pending", "t")]);
+    let fired = after.update(later(200), &both);
+    assert_eq!(told(&fired), [of("firing", "s"), of("firing", "t")]);
+    let times: Vec<_> = fired.all.iter().map(|incident| (incident.active_since, incident.fired_at)).collect();
+    let at = |seconds| now(seconds).clock;
+    assert_eq!(times, [(at(9000), Some(at(9300))), (at(9900), Some(at(10_200)))]);
+    // What is as it was is shown, too, and what is over is for as long as it would have been.
+    let mut after = restored();
+    let none = view(&[("s", Some(0)), ("t", Some(0))]);
+    let over: Vec<Incident> =
+        after.update(later(0), &none).all.iter().map(|incident| Incident::clone(incident)).collect();
+    let mut after = IncidentTracker::default();
+    after.restore(later(600), over.clone());
+    assert_eq!(told(&after.update(later(600), &none)), [of("resolved", "s")]);
+    assert_eq!(told(&after.update(later(900), &none)), []);
+    // Those of another target are not taken over.
+    let mut other = IncidentTracker::default();
+    other.reconfigure(IncidentSettings { target: TargetName::new("b").unwrap(), ..IncidentSettings::default() });
+    other.restore(later(0), over);
+    assert_eq!(told(&other.update(later(0), &none)), []);
+}

@@ -4,6 +4,7 @@
 //! points, which in turn go to longer chunks when the day is over. Every blob has a checksum: SQLite does not check what it stores.
 
 mod read;
+mod state;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction};
 pub(super) const APPLICATION_ID: i32 = 0x534c_4147;
 
 /// The newest version.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 
 /// What leads from each version to the next, the first being from an empty file.
 const STEPS: [&str; VERSION as usize] = [
@@ -27,6 +27,10 @@ const STEPS: [&str; VERSION as usize] = [
      CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;",
     // Blobs have another form, which the first version takes for damage. Those that it wrote are still read.
     "",
+    // What is kept over a restart: incidents, and what was told to whom.
+    "CREATE TABLE state (
+        area TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (area, key)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The version of a file's tables.

@@ -6,11 +6,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::oneshot;
+
 use crate::analysis::history::query::unix_seconds;
 use crate::analysis::history::{MINUTE, Point};
 use crate::store::history::file::{self, Fault, HistoryFile, Limits};
 use crate::store::history::local::{Shared, SharedFile, lock};
 use crate::store::history::memory::SeriesKey;
+use crate::store::history::state::{Batch, Change, Generation, Kept, Order, StateFile};
 
 /// Minutes that wait for the thread, of all targets.
 const QUEUE: usize = 64;
@@ -27,12 +30,10 @@ const EXPIRED: Duration = Duration::from_secs(10 * 60);
 /// How far the clock may go ahead of the time that has passed before ages are not believed.
 const MAX_DRIFT: i64 = 10 * 60;
 
-type Batch = Vec<(SeriesKey, Point)>;
-
 /// The minute that each target is in.
 pub(super) struct Minutes {
     open: HashMap<Arc<str>, Minute>,
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Order>,
     shared: Arc<Shared>,
 }
 
@@ -65,18 +66,22 @@ impl Minutes {
         self.send_if(|_, minute| minute.began.elapsed() >= over);
     }
 
-    /// Gives everything away.
-    pub(super) fn end(mut self) {
-        self.send_if(|_, _| true);
-    }
-
     fn send_if(&mut self, is_over: impl Fn(&str, &Minute) -> bool) {
         for (_, minute) in self.open.extract_if(|target, minute| is_over(target, minute)) {
             let count = minute.points.len() as u64;
-            if self.queue.try_send(minute.points.into_iter().collect()).is_err() {
+            if self.queue.try_send(Order::Points(minute.points.into_iter().collect())).is_err() {
                 self.shared.metrics.samples_dropped.inc_by(count);
             }
         }
+    }
+}
+
+/// Gives everything away. There may be others who give orders, so that the end is one.
+impl Drop for Minutes {
+    fn drop(&mut self) {
+        self.send_if(|_, _| true);
+        // Fails only where the thread has ended.
+        let _ = self.queue.send(Order::End);
     }
 }
 
@@ -84,9 +89,13 @@ impl Minutes {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     limits: Limits,
-    batches: Receiver<Batch>,
+    orders: Receiver<Order>,
+    /// Who waits for what the process before has kept.
+    kept: Option<oneshot::Sender<Kept>>,
     backlog: VecDeque<(SeriesKey, Point)>,
     file: Option<HistoryFile>,
+    /// How often it was opened.
+    generation: Generation,
     /// What was said of the file last.
     said: Option<String>,
     tried: Option<Instant>,
@@ -96,37 +105,85 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer of the shared file, and what gives it minutes.
-    pub(super) fn new(shared: Arc<Shared>, limits: Limits) -> (Self, Minutes) {
-        let (queue, batches) = sync_channel(QUEUE);
+    /// A writer of the shared file, what gives it minutes and what else is kept, and what the process before has kept.
+    pub(super) fn new(shared: Arc<Shared>, limits: Limits) -> (Self, Minutes, StateFile, oneshot::Receiver<Kept>) {
+        let (queue, orders) = sync_channel(QUEUE);
+        let (kept, answer) = oneshot::channel();
+        let state = StateFile::new(queue.clone());
         let minutes = Minutes { open: HashMap::new(), queue, shared: Arc::clone(&shared) };
         let writer = Self {
             shared,
             limits,
-            batches,
+            orders,
+            kept: Some(kept),
             backlog: VecDeque::new(),
             file: None,
+            generation: 0,
             said: None,
             tried: None,
             expired: Instant::now(),
             began: (unix_seconds(SystemTime::now()), Instant::now()),
         };
-        (writer, minutes)
+        (writer, minutes, state, answer)
     }
 
-    /// Writes until nobody gives minutes any more, and then what is left.
+    /// Does what it is asked to until the end, and then writes what is left.
     pub(super) fn run(mut self) {
         self.work();
+        self.tell_what_was_kept();
         loop {
-            match self.batches.recv_timeout(RETRY) {
-                Ok(batch) => self.keep(batch),
+            match self.orders.recv_timeout(RETRY) {
+                Ok(Order::Points(batch)) => self.keep(batch),
+                Ok(Order::Save(changes, saved)) => {
+                    // Nobody may wait any more.
+                    let _ = saved.send(self.save(&changes));
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
             }
             self.work();
         }
         self.tried = None;
         self.work();
+    }
+
+    /// What the process before has kept: nothing, where the file cannot be used at once.
+    fn tell_what_was_kept(&mut self) {
+        let entries = match self.file.as_ref().map(HistoryFile::kept) {
+            Some(Ok(entries)) => entries,
+            Some(Err(fault)) => {
+                self.fault(&fault);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let generation = self.file.as_ref().map_or(0, |_| self.generation);
+        if let Some(kept) = self.kept.take() {
+            // Nobody may wait any more.
+            let _ = kept.send(Kept { entries, generation });
+        }
+    }
+
+    fn save(&mut self, changes: &[Change]) -> Option<Generation> {
+        if self.file.is_none() {
+            self.work();
+        }
+        match self.file.as_mut()?.save(changes) {
+            Ok(()) => Some(self.generation),
+            Err(fault) => {
+                self.fault(&fault);
+                None
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        let shared = Arc::clone(&self.shared);
+        let Some(shared_file) = &shared.file else { return };
+        shared.metrics.up.set(0);
+        self.tried = Some(Instant::now());
+        self.failed(fault, shared_file);
     }
 
     fn keep(&mut self, batch: Batch) {
@@ -166,6 +223,7 @@ impl Writer {
             Some(file) => file,
             none => {
                 let file = none.insert(HistoryFile::open(&shared.path, now)?);
+                self.generation += 1;
                 shared.set_ours(true);
                 file
             }

@@ -126,6 +126,21 @@ fn a_message_that_fails_is_sent_again_as_it_was_and_given_up_after_an_hour() {
 }
 
 #[test]
+fn a_clock_that_jumps_a_day_makes_nobody_forget_an_end() {
+    let mut told = Told::new();
+    let one = alerts(&[alert("a", "critical", 0, None)]);
+    told.at(0, &one);
+    let message = told.at(30, &one).unwrap();
+    told.taken(&message);
+    // It is over, and nobody speaks of it any more.
+    let at = Duration::from_secs;
+    assert_eq!(told.outbox.update(at(60), clock(60), &Alerts::new()), 0);
+    assert_eq!(told.outbox.update(at(90), clock(90 + 25 * 3600), &Alerts::new()), 0);
+    let message = told.outbox.due(at(330), &TIMING).unwrap();
+    assert_eq!(said(&told.taken(&message)), pairs(&[("a", "resolved")]));
+}
+
+#[test]
 fn the_wait_between_attempts_doubles_to_five_minutes() {
     let mut told = Told::new();
     let one = alerts(&[alert("a", "critical", 0, None)]);

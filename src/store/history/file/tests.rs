@@ -376,3 +376,41 @@ fn noise_is_not_compressed_and_damage_is_found_in_either_form() {
         }
     }
 }
+
+#[test]
+fn what_is_kept_beside_history_comes_back_and_an_old_file_is_migrated() {
+    use crate::store::history::state::{Change, Entry};
+    let folder = folder();
+    let set = |area: &str, key: &str, value: Option<&str>| {
+        Change::Set(area.to_owned(), key.to_owned(), value.map(str::to_owned))
+    };
+    let kept = |file: &HistoryFile| -> Vec<String> {
+        let entries = file.kept().unwrap().into_iter();
+        entries.map(|Entry { area, key, value }| format!("{area}/{key}={value}")).collect()
+    };
+    let mut file = open(&folder);
+    write_minutes(&mut file, 0..3, |_| 5);
+    file.save(&[set("a", "x", Some("1")), set("a", "y", Some("2")), set("w 1", "x", Some("3"))]).unwrap();
+    file.save(&[set("a", "x", Some("4")), set("a", "y", None), set("w 2", "x", Some("5"))]).unwrap();
+    assert_eq!(kept(&file), ["a/x=4", "w 1/x=3", "w 2/x=5"]);
+    drop(file);
+    let mut file = open(&folder);
+    assert_eq!(kept(&file), ["a/x=4", "w 1/x=3", "w 2/x=5"]);
+    file.save(&[Change::Only("w ".to_owned(), vec!["w 2".to_owned()])]).unwrap();
+    assert_eq!(kept(&file), ["a/x=4", "w 2/x=5"]);
+    // All of them or none.
+    file.limit_pages();
+    let long = "x".repeat(100_000);
+    assert!(file.save(&[Change::Clear("a".to_owned()), set("b", "x", Some(&long))]).is_err());
+    drop(file);
+
+    // As the version before had it.
+    let old = Connection::open(folder.path().join("history.db")).unwrap();
+    old.execute_batch("DROP TABLE state; PRAGMA user_version = 2").unwrap();
+    drop(old);
+    let mut file = open(&folder);
+    assert_eq!((kept(&file).len(), schema::version(&file.connection).unwrap()), (0, schema::VERSION));
+    file.save(&[set("a", "x", Some("1"))]).unwrap();
+    assert_eq!(read(&file, "a", DAY, DAY + HOUR, 60).len(), 3);
+    assert_eq!(kept(&file), ["a/x=1"]);
+}

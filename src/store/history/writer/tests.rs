@@ -26,7 +26,7 @@ impl Fixture {
             prometheus: None,
         };
         let shared = config.shared(HistoryMetrics::default());
-        let (writer, _) = Writer::new(Arc::clone(&shared), config.limits());
+        let (writer, ..) = Writer::new(Arc::clone(&shared), config.limits());
         Self { folder, shared, writer, now: Point::bucket(unix_seconds(SystemTime::now()), MINUTE) }
     }
 

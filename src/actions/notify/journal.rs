@@ -1,0 +1,95 @@
+//! What is kept over a restart: incidents, and what was told to whom. It is kept before anybody is told, so that a process that is killed
+//! goes on as the same one.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::analysis::incident::Incident;
+use crate::store::history::state::{Change, Generation, Kept, StateFile};
+
+/// Where incidents are kept, by identity.
+pub(super) const INCIDENTS: &str = "incident";
+
+/// How the areas of webhooks begin: each is named by the receiver's key.
+pub(super) const WEBHOOKS: &str = "webhook ";
+
+/// What the incidents of a kept state are, as far as they can be read.
+#[must_use]
+pub fn kept_incidents(kept: &Kept) -> Vec<Incident> {
+    let entries = kept.entries.iter().filter(|entry| entry.area == INCIDENTS);
+    entries.filter_map(|entry| Incident::from_text(&entry.value)).collect()
+}
+
+/// What an incident is kept for: when its status changed. Its evidence is as of then.
+pub(super) type IncidentPrint = (SystemTime, Option<SystemTime>, Option<SystemTime>);
+
+/// The print of an incident.
+pub(super) fn print(incident: &Incident) -> IncidentPrint {
+    (incident.active_since, incident.fired_at, incident.resolved_at)
+}
+
+/// A part of what is kept, which one task keeps. `P` is what tells whether a text has to be written anew.
+#[derive(Debug)]
+pub(super) struct Area<P> {
+    name: String,
+    file: StateFile,
+    /// The file that `saved` is in; 0 before anything is.
+    generation: Generation,
+    saved: BTreeMap<String, P>,
+    failed: bool,
+}
+
+impl<P: PartialEq> Area<P> {
+    /// An area in which the process before has kept these.
+    pub(super) fn new(name: &str, file: StateFile, generation: Generation, saved: BTreeMap<String, P>) -> Self {
+        Self { name: name.to_owned(), file, generation, saved, failed: false }
+    }
+
+    /// Whether there is a file.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.is_there()
+    }
+
+    /// Whether the last changes could not be kept.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// What has to be written so that these are kept, and nothing else.
+    pub(super) fn changes(&self, now: &BTreeMap<String, P>, text: impl Fn(&str) -> Option<String>) -> Vec<Change> {
+        let set = |key: &String, value| Change::Set(self.name.clone(), key.clone(), value);
+        let mut changes = Vec::new();
+        if self.generation == 0 {
+            changes.push(Change::Clear(self.name.clone()));
+        }
+        let new = now.iter().filter(|(key, print)| self.saved.get(*key) != Some(*print));
+        changes.extend(new.filter_map(|(key, _)| Some(set(key, Some(text(key)?)))));
+        let gone = self.saved.keys().filter(|key| !now.contains_key(*key));
+        changes.extend(gone.map(|key| set(key, None)));
+        changes
+    }
+
+    /// As if these had been written, for tests.
+    #[cfg(test)]
+    pub(super) fn written(&mut self, now: BTreeMap<String, P>) {
+        (self.generation, self.saved) = (1, now);
+    }
+
+    /// Writes changes. Whether they have to be made anew, as the file is another one.
+    pub(super) async fn save(&mut self, changes: Vec<Change>, now: BTreeMap<String, P>) -> bool {
+        if changes.is_empty() || !self.file.is_there() {
+            self.failed = false;
+            return false;
+        }
+        let saved = self.file.save(changes).await;
+        self.failed = saved.is_none();
+        let Some(generation) = saved else { return false };
+        if self.generation != 0 && self.generation != generation {
+            // What was saved before is in another file.
+            (self.generation, self.saved) = (0, BTreeMap::new());
+            return true;
+        }
+        (self.generation, self.saved) = (generation, now);
+        false
+    }
+}

@@ -1,0 +1,51 @@
+//! What is kept over a restart beside history.
+
+use rusqlite::params;
+
+use super::{Fault, HistoryFile};
+use crate::store::history::state::{Change, Entry};
+
+impl HistoryFile {
+    /// Keeps these changes, all of them or none.
+    ///
+    /// # Errors
+    /// Where they are not written.
+    pub fn save(&mut self, changes: &[Change]) -> Result<(), Fault> {
+        let transaction = self.connection.transaction()?;
+        for change in changes {
+            match change {
+                Change::Clear(area) => {
+                    transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
+                }
+                Change::Only(beginning, areas) => {
+                    let all: Vec<String> = transaction
+                        .prepare_cached("SELECT DISTINCT area FROM state")?
+                        .query_map((), |row| row.get(0))?
+                        .collect::<Result<_, _>>()?;
+                    for area in all.iter().filter(|area| area.starts_with(beginning) && !areas.contains(area)) {
+                        transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
+                    }
+                }
+                Change::Set(area, key, Some(value)) => {
+                    let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)")?;
+                    set.execute(params![area, key, value])?;
+                }
+                Change::Set(area, key, None) => {
+                    let mut remove = transaction.prepare_cached("DELETE FROM state WHERE area = ?1 AND key = ?2")?;
+                    remove.execute(params![area, key])?;
+                }
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Everything that is kept, by area and key.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn kept(&self) -> Result<Vec<Entry>, Fault> {
+        let mut select = self.connection.prepare("SELECT area, key, value FROM state ORDER BY area, key")?;
+        let rows = select.query_map((), |row| Ok(Entry { area: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
