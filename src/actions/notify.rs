@@ -5,6 +5,8 @@
 
 pub mod alert;
 mod alertmanager;
+#[cfg(test)]
+mod fault_script;
 mod journal;
 mod receivers;
 mod signature;
