@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -96,6 +96,9 @@ incident-kills: tools ## kill streamlag two hundred times, or INCIDENT_KILLS tim
 
 fault-runs: tools ## notifications under faults, a thousand simulated runs of hours, or FAULT_RUNS of them
 	FAULT_RUNS=$${FAULT_RUNS:-1000} cargo test --locked --lib notify::fault_script -- --nocapture
+
+bad-days: tools ## consumers and streamlags are killed while acts are under way, BAD_DAYS_SECONDS (3600) per server: nothing is lost
+	STREAMLAG_BAD_DAYS=$${BAD_DAYS_SECONDS:-3600} cargo test --locked --test it bad_days:: -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \

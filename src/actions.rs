@@ -1,3 +1,4 @@
-//! What streamlag does beside showing: it tells of incidents.
+//! What streamlag does beside showing: it tells of incidents, and acts on plans.
 
 pub mod notify;
+pub mod remediate;

@@ -15,6 +15,7 @@ pub mod incidents;
 pub mod lag;
 pub mod logical;
 pub mod logical_snapshot;
+pub mod remediation;
 pub mod scaling;
 pub mod snapshot;
 pub mod stats;

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::actions::notify::{Notifier, kept_incidents};
+use crate::actions::remediate::{Remediator, Watched};
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
 use crate::http::{ApiAuth, BindError, Bound, ServerConfig, Service};
@@ -15,12 +16,14 @@ use crate::store::deliveries::Deliveries;
 use crate::store::forecasts::Forecasts;
 use crate::store::history as past;
 use crate::store::history::History;
+use crate::store::remediation::{Desk, desk};
 use crate::sys::log;
 use crate::sys::metric_catalog;
 use crate::sys::own_metrics::{ForecastMetrics, HistoryMetrics, SelfMetrics};
 use crate::sys::panic_hook;
 use crate::sys::reload;
 
+mod audit;
 mod healthcheck;
 mod history;
 mod lag;
@@ -31,6 +34,7 @@ pub mod signals;
 pub mod systemd;
 mod targets;
 
+pub use audit::audit_verify;
 pub use healthcheck::healthcheck;
 pub use history::history;
 pub use lag::{Printed, lag};
@@ -101,13 +105,16 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let readers = targets.readers();
     let address = bound.addresses().first().map(ToString::to_string).unwrap_or_default();
     let deliveries = Deliveries::default();
-    let policy = policy(&config, &targets, history.clone(), deliveries.clone(), forecasts.clone());
+    let (desk, clerk) = desk();
+    let policy = policy(&config, &targets, history.clone(), deliveries.clone(), forecasts.clone(), desk.clone());
     let service = Arc::new(Service::new(policy, address, metrics.clone(), reloads));
     log_startup(&config, &bound);
     let past_source = history.clone();
     let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
     let notifier =
         Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone(), (keeper.state(), kept));
+    let (watched, watched_changes) = watch::channel(watched(&config, &targets));
+    let remediator = Remediator::new(watched_changes, clerk, metrics.clone());
     let reloader = Reloader {
         arguments,
         config,
@@ -117,6 +124,8 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         deliveries,
         forecasts: forecasts.clone(),
         notify,
+        desk,
+        watched,
         level,
         metrics,
     };
@@ -129,6 +138,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
         () = polling => {}
         () = notifier.run() => {}
         () = forecasts.run() => {}
+        () = remediator.run() => {}
         () = reloader.run(asked, shutdown) => {}
         () = signals => {}
         () = systemd::watch(readers) => {}
@@ -149,6 +159,7 @@ fn policy(
     history: History,
     deliveries: Deliveries,
     forecasts: Forecasts,
+    remediation: Desk,
 ) -> ServerConfig {
     ServerConfig {
         telemetry_path: config.telemetry_path.clone(),
@@ -167,8 +178,14 @@ fn policy(
         history,
         deliveries,
         forecasts,
+        remediation,
         transport: config.transport,
     }
+}
+
+/// What remediation is to go by.
+fn watched(config: &Config, targets: &PolledTargets) -> Watched {
+    Watched { config: Arc::new(config.remediation.clone()), targets: targets.named_readers() }
 }
 
 fn log_startup(config: &Config, bound: &Bound) {

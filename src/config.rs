@@ -11,6 +11,7 @@ mod history;
 mod nearest;
 mod notify;
 mod redis_target;
+mod remediation;
 mod scalers;
 mod settings;
 mod subcommands;
@@ -35,6 +36,7 @@ pub use values::{ConfigError, RawValue};
 pub use web::WebConfig;
 
 use crate::actions::notify::NotifyConfig;
+use crate::actions::remediate::RemediationConfig;
 use crate::http::api::Transport;
 use crate::http::route::Route;
 use crate::http::tokens::{DEFAULT_NAME, Token, Tokens};
@@ -45,7 +47,7 @@ use crate::model::shard::MAX_SHARDS;
 use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
-use file::{InFile, NotifySection, ScalerItem, Section};
+use file::{InFile, ListedRemediation, NotifySection, ScalerItem, Section};
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -93,6 +95,8 @@ pub struct Config {
     pub scalers: Scalers,
     /// Whom to tell of incidents.
     pub notify: NotifyConfig,
+    /// What may be done about sick groups.
+    pub remediation: RemediationConfig,
     /// Which of how many shards is sampled; all of it where it is `None`.
     pub shard: Option<Shard>,
     /// The addresses to listen on, `host:port`.
@@ -158,6 +162,11 @@ pub(crate) trait SettingSources {
     fn notify(&self) -> Option<&InFile<NotifySection>> {
         None
     }
+
+    /// What the file says may be done about sick groups.
+    fn remediation(&self) -> Option<&ListedRemediation> {
+        None
+    }
 }
 
 impl Config {
@@ -195,6 +204,7 @@ impl Config {
         Ok(Self {
             digests: SettingDigests::new(sources, &web.files),
             secret_files: secret_files(sources, &web),
+            remediation: remediation::checked(sources.remediation(), &targets)?,
             targets,
             scalers,
             notify: notify::checked(sources.notify())?,
@@ -239,7 +249,9 @@ fn secret_files(sources: &impl SettingSources, web: &WebConfig) -> Vec<PathBuf> 
     let urls = URLS.iter().flat_map(given).filter(redis_target::may_have_password);
     let urls = urls.filter_map(|given| given.file());
     let notify = sources.notify().map(notify::secret_files).unwrap_or_default();
-    let mut files: Vec<PathBuf> = named.chain(urls).chain(notify).chain(web.secret_files.iter().cloned()).collect();
+    let remediation = sources.remediation().map(remediation::secret_files).unwrap_or_default();
+    let mut files: Vec<PathBuf> =
+        named.chain(urls).chain(notify).chain(remediation).chain(web.secret_files.iter().cloned()).collect();
     files.sort();
     files.dedup();
     files

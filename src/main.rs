@@ -70,6 +70,10 @@ fn main() -> ExitCode {
             Ok((output, all_told)) => print(&output, u8::from(!all_told), 1),
             Err(error) => exit_with_error(&format!("cannot start: {error}"), 1),
         },
+        Ok(Request::AuditVerify(file)) => match app::audit_verify(&file) {
+            Ok(text) => print(&text, 0, 1),
+            Err(error) => exit_with_error(&error, 1),
+        },
         Ok(Request::Print(text)) => print(&text, 0, 1),
         Err(problem) => exit_with_error(&problem, BAD_CONFIGURATION),
     }

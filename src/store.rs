@@ -4,3 +4,4 @@ pub mod deliveries;
 pub mod forecasts;
 pub mod history;
 pub mod latest;
+pub mod remediation;

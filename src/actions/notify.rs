@@ -9,7 +9,7 @@ mod alertmanager;
 mod fault_script;
 mod journal;
 mod receivers;
-mod signature;
+pub(in crate::actions) mod signature;
 mod webhook;
 
 use std::collections::BTreeMap;

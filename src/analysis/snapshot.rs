@@ -6,7 +6,7 @@ use crate::analysis::group_state::GroupState;
 use crate::model::lag::Lag;
 use crate::model::reply::ConsumerReply;
 use crate::model::sample::{ReadError, SafeToTrim, TargetMeta};
-use crate::model::{EntryId, GroupName, StreamKey};
+use crate::model::{ConsumerName, EntryId, GroupName, StreamKey};
 
 /// One Redis at one moment, resolved.
 #[derive(Clone, Debug)]
@@ -88,6 +88,8 @@ pub struct PresentGroup {
     pub lag_seconds: Option<f64>,
     /// Age of the oldest pending entry; `None` where nothing is pending, it is not known, or ids are not clocks.
     pub oldest_pending_seconds: Option<f64>,
+    /// The oldest pending entry, and who holds it; `None` where nothing is pending or it is not known.
+    pub oldest_pending: Option<(EntryId, Option<ConsumerName>)>,
     /// How often the oldest pending entry was delivered; `None` where nothing is pending or it is not known.
     pub oldest_pending_deliveries: Option<u64>,
     /// Pending entries that no consumer holds (Redis 8.8: `XNACK`), where that is known.

@@ -9,15 +9,17 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::actions::notify::NotifyConfig;
-use crate::app::policy;
+use crate::actions::remediate::Watched;
 use crate::app::systemd;
 use crate::app::targets::PolledTargets;
+use crate::app::{policy, watched};
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, Config, Request};
 use crate::http::Service;
 use crate::store::deliveries::Deliveries;
 use crate::store::forecasts::Forecasts;
 use crate::store::history::History;
+use crate::store::remediation::Desk;
 use crate::sys::files::FileFingerprint;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
@@ -38,6 +40,8 @@ pub(super) struct Reloader {
     pub(super) deliveries: Deliveries,
     pub(super) forecasts: Forecasts,
     pub(super) notify: watch::Sender<Arc<NotifyConfig>>,
+    pub(super) desk: Desk,
+    pub(super) watched: watch::Sender<Watched>,
     pub(super) level: log::Level,
     pub(super) metrics: SelfMetrics,
 }
@@ -102,10 +106,12 @@ impl Reloader {
         REPLY_MEMORY.set_limit(new.memory_for_replies);
         self.targets.reconfigure(&new).await;
         let (history, deliveries, forecasts) = (self.history.clone(), self.deliveries.clone(), self.forecasts.clone());
-        self.service.set_policy(policy(&new, &self.targets, history, deliveries, forecasts));
+        let policy = policy(&new, &self.targets, history, deliveries, forecasts, self.desk.clone());
+        self.service.set_policy(policy);
         if new.notify != self.config.notify {
             self.notify.send_replace(Arc::new(new.notify.clone()));
         }
+        self.watched.send_replace(watched(&new, &self.targets));
         self.level.set(new.log_level);
         self.config = *new;
         Ok(())

@@ -68,6 +68,11 @@ impl PolledTargets {
         self.readers.subscribe()
     }
 
+    /// The same, by the name of the target.
+    pub(super) fn named_readers(&self) -> Vec<(TargetName, Reader)> {
+        self.polled.iter().map(|polled| (polled.config.name.clone(), polled.reader.clone())).collect()
+    }
+
     /// Polls the targets of this configuration from now on. Those that stay keep what was seen of them; those that are not
     /// in it any more end.
     pub(super) async fn reconfigure(&mut self, config: &Config) {

@@ -48,6 +48,12 @@ impl SettingDigests {
             let content = notify.files().iter().map(|file| contents(std::slice::from_ref(file))).collect::<Vec<_>>();
             digests.insert("notify".to_owned(), digest(&(notify, content)));
         }
+        if let Some(remediation) = sources.remediation() {
+            digests.insert(
+                "remediation".to_owned(),
+                digest(&(format!("{remediation:?}"), contents(&super::remediation::files(remediation)))),
+            );
+        }
         for (target, section) in sources.targets() {
             for (key, entry) in section {
                 digests.insert(format!("{key} of target {target}"), digest(&entry.values));

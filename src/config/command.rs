@@ -1,7 +1,7 @@
 //! The command line and the environment, by clap, from the table of settings.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use crate::actions::notify::NotifyConfig;
 use crate::config::effective::{Effective, FILE};
-use crate::config::file::{Entry, File, FileError, InFile, NotifySection, ScalerItem, Section};
+use crate::config::file::{Entry, File, FileError, InFile, ListedRemediation, NotifySection, ScalerItem, Section};
 use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::subcommands::{self, HistoryRequest, LagRequest, Output};
@@ -41,6 +41,8 @@ pub enum Request {
     History(HistoryRequest),
     /// Tell every receiver that telling works.
     NotifyTest(Box<NotifyConfig>),
+    /// Check an audit file.
+    AuditVerify(PathBuf),
     /// Print this configuration.
     PrintConfig(String),
     /// Print this: the help, the version, what a subcommand makes.
@@ -119,6 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
             }
             Ok(Request::NotifyTest(Box::new(config)))
         }
+        "audit" => Ok(Request::AuditVerify(subcommands::audit(&matches))),
         "completions" => Ok(Request::Print(subcommands::completions(&matches, command))),
         "man" => subcommands::man(&matches, command).map(Request::Print),
         _ => subcommands::token(&matches).map(Request::Print),
@@ -338,6 +341,10 @@ impl SettingSources for AllSources {
 
     fn notify(&self) -> Option<&InFile<NotifySection>> {
         self.file.notify()
+    }
+
+    fn remediation(&self) -> Option<&ListedRemediation> {
+        self.file.remediation()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod node;
 mod notify;
+pub(in crate::config) mod remediation;
 mod scaler;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ use crate::sys::files;
 pub(crate) use node::Given;
 use node::{Entries, YamlNode};
 pub(crate) use notify::{NotifySection, WebhookItem};
+pub(crate) use remediation::ListedRemediation;
+use remediation::REMEDIATION;
 pub(crate) use scaler::ScalerItem;
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
@@ -111,6 +114,7 @@ pub(super) struct File {
     targets: Vec<(TargetName, Section)>,
     scalers: Vec<InFile<ScalerItem>>,
     notify: Option<InFile<NotifySection>>,
+    remediation: Option<ListedRemediation>,
 }
 
 impl File {
@@ -137,10 +141,17 @@ impl File {
             YamlNode::Map(mut entries) => {
                 let scalers = scaler::scalers(&path, &mut entries)?;
                 let notify = notify::notify(&path, &mut entries)?;
+                let remediation = match entries.iter().position(|(key, _)| key.value == REMEDIATION) {
+                    Some(place) => {
+                        entries.remove(place);
+                        ListedRemediation::parse(text, &path).map_err(FileError::Whole)?
+                    }
+                    None => None,
+                };
                 let targets = targets(&path, &mut entries)?;
                 let mut settings = Section::new();
                 flatten(&path, "", entries, SettingScope::ToAll, &mut settings)?;
-                Ok(Self { settings, targets, scalers, notify })
+                Ok(Self { settings, targets, scalers, notify, remediation })
             }
             YamlNode::Value(_) | YamlNode::List(_) => {
                 Err(FileError::Whole("expected a mapping of settings".to_owned()))
@@ -160,6 +171,11 @@ impl File {
     /// Whom to tell of incidents.
     pub(super) fn notify(&self) -> Option<&InFile<NotifySection>> {
         self.notify.as_ref()
+    }
+
+    /// What may be done about sick groups, not checked yet.
+    pub(super) fn remediation(&self) -> Option<&ListedRemediation> {
+        self.remediation.as_ref()
     }
 
     /// The scalers in the order of the file.

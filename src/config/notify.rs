@@ -149,7 +149,7 @@ fn webhook(listed: &InFile<NotifySection>, item: &WebhookItem) -> Result<Webhook
 
 /// Why a file is not the secret that messages are signed with.
 #[derive(Debug, thiserror::Error)]
-enum SecretError {
+pub(super) enum SecretError {
     #[error(transparent)]
     Unreadable(#[from] files::FileError),
     #[error("expected a file that not everybody can read, such as mode 0640; it has {0:04o}")]
@@ -160,7 +160,7 @@ enum SecretError {
     Length(usize),
 }
 
-fn secret(path: &Path) -> Result<Arc<[u8]>, SecretError> {
+pub(super) fn secret(path: &Path) -> Result<Arc<[u8]>, SecretError> {
     let text = files::read_text(path)?;
     // That a group can read it, or others write it, is a warning as with every file of secrets.
     if let Some(mode) = files::exposed_mode(path).filter(|mode| mode & READABLE_BY_ALL != 0) {

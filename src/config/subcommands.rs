@@ -159,6 +159,30 @@ pub(super) fn add_to(command: Command, argument: impl Fn(&'static Setting) -> Ve
                         .long("rate")
                         .value_name("N/s")
                         .help("Requests per second, in place of --api.rate-limit: 20/s, and twice as many at once"),
+                )
+                .arg(
+                    Arg::new("scope")
+                        .long("scope")
+                        .value_name("SCOPE")
+                        .value_parser(PossibleValuesParser::new([tokens::REMEDIATE]))
+                        .help("What it may do beside reading the API: decide on remediation plans"),
+                ),
+        )
+        .subcommand(
+            Command::new("audit")
+                .about("The record of remediation")
+                .subcommand_required(true)
+                .disable_help_subcommand(true)
+                .subcommand(
+                    Command::new("verify")
+                        .about("Check that no line of an audit file was changed, added or taken out")
+                        .arg(
+                            Arg::new("file")
+                                .value_name("FILE")
+                                .required(true)
+                                .value_parser(clap::value_parser!(PathBuf))
+                                .help("The file of remediation.audit_file"),
+                        ),
                 ),
         )
         .subcommand(
@@ -271,6 +295,12 @@ pub(super) fn history(action: &str, matches: &ArgMatches, path: PathBuf) -> Resu
     Ok(HistoryRequest { path, action })
 }
 
+/// The file that `streamlag audit verify` is to check.
+pub(super) fn audit(matches: &ArgMatches) -> PathBuf {
+    let verify = matches.subcommand_matches("verify");
+    verify.and_then(|matches| matches.get_one::<PathBuf>("file")).cloned().unwrap_or_default()
+}
+
 /// Makes a token and says what to do with it.
 pub(super) fn token(matches: &ArgMatches) -> Result<String, ConfigError> {
     let expires = text(matches, "expires").map(|when| expiry(when, SystemTime::now())).transpose()?;
@@ -278,7 +308,8 @@ pub(super) fn token(matches: &ArgMatches) -> Result<String, ConfigError> {
     let rate = text(matches, "rate");
     let rate =
         rate.map(|rate| tokens::parse_rate(rate).map_err(|why| ConfigError::invalid(rate, "--rate", &why.to_string())));
-    let options = tokens::Options { expires, rate: rate.transpose()? };
+    let may_remediate = text(matches, "scope") == Some(tokens::REMEDIATE);
+    let options = tokens::Options { expires, rate: rate.transpose()?, may_remediate };
     let made = tokens::make(name, options).map_err(|why| ConfigError::invalid(name, "NAME", &why.to_string()))?;
     Ok(format!(
         "The secret of {name:?}, shown this once and stored nowhere:\n\n  {}\n\nThe line that goes into the file of \

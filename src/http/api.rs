@@ -5,6 +5,7 @@ pub(crate) mod forecast;
 pub(crate) mod history;
 pub mod incidents;
 mod logical;
+pub mod remediation;
 pub mod scale;
 pub mod targets;
 mod whole;

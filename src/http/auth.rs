@@ -105,6 +105,15 @@ impl ApiAuth {
         }
     }
 
+    /// The token that let a client in; `None` where none is needed, or it does not hold any more.
+    pub(super) fn token(&self, admission: &Admission, now: SystemTime) -> Option<&Token> {
+        let (Self::Tokens(tokens), Some(identity)) = (self, &admission.0) else { return None };
+        match tokens.find_again(identity, now) {
+            TokenCheck::Valid(token) => Some(token),
+            TokenCheck::Expired(_) | TokenCheck::Unknown => None,
+        }
+    }
+
     /// Whether what is presented has to be checked.
     pub(super) fn is_guess(&self, presented: Option<&[u8]>) -> bool {
         matches!(self, Self::Tokens(_)) && presented.is_some()

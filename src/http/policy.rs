@@ -18,6 +18,7 @@ use crate::http::tls::ServerTls;
 use crate::store::deliveries::Deliveries;
 use crate::store::forecasts::Forecasts;
 use crate::store::history::History;
+use crate::store::remediation::Desk;
 
 /// What the server goes by.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct ServerConfig {
     pub deliveries: Deliveries,
     /// What will be.
     pub forecasts: Forecasts,
+    /// What could be done about sick groups.
+    pub remediation: Desk,
     /// The event transport's settings.
     pub transport: Transport,
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName};
 
 /// The longest name that DNS has.
@@ -15,7 +16,10 @@ const API: &str = "/api/v1/events/";
 /// What the path of a declared scaler begins with.
 const SCALE: &str = "/api/v1/scale/";
 
-/// A place that answers: [`Route::Reload`] `POST` and `PUT`, the others `GET` and `HEAD`.
+/// What the path of a plan begins with.
+const PLAN: &str = "/api/v1/remediation/";
+
+/// A place that answers: [`Route::Reload`] and decisions `POST` and `PUT`, the others `GET` and `HEAD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The landing page.
@@ -36,6 +40,12 @@ pub enum Route {
     Targets,
     /// A place that wants a token: what is wrong, in all targets or one.
     Incidents,
+    /// A place that wants a token: what could be done about sick groups.
+    Remediation,
+    /// Where a `POST` has a plan carried out, whose id is in the path.
+    Approve,
+    /// Where a `POST` ends a plan.
+    Reject,
     /// A place that wants a token: the value of a scaler that the request describes.
     Scale,
     /// A place that wants a token: the value of a declared scaler, whose name the path ends with.
@@ -108,6 +118,7 @@ impl Route {
             "/api/v1/sd" => Self::Discovery,
             "/api/v1/targets" => Self::Targets,
             "/api/v1/incidents" => Self::Incidents,
+            "/api/v1/remediation" => Self::Remediation,
             "/api/v1/scale" => Self::Scale,
             "/api/v1/events/live" => Self::Live,
             "/ui" => Self::Ui(UiFile::Bare),
@@ -118,6 +129,8 @@ impl Route {
             "/api/v1/events/trends" => Self::History(HistoryRoute::Trends),
             "/api/v1/events/forecast" => Self::History(HistoryRoute::Forecast),
             _ if scaler(path).is_some() => Self::DeclaredScale,
+            _ if plan(path, "/approve").is_some() => Self::Approve,
+            _ if plan(path, "/reject").is_some() => Self::Reject,
             _ => Self::Api(match path.strip_prefix(API)? {
                 "consumer-lag" => ApiRoute::ConsumerLag,
                 "streams" => ApiRoute::Streams,
@@ -143,6 +156,9 @@ impl Route {
             Self::Discovery => "/api/v1/sd",
             Self::Targets => "/api/v1/targets",
             Self::Incidents => "/api/v1/incidents",
+            Self::Remediation => "/api/v1/remediation",
+            Self::Approve => "/api/v1/remediation/ID/approve",
+            Self::Reject => "/api/v1/remediation/ID/reject",
             Self::Scale => "/api/v1/scale",
             Self::DeclaredScale => "/api/v1/scale/NAME",
             Self::Live => "/api/v1/events/live",
@@ -166,7 +182,7 @@ impl Route {
     #[must_use]
     pub fn parameters(self) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Targets | Self::Discovery => &[],
+            Self::Targets | Self::Discovery | Self::Remediation => &[],
             Self::Incidents => &["target", "status"],
             Self::Api(_) => &["target", "group"],
             Self::History(HistoryRoute::History) => &["target", "stream", "group", "from", "to", "step"],
@@ -174,6 +190,15 @@ impl Route {
             Self::History(HistoryRoute::Forecast) => &["target", "stream", "group", "horizon"],
             _ => return None,
         })
+    }
+
+    /// The methods that it answers.
+    #[must_use]
+    pub fn methods(self) -> [Method; 2] {
+        match self {
+            Self::Reload | Self::Approve | Self::Reject => [Method::POST, Method::PUT],
+            _ => [Method::GET, Method::HEAD],
+        }
     }
 
     /// Whether the program itself answers at this path, so that the metrics page cannot be put there.
@@ -188,6 +213,13 @@ impl Route {
 #[must_use]
 pub fn scaler(path: &str) -> Option<&str> {
     path.strip_prefix(SCALE).filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// The id of the plan that a path is of, which ends with `end`. Ids need no decoding.
+#[must_use]
+pub fn plan<'a>(path: &'a str, end: &str) -> Option<&'a str> {
+    let id = path.strip_prefix(PLAN)?.strip_suffix(end)?;
+    (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 /// The value of a query parameter, decoded; the first where there are several.

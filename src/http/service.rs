@@ -1,6 +1,7 @@
 //! One request, one answer, from memory.
 
 mod live;
+mod remediation;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -8,13 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -157,7 +158,7 @@ impl Service {
             let detail = format!("there is nothing at {}", head.uri.path());
             return Err(HttpProblem::new(StatusCode::NOT_FOUND, detail));
         };
-        let methods = if route == Route::Reload { [Method::POST, Method::PUT] } else { [Method::GET, Method::HEAD] };
+        let methods = route.methods();
         if !methods.contains(&head.method) {
             let [one, other] = methods;
             let detail = format!("{} is not answered here; {one} and {other} are", head.method);
@@ -187,7 +188,13 @@ impl Service {
                 let names = policy.targets.all().map(|target| &target.name).collect();
                 json(StatusCode::OK, &discovery(self.address_for(head), names))
             }
+            Route::Approve | Route::Reject => {
+                let (limits, admission) = self.check_presented(policy, presented(&head.headers), head, peer)?;
+                let answer = remediation::decide(policy, route == Route::Approve, head, &admission).await;
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
+            }
             Route::Targets
+            | Route::Remediation
             | Route::History(_)
             | Route::Incidents
             | Route::Scale
@@ -399,6 +406,7 @@ impl Service {
             Route::Targets => targets(policy),
             Route::History(place) => past(policy, place, query).await,
             Route::Incidents => incidents(policy, query),
+            Route::Remediation => json(StatusCode::OK, &api::remediation::board(&policy.remediation.board())),
             Route::Scale => json(StatusCode::OK, &scale::undeclared(policy, query).await?),
             Route::DeclaredScale => {
                 let name = scaler(head.uri.path()).unwrap_or_default();
@@ -694,6 +702,7 @@ pub(in crate::http) mod tests {
             history: crate::store::history::History::nowhere(),
             deliveries: crate::store::deliveries::Deliveries::default(),
             forecasts: crate::store::forecasts::Forecasts::nowhere(),
+            remediation: crate::store::remediation::desk().0,
             transport: Transport { mode: "http", fallback_to_http: true, publish_timeout: Duration::ZERO },
         }
     }

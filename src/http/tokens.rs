@@ -29,6 +29,9 @@ const BURST_SECONDS: u32 = 2;
 /// The longest name of a token, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
+/// The scope of tokens that may decide on plans.
+pub const REMEDIATE: &str = "remediate";
+
 /// The name of the token of the environment.
 pub const DEFAULT_NAME: &str = "default";
 
@@ -40,6 +43,8 @@ pub struct Token {
     expires: Option<SystemTime>,
     /// How often it may be used, where it has a rate of its own.
     pub(super) rate: Option<RateLimit>,
+    /// Whether it may decide on plans.
+    pub(super) may_remediate: bool,
     used: Mutex<TokenUse>,
 }
 
@@ -50,6 +55,8 @@ pub struct Options {
     pub expires: Option<SystemTime>,
     /// Requests per second, in place of what holds for all tokens.
     pub rate: Option<u32>,
+    /// Whether it may decide on plans, beside reading the API.
+    pub may_remediate: bool,
 }
 
 /// How much a token was used.
@@ -93,8 +100,9 @@ impl Token {
     }
 
     fn stored(name: &str, digest: [u8; 32], options: Options) -> Self {
-        let Options { expires, rate } = options;
-        Self { name: name.to_owned(), digest, expires, rate: rate.map(per_second), used: Mutex::default() }
+        let Options { expires, rate, may_remediate } = options;
+        let (name, rate) = (name.to_owned(), rate.map(per_second));
+        Self { name, digest, expires, rate, may_remediate, used: Mutex::default() }
     }
 
     /// Which one it is.
@@ -138,7 +146,9 @@ pub enum TokenError {
     #[error("expected a line end after the last line: without one, the file may be cut short")]
     CutShort,
     /// No line of a token.
-    #[error("expected NAME sha256:DIGEST [expires:TIME] [rate:N/s], as 'streamlag token NAME' prints it")]
+    #[error(
+        "expected NAME sha256:DIGEST [expires:TIME] [rate:N/s] [scope:remediate], as 'streamlag token NAME' prints it"
+    )]
     Form,
     /// No digest.
     #[error("expected 64 hexadecimal digits after sha256:")]
@@ -261,6 +271,7 @@ fn parse_line(line: &str) -> Result<Token, TokenError> {
     for field in fields {
         let twice = match field.split_once(':') {
             Some(("expires", time)) => options.expires.replace(parse_time(time).ok_or(TokenError::Expiry)?).is_some(),
+            Some(("scope", REMEDIATE)) => std::mem::replace(&mut options.may_remediate, true),
             Some(("rate", rate)) => options.rate.replace(parse_rate(rate)?).is_some(),
             _ => return Err(TokenError::Form),
         };
@@ -336,6 +347,9 @@ pub fn make(name: &str, options: Options) -> Result<NewToken, TokenError> {
     if let Some(rate) = options.rate {
         line.push_str(&format!(" rate:{rate}/s"));
     }
+    if options.may_remediate {
+        line.push_str(&format!(" scope:{REMEDIATE}"));
+    }
     Ok(NewToken { secret, line })
 }
 
@@ -365,7 +379,7 @@ mod tests {
     #[test]
     fn what_is_made_can_be_stored_and_opens() {
         let now = SystemTime::now();
-        let expiring = Options { expires: Some(now + Duration::from_secs(60)), rate: Some(30) };
+        let expiring = Options { expires: Some(now + Duration::from_secs(60)), rate: Some(30), may_remediate: true };
         let (ops, ci) = (make("ops", Options::default()).unwrap(), make("ci", expiring).unwrap());
         assert_ne!(ops.secret, ci.secret);
         assert!(ops.secret.starts_with("slt_") && ops.secret.len() == 68 && !ops.line.contains(&ops.secret[4..]));
@@ -449,7 +463,7 @@ mod tests {
             assert_eq!(rate, expected, "{options}");
             assert!(tokens.0[0].expires.is_none_or(|expires| expires > now));
         }
-        let made = make("ops", Options { expires: None, rate: Some(30) }).unwrap();
+        let made = make("ops", Options { rate: Some(30), ..Options::default() }).unwrap();
         assert!(made.line.ends_with(" rate:30/s"), "{}", made.line);
         assert_eq!(Tokens::parse(&format!("{}\n", made.line)).unwrap().0[0].rate.unwrap().burst, 60);
     }

@@ -69,6 +69,12 @@ impl Credentials {
         self.user == other.user && self.file == other.file && fixed(self) == fixed(other)
     }
 
+    /// The user's name at Redis.
+    #[must_use]
+    pub fn user_name(&self) -> &str {
+        self.user.as_deref().unwrap_or("default")
+    }
+
     /// Whether it is not the default user.
     #[must_use]
     pub fn has_user(&self) -> bool {

@@ -98,6 +98,18 @@ impl ClientTls {
         Self { pinned: true, ..self }
     }
 
+    /// The files that it takes.
+    #[must_use]
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    /// Whether every server must have a certificate for one name, whatever its host.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
     /// TLS to another server that the same certificates vouch for: its own certificate must be for its host, where nothing
     /// else was asked for.
     pub(crate) fn for_host(&self, host: &str) -> Self {

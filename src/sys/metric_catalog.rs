@@ -99,6 +99,7 @@ pub const OF_PROCESS: &[&MetricName] = &[
     &FORECAST_COVERAGE,
     &FORECAST_LEFT_OUT,
     &NOTIFICATIONS,
+    &REMEDIATION_ACTS,
     &PROCESS_CPU,
     &PROCESS_RESIDENT,
     &PROCESS_VIRTUAL,
@@ -309,6 +310,8 @@ names! {
         "Version of streamlag.";
     NOTIFICATIONS = "streamlag_notifications", Counter, &["receiver", "outcome"],
         "Total number of notifications by receiver and outcome: delivered, failed (sent again), refused (4xx or a redirect), expired; absent without receivers.";
+    REMEDIATION_ACTS = "streamlag_remediation_acts", Counter, &["action", "outcome"],
+        "Total number of remediation acts by action and outcome: done, refused (a precondition did not hold any more), failed, unknown (Redis did not answer); absent unless acts are configured.";
     PROCESS_CPU = "process_cpu_seconds", Counter, &[],
         "Total user and system CPU time spent in seconds.";
     PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, &[],

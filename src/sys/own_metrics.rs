@@ -44,6 +44,7 @@ pub struct SelfMetrics {
     reload_successful: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
     notifications: Family<NotificationLabels, Counter>,
+    acts: Family<ActLabels, Counter>,
 }
 
 /// What is counted of history. Clones share the counters.
@@ -330,6 +331,12 @@ impl NotificationOutcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActLabels {
+    action: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NotificationLabels {
     receiver: String,
     outcome: &'static str,
@@ -463,6 +470,7 @@ impl SelfMetrics {
             reload_successful: Gauge::default(),
             reload_time: Gauge::default(),
             notifications: Family::default(),
+            acts: Family::default(),
         };
         for reason in Closed::ALL {
             drop(metrics.http_connections_closed.get_or_create(&ReasonLabel { reason: reason.as_str() }));
@@ -482,6 +490,7 @@ impl SelfMetrics {
         metric_catalog::RELOAD_SUCCESSFUL.register(registry, metrics.reload_successful.clone());
         metric_catalog::RELOAD_TIME.register(registry, metrics.reload_time.clone());
         metric_catalog::NOTIFICATIONS.register(registry, metrics.notifications.clone());
+        metric_catalog::REMEDIATION_ACTS.register(registry, metrics.acts.clone());
         metrics.reloaded(true);
         metrics
     }
@@ -506,6 +515,18 @@ impl SelfMetrics {
     /// A notification was sent to a receiver, or was to be.
     pub fn notified(&self, receiver: &str, outcome: NotificationOutcome) {
         self.notifications.get_or_create(&NotificationLabels::of(receiver, outcome)).inc();
+    }
+
+    /// Plans of this action may be carried out: all that is counted of it begins at zero.
+    pub fn remediates(&self, action: &'static str, outcomes: &[&'static str]) {
+        for outcome in outcomes {
+            drop(self.acts.get_or_create(&ActLabels { action, outcome }));
+        }
+    }
+
+    /// A plan was carried out, or was to be.
+    pub fn remediated(&self, action: &'static str, outcome: &'static str) {
+        self.acts.get_or_create(&ActLabels { action, outcome }).inc();
     }
 
     /// A task panicked.

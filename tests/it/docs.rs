@@ -102,8 +102,8 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
         let page = streamlag.metrics();
         changing.iter().all(|name| page.contains(&format!("event_consumer_group_{name}{{"))).then_some(page)
     });
-    // Of servers from 7.2 or 8.8 on only, of clusters and sentinels, where notifications are configured, or of groups with
-    // an hour of history.
+    // Of servers from 7.2 or 8.8 on only, of clusters and sentinels, where notifications or remediation are configured, or of groups
+    // with an hour of history.
     let elsewhere = |series: &&String| {
         let parts = [
             "event_consumer_instance_inactive_seconds",
@@ -114,6 +114,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
             "event_consumer_loss_forecast_seconds",
             "streamlag_forecast_mase",
             "streamlag_forecast_coverage_ratio",
+            "streamlag_remediation_acts_total",
         ];
         parts.iter().any(|part| series.starts_with(part))
     };

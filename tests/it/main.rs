@@ -7,6 +7,7 @@
 mod acl_grants;
 mod alertmanager;
 mod api;
+mod bad_days;
 mod chart;
 mod cli;
 mod cluster;
@@ -51,6 +52,7 @@ mod reader_memory;
 mod redis_load;
 mod redis_tls_auth;
 mod refused_commands;
+mod remediation;
 mod reply_memory;
 mod safe_to_trim;
 mod scaling;

@@ -16,8 +16,17 @@ use crate::common::{PATIENCE, Redis, Reply, Streamlag, TOKEN, eventually, free_p
 /// Paths that are documented and that the router may not have yet.
 const AWAITED: [&str; 2] = ["/api/v1/scale", "/api/v1/scale/{name}"];
 
-/// Answers that other tests look at: a connection that is a WebSocket from then on.
-const ELSEWHERE: [(&str, u16); 1] = [("/api/v1/events/live", 101)];
+/// Answers that other tests look at: a connection that is a WebSocket from then on, and decisions on plans, which take a sick group.
+const ELSEWHERE: [(&str, u16); 8] = [
+    ("/api/v1/events/live", 101),
+    ("/api/v1/remediation/{id}/approve", 200),
+    ("/api/v1/remediation/{id}/approve", 202),
+    ("/api/v1/remediation/{id}/approve", 409),
+    ("/api/v1/remediation/{id}/approve", 503),
+    ("/api/v1/remediation/{id}/reject", 200),
+    ("/api/v1/remediation/{id}/reject", 409),
+    ("/api/v1/remediation/{id}/reject", 503),
+];
 
 const GROUP: &str = "signalr-consumers";
 
@@ -30,7 +39,7 @@ fn routes() -> BTreeSet<String> {
     let (_, label) = source.split_once("fn label(self)").unwrap();
     let (label, _) = label.split_once("\n    }\n").unwrap();
     let paths = label.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap());
-    paths.map(|path| path.replace("NAME", "{name}")).collect()
+    paths.map(|path| path.replace("NAME", "{name}").replace("ID", "{id}")).collect()
 }
 
 /// A documented operation, and what answers to it were seen.
@@ -101,7 +110,7 @@ impl Checked {
 
 /// A documented path as it is asked for.
 fn asked(path: &str) -> String {
-    path.replace("{name}", "chat")
+    path.replace("{name}", "chat").replace("{id}", "0123456789abcdef")
 }
 
 /// Headers that a path's success takes beside the token.
@@ -202,7 +211,11 @@ fn every_answer_is_documented_and_every_documented_answer_is_given() {
         // A forecast takes history of 20 minutes: a unit test of its body has these.
         let takes_history =
             of("Forecast/properties/points/items") || of("TimeTo/properties") || of("MaybeForecastSkill/");
-        takes_history || (of("Scale") && !has_scale) || (of("Live") && !routes.contains("/api/v1/events/live"))
+        // Plans take a sick group: tests/it/remediation.rs has these.
+        takes_history
+            || of("Remediation")
+            || (of("Scale") && !has_scale)
+            || (of("Live") && !routes.contains("/api/v1/events/live"))
     };
     let unseen: Vec<String> = checked.document.unseen().into_iter().filter(|pointer| !is_awaited(pointer)).collect();
     assert!(unseen.is_empty(), "documented and in no answer: {unseen:#?}");
@@ -278,6 +291,13 @@ fn special_answers(checked: &mut Checked, program: &Streamlag) {
         }
     }
     let bearer = format!("Bearer {TOKEN}");
+    for path in ["/api/v1/remediation/{id}/approve", "/api/v1/remediation/{id}/reject"] {
+        for (headers, status) in [(vec![("Authorization", bearer.as_str())], 403), (Vec::new(), 401)] {
+            let reply = program.request("POST", &asked(path), &headers);
+            assert_eq!(reply.status, status);
+            checked.hold(path, "POST", &reply);
+        }
+    }
     for (headers, status) in [(vec![("Authorization", bearer.as_str())], 200), (Vec::new(), 401)] {
         let reply = program.request("POST", "/-/reload", &headers);
         assert_eq!(reply.status, status);
@@ -342,8 +362,7 @@ fn before_the_first_poll(checked: &mut Checked, dir: &tempfile::TempDir) {
     let program = streamlag(&["--redis.url", &url, "--redis.timeout", "1h", "--config.file", &file]);
     let bearer = format!("Bearer {TOKEN}");
     for (path, method, statuses) in checked.operations() {
-        if statuses.contains(&503) {
-            assert_eq!(method, "GET");
+        if statuses.contains(&503) && method == "GET" {
             checked.ask_with(&program, &path, &query(&path), &[("Authorization", &bearer), accept(&path)], 503);
         }
     }

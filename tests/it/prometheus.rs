@@ -83,12 +83,13 @@ const RULES: [(&str, &[&str]); 33] = [
 ];
 
 /// Beginnings of metrics that these exporters do not tell: they have no cluster, no sentinels and too little history for forecasts.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "event_consumer_lag_forecast",
     "event_consumer_loss_forecast",
     "streamlag_forecast_coverage",
     "streamlag_forecast_mase",
     "streamlag_notifications",
+    "streamlag_remediation_acts",
     "streamlag_redis_master_changes",
     "streamlag_redis_node_",
     "streamlag_redis_redirects",

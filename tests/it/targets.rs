@@ -223,9 +223,8 @@ fn one_target_is_called_default_and_is_on_both_pages() {
     let of_process: BTreeSet<&str> = names(&whole).difference(&names(&alone)).copied().collect();
     let expected: BTreeSet<String> =
         streamlag::sys::metric_catalog::OF_PROCESS.iter().map(|name| name.series()).collect();
-    // Only where notifications are configured.
-    let expected: BTreeSet<String> =
-        expected.into_iter().filter(|name| name != "streamlag_notifications_total").collect();
+    let configured = ["streamlag_notifications_total", "streamlag_remediation_acts_total"];
+    let expected: BTreeSet<String> = expected.into_iter().filter(|name| !configured.contains(&name.as_str())).collect();
     assert_eq!(of_process, expected.iter().map(String::as_str).collect());
 }
 

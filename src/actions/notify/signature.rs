@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 const BLOCK: usize = 64;
 
 /// The value of `webhook-signature`.
-pub(super) fn signature(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> String {
+pub(in crate::actions) fn signature(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> String {
     let code = hmac_sha256(secret, &[id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body]);
     format!("v1,{}", STANDARD.encode(code))
 }

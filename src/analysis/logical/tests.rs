@@ -108,6 +108,7 @@ fn present(name: &str, (min, point, max): (u64, u64, u64), seconds: Option<f64>,
     let group = PresentGroup {
         overflow: None,
         dead: None,
+        oldest_pending: None,
         oldest_pending_deliveries: None,
         unowned_pending: None,
         consumers: Some(1),

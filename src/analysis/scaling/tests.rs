@@ -68,6 +68,7 @@ fn group((min, max): (u64, u64), pending: Option<u64>) -> PresentGroup {
         lag: Lag { min, max, point: min },
         lag_seconds: None,
         oldest_pending_seconds: None,
+        oldest_pending: None,
         oldest_pending_deliveries: None,
         unowned_pending: None,
         trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),

@@ -15,6 +15,7 @@ pub mod prometheus;
 pub mod promql;
 pub mod proxy;
 pub mod receiver;
+pub mod remedy;
 pub mod sampled;
 pub mod schema;
 pub mod sentinel;

@@ -13,6 +13,8 @@ pub struct Monitor(BufReader<TcpStream>);
 pub struct Executed {
     /// When, in seconds of Redis's clock.
     pub at: f64,
+    /// Who sent it: an address, or `lua` for a script.
+    pub client: String,
     /// Its words, in quotes each.
     pub words: String,
 }
@@ -31,8 +33,9 @@ impl Monitor {
         let line = self.line();
         let parts = line.strip_prefix('+').and_then(|line| line.split_once(" ["));
         let (at, rest) = parts.unwrap_or_else(|| panic!("no command: {line}"));
-        let (_client, words) = rest.split_once("] ").unwrap();
-        Executed { at: at.parse().unwrap(), words: words.to_owned() }
+        let (client, words) = rest.split_once("] ").unwrap();
+        let client = client.split(' ').nth(1).unwrap_or_default().to_owned();
+        Executed { at: at.parse().unwrap(), client, words: words.to_owned() }
     }
 
     /// Everything that was executed until now.

@@ -1,0 +1,65 @@
+//! The webhook of a plan: what streamlag may not do itself, such as restarting a consumer.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::act::Outcome;
+use crate::actions::notify::Webhook;
+use crate::actions::notify::signature::signature;
+use crate::analysis::remediation::{Plan, Subject};
+use crate::model::text::rfc3339;
+use crate::store::remediation::Ending;
+use crate::sys::http_client::{Client, MAX_LOOKUPS};
+
+/// Calls the webhook once; its id is the plan's, so that a receiver can tell a repetition.
+pub(super) async fn call(hook: &Webhook, ca: Option<&[u8]>, plan: &Plan, now: SystemTime) -> Outcome {
+    let client = match Client::new(ca) {
+        Ok(client) => client,
+        Err(why) => return Outcome::of(Ending::Failed, why.to_string()),
+    };
+    let body: Bytes = body(plan).into();
+    let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let signed = hook.secret.as_ref().map(|secret| signature(secret, &plan.id, timestamp, &body));
+    let all = [
+        ("webhook-id", Some(plan.id.clone())),
+        ("webhook-timestamp", Some(timestamp.to_string())),
+        ("webhook-signature", signed),
+    ];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    let headers: Vec<_> = all.into_iter().filter_map(header).collect();
+    let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+    match client.to(hook.endpoint.clone(), &lookups).post(&headers, body).await {
+        Ok(()) => Outcome { ending: Ending::Done, changed: 1, detail: String::new() },
+        // Whether the receiver took it is not known where it did not answer.
+        Err(error) if error.is_temporary => Outcome::of(Ending::Unknown, error.why),
+        Err(error) => Outcome::of(Ending::Failed, error.why),
+    }
+}
+
+fn body(plan: &Plan) -> String {
+    let (state, dead) = match &plan.subject {
+        Subject::Group { state, dead } => (state.as_str(), *dead),
+        _ => (plan.evidence.state.as_str(), 0),
+    };
+    json!({
+        "type": "streamlag.remediation",
+        "id": plan.id,
+        "redis_target": plan.target.as_str(),
+        "stream": plan.stream.display_name(),
+        "consumer_group": plan.group.display_name(),
+        "state": state,
+        "lag": plan.evidence.lag,
+        "pending": plan.evidence.pending,
+        "dead_consumers_with_pending": dead,
+        "why": plan.why(),
+        "made_at": rfc3339(plan.made_at),
+    })
+    .to_string()
+}

@@ -1,0 +1,409 @@
+//! The task that makes plans, and carries out those that are approved or may go without.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::RemediationConfig;
+use super::act::{Outcome, act};
+use super::audit::{AUTO, Audit};
+use super::hook;
+use crate::analysis::remediation::{Action, Mode, Plan, Planner};
+use crate::model::TargetName;
+use crate::store::latest::Reader;
+use crate::store::remediation::{Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided};
+use crate::sys::own_metrics::SelfMetrics;
+
+/// How often it is looked for a new sample.
+const LOOKS: Duration = Duration::from_millis(500);
+
+/// What there is to see, and what may be done about it: of one moment.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// What may be done.
+    pub config: Arc<RemediationConfig>,
+    /// Where snapshots are, by target.
+    pub targets: Vec<(TargetName, Reader)>,
+}
+
+/// Makes plans and carries them out.
+pub struct Remediator {
+    watched: watch::Receiver<Watched>,
+    clerk: Clerk,
+    metrics: SelfMetrics,
+    /// The open audit file, and its path.
+    audit: Arc<Mutex<Option<(PathBuf, Audit)>>>,
+    planners: BTreeMap<TargetName, Watcher>,
+    /// By plan.
+    approvals: BTreeMap<String, Vec<String>>,
+    past: VecDeque<PastPlan>,
+    /// Plans for which the budget does not last, and what is said of it.
+    over_budget: BTreeMap<String, String>,
+    /// What the log said last of why nothing is done.
+    said: Option<String>,
+    /// What the log said last of why a plan could not be carried out.
+    trouble: Option<String>,
+}
+
+struct Watcher {
+    planner: Planner,
+    /// When the newest sample was taken that it has seen.
+    seen: Option<Instant>,
+    /// Whether Redis answered the newest poll.
+    is_up: bool,
+}
+
+impl Remediator {
+    /// One that goes by the newest configuration.
+    #[must_use]
+    pub fn new(watched: watch::Receiver<Watched>, clerk: Clerk, metrics: SelfMetrics) -> Self {
+        Self {
+            watched,
+            clerk,
+            metrics,
+            audit: Arc::default(),
+            planners: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            past: VecDeque::new(),
+            over_budget: BTreeMap::new(),
+            said: None,
+            trouble: None,
+        }
+    }
+
+    /// Never ends.
+    pub async fn run(mut self) {
+        let mut before: Option<Watched> = None;
+        loop {
+            let watched = self.watched.borrow_and_update().clone();
+            let names = |watched: &Watched| watched.targets.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            let is_same = before
+                .as_ref()
+                .is_some_and(|before| before.config == watched.config && names(before) == names(&watched));
+            if !is_same {
+                self.begin(&watched);
+            }
+            self.go_by(&watched).await;
+            before = Some(watched);
+        }
+    }
+
+    /// Forgets plans that were made by other rules.
+    fn begin(&mut self, watched: &Watched) {
+        let config = &watched.config;
+        self.planners.clear();
+        self.approvals.clear();
+        self.over_budget.clear();
+        *self.audit.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if !config.is_on() {
+            self.past.clear();
+            self.clerk.show(Board::default());
+            return;
+        }
+        for action in Action::ALL {
+            let is_done = |mode| matches!(mode, Mode::Approve | Mode::Auto);
+            if config.rules.iter().any(|rule| is_done(rule.mode) && rule.actions.contains(&action)) {
+                self.metrics.remediates(action.as_str(), &Ending::OF_ACTS.map(Ending::as_str));
+            }
+        }
+        let planner = |name: &TargetName| Planner::new(name.clone(), Arc::clone(&config.rules));
+        let watcher = |name: &TargetName| Watcher { planner: planner(name), seen: None, is_up: false };
+        self.planners = watched.targets.iter().map(|(name, _)| (name.clone(), watcher(name))).collect();
+    }
+
+    /// Until there is another configuration.
+    async fn go_by(&mut self, watched: &Watched) {
+        let is_on = watched.config.is_on();
+        let mut changes = self.watched.clone();
+        loop {
+            if is_on {
+                self.look(watched);
+                let stopped = self.stopped(&watched.config).await;
+                if stopped.is_none() {
+                    self.act_alone(&watched.config).await;
+                }
+                self.show(&watched.config, stopped);
+            }
+            let wait = async { if is_on { sleep(LOOKS).await } else { std::future::pending().await } };
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_ok() {
+                        return;
+                    }
+                    std::future::pending::<()>().await;
+                }
+                decision = self.clerk.next() => self.decide(&watched.config, decision).await,
+                () = wait => {}
+            }
+        }
+    }
+
+    fn look(&mut self, watched: &Watched) {
+        let now = SystemTime::now();
+        let mut ended = Vec::new();
+        for (name, reader) in &watched.targets {
+            let Some(watcher) = self.planners.get_mut(name) else { continue };
+            let published = reader.newest();
+            watcher.is_up = published.view.redis_up();
+            let streams = if watcher.is_up && published.sampled != watcher.seen {
+                watcher.seen = published.sampled;
+                Some(&published.view.streams)
+            } else {
+                None
+            };
+            let before: Vec<String> = watcher.planner.plans().map(|plan| plan.id.clone()).collect();
+            match streams {
+                Some(streams) => ended.extend(watcher.planner.look(streams, now)),
+                None => ended.extend(watcher.planner.expire(now)),
+            }
+            for plan in watcher.planner.plans().filter(|plan| !before.contains(&plan.id)) {
+                let (plan_id, mode, action) = (&plan.id, plan.mode.as_str(), plan.action.as_str());
+                tracing::info!(plan_id, mode, action, what = plan.what(), why = plan.why(), "remediation plan made");
+            }
+        }
+        for ended in ended {
+            let ending = if ended.expired { Ending::Expired } else { Ending::Void };
+            let detail = if ended.expired { "nobody approved it in time" } else { "what it rested on has changed" };
+            self.end(ended.plan, Outcome::of(ending, detail.to_owned()), Vec::new());
+        }
+    }
+
+    /// Why nothing is carried out.
+    async fn stopped(&mut self, config: &Arc<RemediationConfig>) -> Option<String> {
+        let switch = config.kill_switch_file.clone()?;
+        let is_there = spawn_blocking(move || is_switched_off(&switch)).await.unwrap_or(true);
+        let stopped = is_there.then(|| "the kill switch file is there".to_owned());
+        if stopped != self.said {
+            match &stopped {
+                Some(why) => tracing::warn!(why, "remediation stopped"),
+                None => tracing::info!("remediation goes on"),
+            }
+            self.said.clone_from(&stopped);
+        }
+        stopped
+    }
+
+    /// Why a plan is not carried out without a person.
+    fn holds_back(&self, config: &RemediationConfig, plan: &Plan, now: SystemTime) -> Option<String> {
+        let watcher = self.planners.get(&plan.target);
+        match plan.mode {
+            Mode::Off | Mode::Plan => Some("its mode is plan: it is only shown".to_owned()),
+            Mode::Approve if config.two_person => Some("approval by two tokens with scope:remediate".to_owned()),
+            Mode::Approve => Some("approval by a token with scope:remediate".to_owned()),
+            Mode::Auto if watcher.is_none_or(|watcher| !watcher.is_up) => {
+                Some("Redis did not answer the newest poll".to_owned())
+            }
+            Mode::Auto if !plan.is_group_healthy() => Some(
+                "approval: fewer than 51 % of the group's consumers are alive, so the watcher may be wrong".to_owned(),
+            ),
+            Mode::Auto if watcher.and_then(|watcher| watcher.planner.storm_until(now)).is_some() => {
+                Some("approval, or the end of the cooldown after many plans at once".to_owned())
+            }
+            Mode::Auto => None,
+        }
+    }
+
+    /// Carries out one plan that needs nobody, if there is one.
+    async fn act_alone(&mut self, config: &Arc<RemediationConfig>) {
+        let now = SystemTime::now();
+        let all = self.planners.values().flat_map(|watcher| watcher.planner.plans());
+        let alone: Vec<Plan> = all.filter(|plan| self.holds_back(config, plan, now).is_none()).cloned().collect();
+        for plan in alone {
+            let id = plan.id.clone();
+            match self.carry_out(config, plan, vec![AUTO.to_owned()]).await {
+                Ok(_) => return,
+                Err(why) => drop(self.over_budget.insert(id, why)),
+            }
+        }
+    }
+
+    async fn decide(&mut self, config: &Arc<RemediationConfig>, decision: Decision) {
+        let Decision { id, approve, by, answer } = decision;
+        let now = SystemTime::now();
+        let found = self.planners.values().find_map(|watcher| watcher.planner.find(&id)).cloned();
+        let outcome = match found.filter(|plan| now < plan.expires) {
+            None => Err(Undecided::Gone),
+            Some(plan) if !approve => {
+                self.reject(config, plan, by, now).await;
+                Ok(Decided::Ended { ending: Ending::Rejected, changed: 0, detail: String::new() })
+            }
+            Some(plan) if matches!(plan.mode, Mode::Off | Mode::Plan) => Err(Undecided::NotApprovable),
+            Some(plan) => {
+                let mut approvals = self.approvals.get(&id).cloned().unwrap_or_default();
+                if approvals.contains(&by) {
+                    Err(Undecided::SameToken)
+                } else {
+                    approvals.push(by);
+                    if config.two_person && approvals.len() < 2 {
+                        self.approvals.insert(id, approvals);
+                        Ok(Decided::OneMore)
+                    } else {
+                        let carried_out = self.carry_out(config, plan, approvals).await;
+                        carried_out
+                            .map(|Outcome { ending, changed, detail }| Decided::Ended { ending, changed, detail })
+                            .map_err(Undecided::Stopped)
+                    }
+                }
+            }
+        };
+        let stopped = self.stopped(config).await;
+        self.show(config, stopped);
+        // Who asked may have gone.
+        let _ = answer.send(outcome);
+    }
+
+    async fn reject(&mut self, config: &Arc<RemediationConfig>, plan: Plan, by: String, now: SystemTime) {
+        if let Some(watcher) = self.planners.get_mut(&plan.target) {
+            watcher.planner.reject(&plan, now);
+        }
+        let (audit, path, of, who) = (Arc::clone(&self.audit), config.audit_file.clone(), plan.clone(), by.clone());
+        let noted = spawn_blocking(move || match path {
+            Some(path) => with(&audit, &path, |audit| audit.rejected(&of, &who, now)),
+            None => Ok(()),
+        });
+        if let Ok(Err(error)) = noted.await {
+            tracing::error!(error, "rejected plan not recorded");
+        }
+        self.end(plan, Outcome::of(Ending::Rejected, String::new()), vec![by]);
+    }
+
+    /// Carries out a plan: intent, act, outcome.
+    ///
+    /// # Errors
+    /// Why nothing was done, and the plan stays.
+    async fn carry_out(
+        &mut self,
+        config: &Arc<RemediationConfig>,
+        plan: Plan,
+        by: Vec<String>,
+    ) -> Result<Outcome, String> {
+        let path = config.audit_file.clone().ok_or("there is no audit file")?;
+        let begun = {
+            let (audit, path, plan, by) = (Arc::clone(&self.audit), path.clone(), plan.clone(), by.clone());
+            let switch = config.kill_switch_file.clone();
+            spawn_blocking(move || begin(&audit, &path, switch.as_deref(), &plan, &by)).await
+        };
+        let begun = begun.unwrap_or_else(|error| Err(error.to_string()));
+        let trouble = begun.as_ref().err().filter(|error| !error.starts_with(BUDGET)).cloned();
+        if trouble != self.trouble {
+            if let Some(error) = &trouble {
+                tracing::error!(plan_id = plan.id, error, "remediation plans are not carried out");
+            }
+            self.trouble = trouble;
+        }
+        begun?;
+        let outcome = match (plan.action, plan.hook.and_then(|hook| config.hooks.get(hook))) {
+            (Action::Hook, Some(webhook)) => hook::call(webhook, config.ca.as_deref(), &plan, SystemTime::now()).await,
+            (Action::Hook, None) => Outcome::of(Ending::Failed, "there is no webhook".to_owned()),
+            _ => match config.doers.get(&plan.target).cloned() {
+                Some(doer) => {
+                    let plan = plan.clone();
+                    let acted = spawn_blocking(move || act(&doer, &plan)).await;
+                    acted.unwrap_or_else(|error| Outcome::of(Ending::Unknown, error.to_string()))
+                }
+                None => Outcome::of(Ending::Failed, "there is nobody to act at this target".to_owned()),
+            },
+        };
+        let noted = {
+            let (audit, plan, outcome) = (Arc::clone(&self.audit), plan.clone(), outcome.clone());
+            spawn_blocking(move || with(&audit, &path, |audit| audit.outcome(&plan, &outcome, SystemTime::now()))).await
+        };
+        if let Err(error) = noted.unwrap_or_else(|error| Err(error.to_string())) {
+            tracing::error!(plan_id = plan.id, error, "outcome not recorded");
+        }
+        self.metrics.remediated(plan.action.as_str(), outcome.ending.as_str());
+        if let Some(watcher) = self.planners.get_mut(&plan.target) {
+            watcher.planner.acted(&plan);
+        }
+        self.end(plan, outcome.clone(), by);
+        Ok(outcome)
+    }
+
+    /// A plan has ended like this.
+    fn end(&mut self, plan: Plan, outcome: Outcome, by: Vec<String>) {
+        self.approvals.remove(&plan.id);
+        self.over_budget.remove(&plan.id);
+        let (plan_id, action, ending) = (&plan.id, plan.action.as_str(), outcome.ending.as_str());
+        let (what, changed, detail) = (plan.what(), outcome.changed, &outcome.detail);
+        tracing::info!(plan_id, action, ending, by = by.join(","), what, changed, detail, "remediation plan ended");
+        self.past.push_front(PastPlan {
+            plan,
+            ending: outcome.ending,
+            at: SystemTime::now(),
+            by,
+            changed: outcome.changed,
+            detail: outcome.detail,
+        });
+        self.past.truncate(MAX_PAST);
+    }
+
+    fn show(&self, config: &RemediationConfig, stopped: Option<String>) {
+        let now = SystemTime::now();
+        let all = self.planners.values().flat_map(|watcher| watcher.planner.plans());
+        let open = |plan: &Plan| OpenPlan {
+            approved_by: self.approvals.get(&plan.id).cloned().unwrap_or_default(),
+            waits_for: self.holds_back(config, plan, now).or_else(|| self.over_budget.get(&plan.id).cloned()),
+            plan: plan.clone(),
+        };
+        let board =
+            Board { is_on: true, stopped, plans: all.map(open).collect(), past: self.past.iter().cloned().collect() };
+        self.clerk.show(board);
+    }
+}
+
+/// Whether the file of the kill switch is there. One that cannot be looked at counts as there.
+fn is_switched_off(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
+/// What the error begins with where the budget is used up.
+const BUDGET: &str = "the budget";
+
+/// Everything that must hold just before an act, and its intent on disk.
+fn begin(
+    audit: &Mutex<Option<(PathBuf, Audit)>>,
+    path: &Path,
+    switch: Option<&Path>,
+    plan: &Plan,
+    by: &[String],
+) -> Result<(), String> {
+    if switch.is_some_and(is_switched_off) {
+        return Err("the kill switch file is there".to_owned());
+    }
+    let now = SystemTime::now();
+    if now >= plan.expires {
+        return Err("the plan has expired".to_owned());
+    }
+    with(audit, path, |audit| {
+        if by == [AUTO] {
+            let budget = plan.budget.map_or(0, |budget| budget.acts_per_hour);
+            if audit.acts_within_an_hour(plan, now) >= budget {
+                return Err(format!("{BUDGET} of {budget} acts per hour is used up"));
+            }
+        }
+        audit.intent(plan, by, now)
+    })
+}
+
+/// Does something with the audit file. After an error the file is opened anew the next time.
+fn with(
+    audit: &Mutex<Option<(PathBuf, Audit)>>,
+    path: &Path,
+    act: impl FnOnce(&mut Audit) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut kept = audit.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut open = match kept.take().filter(|(of, _)| of == path) {
+        Some((_, open)) => open,
+        None => Audit::open(path)?,
+    };
+    let outcome = act(&mut open);
+    if outcome.as_ref().is_ok() || outcome.as_ref().is_err_and(|error| error.starts_with(BUDGET)) {
+        *kept = Some((path.to_owned(), open));
+    }
+    outcome
+}

@@ -1,0 +1,264 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::analysis::consumers::Recommendation;
+use crate::analysis::group_history::{GroupHistory, StreamRates};
+use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot};
+use crate::analysis::window::Windows;
+use crate::model::lag::Lag;
+use crate::model::reply::ConsumerReply;
+use crate::model::sample::{GroupSample, ReadError, StreamSample};
+
+const WINDOWS: Windows = Windows {
+    window: Duration::from_secs(30),
+    samples: 3,
+    dead_after: Duration::from_secs(60),
+    drain_target: Duration::from_secs(60),
+};
+
+fn rule(mode: Mode, actions: &[Action]) -> Rule {
+    let dead_letter = DeadLetter { stream: "{s}:dead".into(), deliveries: 3, idle: Duration::from_secs(1) };
+    Rule {
+        target: "*".to_owned(),
+        stream: "s*".to_owned(),
+        group: "*".to_owned(),
+        mode,
+        actions: actions.to_vec(),
+        budget: Some(Budget { acts_per_hour: 5, entries_per_act: 10 }),
+        dead_letter: Some(dead_letter),
+        hook: None,
+    }
+}
+
+fn planner(rule: Rule) -> Planner {
+    Planner::new(TargetName::new("default").unwrap(), Arc::new([rule]))
+}
+
+fn member(name: &str, pending: u64, idle_ms: u64, active: Option<bool>) -> ConsumerSnapshot {
+    let sample = ConsumerReply { name: name.into(), pending: Some(pending), idle_ms: Some(idle_ms), inactive_ms: None };
+    ConsumerSnapshot { sample, active, oldest_pending_seconds: None, health: 0 }
+}
+
+fn group(members: Vec<ConsumerSnapshot>) -> PresentGroup {
+    let (sample, of) = (StreamSample::default(), GroupSample::default());
+    PresentGroup {
+        consumers: Some(members.len() as u64),
+        pending: members.iter().map(|member| member.sample.pending).sum(),
+        last_delivered: Some(EntryId { ms: 9, seq: 0 }),
+        entries_read: None,
+        lag: Lag { min: 5, max: 5, point: 5 },
+        lag_seconds: None,
+        oldest_pending_seconds: None,
+        oldest_pending: None,
+        oldest_pending_deliveries: None,
+        unowned_pending: None,
+        trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),
+        trim_headroom_entries: None,
+        trim_headroom_seconds: None,
+        ghost_pending: None,
+        drain_seconds: None,
+        recommendation: Recommendation::NoRates,
+        members: Some(members),
+        overflow: None,
+        dead: None,
+    }
+}
+
+fn poisoned(deliveries: u64, owner: &str) -> PresentGroup {
+    let oldest = Some((EntryId { ms: 5, seq: 0 }, Some(owner.into())));
+    PresentGroup { oldest_pending: oldest, oldest_pending_deliveries: Some(deliveries), ..group(Vec::new()) }
+}
+
+fn stream(now_ms: u64, group: PresentGroup) -> Vec<StreamSnapshot> {
+    let facts = StreamFacts {
+        length: 9,
+        groups: 1,
+        first: Some(EntryId { ms: 1, seq: 0 }),
+        last: Some(EntryId { ms: 20, seq: 0 }),
+        now_ms,
+        entries_added: None,
+        rates: StreamRates::default(),
+        safe_to_trim: None,
+    };
+    let groups = vec![GroupSnapshot { name: "g".into(), presence: Presence::Present(Box::new(group)) }];
+    vec![StreamSnapshot { key: "s".into(), read: Ok(facts), groups, groups_left_out: 0 }]
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// Shows samples, a second apart; the actions that are planned after each, and how many plans ended.
+fn plans(planner: &mut Planner, samples: Vec<PresentGroup>) -> Vec<(Vec<Action>, usize)> {
+    let show = |(second, group)| {
+        let ended = planner.look(&stream(second * 1000, group), at(second));
+        (planner.plans().map(|plan| plan.action).collect(), ended.len())
+    };
+    (100..).zip(samples).map(show).collect()
+}
+
+fn dead(idle_ms: u64, pending: u64) -> PresentGroup {
+    group(vec![member("gone", pending, idle_ms, Some(false)), member("here", 1, 10, Some(true))])
+}
+
+#[test]
+fn death_takes_two_sightings_and_never_time_alone() {
+    let may = [Action::DeleteIdleConsumers, Action::Release];
+    let mut planner = planner(rule(Mode::Plan, &may));
+    let quiet = |idle| group(vec![member("gone", 0, idle, None), member("here", 1, 10, Some(true))]);
+    let seen = plans(
+        &mut planner,
+        vec![
+            quiet(10_000_000),
+            quiet(10_001_000),
+            dead(10_002_000, 0),
+            // Not looked at again.
+            dead(10_002_000, 0),
+            dead(10_004_000, 0),
+            dead(10_005_000, 0),
+            // It read something.
+            dead(70_000, 0),
+            dead(71_000, 0),
+        ],
+    );
+    let none = || (vec![], 0);
+    let there = || (vec![Action::DeleteIdleConsumers], 0);
+    assert_eq!(seen, [none(), none(), none(), none(), there(), there(), (vec![], 1), there()]);
+}
+
+#[test]
+fn what_a_dead_consumer_holds_goes_to_the_living_one_that_holds_least() {
+    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
+    let with = |idle| {
+        let members = vec![
+            member("a", 7, 10, Some(true)),
+            member("b", 2, 10, Some(true)),
+            member("gone", 4, idle, Some(false)),
+            member("quiet", 0, 10, None),
+        ];
+        group(members)
+    };
+    let seen = plans(&mut planner, vec![with(60_000), with(61_000)]);
+    assert_eq!(seen[1].0, [Action::Release]);
+    let plan = planner.plans().next().unwrap().clone();
+    let to = Some("b".into());
+    assert_eq!(plan.subject, Subject::Consumer { name: "gone".into(), pending: 4, idle_ms: 61_000, to });
+    assert_eq!((plan.evidence.consumers, plan.is_group_healthy()), (Some((4, 2)), false));
+    assert_eq!(plan.expires, plan.made_at + PLAN_LIFETIME);
+    assert_eq!(planner.look(&stream(1, with(62_000)), plan.expires), [Ended { plan, expired: true }]);
+}
+
+#[test]
+fn a_group_whose_applications_claim_is_left_to_them() {
+    let release = || planner(rule(Mode::Plan, &[Action::Release]));
+    // A dead consumer that holds less.
+    let seen = plans(&mut release(), vec![dead(60_000, 5), dead(61_000, 4), dead(62_000, 4), dead(63_000, 4)]);
+    assert!(seen.iter().all(|(plans, _)| plans.is_empty()), "{seen:?}");
+    let oldest = |idle, owner: &str, deliveries| PresentGroup {
+        oldest_pending: Some((EntryId { ms: 5, seq: 0 }, Some(owner.into()))),
+        oldest_pending_deliveries: Some(deliveries),
+        ..dead(idle, 5)
+    };
+    for (owner, deliveries) in [("here", 1), ("gone", 2)] {
+        let samples = vec![
+            oldest(60_000, "gone", 1),
+            oldest(61_000, owner, deliveries),
+            oldest(62_000, owner, deliveries),
+            oldest(63_000, owner, deliveries),
+        ];
+        let seen = plans(&mut release(), samples);
+        assert!(seen.iter().all(|(plans, _)| plans.is_empty()), "{seen:?}");
+    }
+    let seen = plans(&mut release(), vec![oldest(60_000, "gone", 1), oldest(61_000, "gone", 1)]);
+    assert_eq!(seen[1].0, [Action::Release]);
+}
+
+#[test]
+fn ghosts_and_poison_and_a_group_that_is_stuck() {
+    let ghosts = |count| PresentGroup { ghost_pending: Some(count), ..group(Vec::new()) };
+    let mut drop = planner(rule(Mode::Plan, &[Action::DropGhosts]));
+    let seen = plans(&mut drop, vec![ghosts(0), ghosts(3), ghosts(3), ghosts(5), ghosts(2)]);
+    let planned: Vec<usize> = seen.iter().map(|(plans, _)| plans.len()).collect();
+    assert_eq!((planned, seen[4].1), (vec![0, 0, 1, 1, 0], 1));
+    let mut letters = planner(rule(Mode::Plan, &[Action::DeadLetter]));
+    let samples = vec![poisoned(2, "a"), poisoned(3, "a"), poisoned(3, "a"), poisoned(4, "a"), poisoned(4, "b")];
+    let planned: Vec<usize> = plans(&mut letters, samples).iter().map(|(plans, _)| plans.len()).collect();
+    assert_eq!(planned, [0, 0, 1, 0, 0]);
+    let stuck = |state| {
+        let mut group = group(Vec::new());
+        group.trend.verdict.state = state;
+        group
+    };
+    let mut hook = planner(rule(Mode::Plan, &[Action::Hook]));
+    let samples = vec![stuck(GroupState::Stopped), stuck(GroupState::Stopped), stuck(GroupState::Ok)];
+    let planned: Vec<usize> = plans(&mut hook, samples).iter().map(|(plans, _)| plans.len()).collect();
+    assert_eq!(planned, [0, 1, 0]);
+}
+
+#[test]
+fn a_stream_that_cannot_be_read_ends_no_plan_and_one_that_is_gone_does() {
+    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
+    let unknown = vec![GroupSnapshot { name: "g".into(), presence: Presence::Unknown }];
+    let read = Err(ReadError::of_server("LOADING"));
+    let unreadable = vec![StreamSnapshot { key: "s".into(), read, groups: unknown, groups_left_out: 0 }];
+    assert_eq!(planner.look(&unreadable, at(103)), []);
+    assert_eq!(planner.plans().count(), 1);
+    assert_eq!(planner.look(&[], at(104)).len(), 1);
+}
+
+#[test]
+fn a_cursor_that_moves_back_is_another_group() {
+    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    let back = PresentGroup { last_delivered: Some(EntryId { ms: 8, seq: 0 }), ..dead(62_000, 0) };
+    let seen = plans(&mut planner, vec![dead(60_000, 0), back, dead(63_000, 0)]);
+    assert_eq!(seen.iter().map(|(plans, _)| plans.len()).collect::<Vec<_>>(), [0, 0, 1]);
+}
+
+#[test]
+fn off_plans_nothing_and_a_rejected_plan_is_not_made_again_for_an_hour() {
+    let may = [Action::DeleteIdleConsumers];
+    assert_eq!(plans(&mut planner(rule(Mode::Off, &may)), vec![dead(60_000, 0), dead(61_000, 0)])[1].0, []);
+    let mut planner = planner(rule(Mode::Approve, &may));
+    plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
+    let plan = planner.plans().next().unwrap().clone();
+    planner.reject(&plan, at(102));
+    planner.look(&stream(103_000, dead(63_000, 0)), at(103));
+    assert_eq!(planner.plans().count(), 0);
+    planner.look(&stream(104_000, dead(64_000, 0)), at(103 + 3600));
+    assert_eq!(planner.plans().count(), 1);
+    assert_ne!(planner.plans().next().unwrap().id, plan.id);
+}
+
+#[test]
+fn many_new_plans_at_once_are_a_storm() {
+    let mut planner = planner(rule(Mode::Auto, &[Action::DeleteIdleConsumers]));
+    let many = |idle| group((0..11).map(|n| member(&format!("c{n}"), 0, idle, Some(false))).collect());
+    plans(&mut planner, vec![many(60_000)]);
+    assert_eq!(planner.storm_until(at(101)), None);
+    planner.look(&stream(101_000, many(61_000)), at(101));
+    assert_eq!(planner.plans().count(), 11);
+    assert_eq!(planner.storm_until(at(102)), Some(at(701)));
+    assert_eq!(planner.storm_until(at(701)), None);
+}
+
+#[test]
+fn most_of_a_group_must_be_healthy() {
+    for (healthy, expected) in [(0, false), (50, false), (51, true), (100, true)] {
+        let members = (0..100).map(|n| member(&format!("c{n:02}"), 0, 60_000, Some(n < healthy)));
+        let mut members: Vec<_> = members.collect();
+        members.push(member("d", 0, 60_000, Some(false)));
+        if healthy == 51 {
+            members.truncate(100);
+        }
+        let mut planner = planner(rule(Mode::Auto, &[Action::Hook]));
+        let shown = || {
+            let mut group = group(members.clone());
+            group.trend.verdict.state = GroupState::Stalled;
+            group
+        };
+        plans(&mut planner, vec![shown(), shown()]);
+        let plan = planner.plans().next().unwrap();
+        assert_eq!(plan.is_group_healthy(), expected, "{healthy}");
+    }
+}
