@@ -125,7 +125,7 @@ mod tests {
         let runtime = only_one_thread.enable_all().max_blocking_threads(1).build().unwrap();
         runtime.block_on(async {
             // While the only thread is busy, a lookup hangs.
-            let (release, released) = std::sync::mpsc::channel::<()>();
+            let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
             let busy = tokio::task::spawn_blocking(move || released.recv());
             let permits = Arc::new(Semaphore::new(1));
             let mut resolver = Resolver::sharing(&permits);

@@ -364,6 +364,7 @@ fn run(seed: u64) -> Outcome {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what `make fault-runs` is to show")]
 fn no_incident_is_lost_and_none_told_twice_whatever_goes_wrong() {
     let runs: u64 = std::env::var("FAULT_RUNS").map_or(12, |runs| runs.parse().unwrap());
     let mut sum = Outcome::default();

@@ -1,4 +1,4 @@
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 use tokio::time::timeout;
 
@@ -9,8 +9,8 @@ async fn a_panic_of_either_thread_is_one_of_whoever_watches() {
     for (is_first, other_ends) in [(true, false), (false, false), (true, true), (false, true)] {
         let (queue, _recorded) = sync_channel(1);
         // Each thread waits until its sender is dropped.
-        let (running, ended) = channel::<()>();
-        let (start, started) = channel::<()>();
+        let (running, ended) = sync_channel::<()>(1);
+        let (start, started) = sync_channel::<()>(1);
         let other = Thread::spawn("other", move || _ = ended.recv()).unwrap();
         let defect = Thread::spawn("defect", move || panic!("a defect: {:?}", started.recv())).unwrap();
         let running = (!other_ends).then_some(running);

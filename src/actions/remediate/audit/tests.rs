@@ -76,8 +76,7 @@ fn what_is_written_holds_together_and_any_change_shows() {
             assert!(spoiled(changed).contains(&format!("line {}", place + 2)));
         }
     }
-    let outcome_alone =
-        vec![lines[1].replace(lines[1].split("\"prev\":\"").nth(1).unwrap(), &format!("{NO_DIGEST}\"}}"))];
+    let outcome_alone = [lines[1].replace(lines[1].split("\"prev\":\"").nth(1).unwrap(), &format!("{NO_DIGEST}\"}}"))];
     let outcome_alone = vec![outcome_alone[0].replace("\"seq\":2", "\"seq\":1")];
     assert!(spoiled(outcome_alone).contains("without an intent"));
     std::fs::write(&path, &text[..text.len() - 9]).unwrap();

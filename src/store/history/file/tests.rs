@@ -179,8 +179,10 @@ fn a_pipe_is_no_history_file_and_is_not_waited_for() {
     let folder = folder();
     let path = folder.path().join("history.db");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let (said, opened) = std::sync::mpsc::channel();
-    std::thread::spawn(move || said.send((HistoryFile::open(&path, DAY), open_to_read(&path))));
+    let (said, opened) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = said.send((HistoryFile::open(&path, DAY), open_to_read(&path)));
+    });
     let opened = opened.recv_timeout(Duration::from_secs(30)).expect("nobody waits for a writer");
     assert!(matches!(opened, (Err(Fault::Foreign), Err(Fault::Foreign))), "{opened:?}");
 }

@@ -48,7 +48,7 @@ impl Fixture {
 
     fn lags(&self) -> Option<(HistorySource, Vec<u64>)> {
         let range = Range { from: self.now - 7200, to: self.now + 60, step: 60 };
-        let (sender, answers) = std::sync::mpsc::channel();
+        let (sender, answers) = std::sync::mpsc::sync_channel(1);
         let mut take: Take = Box::new(move |_, answer| sender.send(answer).unwrap());
         self.shared.read_some(&[key("a")], range, &mut take);
         let answer = answers.try_recv().ok()?;
