@@ -323,22 +323,23 @@ impl Line {
                 let headers = headers(&to, &message, clock);
                 let sent = self.sender.post(&headers, message.body.clone()).await;
                 let now = self.now();
-                match sent {
+                let outcome = match &sent {
                     Ok(()) => {
                         kept.lock().done(now, &message);
-                        self.outcome(message.firings(), NotificationOutcome::Delivered, None);
+                        NotificationOutcome::Delivered
                     }
-                    Err(error) if error.is_temporary => {
-                        let given_up = kept.lock().failed(now, &message, &error, chance());
-                        let outcome = if given_up { NotificationOutcome::Expired } else { NotificationOutcome::Failed };
-                        self.outcome(message.firings(), outcome, Some(&error));
-                    }
-                    Err(error) => {
+                    Err(error) if error.is_temporary => match kept.lock().failed(now, &message, error, chance()) {
+                        true => NotificationOutcome::Expired,
+                        false => NotificationOutcome::Failed,
+                    },
+                    Err(_refused) => {
                         kept.lock().done(now, &message);
-                        self.outcome(message.firings(), NotificationOutcome::Refused, Some(&error));
+                        NotificationOutcome::Refused
                     }
-                }
+                };
+                // What is said to be told stays told, whatever happens now.
                 kept.keep(now).await;
+                self.outcome(message.firings(), outcome, sent.as_ref().err());
             }
             sleep(LOOKS).await;
         }
