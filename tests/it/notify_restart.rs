@@ -178,7 +178,7 @@ fn no_incident_is_lost_by_kills_at_any_moment() {
         let believes = believes();
         let over = |rule: &&str| believes.get(*rule).is_none_or(|(_, status)| status == "resolved");
         let open = row(&last, RULES[0]).is_some_and(|row| row["status"] != "resolved");
-        if RULES.iter().all(|rule| over(rule)) && !open { Ok(()) } else { Err(format!("{believes:#?}")) }
+        if RULES.iter().all(over) && !open { Ok(()) } else { Err(format!("{believes:#?}")) }
     });
     // What came twice is the same message: once more for each kill, and for each that was not answered.
     let (mut bodies, mut twice) = (BTreeMap::new(), 0);
