@@ -205,7 +205,7 @@ fn what_is_wrong_is_an_error_and_not_printed() {
     check(&["completions", "tcsh"], "invalid value \"tcsh\" for SHELL: expected one of bash, zsh, fish");
     check(
         &["man", "nothing"],
-        "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, notify, completions, man",
+        "invalid value \"nothing\" for COMMAND: expected one of lag, config, history, token, audit, notify, completions, man",
     );
     check(&["confi"], "unexpected argument \"confi\": did you mean config? See streamlag --help");
     check(&["man", "history", "x"], "invalid value \"x\" for COMMAND: expected one of export, info");

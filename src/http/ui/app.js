@@ -758,10 +758,12 @@ async function readPast(row) {
     const { points, step_seconds: step, source } = await answer.json();
     if (pastOf !== wanted) return;
     isLong = source !== 'memory';
+    // A file has a point per minute, however narrow the step is.
+    const gap = 2500 * (isLong ? Math.max(step, 60) : step);
     for (const point of points) {
       const time = Date.parse(point.time), last = past.at(-1);
       // What was not sampled is a gap.
-      if (last && time - last[0] > 2500 * step) past.push([last[0] + 1]);
+      if (last && time - last[0] > gap) past.push([last[0] + 1]);
       past.push([time, point.lag, point.lag_min, point.lag_max, point.added_per_second, point.delivered_per_second, point.pending, point.lost_entries, point.state]);
     }
     draw();
