@@ -103,18 +103,25 @@ fn history_trends_and_forecasts_come_from_any_server() {
         assert_eq!((&settled["consumers"], &settled["state"]), (&json!(1), &json!("ok")), "{settled}");
         assert!(settled["lag_seconds"].as_f64() > Some(0.0), "{settled}");
 
-        // Redis counts reads from the first one on.
-        redis.read(STREAM, GROUP, "instance-1", 10);
-        eventually("rates", || {
-            let points = points(&streamlag, STREAM, "from=-5m&step=1s");
-            let has_rate = |key: &str| points.iter().any(|point| point[key].as_f64() > Some(0.0));
-            (has_rate("added_per_second") && has_rate("delivered_per_second")).then_some(())
-        });
-
         // Without its label, another Redis with the same names looks like a replica that disagrees: never exact.
         eventually("bounds over both", || {
             let points = points(&without_labels, STREAM, "from=-5m&step=5m");
             points.iter().any(|point| point["lag_min"] == 5 && point["lag_max"] == 70).then_some(())
+        });
+
+        // Redis counts reads from the first one on, and each replica has rates of what it saw itself.
+        for pending in [40, 50, 60] {
+            redis.read(STREAM, GROUP, "instance-1", 10);
+            redis.add(STREAM, 10);
+            eventually("a scrape of it", || {
+                let points = points(&streamlag, STREAM, "from=-5m&step=1s");
+                points.last().is_some_and(|point| point["pending"] == pending).then_some(())
+            });
+        }
+        eventually("rates", || {
+            let points = points(&streamlag, STREAM, "from=-5m&step=1s");
+            let has_rate = |key: &str| points.iter().any(|point| point[key].as_f64() > Some(0.0));
+            (has_rate("added_per_second") && has_rate("delivered_per_second")).then_some(())
         });
 
         let trends = streamlag.json("trends?window=5m");
