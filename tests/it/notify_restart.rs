@@ -109,7 +109,7 @@ fn what_ended_meanwhile_is_resolved_and_told() {
     // Once is enough.
     let messages = receiver.received().len();
     let third = start(&redis, dir.path(), &[&receiver]).ready();
-    assert_eq!(row(&third, RULES[0]).unwrap()["delivery"][0]["told"], "resolved");
+    told(&third, RULES[0], "resolved");
     redis.add("orders", 6000);
     told(&third, RULES[0], "firing");
     let next = said(&receiver.received()[messages]);
