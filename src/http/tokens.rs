@@ -168,7 +168,7 @@ pub enum TokenError {
     /// A secret is there twice.
     #[error("the tokens {0:?} and {1:?} have the same secret")]
     SameSecret(String, String),
-    /// More than [`MAX_TOKENS`].
+    /// More than the limit.
     #[error("there are more than {MAX_TOKENS} tokens")]
     TooMany,
     /// The system has no randomness.
