@@ -57,7 +57,8 @@ fn acts(streamlag: &crate::common::Streamlag, action: &str, outcome: &str) -> Op
 /// Addresses of the connections of a user.
 fn addresses(redis: &Redis, user: &str) -> BTreeSet<String> {
     let text: String = redis::from_redis_value(redis.run("CLIENT LIST")).unwrap();
-    let of_user = text.lines().filter(|line| line.contains(&format!(" user={user} ")));
+    let user = format!("user={user}");
+    let of_user = text.lines().filter(|line| line.split(' ').any(|field| field == user));
     of_user.filter_map(|line| Some(line.split_once(" addr=")?.1.split(' ').next()?.to_owned())).collect()
 }
 

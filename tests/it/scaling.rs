@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::common::cluster::{Cluster, GROUP as CLUSTER_GROUP};
 use crate::common::prometheus::{Prometheus, repository};
-use crate::common::{Redis, Reply, Streamlag, TOKEN, command, eventually, servers, streamlag, streamlag_with_env};
+use crate::common::{
+    Redis, Reply, Streamlag, TOKEN, command, eventually, eventually_right, servers, streamlag, streamlag_with_env,
+};
 
 const GROUP: &str = "workers";
 
@@ -40,9 +42,11 @@ fn start(redis: &Redis, file: &str, arguments: &[&str]) -> (Streamlag, tempfile:
 }
 
 fn value(streamlag: &Streamlag, path: &str) -> Value {
-    let reply = streamlag.get(path);
-    assert_eq!(reply.status, 200, "{path}: {}", reply.text());
-    reply.json()
+    // Samples are fresh for 300 ms here. On a busy machine one may be late, and then there is no value for a moment.
+    eventually_right(|| {
+        let reply = streamlag.get(path);
+        if reply.status == 200 { Ok(reply.json()) } else { Err(format!("{path}: {}", reply.text())) }
+    })
 }
 
 const SCALERS: &str = "
