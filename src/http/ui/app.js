@@ -761,7 +761,8 @@ async function readPast(row) {
     // A file has a point per minute, however narrow the step is.
     const gap = 2500 * (isLong ? Math.max(step, 60) : step);
     for (const point of points) {
-      const time = Date.parse(point.time), last = past.at(-1);
+      // What it says of its lag was so at its end.
+      const time = Math.min(Date.parse(point.time) + 1000 * step, Date.now()), last = past.at(-1);
       // What was not sampled is a gap.
       if (last && time - last[0] > gap) past.push([last[0] + 1]);
       past.push([time, point.lag, point.lag_min, point.lag_max, point.added_per_second, point.delivered_per_second, point.pending, point.lost_entries, point.state]);
