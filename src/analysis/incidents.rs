@@ -235,4 +235,4 @@ impl IncidentTracker {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -159,3 +159,46 @@ impl GroupSnapshot {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::analysis::group_history::GroupHistory;
+    use crate::analysis::window::Windows;
+    use crate::model::sample::{GroupSample, StreamSample};
+
+    pub(crate) const WINDOWS: Windows = Windows {
+        window: Duration::from_secs(30),
+        samples: 3,
+        dead_after: Duration::from_secs(60),
+        drain_target: Duration::from_secs(60),
+    };
+
+    /// A group with this lag, sampled for the first time, of which nothing else is known.
+    pub(crate) fn present_group(lag: Lag) -> PresentGroup {
+        let (sample, of) = (StreamSample::default(), GroupSample::default());
+        PresentGroup {
+            consumers: None,
+            pending: None,
+            last_delivered: None,
+            entries_read: None,
+            lag,
+            lag_seconds: None,
+            oldest_pending_seconds: None,
+            oldest_pending: None,
+            oldest_pending_deliveries: None,
+            unowned_pending: None,
+            trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),
+            trim_headroom_entries: None,
+            trim_headroom_seconds: None,
+            ghost_pending: None,
+            drain_seconds: None,
+            recommendation: Recommendation::NoRates,
+            members: None,
+            overflow: None,
+            dead: None,
+        }
+    }
+}

@@ -67,18 +67,22 @@ impl fmt::Display for Shard {
 
 /// A shard's weight for a name of this hash.
 fn weight(name: u64, shard: u32) -> u64 {
-    mix(name ^ mix(u64::from(shard) + 1))
+    splitmix64(name ^ splitmix64(u64::from(shard) + 1))
 }
 
 /// FNV-1a in 64 bits (Fowler, Noll, Vo; RFC 9923): simple to write again in any language. It mixes its last bytes badly, which
-/// [`mix`] makes up for.
+/// [`splitmix64`] makes up for.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The step and finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves every bit of the output.
-fn mix(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+/// What is added to the state of SplitMix64 with each number.
+pub(crate) const SPLITMIX64_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The step and finalizer of SplitMix64 (Steele, Lea and Flood: "Fast splittable pseudorandom number generators", 2014): every bit of the
+/// input moves every bit of the output.
+pub(crate) fn splitmix64(seed: u64) -> u64 {
+    let z = seed.wrapping_add(SPLITMIX64_STEP);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -119,8 +123,8 @@ mod tests {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(mix(1_234_567), 6_457_827_717_110_365_317);
+        assert_eq!(splitmix64(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(splitmix64(1_234_567), 6_457_827_717_110_365_317);
     }
 
     #[test]

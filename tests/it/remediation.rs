@@ -12,7 +12,7 @@ use crate::common::receiver::Receiver;
 use crate::common::remedy::{ACTOR, Office, Worker, board, decide, documented, grant, grant_all, plan};
 use crate::common::schema::Document;
 use crate::common::sentinel::{self, Trio};
-use crate::common::{Redis, TOKEN, command, eventually, servers};
+use crate::common::{Redis, Streamlag, TOKEN, command, eventually, servers};
 
 /// Commands that write, as far as acts use them.
 const WRITES: [&str; 4] = ["XGROUP", "XCLAIM", "XACK", "XADD"];
@@ -49,7 +49,7 @@ fn idle(redis: &Redis, stream: &str, consumer: &str) {
     redis.run(&format!("XACK {stream} g {}", held[0][0]));
 }
 
-fn acts(streamlag: &crate::common::Streamlag, action: &str, outcome: &str) -> Option<f64> {
+fn acts(streamlag: &Streamlag, action: &str, outcome: &str) -> Option<f64> {
     let series = format!("streamlag_remediation_acts_total{{action=\"{action}\",outcome=\"{outcome}\"}}");
     streamlag.metric(&series)
 }
@@ -206,17 +206,23 @@ fn a_plan_is_only_shown_and_costs_no_writes_and_off_is_off() {
     assert!(!plain.metrics().contains("streamlag_remediation"));
 }
 
+/// Beside a consumer that works, one that may be deleted, and the plan to do so where it needs an approval.
+fn leftover(redis: &Redis, office: &Office, settings: &Value) -> (Worker, Streamlag, Value) {
+    fill(redis, "orders");
+    grant(redis, &documented("delete_idle_consumers"));
+    idle(redis, "orders", "leftover");
+    let here = Worker::start(redis, "orders", "g", "here");
+    let rules = json!([{"stream": "*", "group": "*", "mode": "approve", "actions": ["delete_idle_consumers"]}]);
+    let streamlag = office.start(&redis.url(), &rules, settings);
+    let delete = plan(&streamlag, "delete_idle_consumers");
+    (here, streamlag, delete)
+}
+
 #[test]
 fn two_people_and_a_rejection() {
     let redis = Redis::start();
-    fill(&redis, "orders");
-    grant(&redis, &documented("delete_idle_consumers"));
-    idle(&redis, "orders", "leftover");
-    let _here = Worker::start(&redis, "orders", "g", "here");
     let office = Office::new();
-    let rules = json!([{"stream": "*", "group": "*", "mode": "approve", "actions": ["delete_idle_consumers"]}]);
-    let streamlag = office.start(&redis.url(), &rules, &json!({"two_person": true}));
-    let delete = plan(&streamlag, "delete_idle_consumers");
+    let (_here, streamlag, delete) = leftover(&redis, &office, &json!({"two_person": true}));
     assert_eq!(decide(&streamlag, &delete, "approve", &office.alice).status, 202);
     assert_eq!(decide(&streamlag, &delete, "approve", &office.alice).status, 409);
     assert_eq!(board(&streamlag)["plans"][0]["approved_by"], json!(["alice"]));
@@ -293,14 +299,8 @@ fn auto_keeps_to_its_budget_over_a_restart_and_stops_at_the_switch_and_where_mos
 #[test]
 fn without_a_record_nothing_is_done() {
     let redis = Redis::start();
-    fill(&redis, "orders");
-    grant(&redis, &documented("delete_idle_consumers"));
-    idle(&redis, "orders", "leftover");
-    let _here = Worker::start(&redis, "orders", "g", "here");
     let office = Office::new();
-    let rules = json!([{"stream": "*", "group": "*", "mode": "approve", "actions": ["delete_idle_consumers"]}]);
-    let streamlag = office.start(&redis.url(), &rules, &json!({"audit_file": "/dev/full"}));
-    let delete = plan(&streamlag, "delete_idle_consumers");
+    let (_here, streamlag, delete) = leftover(&redis, &office, &json!({"audit_file": "/dev/full"}));
     let answer = decide(&streamlag, &delete, "approve", &office.alice);
     assert!(answer.status == 503 && answer.text().contains("No space left"), "{}", answer.text());
     assert!(consumers(&redis, "orders").contains("leftover"));

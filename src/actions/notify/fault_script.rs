@@ -9,15 +9,11 @@ use serde_json::Value;
 use super::Timing;
 use super::alert::{Alert, Alerts};
 use super::journal::{Area, INCIDENTS, IncidentPrint, print};
+use super::webhook::tests::Chance;
 use super::webhook::{Clocks, Outbox, Print};
-use crate::analysis::assess::{Assessor, Bounds};
 use crate::analysis::incident::{Incident, IncidentStatus, Incidents};
-use crate::analysis::incidents::{IncidentTracker, Now};
+use crate::analysis::incidents::{self, IncidentTracker, Now};
 use crate::analysis::view::View;
-use crate::analysis::window::Windows;
-use crate::model::lag::{Lag, Resolved};
-use crate::model::sample::{GroupSample, ReadError, SampleError, StreamSample, TargetMeta, TargetSample};
-use crate::model::{EntryId, FailureReason, GroupSelection};
 use crate::store::history::state::{Change, Entry, StateFile};
 use crate::sys::http_client::SendError;
 
@@ -39,53 +35,11 @@ const STREAMS: usize = 5;
 /// The time that a process's own clock begins at: what was kept may be older than the process.
 const BEFORE: u64 = 30 * 24 * 3600;
 
-struct Chance(u64);
-
-impl Chance {
-    /// From 0 to below the limit.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
 /// What is seen of streams with one group and this lag; `None` where the stream cannot be read.
 fn view(lags: &[Option<u64>]) -> View {
-    let windows = Windows {
-        window: Duration::from_secs(30),
-        samples: 3,
-        dead_after: Duration::from_secs(60),
-        drain_target: Duration::from_secs(60),
-    };
-    let name = |n: usize| format!("s{n}").as_str().into();
-    let stream = |(n, lag): (usize, &Option<u64>)| {
-        let read = lag.map(|lag| {
-            let group = GroupSample {
-                name: "g".into(),
-                resolved: Some(Resolved { lag: Lag { min: lag, point: lag, max: lag }, ..Resolved::default() }),
-                last_delivered: EntryId { ms: 1, seq: 0 },
-                ..GroupSample::default()
-            };
-            StreamSample { groups: vec![group], ..StreamSample::default() }
-        });
-        (name(n), read.ok_or_else(|| ReadError::Server("WRONGTYPE".to_owned())))
-    };
-    let meta = TargetMeta::at(UNIX_EPOCH);
-    let sample =
-        TargetSample { meta, streams: lags.iter().enumerate().map(stream).collect(), redis_time: Duration::ZERO };
-    let keys = (0..lags.len()).map(name).collect();
-    let selection = GroupSelection::new(vec!["g".to_owned()]);
-    View::from(Assessor::new(keys, selection, windows, Bounds::default()).assess(sample, Duration::ZERO))
-}
-
-fn down() -> View {
-    let mut view = view(&[]);
-    view.failed(SampleError { reason: FailureReason::Timeout, detail: "late".to_owned() });
-    view.fresh = None;
-    view
+    let names: Vec<String> = (0..lags.len()).map(|n| format!("s{n}")).collect();
+    let streams: Vec<(&str, Option<u64>)> = names.iter().map(String::as_str).zip(lags.iter().copied()).collect();
+    incidents::tests::view(&streams)
 }
 
 /// What survives `kill -9`.
@@ -277,7 +231,7 @@ fn run(seed: u64) -> Outcome {
         let killed = |chance: &mut Chance| wild && chance.below(150) == 0;
         let is_away = world.now < receiver_away;
         let mut step = |process: &mut Process, disk: &mut Disk, chance: &mut Chance| -> Result<Incidents, u64> {
-            let seen = if world.now < redis_away { down() } else { view(&lags) };
+            let seen = if world.now < redis_away { incidents::tests::down(view(&[])) } else { view(&lags) };
             let at = Duration::from_secs(world.now - process.began);
             let all = process.tracker.update(Now { at, clock: world.clock() }, &seen);
             if killed(chance) {

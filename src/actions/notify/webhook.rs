@@ -272,4 +272,4 @@ impl TargetOutbox {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,5 +1,6 @@
-//! Random numbers from a seed: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). Simulation needs speed and
-//! the same numbers on every machine, not secrecy.
+//! Random numbers from a seed, by SplitMix64. Simulation needs speed and the same numbers on every machine, not secrecy.
+
+use crate::model::shard::{SPLITMIX64_STEP, splitmix64};
 
 /// A generator.
 #[derive(Clone, Debug)]
@@ -11,11 +12,9 @@ impl Random {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let number = splitmix64(self.0);
+        self.0 = self.0.wrapping_add(SPLITMIX64_STEP);
+        number
     }
 
     /// From 0 up to but not including 1.

@@ -13,7 +13,7 @@ const WINDOWS: Windows = Windows {
 };
 
 /// What is seen of streams with one group and this lag; `None` where the stream cannot be read.
-fn view(streams: &[(&str, Option<u64>)]) -> View {
+pub(crate) fn view(streams: &[(&str, Option<u64>)]) -> View {
     let stream = |(name, lag): &(&str, Option<u64>)| {
         let read = lag.map(|lag| {
             let group = GroupSample {
@@ -33,7 +33,8 @@ fn view(streams: &[(&str, Option<u64>)]) -> View {
     View::from(Assessor::new(keys, selection, WINDOWS, Bounds::default()).assess(sample, Duration::ZERO))
 }
 
-fn down(mut view: View) -> View {
+/// The same while Redis does not answer.
+pub(crate) fn down(mut view: View) -> View {
     view.failed(SampleError { reason: FailureReason::Timeout, detail: "late".to_owned() });
     view.fresh = None;
     view

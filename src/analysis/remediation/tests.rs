@@ -1,20 +1,12 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::analysis::consumers::Recommendation;
-use crate::analysis::group_history::{GroupHistory, StreamRates};
+use crate::analysis::group_history::StreamRates;
+use crate::analysis::snapshot::tests::present_group;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot};
-use crate::analysis::window::Windows;
 use crate::model::lag::Lag;
 use crate::model::reply::ConsumerReply;
-use crate::model::sample::{GroupSample, ReadError, StreamSample};
-
-const WINDOWS: Windows = Windows {
-    window: Duration::from_secs(30),
-    samples: 3,
-    dead_after: Duration::from_secs(60),
-    drain_target: Duration::from_secs(60),
-};
+use crate::model::sample::ReadError;
 
 fn rule(mode: Mode, actions: &[Action]) -> Rule {
     let dead_letter = DeadLetter { stream: "{s}:dead".into(), deliveries: 3, idle: Duration::from_secs(1) };
@@ -40,27 +32,12 @@ fn member(name: &str, pending: u64, idle_ms: u64, active: Option<bool>) -> Consu
 }
 
 fn group(members: Vec<ConsumerSnapshot>) -> PresentGroup {
-    let (sample, of) = (StreamSample::default(), GroupSample::default());
     PresentGroup {
         consumers: Some(members.len() as u64),
         pending: members.iter().map(|member| member.sample.pending).sum(),
         last_delivered: Some(EntryId { ms: 9, seq: 0 }),
-        entries_read: None,
-        lag: Lag { min: 5, max: 5, point: 5 },
-        lag_seconds: None,
-        oldest_pending_seconds: None,
-        oldest_pending: None,
-        oldest_pending_deliveries: None,
-        unowned_pending: None,
-        trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),
-        trim_headroom_entries: None,
-        trim_headroom_seconds: None,
-        ghost_pending: None,
-        drain_seconds: None,
-        recommendation: Recommendation::NoRates,
         members: Some(members),
-        overflow: None,
-        dead: None,
+        ..present_group(Lag { min: 5, max: 5, point: 5 })
     }
 }
 

@@ -1,17 +1,15 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::analysis::group_history::{GroupHistory, StreamRates};
+use crate::analysis::group_history::StreamRates;
+use crate::analysis::snapshot::tests::present_group;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Overflow, StreamFacts};
 use crate::analysis::view::OverLimits;
-use crate::analysis::window::Windows;
 use crate::model::FailureReason;
 use crate::model::reply::ConsumerReply;
-use crate::model::sample::{GroupSample, NodeStatus, ReadError, SampleError, Search, StreamSample, TargetMeta};
+use crate::model::sample::{NodeStatus, ReadError, SampleError, Search, TargetMeta};
 
 const DRAIN: Duration = Duration::from_secs(60);
-
-const WINDOWS: Windows = Windows { window: DRAIN, samples: 3, dead_after: DRAIN, drain_target: DRAIN };
 
 fn scaler(signal: Signal) -> Scaler {
     let streams = ScaledStreams::named("s".into());
@@ -59,28 +57,8 @@ fn unreadable(name: &str, error: &str) -> StreamSnapshot {
 }
 
 fn group((min, max): (u64, u64), pending: Option<u64>) -> PresentGroup {
-    let (sample, of) = (StreamSample::default(), GroupSample::default());
-    PresentGroup {
-        consumers: Some(0),
-        pending,
-        last_delivered: None,
-        entries_read: None,
-        lag: Lag { min, max, point: min },
-        lag_seconds: None,
-        oldest_pending_seconds: None,
-        oldest_pending: None,
-        oldest_pending_deliveries: None,
-        unowned_pending: None,
-        trend: GroupHistory::new(&sample, &of, Duration::ZERO).take(&sample, &of, Duration::ZERO, None, &WINDOWS),
-        trim_headroom_entries: None,
-        trim_headroom_seconds: None,
-        ghost_pending: None,
-        drain_seconds: None,
-        recommendation: Recommendation::NoRates,
-        members: Some(Vec::new()),
-        overflow: None,
-        dead: None,
-    }
+    let lag = Lag { min, max, point: min };
+    PresentGroup { consumers: Some(0), pending, members: Some(Vec::new()), ..present_group(lag) }
 }
 
 fn present(group: PresentGroup) -> Presence {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::analysis::group_state::GroupState;
+use crate::analysis::history::tests::point;
 use crate::store::history::memory::tests::key;
 
 /// Seconds since the Unix epoch at which the history begins.
@@ -9,22 +10,14 @@ const START: i64 = 1_800_000_000;
 fn growing(time: i64) -> Point {
     let lag = ((time - START) * 40) as u64;
     Point {
-        time,
-        samples: 1,
-        lag,
-        mean: lag as f64,
-        lowest: lag,
-        highest: lag,
-        bound_min: lag,
-        bound_max: lag,
         lag_ms: None,
         pending: Some(0),
         length: Some(lag),
         added_milli: Some(100_000),
         delivered_milli: Some(60_000),
         consumers: Some(1),
-        lost: Some(0),
         state: Some(GroupState::Lagging),
+        ..point(time, lag)
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::model::shard::{SPLITMIX64_STEP, splitmix64};
 
 const TIMING: Timing = Timing {
     group_wait: Duration::from_secs(30),
@@ -183,16 +184,14 @@ fn in_a_storm_the_worst_are_told_first_and_all_are_told() {
 }
 
 /// Numbers by chance, the same in every run.
-struct Chance(u64);
+pub(in crate::actions::notify) struct Chance(pub(in crate::actions::notify) u64);
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+    /// From 0 to below the limit.
+    pub(in crate::actions::notify) fn below(&mut self, limit: u64) -> u64 {
+        let number = splitmix64(self.0);
+        self.0 = self.0.wrapping_add(SPLITMIX64_STEP);
+        number % limit
     }
 }
 
