@@ -51,7 +51,7 @@ impl SettingDigests {
         if let Some(remediation) = sources.remediation() {
             digests.insert(
                 "remediation".to_owned(),
-                digest(&(format!("{remediation:?}"), contents(&super::remediation::files(remediation)))),
+                digest(&(&remediation.section, contents(&super::remediation::files(remediation)))),
             );
         }
         for (target, section) in sources.targets() {

@@ -398,8 +398,17 @@ impl AllSources {
 struct WithoutDaemon<'a>(&'a AllSources);
 
 /// Settings that name them.
-const OF_DAEMON: [&str; 5] =
-    ["web.config.file", "api.tokens-file", "api.insecure-no-auth", "web.enable-lifecycle", "history.path"];
+const OF_DAEMON: [&str; 9] = [
+    "web.config.file",
+    "api.tokens-file",
+    "api.insecure-no-auth",
+    "web.enable-lifecycle",
+    "history.path",
+    "history.prometheus-url",
+    "history.prometheus-token-file",
+    "history.prometheus-ca-file",
+    "history.prometheus-labels",
+];
 
 impl SettingSources for WithoutDaemon<'_> {
     fn get(&self, key: &str) -> Option<RawValue> {

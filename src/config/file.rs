@@ -141,11 +141,8 @@ impl File {
             YamlNode::Map(mut entries) => {
                 let scalers = scaler::scalers(&path, &mut entries)?;
                 let notify = notify::notify(&path, &mut entries)?;
-                let remediation = match entries.iter().position(|(key, _)| key.value == REMEDIATION) {
-                    Some(place) => {
-                        entries.remove(place);
-                        ListedRemediation::parse(text, &path).map_err(FileError::Whole)?
-                    }
+                let remediation = match take(&mut entries, REMEDIATION) {
+                    Some(_) => ListedRemediation::parse(text, &path).map_err(FileError::Whole)?,
                     None => None,
                 };
                 let targets = targets(&path, &mut entries)?;

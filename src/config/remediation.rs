@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_saphyr::Spanned;
-
 use crate::actions::notify::Webhook;
 use crate::actions::remediate::{Doer, Place, PlaceMode, RemediationConfig, Sentinels, TlsPaths};
 use crate::analysis::remediation::{Action, Budget, DeadLetter, Mode, Rule};
@@ -14,7 +12,7 @@ use crate::collector::{self, Address, Topology};
 use crate::config::MAX_DURATION;
 use crate::config::file::ListedRemediation;
 use crate::config::file::remediation::{
-    ActionWord, ListedBudget, ListedDeadLetter, ListedHook, ListedRule, ModeWord, REMEDIATION,
+    ActionWord, ListedBudget, ListedDeadLetter, ListedHook, ListedRule, ModeWord, Placed, REMEDIATION,
 };
 use crate::config::notify::secret;
 use crate::config::target::TargetConfig;
@@ -100,7 +98,7 @@ pub(super) fn checked(
     })
 }
 
-fn of(listed: &ListedRemediation, key: &str, given: &Spanned<String>, why: &str) -> ConfigError {
+fn of(listed: &ListedRemediation, key: &str, given: &Placed<String>, why: &str) -> ConfigError {
     let location = listed.location(given.referenced.line());
     ConfigError::new(format!("{REMEDIATION}.{key} in {location}: {why}"))
 }

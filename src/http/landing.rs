@@ -46,6 +46,7 @@ code {{ font: .9em ui-monospace, monospace }}
 <tr><td><code>/api/v1/events/trends</code></td><td>where lags are going (bearer token)</td></tr>
 <tr><td><code>/api/v1/events/forecast</code></td><td>how the lag of a group may go on (bearer token)</td></tr>
 <tr><td><code>/api/v1/incidents</code></td><td>what is wrong, by the rules of the alerts (bearer token)</td></tr>
+<tr><td><code>/api/v1/remediation</code></td><td>what could be done about sick groups (bearer token)</td></tr>
 <tr><td><code>/api/v1/scale</code>, <code>/api/v1/scale/NAME</code></td><td>numbers for autoscalers (bearer token)</td></tr>
 </table>
 </body>

@@ -225,7 +225,7 @@ pub fn plan<'a>(path: &'a str, end: &str) -> Option<&'a str> {
 /// The value of a query parameter, decoded; the first where there are several.
 #[must_use]
 pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
-    form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+    decoded_pairs(query).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// Characters of an unknown parameter that are repeated.
@@ -258,8 +258,7 @@ pub fn decoded_pairs(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>,
 
 /// All values of a query parameter, decoded.
 pub fn query_parameters<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs.filter(move |(key, _)| key == name).map(|(_, value)| value)
+    decoded_pairs(query).filter(move |(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// Whether this is `host` or `host:port`, as a client names the server that it speaks to, and nothing else.

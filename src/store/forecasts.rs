@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +21,7 @@ use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::{Asked, History, Unavailable};
 use crate::store::latest::Reader;
+use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;
 
 /// Seconds of history that a forecast reads: what is kept by the minute by default.
@@ -145,10 +146,6 @@ struct Entry {
     scorer: Scorer,
     newest: Option<Forecast>,
     asked: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {

@@ -26,12 +26,13 @@ use crate::analysis::history::query::unix_seconds;
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::analysis::view::View;
 use crate::store::history::file::Limits;
-use crate::store::history::local::{InFile, InMemory, Shared, lock};
+use crate::store::history::local::{InFile, InMemory, Shared};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::prometheus::{Prometheus, PrometheusConfig};
 use crate::store::history::room::{Job, Room};
 use crate::store::history::state::{Kept, StateFile};
 use crate::store::history::writer::{Minutes, Writer};
+use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
 pub use room::{Answer, Asked, HistorySource, Unavailable};

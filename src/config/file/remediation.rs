@@ -1,12 +1,15 @@
 //! `remediation:` of the file, as it is written: its structure is checked here by serde, its values in [`crate::config::remediation`].
 
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 
-use crate::config::values::Location;
+use super::named;
+use crate::config::values::{Location, shown};
 
 /// The key of the section.
 pub(in crate::config) const REMEDIATION: &str = "remediation";
@@ -24,25 +27,45 @@ struct Document {
     remediation: Option<Section>,
 }
 
+/// A piece and where it is.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(in crate::config) struct Placed<T>(Spanned<T>);
+
+impl<T> Deref for Placed<T> {
+    type Target = Spanned<T>;
+
+    fn deref(&self) -> &Spanned<T> {
+        &self.0
+    }
+}
+
+/// Its place does not count: what has only moved is not another configuration.
+impl<T: Hash> Hash for Placed<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.value.hash(state);
+    }
+}
+
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Section {
-    pub(in crate::config) user: Option<Spanned<String>>,
+    pub(in crate::config) user: Option<Placed<String>>,
     #[serde(alias = "password-file")]
-    pub(in crate::config) password_file: Option<Spanned<String>>,
+    pub(in crate::config) password_file: Option<Placed<String>>,
     #[serde(alias = "audit-file")]
-    pub(in crate::config) audit_file: Option<Spanned<String>>,
+    pub(in crate::config) audit_file: Option<Placed<String>>,
     #[serde(alias = "kill-switch-file")]
-    pub(in crate::config) kill_switch_file: Option<Spanned<String>>,
+    pub(in crate::config) kill_switch_file: Option<Placed<String>>,
     #[serde(alias = "ca-file")]
-    pub(in crate::config) ca_file: Option<Spanned<String>>,
+    pub(in crate::config) ca_file: Option<Placed<String>>,
     #[serde(alias = "two-person", default)]
     pub(in crate::config) two_person: bool,
     #[serde(default)]
-    pub(in crate::config) rules: Vec<Spanned<ListedRule>>,
+    pub(in crate::config) rules: Vec<Placed<ListedRule>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListedRule {
     pub(in crate::config) target: Option<String>,
@@ -57,7 +80,7 @@ pub(in crate::config) struct ListedRule {
     pub(in crate::config) hook: Option<ListedHook>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum ModeWord {
     Off,
@@ -66,7 +89,7 @@ pub(in crate::config) enum ModeWord {
     Auto,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum ActionWord {
     DeleteIdleConsumers,
@@ -76,7 +99,7 @@ pub(in crate::config) enum ActionWord {
     Hook,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListedBudget {
     #[serde(alias = "acts-per-hour")]
@@ -85,7 +108,7 @@ pub(in crate::config) struct ListedBudget {
     pub(in crate::config) entries_per_act: u64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListedDeadLetter {
     pub(in crate::config) stream: String,
@@ -93,7 +116,7 @@ pub(in crate::config) struct ListedDeadLetter {
     pub(in crate::config) idle: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListedHook {
     pub(in crate::config) url: String,
@@ -127,16 +150,15 @@ fn described(error: &Error) -> String {
     let error = error.without_snippet();
     let wrong = match error {
         Error::SerdeUnknownField { field, expected, .. } => {
-            format!("unknown key {field:?} of {REMEDIATION}: expected one of {}", expected.join(", "))
+            format!("unknown key {} of {REMEDIATION}: expected one of {}", named(field), expected.join(", "))
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            format!("invalid value {variant:?} in {REMEDIATION}: expected one of {}", expected.join(", "))
+            format!("invalid value {} in {REMEDIATION}: expected one of {}", shown(variant), expected.join(", "))
         }
         Error::SerdeMissingField { field, .. } => format!("{REMEDIATION}: {field} is missing"),
         Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
             format!("{REMEDIATION}: expected {expected}")
         }
-        Error::DuplicateMappingKey { .. } => format!("{REMEDIATION}: a key is given twice"),
         _ => format!("{REMEDIATION}: expected a mapping with user, password_file, audit_file and a list of rules"),
     };
     match error.location() {

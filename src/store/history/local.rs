@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
@@ -13,6 +13,7 @@ use crate::analysis::history::{MINUTE, Point, resample};
 use crate::store::history::file::{self, Fault};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::room::{Answer, HistorySource, Job, Room, Take, Unavailable};
+use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
 /// Groups that are read from the file at a time. Its batches are of all groups, and each is unpacked once for these.
@@ -42,10 +43,6 @@ struct FileReader {
     /// Whether the file at the path is the one that this process has opened.
     is_ours: bool,
     connection: Option<Connection>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SharedFile {

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{Point, resample};
-use crate::store::history::local::lock;
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::room::{Answer, Asked, HistorySource, Job, Room, Take, Unavailable};
+use crate::store::lock;
 use crate::sys::files;
 use crate::sys::http_client::{AnswerLimits, Client, Endpoint, MAX_LOOKUPS};
 use crate::sys::own_metrics::HistoryMetrics;

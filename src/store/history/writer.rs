@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use crate::analysis::history::query::unix_seconds;
 use crate::analysis::history::{MINUTE, Point};
 use crate::store::history::file::{self, Fault, HistoryFile, Limits};
-use crate::store::history::local::{Shared, SharedFile, lock};
+use crate::store::history::local::{Shared, SharedFile};
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::state::{Batch, Change, Generation, Kept, Order, StateFile};
+use crate::store::lock;
 
 /// Minutes that wait for the thread, of all targets.
 const QUEUE: usize = 64;
