@@ -197,12 +197,18 @@ impl IncidentTracker {
             .filter(|(_, group)| matches!(group.presence, Presence::Unknown))
             .map(|(stream, group)| (stream, &group.name))
             .collect();
+        // A stream that a pattern means may be there and not be found yet: before the first pass over all keys has ended.
+        let search = view.fresh.as_ref().and_then(|fresh| fresh.meta.search.as_ref());
+        let is_searching = search.is_some_and(|search| search.completed.is_none());
+        let found: BTreeSet<&StreamKey> =
+            view.streams.iter().filter(|_| is_searching).map(|stream| &stream.key).collect();
+        let is_unseen = |stream: &StreamKey| view.fresh.is_none() || (is_searching && !found.contains(stream));
         let is_unknown = |subject: &Subject| match subject {
             Subject::Target => false,
             Subject::Node(_) => !view.redis_up(),
-            Subject::Stream(_) => view.fresh.is_none(),
+            Subject::Stream(stream) => is_unseen(stream),
             Subject::Group(stream, group) => {
-                view.fresh.is_none() || unreadable.contains(stream) || unknown.contains(&(stream, group))
+                is_unseen(stream) || unreadable.contains(stream) || unknown.contains(&(stream, group))
             }
         };
         let (round, mut changed) = (self.round, false);

@@ -116,7 +116,7 @@ impl PolledTargets {
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = latest::channel(poller::first(&plan, &own), history);
         let mut poller = Poller::new(&plan, source, publisher, own, metrics);
-        poller.restore(self.incidents.clone());
+        poller.restore(self.incidents.iter().filter(|incident| incident.target == config.name).cloned().collect());
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.
         let span =

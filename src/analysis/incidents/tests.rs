@@ -2,7 +2,7 @@ use super::*;
 use crate::analysis::assess::{Assessor, Bounds};
 use crate::analysis::window::Windows;
 use crate::model::lag::{Lag, Resolved};
-use crate::model::sample::{GroupSample, ReadError, SampleError, StreamSample, TargetMeta, TargetSample};
+use crate::model::sample::{GroupSample, ReadError, SampleError, Search, StreamSample, TargetMeta, TargetSample};
 use crate::model::{EntryId, FailureReason, GroupSelection};
 
 const WINDOWS: Windows = Windows {
@@ -120,6 +120,29 @@ fn a_condition_that_comes_and_goes_does_not_fire_and_one_that_fires_does_not_fla
     assert_eq!(told(&tracker.update(now(500), &missing(&["g"]))), firing);
     assert_eq!(told(&tracker.update(now(799), &missing(&["g"]))), firing);
     assert_eq!(told(&tracker.update(now(800), &missing(&["g"])))[0].1, "resolved");
+}
+
+#[test]
+fn a_stream_that_a_search_has_not_found_yet_resolves_nothing() {
+    let settings = IncidentSettings { hold: Some(Duration::ZERO), ..IncidentSettings::default() };
+    let mut tracker = IncidentTracker::default();
+    tracker.reconfigure(settings);
+    let firing = [("HighEventConsumerLag", "firing", "s g".to_owned())];
+    assert_eq!(told(&tracker.update(now(0), &view(&[("s", Some(1500))]))), firing);
+    let searching = |streams: &[(&str, Option<u64>)], completed: Option<u64>| {
+        let mut view = view(streams);
+        let completed = completed.map(|at| (SystemTime::UNIX_EPOCH + Duration::from_secs(at), Duration::ZERO));
+        view.fresh.as_mut().unwrap().meta.search = Some(Search { found: 0, completed });
+        view
+    };
+    assert_eq!(told(&tracker.update(now(10), &searching(&[], None))), firing);
+    assert_eq!(told(&tracker.update(now(20), &searching(&[("s", Some(1500))], None))), firing);
+    // It was looked for everywhere, or is there and well.
+    let mut other = IncidentTracker::default();
+    other.reconfigure(IncidentSettings { hold: Some(Duration::ZERO), ..IncidentSettings::default() });
+    other.update(now(0), &view(&[("s", Some(1500))]));
+    assert_eq!(told(&other.update(now(30), &searching(&[("s", Some(0))], None)))[0].1, "resolved");
+    assert_eq!(told(&tracker.update(now(30), &searching(&[], Some(25))))[0].1, "resolved");
 }
 
 #[test]
