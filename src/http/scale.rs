@@ -12,7 +12,7 @@ use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
 use crate::http::targets::ServedTarget;
 use crate::model::{GroupName, StreamKey};
-use crate::store::forecasts::Forecasts;
+use crate::store::forecasts::{Forecasts, NotMade};
 use crate::store::history::memory::SeriesKey;
 
 /// Streams of a scaler that are forecast, at most: of more, those with most lag. Each takes milliseconds.
@@ -66,7 +66,12 @@ async fn ahead(forecasts: &Forecasts, scaler: &Scaler, target: &ServedTarget) ->
             stream: key.display_name().into(),
             group: scaler.group.display_name().into(),
         };
-        let Ok(made) = forecasts.of(&series, horizon.cast_signed()).await else { continue };
+        let made = match forecasts.of(&series, horizon.cast_signed()).await {
+            Ok(made) => made,
+            Err(NotMade::Unknown) => continue,
+            // The next would wait as long.
+            Err(NotMade::Unavailable(_) | NotMade::Interrupted) => break,
+        };
         let lag = made.forecast.points.ok().and_then(|points| points.last().map(|last| last.q90));
         found.extend(lag.map(|lag| (key, lag)));
     }

@@ -367,7 +367,12 @@ impl History {
     /// # Errors
     /// Where nothing can be read now.
     pub async fn points(&self, asked: Asked) -> Result<Option<Answer>, Unavailable> {
-        Ok(self.each(asked, |_, answer| answer).await?.pop())
+        let key = asked.keys.first().cloned();
+        let found = self.each(asked, |_, answer| answer).await?.pop();
+        // Prometheus says nothing of a group without points in the range; memory knows whether there is one.
+        let is_known = |key: &SeriesKey| lock(&self.shared.memory).first(key).is_some();
+        let empty = || Answer { source: HistorySource::Prometheus, points: Vec::new() };
+        Ok(found.or_else(|| key.filter(is_known).filter(|_| self.prometheus.is_some()).map(|_| empty())))
     }
 
     /// Something of the points of each group that there has been. Never holds those of all.

@@ -65,6 +65,15 @@ fn a_bounded_lag_stays_bounded_and_what_is_not_told_is_not_known() {
     assert_eq!((added_milli, delivered_milli, consumers, lost, state), (None, None, None, None, None));
 }
 
+/// The parts of a bucket come by selectors of their own, of which one may be answered in part.
+#[test]
+fn a_largest_lag_below_the_smallest_is_no_panic() {
+    let none = json!({});
+    let lag = part(Part::Lag, &none, &[(60, "50")]);
+    let points = points(vec![lag, part(Part::Lowest, &none, &[(60, "70")]), part(Part::Mean, &none, &[(60, "60")])]);
+    assert_eq!((points[0].lowest, points[0].mean, points[0].highest), (70, 70.0, 70));
+}
+
 #[test]
 fn rates_are_of_two_samples_of_one_counter() {
     let none = json!({});
