@@ -17,7 +17,7 @@ mod simulation;
 
 use std::fmt;
 
-pub use score::{MAX_LATE, Scorer, Skill};
+pub use score::{Scorer, Skill};
 
 use arrivals::Arrivals;
 use calibration::Replay;

@@ -12,10 +12,11 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::analysis::forecast::{self, Forecast, MAX_LATE, MIN_OUTCOMES, Request, Scorer, Skill};
+use crate::analysis::forecast::{self, Forecast, MIN_OUTCOMES, Request, Scorer, Skill};
 use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::history::query::{Range, unix_seconds};
 use crate::analysis::history::{MINUTE, Point};
+use crate::analysis::stats::median;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
@@ -50,6 +51,9 @@ const MAX_SHARE: f64 = 0.1;
 
 /// Time for which the forecasts of a round are shown.
 const SHOWN: Duration = Duration::from_secs(300);
+
+/// How long a round begins forecasts: with the last of them and a wait it ends before what the round before has shown is gone.
+const ROUND: Duration = Duration::from_secs(150);
 
 /// What a round forecasts: seconds, and the label.
 const HORIZONS: [(i64, &str); 2] = [(900, "15m"), (3_600, "1h")];
@@ -178,10 +182,9 @@ impl Kept {
         let skills = self.entries.values().map(|entry| entry.scorer.skill());
         let told: Vec<Skill> = skills.filter(|skill| skill.forecasts >= MIN_OUTCOMES).collect();
         let mut errors: Vec<f64> = told.iter().filter_map(|skill| skill.mase).collect();
-        errors.sort_unstable_by(f64::total_cmp);
         let all: u64 = told.iter().map(|skill| skill.forecasts).sum();
         let covered: f64 = told.iter().map(|skill| skill.coverage_80.unwrap_or(0.0) * skill.forecasts as f64).sum();
-        (errors.get(errors.len() / 2).copied(), (all > 0).then(|| covered / all as f64))
+        ((!errors.is_empty()).then(|| median(&mut errors)), (all > 0).then(|| covered / all as f64))
     }
 }
 
@@ -267,6 +270,9 @@ impl Forecasts {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if lock(&self.shared.kept).entries.is_empty() {
+                continue;
+            }
             let shared = Arc::clone(&self.shared);
             let work = move || shared.score(unix_seconds(SystemTime::now()));
             if tokio::task::spawn_blocking(work).await.is_err() {
@@ -301,14 +307,16 @@ impl Forecasts {
                 );
             }
         }
-        let left_out = groups.len().saturating_sub(GROUPS_PER_INTERVAL);
-        self.shared.metrics.set_left_out(left_out as u64);
-        if left_out > 0 {
-            groups.sort_unstable();
-            groups.truncate(GROUPS_PER_INTERVAL);
-        }
+        groups.sort_unstable();
+        let (of_all, round_began) = (groups.len(), Instant::now());
+        let mut done = 0;
         let mut made: BTreeMap<usize, Vec<GroupForecast>> = BTreeMap::new();
-        for (_, place, stream, group) in groups {
+        for (_, place, stream, group) in groups.into_iter().take(GROUPS_PER_INTERVAL) {
+            // Those that were made first must not be too old when they are shown, nor what is shown be gone before.
+            if round_began.elapsed() > ROUND {
+                break;
+            }
+            done += 1;
             let key = SeriesKey {
                 target: targets[place].name.as_str().into(),
                 stream: stream.display_name().into(),
@@ -323,6 +331,7 @@ impl Forecasts {
             // Less than the share, as waiting for others' forecasts counts as well.
             sleep(began.elapsed().mul_f64(1.0 / MAX_SHARE - 1.0)).await;
         }
+        self.shared.metrics.set_left_out((of_all - done) as u64);
         for (place, target) in targets.iter().enumerate() {
             let mut forecasts = made.remove(&place).unwrap_or_default();
             forecasts.sort_by(|one, two| (&one.stream, &one.group).cmp(&(&two.stream, &two.group)));
@@ -371,7 +380,7 @@ impl Shared {
                     break;
                 }
             }
-            entry.scorer.expire(time - MAX_LATE);
+            entry.scorer.expire(time);
         }
         let (mase, coverage) = lock(&self.kept).overall();
         self.metrics.set(mase, coverage);

@@ -9,7 +9,7 @@ const MAX_WAITING: usize = 64;
 /// Outcomes of one group that are remembered, at most; the oldest goes.
 const MAX_OUTCOMES: usize = 128;
 /// For how long after its time an outcome may come, in seconds.
-pub const MAX_LATE: f64 = 120.0;
+const MAX_LATE: f64 = 120.0;
 /// The shortest time between two forecasts that are kept, in seconds.
 const MIN_APART: f64 = 60.0;
 /// The mean error below which neither forecast is better, in entries: lags are whole numbers.
