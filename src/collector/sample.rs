@@ -12,7 +12,7 @@ mod follow_up;
 mod pipeline;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;
 use crate::collector::stream_state::StreamState;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetMeta, TargetSample};
+use crate::model::text::unix_millis;
 use crate::redis::connection::{Clock, Connection};
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
@@ -102,7 +103,7 @@ impl<'a> SampleRun<'a> {
             self.hand_on(at);
         }
         let meta = TargetMeta {
-            server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at)),
+            server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| unix_millis(self.sampled_at)),
             server: self.connected.server.clone(),
             round_trip: self.clock.round_trip,
             refused: self.source.refused.iter().copied().collect(),
@@ -358,7 +359,7 @@ impl<'a> SampleRun<'a> {
         let read = match read {
             Ok(reading) => {
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let clock = self.clock.server_now_ms.unwrap_or_else(|| milliseconds(self.sampled_at));
+                let clock = self.clock.server_now_ms.unwrap_or_else(|| unix_millis(self.sampled_at));
                 Ok(resolve(state, at, reading, clock.saturating_add(elapsed)))
             }
             Err(unread) => {
@@ -388,8 +389,4 @@ impl Drop for SampleRun<'_> {
     fn drop(&mut self) {
         self.source.streams.iter_mut().for_each(|stream| stream.read = None);
     }
-}
-
-fn milliseconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

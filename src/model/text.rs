@@ -57,6 +57,18 @@ pub fn rfc3339_of_unix(seconds: i64) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
+/// Milliseconds since the Unix epoch; 0 before it.
+#[must_use]
+pub fn unix_millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The time so many milliseconds after the Unix epoch; `None` where there is none so late.
+#[must_use]
+pub fn of_unix_millis(millis: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

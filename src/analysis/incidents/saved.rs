@@ -1,7 +1,5 @@
 //! An incident as text, to be kept over a restart.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::group_state::GroupState;
@@ -9,6 +7,7 @@ use crate::analysis::incident::{Evidence, Incident, IncidentStatus, Subject};
 use crate::analysis::incidents::rules;
 use crate::model::TargetName;
 use crate::model::lag::Lag;
+use crate::model::text::{of_unix_millis, unix_millis};
 
 /// A name of Redis, which holds any bytes.
 #[derive(Serialize, Deserialize)]
@@ -49,14 +48,6 @@ struct Saved {
     lag: Option<(u64, u64, u64)>,
 }
 
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn time(millis: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
-}
-
 impl Incident {
     /// The incident as text.
     #[must_use]
@@ -76,9 +67,9 @@ impl Incident {
             stream,
             group,
             status: self.status.as_str().to_owned(),
-            active_since: millis(self.active_since),
-            fired_at: self.fired_at.map(millis),
-            resolved_at: self.resolved_at.map(millis),
+            active_since: unix_millis(self.active_since),
+            fired_at: self.fired_at.map(unix_millis),
+            resolved_at: self.resolved_at.map(unix_millis),
             value: self.evidence.value,
             state: self.evidence.state.map(|state| state.as_str().to_owned()),
             reason: self.evidence.reason.clone(),
@@ -101,7 +92,8 @@ impl Incident {
             (None, Some(stream), Some(group)) => Subject::Group(stream.bytes().into(), group.bytes().into()),
             _ => return None,
         };
-        let (fired_at, resolved_at) = (saved.fired_at.and_then(time), saved.resolved_at.and_then(time));
+        let (fired_at, resolved_at) =
+            (saved.fired_at.and_then(of_unix_millis), saved.resolved_at.and_then(of_unix_millis));
         // A status is known by its times.
         let is_whole = fired_at.is_some() == (status != IncidentStatus::Pending)
             && resolved_at.is_some() == (status == IncidentStatus::Resolved);
@@ -111,7 +103,7 @@ impl Incident {
             several_targets: false,
             subject,
             status,
-            active_since: time(saved.active_since)?,
+            active_since: of_unix_millis(saved.active_since)?,
             fired_at,
             resolved_at,
             evidence: Evidence {
@@ -126,6 +118,8 @@ impl Incident {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Alert, Known, Message, Outbox, Stamp, TargetOutbox};
+use crate::model::text::{of_unix_millis, unix_millis};
 use crate::store::deliveries::Firing;
 use crate::store::history::state::Entry;
 
@@ -43,14 +44,6 @@ struct KeptMessage {
     made: u64,
 }
 
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn time(millis: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
-}
-
 /// The time by two clocks: one that never steps, and the one that people read.
 #[derive(Clone, Copy)]
 pub(in crate::actions::notify) struct Clocks {
@@ -60,12 +53,12 @@ pub(in crate::actions::notify) struct Clocks {
 
 impl Clocks {
     fn kept(self, at: Duration) -> u64 {
-        millis(self.clock.checked_sub(self.now.saturating_sub(at)).unwrap_or(UNIX_EPOCH))
+        unix_millis(self.clock.checked_sub(self.now.saturating_sub(at)).unwrap_or(UNIX_EPOCH))
     }
 
     /// A clock that was set back says that it was later than now.
     fn restored(self, at: u64) -> Duration {
-        let age = time(at).and_then(|at| self.clock.duration_since(at).ok()).unwrap_or_default();
+        let age = of_unix_millis(at).and_then(|at| self.clock.duration_since(at).ok()).unwrap_or_default();
         self.now.saturating_sub(age)
     }
 }
@@ -104,7 +97,7 @@ impl Outbox {
                 told: message
                     .told
                     .iter()
-                    .map(|(id, (starts, ends))| (id.clone(), millis(*starts), ends.map(millis)))
+                    .map(|(id, (starts, ends))| (id.clone(), unix_millis(*starts), ends.map(unix_millis)))
                     .collect(),
                 made: clocks.kept(message.made),
             });
@@ -116,9 +109,9 @@ impl Outbox {
         let kept = KeptAlert {
             labels: alert.labels.clone(),
             annotations: alert.annotations.clone(),
-            starts_at: millis(alert.starts_at),
-            ends_at: alert.ends_at.map(millis),
-            told: told.map(|(starts, ends)| (millis(starts), ends.map(millis))),
+            starts_at: unix_millis(alert.starts_at),
+            ends_at: alert.ends_at.map(unix_millis),
+            told: told.map(|(starts, ends)| (unix_millis(starts), ends.map(unix_millis))),
         };
         serde_json::to_string(&kept).ok()
     }
@@ -161,7 +154,7 @@ impl TargetOutbox {
             told: message
                 .told
                 .into_iter()
-                .filter_map(|(id, starts, ends)| Some((id, (time(starts)?, ends.and_then(time)))))
+                .filter_map(|(id, starts, ends)| Some((id, (of_unix_millis(starts)?, ends.and_then(of_unix_millis)))))
                 .collect(),
             made: clocks.restored(message.made),
             due: clocks.now,
@@ -175,9 +168,9 @@ fn known(id: &str, kept: KeptAlert) -> Option<Known> {
         id: id.to_owned(),
         labels: kept.labels,
         annotations: kept.annotations,
-        starts_at: time(kept.starts_at)?,
-        ends_at: kept.ends_at.and_then(time),
+        starts_at: of_unix_millis(kept.starts_at)?,
+        ends_at: kept.ends_at.and_then(of_unix_millis),
     };
-    let told = kept.told.and_then(|(starts, ends)| Some((time(starts)?, ends.and_then(time))));
+    let told = kept.told.and_then(|(starts, ends)| Some((of_unix_millis(starts)?, ends.and_then(of_unix_millis))));
     Some(Known { alert, told, unlisted: None })
 }
