@@ -1,6 +1,6 @@
 //! Incidents as the viewers of one target get them: each encoded once, and again only where it has changed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,7 +75,8 @@ impl IncidentRows {
         let mut gone: VecDeque<GoneIncident> =
             known.filter(|gone| number - gone.version < KEPT_VERSIONS).cloned().collect();
         if !gone.is_empty() {
-            gone.retain(|gone| rows.iter().all(|row| row.id != gone.id));
+            let listed: HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+            gone.retain(|gone| !listed.contains(gone.id.as_str()));
         }
         gone.extend(old.into_values().map(|row| GoneIncident {
             id: row.id.clone(),
