@@ -52,10 +52,10 @@ impl Action {
         }
     }
 
-    /// The action of this word.
+    /// Whether it changes who holds entries.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.as_str() == word)
+    pub fn moves_entries(self) -> bool {
+        matches!(self, Self::DropGhosts | Self::Release | Self::DeadLetter)
     }
 }
 
@@ -73,9 +73,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Every mode.
-    pub const ALL: [Self; 4] = [Self::Off, Self::Plan, Self::Approve, Self::Auto];
-
     /// The word of the configuration and the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

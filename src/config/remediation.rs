@@ -68,9 +68,7 @@ pub(super) fn checked(
         let problem = |why: String| ConfigError::new(format!("{REMEDIATION}.rules in {location}: {why}"));
         rules.push(self::rule(listed, &rule.value, targets, &mut hooks).map_err(problem)?);
     }
-    let needs_doer =
-        rules.iter().any(|rule| is_carried_out(rule) && rule.actions.iter().any(|action| *action != Action::Hook));
-    let doers = if needs_doer { doers(listed, &rules, targets)? } else { BTreeMap::new() };
+    let doers = if rules.iter().any(acts_in_redis) { doers(listed, &rules, targets)? } else { BTreeMap::new() };
     let audit_file = match &section.audit_file {
         None if rules.iter().any(is_carried_out) => {
             return Err(ConfigError::new(format!(
@@ -101,6 +99,10 @@ pub(super) fn checked(
 fn of(listed: &ListedRemediation, key: &str, given: &Placed<String>, why: &str) -> ConfigError {
     let location = listed.location(given.referenced.line());
     ConfigError::new(format!("{REMEDIATION}.{key} in {location}: {why}"))
+}
+
+fn acts_in_redis(rule: &Rule) -> bool {
+    is_carried_out(rule) && rule.actions.iter().any(|action| *action != Action::Hook)
 }
 
 fn is_carried_out(rule: &Rule) -> bool {
@@ -269,7 +271,7 @@ fn doers(
     let mut doers = BTreeMap::new();
     for target in targets {
         let is_meant = |rule: &&Rule| {
-            is_carried_out(rule) && glob::matches(rule.target.as_bytes(), target.name.as_str().as_bytes())
+            acts_in_redis(rule) && glob::matches(rule.target.as_bytes(), target.name.as_str().as_bytes())
         };
         if !rules.iter().any(|rule| is_meant(&rule)) {
             continue;

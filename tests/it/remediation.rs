@@ -409,9 +409,6 @@ fn in_a_cluster_and_behind_sentinels() {
     for server in &trio.servers {
         grant(server, &[&acting[..], &["+role".to_owned()]].concat());
     }
-    for sentinel in &trio.sentinels {
-        sentinel.try_run(&["ACL", "SETUSER", sentinel::USER, "+sentinel|masters", "+role"]).unwrap();
-    }
     let master = &trio.servers[0];
     fill(master, "orders");
     idle(master, "orders", "leftover");

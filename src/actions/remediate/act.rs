@@ -43,7 +43,14 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> Outcome {
         Ok(connection) => connection,
         Err(why) => return Outcome::of(Ending::Failed, why),
     };
-    let (script, stream, group) = (script(plan), plan.stream.as_bytes(), plan.group.as_bytes());
+    let script = match &plan.subject {
+        Subject::Consumer { to: None, .. } => &DELETE_IDLE_CONSUMERS,
+        Subject::Consumer { .. } => &RELEASE,
+        Subject::Ghosts { .. } => &DROP_GHOSTS,
+        Subject::Entry { .. } => &DEAD_LETTER,
+        Subject::Group { .. } => return Outcome::of(Ending::Failed, "there is nothing to do in Redis".to_owned()),
+    };
+    let (stream, group) = (plan.stream.as_bytes(), plan.group.as_bytes());
     let mut call = script.key(stream);
     call.arg(group).arg(plan.evidence.last_delivered.to_string());
     match &plan.subject {
@@ -65,7 +72,7 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> Outcome {
             call.arg(id.to_string()).arg(owner.as_bytes()).arg(*deliveries).arg(idle);
             call.arg(format!("delivered {deliveries} times and not acknowledged"));
         }
-        Subject::Group { .. } => return Outcome::of(Ending::Failed, "there is nothing to do in Redis".to_owned()),
+        Subject::Group { .. } => {}
     }
     match call.invoke::<(String, String, u64)>(connection.as_like()) {
         Ok((word, _, changed)) if word == "done" => Outcome { ending: Ending::Done, changed, detail: String::new() },
@@ -75,14 +82,5 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> Outcome {
             Outcome::of(Ending::Unknown, described(&error))
         }
         Err(error) => Outcome::of(Ending::Failed, described(&error)),
-    }
-}
-
-fn script(plan: &Plan) -> &'static Script {
-    match &plan.subject {
-        Subject::Consumer { to: None, .. } | Subject::Group { .. } => &DELETE_IDLE_CONSUMERS,
-        Subject::Consumer { .. } => &RELEASE,
-        Subject::Ghosts { .. } => &DROP_GHOSTS,
-        Subject::Entry { .. } => &DEAD_LETTER,
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::act::Outcome;
 use crate::actions::notify::Webhook;
@@ -17,10 +18,12 @@ use crate::store::remediation::Ending;
 use crate::sys::http_client::{Client, MAX_LOOKUPS};
 
 /// Calls the webhook once; its id is the plan's, so that a receiver can tell a repetition.
-pub(super) async fn call(hook: &Webhook, ca: Option<&[u8]>, plan: &Plan, now: SystemTime) -> Outcome {
-    let client = match Client::new(ca) {
-        Ok(client) => client,
-        Err(why) => return Outcome::of(Ending::Failed, why.to_string()),
+pub(super) async fn call(hook: &Webhook, ca: Option<Arc<[u8]>>, plan: &Plan, now: SystemTime) -> Outcome {
+    // What the system trusts is read from files.
+    let client = match spawn_blocking(move || Client::new(ca.as_deref())).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(why)) => return Outcome::of(Ending::Failed, why.to_string()),
+        Err(ended) => return Outcome::of(Ending::Failed, ended.to_string()),
     };
     let body: Bytes = body(plan).into();
     let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

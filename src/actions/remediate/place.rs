@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterConnection};
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     Client, ClientTlsConfig, Connection, ConnectionAddr, ConnectionInfo, ConnectionLike, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
+    RedisConnectionInfo, RedisError, TlsCertificates, TlsMode, Value, cmd,
 };
 
 use super::login::Login;
@@ -18,9 +17,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a script may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How often a node of a cluster may say that a stream is elsewhere. A script that was run finds nothing to do when it is run again.
-const REDIRECTIONS: u32 = 3;
 
 /// How a Redis is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,17 +122,14 @@ impl Doer {
             PlaceMode::Standalone => {
                 let info = place.infos(&settings)?.into_iter().next();
                 let info = info.ok_or_else(|| Failure::File("there is no address".to_owned()))?;
-                let client = match certificates {
-                    Some(certificates) => Client::build_with_tls(info, certificates)?,
-                    None => Client::open(info)?,
-                };
-                limited(client.get_connection_with_timeout(CONNECT_TIMEOUT)?)
+                Ok(Connected::One(Box::new(limited(info, certificates)?)))
             }
             PlaceMode::Cluster => {
                 let mut builder = ClusterClient::builder(place.infos(&settings)?)
                     .username(&login.user)
                     .password(password)
-                    .retries(REDIRECTIONS)
+                    // A retry may be of a script whose answer was lost, and would be another act. Where a slot has just moved, the act fails.
+                    .retries(0)
                     .connection_timeout(CONNECT_TIMEOUT)
                     .response_timeout(ANSWER_TIMEOUT);
                 if let Some(certificates) = certificates {
@@ -145,28 +138,42 @@ impl Doer {
                 Ok(Connected::Cluster(Box::new(builder.build()?.get_connection()?)))
             }
             PlaceMode::Sentinel(sentinels) => {
-                let mut builder =
-                    SentinelClientBuilder::new(place.addresses(), &sentinels.master, SentinelServerType::Master)?
-                        .set_client_to_redis_username(&login.user)
-                        .set_client_to_redis_password(password)
-                        .set_client_to_redis_db(place.db);
-                if let Some(user) = &sentinels.user {
-                    builder = builder.set_client_to_sentinel_username(user);
+                let master = place.address(&sentinels.master_of(place, certificates.as_ref())?);
+                let info = master.into_connection_info()?.set_redis_settings(settings);
+                let mut connection = limited(info, certificates)?;
+                // Sentinels may not have noticed yet that it is none any more.
+                let role: Vec<Value> = cmd("ROLE").query(&mut connection)?;
+                match role.first() {
+                    Some(Value::BulkString(role)) if role == b"master" => Ok(Connected::One(Box::new(connection))),
+                    _ => Err(Failure::File("the sentinels name a server that is no master now".to_owned())),
                 }
-                if let Some(password) = &sentinels.password {
-                    builder = builder.set_client_to_sentinel_password(password);
-                }
-                if let Some(certificates) = certificates {
-                    builder = builder
-                        .set_client_to_redis_tls_mode(TlsMode::Secure)
-                        .set_client_to_redis_certificates(certificates.clone())
-                        .set_client_to_sentinel_tls_mode(TlsMode::Secure)
-                        .set_client_to_sentinel_certificates(certificates);
-                }
-                let client = builder.build()?.get_client()?;
-                limited(client.get_connection_with_timeout(CONNECT_TIMEOUT)?)
             }
         }
+    }
+}
+
+impl Sentinels {
+    /// Where the master is, by the first sentinel that says so. The crate's own client for sentinels connects without a limit of time.
+    fn master_of(&self, place: &Place, certificates: Option<&TlsCertificates>) -> Result<(String, u16), Failure> {
+        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let Some(user) = &self.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        let mut trouble = Failure::File("there is no sentinel".to_owned());
+        for info in place.infos(&settings)? {
+            let ask = |mut sentinel: Connection| {
+                cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.master).query(&mut sentinel)
+            };
+            match limited(info, certificates.cloned()).and_then(|sentinel| Ok(ask(sentinel)?)) {
+                Ok(Some(master)) => return Ok(master),
+                Ok(None) => trouble = Failure::File(format!("the sentinels know no master {:?}", self.master)),
+                Err(failure) => trouble = failure,
+            }
+        }
+        Err(trouble)
     }
 }
 
@@ -182,10 +189,16 @@ impl From<RedisError> for Failure {
     }
 }
 
-fn limited(connection: Connection) -> Result<Connected, Failure> {
+/// A connection on which neither connecting nor an answer takes for ever.
+fn limited(info: ConnectionInfo, certificates: Option<TlsCertificates>) -> Result<Connection, Failure> {
+    let client = match certificates {
+        Some(certificates) => Client::build_with_tls(info, certificates)?,
+        None => Client::open(info)?,
+    };
+    let connection = client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
     connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    Ok(Connected::One(Box::new(connection)))
+    Ok(connection)
 }
 
 impl Place {
@@ -193,11 +206,14 @@ impl Place {
         if let Some(socket) = &self.socket {
             return vec![ConnectionAddr::Unix(socket.clone())];
         }
-        let address = |(host, port): &(String, u16)| match self.tls {
+        self.hosts.iter().map(|host| self.address(host)).collect()
+    }
+
+    fn address(&self, (host, port): &(String, u16)) -> ConnectionAddr {
+        match self.tls {
             Some(_) => ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None },
             None => ConnectionAddr::Tcp(host.clone(), *port),
-        };
-        self.hosts.iter().map(address).collect()
+        }
     }
 
     fn infos(&self, settings: &RedisConnectionInfo) -> Result<Vec<ConnectionInfo>, RedisError> {

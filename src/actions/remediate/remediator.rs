@@ -13,7 +13,7 @@ use super::RemediationConfig;
 use super::act::{Outcome, act};
 use super::audit::{AUTO, Audit};
 use super::hook;
-use crate::analysis::remediation::{Action, Mode, Plan, Planner};
+use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Mode, Plan, Planner};
 use crate::model::TargetName;
 use crate::store::latest::Reader;
 use crate::store::remediation::{Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided};
@@ -156,12 +156,11 @@ impl Remediator {
             } else {
                 None
             };
-            let before: Vec<String> = watcher.planner.plans().map(|plan| plan.id.clone()).collect();
             match streams {
                 Some(streams) => ended.extend(watcher.planner.look(streams, now)),
                 None => ended.extend(watcher.planner.expire(now)),
             }
-            for plan in watcher.planner.plans().filter(|plan| !before.contains(&plan.id)) {
+            for plan in watcher.planner.plans().filter(|plan| plan.made_at == now) {
                 let (plan_id, mode, action) = (&plan.id, plan.mode.as_str(), plan.action.as_str());
                 tracing::info!(plan_id, mode, action, what = plan.what(), why = plan.why(), "remediation plan made");
             }
@@ -198,9 +197,9 @@ impl Remediator {
             Mode::Auto if watcher.is_none_or(|watcher| !watcher.is_up) => {
                 Some("Redis did not answer the newest poll".to_owned())
             }
-            Mode::Auto if !plan.is_group_healthy() => Some(
-                "approval: fewer than 51 % of the group's consumers are alive, so the watcher may be wrong".to_owned(),
-            ),
+            Mode::Auto if !plan.is_group_healthy() => Some(format!(
+                "approval: fewer than {MIN_HEALTHY_PERCENT} % of the group's consumers are alive, so the watcher may be wrong"
+            )),
             Mode::Auto if watcher.and_then(|watcher| watcher.planner.storm_until(now)).is_some() => {
                 Some("approval, or the end of the cooldown after many plans at once".to_owned())
             }
@@ -217,7 +216,14 @@ impl Remediator {
             let id = plan.id.clone();
             match self.carry_out(config, plan, vec![AUTO.to_owned()]).await {
                 Ok(_) => return,
-                Err(why) => drop(self.over_budget.insert(id, why)),
+                Err(why) => {
+                    let is_of_its_group = why.starts_with(BUDGET);
+                    self.over_budget.insert(id, why);
+                    if !is_of_its_group {
+                        // The next would open the audit file again, in vain.
+                        return;
+                    }
+                }
             }
         }
     }
@@ -298,7 +304,7 @@ impl Remediator {
         }
         begun?;
         let outcome = match (plan.action, plan.hook.and_then(|hook| config.hooks.get(hook))) {
-            (Action::Hook, Some(webhook)) => hook::call(webhook, config.ca.as_deref(), &plan, SystemTime::now()).await,
+            (Action::Hook, Some(webhook)) => hook::call(webhook, config.ca.clone(), &plan, SystemTime::now()).await,
             (Action::Hook, None) => Outcome::of(Ending::Failed, "there is no webhook".to_owned()),
             _ => match config.doers.get(&plan.target).cloned() {
                 Some(doer) => {
@@ -318,7 +324,11 @@ impl Remediator {
         }
         self.metrics.remediated(plan.action.as_str(), outcome.ending.as_str());
         if let Some(watcher) = self.planners.get_mut(&plan.target) {
-            watcher.planner.acted(&plan);
+            watcher.planner.acted(
+                &plan,
+                outcome.ending == Ending::Done || outcome.ending == Ending::Unknown,
+                SystemTime::now(),
+            );
         }
         self.end(plan, outcome.clone(), by);
         Ok(outcome)

@@ -56,7 +56,7 @@ pub struct Planner {
     groups: BTreeMap<Place, GroupMemory>,
     plans: BTreeMap<(Place, What), Plan>,
     /// What is not planned again until then.
-    rejected: BTreeMap<(Place, What), SystemTime>,
+    not_before: BTreeMap<(Place, What), SystemTime>,
     /// When the newest plans were made.
     newest: VecDeque<SystemTime>,
     storm_until: Option<SystemTime>,
@@ -95,7 +95,7 @@ impl Planner {
             rules,
             groups: BTreeMap::new(),
             plans: BTreeMap::new(),
-            rejected: BTreeMap::new(),
+            not_before: BTreeMap::new(),
             newest: VecDeque::new(),
             storm_until: None,
         }
@@ -119,13 +119,19 @@ impl Planner {
     }
 
     /// A plan was carried out, or could not be: what it was about is to be seen anew.
-    pub fn acted(&mut self, plan: &Plan) {
+    pub fn acted(&mut self, plan: &Plan, may_have_changed: bool, now: SystemTime) {
         let place = (plan.stream.clone(), plan.group.clone());
         self.plans.remove(&(place.clone(), what(plan)));
         if let Some(memory) = self.groups.get_mut(&place) {
             memory.sightings.remove(&what(plan));
-            // Who holds what changes by our own act, which is no claim of the application's.
-            memory.own_acts = SAMPLES_AFTER_ACT;
+            if may_have_changed && plan.action.moves_entries() {
+                // Who holds what changes by our own act, which is no claim of the application's.
+                memory.own_acts = SAMPLES_AFTER_ACT;
+            }
+        }
+        if plan.action == Action::Hook {
+            // What it asked for takes time.
+            self.not_again((place, what(plan)), now, PLAN_LIFETIME);
         }
     }
 
@@ -133,9 +139,13 @@ impl Planner {
     pub fn reject(&mut self, plan: &Plan, now: SystemTime) {
         let key = ((plan.stream.clone(), plan.group.clone()), what(plan));
         self.plans.remove(&key);
-        self.rejected.retain(|_, until| now < *until);
-        if self.rejected.len() < MAX_PLANS {
-            self.rejected.insert(key, now + REJECTED_FOR);
+        self.not_again(key, now, REJECTED_FOR);
+    }
+
+    fn not_again(&mut self, key: (Place, What), now: SystemTime, time: Duration) {
+        self.not_before.retain(|_, until| now < *until);
+        if self.not_before.len() < MAX_PLANS {
+            self.not_before.insert(key, now + time);
         }
     }
 
@@ -143,10 +153,11 @@ impl Planner {
     pub fn look(&mut self, streams: &[StreamSnapshot], now: SystemTime) -> Vec<Ended> {
         let mut ended = Vec::new();
         let mut there = BTreeSet::new();
+        let rules = Arc::clone(&self.rules);
         for stream in streams {
             for group in &stream.groups {
                 let place = (stream.key.clone(), group.name.clone());
-                let rule = self.rules.iter().find(|rule| rule.matches(&self.target, &stream.key, &group.name)).cloned();
+                let rule = rules.iter().find(|rule| rule.matches(&self.target, &stream.key, &group.name));
                 let Some(rule) = rule.filter(|rule| rule.mode != Mode::Off) else { continue };
                 if let (Err(_), _) | (_, Presence::Unknown) = (&stream.read, &group.presence) {
                     there.insert(place);
@@ -154,7 +165,7 @@ impl Planner {
                 }
                 let (Ok(facts), Some(present)) = (&stream.read, group.present()) else { continue };
                 there.insert(place.clone());
-                self.group(place, facts, group, present, &rule, now, &mut ended);
+                self.group(place, facts, group, present, rule, now, &mut ended);
             }
         }
         self.groups.retain(|place, _| there.contains(place));
@@ -221,13 +232,16 @@ impl Planner {
             }
         }
         let live = live(group);
-        for (_, plan) in self.plans.extract_if(.., |(of, what), plan| {
+        // All that there may be of this group: `Hook` is the last of the actions, and its subject has no name.
+        let own = (place.clone(), (Action::DeleteIdleConsumers, String::new()))
+            ..=(place.clone(), (Action::Hook, String::new()));
+        for (_, plan) in self.plans.extract_if(own.clone(), |(_, what), plan| {
             let holds = candidates.get(what).is_some_and(|subject| plan.subject.still(subject));
             let taker_is_there = match &plan.subject {
                 Subject::Consumer { to: Some(to), .. } => live.contains(to),
                 _ => true,
             };
-            *of == place && !(holds && taker_is_there)
+            !(holds && taker_is_there)
         }) {
             ended.push(Ended { plan, expired: false });
         }
@@ -243,14 +257,14 @@ impl Planner {
             first_seen,
         };
         // Whether most of the group is healthy is a question of now.
-        for (_, plan) in self.plans.iter_mut().filter(|((of, _), _)| *of == place) {
+        for (_, plan) in self.plans.range_mut(own) {
             plan.evidence = evidence(plan.evidence.first_seen);
         }
         for (what, subject) in candidates {
             let key = (place.clone(), what);
             let Some(seen) = memory.sightings.get(&key.1).filter(|seen| seen.again) else { continue };
-            let is_rejected = self.rejected.get(&key).is_some_and(|until| now < *until);
-            if is_rejected || self.plans.contains_key(&key) || self.plans.len() >= MAX_PLANS {
+            let is_early = self.not_before.get(&key).is_some_and(|until| now < *until);
+            if is_early || self.plans.contains_key(&key) || self.plans.len() >= MAX_PLANS {
                 continue;
             }
             let plan = Plan {

@@ -239,3 +239,42 @@ fn most_of_a_group_must_be_healthy() {
         assert_eq!(plan.is_group_healthy(), expected, "{healthy}");
     }
 }
+
+#[test]
+fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
+    let mut planner = planner(rule(Mode::Auto, &[Action::Hook]));
+    let look = |planner: &mut Planner, second: u64| {
+        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
+        planner.plans().next().cloned()
+    };
+    look(&mut planner, 100);
+    let plan = look(&mut planner, 101).unwrap();
+    planner.acted(&plan, true, at(102));
+    assert!((103..1002).step_by(5).all(|second| look(&mut planner, second).is_none()));
+    assert_eq!(look(&mut planner, 1002).unwrap().action, Action::Hook);
+}
+
+#[test]
+fn acts_that_move_no_entry_hide_no_claim() {
+    let claims_after = |action: Action, may_have_changed: bool| {
+        let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
+        let two = |pending: u64, second: u64| {
+            let gone = member("gone", 0, 100_000 + second, Some(false));
+            let held = member("held", pending, 100_000 + second, Some(false));
+            group(vec![gone, held, member("here", 1, 10, Some(true))])
+        };
+        for second in 100..102 {
+            planner.look(&stream(second * 1000, two(5, second)), at(second));
+        }
+        let plan = planner.plans().find(|plan| plan.action == action).unwrap().clone();
+        planner.acted(&plan, may_have_changed, at(102));
+        // Somebody takes one of those of the other consumer.
+        for (second, pending) in [(103, 4), (104, 4), (105, 4), (106, 4)] {
+            planner.look(&stream(second * 1000, two(pending, second)), at(second));
+        }
+        !planner.plans().any(|plan| plan.action == Action::Release)
+    };
+    assert!(claims_after(Action::DeleteIdleConsumers, true));
+    assert!(claims_after(Action::Release, false), "it was refused");
+    assert!(!claims_after(Action::Release, true), "it may have been our own act");
+}
