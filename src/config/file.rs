@@ -276,8 +276,8 @@ impl SettingScope<'_> {
                 let expected = format!("expected a collector that can be turned on or off: {}", collectors());
                 Err(format!("invalid collector {}: {expected}", named(&path[COLLECTORS.len()..])))
             }
-            (Self::ToAll, None) => Err(format!("unknown setting {}{}", named(path), near_miss(path))),
-            (Self::To(_), None) => Err(format!("unknown setting {} for a target{}", named(path), near_miss(path))),
+            (Self::ToAll, None) => Err(format!("unknown setting {}{}", named(path), near_miss(path, &SECTIONS))),
+            (Self::To(_), None) => Err(format!("unknown setting {} for a target{}", named(path), near_miss(path, &[]))),
         }
     }
 }
@@ -331,9 +331,10 @@ fn is_section(path: &str) -> bool {
     SETTINGS.iter().any(|setting| setting.key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// The setting that may have been meant.
-fn near_miss(path: &str) -> String {
-    let near = nearest(path, SETTINGS.iter().map(|setting| setting.key).filter(|key| !BARRED.contains(key)));
+/// The setting that may have been meant, or the section, of these.
+fn near_miss(path: &str, sections: &[&'static str]) -> String {
+    let settings = SETTINGS.iter().map(|setting| setting.key).filter(|key| !BARRED.contains(key));
+    let near = nearest(path, settings.chain(sections.iter().copied()));
     near.map_or_else(String::new, |near| format!(": did you mean {near}?"))
 }
 
@@ -346,6 +347,9 @@ fn named(path: &str) -> String {
 fn is_key(text: &str) -> bool {
     text.len() <= MAX_NAMED && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
+
+/// What only a file has.
+const SECTIONS: [&str; 4] = ["targets", "scalers", "notify", REMEDIATION];
 
 /// Settings that a file cannot hold: they say what to do with it.
 const BARRED: [&str; 3] = ["config.file", "config.check", "healthcheck"];

@@ -369,6 +369,8 @@ fn bad_files_are_named_with_key_and_line() {
     check("streams: [a]\nredis:\n  urls: x\n", "line 3: unknown setting \"redis.urls\"");
     check("streems: [a]\n", "line 1: unknown setting \"streems\": did you mean streams?");
     check("streems:\n", "line 1: unknown setting \"streems\": did you mean streams?");
+    check("remediations:\n", "line 1: unknown setting \"remediations\": did you mean remediation?");
+    check("scaler: []\n", "line 1: unknown setting \"scaler\": did you mean scalers?");
     check("redis:\n  urls:\n", "line 2: unknown setting \"redis.urls\"");
     check("streams: [a]\nredis.url=redis://:hunter2@h: 0\n", "line 2: unknown setting of this name");
     check("streams: {include: [a]}\n", "line 1: unknown setting \"streams.include\"");

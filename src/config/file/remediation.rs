@@ -153,7 +153,7 @@ fn described(error: &Error) -> String {
             format!("unknown key {} of {REMEDIATION}: expected one of {}", named(field), expected.join(", "))
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            format!("invalid value {} in {REMEDIATION}: expected one of {}", shown(variant), expected.join(", "))
+            format!("invalid value {:?} in {REMEDIATION}: expected one of {}", shown(variant), expected.join(", "))
         }
         Error::SerdeMissingField { field, .. } => format!("{REMEDIATION}: {field} is missing"),
         Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
