@@ -305,7 +305,7 @@ names! {
     FORECAST_COVERAGE = "streamlag_forecast_coverage_ratio", Gauge, &[],
         "Share of past forecasts whose 80% interval held the lag that came; absent before 20 forecasts of a group have been scored.";
     FORECAST_LEFT_OUT = "streamlag_forecast_groups_left_out", Gauge, &[],
-        "Number of groups that the latest round did not forecast because there are more than 200; 0 without --collector.forecast.";
+        "Number of groups that the latest round did not forecast, because there are more than 200 or it took too long; 0 without --collector.forecast.";
     BUILD = "streamlag_build", Info, &["version"],
         "Version of streamlag.";
     NOTIFICATIONS = "streamlag_notifications", Counter, &["receiver", "outcome"],
