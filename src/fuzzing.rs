@@ -6,7 +6,8 @@
 
 pub use crate::collector::fuzzing::sampling;
 pub use crate::config::fuzzing::{config_file, redis_url, web_config};
-pub use crate::http::fuzzing::{authorization, tokens_file};
+pub use crate::http::fuzzing::{api_query, authorization, tokens_file};
+pub use crate::store::history::prometheus::fuzzing::{history_points, prometheus_answer};
 
 mod decoder;
 mod requests;

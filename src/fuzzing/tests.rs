@@ -9,7 +9,7 @@ use super::*;
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 12] = [
     ("decoder", decoder),
     ("entry_ids", entry_ids),
     ("sampling", sampling),
@@ -19,6 +19,9 @@ const TARGETS: [Target; 9] = [
     ("web_config", web_config),
     ("tokens_file", tokens_file),
     ("authorization", authorization),
+    ("api_query", api_query),
+    ("history_points", history_points),
+    ("prometheus_answer", prometheus_answer),
 ];
 
 /// Some seconds for each target without optimization; `make fuzz` is where time is spent.

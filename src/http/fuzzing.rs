@@ -7,8 +7,11 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 
 use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
+use crate::http::api::scale;
 use crate::http::auth::{ApiAuth, presented};
 use crate::http::basic_auth;
+use crate::http::live::request::LiveQuery;
+use crate::http::route::parameters;
 use crate::http::tokens::{Token, Tokens};
 
 /// A token and a header's value, one per line. A client is let in by the token, and by nothing else.
@@ -45,6 +48,20 @@ fn presents(value: &[u8], secret: &[u8]) -> bool {
     let mut words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let is_bearer = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"));
     is_bearer && words.next() == Some(secret) && words.next().is_none()
+}
+
+/// Any text as the query of each path that takes parameters. What is wrong with it is one line, and it repeats no token.
+pub fn api_query(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let wrong = |query: &str| {
+        let scale = scale::asked(Some(query)).err().map(|error| error.to_string());
+        let live = LiveQuery::parse(Some(query)).err().map(|problem| problem.detail);
+        let other = parameters(Some(query), &["stream", "group"]).err().map(|error| error.to_string());
+        [scale, live, other]
+    };
+    wrong(text).iter().flatten().for_each(|error| assert_one_line(error));
+    let with = |secret| wrong(&format!("token={secret}&{text}"));
+    assert_eq!(with(SECRET), with(OTHER_SECRET));
 }
 
 /// As many hexadecimal digits as a digest has.

@@ -1,6 +1,8 @@
 //! History from a server that speaks PromQL: Prometheus, Thanos, Mimir or VictoriaMetrics, by `query_range`.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod promql;
 #[cfg(test)]
 mod tests;

@@ -172,9 +172,9 @@ fn point(time: i64, row: &Row, before: Option<&Row>, step: i64) -> Option<Point>
     let number = |part: Part| row[part as usize];
     let count = |part: Part| number(part).filter(|value| *value >= 0.0).map(|value| value as u64);
     let lag = count(Part::Lag)?;
-    let [lowest, highest] = [Part::Lowest, Part::Highest].map(|part| count(part).unwrap_or(lag));
     // One of them may be missing, or of another moment.
-    let highest = highest.max(lowest);
+    let lowest = count(Part::Lowest).map_or(lag, |lowest| lowest.min(lag));
+    let highest = count(Part::Highest).map_or(lag, |highest| highest.max(lag));
     let uncertainty = count(Part::Uncertainty);
     let rate = |counter: Part| {
         let before = before?;
