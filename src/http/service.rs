@@ -193,8 +193,12 @@ impl Service {
                 let answer = remediation::decide(policy, route == Route::Approve, head, &admission).await;
                 Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
             }
+            Route::Remediation => {
+                let (limits, admission) = self.check_presented(policy, presented(&head.headers), head, peer)?;
+                let answer = remediation::board(policy, head, &admission);
+                Ok(with_headers(answer.unwrap_or_else(HttpProblem::into_answer), limits))
+            }
             Route::Targets
-            | Route::Remediation
             | Route::History(_)
             | Route::Incidents
             | Route::Scale
@@ -406,7 +410,6 @@ impl Service {
             Route::Targets => targets(policy),
             Route::History(place) => past(policy, place, query).await,
             Route::Incidents => incidents(policy, query),
-            Route::Remediation => json(StatusCode::OK, &api::remediation::board(&policy.remediation.board())),
             Route::Scale => json(StatusCode::OK, &scale::undeclared(policy, query).await?),
             Route::DeclaredScale => {
                 let name = scaler(head.uri.path()).unwrap_or_default();

@@ -24,12 +24,12 @@ fn watching(redis: &Redis, arguments: &[&str]) -> Streamlag {
     streamlag(&[&["--redis.url", &redis.url()], arguments].concat()).ready()
 }
 
-fn page(streamlag: &Streamlag) -> String {
+pub fn page(streamlag: &Streamlag) -> String {
     format!("http://{}/ui/", streamlag.address)
 }
 
 /// Opens the page and gives it the token.
-fn log_in(browser: &mut Browser, url: &str, token: &str) {
+pub fn log_in(browser: &mut Browser, url: &str, token: &str) {
     browser.open(url);
     browser.wait("document.querySelector('#token')?.checkVisibility() === true");
     browser.eval("document.querySelector('#token').focus()");
@@ -37,7 +37,7 @@ fn log_in(browser: &mut Browser, url: &str, token: &str) {
 }
 
 /// Types a token into the form that has the focus.
-fn enter(browser: &mut Browser, token: &str) {
+pub fn enter(browser: &mut Browser, token: &str) {
     browser.type_text(token);
     browser.press("Enter");
 }
@@ -59,7 +59,7 @@ fn streams(browser: &mut Browser) -> Vec<String> {
     serde_json::from_value(names).unwrap()
 }
 
-fn pictures() -> PathBuf {
+pub fn pictures() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
@@ -412,7 +412,7 @@ fn ten_thousand_groups_in_a_window_of_rows() {
 }
 
 /// The contrast of an element's text against its background, as WCAG 2.2 reckons it.
-const CONTRAST: &str = r"
+pub const CONTRAST: &str = r"
 (selector => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
   const rgb = color => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
@@ -494,7 +494,7 @@ fn a_group_shows_what_is_expected_what_was_lost_and_days() {
 }
 
 /// axe-core, where `scripts/axe` puts it.
-fn axe() -> String {
+pub fn axe() -> String {
     let file = pictures().join("../axe-core-4.14.1/package/axe.min.js");
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{} ({error}): run scripts/axe", file.display()))
 }

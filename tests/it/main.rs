@@ -40,6 +40,7 @@ mod library;
 mod live;
 mod live_abuse;
 mod live_page;
+mod live_page_plans;
 mod log;
 mod logins;
 mod notify;

@@ -199,7 +199,9 @@ fn a_plan_is_only_shown_and_costs_no_writes_and_off_is_off() {
     // Off by a reload, and from the start.
     office.config(&json!([{"stream": "*", "group": "*", "mode": "off"}]), &json!({}));
     streamlag.signal("-HUP");
-    let nothing = json!({"enabled": false, "stopped": null, "plans": [], "history": []});
+    let nothing = json!({
+        "enabled": false, "stopped": null, "token": "default", "may_decide": false, "plans": [], "history": [],
+    });
     eventually("remediation is off", || (board(&streamlag) == nothing).then_some(()));
     let plain = crate::common::streamlag(&["--redis.url", &redis.url(), "--streams", "orders"]).ready();
     assert_eq!(board(&plain), nothing);

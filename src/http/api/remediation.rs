@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::analysis::remediation::{Plan, Subject};
+use crate::http::tokens::Token;
 use crate::model::text::rfc3339;
 use crate::store::remediation::{Board, Ending, OpenPlan, PastPlan};
 
@@ -12,6 +13,8 @@ use crate::store::remediation::{Board, Ending, OpenPlan, PastPlan};
 struct BoardView<'a> {
     enabled: bool,
     stopped: Option<&'a str>,
+    token: Option<&'a str>,
+    may_decide: bool,
     plans: Vec<OpenRow<'a>>,
     history: Vec<PastRow<'a>>,
 }
@@ -77,12 +80,14 @@ struct DecidedView<'a> {
     detail: &'a str,
 }
 
-/// All plans, and how past ones ended.
+/// All plans, how past ones ended, and whether who asks may decide on them: one with this token, or with none.
 #[must_use]
-pub fn board(board: &Board) -> impl Serialize {
+pub fn board<'a>(board: &'a Board, token: Option<&'a Token>) -> impl Serialize + use<'a> {
     BoardView {
         enabled: board.is_on,
         stopped: board.stopped.as_deref(),
+        token: token.map(|token| token.name.as_str()),
+        may_decide: token.is_some_and(|token| token.may_remediate),
         plans: board.plans.iter().map(open).collect(),
         history: board.past.iter().map(past).collect(),
     }

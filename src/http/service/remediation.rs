@@ -1,4 +1,4 @@
-//! Decisions on plans.
+//! Plans, and decisions on them.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,16 +6,23 @@ use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 use hyper::http::request::Parts;
 
-use super::{HttpResponse, json};
+use super::{HttpResponse, check_query, json};
 use crate::http::api;
 use crate::http::auth::Admission;
 use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, nothing_there, whole_seconds};
-use crate::http::route::plan;
+use crate::http::route::{Route, plan};
 use crate::store::remediation::{Decided, Ending, Undecided};
 
 /// When a client may come back where decisions wait.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// All plans, and how past ones ended.
+pub(super) fn board(policy: &ServerConfig, head: &Parts, admission: &Admission) -> Result<HttpResponse, HttpProblem> {
+    check_query(Route::Remediation, head.uri.query())?;
+    let token = policy.auth.token(admission, SystemTime::now());
+    json(StatusCode::OK, &api::remediation::board(&policy.remediation.board(), token))
+}
 
 /// Approves or rejects a plan.
 pub(super) async fn decide(

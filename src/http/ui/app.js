@@ -2,6 +2,7 @@
 // Names of streams, groups and consumers hold any bytes; they reach the document as text only.
 
 const API = '../api/v1/events/';
+const REMEDIATION = '../api/v1/remediation';
 const RUNBOOKS = 'https://github.com/streamlag/streamlag/blob/main/docs/runbooks/';
 const TOKEN_KEY = 'streamlag.token';
 /** Height of a table row in pixels, as in style.css. */
@@ -25,6 +26,10 @@ const SPANS = { hour: ['An hour', 3600, 15, [3600, 900]], day: ['A day', 86400, 
 const FORECAST_EVERY = 30000;
 /** Losses and changes of state that are told in words: the newest. */
 const MOST_MARKS = 8;
+/** Milliseconds between two reads of the plans: where remediation is on, and where it is off. */
+const PLANS_EVERY = 5000, PLANS_SELDOM = 60000;
+/** Plans that are listed, and of those that ended the newest. */
+const MOST_PLANS = 20;
 
 const $ = id => document.getElementById(id);
 const NUMBER = new Intl.NumberFormat('en-US');
@@ -124,6 +129,7 @@ function receive(message) {
   for (const row of message.gone ?? []) groups.delete(keyOf(row));
   sorted = null;
   draw();
+  readPlans();
 }
 
 // --- numbers as people read them -----------------------------------------------------------------------------------
@@ -217,10 +223,12 @@ function drawNow() {
   $('verdict').hidden = !seen;
   $('overview').hidden = !seen || detail;
   $('detail').hidden = !seen || !detail;
+  if (!seen) $('incidents').hidden = $('remediation').hidden = true;
   if (!seen) return;
   drawTargets();
   drawVerdict();
   drawIncidents(detail);
+  drawPlans();
   if (detail) drawDetail(); else { drawProblems(); drawStates(); drawTable(); }
 }
 
@@ -414,6 +422,179 @@ function toldOf({ status, delivery }) {
   const whom = delivery.length === 1 ? delivery[0].receiver : `${NUMBER.format(told)} of ${NUMBER.format(delivery.length)} receivers`;
   const text = delivery.length === 1 && told === 0 ? `not told to ${whom} yet` : `${what} ${whom}`;
   return [[text, ...failed.map(one => `${one.receiver} ${one.outcome}: ${one.error}`)].join('; '), failed.length > 0];
+}
+
+// --- plans ---------------------------------------------------------------------------------------------------------
+
+/** The newest answer about plans; null before the first. */
+let plans = null, plansRead = 0, plansTrouble = '', arePlansAsked = false;
+/** The plan that is decided on at the moment, and what the dialog is about. */
+let deciding = null, confirming = null;
+const OUTCOMES = { done: 'ok', refused: 'warn', failed: 'bad', unknown: 'bad', rejected: 'unknown', expired: 'unknown', void: 'unknown' };
+
+async function readPlans() {
+  if (arePlansAsked || !connection || !head || Date.now() - plansRead < (plans?.enabled ? PLANS_EVERY : PLANS_SELDOM)) return;
+  [arePlansAsked, plansRead] = [true, Date.now()];
+  const by = token;
+  try {
+    const answer = await fetch(REMEDIATION, { headers: headers('application/json'), cache: 'no-store' });
+    const [trouble, found] = answer.ok ? ['', await answer.json()] : [await problem(answer), plans];
+    if (by === token) [plansTrouble, plans] = [trouble, found];
+    draw();
+  } catch {
+    // The stream tells of a server that is gone.
+  } finally {
+    arePlansAsked = false;
+  }
+}
+
+const isShown = plan => plan.redis_target === head.target && (view.stream === null || (plan.stream === view.stream && plan.consumer_group === view.group));
+
+function drawPlans() {
+  $('remediation').hidden = !plans?.enabled;
+  if (plans === null || !plans.enabled) return $('confirm').close();
+  const open = plans.plans.filter(isShown), over = plans.history.filter(isShown);
+  const elsewhere = plans.plans.filter(plan => plan.redis_target !== head.target).length;
+  say($('remediation-title'), open.length === 0 ? 'No remediation plan' : count(open.length, 'remediation plan'));
+  say($('remediation-note'), [
+    plansTrouble && `The plans could not be read: ${plansTrouble}`,
+    plans.stopped && `Nothing is carried out: ${plans.stopped}`,
+    elsewhere > 0 && `${count(elsewhere, 'plan')} at other targets`,
+    open.length > 0 && !plans.may_decide && 'To approve or reject takes a token with scope:remediate',
+  ].filter(Boolean).join(' · '));
+  fillPlans($('plans'), open, makePlan, fillPlan);
+  $('acts-box').hidden = over.length === 0;
+  if (over.length > 0) say($('acts-title'), `${count(over.length, 'plan')} ended, the newest at ${CLOCK.format(Date.parse(over[0].ended_at))}: ${wordsOf(over[0].action)} ${over[0].outcome}`);
+  fillPlans($('acts'), over, makePlan, fillAct);
+  drawConfirm();
+}
+
+function fillPlans(list, all, make, fill) {
+  const shown = all.slice(0, MOST_PLANS), free = new Map([...list.children].map(item => [item.key, item]));
+  shown.forEach((plan, at) => {
+    const item = free.get(plan.id) ?? make(plan);
+    free.delete(plan.id);
+    if (list.children[at] !== item) list.insertBefore(item, list.children[at] ?? null);
+    fill(item, plan);
+  });
+  for (const item of free.values()) {
+    const had = item.contains(document.activeElement);
+    item.remove();
+    // The keyboard stays where it was, though what it was at has gone.
+    if (had) $('remediation-title').focus({ preventScroll: true });
+  }
+  if (all.length > shown.length) list.append(Object.assign(element('li', { class: 'more' }, `and ${NUMBER.format(all.length - shown.length)} more`), { key: null }));
+}
+
+function makePlan(plan) {
+  const item = element('li'), line = cls => element('span', { class: `line ${cls}` });
+  item.key = plan.id;
+  [item.state, item.when, item.what, item.why, item.keeps, item.who] = [element('span'), line('since'), element('b'), line('reason'), line('keeps'), line('who')];
+  item.buttons = element('span', { class: 'buttons' });
+  item.append(item.state, element('span', { class: 'name' }, element('a', { href: linkTo(plan) }, `${plan.stream} / ${plan.consumer_group}`), item.when),
+    element('span', { class: 'why' }, item.what, item.why, item.keeps, item.who), item.buttons);
+  return item;
+}
+
+function planState(item, mark, word) {
+  level(item, mark);
+  if (item.word !== word) item.state.replaceChildren(stateWord({ level: mark, word }));
+  item.word = word;
+}
+
+const wordsOf = name => name.replaceAll('_', ' ');
+const mayApprove = plan => plans.may_decide && plan.mode !== 'plan' && !plan.approved_by.includes(plans.token);
+
+function fillPlan(item, plan) {
+  const left = Math.max(0, Date.parse(plan.expires_at) - Date.now()) / 1000;
+  planState(item, 'warn', wordsOf(plan.action));
+  say(item.when, `planned ${CLOCK.format(Date.parse(plan.made_at))} by streamlag, mode ${plan.mode}; expires in ${duration(left)}`);
+  say(item.what, sentence(plan.what));
+  say(item.why, `Why: ${plan.why}`);
+  say(item.keeps, `Changes: ${plan.changes} · Does not change: ${plan.keeps}`);
+  const approved = plan.approved_by.length > 0 ? `approved by ${plan.approved_by.join(', ')}; ` : '';
+  say(item.who, deciding === plan.id ? 'Decided, waiting for the outcome' : sentence(approved + (plan.waits_for === null ? 'about to be carried out' : `waits for ${plan.waits_for}`)));
+  const words = plans.may_decide ? [mayApprove(plan) && 'Approve', 'Reject'].filter(Boolean) : [];
+  if ([...item.buttons.children].map(button => button.value).join() !== words.join()) {
+    item.buttons.replaceChildren(...words.map(word => element('button', { type: 'button', value: word, 'aria-label': `${word}: ${plan.what}` }, word)));
+  }
+  for (const button of item.buttons.children) button.setAttribute('aria-disabled', String(deciding !== null));
+}
+
+function fillAct(item, plan) {
+  planState(item, OUTCOMES[plan.outcome] ?? 'unknown', `${wordsOf(plan.action)} ${plan.outcome}`);
+  const by = plan.by.length > 0 ? `, decided by ${plan.by.join(', ')}` : '';
+  say(item.when, `${CLOCK.format(Date.parse(plan.ended_at))}${by}`);
+  say(item.what, sentence(plan.what));
+  say(item.why, [plan.changed > 0 && `${NUMBER.format(plan.changed)} changed`, plan.detail].filter(Boolean).join('; '));
+}
+
+const sentence = text => text === '' ? '' : text[0].toUpperCase() + text.slice(1);
+
+/** Asks before anything is carried out. The dialog gives the focus back to the button that opened it. */
+function confirmPlan(plan) {
+  confirming = plan;
+  const facts = [['Why', plan.why], ['Changes', plan.changes], ['Does not change', plan.keeps], ['Redis', plan.redis_target]];
+  say($('confirm-what'), `${sentence(plan.what)}.`);
+  $('confirm-facts').replaceChildren(...facts.flatMap(([name, text]) => [element('dt', null, name), element('dd', null, text)]));
+  drawConfirm();
+  $('confirm').showModal();
+}
+
+function drawConfirm() {
+  if (confirming === null) return;
+  const isThere = plans.plans.some(plan => plan.id === confirming.id);
+  say($('confirm-gone'), isThere ? '' : 'This plan is gone: it has ended, or what it rested on has changed.');
+  $('confirm-yes').setAttribute('aria-disabled', String(!isThere));
+}
+
+async function decide(plan, word) {
+  if (deciding !== null) return;
+  deciding = plan.id;
+  draw();
+  const place = `${wordsOf(plan.action)}, ${plan.stream} / ${plan.consumer_group}`;
+  let mark = 'bad', text = 'no answer; what became of it is among the plans that ended, once the server answers again';
+  try {
+    // The token goes in a header of its own, which no other page can send.
+    const answer = await fetch(`${REMEDIATION}/${encodeURIComponent(plan.id)}/${word}`, { method: 'POST', headers: headers('application/json'), cache: 'no-store' });
+    if (answer.ok) {
+      const { outcome, changed, detail } = await answer.json();
+      mark = outcome === 'approved_once' ? 'warn' : OUTCOMES[outcome] ?? 'unknown';
+      text = [wordsOf(outcome) + (outcome === 'done' ? `, ${NUMBER.format(changed)} changed` : ''), detail].filter(Boolean).join(': ');
+    } else {
+      [mark, text] = ['warn', `${answer.status}, ${await problem(answer)}`];
+    }
+  } catch {
+    // It is not known whether it arrived.
+  }
+  [deciding, plansRead] = [null, 0];
+  const box = $('decided');
+  level(box, mark);
+  box.replaceChildren(element('span', { class: 'mark', 'aria-hidden': 'true' }), `${CLOCK.format(Date.now())} ${sentence(word)} ${place}: ${text}`);
+  draw();
+  if (document.activeElement === document.body || $('remediation').contains(document.activeElement)) box.focus({ preventScroll: true });
+  readPlans();
+}
+
+function startPlans() {
+  $('plans').addEventListener('click', event => {
+    const button = event.target.closest('button'), id = button?.closest('li').key;
+    const plan = plans.plans.find(plan => plan.id === id);
+    if (!plan || deciding !== null) return;
+    button.value === 'Approve' ? confirmPlan(plan) : decide(plan, 'reject');
+  });
+  $('confirm-no').addEventListener('click', () => $('confirm').close());
+  $('confirm-yes').addEventListener('click', event => {
+    if (event.target.getAttribute('aria-disabled') === 'true') return;
+    const plan = confirming;
+    $('confirm').close();
+    decide(plan, 'approve');
+  });
+  $('confirm').addEventListener('close', () => {
+    confirming = null;
+    // A button that has gone cannot have it back.
+    if (!$('remediation').contains(document.activeElement)) $('remediation-title').focus({ preventScroll: true });
+  });
 }
 
 function drawStates() {
@@ -993,7 +1174,9 @@ async function read(body, here, alive) {
 
 function ask(why) {
   disconnect();
-  token = '';
+  [token, plans, plansRead] = ['', null, 0];
+  $('confirm').close();
+  say($('decided'), '');
   try { sessionStorage.removeItem(TOKEN_KEY); } catch { /* not allowed to store */ }
   $('login').hidden = false;
   say($('login-why'), why ? `${why[0].toUpperCase()}${why.slice(1)}.` : '');
@@ -1078,7 +1261,7 @@ function start() {
   addEventListener('hashchange', arrive);
   addEventListener('resize', draw);
   document.addEventListener('visibilitychange', follow);
-  document.addEventListener('keydown', event => { if (event.key === 'Escape' && view.stream !== null) go({ stream: null, group: null }); });
+  document.addEventListener('keydown', event => { if (event.key === 'Escape' && view.stream !== null && !$('confirm').open) go({ stream: null, group: null }); });
   $('pause').addEventListener('click', () => setPaused(!paused));
   $('scroll').addEventListener('scroll', draw, { passive: true });
   $('scroll').addEventListener('keydown', keys);
@@ -1104,7 +1287,8 @@ function start() {
     $('login').hidden = true;
     connect();
   });
-  setInterval(drawStatus, 1000);
+  startPlans();
+  setInterval(() => { drawStatus(); readPlans(); }, 1000);
   follow();
 }
 

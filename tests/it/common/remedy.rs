@@ -17,7 +17,7 @@ pub const ACTOR: &str = "streamlag-act";
 /// Its password.
 pub const PASSWORD: &str = "pw-of-the-actor";
 
-/// Flags with which things happen soon.
+/// Flags with which things happen soon, where others are not given.
 pub const SOON: [&str; 6] = ["--consumer.dead-after", "1s", "--group.window", "1s", "--group.window-samples", "3"];
 
 /// A folder with a password, tokens and an audit file.
@@ -70,7 +70,8 @@ impl Office {
     pub fn start_with(&self, url: &str, rules: &Value, more: &Value, flags: &[&str]) -> Streamlag {
         let (file, tokens) = (self.config(rules, more), self.path("tokens"));
         let own = ["--redis.url", url, "--config.file", &file, "--api.tokens-file", tokens.to_str().unwrap()];
-        streamlag(&[&own, &SOON[..], flags].concat()).ready()
+        let soon = SOON.chunks(2).filter(|flag| !flags.contains(&flag[0])).flatten().copied();
+        streamlag(&[&own, &soon.collect::<Vec<_>>()[..], flags].concat()).ready()
     }
 
     /// What the record says, line by line. It must hold together.
