@@ -9,6 +9,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::model::text::hex;
+use crate::store::remediation::AUTO;
 
 /// What every secret begins with, so that scanners for leaked secrets can know it.
 const PREFIX: &str = "slt_";
@@ -162,6 +163,9 @@ pub enum TokenError {
     /// No name that can stand in the file and in a log line.
     #[error("token name: expected 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes, underscores and at-signs")]
     Name,
+    /// The name that stands for nobody.
+    #[error("token name: expected another name than {AUTO}, which stands for acts that nobody approved")]
+    Reserved,
     /// A name is there twice.
     #[error("there is another token named {0:?}")]
     SameName(String),
@@ -306,10 +310,11 @@ fn check_name(name: &str) -> Result<(), TokenError> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
     // What begins like a secret is one in the wrong place.
     let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(good) && !name.starts_with(PREFIX);
-    if named {
-        return Ok(());
+    if !named {
+        return Err(TokenError::Name);
     }
-    Err(TokenError::Name)
+    // In another case, it would still be read as that.
+    if name.eq_ignore_ascii_case(AUTO) { Err(TokenError::Reserved) } else { Ok(()) }
 }
 
 /// A time in RFC 3339, or a day, which then ends the token as it begins.
@@ -415,6 +420,8 @@ mod tests {
             (format!("ops sha256:{secret} rate:5/s rate:6/s"), "line 1: expected NAME sha256:DIGEST"),
             (format!("slt_{secret} sha256:{secret}"), "line 1: token name: expected"),
             (format!("o\"ps sha256:{secret}"), "line 1: token name: expected"),
+            (format!("auto sha256:{secret}"), "line 1: token name: expected another name than auto"),
+            (format!("Auto sha256:{secret} scope:remediate"), "line 1: token name: expected another name than auto"),
             (format!("{good}\na sha256:{}", "6".repeat(64)), "line 2: there is another token named \"a\""),
             (format!("{good}\n#\nb sha256:{secret}"), "line 3: the tokens \"a\" and \"b\" have the same secret"),
         ] {

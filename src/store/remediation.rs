@@ -14,6 +14,9 @@ const MAX_WAITING: usize = 16;
 /// Plans that are remembered after they ended.
 pub const MAX_PAST: usize = 100;
 
+/// Who decides where nobody does. No token has this name.
+pub const AUTO: &str = "auto";
+
 /// What there is to see.
 #[derive(Debug, Default)]
 pub struct Board {
@@ -85,7 +88,7 @@ pub struct PastPlan {
     pub ending: Ending,
     /// When.
     pub at: SystemTime,
-    /// Who decided: names of tokens, or `auto`; nobody where it ended by itself.
+    /// Who decided: names of tokens, or [`AUTO`]; nobody where it ended by itself.
     pub by: Vec<String>,
     /// Entries or consumers that were changed.
     pub changed: u64,

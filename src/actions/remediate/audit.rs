@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::act::Outcome;
 use crate::analysis::remediation::Plan;
 use crate::model::text::{hex, rfc3339};
+use crate::store::remediation::AUTO;
 
 /// Bytes of the end of the file that are read at the start: acts of an hour, and those that were cut short.
 const TAIL: u64 = 4 << 20;
@@ -177,9 +178,6 @@ impl Audit {
         Ok(())
     }
 }
-
-/// Who decides where nobody does.
-pub(super) const AUTO: &str = "auto";
 
 fn record(kind: &str, plan: &Plan) -> Record {
     let [redis_target, stream, consumer_group] = place(plan);

@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use super::RemediationConfig;
 use super::act::{Outcome, act};
-use super::audit::{AUTO, Audit};
+use super::audit::Audit;
 use super::hook;
 use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Mode, Plan, Planner};
 use crate::model::TargetName;
 use crate::store::latest::Reader;
-use crate::store::remediation::{Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided};
+use crate::store::remediation::{AUTO, Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided};
 use crate::sys::own_metrics::SelfMetrics;
 
 /// How often it is looked for a new sample.
