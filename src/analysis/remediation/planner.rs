@@ -81,6 +81,8 @@ struct GroupMemory {
 #[derive(Debug)]
 struct Sighting {
     first: SystemTime,
+    /// The server's clock then.
+    now_ms: u64,
     subject: Subject,
     /// Whether a later sample has shown the same.
     again: bool,
@@ -99,6 +101,30 @@ impl Planner {
             newest: VecDeque::new(),
             storm_until: None,
         }
+    }
+
+    /// Goes by these rules from now on. What is known of groups, what was rejected and the cooldown stay, and plans whose rule is the same
+    /// stay where `keeps` says so; those that have ended.
+    pub fn reconfigure(&mut self, rules: Arc<[Rule]>, keeps: impl Fn(&Plan) -> bool) -> Vec<Ended> {
+        let before = std::mem::replace(&mut self.rules, rules);
+        let (rules, target) = (Arc::clone(&self.rules), &self.target);
+        let over = self.plans.extract_if(.., |((stream, group), _), plan| {
+            let of = |rules: &[Rule]| rules.iter().find(|rule| rule.matches(target, stream, group)).cloned();
+            let (then, now) = (of(&before), of(&rules));
+            plan.hook = now.as_ref().and_then(|rule| rule.hook);
+            let is_same = match (then, now) {
+                // Where its webhook stands in the list is no part of a rule.
+                (Some(then), Some(now)) => Rule { hook: None, ..then } == Rule { hook: None, ..now },
+                _ => false,
+            };
+            !(is_same && keeps(plan))
+        });
+        over.map(|(_, plan)| Ended { plan, expired: false }).collect()
+    }
+
+    /// Forgets what was seen of groups: from now on, they are those of another Redis.
+    pub fn forget_groups(&mut self) {
+        self.groups.clear();
     }
 
     /// The plans that there are.
@@ -221,12 +247,13 @@ impl Planner {
         memory.sightings.retain(|what, _| candidates.contains_key(what));
         for (what, subject) in &candidates {
             match memory.sightings.get_mut(what) {
-                Some(seen) if seen.subject.still(subject) => {
+                Some(seen) if seen.subject.still(subject) && !seen.is_of_before(subject, facts.now_ms) => {
                     // The same idle time is the same look at the consumer: a stream with large entries is not read each time.
                     seen.again |= is_later(&seen.subject, subject);
                 }
                 _ => {
-                    let sighting = Sighting { first: now, subject: subject.clone(), again: false };
+                    let sighting =
+                        Sighting { first: now, now_ms: facts.now_ms, subject: subject.clone(), again: false };
                     memory.sightings.insert(what.clone(), sighting);
                 }
             }
@@ -236,7 +263,9 @@ impl Planner {
         let own = (place.clone(), (Action::DeleteIdleConsumers, String::new()))
             ..=(place.clone(), (Action::Hook, String::new()));
         for (_, plan) in self.plans.extract_if(own.clone(), |(_, what), plan| {
-            let holds = candidates.get(what).is_some_and(|subject| plan.subject.still(subject));
+            // A plan rests on its two sightings.
+            let seen = memory.sightings.get(what).filter(|seen| seen.first == plan.evidence.first_seen);
+            let holds = seen.is_some() && candidates.get(what).is_some_and(|subject| plan.subject.still(subject));
             let taker_is_there = match &plan.subject {
                 Subject::Consumer { to: Some(to), .. } => live.contains(to),
                 _ => true,
@@ -285,6 +314,22 @@ impl Planner {
             };
             self.newest.push_back(now);
             self.plans.insert(key, plan);
+        }
+    }
+}
+
+impl Sighting {
+    /// Whether this consumer was alive between this sighting and now: it was not idle all the time, so that it died twice.
+    ///
+    /// Clocks are not read at the very moment at which consumers are. As every idle time is as long as it takes to be dead at least, one
+    /// that began anew differs by more than half of it.
+    fn is_of_before(&self, now: &Subject, now_ms: u64) -> bool {
+        match (&self.subject, now) {
+            (Subject::Consumer { idle_ms, .. }, Subject::Consumer { idle_ms: idle_now, .. }) if idle_now != idle_ms => {
+                let elapsed = now_ms.saturating_sub(self.now_ms);
+                idle_now.saturating_sub(*idle_ms).saturating_add(idle_ms / 2) < elapsed
+            }
+            _ => false,
         }
     }
 }

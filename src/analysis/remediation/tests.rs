@@ -104,6 +104,55 @@ fn death_takes_two_sightings_and_never_time_alone() {
 }
 
 #[test]
+fn two_sightings_of_two_deaths_are_one_of_each() {
+    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    let look = |planner: &mut Planner, second: u64, idle_ms: u64| {
+        let ended = planner.look(&stream(second * 1000, dead(idle_ms, 0)), at(second)).len();
+        (planner.plans().count(), ended)
+    };
+    assert_eq!(look(&mut planner, 100, 60_000), (0, 0));
+    // Nothing was seen for 80 s, in which it came back for a moment.
+    assert_eq!(look(&mut planner, 180, 70_000), (0, 0));
+    assert_eq!(look(&mut planner, 181, 71_000), (1, 0));
+    // The same under a plan.
+    assert_eq!(look(&mut planner, 300, 72_000), (0, 1));
+    assert_eq!(look(&mut planner, 301, 73_000), (1, 0));
+    // Clocks may be read late.
+    assert_eq!(look(&mut planner, 330, 75_000), (1, 0));
+}
+
+#[test]
+fn a_change_of_the_rules_forgets_neither_rejections_nor_the_cooldown() {
+    let may = [Action::DeleteIdleConsumers];
+    let mut planner = planner(rule(Mode::Auto, &may));
+    let many = |idle| group((0..12).map(|n| member(&format!("c{n:02}"), 0, idle, Some(false))).collect());
+    plans(&mut planner, vec![many(60_000), many(61_000)]);
+    let rejected = planner.plans().next().unwrap().clone();
+    planner.reject(&rejected, at(102));
+    let stays: Vec<String> = planner.plans().map(|plan| plan.id.clone()).collect();
+    assert_eq!(stays.len(), 11);
+    // Another rule before it, for another group.
+    let other = Rule { group: "other".to_owned(), ..rule(Mode::Off, &may) };
+    let same = Rule { hook: Some(7), ..rule(Mode::Auto, &may) };
+    assert_eq!(planner.reconfigure(Arc::new([other, same]), |_| true), []);
+    assert_eq!(planner.plans().map(|plan| (plan.id.clone(), plan.hook)).collect::<Vec<_>>(), {
+        stays.iter().map(|id| (id.clone(), Some(7))).collect::<Vec<_>>()
+    });
+    // Its own rule: the plans end, and are made again at once as what they rest on is known. What was rejected stays so.
+    let ended = planner.reconfigure(Arc::new([rule(Mode::Approve, &may)]), |_| true);
+    assert_eq!((ended.len(), planner.plans().count()), (11, 0));
+    assert_eq!(planner.storm_until(at(103)), Some(at(701)));
+    planner.look(&stream(103_000, many(63_000)), at(103));
+    assert_eq!(planner.plans().count(), 11);
+    assert!(planner.plans().all(|plan| plan.mode == Mode::Approve && plan.subject != rejected.subject));
+    // Where it is another Redis, everything is to be seen anew.
+    let ended = planner.reconfigure(Arc::new([rule(Mode::Approve, &may)]), |_| false);
+    planner.forget_groups();
+    planner.look(&stream(104_000, many(64_000)), at(104));
+    assert_eq!((ended.len(), planner.plans().count()), (11, 0));
+}
+
+#[test]
 fn what_a_dead_consumer_holds_goes_to_the_living_one_that_holds_least() {
     let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
     let with = |idle| {
