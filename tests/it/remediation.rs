@@ -240,6 +240,19 @@ fn two_people_and_a_rejection() {
     streamlag.next_sample();
     assert_eq!(board(&streamlag)["plans"], json!([]));
     assert_eq!(office.audit().last().unwrap()["outcome"], "rejected");
+    // Nor is it planned again by other rules.
+    idle(&redis, "orders", "third");
+    plan(&streamlag, "delete_idle_consumers");
+    let rule = |group: &str, mode: &str| json!({"stream": "*", "group": group, "mode": mode, "actions": ["delete_idle_consumers"]});
+    office.config(&json!([rule("other", "plan"), rule("*", "plan")]), &json!({}));
+    streamlag.signal("-HUP");
+    eventually("the other plan is made by the new rule", || {
+        let plans = board(&streamlag)["plans"].as_array().unwrap().clone();
+        (plans.len() == 1 && plans[0]["mode"] == "plan").then_some(())
+    });
+    streamlag.next_sample();
+    let plans = board(&streamlag)["plans"].as_array().unwrap().clone();
+    assert_eq!(plans.iter().map(|plan| &plan["evidence"]["consumer"]).collect::<Vec<_>>(), ["third"]);
 }
 
 #[test]
@@ -510,4 +523,25 @@ fn what_is_wrong_with_the_section_is_told_at_the_check() {
     eventually("the reload is refused", || {
         (!streamlag.log_lines("mode auto requires a budget").is_empty()).then_some(())
     });
+}
+
+#[test]
+fn nothing_is_done_while_the_record_is_not_where_it_was_until_a_reload_makes_it_again() {
+    let redis = Redis::start();
+    let office = Office::new();
+    let (_here, streamlag, delete) = leftover(&redis, &office, &json!({}));
+    assert_eq!(decide(&streamlag, &delete, "approve", &office.alice).status, 200);
+    idle(&redis, "orders", "another");
+    let delete = plan(&streamlag, "delete_idle_consumers");
+    std::fs::rename(office.path("audit.jsonl"), office.path("moved")).unwrap();
+    let answer = decide(&streamlag, &delete, "approve", &office.alice);
+    assert!(answer.status == 503 && answer.text().contains("the audit file was moved or removed"), "{}", answer.text());
+    assert!(consumers(&redis, "orders").contains("another"));
+    // As with a log file: moved, and then made again.
+    streamlag.signal("-HUP");
+    eventually("a reload", || (streamlag.log_lines("configuration reloaded").len() == 1).then_some(()));
+    let answer = decide(&streamlag, &delete, "approve", &office.alice);
+    assert_eq!((answer.status, answer.json()["outcome"].clone()), (200, json!("done")), "{}", answer.text());
+    let moved = std::fs::read_to_string(office.path("moved")).unwrap();
+    assert_eq!((moved.lines().count(), office.audit().len()), (2, 2));
 }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take, Write as _};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,14 @@ use crate::analysis::remediation::Plan;
 use crate::model::text::{hex, rfc3339};
 use crate::store::remediation::AUTO;
 
-/// Bytes of the end of the file that are read at the start: acts of an hour, and those that were cut short.
+/// Bytes of the end of the file that are read at the start at least: acts that were cut short, and nearly always all those of an hour.
 const TAIL: u64 = 4 << 20;
+
+/// Bytes of the end of the file that are read at most. Where the acts of the last hour take more, the budget counts as used up.
+const MAX_TAIL: u64 = 64 << 20;
+
+/// Over what time acts count for a budget, in seconds.
+const HOUR: u64 = 3600;
 
 /// The longest line that can be one of ours: names are shown in a few hundred bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -61,26 +68,55 @@ struct Record {
     prev: String,
 }
 
+/// What was done without a person in the last hour. It outlives a file that is moved away, and another configuration.
+#[derive(Debug, Default)]
+pub(super) struct AutoActs {
+    /// When, in seconds since the Unix epoch, and for which target, stream and group, by plan.
+    by_plan: BTreeMap<String, (u64, [String; 3])>,
+    /// What there was before is not known.
+    unknown_before: u64,
+}
+
+impl AutoActs {
+    /// How many there were in this plan's group in the hour before `now`; `None` where that is not known.
+    pub(super) fn within_an_hour(&mut self, plan: &Plan, now: SystemTime) -> Option<u64> {
+        let since = unix(now).saturating_sub(HOUR);
+        self.by_plan.retain(|_, (at, _)| *at > since);
+        let place = place(plan);
+        let count = self.by_plan.values().filter(|(_, of)| *of == place).count();
+        (since >= self.unknown_before).then_some(count as u64)
+    }
+}
+
 /// The file, open for what is next.
 #[derive(Debug)]
 pub(super) struct Audit {
+    path: PathBuf,
     file: File,
+    /// Its device and its inode.
+    identity: (u64, u64),
+    /// Bytes that it has, where only we write to it.
+    length: u64,
+    /// Whether half a line of ours may be behind them.
+    is_torn: bool,
     /// The digest of its last line.
     last: String,
     seq: u64,
-    /// When something was done without a person, by target, stream and group.
-    acts: Vec<(u64, [String; 3])>,
 }
 
 impl Audit {
-    /// Opens a file, or makes one. Acts of which it does not tell how they ended get an outcome: unknown.
+    /// Opens a file, or makes one, and adds what was done without a person by what it says. Acts of which it does not tell how they ended
+    /// get an outcome: unknown.
     ///
     /// # Errors
     /// Why nothing can be recorded.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let failed = |error: std::io::Error| format!("cannot write the audit file ({error})");
+    pub(super) fn open(path: &Path, acts: &mut AutoActs, now: SystemTime) -> Result<Self, String> {
+        Self::open_reading(path, MAX_TAIL, acts, now)
+    }
+
+    fn open_reading(path: &Path, most: u64, acts: &mut AutoActs, now: SystemTime) -> Result<Self, String> {
         let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let mut file = options.map_err(failed)?;
+        let file = options.map_err(failed)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => "another streamlag writes the audit file".to_owned(),
             TryLockError::Error(error) => failed(error),
@@ -89,29 +125,32 @@ impl Audit {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
-        let length = file.metadata().map_err(failed)?.len();
-        let from = length.saturating_sub(TAIL);
-        file.seek(SeekFrom::Start(from)).map_err(failed)?;
-        let mut tail = Vec::new();
-        (&mut file).take(TAIL).read_to_end(&mut tail).map_err(failed)?;
-        let is_cut = tail.last().is_some_and(|byte| *byte != b'\n');
-        let mut lines: Vec<&[u8]> = tail.split(|byte| *byte == b'\n').collect();
-        if !is_cut {
-            lines.pop();
-        }
-        // The first may have begun before the tail.
-        let whole = if from > 0 { lines.get(1..).unwrap_or_default() } else { &lines };
-        let mut audit = Self { file, last: NO_DIGEST.to_owned(), seq: 0, acts: Vec::new() };
+        let found = file.metadata().map_err(failed)?;
+        let since = unix(now).saturating_sub(HOUR);
+        let (from, unknown_before) = begin(&file, found.len(), most, unix(now)).map_err(failed)?;
+        acts.unknown_before = acts.unknown_before.max(unknown_before);
+        let mut audit = Self {
+            path: path.to_owned(),
+            file,
+            identity: (found.dev(), found.ino()),
+            length: found.len(),
+            is_torn: false,
+            last: NO_DIGEST.to_owned(),
+            seq: 0,
+        };
         let mut open: BTreeMap<String, Record> = BTreeMap::new();
-        for line in whole {
-            audit.last = digest(line);
-            let Ok(record) = serde_json::from_slice::<Record>(line) else { continue };
+        let mut is_cut = false;
+        let mut lines = Lines::of(&audit.file, from..found.len()).map_err(failed)?;
+        while let Some((line, is_whole)) = lines.next().map_err(failed)? {
+            is_cut = !is_whole;
+            audit.last = digest(&line);
+            let Ok(record) = serde_json::from_slice::<Record>(&line) else { continue };
             audit.seq = record.seq;
             match record.kind.as_str() {
                 "intent" => {
-                    if record.by == [AUTO] {
+                    if record.by == [AUTO] && record.unix > since {
                         let of = [&record.redis_target, &record.stream, &record.consumer_group].map(String::clone);
-                        audit.acts.push((record.unix, of));
+                        acts.by_plan.insert(record.plan.clone(), (record.unix, of));
                     }
                     open.insert(record.plan.clone(), record);
                 }
@@ -121,23 +160,30 @@ impl Audit {
         }
         if is_cut {
             audit.file.write_all(b"\n").map_err(failed)?;
+            audit.length += 1;
             let detail = "the line before was cut short".to_owned();
-            audit.append(Record { kind: "recovered".to_owned(), detail, ..Record::default() }, SystemTime::now())?;
+            audit.append(Record { kind: "recovered".to_owned(), detail, ..Record::default() }, now)?;
         }
         for (_, intent) in open {
             let detail = "the program ended before it knew".to_owned();
             let record =
                 Record { kind: "outcome".to_owned(), outcome: "unknown".to_owned(), detail, by: Vec::new(), ..intent };
-            audit.append(record, SystemTime::now())?;
+            audit.append(record, now)?;
         }
         Ok(audit)
     }
 
     /// Records what is about to be done. Where this fails, it must not be done.
-    pub(super) fn intent(&mut self, plan: &Plan, by: &[String], now: SystemTime) -> Result<(), String> {
+    pub(super) fn intent(
+        &mut self,
+        plan: &Plan,
+        by: &[String],
+        acts: &mut AutoActs,
+        now: SystemTime,
+    ) -> Result<(), String> {
         self.append(Record { by: by.to_vec(), why: plan.why(), ..record("intent", plan) }, now)?;
         if by == [AUTO] {
-            self.acts.push((unix(now), place(plan)));
+            acts.by_plan.insert(plan.id.clone(), (unix(now), place(plan)));
         }
         Ok(())
     }
@@ -154,28 +200,90 @@ impl Audit {
         self.append(Record { by: vec![by.to_owned()], outcome: "rejected".to_owned(), ..record("decision", plan) }, now)
     }
 
-    /// How many acts nobody approved there were in this plan's group in the hour before `now`.
-    pub(super) fn acts_within_an_hour(&mut self, plan: &Plan, now: SystemTime) -> u64 {
-        let since = unix(now).saturating_sub(3600);
-        self.acts.retain(|(at, _)| *at > since);
-        let place = place(plan);
-        self.acts.iter().filter(|(_, of)| *of == place).count() as u64
-    }
-
     fn append(&mut self, record: Record, now: SystemTime) -> Result<(), String> {
+        self.check()?;
         let record = Record { seq: self.seq + 1, at: rfc3339(now), unix: unix(now), prev: self.last.clone(), ..record };
         let line = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
-        let before = self.file.metadata().map(|file| file.len());
         let text = [line.as_slice(), b"\n"].concat();
         if let Err(error) = self.file.write_all(&text).and_then(|()| self.file.sync_data()) {
-            // Half a line is taken back; where that fails too, the next start goes on behind it.
-            if let Ok(before) = before {
-                let _ = self.file.set_len(before);
-            }
-            return Err(format!("cannot write the audit file ({error})"));
+            // Half a line is taken back: now, or before the next one.
+            self.is_torn = self.file.set_len(self.length).is_err();
+            return Err(failed(error));
         }
+        self.length += text.len() as u64;
         (self.last, self.seq) = (digest(&line), record.seq);
         Ok(())
+    }
+
+    /// Whether the file is still at its path, and as long as we left it: what is written to a file that is gone is no record, and behind
+    /// lines of others the digests do not hold.
+    fn check(&mut self) -> Result<(), String> {
+        let found = std::fs::metadata(&self.path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => "the audit file was moved or removed".to_owned(),
+            _ => failed(error),
+        })?;
+        if (found.dev(), found.ino()) != self.identity {
+            return Err("the audit file was replaced by another one".to_owned());
+        }
+        if self.is_torn {
+            self.file.set_len(self.length).map_err(failed)?;
+            self.is_torn = false;
+        } else if found.len() != self.length {
+            let (expected, found) = (self.length, found.len());
+            return Err(format!("somebody else changed the audit file: expected {expected} bytes, found {found}"));
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: std::io::Error) -> String {
+    format!("cannot write the audit file ({error})")
+}
+
+/// Where to begin to read a file so that all of the last hour is in what is read, and before which time acts are not known because that
+/// would take more than `most` bytes.
+fn begin(file: &File, length: u64, most: u64, now: u64) -> std::io::Result<(u64, u64)> {
+    let mut back = TAIL.min(most);
+    loop {
+        let from = length.saturating_sub(back);
+        if from == 0 {
+            return Ok((0, 0));
+        }
+        let first = Lines::of(file, from..length)?.next()?;
+        let first = first.and_then(|(line, _)| serde_json::from_slice::<Record>(&line).ok());
+        let at = first.map_or(now, |record| record.unix.min(now));
+        if at <= now.saturating_sub(HOUR) {
+            return Ok((from, 0));
+        }
+        if back >= most {
+            return Ok((from, at));
+        }
+        back = back.saturating_mul(2).min(most);
+    }
+}
+
+/// The lines of a part of a file.
+struct Lines<'a>(Take<BufReader<&'a File>>);
+
+impl<'a> Lines<'a> {
+    /// The first is the first that is whole: one may have begun before.
+    fn of(mut file: &'a File, part: Range<u64>) -> std::io::Result<Self> {
+        file.seek(SeekFrom::Start(part.start))?;
+        let mut lines = Self(BufReader::new(file).take(part.end.saturating_sub(part.start)));
+        if part.start > 0 {
+            lines.next()?;
+        }
+        Ok(lines)
+    }
+
+    /// The next one without its line end, and whether it has one.
+    fn next(&mut self) -> std::io::Result<Option<(Vec<u8>, bool)>> {
+        let mut line = Vec::new();
+        if (&mut self.0).take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        let is_whole = line.pop_if(|byte| *byte == b'\n').is_some();
+        Ok(Some((line, is_whole)))
     }
 }
 
@@ -223,20 +331,17 @@ pub struct Verified {
 /// # Errors
 /// The first line that is wrong, or that the file cannot be read.
 pub fn verify(path: &Path) -> Result<Verified, String> {
-    let file = File::open(path).map_err(|error| format!("cannot read {} ({error})", path.display()))?;
-    let mut reader = BufReader::new(file);
+    let unreadable = |error: std::io::Error| format!("cannot read {} ({error})", path.display());
+    let file = File::open(path).map_err(unreadable)?;
+    let mut lines = Lines::of(&file, 0..u64::MAX).map_err(unreadable)?;
     let mut found = Verified { last: NO_DIGEST.to_owned(), ..Verified::default() };
     let (mut number, mut seq, mut was_cut) = (0_u64, 0_u64, false);
     let mut open = std::collections::BTreeSet::new();
     loop {
         number += 1;
-        let mut line = Vec::new();
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line);
-        if read.map_err(|error| format!("cannot read {} ({error})", path.display()))? == 0 {
-            break;
-        }
+        let Some((line, is_whole)) = lines.next().map_err(unreadable)? else { break };
         let wrong = |why: &str| Err(format!("line {number}: {why}"));
-        if line.pop() != Some(b'\n') {
+        if !is_whole {
             return wrong("it is cut short");
         }
         let (before, now) =

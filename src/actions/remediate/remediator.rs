@@ -1,7 +1,7 @@
 //! The task that makes plans, and carries out those that are approved or may go without.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,12 +11,14 @@ use tokio::time::{Instant, sleep};
 
 use super::RemediationConfig;
 use super::act::{Outcome, act};
-use super::audit::Audit;
+use super::audit::{Audit, AutoActs};
 use super::hook;
 use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Mode, Plan, Planner};
 use crate::model::TargetName;
 use crate::store::latest::Reader;
-use crate::store::remediation::{AUTO, Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided};
+use crate::store::remediation::{
+    AUTO, Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided,
+};
 use crate::sys::own_metrics::SelfMetrics;
 
 /// How often it is looked for a new sample.
@@ -36,8 +38,7 @@ pub struct Remediator {
     watched: watch::Receiver<Watched>,
     clerk: Clerk,
     metrics: SelfMetrics,
-    /// The open audit file, and its path.
-    audit: Arc<Mutex<Option<(PathBuf, Audit)>>>,
+    ledger: Arc<Mutex<Ledger>>,
     planners: BTreeMap<TargetName, Watcher>,
     /// By plan.
     approvals: BTreeMap<String, Vec<String>>,
@@ -48,6 +49,14 @@ pub struct Remediator {
     said: Option<String>,
     /// What the log said last of why a plan could not be carried out.
     trouble: Option<String>,
+}
+
+/// The record of acts.
+#[derive(Default)]
+struct Ledger {
+    /// The file, once something was to be written.
+    open: Option<Audit>,
+    acts: AutoActs,
 }
 
 struct Watcher {
@@ -66,7 +75,7 @@ impl Remediator {
             watched,
             clerk,
             metrics,
-            audit: Arc::default(),
+            ledger: Arc::default(),
             planners: BTreeMap::new(),
             approvals: BTreeMap::new(),
             past: VecDeque::new(),
@@ -86,20 +95,38 @@ impl Remediator {
                 .as_ref()
                 .is_some_and(|before| before.config == watched.config && names(before) == names(&watched));
             if !is_same {
-                self.begin(&watched);
+                let before = before.map(|before| before.config).unwrap_or_default();
+                self.begin(&before, &watched);
             }
+            // It may have been moved away, and is to be made again.
+            self.ledger.lock().unwrap_or_else(PoisonError::into_inner).open = None;
             self.go_by(&watched).await;
             before = Some(watched);
         }
     }
 
-    /// Forgets plans that were made by other rules.
-    fn begin(&mut self, watched: &Watched) {
+    /// Ends plans that were made by other rules. What was rejected, the cooldown and what was done for the budget stay.
+    fn begin(&mut self, before: &RemediationConfig, watched: &Watched) {
         let config = &watched.config;
-        self.planners.clear();
         self.approvals.clear();
         self.over_budget.clear();
-        *self.audit.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut planners = std::mem::take(&mut self.planners);
+        for (name, _) in &watched.targets {
+            let mut watcher = planners.remove(name).unwrap_or_else(|| Watcher {
+                planner: Planner::new(name.clone(), Arc::default()),
+                seen: None,
+                is_up: false,
+            });
+            let is_same_redis = before.doers.get(name) == config.doers.get(name);
+            if !is_same_redis {
+                watcher.planner.forget_groups();
+            }
+            let keeps = |plan: &Plan| is_same_redis && (plan.action != Action::Hook || before.hooks == config.hooks);
+            for ended in watcher.planner.reconfigure(Arc::clone(&config.rules), keeps) {
+                self.end(ended.plan, Outcome::of(Ending::Void, "the configuration has changed".to_owned()), Vec::new());
+            }
+            self.planners.insert(name.clone(), watcher);
+        }
         if !config.is_on() {
             self.past.clear();
             self.clerk.show(Board::default());
@@ -111,9 +138,6 @@ impl Remediator {
                 self.metrics.remediates(action.as_str(), &Ending::OF_ACTS.map(Ending::as_str));
             }
         }
-        let planner = |name: &TargetName| Planner::new(name.clone(), Arc::clone(&config.rules));
-        let watcher = |name: &TargetName| Watcher { planner: planner(name), seen: None, is_up: false };
-        self.planners = watched.targets.iter().map(|(name, _)| (name.clone(), watcher(name))).collect();
     }
 
     /// Until there is another configuration.
@@ -267,9 +291,9 @@ impl Remediator {
         if let Some(watcher) = self.planners.get_mut(&plan.target) {
             watcher.planner.reject(&plan, now);
         }
-        let (audit, path, of, who) = (Arc::clone(&self.audit), config.audit_file.clone(), plan.clone(), by.clone());
+        let (ledger, path, of, who) = (Arc::clone(&self.ledger), config.audit_file.clone(), plan.clone(), by.clone());
         let noted = spawn_blocking(move || match path {
-            Some(path) => with(&audit, &path, |audit| audit.rejected(&of, &who, now)),
+            Some(path) => with(&ledger, &path, |audit, _| audit.rejected(&of, &who, now)),
             None => Ok(()),
         });
         if let Ok(Err(error)) = noted.await {
@@ -290,9 +314,9 @@ impl Remediator {
     ) -> Result<Outcome, String> {
         let path = config.audit_file.clone().ok_or("there is no audit file")?;
         let begun = {
-            let (audit, path, plan, by) = (Arc::clone(&self.audit), path.clone(), plan.clone(), by.clone());
+            let (ledger, path, plan, by) = (Arc::clone(&self.ledger), path.clone(), plan.clone(), by.clone());
             let switch = config.kill_switch_file.clone();
-            spawn_blocking(move || begin(&audit, &path, switch.as_deref(), &plan, &by)).await
+            spawn_blocking(move || begin(&ledger, &path, switch.as_deref(), &plan, &by)).await
         };
         let begun = begun.unwrap_or_else(|error| Err(error.to_string()));
         let trouble = begun.as_ref().err().filter(|error| !error.starts_with(BUDGET)).cloned();
@@ -316,8 +340,9 @@ impl Remediator {
             },
         };
         let noted = {
-            let (audit, plan, outcome) = (Arc::clone(&self.audit), plan.clone(), outcome.clone());
-            spawn_blocking(move || with(&audit, &path, |audit| audit.outcome(&plan, &outcome, SystemTime::now()))).await
+            let (ledger, plan, outcome) = (Arc::clone(&self.ledger), plan.clone(), outcome.clone());
+            let note = move || with(&ledger, &path, |audit, _| audit.outcome(&plan, &outcome, SystemTime::now()));
+            spawn_blocking(note).await
         };
         if let Err(error) = noted.unwrap_or_else(|error| Err(error.to_string())) {
             tracing::error!(plan_id = plan.id, error, "outcome not recorded");
@@ -375,13 +400,7 @@ fn is_switched_off(path: &Path) -> bool {
 const BUDGET: &str = "the budget";
 
 /// Everything that must hold just before an act, and its intent on disk.
-fn begin(
-    audit: &Mutex<Option<(PathBuf, Audit)>>,
-    path: &Path,
-    switch: Option<&Path>,
-    plan: &Plan,
-    by: &[String],
-) -> Result<(), String> {
+fn begin(ledger: &Mutex<Ledger>, path: &Path, switch: Option<&Path>, plan: &Plan, by: &[String]) -> Result<(), String> {
     if switch.is_some_and(is_switched_off) {
         return Err("the kill switch file is there".to_owned());
     }
@@ -389,31 +408,37 @@ fn begin(
     if now >= plan.expires {
         return Err("the plan has expired".to_owned());
     }
-    with(audit, path, |audit| {
+    with(ledger, path, |audit, acts| {
         if by == [AUTO] {
             let budget = plan.budget.map_or(0, |budget| budget.acts_per_hour);
-            if audit.acts_within_an_hour(plan, now) >= budget {
-                return Err(format!("{BUDGET} of {budget} acts per hour is used up"));
+            match acts.within_an_hour(plan, now) {
+                None => {
+                    return Err(format!(
+                        "{BUDGET} of {budget} acts per hour counts as used up: the end of the audit file that is read does not \
+                         reach back an hour"
+                    ));
+                }
+                Some(done) if done >= budget => {
+                    return Err(format!("{BUDGET} of {budget} acts per hour is used up"));
+                }
+                Some(_) => {}
             }
         }
-        audit.intent(plan, by, now)
+        audit.intent(plan, by, acts, now)
     })
 }
 
-/// Does something with the audit file. After an error the file is opened anew the next time.
+/// Does something with the audit file, which stays open until a reload.
 fn with(
-    audit: &Mutex<Option<(PathBuf, Audit)>>,
+    ledger: &Mutex<Ledger>,
     path: &Path,
-    act: impl FnOnce(&mut Audit) -> Result<(), String>,
+    act: impl FnOnce(&mut Audit, &mut AutoActs) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut kept = audit.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut open = match kept.take().filter(|(of, _)| of == path) {
-        Some((_, open)) => open,
-        None => Audit::open(path)?,
+    let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ledger { open, acts } = &mut *ledger;
+    let audit = match open {
+        Some(audit) => audit,
+        None => open.insert(Audit::open(path, acts, SystemTime::now())?),
     };
-    let outcome = act(&mut open);
-    if outcome.as_ref().is_ok() || outcome.as_ref().is_err_and(|error| error.starts_with(BUDGET)) {
-        *kept = Some((path.to_owned(), open));
-    }
-    outcome
+    act(audit, acts)
 }
