@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Redis, eventually, streamlag};
+use streamlag::analysis::remediation::Action;
 use streamlag::config::{API_TOKEN_VARIABLE, SETTINGS, Setting};
 use streamlag::exposition::collectors::Collectors;
 use streamlag::sys::metric_catalog::{self, Kind, MetricName};
@@ -239,6 +240,36 @@ fn every_alert_has_a_runbook() {
         .filter(|name| name != "README.md")
         .collect();
     assert_eq!(files, expected);
+}
+
+/// Whoever is on call reads a page at night: it is short, and always in the same order.
+#[test]
+fn runbooks_are_short_have_one_template_and_name_the_plan_that_does_a_step() {
+    let known = Action::ALL.map(Action::as_str);
+    let (mut all, mut named) = (0, BTreeSet::new());
+    for file in files("docs/runbooks", "md").into_iter().filter(|file| !file.ends_with("README.md")) {
+        let (text, name) = (read(&file), file.file_stem().unwrap().to_str().unwrap().to_owned());
+        let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(headings, ["Meaning", "Look", "Act", "Resolved"], "{name}");
+        assert!(text.len() <= 2500, "{name} has {} bytes", text.len());
+        all += text.len();
+        // Nothing is done about streamlag itself.
+        if name.starts_with("Streamlag") {
+            continue;
+        }
+        let plan =
+            text.split("## Act").nth(1).and_then(|rest| rest.split("\n\n").find(|part| part.starts_with("[Plan]")));
+        let plan = plan.unwrap_or_else(|| panic!("{name} names no plan"));
+        let words: Vec<&str> = plan.split('`').skip(1).step_by(2).filter(|word| known.contains(word)).collect();
+        assert!(words.is_empty() == plan.contains(": none") || name == "EventConsumerLosingEntries", "{name}: {plan}");
+        named.extend(words.into_iter().map(str::to_owned));
+        // The steps that it names are there, as they are done by hand.
+        for step in plan.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()) {
+            assert!(text.contains(&format!("\n{step}. ")), "{name} has no step {step}");
+        }
+    }
+    assert!(all <= 70_000, "{all} bytes");
+    assert_eq!(named, known.map(str::to_owned).into());
 }
 
 /// Tests run streamlag as this user.
