@@ -26,6 +26,16 @@ const MARKER: &str = "…#";
 /// Bytes of the SHA-256 that are shown, twice as many hexadecimal digits: a second name for them cannot be found.
 const DIGEST_BYTES: usize = 16;
 
+/// What decides on a key's slot in a cluster in place of all of it: what stands between its first `{` and the next `}`, unless that is
+/// nothing.
+#[must_use]
+pub fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    let open = memchr::memchr(b'{', key)?;
+    let rest = &key[open + 1..];
+    let close = memchr::memchr(b'}', rest).filter(|close| *close > 0)?;
+    Some(&rest[..close])
+}
+
 /// A name as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawName<'a> {

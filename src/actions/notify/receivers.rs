@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::alertmanager::{self, Pushed};
 use crate::actions::notify::journal::{Area, INCIDENTS, IncidentPrint, WEBHOOKS, kept_incidents, print};
-use crate::actions::notify::signature::signature;
-use crate::actions::notify::webhook::{Clocks, Message, Outbox, Print};
+use crate::actions::notify::signature::headers;
+use crate::actions::notify::webhook::{Clocks, Outbox, Print};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
 use crate::analysis::incident::Incident;
 use crate::store::deliveries::{Deliveries, Firing};
@@ -325,7 +324,7 @@ impl Line {
                 kept.keep(now).await;
             }
             if let Some(message) = message {
-                let headers = headers(&to, &message, clock);
+                let headers = headers(to.secret.as_deref(), &message.id, clock, &message.body);
                 let sent = self.sender.post(&headers, message.body.clone()).await;
                 let now = self.now();
                 let outcome = match &sent {
@@ -387,21 +386,6 @@ fn chance() -> f64 {
     getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
-/// The headers of Standard Webhooks.
-fn headers(to: &Webhook, message: &Message, clock: SystemTime) -> Vec<(HeaderName, HeaderValue)> {
-    let timestamp = clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let signed = to.secret.as_ref().map(|secret| signature(secret, &message.id, timestamp, &message.body));
-    let all = [
-        ("webhook-id", Some(message.id.clone())),
-        ("webhook-timestamp", Some(timestamp.to_string())),
-        ("webhook-signature", signed),
-    ];
-    let header = |(name, value): (&'static str, Option<String>)| {
-        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
-    };
-    all.into_iter().filter_map(header).collect()
-}
-
 /// Tells every receiver that telling works; what became of each.
 pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
     let client = match Client::new(config.ca.as_deref()) {
@@ -423,7 +407,7 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
         outbox.update(Duration::ZERO, now, &BTreeMap::from([("test".to_owned(), alerts)]));
         let at_once = Timing { group_wait: Duration::ZERO, ..config.timing };
         if let Some(message) = outbox.due(Duration::ZERO, &at_once) {
-            let headers = headers(webhook, &message, now);
+            let headers = headers(webhook.secret.as_deref(), &message.id, now, &message.body);
             let sent = client.to(webhook.endpoint.clone(), &lookups).post(&headers, message.body.clone()).await;
             outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(|error| error.why)));
         }

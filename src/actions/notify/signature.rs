@@ -1,14 +1,36 @@
 //! Standard Webhooks: a signature over id, time and body.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::header::{HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 /// The block size of SHA-256, in bytes.
 const BLOCK: usize = 64;
 
+/// The headers of a message that is sent at this time; signed where there is a secret.
+pub(in crate::actions) fn headers(
+    secret: Option<&[u8]>,
+    id: &str,
+    clock: SystemTime,
+    body: &[u8],
+) -> Vec<(HeaderName, HeaderValue)> {
+    let timestamp = clock.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let all = [
+        ("webhook-id", Some(id.to_owned())),
+        ("webhook-timestamp", Some(timestamp.to_string())),
+        ("webhook-signature", secret.map(|secret| signature(secret, id, timestamp, body))),
+    ];
+    let header = |(name, value): (&'static str, Option<String>)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
+    };
+    all.into_iter().filter_map(header).collect()
+}
+
 /// The value of `webhook-signature`.
-pub(in crate::actions) fn signature(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> String {
+fn signature(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> String {
     let code = hmac_sha256(secret, &[id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body]);
     format!("v1,{}", STANDARD.encode(code))
 }

@@ -1,17 +1,16 @@
 //! The webhook of a plan: what streamlag may not do itself, such as restarting a consumer.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use hyper::header::{HeaderName, HeaderValue};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::act::Outcome;
 use crate::actions::notify::Webhook;
-use crate::actions::notify::signature::signature;
+use crate::actions::notify::signature::headers;
 use crate::analysis::remediation::{Plan, Subject};
 use crate::model::text::rfc3339;
 use crate::store::remediation::Ending;
@@ -26,17 +25,7 @@ pub(super) async fn call(hook: &Webhook, ca: Option<Arc<[u8]>>, plan: &Plan, now
         Err(ended) => return Outcome::of(Ending::Failed, ended.to_string()),
     };
     let body: Bytes = body(plan).into();
-    let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let signed = hook.secret.as_ref().map(|secret| signature(secret, &plan.id, timestamp, &body));
-    let all = [
-        ("webhook-id", Some(plan.id.clone())),
-        ("webhook-timestamp", Some(timestamp.to_string())),
-        ("webhook-signature", signed),
-    ];
-    let header = |(name, value): (&'static str, Option<String>)| {
-        Some((HeaderName::from_static(name), HeaderValue::try_from(value?).ok()?))
-    };
-    let headers: Vec<_> = all.into_iter().filter_map(header).collect();
+    let headers = headers(hook.secret.as_deref(), &plan.id, now, &body);
     let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
     match client.to(hook.endpoint.clone(), &lookups).post(&headers, body).await {
         Ok(()) => Outcome { ending: Ending::Done, changed: 1, detail: String::new() },

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::collector::Address;
 use crate::model::StreamKey;
+use crate::model::names::hash_tag;
 use crate::redis::resp::Reply;
 
 /// Slots of a cluster, by its specification.
@@ -33,15 +34,10 @@ fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| (crc << 8) ^ CRC[usize::from((crc >> 8) ^ u16::from(*byte))])
 }
 
-/// The slot of a key: of what stands between its first `{` and the next `}`, where anything does, else of all of it.
+/// The slot of a key: of its hash tag, where it has one, else of all of it.
 pub(super) fn slot_of(key: &StreamKey) -> u16 {
     let key = key.as_bytes();
-    let tag = memchr::memchr(b'{', key).and_then(|open| {
-        let rest = &key[open + 1..];
-        let close = memchr::memchr(b'}', rest).filter(|close| *close > 0)?;
-        Some(&rest[..close])
-    });
-    crc16(tag.unwrap_or(key)) % SLOTS
+    crc16(hash_tag(key).unwrap_or(key)) % SLOTS
 }
 
 /// Replicas that are remembered, to be asked for the slots if no master answers: more than any cluster has.
