@@ -5,55 +5,13 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::common::grants::{PASSWORD, USER};
+use crate::common::tls::{self, Authority};
 use crate::common::{Redis, Streamlag, TOKEN, command, eventually, free_port};
 use crate::common::{streamlag, streamlag_with_env};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 
 /// The name that the server's certificate is for. It is not where the server is.
 const SERVER_NAME: &str = "redis.test";
-
-/// A CA, and a folder for what it signs.
-struct Authority {
-    dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Two of one name would be tried for each other, and the complaint would be about a signature.
-        params.distinguished_name.push(DnType::CommonName, format!("CA {}", dir.path().display()));
-        let key = KeyPair::generate().unwrap();
-        std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn ca(&self) -> String {
-        self.file("ca.pem")
-    }
-
-    /// Writes a certificate for a name, and its key; where they are.
-    fn issue(&self, name: &str) -> [String; 2] {
-        self.issue_for(&[name])
-    }
-
-    /// The same, for several.
-    fn issue_for(&self, names: &[&str]) -> [String; 2] {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-        let (certificate, name) = (params.signed_by(&key, &self.issuer).unwrap(), names.join("-"));
-        let files = [self.file(&format!("{name}.crt")), self.file(&format!("{name}.key"))];
-        std::fs::write(&files[0], certificate.pem()).unwrap();
-        std::fs::write(&files[1], key.serialize_pem()).unwrap();
-        files
-    }
-}
 
 /// A Redis with TLS that asks for a client certificate, and its URL.
 fn redis_with_tls(authority: &Authority, auth_clients: &str) -> (Redis, String) {
@@ -61,13 +19,9 @@ fn redis_with_tls(authority: &Authority, auth_clients: &str) -> (Redis, String) 
 }
 
 /// The same with this certificate and key, and this CA for its clients.
-fn redis_with_certificate([certificate, key]: &[String; 2], ca: &str, auth_clients: &str) -> (Redis, String) {
-    let port = free_port().to_string();
-    let tls = ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
-    let redis =
-        Redis::start_with(Path::new("redis-server"), &[&tls[..], &["--tls-auth-clients", auth_clients]].concat());
+fn redis_with_certificate(identity: &[String; 2], ca: &str, auth_clients: &str) -> (Redis, String) {
+    let (redis, url) = tls::redis_with_certificate(identity, ca, &["--tls-auth-clients", auth_clients]);
     redis.add("events:chat", 20);
-    let url = redis.url().replace("redis://", "rediss://").replace(&redis.port.to_string(), &port);
     (redis, url)
 }
 

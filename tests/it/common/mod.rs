@@ -20,6 +20,7 @@ pub mod sampled;
 pub mod schema;
 pub mod sentinel;
 pub mod storm;
+pub mod tls;
 pub mod viewer;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

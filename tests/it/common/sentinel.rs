@@ -1,5 +1,6 @@
 //! A real master with two replicas, and three sentinels that watch it.
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -90,17 +91,35 @@ impl Trio {
 
 impl Sentinel {
     fn start(server: &Path, master: &str, has_users: bool) -> Self {
-        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
-        let path: PathBuf = dir.path().join("sentinel.conf");
+        let port = free_port();
         let user = format!("user {USER} on >sentinel-pw -@all {GRANTS}\n");
         let config = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\n\
+            "port {port}\n\
              sentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} 1000\n\
              sentinel failover-timeout {MASTER} 4000\nsentinel parallel-syncs {MASTER} 2\n{}",
-            dir.path().display(),
             if has_users { &user } else { "" },
         );
-        std::fs::write(&path, config).unwrap();
+        let sentinel = Self::launched(server, port, &config);
+        eventually("the sentinel answers", || sentinel.try_run(&["PING"]).ok());
+        sentinel
+    }
+
+    /// One that speaks TLS only, as does its master.
+    pub fn start_with_tls(server: &Path, master: u16, [certificate, key]: &[String; 2], ca: &str) -> Self {
+        let port = free_port();
+        let config = format!(
+            "port 0\ntls-port {port}\ntls-replication yes\ntls-auth-clients no\ntls-cert-file {certificate}\n\
+             tls-key-file {key}\ntls-ca-cert-file {ca}\nsentinel monitor {MASTER} 127.0.0.1 {master} 1\n"
+        );
+        let sentinel = Self::launched(server, port, &config);
+        eventually("the sentinel listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+        sentinel
+    }
+
+    fn launched(server: &Path, port: u16, config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("sentinel.conf");
+        std::fs::write(&path, format!("bind 127.0.0.1\ndir {}\n{config}", dir.path().display())).unwrap();
         let child = Command::new(server)
             .arg(&path)
             .arg("--sentinel")
@@ -109,9 +128,7 @@ impl Sentinel {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let sentinel = Self { port, _dir: dir, child: Some(child) };
-        eventually("the sentinel answers", || sentinel.try_run(&["PING"]).ok());
-        sentinel
+        Self { port, _dir: dir, child: Some(child) }
     }
 
     pub fn try_run(&self, words: &[&str]) -> redis::RedisResult<Value> {
