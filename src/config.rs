@@ -13,6 +13,7 @@ mod notify;
 mod redis_target;
 mod remediation;
 mod scalers;
+mod sections;
 mod settings;
 mod subcommands;
 mod target;
@@ -47,7 +48,7 @@ use crate::model::shard::MAX_SHARDS;
 use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
-use file::{InFile, ListedRemediation, NotifySection, ScalerItem, Section};
+use file::{InFile, NotifySection, RemediationSection, ScalerItem, Section};
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -164,7 +165,7 @@ pub(crate) trait SettingSources {
     }
 
     /// What the file says may be done about sick groups.
-    fn remediation(&self) -> Option<&ListedRemediation> {
+    fn remediation(&self) -> Option<&InFile<RemediationSection>> {
         None
     }
 }

@@ -1,4 +1,4 @@
-//! What every part of the program shares: the log, its own metrics and their catalog, files, connections, panics, reload
+//! What every part of the program shares: the log, its own metrics and their catalog, files, passwords, connections, panics, reload
 //! requests, text for a terminal.
 
 pub mod dial;
@@ -8,6 +8,7 @@ pub mod log;
 pub mod metric_catalog;
 pub mod own_metrics;
 pub mod panic_hook;
+pub mod password;
 pub mod process_metrics;
 pub mod reload;
 pub mod shutdown;

@@ -52,6 +52,12 @@ impl Action {
         }
     }
 
+    /// The action of this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+
     /// Whether it changes who holds entries.
     #[must_use]
     pub fn moves_entries(self) -> bool {
@@ -73,6 +79,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Plan, Self::Approve, Self::Auto];
+
+    /// The mode of this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == word)
+    }
+
     /// The word of the configuration and the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -45,14 +45,10 @@ impl SettingDigests {
             digests.insert(format!("scaler {}", scaler.section.name.value), digest(&scaler));
         }
         if let Some(notify) = sources.notify() {
-            let content = notify.files().iter().map(|file| contents(std::slice::from_ref(file))).collect::<Vec<_>>();
-            digests.insert("notify".to_owned(), digest(&(notify, content)));
+            digests.insert("notify".to_owned(), digest(&(notify, contents(&notify.files()))));
         }
         if let Some(remediation) = sources.remediation() {
-            digests.insert(
-                "remediation".to_owned(),
-                digest(&(&remediation.section, contents(&super::remediation::files(remediation)))),
-            );
+            digests.insert("remediation".to_owned(), digest(&(remediation, contents(&remediation.files()))));
         }
         for (target, section) in sources.targets() {
             for (key, entry) in section {

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use crate::actions::notify::NotifyConfig;
 use crate::config::effective::{Effective, FILE};
-use crate::config::file::{Entry, File, FileError, InFile, ListedRemediation, NotifySection, ScalerItem, Section};
+use crate::config::file::{Entry, File, FileError, InFile, NotifySection, RemediationSection, ScalerItem, Section};
 use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::subcommands::{self, HistoryRequest, LagRequest, Output};
@@ -343,7 +343,7 @@ impl SettingSources for AllSources {
         self.file.notify()
     }
 
-    fn remediation(&self) -> Option<&ListedRemediation> {
+    fn remediation(&self) -> Option<&InFile<RemediationSection>> {
         self.file.remediation()
     }
 }

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::actions::notify::NotifyConfig;
+use crate::actions::remediate::RemediationConfig;
 use crate::analysis::scaling::Signal;
-use crate::config::file::{Given, InFile, NotifySection, ScalerItem, Section, WebhookItem};
+use crate::config::file::{Given, InFile, NotifySection, RemediationSection, ScalerItem, Section, WebhookItem};
 use crate::config::settings::{Flag, SETTINGS, Setting};
 use crate::config::values::{Location, Origin, RawValue, shown};
 use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources, redis_target};
@@ -36,6 +37,7 @@ pub(super) struct Effective {
     targets: Vec<Named>,
     scalers: Vec<Named>,
     notify: Vec<Line>,
+    remediation: Vec<Line>,
 }
 
 /// The settings of one of several.
@@ -99,10 +101,14 @@ impl Effective {
             targets: sources.targets().iter().map(of_target).collect(),
             scalers: sources.scalers().iter().map(|listed| scaler(listed, &config.scalers)).collect(),
             notify: sources.notify().map(|listed| notify(listed, &config.notify)).unwrap_or_default(),
+            remediation: sources
+                .remediation()
+                .map(|listed| remediation(listed, &config.remediation))
+                .unwrap_or_default(),
         }
     }
 
-    /// For people: a table, and one for each target, each scaler and `notify`.
+    /// For people: a table, and one for each target, each scaler, `notify` and `remediation`.
     pub(super) fn table(&self) -> String {
         let mut text = table(&self.settings);
         for Named { name, settings } in &self.targets {
@@ -113,9 +119,11 @@ impl Effective {
             text.push_str(&format!("\nScaler {name}\n"));
             text.push_str(&table(settings));
         }
-        if !self.notify.is_empty() {
-            text.push_str("\nNotifications\n");
-            text.push_str(&table(&self.notify));
+        for (name, settings) in [("Notifications", &self.notify), ("Remediation", &self.remediation)] {
+            if !settings.is_empty() {
+                text.push_str(&format!("\n{name}\n"));
+                text.push_str(&table(settings));
+            }
         }
         text
     }
@@ -191,22 +199,35 @@ fn scaler(listed_as: &InFile<ScalerItem>, scalers: &Scalers) -> Named {
     Named { name, settings: lines }
 }
 
-/// URLs of receivers without their paths, and secrets by the names of their files.
+/// A URL of a receiver without its path, which may be a secret.
+fn url(url: &Given) -> String {
+    Endpoint::parse(&url.value).map_or_else(|_| NOT_SHOWN.to_owned(), |to| to.without_path())
+}
+
+/// A file by its path, where there is one.
+fn file<T>(listed_as: &InFile<T>, setting: String, given: Option<&Given>) -> Line {
+    let path = given.map(|given| listed_as.path(given).to_string_lossy().into_owned());
+    listed(listed_as, setting, given, path)
+}
+
+fn webhook<T>(listed_as: &InFile<T>, setting: &str, item: &WebhookItem) -> impl Iterator<Item = Line> {
+    let WebhookItem { url: to, secret_file, allow_plain } = item;
+    let to = listed(listed_as, format!("{setting}.url"), Some(to), Some(url(to)));
+    let secret = secret_file.as_ref().map(|given| file(listed_as, format!("{setting}.secret_file"), Some(given)));
+    let plain = allow_plain
+        .as_ref()
+        .map(|given| listed(listed_as, format!("{setting}.allow_plain"), Some(given), Some(given.value.clone())));
+    [Some(to), secret, plain].into_iter().flatten()
+}
+
 fn notify(listed_as: &InFile<NotifySection>, config: &NotifyConfig) -> Vec<Line> {
     let given = &listed_as.section;
-    let url = |url: &Given| Endpoint::parse(&url.value).map_or_else(|_| NOT_SHOWN.to_owned(), |to| to.without_path());
-    let path = |given: &Given| listed_as.path(given).to_string_lossy().into_owned();
-    let own = |setting: String, given: &Given, value: String| listed(listed_as, setting, Some(given), Some(value));
     let mut lines = Vec::new();
     for (n, to) in (1..).zip(&given.alertmanagers) {
-        lines.push(own(format!("alertmanagers.{n}"), to, url(to)));
+        lines.push(listed(listed_as, format!("alertmanagers.{n}"), Some(to), Some(url(to))));
     }
-    for (n, WebhookItem { url: to, secret_file, allow_plain }) in (1..).zip(&given.webhooks) {
-        lines.push(own(format!("webhooks.{n}.url"), to, url(to)));
-        lines.extend(secret_file.iter().map(|given| own(format!("webhooks.{n}.secret_file"), given, path(given))));
-        lines.extend(
-            allow_plain.iter().map(|given| own(format!("webhooks.{n}.allow_plain"), given, given.value.clone())),
-        );
+    for (n, item) in (1..).zip(&given.webhooks) {
+        lines.extend(webhook(listed_as, &format!("webhooks.{n}"), item));
     }
     for (name, value) in &config.labels {
         lines.push(listed(listed_as, format!("labels.{name}"), given.labels.get(name), Some(value.clone())));
@@ -220,7 +241,46 @@ fn notify(listed_as: &InFile<NotifySection>, config: &NotifyConfig) -> Vec<Line>
     ] {
         lines.push(listed(listed_as, key, given.as_ref(), Some(text::duration(value))));
     }
-    lines.push(listed(listed_as, "ca_file", given.ca_file.as_ref(), given.ca_file.as_ref().map(path)));
+    lines.push(file(listed_as, "ca_file".to_owned(), given.ca_file.as_ref()));
+    lines
+}
+
+fn remediation(listed_as: &InFile<RemediationSection>, config: &RemediationConfig) -> Vec<Line> {
+    let given = &listed_as.section;
+    let mut lines =
+        vec![listed(listed_as, "user", given.user.as_ref(), given.user.as_ref().map(|user| shown(&user.value)))];
+    for (key, given) in [
+        ("password_file", &given.password_file),
+        ("audit_file", &given.audit_file),
+        ("kill_switch_file", &given.kill_switch_file),
+        ("ca_file", &given.ca_file),
+    ] {
+        lines.push(file(listed_as, key.to_owned(), given.as_ref()));
+    }
+    lines.push(listed(listed_as, "two_person", given.two_person.as_ref(), Some(config.two_person.to_string())));
+    for ((n, item), rule) in (1..).zip(&given.rules).zip(&*config.rules) {
+        let mut line = |key: &str, given: Option<&Given>, value: Option<String>| {
+            lines.push(listed(listed_as, format!("rules.{n}.{key}"), given, value));
+        };
+        line("target", item.target.as_ref(), Some(shown(&rule.target)));
+        line("stream", Some(&item.stream), Some(shown(&rule.stream)));
+        line("group", Some(&item.group), Some(shown(&rule.group)));
+        line("mode", Some(&item.mode), Some(rule.mode.as_str().to_owned()));
+        let actions: Vec<&str> = rule.actions.iter().map(|action| action.as_str()).collect();
+        line("actions", item.actions.first(), (!actions.is_empty()).then(|| actions.join(",")));
+        let budget = item.budget.as_ref();
+        let acts = rule.budget.map(|budget| budget.acts_per_hour.to_string());
+        line("budget.acts_per_hour", budget.map(|budget| &budget.acts_per_hour), acts);
+        line("budget.entries_per_act", budget.map(|budget| &budget.entries_per_act), Some(rule.entries().to_string()));
+        if let (Some(item), Some(to)) = (&item.dead_letter, &rule.dead_letter) {
+            line("dead_letter.stream", Some(&item.stream), Some(shown(&to.stream.to_string())));
+            line("dead_letter.deliveries", Some(&item.deliveries), Some(to.deliveries.to_string()));
+            line("dead_letter.idle", item.idle.as_ref(), Some(text::duration(to.idle)));
+        }
+        if let Some(hook) = &item.hook {
+            lines.extend(webhook(listed_as, &format!("rules.{n}.hook"), hook));
+        }
+    }
     lines
 }
 

@@ -21,8 +21,8 @@ use crate::sys::files;
 pub(crate) use node::Given;
 use node::{Entries, YamlNode};
 pub(crate) use notify::{NotifySection, WebhookItem};
-pub(crate) use remediation::ListedRemediation;
 use remediation::REMEDIATION;
+pub(crate) use remediation::RemediationSection;
 pub(crate) use scaler::ScalerItem;
 
 /// Targets of a file: each has a connection, a page and a poll of its own, and is one to look at.
@@ -114,7 +114,7 @@ pub(super) struct File {
     targets: Vec<(TargetName, Section)>,
     scalers: Vec<InFile<ScalerItem>>,
     notify: Option<InFile<NotifySection>>,
-    remediation: Option<ListedRemediation>,
+    remediation: Option<InFile<RemediationSection>>,
 }
 
 impl File {
@@ -141,10 +141,7 @@ impl File {
             YamlNode::Map(mut entries) => {
                 let scalers = scaler::scalers(&path, &mut entries)?;
                 let notify = notify::notify(&path, &mut entries)?;
-                let remediation = match take(&mut entries, REMEDIATION) {
-                    Some(_) => ListedRemediation::parse(text, &path).map_err(FileError::Whole)?,
-                    None => None,
-                };
+                let remediation = remediation::remediation(&path, &mut entries)?;
                 let targets = targets(&path, &mut entries)?;
                 let mut settings = Section::new();
                 flatten(&path, "", entries, SettingScope::ToAll, &mut settings)?;
@@ -171,7 +168,7 @@ impl File {
     }
 
     /// What may be done about sick groups, not checked yet.
-    pub(super) fn remediation(&self) -> Option<&ListedRemediation> {
+    pub(super) fn remediation(&self) -> Option<&InFile<RemediationSection>> {
         self.remediation.as_ref()
     }
 

@@ -1,25 +1,18 @@
-//! `remediation:` of the configuration file: its structure by serde, its values here.
+//! `remediation:` of the configuration file, checked against the targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actions::notify::Webhook;
 use crate::actions::remediate::{Doer, Place, PlaceMode, RemediationConfig, Sentinels, TlsPaths};
 use crate::analysis::remediation::{Action, Budget, DeadLetter, Mode, Rule};
 use crate::collector::{self, Address, Topology};
-use crate::config::MAX_DURATION;
-use crate::config::file::ListedRemediation;
-use crate::config::file::remediation::{
-    ActionWord, ListedBudget, ListedDeadLetter, ListedHook, ListedRule, ModeWord, Placed, REMEDIATION,
-};
-use crate::config::notify::secret;
+use crate::config::file::remediation::{BudgetItem, DeadLetterItem, REMEDIATION, RuleItem};
+use crate::config::file::{Given, InFile, RemediationSection};
 use crate::config::target::TargetConfig;
 use crate::config::values::ConfigError;
-use crate::model::glob;
-use crate::sys::files as sys_files;
-use crate::sys::http_client::{Client, Endpoint};
+use crate::model::{TargetName, glob, names};
 
 /// Rules of a file: each group of each stream is held against all of them.
 const MAX_RULES: usize = 100;
@@ -36,69 +29,65 @@ const MIN_DELIVERIES: u64 = 2;
 /// How long the last delivery must be ago where nothing else is said.
 const DEAD_LETTER_IDLE: Duration = Duration::from_secs(60);
 
-/// The files of secrets: of the password and of what webhooks sign with, and the configuration file if a webhook's URL in it may be one.
-pub(super) fn secret_files(listed: &ListedRemediation) -> Vec<PathBuf> {
-    let hooks = || listed.section.rules.iter().filter_map(|rule| rule.value.hook.as_ref());
-    let has_path = |hook: &ListedHook| Endpoint::parse(&hook.url).is_ok_and(|to| to.has_path());
-    let password = listed.section.password_file.as_ref().map(|given| listed.path(&given.value));
-    let secrets = hooks().map(|hook| listed.path(&hook.secret_file));
-    let own = hooks().any(has_path).then(|| listed.file.to_path_buf());
-    password.into_iter().chain(secrets).chain(own).collect()
-}
+/// What a rule is for where it names no target.
+const EVERY_TARGET: &str = "*";
 
-/// The files that a reload reads.
-pub(super) fn files(listed: &ListedRemediation) -> Vec<PathBuf> {
-    let ca = listed.section.ca_file.as_ref().map(|given| listed.path(&given.value));
-    secret_files(listed).into_iter().filter(|file| **file != *listed.file).chain(ca).collect()
+type Listed = InFile<RemediationSection>;
+
+/// The files of secrets: of the password and of what webhooks sign with, and the configuration file if a webhook's URL in it may be one.
+pub(super) fn secret_files(listed: &Listed) -> Vec<PathBuf> {
+    let password = listed.section.password_file.as_ref().map(|given| listed.path(given));
+    let hooks = listed.section.rules.iter().filter_map(|rule| rule.hook.as_ref());
+    password.into_iter().chain(listed.webhook_secrets(hooks)).collect()
 }
 
 /// What may be done about these targets; nothing where nothing is listed.
-pub(super) fn checked(
-    listed: Option<&ListedRemediation>,
-    targets: &[TargetConfig],
-) -> Result<RemediationConfig, ConfigError> {
+pub(super) fn checked(listed: Option<&Listed>, targets: &[TargetConfig]) -> Result<RemediationConfig, ConfigError> {
     let Some(listed) = listed else { return Ok(RemediationConfig::default()) };
     let section = &listed.section;
     if section.rules.len() > MAX_RULES {
-        return Err(ConfigError::new(format!("{REMEDIATION}: expected at most {MAX_RULES} rules")));
+        let (place, found) = (listed.begins(), section.rules.len());
+        return Err(ConfigError::new(format!(
+            "{REMEDIATION}.rules in {place}: expected at most {MAX_RULES} rules, found {found}"
+        )));
     }
-    let (mut rules, mut hooks) = (Vec::new(), Vec::new());
-    for rule in &section.rules {
-        let location = listed.location(rule.referenced.line());
-        let problem = |why: String| ConfigError::new(format!("{REMEDIATION}.rules in {location}: {why}"));
-        rules.push(self::rule(listed, &rule.value, targets, &mut hooks).map_err(problem)?);
-    }
+    let mut hooks = Vec::new();
+    let rules = section.rules.iter().map(|item| rule(listed, item, targets, &mut hooks));
+    let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
     let doers = if rules.iter().any(acts_in_redis) { doers(listed, &rules, targets)? } else { BTreeMap::new() };
-    let audit_file = match &section.audit_file {
-        None if rules.iter().any(is_carried_out) => {
-            return Err(ConfigError::new(format!(
-                "{REMEDIATION}.audit_file is missing: expected a file, as mode approve and auto record every act"
-            )));
-        }
-        None => None,
-        Some(given) => {
-            let file = listed.path(&given.value);
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !folder.is_dir() || file.is_dir() {
-                return Err(of(listed, "audit_file", given, "expected a file in a folder that is there"));
-            }
-            Some(file)
-        }
-    };
+    if section.audit_file.is_none() && rules.iter().any(is_carried_out) {
+        return Err(missing(listed, "audit_file", "expected a file, as mode approve and auto record every act"));
+    }
     Ok(RemediationConfig {
         rules: rules.into(),
         doers,
         hooks,
-        ca: ca(listed)?,
-        audit_file,
-        kill_switch_file: section.kill_switch_file.as_ref().map(|given| listed.path(&given.value)),
-        two_person: section.two_person,
+        ca: listed.certificates(&of("ca_file"), section.ca_file.as_ref())?,
+        audit_file: section.audit_file.as_ref().map(|given| audit_file(listed, given)).transpose()?,
+        kill_switch_file: section.kill_switch_file.as_ref().map(|given| listed.path(given)),
+        two_person: listed.switch(&of("two_person"), section.two_person.as_ref())?,
     })
 }
 
-fn of(listed: &ListedRemediation, key: &str, given: &Placed<String>, why: &str) -> ConfigError {
-    let location = listed.location(given.referenced.line());
-    ConfigError::new(format!("{REMEDIATION}.{key} in {location}: {why}"))
+fn of(key: &str) -> String {
+    format!("{REMEDIATION}.{key}")
+}
+
+fn of_rule(key: &str) -> String {
+    format!("{REMEDIATION}.rules.{key}")
+}
+
+fn missing(listed: &Listed, key: &str, why: &str) -> ConfigError {
+    ConfigError::new(format!("{REMEDIATION} in {}: {key} is missing: {why}", listed.begins()))
+}
+
+fn audit_file(listed: &Listed, given: &Given) -> Result<PathBuf, ConfigError> {
+    let file = listed.path(given);
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !file.is_dir() {
+        return Ok(file);
+    }
+    Err(listed.wrong_value(&of("audit_file"), given, "expected a file in a folder that is there"))
 }
 
 fn acts_in_redis(rule: &Rule) -> bool {
@@ -109,129 +98,109 @@ fn is_carried_out(rule: &Rule) -> bool {
     matches!(rule.mode, Mode::Approve | Mode::Auto)
 }
 
-fn ca(listed: &ListedRemediation) -> Result<Option<Arc<[u8]>>, ConfigError> {
-    let Some(given) = &listed.section.ca_file else { return Ok(None) };
-    let pem = sys_files::read(&listed.path(&given.value)).map_err(|why| why.to_string());
-    let pem = pem.and_then(|pem| Client::new(Some(&pem)).map(|_| pem).map_err(|why| why.to_string()));
-    pem.map(|pem| Some(pem.into())).map_err(|why| of(listed, "ca_file", given, &why))
-}
-
 fn rule(
-    listed: &ListedRemediation,
-    rule: &ListedRule,
+    listed: &Listed,
+    item: &RuleItem,
     targets: &[TargetConfig],
     hooks: &mut Vec<Webhook>,
-) -> Result<Rule, String> {
-    let mode = match rule.mode {
-        ModeWord::Off => Mode::Off,
-        ModeWord::Plan => Mode::Plan,
-        ModeWord::Approve => Mode::Approve,
-        ModeWord::Auto => Mode::Auto,
+) -> Result<Rule, ConfigError> {
+    // YAML reads an off without quotes as false.
+    let word = if item.mode.value == "false" { Mode::Off.as_str() } else { &item.mode.value };
+    let mode = Mode::parse(word)
+        .ok_or_else(|| listed.wrong_value(&of_rule("mode"), &item.mode, one_of(Mode::ALL.map(Mode::as_str))))?;
+    let action = |given: &Given| {
+        let unknown = || listed.wrong_value(&of_rule("actions"), given, one_of(Action::ALL.map(Action::as_str)));
+        Action::parse(&given.value).ok_or_else(unknown)
     };
-    let actions: BTreeSet<Action> = rule.actions.iter().map(|word| action(*word)).collect();
+    let actions: BTreeSet<Action> = item.actions.iter().map(action).collect::<Result<_, _>>()?;
+    // What is missing has no place of its own.
+    let missing = |why: &str| listed.wrong(&format!("{REMEDIATION}.rules"), &item.mode, why);
     if actions.is_empty() && mode != Mode::Off {
         let all = Action::ALL.map(Action::as_str).join(", ");
-        return Err(format!("actions: expected one or more of {all}"));
+        return Err(missing(&format!("actions is missing: expected one or more of {all}")));
     }
-    if mode == Mode::Auto && rule.budget.is_none() {
-        return Err(
-            "budget is missing: mode auto requires a budget, such as {acts_per_hour: 10, entries_per_act: 100}"
-                .to_owned(),
-        );
+    if mode == Mode::Auto && item.budget.is_none() {
+        return Err(missing(
+            "budget is missing: mode auto requires a budget, such as {acts_per_hour: 10, entries_per_act: 100}",
+        ));
     }
-    let target = rule.target.clone().unwrap_or_else(|| "*".to_owned());
-    let of_rule = |known: &&TargetConfig| glob::matches(target.as_bytes(), known.name.as_str().as_bytes());
-    if !targets.iter().any(|known| of_rule(&known)) {
-        return Err(format!("target: no target matches {target:?}"));
+    let target = item.target.as_ref().map_or(EVERY_TARGET, |given| &given.value);
+    let is_meant = |known: &&TargetConfig| glob::matches(target.as_bytes(), known.name.as_str().as_bytes());
+    if let Some(given) = item.target.as_ref().filter(|_| !targets.iter().any(|known| is_meant(&known))) {
+        return Err(listed.wrong_value(&of_rule("target"), given, "expected a pattern that matches a target"));
     }
-    let dead_letter = match &rule.dead_letter {
-        None if actions.contains(&Action::DeadLetter) => {
-            return Err("dead_letter is missing: expected {stream: NAME, deliveries: N}".to_owned());
-        }
-        None => None,
-        Some(to) => Some(dead_letter(to, &rule.stream, targets.iter().filter(of_rule))?),
-    };
-    let hook = match &rule.hook {
-        None if actions.contains(&Action::Hook) => {
-            return Err("hook is missing: expected {url: URL, secret_file: FILE}".to_owned());
-        }
-        None => None,
-        Some(given) => {
-            let webhook = hook(listed, given).map_err(|why| format!("hook: {why}"))?;
-            hooks.push(webhook);
-            Some(hooks.len() - 1)
-        }
-    };
+    if actions.contains(&Action::DeadLetter) && item.dead_letter.is_none() {
+        return Err(missing("dead_letter is missing: expected {stream: NAME, deliveries: N}"));
+    }
+    if actions.contains(&Action::Hook) && item.hook.is_none() {
+        return Err(missing("hook is missing: expected {url: URL, secret_file: FILE}"));
+    }
+    if let Some(hook) = item.hook.as_ref().filter(|hook| hook.secret_file.is_none()) {
+        let why = "secret_file is missing: expected a file of what the call is signed with";
+        return Err(listed.wrong(&of_rule("hook"), &hook.url, why));
+    }
+    let dead_letter = |to| dead_letter(listed, to, &item.stream, targets.iter().filter(is_meant));
+    let hook = item.hook.as_ref().map(|given| listed.webhook(&of_rule("hook"), given)).transpose()?;
     Ok(Rule {
-        target,
-        stream: rule.stream.clone(),
-        group: rule.group.clone(),
+        target: target.to_owned(),
+        stream: item.stream.value.clone(),
+        group: item.group.value.clone(),
         mode,
         actions: actions.into_iter().collect(),
-        budget: rule.budget.map(budget).transpose()?,
-        dead_letter,
-        hook,
+        budget: item.budget.as_ref().map(|given| budget(listed, given)).transpose()?,
+        dead_letter: item.dead_letter.as_ref().map(dead_letter).transpose()?,
+        hook: hook.map(|webhook| {
+            hooks.push(webhook);
+            hooks.len() - 1
+        }),
     })
 }
 
-fn action(word: ActionWord) -> Action {
-    match word {
-        ActionWord::DeleteIdleConsumers => Action::DeleteIdleConsumers,
-        ActionWord::DropGhosts => Action::DropGhosts,
-        ActionWord::Release => Action::Release,
-        ActionWord::DeadLetter => Action::DeadLetter,
-        ActionWord::Hook => Action::Hook,
-    }
+fn one_of<const N: usize>(words: [&str; N]) -> String {
+    format!("expected one of {}", words.join(", "))
 }
 
-fn budget(given: ListedBudget) -> Result<Budget, String> {
-    let ListedBudget { acts_per_hour, entries_per_act } = given;
-    let check = |key: &str, value: u64, most: u64| {
-        if (1..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(format!("budget: invalid value {value} for {key}: expected a number from 1 to {most}"))
-    };
-    check("acts_per_hour", acts_per_hour, MAX_ACTS)?;
-    check("entries_per_act", entries_per_act, MAX_ENTRIES)?;
-    Ok(Budget { acts_per_hour, entries_per_act })
+/// A whole number within bounds, both included.
+fn whole_number(listed: &Listed, key: &str, given: &Given, min: u64, max: u64) -> Result<u64, ConfigError> {
+    let number = given.value.parse().ok().filter(|number| (min..=max).contains(number));
+    let takes = || if max == u64::MAX { format!("of at least {min}") } else { format!("between {min} and {max}") };
+    number.ok_or_else(|| listed.wrong_value(&of_rule(key), given, format!("expected a whole number {}", takes())))
+}
+
+fn budget(listed: &Listed, given: &BudgetItem) -> Result<Budget, ConfigError> {
+    Ok(Budget {
+        acts_per_hour: whole_number(listed, "budget.acts_per_hour", &given.acts_per_hour, 1, MAX_ACTS)?,
+        entries_per_act: whole_number(listed, "budget.entries_per_act", &given.entries_per_act, 1, MAX_ENTRIES)?,
+    })
 }
 
 fn dead_letter<'a>(
-    given: &ListedDeadLetter,
-    streams: &str,
+    listed: &Listed,
+    given: &DeadLetterItem,
+    streams: &Given,
     targets: impl IntoIterator<Item = &'a TargetConfig>,
-) -> Result<DeadLetter, String> {
-    let to = given.stream.as_str();
+) -> Result<DeadLetter, ConfigError> {
+    let (streams, to) = (streams.value.as_str(), given.stream.value.as_str());
+    let wrong = |why: &str| listed.wrong_value(&of_rule("dead_letter.stream"), &given.stream, why);
     if to.is_empty() || to == streams {
-        return Err("dead_letter.stream: expected another stream than that of the rule".to_owned());
-    }
-    if given.deliveries < MIN_DELIVERIES {
-        return Err(format!(
-            "dead_letter: invalid value {} for deliveries: expected {MIN_DELIVERIES} or more",
-            given.deliveries
-        ));
+        return Err(wrong("expected another stream than that of the rule"));
     }
     let in_cluster = targets.into_iter().any(|target| target.redis.mode == collector::Mode::Cluster);
-    if in_cluster && !shares_slot(streams, to) {
-        return Err(format!(
-            "dead_letter: invalid value {to:?} for stream: expected the same slot of the cluster as {streams:?}, by the same hash \
-             tag in both, such as {{orders}}:* and {{orders}}:dead"
-        ));
+    if in_cluster && !shares_slot(streams.as_bytes(), to.as_bytes()) {
+        return Err(wrong(&format!(
+            "expected the same slot of the cluster as {streams:?}, by the same hash tag in both, such as {{orders}}:* and \
+             {{orders}}:dead"
+        )));
     }
-    let idle = match &given.idle {
-        None => DEAD_LETTER_IDLE,
-        Some(text) => humantime::parse_duration(text).ok().filter(|idle| *idle <= MAX_DURATION).ok_or_else(|| {
-            format!("dead_letter: invalid value {text:?} for idle: expected a duration up to 1d, such as 30s")
-        })?,
-    };
-    Ok(DeadLetter { stream: to.into(), deliveries: given.deliveries, idle })
+    let deliveries = whole_number(listed, "dead_letter.deliveries", &given.deliveries, MIN_DELIVERIES, u64::MAX)?;
+    let idle = listed.duration(&of_rule("dead_letter.idle"), given.idle.as_ref(), Duration::ZERO)?;
+    Ok(DeadLetter { stream: to.into(), deliveries, idle: idle.unwrap_or(DEAD_LETTER_IDLE) })
 }
 
 /// Whether every stream of a glob is in the slot of another stream.
-fn shares_slot(streams: &str, other: &str) -> bool {
-    let special = streams.find(['*', '?', '[', '\\']);
-    match (hash_tag(&streams[..special.unwrap_or(streams.len())]), hash_tag(other)) {
+fn shares_slot(streams: &[u8], other: &[u8]) -> bool {
+    let special = streams.iter().position(|byte| b"*?[\\".contains(byte));
+    match (names::hash_tag(&streams[..special.unwrap_or(streams.len())]), names::hash_tag(other)) {
         (Some(tag), Some(other)) => tag == other,
         // Without a wildcard, the whole name stands for a tag.
         (None, Some(other)) => special.is_none() && streams == other,
@@ -240,34 +209,11 @@ fn shares_slot(streams: &str, other: &str) -> bool {
     }
 }
 
-/// What decides on the slot in place of the whole key: what stands between the first `{` and the next `}`, unless that is nothing.
-fn hash_tag(key: &str) -> Option<&str> {
-    let (_, rest) = key.split_once('{')?;
-    rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())
-}
-
-fn hook(listed: &ListedRemediation, given: &ListedHook) -> Result<Webhook, String> {
-    let endpoint = Endpoint::parse(&given.url).map_err(|why| format!("url: {why}"))?;
-    if endpoint.is_plain_elsewhere() && !given.allow_plain {
-        return Err("url: expected https:// for another host; allow_plain: true sends without TLS".to_owned());
-    }
-    let secret = secret(&listed.path(&given.secret_file)).map_err(|why| format!("secret_file: {why}"))?;
-    Ok(Webhook { endpoint, secret: Some(secret) })
-}
-
 /// Who acts at each target for which something may be carried out.
-fn doers(
-    listed: &ListedRemediation,
-    rules: &[Rule],
-    targets: &[TargetConfig],
-) -> Result<BTreeMap<crate::model::TargetName, Doer>, ConfigError> {
-    let missing = |key: &str| {
-        ConfigError::new(format!(
-            "{REMEDIATION}.{key} is missing: mode approve and auto act as a Redis user of its own"
-        ))
-    };
-    let user = listed.section.user.as_ref().ok_or_else(|| missing("user"))?;
-    let file = listed.section.password_file.as_ref().ok_or_else(|| missing("password_file"))?;
+fn doers(listed: &Listed, rules: &[Rule], targets: &[TargetConfig]) -> Result<BTreeMap<TargetName, Doer>, ConfigError> {
+    const OWN: &str = "mode approve and auto act as a Redis user of its own";
+    let user = listed.section.user.as_ref().ok_or_else(|| missing(listed, "user", OWN))?;
+    let file = listed.section.password_file.as_ref().ok_or_else(|| missing(listed, "password_file", OWN))?;
     let mut doers = BTreeMap::new();
     for target in targets {
         let is_meant = |rule: &&Rule| {
@@ -276,14 +222,13 @@ fn doers(
         if !rules.iter().any(|rule| is_meant(&rule)) {
             continue;
         }
-        let watcher = target.redis.endpoint.credentials.user_name();
-        if user.value == watcher {
-            let why = format!("expected another user than {watcher:?}, who watches target {}", target.name);
-            return Err(of(listed, "user", user, &why));
+        if user.value == target.redis.endpoint.credentials.user_name() {
+            let why = format!("expected another user than the one who watches target {}", target.name);
+            return Err(listed.wrong_value(&of("user"), user, why));
         }
-        let place = place(&target.redis).map_err(|why| of(listed, "user", user, &why))?;
-        let doer = Doer::new(place, user.value.clone(), listed.path(&file.value));
-        doers.insert(target.name.clone(), doer.map_err(|why| of(listed, "password_file", file, &why))?);
+        let place = place(&target.redis).map_err(|why| listed.wrong(&of("user"), user, why))?;
+        let doer = Doer::new(place, user.value.clone(), listed.path(file));
+        doers.insert(target.name.clone(), doer.map_err(|why| listed.wrong(&of("password_file"), file, why))?);
     }
     Ok(doers)
 }
@@ -293,10 +238,12 @@ fn place(redis: &Topology) -> Result<Place, String> {
         collector::Mode::Standalone => PlaceMode::Standalone,
         collector::Mode::Cluster => PlaceMode::Cluster,
         collector::Mode::Sentinel => {
-            let (user, password) = redis.sentinel_login.credentials();
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            let (user, password) = (owned(user), owned(password));
-            PlaceMode::Sentinel(Sentinels { master: redis.sentinel_master.clone(), user, password })
+            let login = &redis.sentinel_login;
+            PlaceMode::Sentinel(Sentinels {
+                master: redis.sentinel_master.clone(),
+                user: login.has_user().then(|| login.user_name().to_owned()),
+                password_file: login.password_file().map(Path::to_owned),
+            })
         }
     };
     let tls = match &redis.endpoint.tls {
@@ -326,7 +273,9 @@ mod tests {
 
     #[test]
     fn a_dead_letter_stream_must_be_in_the_same_slot_for_certain() {
-        let check = |streams, to, expected| assert_eq!(shares_slot(streams, to), expected, "{streams} {to}");
+        let check = |streams: &str, to: &str, expected| {
+            assert_eq!(shares_slot(streams.as_bytes(), to.as_bytes()), expected, "{streams} {to}")
+        };
         check("{orders}:*", "{orders}:dead", true);
         check("a{orders}*", "dead{orders}x", true);
         check("{orders}:1", "dead{orders}", true);

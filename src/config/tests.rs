@@ -405,6 +405,32 @@ fn bad_files_are_named_with_key_and_line() {
     check(&webhook("secret-file: a\n    secret_file: b"), "line 5: secret_file of a webhook is given twice");
     check(&webhook("secret_file:"), "line 4: secret_file of a webhook: expected one value");
     check(&webhook("hunter2://: x"), "line 4: unknown key of this name of a webhook: expected one of url, secret_file");
+    check("remediation: [a]\n", "line 1: remediation: expected a mapping");
+    check("remediation:\n  usr: x\n", "line 2: unknown key \"usr\" of remediation: did you mean remediation.user?");
+    check("remediation:\n  user: [a, b]\n", "line 2: remediation.user: expected one value");
+    check("remediation:\n  ca-file: a\n  ca_file: b\n", "line 3: remediation.ca_file is given twice");
+    check(
+        "remediation:\n  rules: {a: b}\n",
+        "line 2: remediation.rules: expected a list of mappings, each with a stream",
+    );
+    check("remediation:\n  rules: [7]\n", "line 2: remediation.rules: expected a list of mappings, each with a stream");
+    check("remediation:\n  rules:\n  - stream: s\n    mode: off\n", "line 3: remediation.rules.group is missing");
+    let rule = |more: &str| {
+        format!(
+            "remediation:\n  rules:\n  - {{stream: s, group: g, mode: off}}\n  - {{stream: s,\n    group: g,\n    {more}}}\n"
+        )
+    };
+    check(&rule("mod: off"), "line 6: unknown key \"mod\" of remediation.rules: did you mean remediation.rules.mode?");
+    check(
+        &rule("hunter2://: x"),
+        "line 6: unknown key of this name of remediation.rules: expected one of target, stream",
+    );
+    check(&rule("actions: {a: b}"), "line 6: remediation.rules.actions: expected a list of actions");
+    check(&rule("budget: 7"), "line 6: remediation.rules.budget: expected a mapping such as {acts_per_hour");
+    check(&rule("budget: {acts-per-hour: 7}"), "line 6: remediation.rules.budget.entries_per_act is missing");
+    check(&rule("dead_letter: {streams: x}"), "unknown key \"streams\" of remediation.rules.dead_letter: did you mean");
+    check(&rule("dead_letter: {stream: [a, b]}"), "line 6: remediation.rules.dead_letter.stream: expected one value");
+    check(&rule("hook: {secret_file: a}"), "line 6: remediation.rules.hook.url is missing");
     check(
         "scalers:\n- name: a\n  look-ahead: 5m\n  look_ahead: 6m\n",
         "look_ahead of scaler a in f.yml, line 4 is given twice",
@@ -431,11 +457,19 @@ fn sections_are_what_they_say_however_it_is_written() {
     let digest = |text: &str| {
         let file = parse(text);
         let mut hasher = std::hash::DefaultHasher::new();
-        std::hash::Hash::hash(&(file.notify(), file.scalers()), &mut hasher);
+        std::hash::Hash::hash(&(file.notify(), file.scalers(), file.remediation()), &mut hasher);
         std::hash::Hasher::finish(&hasher)
     };
     assert_eq!(digest(text), digest(&format!("# moved\n\n{text}")));
     assert_ne!(digest(text), digest(&text.replace("for:", "for: 1s")));
+    let text = "remediation: {two-person: true, rules: [{stream: s, group: g, mode: off, actions: release}]}\n";
+    assert!(File::parse(text, Path::new("f.yml")).is_err(), "one value is no list");
+    let text = text.replace("release", "[release], hook: {url: u, secret-file: f}").replace("{two", "{ca-file:, two");
+    let file = parse(&text);
+    let rules = &file.remediation().unwrap().section.rules;
+    assert_eq!(rules[0].actions[0].value, "release");
+    assert_eq!(digest(&text), digest(&format!("# moved\n\n{text}")));
+    assert_ne!(digest(&text), digest(&text.replace("off", "plan")));
 }
 
 #[test]
@@ -451,6 +485,10 @@ fn errors_repeat_the_beginning_of_long_texts() {
         format!("notify: {{{long}: x}}"),
         format!("notify: {{webhooks: [{{url: 'http://h', {long}: x}}]}}"),
         format!("notify: {{webhooks: [{{url: 'http://h', secret-file: {long}}}]}}"),
+        format!("remediation: {{{long}: x}}"),
+        format!("remediation: {{rules: [{{stream: s, group: g, mode: {long}}}]}}"),
+        format!("remediation: {{rules: [{{stream: s, group: g, mode: plan, actions: [{long}]}}]}}"),
+        format!("remediation: {{audit_file: /nowhere/{long}}}"),
         format!("scalers: [{{name: {long}}}]"),
         format!("scalers: [{{name: a, {long}: x}}]"),
         format!("scalers: [{{name: a, stream: s, signal: {long}}}]"),

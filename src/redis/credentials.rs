@@ -1,31 +1,9 @@
 //! Credentials for Redis. The password is read again for each connection, so that one that was changed is taken up without a
 //! restart.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::files;
-
-/// A password, which cannot be printed.
-#[derive(Clone)]
-struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(not shown)")
-    }
-}
-
-/// Why a file gives no password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PasswordFileError {
-    /// It cannot be read: why not, and what is expected.
-    #[error("{0}")]
-    Unreadable(String),
-    /// There is nothing in it.
-    #[error("expected a file with the password in it; this one is empty")]
-    Empty,
-}
+use crate::sys::password::{Password, PasswordFileError};
 
 /// A user and a password.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +26,7 @@ impl Credentials {
     /// A password that stays what it is.
     #[must_use]
     pub fn with_password(self, password: String) -> Self {
-        Self { password: Some(Password(password)), ..self }
+        Self { password: Some(password.into()), ..self }
     }
 
     /// The password that is in a file.
@@ -56,16 +34,14 @@ impl Credentials {
     /// # Errors
     /// What is expected instead.
     pub fn with_password_file(self, file: PathBuf) -> Result<Self, PasswordFileError> {
-        let password = Some(read(&file)?);
+        let password = Some(Password::read(&file)?);
         Ok(Self { password, file: Some(file), ..self })
     }
 
     /// Whether it is the same user with the same password, or with one from the same file.
     #[must_use]
     pub fn same_target(&self, other: &Self) -> bool {
-        let fixed = |credentials: &Self| {
-            credentials.password.clone().filter(|_| credentials.file.is_none()).map(|Password(text)| text)
-        };
+        let fixed = |credentials: &Self| credentials.password.clone().filter(|_| credentials.file.is_none());
         self.user == other.user && self.file == other.file && fixed(self) == fixed(other)
     }
 
@@ -81,6 +57,12 @@ impl Credentials {
         self.user.is_some()
     }
 
+    /// The file that the password is in.
+    #[must_use]
+    pub fn password_file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// Whether there is a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
@@ -91,7 +73,7 @@ impl Credentials {
     pub(crate) fn renew(&mut self) {
         let Some(file) = &self.file else { return };
         let file_shown = file.display();
-        match read(file) {
+        match Password::read(file) {
             Ok(password) => {
                 self.password = Some(password);
                 if std::mem::take(&mut self.said) {
@@ -108,17 +90,10 @@ impl Credentials {
 
     /// The user and the password to log in with.
     pub(crate) fn credentials(&self) -> (Option<&str>, Option<&str>) {
-        let password = self.password.as_ref().map(|Password(password)| password.as_str());
+        let password = self.password.as_ref().map(Password::as_str);
         // Without one, Redis would not be told the user either. To a user who needs none, any will do.
         let none_needed = self.user.as_ref().map(|_| "");
         (self.user.as_deref(), password.or(none_needed))
-    }
-}
-
-fn read(file: &Path) -> Result<Password, PasswordFileError> {
-    match files::read_text(file).map_err(|why| PasswordFileError::Unreadable(why.to_string()))?.trim() {
-        "" => Err(PasswordFileError::Empty),
-        password => Ok(Password(password.to_owned())),
     }
 }
 

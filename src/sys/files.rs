@@ -18,6 +18,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// How often that is waited for: a file that is written to again and again is refused.
 const SETTLE_ATTEMPTS: usize = 10;
 
+/// The permission of everybody to read.
+const READABLE_BY_ALL: u32 = 0o004;
+
 /// Why a file cannot be used: what is expected instead. It does not name the file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -33,6 +36,9 @@ pub enum FileError {
     /// It is not the same twice.
     #[error("expected a file that does not change while it is read")]
     Changing,
+    /// A secret that everybody can read: its mode.
+    #[error("expected a file that not everybody can read, such as mode 0640; it has {0:04o}")]
+    Exposed(u32),
     /// It is no UTF-8.
     #[error("expected a file of UTF-8 text")]
     NotText,
@@ -89,6 +95,19 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// What is expected instead, without naming the file.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
     text(read(path)?)
+}
+
+/// The text of a secret in a file that not everybody may read. Never waits.
+///
+/// That a group can read it, or others write it, is a warning as with every file of secrets.
+///
+/// # Errors
+/// What is expected instead, without naming the file.
+pub fn read_private_text(path: &Path) -> Result<String, FileError> {
+    match exposed_mode(path).filter(|mode| mode & READABLE_BY_ALL != 0) {
+        Some(mode) => Err(FileError::Exposed(mode)),
+        None => read_text(path),
+    }
 }
 
 /// What is in a file that nobody is writing to: one that was written to just now is waited for, up to a second.

@@ -178,6 +178,87 @@ notify:
 }
 
 #[test]
+fn remediation_is_shown_with_its_defaults_and_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for (name, text) in [("secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), ("password", "hunter2")] {
+        std::fs::write(path(name), text).unwrap();
+        std::fs::set_permissions(path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let text = "\
+remediation:
+  user: streamlag-act
+  password-file: password
+  audit_file: audit.jsonl
+  rules:
+  - stream: 'orders:*'
+    group: mail
+    mode: auto
+    actions: [release, dead_letter]
+    budget: {acts_per_hour: 10, entries-per-act: 7}
+    dead_letter: {stream: 'orders:dead', deliveries: 5}
+  - {target: d*, stream: '*', group: '*', mode: approve, actions: [hook], hook: {url: 'https://h/hunter2', secret_file: secret}}
+  - {stream: 's', group: '*', mode: off}
+";
+    let file = path("streamlag.yml");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let arguments = ["--config.file", file, "--redis.url", "redis://watcher@h"];
+    let json = print(&[&["config", "-o", "json"], &arguments[..]].concat(), &[]);
+    let table = print(&[&["config"], &arguments[..]].concat(), &[]);
+    for text in [&json, &table] {
+        assert!(!text.contains("hunter2") && !text.contains("MfKQ"), "{text}");
+    }
+    let document: Value = serde_json::from_str(&json).unwrap();
+    let line = |setting: &str, value: Value, line: u64| {
+        let from = match line {
+            0 if value.is_null() => Value::Null,
+            0 => json!({"kind": "default"}),
+            line => json!({"kind": "file", "file": file, "line": line}),
+        };
+        json!({"setting": setting, "value": value, "from": from})
+    };
+    let expected = json!([
+        line("user", json!("streamlag-act"), 2),
+        line("password_file", json!(path("password")), 3),
+        line("audit_file", json!(path("audit.jsonl")), 4),
+        line("kill_switch_file", Value::Null, 0),
+        line("ca_file", Value::Null, 0),
+        line("two_person", json!("false"), 0),
+        line("rules.1.target", json!("*"), 0),
+        line("rules.1.stream", json!("orders:*"), 6),
+        line("rules.1.group", json!("mail"), 7),
+        line("rules.1.mode", json!("auto"), 8),
+        line("rules.1.actions", json!("release,dead_letter"), 9),
+        line("rules.1.budget.acts_per_hour", json!("10"), 10),
+        line("rules.1.budget.entries_per_act", json!("7"), 10),
+        line("rules.1.dead_letter.stream", json!("orders:dead"), 11),
+        line("rules.1.dead_letter.deliveries", json!("5"), 11),
+        line("rules.1.dead_letter.idle", json!("1m"), 0),
+        line("rules.2.target", json!("d*"), 12),
+        line("rules.2.stream", json!("*"), 12),
+        line("rules.2.group", json!("*"), 12),
+        line("rules.2.mode", json!("approve"), 12),
+        line("rules.2.actions", json!("hook"), 12),
+        line("rules.2.budget.acts_per_hour", Value::Null, 0),
+        line("rules.2.budget.entries_per_act", json!("100"), 0),
+        line("rules.2.hook.url", json!("https://h:443/***"), 12),
+        line("rules.2.hook.secret_file", json!(path("secret")), 12),
+        line("rules.3.target", json!("*"), 0),
+        line("rules.3.stream", json!("s"), 13),
+        line("rules.3.group", json!("*"), 13),
+        line("rules.3.mode", json!("off"), 13),
+        line("rules.3.actions", Value::Null, 0),
+        line("rules.3.budget.acts_per_hour", Value::Null, 0),
+        line("rules.3.budget.entries_per_act", json!("100"), 0),
+    ]);
+    assert_eq!(document["remediation"], expected);
+    assert!(table.contains("\nRemediation\nSETTING"), "{table}");
+    let without: Value = serde_json::from_str(&print(&["config", "-o", "json"], &[])).unwrap();
+    assert_eq!(without["remediation"], json!([]));
+}
+
+#[test]
 fn urls_are_shown_without_what_may_be_secret() {
     let check = |url: &str, shown: &str| {
         let document: Value = serde_json::from_str(&print(&["config", "-o", "json", "--redis.url", url], &[])).unwrap();

@@ -6,12 +6,14 @@ use std::path::Path;
 use redis::Value as Reply;
 use serde_json::{Value, json};
 
-use crate::common::cluster::Cluster;
+use crate::common::cluster::{self, Cluster};
+use crate::common::grants;
 use crate::common::monitor::{Executed, Monitor};
 use crate::common::receiver::Receiver;
 use crate::common::remedy::{ACTOR, Office, Worker, board, decide, documented, grant, grant_all, plan};
 use crate::common::schema::Document;
 use crate::common::sentinel::{self, Trio};
+use crate::common::tls::{self, Authority};
 use crate::common::{Redis, Streamlag, TOKEN, command, eventually, servers};
 
 /// Commands that write, as far as acts use them.
@@ -441,6 +443,87 @@ fn in_a_cluster_and_behind_sentinels() {
     let answer = decide(&streamlag, &delete, "approve", &office.alice);
     assert_eq!(answer.json()["outcome"], "done", "{}", answer.text());
     assert!(!consumers(master, "orders").contains("leftover"));
+    // A password of the sentinels that was changed is taken up without a reload.
+    for sentinel in &trio.sentinels {
+        sentinel.try_run(&["ACL", "SETUSER", sentinel::USER, "resetpass", ">changed"]).unwrap();
+    }
+    std::fs::write(file, "changed").unwrap();
+    idle(master, "orders", "another");
+    let delete = plan(&streamlag, "delete_idle_consumers");
+    let answer = decide(&streamlag, &delete, "approve", &office.alice);
+    assert_eq!(answer.json()["outcome"], "done", "{}", answer.text());
+    assert!(!consumers(master, "orders").contains("another"));
+}
+
+/// Approves the deletion of a consumer at `redis`, which streamlag reaches by these flags, and of another one; what came of each. Between
+/// them, `change` is called.
+fn act_twice(redis: &Redis, url: &str, flags: &[&str], change: impl FnOnce()) -> [Value; 2] {
+    fill(redis, "orders");
+    idle(redis, "orders", "first");
+    let _here = Worker::start(redis, "orders", "g", "here");
+    let office = Office::new();
+    let rules = json!([{"stream": "*", "group": "*", "mode": "approve", "actions": ["delete_idle_consumers"]}]);
+    let streamlag = office.start_with(url, &rules, &json!({}), flags);
+    let act = || decide(&streamlag, &plan(&streamlag, "delete_idle_consumers"), "approve", &office.alice).json();
+    let first = act();
+    idle(redis, "orders", "second");
+    change();
+    [first, act()]
+}
+
+#[test]
+fn acts_go_over_tls_with_our_certificate_and_read_its_files_again() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let identity = ours.issue_for(&["localhost", "127.0.0.1"]);
+    let (redis, url) = tls::redis_with_certificate(&identity, &ours.ca(), &["--tls-auth-clients", "yes"]);
+    grant(&redis, &documented("delete_idle_consumers"));
+    let ([certificate, key], ca) = (ours.issue("client.test"), ours.ca());
+    let flags = ["--redis.tls-ca-file", &ca, "--redis.tls-cert-file", &certificate, "--redis.tls-key-file", &key];
+    let [first, second] = act_twice(&redis, &url, &flags, || {
+        std::fs::copy(theirs.ca(), &ca).unwrap();
+    });
+    assert_eq!(first["outcome"], "done", "{first}");
+    // The server is not trusted any more: nothing was sent to it.
+    assert_eq!(second["outcome"], "failed", "{second}");
+    assert!(second["detail"].as_str().unwrap().to_lowercase().contains("certificate"), "{second}");
+    assert!(!consumers(&redis, "orders").contains("first") && consumers(&redis, "orders").contains("second"));
+
+    // The name of a certificate cannot be another one than the host's.
+    let office = Office::new();
+    let rules = json!([{"stream": "*", "group": "*", "mode": "approve", "actions": ["release"]}]);
+    let file = office.config(&rules, &json!({}));
+    let flags = ["--redis.url", "rediss://watcher@127.0.0.1:1", "--redis.tls-server-name", "redis.test"];
+    let output = command(&[&["--config.check", "--config.file", &file], &flags[..]].concat(), &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("does not go with --redis.tls-server-name"), "{said}");
+}
+
+#[test]
+fn acts_go_over_tls_in_a_cluster_and_behind_a_sentinel() {
+    let authority = Authority::new();
+    let (identity, ca) = (authority.issue_for(&["localhost", "127.0.0.1"]), authority.ca());
+    let cluster = ["--tls-auth-clients", "no", "--tls-cluster", "yes", "--cluster-enabled", "yes"];
+    let (redis, url) = tls::redis_with_certificate(&identity, &ca, &cluster);
+    redis.run("CLUSTER ADDSLOTSRANGE 0 16383");
+    eventually("it has all slots", || cluster::info(&redis).contains("cluster_state:ok").then_some(()));
+    let watcher =
+        |redis: &Redis, words: &[String]| redis.run(&format!("ACL SETUSER {} {}", grants::USER, words.join(" ")));
+    watcher(&redis, &cluster::documented_grants());
+    let acting = |more: &[&str]| {
+        [documented("delete_idle_consumers"), more.iter().map(|word| (*word).to_owned()).collect()].concat()
+    };
+    grant(&redis, &acting(&["+cluster|slots", "+ping"]));
+    let done = |outcomes: [Value; 2]| assert!(outcomes.iter().all(|act| act["outcome"] == "done"), "{outcomes:?}");
+    done(act_twice(&redis, &url, &["--redis.mode", "cluster", "--redis.tls-ca-file", &ca], || ()));
+
+    let (redis, url) = tls::redis_with_certificate(&identity, &ca, &["--tls-auth-clients", "no"]);
+    watcher(&redis, &["+role".to_owned()]);
+    grant(&redis, &acting(&["+role"]));
+    let master: u16 = url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
+    let sentinel = sentinel::Sentinel::start_with_tls(Path::new("redis-server"), master, &identity, &ca);
+    let url = url.replace(&format!(":{master}/"), &format!(":{}/", sentinel.port));
+    let flags = ["--redis.mode", "sentinel", "--redis.sentinel-master", sentinel::MASTER, "--redis.tls-ca-file", &ca];
+    done(act_twice(&redis, &url, &flags, || ()));
 }
 
 #[test]
@@ -485,36 +568,48 @@ fn what_is_wrong_with_the_section_is_told_at_the_check() {
         rules
     };
     let bad = |rules: Value, expected: &str| check(rules, json!({}), &[], Some(expected));
-    bad(with("/0/actions", json!(["restart"])), "\"restart\" in remediation: expected one of delete_idle_consumers");
-    bad(with("/0/mode", json!("always")), "expected one of off, plan, approve, auto");
+    bad(with("/0/actions", json!(["restart"])), "remediation.rules.actions in ");
+    bad(
+        with("/0/actions", json!(["restart"])),
+        "line 1: invalid value \"restart\": expected one of delete_idle_consumers",
+    );
+    bad(with("/0/mode", json!("always")), "invalid value \"always\": expected one of off, plan, approve, auto");
     bad(with("/0/actions", json!([])), "expected one or more of delete_idle_consumers");
-    bad(with("/0/action", json!([])), "unknown key \"action\" of remediation");
+    bad(
+        with("/0/action", json!([])),
+        "unknown key \"action\" of remediation.rules: did you mean remediation.rules.actions?",
+    );
     bad(without("budget"), "mode auto requires a budget");
     bad(without("dead_letter"), "dead_letter is missing");
     bad(without("hook"), "hook is missing");
-    bad(without("stream"), "stream is missing");
-    bad(
-        with("/0/budget/acts_per_hour", json!(0)),
-        "invalid value 0 for acts_per_hour: expected a number from 1 to 1000",
-    );
-    bad(with("/0/dead_letter/deliveries", json!(1)), "invalid value 1 for deliveries: expected 2 or more");
+    bad(with("/0/hook", json!({"url": "https://h"})), "remediation.rules.hook in ");
+    bad(without("stream"), "remediation.rules.stream is missing");
+    bad(with("/0/budget/acts_per_hour", json!(0)), "invalid value \"0\": expected a whole number between 1 and 1000");
+    bad(with("/0/dead_letter/deliveries", json!(1)), "invalid value \"1\": expected a whole number of at least 2");
     let soon = json!({"stream": "{orders}:dead", "deliveries": 3, "idle": "soon"});
-    bad(with("/0/dead_letter", soon), "invalid value \"soon\" for idle: expected a duration");
-    bad(with("/0/target", json!("nobody")), "no target matches \"nobody\"");
+    bad(with("/0/dead_letter", soon), "invalid value \"soon\": expected a duration between");
+    bad(with("/0/target", json!("nobody")), "invalid value \"nobody\": expected a pattern that matches a target");
     bad(with("/0/hook/url", json!("http://hooks.example.org/x")), "allow_plain: true sends without TLS");
     bad(with("/0/hook/secret_file", json!("open")), "expected a file that not everybody can read");
     let elsewhere = with("/0/dead_letter/stream", json!("dead"));
     check(elsewhere.clone(), json!({}), &[], None);
     check(elsewhere, json!({}), &["--redis.mode", "cluster"], Some("expected the same slot of the cluster"));
     let more = |more: Value, expected: &str| check(good(), more, &[], Some(expected));
-    more(json!({"user": "watcher"}), "expected another user than \"watcher\", who watches target default");
-    more(json!({"user": null}), "remediation.user is missing");
-    more(json!({"password_file": null}), "remediation.password_file is missing");
+    more(
+        json!({"user": "watcher"}),
+        "invalid value \"watcher\": expected another user than the one who watches target default",
+    );
+    more(json!({"user": null}), "user is missing: mode approve and auto act as a Redis user of its own");
+    more(json!({"password_file": null}), "password_file is missing");
     more(json!({"password_file": "nowhere"}), "expected a file that can be read");
     more(json!({"password_file": "open"}), "expected a file that not everybody can read");
-    more(json!({"audit_file": null}), "remediation.audit_file is missing");
+    more(
+        json!({"audit_file": null}),
+        "audit_file is missing: expected a file, as mode approve and auto record every act",
+    );
     more(json!({"audit_file": "/nowhere/audit"}), "expected a file in a folder that is there");
-    more(json!({"usr": "x"}), "unknown key \"usr\" of remediation");
+    more(json!({"usr": "x"}), "unknown key \"usr\" of remediation: did you mean remediation.user?");
+    more(json!({"two_person": "maybe"}), "remediation.two_person in ");
     // A reload refuses the same.
     let redis = Redis::start();
     let streamlag = office.start(&redis.url(), &json!([]), &json!({}));

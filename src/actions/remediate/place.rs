@@ -11,6 +11,7 @@ use redis::{
 
 use super::login::Login;
 use crate::sys::files;
+use crate::sys::password::{Password, PasswordFileError};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,21 +31,14 @@ pub enum PlaceMode {
 }
 
 /// Who names the master.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentinels {
     /// The name of the master.
     pub master: String,
     /// The login at the sentinels.
     pub user: Option<String>,
-    /// Its password.
-    pub password: Option<String>,
-}
-
-/// Without the password.
-impl std::fmt::Debug for Sentinels {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sentinels").field("master", &self.master).finish_non_exhaustive()
-    }
+    /// The file of its password, which is read again for each act.
+    pub password_file: Option<PathBuf>,
 }
 
 /// The files of TLS, PEM, which are read again for each act.
@@ -98,13 +92,14 @@ impl Doer {
     ///
     /// # Errors
     /// What is expected of the file of the password.
-    pub fn new(place: Place, user: String, password_file: PathBuf) -> Result<Self, String> {
+    pub fn new(place: Place, user: String, password_file: PathBuf) -> Result<Self, PasswordFileError> {
         Ok(Self { place, login: Login::new(user, password_file)? })
     }
 
     /// Connects and logs in.
     pub(super) fn connect(&self) -> Result<Connected, String> {
-        self.open(&self.login.password()?).map_err(|error| match error {
+        let password = self.login.password().map_err(|why| format!("remediation.password_file: {why}"))?;
+        self.open(password.as_str()).map_err(|error| match error {
             Failure::Redis(error) => described(&error),
             Failure::File(why) => why,
         })
@@ -159,8 +154,15 @@ impl Sentinels {
         if let Some(user) = &self.user {
             settings = settings.set_username(user);
         }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password);
+        match &self.password_file {
+            Some(file) => {
+                let password =
+                    Password::read(file).map_err(|why| Failure::File(format!("{}: {why}", file.display())))?;
+                settings = settings.set_password(password.as_str());
+            }
+            // Without one, a user would not be told. To one who needs none, any will do.
+            None if self.user.is_some() => settings = settings.set_password(""),
+            None => {}
         }
         let mut trouble = Failure::File("there is no sentinel".to_owned());
         for info in place.infos(&settings)? {
