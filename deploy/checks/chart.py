@@ -192,7 +192,7 @@ def certificate():
 
 def files(folder):
     """Stands in for what the Secrets have."""
-    contents = {"redis-password/password": "secret", "us/password": "secret", "prometheus/token": "secret", "web/web.yml": "", "redis-tls/ca.crt": certificate()}
+    contents = {"redis-password/password": "secret", "us/password": "secret", "act/password": "secret", "act/hook": "a secret of 24 bytes or more", "prometheus/token": "secret", "web/web.yml": "", "redis-tls/ca.crt": certificate()}
     for name, text in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,8 @@ def config_checked(config, env):
     """The program takes the configuration file, in the environment of the pod."""
     moved = {name: value.replace("/run/secrets/", f"{OUT}/secrets/") for name, value in env}
     file = OUT / "config.yml"
-    file.write_text(config.replace("/run/secrets/", f"{OUT}/secrets/"), encoding="utf-8")
+    here = config.replace("/run/secrets/", f"{OUT}/secrets/").replace("/var/lib/streamlag-audit/", f"{OUT}/")
+    file.write_text(here, encoding="utf-8")
     moved |= {"STREAMLAG_CONFIG_FILE": str(file)}
     if "STREAMLAG_HISTORY_PATH" in moved:
         moved["STREAMLAG_HISTORY_PATH"] = f"{OUT}/history.db"
@@ -221,6 +222,11 @@ def config_checked(config, env):
 def configured(documents):
     config = next(d["data"]["streamlag.yml"] for d in documents if d["kind"] == "ConfigMap" and "streamlag.yml" in d["data"])
     _, pod = next(pods([d for d in documents if d["kind"] != "Pod"]))
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in pod["containers"][0]["volumeMounts"]}
+    for key, file in re.findall(r"\b(\w+[_-]file): (\S+)", config):
+        read_only = mounts.get(str(pathlib.PurePosixPath(file).parent))
+        need(read_only is not None, f"{key} {file} is not mounted")
+        need(key != "audit_file" or not read_only, f"{key} {file} cannot be written")
     env = {}
     for variable in pod["containers"][0]["env"]:
         value = variable.get("value", "a-token" if variable["name"] == "STREAMLAG_API_TOKEN" else "0")
@@ -247,6 +253,28 @@ def every_setting():
     # Only with mode sentinel.
     del config["redis"]["sentinel-master"]
     return {"config": config}
+
+
+def pass_through():
+    """What the chart passes through to Kubernetes may have the keys that Kubernetes knows, and no other."""
+    folder = f"kubernetes-json-schema/v{VERSIONS[-1]}.0-local-strict"
+    kinds = utils.schema_contents(f"{folder}/_definitions.json", VERSIONS[-1])["$defs"]
+    values = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))["properties"]
+    peers = values["networkPolicy"]["properties"]
+    for schema, kind in (
+        (values["affinity"], "core.v1.Affinity"),
+        (values["extraEnv"]["items"], "core.v1.EnvVar"),
+        (values["imagePullSecrets"]["items"], "core.v1.LocalObjectReference"),
+        (values["podSecurityContext"], "core.v1.PodSecurityContext"),
+        (values["resources"], "core.v1.ResourceRequirements"),
+        (values["securityContext"], "core.v1.SecurityContext"),
+        (values["tolerations"]["items"], "core.v1.Toleration"),
+        (values["topologySpreadConstraints"]["items"], "core.v1.TopologySpreadConstraint"),
+        (peers["from"]["items"], "networking.v1.NetworkPolicyPeer"),
+        (peers["egress"]["items"], "networking.v1.NetworkPolicyEgressRule"),
+    ):
+        known = sorted(kinds[f"io.k8s.api.{kind}"]["properties"])
+        need(schema["propertyNames"]["enum"] == known, f"values.schema.json: {kind} has {known}")
 
 
 def leaves(values, prefix=""):
@@ -280,6 +308,7 @@ def main():
         listed = yaml.safe_load(file)
     sets = listed["sets"] | {"every-setting": every_setting()}
     reached(sets)
+    pass_through()
     OUT.mkdir(parents=True, exist_ok=True)
     files(OUT / "secrets")
     with silenced():

@@ -99,7 +99,8 @@ fn keys_of(text: &str) -> Vec<String> {
 
 /// Each key in both of its spellings.
 fn section(keys: Vec<String>, of: impl Fn(&str) -> Value) -> Value {
-    let names = keys.iter().flat_map(|key| [key.clone(), key.replace('_', "-")].map(|name| (name, of(key))));
+    let keys = keys.into_iter().map(|key| key.replace('-', "_"));
+    let names = keys.flat_map(|key| [key.clone(), key.replace('_', "-")].map(|name| (name, of(&key))));
     json!({"type": "object", "additionalProperties": false, "properties": names.collect::<Map<_, _>>()})
 }
 
@@ -132,27 +133,73 @@ fn config() -> Value {
     });
     notify["description"] = "Whom to tell of incidents".into();
     settings.insert("notify".to_owned(), notify);
+    settings.insert("remediation".to_owned(), remediation());
 
     let mut config = object(settings);
     config["description"] = "The configuration file, nested".into();
     config
 }
 
+/// What may be done, without the file of its record, which is on a volume of the chart.
+fn remediation() -> Value {
+    let (text, boolean) = (json!({"type": "string"}), json!({"type": "boolean"}));
+    let count = json!({"type": "integer", "minimum": 1});
+    let keys = |of: &str| keys_of(&format!("remediation: {of}"));
+    let required = |mut section: Value, keys: &[&str]| {
+        section["required"] = json!(keys);
+        section
+    };
+    let budget = section(keys("{rules: [{budget: {qqqqqqqqqq: 1}}]}"), |_| count.clone());
+    let hook = section(keys("{rules: [{hook: {qqqqqqqqqq: 1}}]}"), |key| match key {
+        "allow_plain" => boolean.clone(),
+        _ => text.clone(),
+    });
+    let dead_letter = section(keys("{rules: [{dead_letter: {qqqqqqqqqq: 1}}]}"), |key| match key {
+        "deliveries" => count.clone(),
+        _ => text.clone(),
+    });
+    // YAML 1.1 reads off as false: the chart turns it back.
+    let modes = keys("{rules: [{mode: qqqqqqqqqq}]}").into_iter().map(Value::from).chain([json!(false)]);
+    let modes = json!({"enum": modes.collect::<Vec<_>>()});
+    let actions = json!({"type": "array", "items": {"enum": keys("{rules: [{actions: [qqqqqqqqqq]}]}")}});
+    let rule = section(keys("{rules: [{qqqqqqqqqq: 1}]}"), |key| match key {
+        "mode" => modes.clone(),
+        "actions" => actions.clone(),
+        "budget" => budget.clone(),
+        "dead_letter" => dead_letter.clone(),
+        "hook" => hook.clone(),
+        _ => text.clone(),
+    });
+    let rule = required(rule, &["stream", "group", "mode"]);
+    let of_chart = keys("{qqqqqqqqqq: 1}").into_iter().filter(|key| key.replace('-', "_") != "audit_file");
+    let mut section = section(of_chart.collect(), |key| match key {
+        "two_person" => boolean.clone(),
+        "rules" => json!({"type": "array", "items": rule}),
+        _ => text.clone(),
+    });
+    section["description"] = "What may be done about sick groups; acts need audit.enabled".into();
+    section
+}
+
 /// What the file takes besides settings is in the schema too.
 #[test]
 fn the_schema_has_every_section() {
     let config = config();
+    let sources = ["file.rs", "file/notify.rs", "file/scaler.rs", "file/remediation.rs"]
+        .map(|file| std::fs::read_to_string(path(&format!("src/config/{file}"))).unwrap())
+        .concat();
     let mut sections = 0;
-    for source in ["file.rs", "file/notify.rs", "file/scaler.rs"].map(|file| format!("src/config/{file}")) {
-        for rest in std::fs::read_to_string(path(&source)).unwrap().split("take(").skip(1) {
-            let Some(name) = rest.lines().next().and_then(|line| line.split('"').nth(1)) else { continue };
-            if name != "name" {
-                assert!(config["properties"].get(name).is_some(), "the schema has no {name}, which {source} takes");
-                sections += 1;
-            }
+    for argument in sources.split("take(").skip(1).filter_map(|rest| rest.split_once(", ")?.1.split(')').next()) {
+        // A text, or a constant that is one.
+        let named = |text: &str| -> Option<String> { text.split('"').nth(1).map(str::to_owned) };
+        let constant = || sources.split_once(&format!("const {argument}: &str = "))?.1.lines().next().and_then(named);
+        let Some(name) = named(argument).or_else(constant) else { continue };
+        if name != "name" {
+            assert!(config["properties"].get(&name).is_some(), "the schema has no {name}, which the file takes");
+            sections += 1;
         }
     }
-    assert_eq!(sections, 3, "what does src/config/file take?");
+    assert_eq!(sections, 4, "what does src/config/file take?");
 }
 
 /// The part about the file is written from the table of settings. The rest is edited in the schema itself.

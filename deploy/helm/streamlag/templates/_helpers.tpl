@@ -37,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Whether its pods have a number or a volume of their own. */}}
 {{- define "streamlag.stateful" -}}
-{{- if or (gt (int .Values.shards) 1) .Values.history.enabled -}}yes{{- end -}}
+{{- if or (gt (int .Values.shards) 1) .Values.history.enabled .Values.audit.enabled -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Whether a kind of the Prometheus operator is to be made: list ROOT ENABLED. */}}
@@ -49,12 +49,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else if $root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}yes{{- end -}}
 {{- end -}}
 
+{{/* The volumes that are written to: name, path and values. */}}
+{{- define "streamlag.volumesWritten" -}}
+history: /var/lib/streamlag
+audit: /var/lib/streamlag-audit
+{{- end -}}
+
 {{/* The configuration file. YAML reads on and off as booleans, streamlag does not. */}}
 {{- define "streamlag.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- range prepend (default list $config.targets) $config -}}
 {{- if kindIs "bool" .consumers -}}
 {{- $_ := set . "consumers" (ternary "on" "off" .consumers) -}}
+{{- end -}}
+{{- end -}}
+{{- with $config.remediation -}}
+{{- if $.Values.audit.enabled -}}
+{{- $_ := set . "audit_file" "/var/lib/streamlag-audit/audit.jsonl" -}}
+{{- end -}}
+{{- range .rules -}}
+{{- if kindIs "bool" .mode -}}
+{{- $_ := set . "mode" "off" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
@@ -71,11 +87,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "config.redis.url: it has a password in it, which everybody who may read ConfigMaps would see: use secrets.redisPassword" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (gt (int .Values.replicas) 1) (include "streamlag.stateful" .) -}}
-{{- fail "replicas: expected 1 where there are shards or a history: for a second exporter of each shard, install the chart a second time" -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- range prepend $targets $config -}}
+{{- $url := toString (dig "redis" "url" "" .) -}}
+{{- if regexMatch "^rediss?://" $url -}}
+{{- $host := regexReplaceAll "^rediss?://([^/?]*@)?([^/?]*).*$" $url "${2}" -}}
+{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "\\[.*\\]" $host "") | trimPrefix ":" | default "6379" -}}
+{{- $open := list -}}
+{{- range $.Values.networkPolicy.redisPorts -}}{{- $open = append $open (toString (int .)) -}}{{- end -}}
+{{- if not (has $port $open) -}}
+{{- fail (printf "networkPolicy.redisPorts: expected %s among them, the port in config.redis.url" $port) -}}
 {{- end -}}
-{{- if and .Values.history.existingClaim (gt (int .Values.shards) 1) -}}
-{{- fail "history.existingClaim: expected one shard: each needs a volume of its own" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (gt (int .Values.replicas) 1) (include "streamlag.stateful" .) -}}
+{{- fail "replicas: expected 1 where there are shards, a history or an audit: for a second exporter of each shard, install the chart a second time" -}}
+{{- end -}}
+{{- range $name := list "history" "audit" -}}
+{{- if and (index $.Values $name "existingClaim") (gt (int $.Values.shards) 1) -}}
+{{- fail (printf "%s.existingClaim: expected one shard: each needs a volume of its own" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range dig "remediation" "rules" (list) $config -}}
+{{- if and (has .mode (list "approve" "auto")) (not $.Values.audit.enabled) -}}
+{{- fail (printf "audit.enabled: expected true, as a rule of config.remediation has mode %s: every act is recorded on a volume" .mode) -}}
+{{- end -}}
 {{- end -}}
 {{- $prometheus := or (dig "history" "prometheus-url" "" $config) (dig "history" "prometheus_url" "" $config) -}}
 {{- if and .Values.history.enabled $prometheus -}}
