@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::alertmanager::{Alertmanager, alertmanagers};
+use crate::common::alertmanager::{Alertmanager, alertmanagers, with_prometheuses};
 use crate::common::events::VERDICTS;
 use crate::common::prometheus::{Prometheus, repository};
 use crate::common::receiver::{Received, Receiver};
@@ -146,7 +146,7 @@ fn slack_takes(message: &Value) -> Result<(), String> {
 
 #[test]
 fn alerts_reach_a_webhook_slack_and_a_mailbox_grouped_and_are_resolved() {
-    for binary in alertmanagers() {
+    for (binary, prometheus) in with_prometheuses() {
         let redis = Redis::start();
         let streams = ["bills", "orders", HOSTILE];
         for stream in streams {
@@ -174,7 +174,8 @@ fn alerts_reach_a_webhook_slack_and_a_mailbox_grouped_and_are_resolved() {
         ];
         let alertmanager = Alertmanager::start(&binary, &config, &secrets);
         let addresses = [exporter.address.to_string()];
-        let _prometheus = Prometheus::alerting(&addresses, "alerts/streamlag.rules.yml", &alertmanager.address);
+        let rules = "alerts/streamlag.rules.yml";
+        let _prometheus = Prometheus::alerting(&prometheus, &addresses, rules, &alertmanager.address);
 
         // It fires: one page per stream, of the worst.
         let worst: BTreeMap<String, Vec<String>> =

@@ -59,6 +59,7 @@ mod safe_to_trim;
 mod scaling;
 mod scaling_walks;
 mod scan;
+mod scrape_protocols;
 mod secrets;
 mod sentinel;
 mod soak;

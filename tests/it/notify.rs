@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::alertmanager::{Alertmanager, alertmanagers};
+use crate::common::alertmanager::{Alertmanager, with_prometheuses};
 use crate::common::events::VERDICTS;
 use crate::common::prometheus::{Prometheus, repository};
 use crate::common::receiver::{Received, Receiver};
@@ -44,7 +44,7 @@ fn labels(alert: &Value) -> BTreeMap<String, String> {
 
 #[test]
 fn what_prometheus_says_too_is_one_alert() {
-    for binary in alertmanagers() {
+    for (binary, prometheus) in with_prometheuses() {
         let redis = Redis::start();
         stopped(&redis);
         let config = std::fs::read_to_string(repository("deploy/compose/alertmanager.yml")).unwrap();
@@ -78,8 +78,8 @@ fn what_prometheus_says_too_is_one_alert() {
 
         // Prometheus says the same of this one, and more.
         let addresses = [exporter.address.to_string()];
-        let _prometheus =
-            Prometheus::alerting(&addresses, "alerts/streamlag-replicas.rules.yml", &alertmanager.address);
+        let rules = "alerts/streamlag-replicas.rules.yml";
+        let _prometheus = Prometheus::alerting(&prometheus, &addresses, rules, &alertmanager.address);
         eventually("Prometheus has said what it has to say", || {
             let generated = |alert: &Value| alert["generatorURL"].as_str().is_some_and(|url| url.contains("/graph?"));
             let by_prometheus = alertmanager.alerts().into_iter().filter(generated).collect::<Vec<_>>();

@@ -163,7 +163,7 @@ fn dashboards_alerts_and_documented_queries_work_in_prometheus() {
         .chain(victoria_metrics().into_iter().map(|one| (one, false)))
     {
         let server = if is_prometheus {
-            Prometheus::start_with(&binary, &addresses)
+            Prometheus::start(&binary, &addresses)
         } else {
             Prometheus::victoria_metrics(&binary, &addresses)
         };

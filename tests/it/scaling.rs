@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::cluster::{Cluster, GROUP as CLUSTER_GROUP};
-use crate::common::prometheus::{Prometheus, repository};
+use crate::common::prometheus::{Prometheus, prometheuses, repository};
 use crate::common::{
     Redis, Reply, Streamlag, TOKEN, command, eventually, eventually_right, servers, streamlag, streamlag_with_env,
 };
@@ -427,15 +427,17 @@ fn the_query_for_keda_has_a_number_only_while_streamlag_has_one() {
     let url = redis.url();
     let arguments = ["--redis.url", &url, "--streams", "orders", "--groups", GROUP, "--redis.timeout", "500ms"];
     let streamlag = streamlag(&arguments).ready();
-    let prometheus = Prometheus::start(&[streamlag.address.to_string()]);
+    let address = [streamlag.address.to_string()];
+    let all: Vec<Prometheus> = prometheuses().iter().map(|binary| Prometheus::start(binary, &address)).collect();
     let query = query_for_keda();
+    let has = |prometheus: &Prometheus, expected: Option<&str>| {
+        let data = prometheus.api("query", &[("query", &query)]).unwrap();
+        let values: Vec<&str> =
+            data["result"].as_array().unwrap().iter().map(|series| series["value"][1].as_str().unwrap()).collect();
+        values == expected.as_slice()
+    };
     let becomes = |expected: Option<&str>, what: &str| {
-        eventually(what, || {
-            let data = prometheus.api("query", &[("query", &query)]).unwrap();
-            let values: Vec<&str> =
-                data["result"].as_array().unwrap().iter().map(|series| series["value"][1].as_str().unwrap()).collect();
-            (values == expected.as_slice()).then_some(())
-        });
+        eventually(what, || all.iter().all(|prometheus| has(prometheus, expected)).then_some(()));
     };
     becomes(Some("5"), "every entry, as there is no group");
     redis.run(&format!("XGROUP CREATE orders {GROUP} 0"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::common::prometheus::Prometheus;
+use crate::common::prometheus::{Prometheus, prometheuses};
 use crate::common::{
     Redis, Reply, Streamlag, TOKEN, command, eventually, eventually_right, free_port, streamlag, streamlag_with_env,
     value_of,
@@ -460,12 +460,16 @@ fn prometheus_finds_the_targets_and_keeps_them_apart() {
     let (streamlag, _file) = with_file(&file, &[]);
     let streamlag = streamlag.ready();
     let address = streamlag.address.to_string();
-    for marker in ["found-by-prometheus", "named-for-prometheus"] {
+    let configs = ["found-by-prometheus", "named-for-prometheus"].map(|marker| {
         // The document's targets have other names.
         let text = documented(marker, &address).replace("orders-eu", "one").replace("sessions", "two");
-        let config: Value = serde_saphyr::from_str(&text).unwrap();
-        scraped(&streamlag, &Prometheus::scraping(config["scrape_configs"].clone()));
-    }
+        serde_saphyr::from_str::<Value>(&text).unwrap()["scrape_configs"].take()
+    });
+    let binaries = prometheuses();
+    let all = configs.iter().flat_map(|jobs| binaries.iter().map(move |binary| (binary, jobs)));
+    // All are started before the first is asked, so that they scrape side by side.
+    let all: Vec<Prometheus> = all.map(|(binary, jobs)| Prometheus::scraping(binary, &[], jobs.clone())).collect();
+    all.iter().for_each(|prometheus| scraped(&streamlag, prometheus));
 }
 
 fn scraped(streamlag: &Streamlag, prometheus: &Prometheus) {
@@ -499,9 +503,11 @@ fn scraped(streamlag: &Streamlag, prometheus: &Prometheus) {
     let missing: BTreeSet<&str> = series.filter(|name| !name.is_empty() && !known.contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
     // Queries that hold series of an instance against each other can tell the targets apart.
-    let late =
-        query("event_consumer_lag > on (job, instance) group_left () (0 * streamlag_lag_threshold{level='unhealthy'})");
-    assert_eq!(late.as_array().map(Vec::len), Some(2), "{late}");
+    eventually("both are late", || {
+        let late =
+            "event_consumer_lag > on (job, instance) group_left () (0 * streamlag_lag_threshold{level='unhealthy'})";
+        (query(late).as_array()?.len() == 2).then_some(())
+    });
 }
 
 /// The file that docs/fleet.md shows is good.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::prometheus::Prometheus;
+use crate::common::prometheus::{Prometheus, prometheuses};
 use crate::common::{PATIENCE, Redis, Streamlag, TOKEN, command, eventually, eventually_right, streamlag, value_of};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -426,16 +426,19 @@ fn prometheus_scrapes_with_a_client_certificate_and_a_password() {
         job
     };
     let user = json!({"username": name, "password": password});
-    let prometheus = Prometheus::scraping(json!([
+    let jobs = json!([
         job("both", true, user.clone()),
         job("no_certificate", false, user),
         job("no_password", true, serde_json::Value::Null),
-    ]));
-    for (job, expected) in [("both", "1"), ("no_certificate", "0"), ("no_password", "0")] {
-        eventually(&format!("up of {job} is {expected}"), || {
-            let answer = prometheus.api("query", &[("query", &format!("up{{job=\"{job}\"}}"))]).ok()?;
-            (answer["result"][0]["value"][1] == expected).then_some(())
-        });
+    ]);
+    for binary in prometheuses() {
+        let prometheus = Prometheus::scraping(&binary, &[], jobs.clone());
+        for (job, expected) in [("both", "1"), ("no_certificate", "0"), ("no_password", "0")] {
+            eventually(&format!("up of {job} is {expected} in {}", binary.display()), || {
+                let answer = prometheus.api("query", &[("query", &format!("up{{job=\"{job}\"}}"))]).ok()?;
+                (answer["result"][0]["value"][1] == expected).then_some(())
+            });
+        }
     }
 }
 

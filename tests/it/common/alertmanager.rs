@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::prometheus::repository;
+use super::prometheus::{prometheuses, repository};
 use super::{PATIENCE, Reply, eventually, free_port};
 
 /// The Alertmanagers to test with: `STREAMLAG_TEST_ALERTMANAGERS`, separated by colons, else the installed one.
@@ -16,6 +16,14 @@ pub fn alertmanagers() -> Vec<PathBuf> {
     let listed = std::env::var("STREAMLAG_TEST_ALERTMANAGERS").unwrap_or_default();
     let listed: Vec<PathBuf> = listed.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
     if listed.is_empty() { vec![PathBuf::from("prometheus-alertmanager")] } else { listed }
+}
+
+/// An Alertmanager and a Prometheus at a time, so that each of both has its turn.
+pub fn with_prometheuses() -> Vec<(PathBuf, PathBuf)> {
+    let (alertmanagers, prometheuses) = (alertmanagers(), prometheuses());
+    let pair =
+        |n: usize| (alertmanagers[n % alertmanagers.len()].clone(), prometheuses[n % prometheuses.len()].clone());
+    (0..alertmanagers.len().max(prometheuses.len())).map(pair).collect()
 }
 
 /// A running Alertmanager, in a directory of its own.

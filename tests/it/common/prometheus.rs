@@ -23,6 +23,15 @@ pub fn prometheuses() -> Vec<PathBuf> {
     if listed.is_empty() { vec![PathBuf::from("prometheus")] } else { listed }
 }
 
+/// The first number of a Prometheus's version.
+pub fn major_version(binary: &Path) -> u32 {
+    let output = Command::new(binary).arg("--version").output().unwrap();
+    // Older ones say it on standard error.
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let version = said.split_once("version ").and_then(|(_, rest)| rest.split('.').next());
+    version.and_then(|major| major.parse().ok()).unwrap_or_else(|| panic!("{said} has no version"))
+}
+
 /// The VictoriaMetrics (single-node) to test with: `STREAMLAG_TEST_VICTORIAMETRICS`, separated by colons; no package installs one.
 pub fn victoria_metrics() -> Vec<PathBuf> {
     binaries("STREAMLAG_TEST_VICTORIAMETRICS")
@@ -58,36 +67,27 @@ pub enum Asked {
 
 impl Prometheus {
     /// Scrapes these addresses, and loads the rules, also in a copy in which they fire at once.
-    pub fn start(targets: &[String]) -> Self {
-        Self::scraping(jobs(targets))
+    pub fn start(binary: &Path, targets: &[String]) -> Self {
+        Self::scraping(binary, &[], jobs(targets))
     }
 
-    /// The same with another binary.
-    pub fn start_with(binary: &Path, targets: &[String]) -> Self {
-        Self::scraping_with(binary, jobs(targets))
-    }
-
-    /// The same with scrape jobs as its configuration has them.
-    pub fn scraping(jobs: Value) -> Self {
-        Self::scraping_with(Path::new("prometheus"), jobs)
-    }
-
-    fn scraping_with(binary: &Path, jobs: Value) -> Self {
+    /// The same with further arguments, and scrape jobs as its configuration has them.
+    pub fn scraping(binary: &Path, arguments: &[&str], jobs: Value) -> Self {
         let shipped = repository("alerts/streamlag.rules.yml");
         let rules = fs::read_to_string(&shipped).unwrap();
         let config = json!({"rule_files": [shipped, "at_once.yml"], "scrape_configs": jobs});
-        Self::configured(binary, config, &at_once(&rules, &["for:"], AT_ONCE))
+        Self::configured(binary, arguments, config, &at_once(&rules, &["for:"], AT_ONCE))
     }
 
     /// Scrapes these addresses, and sends the alerts of a rules file to an Alertmanager, as soon as they are true and for as long.
-    pub fn alerting(targets: &[String], rules: &str, alertmanager: &str) -> Self {
+    pub fn alerting(binary: &Path, targets: &[String], rules: &str, alertmanager: &str) -> Self {
         let rules = fs::read_to_string(repository(rules)).unwrap();
         let config = json!({
             "rule_files": ["at_once.yml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
             "scrape_configs": [{"job_name": "streamlag", "static_configs": [{"targets": targets}]}],
         });
-        Self::configured(Path::new("prometheus"), config, &at_once(&rules, &["for:", "keep_firing_for:"], ""))
+        Self::configured(binary, &[], config, &at_once(&rules, &["for:", "keep_firing_for:"], ""))
     }
 
     /// A VictoriaMetrics that scrapes these addresses. It evaluates no rules.
@@ -105,8 +105,8 @@ impl Prometheus {
         Self::run_child(command, address, dir)
     }
 
-    /// With a configuration, and its `at_once.yml`.
-    fn configured(binary: &Path, mut config: Value, rules: &str) -> Self {
+    /// With arguments, a configuration, and its `at_once.yml`.
+    fn configured(binary: &Path, arguments: &[&str], mut config: Value, rules: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("at_once.yml"), rules).unwrap();
         config["global"] = json!({"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL});
@@ -117,6 +117,7 @@ impl Prometheus {
         let mut command = Command::new(binary);
         command
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .args(arguments)
             .arg(format!("--web.listen-address={address}"));
         Self::run_child(command, address, dir)
     }
