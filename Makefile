@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -40,6 +40,9 @@ lint: tools ## clippy, warnings denied
 
 doc: tools ## rustdoc, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+elsewhere: ## compiles for Windows and macOS, unit tests included (cargo check; nothing is linked)
+	scripts/check-elsewhere
 
 deny: tools ## licences, sources and bans of dependencies
 	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY)' \

@@ -30,7 +30,9 @@ mod lag;
 mod notify;
 mod poller_runtime;
 mod reloader;
+#[cfg_attr(not(unix), path = "app/elsewhere/signals.rs")]
 pub mod signals;
+#[cfg_attr(not(unix), path = "app/elsewhere/systemd.rs")]
 pub mod systemd;
 mod targets;
 

@@ -11,7 +11,7 @@ use streamlag::sys::log;
 
 /// A poll makes and drops tens of thousands of small things, on two threads where the page is long. Measured at 1,000 streams
 /// against glibc's allocator, when replies were a tree of values: 0.65 of the time, 0.7 of the CPU, no more memory.
-#[cfg(feature = "jemalloc")]
+#[cfg(all(feature = "jemalloc", not(windows)))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -286,6 +286,7 @@ fn files_of_secrets_are_also_those_that_hold_a_secret_url() {
     let dir = tempfile::tempdir().unwrap();
     let (path, secret) = (dir.path().join("f.yml"), dir.path().join("secret"));
     std::fs::write(&secret, "x".repeat(32)).unwrap();
+    #[cfg(unix)]
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let check = |text: &str, expected: &[&Path]| assert_eq!(of_file(&path, text).secret_files, expected, "{text}");
     check("redis.url: redis://h", &[]);

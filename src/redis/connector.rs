@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+#[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -125,7 +126,10 @@ impl Endpoint {
 
     async fn socket(&mut self, deadline: Instant) -> std::io::Result<Box<dyn Socket>> {
         let stream = match &self.address {
+            #[cfg(unix)]
             Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(std::io::ErrorKind::Unsupported.into()),
             Address::Tcp(host, port) => {
                 let addresses = self.resolver.look_up(host, *port).await?;
                 connect_tcp(&addresses, deadline).await?

@@ -2,7 +2,6 @@
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -47,21 +46,27 @@ pub enum FileError {
 /// What tells a file from what it was: which file it is, when it was changed, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFingerprint {
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
     length: u64,
+    modified: Option<SystemTime>,
+    /// Device, inode and when it was changed, in seconds and nanoseconds.
+    #[cfg(unix)]
+    node: (u64, u64, i64, i64),
+    #[cfg(not(unix))]
+    created: Option<SystemTime>,
 }
 
 impl From<&Metadata> for FileFingerprint {
     fn from(file: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt as _;
+
         Self {
-            device: file.dev(),
-            inode: file.ino(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
             length: file.len(),
+            modified: file.modified().ok(),
+            #[cfg(unix)]
+            node: (file.dev(), file.ino(), file.ctime(), file.ctime_nsec()),
+            #[cfg(not(unix))]
+            created: file.created().ok(),
         }
     }
 }
@@ -179,20 +184,29 @@ fn unsettled(file: &Metadata) -> Option<Duration> {
 /// no such file.
 ///
 /// A group that may read the file of somebody else is how Kubernetes hands us a secret.
+#[cfg(unix)]
 #[must_use]
 pub fn exposed_mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+
     let file = std::fs::metadata(path).ok()?;
-    // Who we are, as the kernel says.
+    // Who we are, as Linux says. Elsewhere every file is somebody else's, so that fewer count as exposed.
     let is_ours = std::fs::metadata("/proc/self").is_ok_and(|us| us.uid() == file.uid());
     let mode = file.mode() & 0o7777;
     let needless = if is_ours { 0o066 } else { 0o026 };
     (mode & needless != 0).then_some(mode)
 }
 
+/// Nothing: files have no such bits here.
+#[cfg(not(unix))]
+#[must_use]
+pub fn exposed_mode(_path: &Path) -> Option<u32> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -219,8 +233,11 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(read(&pipe).unwrap_err().to_string().contains("a regular file"));
         // It says that it is empty, and is not: as one that grew while it was read.
-        assert!(matches!(read(Path::new("/proc/self/status")), Err(FileError::Changing)));
-        assert!(matches!(read_settled(Path::new("/proc/self/status")), Err(FileError::Changing)));
+        #[cfg(target_os = "linux")]
+        {
+            assert!(matches!(read(Path::new("/proc/self/status")), Err(FileError::Changing)));
+            assert!(matches!(read_settled(Path::new("/proc/self/status")), Err(FileError::Changing)));
+        }
     }
 
     /// The writer cuts the file short, writes half of it, and the rest a moment later, as an editor on a slow disk.
@@ -252,6 +269,7 @@ mod tests {
         assert_eq!(read_settled_text(&path).unwrap(), whole);
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_file_that_another_one_replaces_is_read_as_it_was_or_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
@@ -282,8 +300,11 @@ mod tests {
         });
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn who_else_may_read_or_write_a_file_of_secrets() {
+        use std::os::unix::fs::PermissionsExt as _;
+
         let file = tempfile::NamedTempFile::new().unwrap();
         for (mode, expected) in [
             (0o600, None),

@@ -2,10 +2,9 @@
 //! changed, taken out or put in shows.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -104,6 +103,21 @@ pub(super) struct Audit {
     seq: u64,
 }
 
+/// Which file it is.
+#[cfg(unix)]
+fn identity(file: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (file.dev(), file.ino())
+}
+
+/// The same where files have no numbers: when it was made, in seconds and nanoseconds since the Unix epoch.
+#[cfg(not(unix))]
+fn identity(file: &Metadata) -> (u64, u64) {
+    let made = file.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    (made.as_secs(), made.subsec_nanos().into())
+}
+
 impl Audit {
     /// Opens a file, or makes one, and adds what was done without a person by what it says. Acts of which it does not tell how they ended
     /// get an outcome: unknown.
@@ -115,8 +129,11 @@ impl Audit {
     }
 
     fn open_reading(path: &Path, most: u64, acts: &mut AutoActs, now: SystemTime) -> Result<Self, String> {
-        let options = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let file = options.map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(failed)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => "another streamlag writes the audit file".to_owned(),
             TryLockError::Error(error) => failed(error),
@@ -132,7 +149,7 @@ impl Audit {
         let mut audit = Self {
             path: path.to_owned(),
             file,
-            identity: (found.dev(), found.ino()),
+            identity: identity(&found),
             length: found.len(),
             is_torn: false,
             last: NO_DIGEST.to_owned(),
@@ -222,7 +239,7 @@ impl Audit {
             ErrorKind::NotFound => "the audit file was moved or removed".to_owned(),
             _ => failed(error),
         })?;
-        if (found.dev(), found.ino()) != self.identity {
+        if identity(&found) != self.identity {
             return Err("the audit file was replaced by another one".to_owned());
         }
         if self.is_torn {

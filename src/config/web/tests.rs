@@ -357,6 +357,7 @@ fn headers_are_of_the_known_kind() {
     );
 }
 
+#[cfg(unix)]
 #[test]
 fn files_are_bounded_regular_and_listed() {
     let examples = Examples::new();

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,14 +31,29 @@ struct QueueState {
     due: Option<Instant>,
 }
 
+/// Standard error without its lock: a writer that waits for that would wait for the reader of the log.
+#[cfg(unix)]
+fn stderr() -> io::Result<File> {
+    use std::os::fd::AsFd as _;
+
+    Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+}
+
+/// The same on Windows.
+#[cfg(windows)]
+fn stderr() -> io::Result<File> {
+    use std::os::windows::io::AsHandle as _;
+
+    Ok(File::from(io::stderr().as_handle().try_clone_to_owned()?))
+}
+
 impl Queue {
     /// Writes what comes, on a thread of its own. `say` is called there when something is due: see [`Queue::wake_at`].
     ///
     /// # Errors
     /// Where there is no standard error or no thread.
     pub(super) fn write_apart(self: &Arc<Self>, say: impl Fn(Instant) + Send + 'static) -> io::Result<()> {
-        // Not through the lock of standard error: a writer that waits for that would wait for the reader of the log.
-        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let stderr = stderr()?;
         let queue = Arc::clone(self);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write(stderr, &say))?;
         Ok(())
