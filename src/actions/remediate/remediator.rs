@@ -354,6 +354,9 @@ impl Remediator {
                 outcome.ending == Ending::Done || outcome.ending == Ending::Unknown,
                 SystemTime::now(),
             );
+            if outcome.ending == Ending::Refused {
+                watcher.planner.refused(&plan, SystemTime::now());
+            }
         }
         self.end(plan, outcome.clone(), by);
         Ok(outcome)

@@ -33,6 +33,9 @@ const SAMPLES_AFTER_ACT: u8 = 3;
 /// How long nothing is planned again that a person has rejected.
 const REJECTED_FOR: Duration = Duration::from_secs(60 * 60);
 
+/// How long nothing is planned again that a script has refused: it sees what samples do not, such as entries without payload.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
 /// Bytes of a plan's id.
 const ID_BYTES: usize = 8;
 
@@ -159,6 +162,11 @@ impl Planner {
             // What it asked for takes time.
             self.not_again((place, what(plan)), now, PLAN_LIFETIME);
         }
+    }
+
+    /// The script has seen that it was not as planned: the same is not asked for again at once.
+    pub fn refused(&mut self, plan: &Plan, now: SystemTime) {
+        self.not_again(((plan.stream.clone(), plan.group.clone()), what(plan)), now, REFUSED_FOR);
     }
 
     /// A person does not want it.

@@ -303,6 +303,22 @@ fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
     assert_eq!(look(&mut planner, 1002).unwrap().action, Action::Hook);
 }
 
+/// A dead consumer may hold nothing but entries without payload, which no sample tells of it.
+#[test]
+fn what_was_refused_is_not_asked_for_again_at_once() {
+    let mut planner = planner(rule(Mode::Auto, &[Action::Release]));
+    let look = |planner: &mut Planner, second: u64| {
+        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
+        planner.plans().next().cloned()
+    };
+    look(&mut planner, 100);
+    let plan = look(&mut planner, 101).unwrap();
+    planner.acted(&plan, false, at(102));
+    planner.refused(&plan, at(102));
+    assert!((103..162).all(|second| look(&mut planner, second).is_none()));
+    assert_eq!(look(&mut planner, 162).unwrap().action, Action::Release);
+}
+
 #[test]
 fn acts_that_move_no_entry_hide_no_claim() {
     let claims_after = |action: Action, may_have_changed: bool| {
