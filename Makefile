@@ -100,7 +100,7 @@ incident-kills: tools ## kill streamlag two hundred times, or INCIDENT_KILLS tim
 fault-runs: tools ## notifications under faults, a thousand simulated runs of hours, or FAULT_RUNS of them
 	FAULT_RUNS=$${FAULT_RUNS:-1000} cargo test --locked --lib notify::fault_script -- --nocapture
 
-bad-days: tools ## consumers and streamlags are killed while acts are under way, BAD_DAYS_SECONDS (3600) per server: nothing is lost
+bad-days: tools ## consumers, masters and streamlags are killed while acts are under way, BAD_DAYS_SECONDS (3600) per server: nothing is lost
 	STREAMLAG_BAD_DAYS=$${BAD_DAYS_SECONDS:-3600} cargo test --locked --test it bad_days:: -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one

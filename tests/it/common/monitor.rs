@@ -31,6 +31,17 @@ impl Monitor {
 
     pub fn next(&mut self) -> Executed {
         let line = self.line();
+        Self::parse(&line)
+    }
+
+    /// The same; nothing where the server is gone.
+    pub fn next_of_mortal(&mut self) -> Option<Executed> {
+        let mut line = Vec::new();
+        let read = self.0.read_until(b'\n', &mut line).ok()?;
+        (read > 0 && line.ends_with(b"\n")).then(|| Self::parse(String::from_utf8_lossy(&line).trim_end()))
+    }
+
+    fn parse(line: &str) -> Executed {
         let parts = line.strip_prefix('+').and_then(|line| line.split_once(" ["));
         let (at, rest) = parts.unwrap_or_else(|| panic!("no command: {line}"));
         let (client, words) = rest.split_once("] ").unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Redis, Reply, Streamlag, command, eventually, streamlag};
+use super::{Redis, Reply, Streamlag, TOKEN, command, eventually, streamlag_with_env};
 
 /// The user that acts.
 pub const ACTOR: &str = "streamlag-act";
@@ -68,10 +68,16 @@ impl Office {
     }
 
     pub fn start_with(&self, url: &str, rules: &Value, more: &Value, flags: &[&str]) -> Streamlag {
+        self.start_in(url, rules, more, flags, &[])
+    }
+
+    /// The same in an environment.
+    pub fn start_in(&self, url: &str, rules: &Value, more: &Value, flags: &[&str], env: &[(&str, &str)]) -> Streamlag {
         let (file, tokens) = (self.config(rules, more), self.path("tokens"));
         let own = ["--redis.url", url, "--config.file", &file, "--api.tokens-file", tokens.to_str().unwrap()];
         let soon = SOON.chunks(2).filter(|flag| !flags.contains(&flag[0])).flatten().copied();
-        streamlag(&[&own, &soon.collect::<Vec<_>>()[..], flags].concat()).ready()
+        let all = [&own, &soon.collect::<Vec<_>>()[..], flags].concat();
+        streamlag_with_env(&all, &[&[("STREAMLAG_API_TOKEN", TOKEN)], env].concat()).ready()
     }
 
     /// What the record says, line by line. It must hold together.

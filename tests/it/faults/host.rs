@@ -116,13 +116,13 @@ fn cpu_seconds(pid: u32) -> f64 {
 }
 
 /// A clock that can be stepped: the environment that gives it to a program, and the file that steps it.
-struct Clock {
+pub struct Clock {
     dir: tempfile::TempDir,
     library: String,
 }
 
 impl Clock {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let found = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
         let found = found.unwrap_or_else(|error| panic!("faketime ({error}): run 'make test', which installs it"));
         let library = String::from_utf8(found.stdout).unwrap().trim().to_owned();
@@ -136,14 +136,14 @@ impl Clock {
         self.dir.path().join("clock").to_str().unwrap().to_owned()
     }
 
-    fn step(&self, seconds: i64) {
+    pub fn step(&self, seconds: i64) {
         // Moved there whole: it may be read at any time.
         let new = self.dir.path().join("new");
         std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
 
-    fn env(&self) -> [(&'static str, String); 4] {
+    pub fn env(&self) -> [(&'static str, String); 4] {
         [
             ("LD_PRELOAD", self.library.clone()),
             ("FAKETIME_TIMESTAMP_FILE", self.file()),
@@ -154,7 +154,7 @@ impl Clock {
 }
 
 /// Back and forth, by a few seconds and by more than a day.
-const STEPS: [i64; 5] = [-3600, 7200, -5, -100_000, 100_000];
+pub const STEPS: [i64; 5] = [-3600, 7200, -5, -100_000, 100_000];
 
 #[test]
 fn the_clock_of_streamlag_steps() {

@@ -1,6 +1,6 @@
 //! What fails around the program: Redis, its replies, the network and the machine.
 
-mod host;
+pub mod host;
 mod network;
 mod poll;
 mod redis;

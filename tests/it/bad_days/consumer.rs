@@ -1,0 +1,120 @@
+//! An application: reads, takes its time, acknowledges; and reads again what it holds, as it was handed over to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redis::Value as Reply;
+
+use super::place::Ports;
+use super::{STREAM, entries};
+
+pub const RUNS: u8 = 0;
+/// Holds what it has read, and does nothing.
+pub const PAUSED: u8 = 1;
+/// Never comes back.
+pub const KILLED: u8 = 2;
+/// Ends what it has begun, then goes.
+pub const RETIRES: u8 = 3;
+/// Ends what it has begun, then goes on under another name.
+pub const RENAMED: u8 = 4;
+
+/// How long an entry takes.
+const WORK: Duration = Duration::from_millis(120);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What all consumers of a day did.
+#[derive(Default)]
+pub struct Work {
+    names: AtomicU64,
+    /// Who processed an entry, once for each time.
+    pub processed: Mutex<BTreeMap<String, Vec<String>>>,
+    /// Entries of which a consumer does not know whether its acknowledgment arrived.
+    pub unsure: Mutex<BTreeSet<String>>,
+}
+
+impl Work {
+    fn name(&self) -> String {
+        format!("c{}", self.names.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+pub struct Consumer {
+    pub state: Arc<AtomicU8>,
+    pub thread: JoinHandle<()>,
+}
+
+impl Consumer {
+    pub fn start(ports: &Ports, work: &Arc<Work>) -> Self {
+        let state = Arc::new(AtomicU8::new(RUNS));
+        let (told, ports, work) = (Arc::clone(&state), ports.clone(), Arc::clone(work));
+        let thread = std::thread::spawn(move || {
+            let (mut name, mut connection, mut turn) = (work.name(), None, 0_u64);
+            loop {
+                match told.load(Ordering::Relaxed) {
+                    KILLED | RETIRES => return,
+                    PAUSED => {
+                        std::thread::sleep(LOOK);
+                        continue;
+                    }
+                    RENAMED => {
+                        name = work.name();
+                        told.store(RUNS, Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+                turn += 1;
+                if one_turn(&ports, &mut connection, &work, &told, &name, turn.is_multiple_of(4)).is_none() {
+                    connection = None;
+                    std::thread::sleep(LOOK);
+                }
+            }
+        });
+        Self { state, thread }
+    }
+
+    pub fn tell(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+    }
+
+    pub fn is(&self, state: u8) -> bool {
+        self.state.load(Ordering::Relaxed) == state
+    }
+}
+
+/// Reads and processes; nothing where the server does not answer.
+fn one_turn(
+    ports: &Ports,
+    kept: &mut Option<redis::Connection>,
+    work: &Work,
+    told: &AtomicU8,
+    name: &str,
+    is_again: bool,
+) -> Option<()> {
+    if kept.is_none() {
+        *kept = ports.master();
+    }
+    let connection = kept.as_mut()?;
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg("g").arg(name).arg("COUNT").arg(2).arg("STREAMS").arg(STREAM);
+    read.arg(if is_again { "0" } else { ">" });
+    let held = entries(&read.query::<Reply>(connection).ok()?);
+    std::thread::sleep(if held.is_empty() { LOOK } else { WORK });
+    // Between reading and acknowledging is the worst moment for either.
+    while told.load(Ordering::Relaxed) == PAUSED {
+        std::thread::sleep(LOOK);
+    }
+    for id in held {
+        if told.load(Ordering::Relaxed) == KILLED {
+            return Some(());
+        }
+        work.processed.lock().unwrap().entry(id.clone()).or_default().push(name.to_owned());
+        if redis::cmd("XACK").arg(STREAM).arg("g").arg(&id).query::<i64>(connection).is_err() {
+            work.unsure.lock().unwrap().insert(id);
+            return None;
+        }
+    }
+    Some(())
+}
