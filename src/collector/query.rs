@@ -35,17 +35,17 @@ impl ReadOutcome {
 #[derive(Debug)]
 pub(super) enum Query {
     /// Is a command that was refused allowed by now?
-    Probe(RefusedCommand),
+    Recheck(RefusedCommand),
     /// Everything about a stream, and about those of its groups that are known already.
     Stream { at: usize, groups: Vec<GroupQuery> },
-    /// Whether a stream is still what it was, and everything about its groups.
-    Glance { at: usize, groups: Vec<GroupQuery>, kept: Box<KeptStream>, recheck_refused: bool },
+    /// Whether a stream is still what it was, where it `probes`, and everything about its groups.
+    Unchanged { at: usize, groups: Vec<GroupQuery>, kept: Box<KeptStream>, probes: bool },
     /// Consumers and oldest pending entry of groups that were not known before, or have changed.
     Details { at: usize, groups: Vec<GroupQuery> },
     /// The first entry after a group's cursor; `group` is its place in the stream's sample.
     First { at: usize, group: usize },
     /// Whether an entry that was the last one is still there.
-    Witness { at: usize },
+    Anchor { at: usize },
     /// Pages of counts for groups of one stream, and the stream in the same moment; its groups as well, where `with_groups`.
     Counts { at: usize, pages: Vec<PageQuery>, after: CountAnchor, with_groups: bool },
     /// How many of a group's pending entries lie before the first entry.
@@ -56,12 +56,12 @@ impl Query {
     /// The stream that it is about.
     pub(super) fn at(&self) -> Option<usize> {
         match self {
-            Self::Probe(_) => None,
+            Self::Recheck(_) => None,
             Self::Stream { at, .. }
-            | Self::Glance { at, .. }
+            | Self::Unchanged { at, .. }
             | Self::Details { at, .. }
             | Self::First { at, .. }
-            | Self::Witness { at }
+            | Self::Anchor { at }
             | Self::Counts { at, .. }
             | Self::Ghosts { at, .. } => Some(*at),
         }
@@ -103,7 +103,7 @@ pub(super) enum CountAnchor {
     /// It is read.
     Read,
     /// It is asked whether it is still so.
-    Glance(Box<StreamReply>),
+    Unchanged(Box<StreamReply>),
 }
 
 /// A page of a count to be asked for.

@@ -97,7 +97,7 @@ impl Batch {
     /// The streams that it reads.
     pub(super) fn streams(&self) -> impl Iterator<Item = usize> {
         self.questions.iter().filter_map(|question| match question {
-            Query::Stream { at, .. } | Query::Glance { at, .. } => Some(*at),
+            Query::Stream { at, .. } | Query::Unchanged { at, .. } => Some(*at),
             _ => None,
         })
     }
@@ -147,7 +147,7 @@ impl Batch {
                 // By itself it is an error, and another one where it is refused.
                 RefusedCommand::Exec => self.bare("exec", b"EXEC"),
             }
-            self.push(Query::Probe(command));
+            self.push(Query::Recheck(command));
         }
     }
 
@@ -165,18 +165,18 @@ impl Batch {
     }
 
     /// Asks whether a stream with large entries is still what it was, without reading them, and for everything about its
-    /// groups. Without `recheck_refused`, for the latter only.
+    /// groups. Unless it `probes`, for the latter only.
     pub(super) fn check_unchanged(
         &mut self,
         at: usize,
         key: &StreamKey,
         groups: Vec<GroupQuery>,
         kept: &KeptStream,
-        recheck_refused: bool,
+        probes: bool,
         script: Option<Script>,
     ) {
         self.bare("multi", b"MULTI");
-        if recheck_refused {
+        if probes {
             self.unchanged(key, &kept.reply, script);
         } else {
             self.command("xlen", &[b"XLEN"], key, &[]);
@@ -184,7 +184,7 @@ impl Batch {
         self.command("xinfo_groups", &[b"XINFO", b"GROUPS"], key, &[]);
         self.group_details(key, &groups);
         self.bare("exec", b"EXEC");
-        self.push(Query::Glance { at, groups, kept: Box::new(kept.clone()), recheck_refused });
+        self.push(Query::Unchanged { at, groups, kept: Box::new(kept.clone()), probes });
     }
 
     /// Nothing was added after the last id and as many entries are there: so nothing was removed either, and the stream is
@@ -226,7 +226,7 @@ impl Batch {
         let may = self.may(RefusedCommand::Xrange);
         if may {
             self.range(key, &id.to_string(), &id.to_string(), 1, script);
-            self.push(Query::Witness { at });
+            self.push(Query::Anchor { at });
         }
         may
     }
@@ -263,7 +263,7 @@ impl Batch {
         }
         let after = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
             self.unchanged(key, stream, script);
-            CountAnchor::Glance(Box::new(stream.clone()))
+            CountAnchor::Unchanged(Box::new(stream.clone()))
         } else {
             self.facts(key, script);
             CountAnchor::Read

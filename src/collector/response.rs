@@ -52,18 +52,18 @@ struct Reading<'a, 'r> {
 impl Reading<'_, '_> {
     fn read(&mut self, query: &Query) -> Result<(), SampleError> {
         match query {
-            Query::Probe(command) => self.probe(*command),
+            Query::Recheck(command) => self.recheck(*command),
             Query::Stream { at, groups } => self.stream(*at, groups),
             Query::Details { at, groups } => self.details(*at, groups),
             Query::First { at, group } => self.first(*at, *group),
-            Query::Glance { at, groups, kept, recheck_refused } => self.unchanged(*at, groups, kept, *recheck_refused),
+            Query::Unchanged { at, groups, kept, probes } => self.unchanged(*at, groups, kept, *probes),
             Query::Counts { at, pages, after, with_groups } => self.counts(*at, pages, after, *with_groups),
-            Query::Witness { at } => self.anchor(*at),
+            Query::Anchor { at } => self.anchor(*at),
             Query::Ghosts { at, group } => self.ghosts(*at, *group),
         }
     }
 
-    fn probe(&mut self, command: RefusedCommand) -> Result<(), SampleError> {
+    fn recheck(&mut self, command: RefusedCommand) -> Result<(), SampleError> {
         let is_allowed = match command {
             // An error inside is the stream's, and shows that it ran.
             RefusedCommand::Multi => self.replies.transaction(1)?.is_ok(),
@@ -136,15 +136,15 @@ impl Reading<'_, '_> {
         at: usize,
         groups: &[GroupQuery],
         kept: &KeptStream,
-        recheck_refused: bool,
+        probes: bool,
     ) -> Result<(), SampleError> {
-        let before = if recheck_refused { &GLANCE[..] } else { &GLANCE_AT_GROUPS[..] };
+        let before = if probes { &PROBED[..] } else { &UNPROBED[..] };
         let parts = CommandParts { before, groups };
         let answer = self.replies.transaction(parts.len())?;
         note_refused(&answer, parts, self.refused);
         let (state, memory) = (&mut self.streams[at], &mut *self.memory);
         memory.begin(at, state.held);
-        let read = glanced(answer, groups, kept, recheck_refused, &state.names, memory);
+        let read = changed_or_not(answer, groups, kept, probes, &state.names, memory);
         let is_held = memory.end(&mut state.held, reading_of(&read).map(|stream| &stream.groups));
         let read = if is_held { read } else { Err(StreamError::TooMuch) };
         let read = read.map_err(|error| {
@@ -231,11 +231,11 @@ enum CommandPart {
 const XINFO_STREAM: CommandPart = CommandPart::Needed("XINFO STREAM");
 const XINFO_GROUPS: CommandPart = CommandPart::Needed("XINFO GROUPS");
 
-/// What stands before the groups' own commands in a [`Query::Stream`], and in a [`Query::Glance`] with and without a probe.
+/// What stands before the groups' own commands in a [`Query::Stream`], and in a [`Query::Unchanged`] with and without a probe.
 const STREAM: [CommandPart; COMMANDS_PER_STREAM] = [XINFO_STREAM, XINFO_GROUPS];
-const GLANCE: [CommandPart; 3] =
+const PROBED: [CommandPart; 3] =
     [CommandPart::Optional(RefusedCommand::Xlen), CommandPart::Optional(RefusedCommand::Xrange), XINFO_GROUPS];
-const GLANCE_AT_GROUPS: [CommandPart; 2] = [CommandPart::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
+const UNPROBED: [CommandPart; 2] = [CommandPart::Optional(RefusedCommand::Xlen), XINFO_GROUPS];
 
 /// The commands of a transaction.
 #[derive(Clone, Copy)]
@@ -314,17 +314,17 @@ fn reading_of(read: &Result<StreamReading, StreamError>) -> Option<&StreamReadin
 
 /// With a probe, the answers to `XLEN` and to `XRANGE` above the last id stand before those about the groups, else only the
 /// former.
-fn glanced(
+fn changed_or_not(
     answer: Result<Items<'_>, StreamError>,
     groups: &[GroupQuery],
     kept: &KeptStream,
-    recheck_refused: bool,
+    probes: bool,
     names: &NameCache,
     memory: &mut DecodeMemory,
 ) -> Result<StreamReading, StreamError> {
     let mut items = answer?;
     let length = next(&mut items, CommandPart::Optional(RefusedCommand::Xlen))?;
-    let added = if recheck_refused { items.next() } else { None };
+    let added = if probes { items.next() } else { None };
     let mut listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
     let reply = StreamReply { length: replies::length(length)?, ..kept.reply.clone() };
     add_details(&mut listed, &mut items, groups, names, true, memory);
@@ -384,7 +384,7 @@ impl CountAnchor {
     fn commands(&self) -> usize {
         match self {
             Self::Read => 1,
-            Self::Glance(_) => 2,
+            Self::Unchanged(_) => 2,
         }
     }
 }
@@ -425,7 +425,7 @@ fn pages_of<'a>(
     }
     let after = match (after, items.next()) {
         (CountAnchor::Read, Some(reply)) => replies::stream(reply).ok().filter(|stream| !stream.ends_unknown),
-        (CountAnchor::Glance(kept), Some(length)) => {
+        (CountAnchor::Unchanged(kept), Some(length)) => {
             items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
         }
         (_, None) => None,

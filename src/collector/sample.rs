@@ -42,7 +42,7 @@ const STREAMS_PER_LOOK: usize = 16;
 
 /// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
 /// stream that was created again can look the same, though hardly with the same groups.
-const MAX_GLANCES: u32 = 12;
+const MAX_CHECKS: u32 = 12;
 
 /// How often a stream is read again in a poll that Redis refused a command for, or that changed while it was read, where Redis runs
 /// no transactions. One is usual; each further one is for a command that only then turned out to be refused.
@@ -129,10 +129,10 @@ impl<'a> SampleRun<'a> {
     /// Everything that can be asked without knowing more than the last sample told.
     async fn first_round(&mut self) -> Result<(), SampleError> {
         let unprobed = self.not_to_be_probed();
-        let glances = self.may_check_unchanged();
+        let may_check = self.may_check_unchanged();
         let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.source.streams.len())
             .filter(|&at| self.source.streams[at].may_be_asked())
-            .partition(|&at| self.source.streams[at].may_be_asked_with_others(glances));
+            .partition(|&at| self.source.streams[at].may_be_asked_with_others(may_check));
         let most = self.source.pace.batch_cost();
         let mut batches = VecDeque::new();
         let mut rest = known.as_slice();
@@ -180,7 +180,7 @@ impl<'a> SampleRun<'a> {
                     unprobed.insert(at);
                 }
             }
-            if state.glances >= MAX_GLANCES {
+            if state.checks >= MAX_CHECKS {
                 unprobed.insert(at);
             }
         }
@@ -219,8 +219,8 @@ impl<'a> SampleRun<'a> {
             let script = state.script(self.connected.script);
             match state.kept.as_ref().filter(|_| self.may_check_unchanged()) {
                 Some(kept) => {
-                    let recheck_refused = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
-                    batch.check_unchanged(at, key, groups, kept, recheck_refused, script);
+                    let probes = !unprobed.contains(&at) && self.may(RefusedCommand::Xrange);
+                    batch.check_unchanged(at, key, groups, kept, probes, script);
                 }
                 None => batch.stream(at, key, groups, script),
             }
@@ -258,7 +258,7 @@ impl<'a> SampleRun<'a> {
             Some(Err(ReadOutcome::Refused(_) | ReadOutcome::Changed(_))) => {}
             Some(Ok(_)) => {
                 state.changed = false;
-                state.glances += 1;
+                state.checks += 1;
                 if self.ask_for_the_rest(at) {
                     return;
                 }
@@ -283,20 +283,20 @@ impl<'a> SampleRun<'a> {
             match &mut state.read {
                 None | Some(Ok(_) | Err(ReadOutcome::Error(_))) => continue,
                 Some(Err(ReadOutcome::Refused(_))) => state.changed = false,
-                Some(Err(ReadOutcome::Changed(glanced))) => {
+                Some(Err(ReadOutcome::Changed(checked))) => {
                     state.changed = true;
-                    state.glances += 1;
+                    state.checks += 1;
                     if bytes > 0 && bytes.saturating_add(expected) > MAX_PAYLOAD_BYTES {
                         first_left_out = first_left_out.or(Some(at));
-                        if let Some(glanced) = glanced.take() {
-                            state.read = Some(Ok(*glanced));
+                        if let Some(checked) = checked.take() {
+                            state.read = Some(Ok(*checked));
                         }
                         continue;
                     }
                     bytes = bytes.saturating_add(expected);
                 }
             }
-            state.glances = 0;
+            state.checks = 0;
             again.push(at);
         }
         self.source.turn = first_left_out.unwrap_or(0);

@@ -124,7 +124,7 @@ pub(super) struct StreamState {
     /// Whether it had changed by the newest sample.
     pub(super) changed: bool,
     /// How often in a row it was only asked whether it changed.
-    pub(super) glances: u32,
+    pub(super) checks: u32,
     /// What its groups and consumers take of the memory for replies, in bytes.
     pub(super) held: usize,
 }
@@ -145,7 +145,7 @@ impl OfStream for StreamState {
             left_out_for: 0,
             kept: None,
             changed: false,
-            glances: 0,
+            checks: 0,
             held: 0,
         }
     }
@@ -388,9 +388,9 @@ impl StreamState {
         self.large
     }
 
-    /// Whether it is known that asking for it costs little; `glances` is whether it may be asked whether it changed.
-    pub(super) fn may_be_asked_with_others(&self, glances: bool) -> bool {
-        (self.kept.is_some() && glances) || (self.payload_bytes.is_some() && !self.large)
+    /// Whether it is known that asking for it costs little; `may_check` is whether it may be asked whether it changed.
+    pub(super) fn may_be_asked_with_others(&self, may_check: bool) -> bool {
+        (self.kept.is_some() && may_check) || (self.payload_bytes.is_some() && !self.large)
     }
 
     /// The script that should read it: where its entries are large, or of unknown size.

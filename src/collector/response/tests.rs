@@ -165,7 +165,7 @@ fn a_server_that_serves_nobody_fails_the_sample() {
 }
 
 #[test]
-fn a_command_that_is_probed_is_allowed_again_once_it_is_not_refused() {
+fn a_command_that_is_rechecked_is_allowed_again_once_it_is_not_refused() {
     for (replies, allowed) in [
         ("-NOPERM no permissions to run the 'xpending' command\r\n", false),
         ("-ERR unknown command 'XPENDING'\r\n", false),
