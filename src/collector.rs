@@ -5,7 +5,6 @@ mod backend;
 mod change_log;
 mod cluster;
 mod count_budget;
-mod limits;
 mod pacer;
 mod page_builder;
 pub mod poller;
@@ -20,6 +19,7 @@ mod scanner;
 mod schedule;
 mod sentinel;
 mod standalone;
+mod stream_rules;
 mod stream_state;
 mod topology;
 

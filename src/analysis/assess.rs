@@ -70,11 +70,14 @@ impl Assessor {
         Self { selection, windows, bounds, streams }
     }
 
-    /// Becomes `next`, and keeps what was seen of the streams that stay.
-    pub fn reconfigure(&mut self, next: Self) {
-        let keys: Vec<StreamKey> = next.streams.iter().map(|stream| stream.key.clone()).collect();
-        *self = Self { streams: std::mem::take(&mut self.streams), ..next };
-        self.follow_streams(&keys);
+    /// Goes by other settings from now on, and keeps what was seen of the streams.
+    pub fn reconfigure(&mut self, selection: GroupSelection, windows: Windows, bounds: Bounds) {
+        (self.selection, self.windows, self.bounds) = (selection, windows, bounds);
+    }
+
+    /// The streams, in the order in which they are sampled.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &StreamKey> {
+        self.streams.iter().map(|stream| &stream.key)
     }
 
     /// Sees these streams from now on, and keeps what was seen of those that stay.

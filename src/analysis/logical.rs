@@ -5,7 +5,7 @@ mod braces;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::analysis::group_state::GroupState;
@@ -55,12 +55,12 @@ struct LogicalDefinition {
     patterns: Vec<String>,
 }
 
-/// Every logical stream, and which of the sampled streams are its partitions.
+/// Every logical stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogicalStreams {
     definitions: Vec<LogicalDefinition>,
-    /// Of each definition, the places of its partitions among the sampled streams.
-    partitions: Vec<Vec<usize>>,
+    /// The logical streams of each partition that is named.
+    named: HashMap<StreamKey, Vec<Arc<str>>>,
 }
 
 impl LogicalStreams {
@@ -94,15 +94,18 @@ impl LogicalStreams {
         let known = self.definitions.iter().position(|definition| &*definition.name == name);
         let place = known.unwrap_or_else(|| {
             self.definitions.push(LogicalDefinition { name: name.into(), names: Vec::new(), patterns: Vec::new() });
-            self.partitions.push(Vec::new());
             self.definitions.len() - 1
         });
         let definition = &mut self.definitions[place];
-        let mut met: BTreeSet<StreamKey> = definition.names.iter().cloned().collect();
         for partition in partitions {
             match literal(&partition) {
-                Some(name) if met.insert(name.clone()) => definition.names.push(name),
-                Some(_) => {}
+                Some(partition) => {
+                    let of = self.named.entry(partition.clone()).or_default();
+                    if !of.contains(&definition.name) {
+                        of.push(Arc::clone(&definition.name));
+                        definition.names.push(partition);
+                    }
+                }
                 None if definition.patterns.contains(&partition) => {}
                 None => definition.patterns.push(partition),
             }
@@ -139,35 +142,42 @@ impl LogicalStreams {
         Some((&found.names, &found.patterns))
     }
 
-    /// Goes by these sampled streams from now on. To be called whenever they change, which [`summarize`](Self::summarize)
-    /// would not notice.
-    pub fn reconfigure(&mut self, sampled: &[StreamKey]) {
-        let places: BTreeMap<&StreamKey, usize> = sampled.iter().enumerate().map(|(place, key)| (key, place)).collect();
-        for (definition, partitions) in self.definitions.iter().zip(&mut self.partitions) {
-            let mut found: BTreeSet<usize> =
-                definition.names.iter().filter_map(|name| places.get(name).copied()).collect();
-            if !definition.patterns.is_empty() {
-                let matches = |key: &StreamKey| any_matches(&definition.patterns, key.as_bytes());
-                found.extend(sampled.iter().enumerate().filter(|(_, key)| matches(key)).map(|(place, _)| place));
+    /// The names of the logical streams that a stream is a partition of. It is held against all patterns: to be kept, and not asked for
+    /// in every poll.
+    #[must_use]
+    pub fn of(&self, stream: &StreamKey) -> Arc<[Arc<str>]> {
+        let mut names = self.named.get(stream).cloned().unwrap_or_default();
+        let matches = |definition: &&LogicalDefinition| any_matches(&definition.patterns, stream.as_bytes());
+        for LogicalDefinition { name, .. } in self.definitions.iter().filter(matches) {
+            if !names.contains(name) {
+                names.push(Arc::clone(name));
             }
-            *partitions = found.into_iter().collect();
         }
+        names.into()
     }
 
-    /// What the partitions are together, of a sample of the streams of the last [`reconfigure`](Self::reconfigure), in its order.
+    /// What the partitions are together, in a sample; `of` says what [`of`](Self::of) says of a stream.
     #[must_use]
     pub fn summarize(
         &self,
         sampled: &[StreamSnapshot],
+        of: impl Fn(&StreamKey) -> Arc<[Arc<str>]>,
         thresholds: impl Fn(&str) -> Thresholds,
     ) -> Vec<LogicalSnapshot> {
-        let each = self.definitions.iter().zip(&self.partitions);
-        let snapshot = |(definition, places): (&LogicalDefinition, &Vec<usize>)| {
-            let partitions: Vec<&StreamSnapshot> = places.iter().filter_map(|place| sampled.get(*place)).collect();
-            let thresholds = thresholds(&definition.name);
-            LogicalSnapshot { name: Arc::clone(&definition.name), groups: groups(&partitions, thresholds) }
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut partitions: HashMap<Arc<str>, Vec<&StreamSnapshot>> = HashMap::new();
+        for stream in sampled {
+            for name in &*of(&stream.key) {
+                partitions.entry(Arc::clone(name)).or_default().push(stream);
+            }
+        }
+        let snapshot = |LogicalDefinition { name, .. }: &LogicalDefinition| {
+            let partitions = partitions.get(name).map_or(&[][..], Vec::as_slice);
+            LogicalSnapshot { name: Arc::clone(name), groups: groups(partitions, thresholds(name)) }
         };
-        each.map(snapshot).collect()
+        self.definitions.iter().map(snapshot).collect()
     }
 }
 

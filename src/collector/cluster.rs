@@ -10,7 +10,6 @@ mod slot_refresh;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
@@ -48,7 +47,7 @@ pub(super) struct Cluster {
     /// The named streams that are sampled, in the order of the configuration, and the slot of each.
     named: Vec<(StreamKey, u16)>,
     /// The streams of the newest sample.
-    streams: Arc<[StreamKey]>,
+    streams: Vec<StreamKey>,
     /// When a search at all masters had ended last. One that a new master has not ended yet does not undo it.
     searched: Option<(SystemTime, Duration)>,
     map: Option<SlotMap>,
@@ -94,7 +93,7 @@ impl Cluster {
             commands,
             named: named(&sampling),
             sampling,
-            streams: [].into(),
+            streams: Vec::new(),
             searched: None,
             map: None,
             looked: None,
@@ -113,7 +112,7 @@ impl Cluster {
         }
         if sampling.stream_limit < self.sampling.stream_limit {
             // Those that are left out now are not to be looked for.
-            self.streams = [].into();
+            self.streams.clear();
         }
         for node in self.nodes.values_mut() {
             node.is_outdated = true;
@@ -237,7 +236,7 @@ impl Cluster {
         let mut ask = Vec::new();
         for address in &failed {
             let Some(node) = self.nodes.get(address) else { continue };
-            for key in node.source.streams().iter() {
+            for key in node.source.streams() {
                 if let Some(master) = self.master_of(slot_of(key)).filter(|master| *master != address) {
                     ask.push(RedirectRequest { key: key.clone(), node: master.clone(), asking: false });
                 }
@@ -306,7 +305,7 @@ impl Cluster {
         self.nodes.retain(|address, node| {
             let stays = std::mem::take(&mut node.has_guests) || masters.contains(address);
             if !stays {
-                orphans.extend(node.source.streams().iter().cloned());
+                orphans.extend(node.source.streams().cloned());
             }
             stays
         });

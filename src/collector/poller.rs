@@ -16,11 +16,11 @@ use crate::analysis::snapshot::TargetSnapshot;
 use crate::analysis::view::View;
 use crate::analysis::window::Windows;
 use crate::collector::change_log::ChangeLog;
-use crate::collector::limits::SampleLimits;
 pub use crate::collector::page_builder::SelfRegistries;
 use crate::collector::page_builder::{PageBuilder, print_without_streams};
 use crate::collector::sample_sink::SampleSink;
 use crate::collector::schedule::{Rate, Schedule};
+use crate::collector::stream_rules::StreamRules;
 use crate::collector::{SamplingConfig, Source, Topology};
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::exposition::registry::PageSettings;
@@ -79,10 +79,7 @@ pub struct Poller {
     source: Source,
     assessor: Assessor,
     page_builder: PageBuilder,
-    /// The streams of the newest sample.
-    streams: Arc<[StreamKey]>,
-    logical: LogicalStreams,
-    limits: SampleLimits,
+    rules: StreamRules,
     /// From when the history counts.
     started: Instant,
     publisher: Publisher,
@@ -106,19 +103,17 @@ impl Poller {
         metrics: PollMetrics,
     ) -> Self {
         let settings = plan.settings.clone();
-        let streams: Arc<[StreamKey]> = plan.sampling.streams.literals().into();
+        let streams = plan.sampling.streams.literals();
         let mut poller = Self {
-            view: unread_view(&settings, &streams),
-            assessor: assessor(&settings, &streams),
-            logical: settings.logical.clone(),
+            view: unread_view(&settings, streams),
+            assessor: assessor(&settings, streams),
             settings,
             source,
             page_builder: PageBuilder {
                 lines: SeriesWriter::shown_by(plan.settings.collectors),
                 ..PageBuilder::default()
             },
-            streams,
-            limits: SampleLimits::default(),
+            rules: StreamRules::default(),
             started: Instant::now(),
             publisher,
             own,
@@ -129,7 +124,6 @@ impl Poller {
             incidents: IncidentTracker::default(),
         };
         poller.incidents.reconfigure(poller.settings.incidents.clone());
-        poller.logical.reconfigure(&poller.streams);
         poller
     }
 
@@ -177,21 +171,21 @@ impl Poller {
         self.source.reconfigure(new.sampling.clone(), another.then(|| new.redis.clone()));
         self.settings = new.settings.clone();
         self.incidents.reconfigure(self.settings.incidents.clone());
-        self.logical = self.settings.logical.clone();
+        self.rules.clear();
         if another {
             // Nothing of the one server is to be held against the other.
-            self.streams = new.sampling.streams.literals().into();
-            self.assessor = assessor(&self.settings, &self.streams);
+            let streams = new.sampling.streams.literals();
+            self.assessor = assessor(&self.settings, streams);
             let newest_poll = self.view.newest_poll.clone();
-            self.view = View { newest_poll, ..unread_view(&self.settings, &self.streams) };
+            self.view = View { newest_poll, ..unread_view(&self.settings, streams) };
             self.sampled = None;
             self.schedule.retarget();
             self.incidents.retarget();
             self.changes.retarget(&new.sampling.streams);
         } else {
-            self.assessor.reconfigure(assessor(&self.settings, &self.streams));
+            let PollerSettings { selection, windows, bounds, .. } = &self.settings;
+            self.assessor.reconfigure(selection.clone(), *windows, *bounds);
         }
-        self.logical.reconfigure(&self.streams);
         if !same_lines {
             // Of what readers see now: should the next poll fail, its page is made of them.
             self.page_builder.lines = SeriesWriter::of(&self.view.streams, new.settings.collectors);
@@ -232,10 +226,9 @@ impl Poller {
         // A timer is a system call, and mostly the sample has ended by then.
         let ends_by = Instant::now() + timeout;
         let stale_at = self.stale_at().filter(|at| self.view.fresh.is_some() && *at < ends_by);
-        let Self { source, view, settings, publisher, own, sampled, assessor, page_builder, streams, logical, .. } =
-            self;
-        let before = Arc::clone(streams);
-        let mut assembly = SampleSink::new(assessor, &mut page_builder.lines, logical, streams, self.started);
+        let before: Vec<StreamKey> = stale_at.iter().flat_map(|_| self.assessor.keys().cloned()).collect();
+        let Self { source, view, settings, publisher, own, sampled, assessor, page_builder, .. } = self;
+        let mut assembly = SampleSink::new(assessor, &mut page_builder.lines, self.started);
         let sample = {
             let sampling = source.sample_into(timeout, &mut assembly);
             tokio::pin!(sampling);
@@ -281,21 +274,16 @@ impl Poller {
         if self.settings.collectors.contains(Collector::Forecast) {
             self.view.forecasts = group_forecast::present(&self.own.forecasts.newest(), &self.view.streams);
         }
-        self.view.thresholds = self.limits.of(&self.settings.thresholds, &self.streams, &self.view.streams);
-        let thresholds = |name: &str| self.settings.thresholds.of(&name.into());
-        self.view.logical = if self.view.streams.len() == self.streams.len() {
-            self.logical.summarize(&self.view.streams, thresholds).into()
-        } else {
-            // Some are gone, from this sample only: the next may be of all of them again.
-            let left: Vec<StreamKey> = self.view.streams.iter().map(|stream| stream.key.clone()).collect();
-            let mut logical = self.logical.clone();
-            logical.reconfigure(&left);
-            logical.summarize(&self.view.streams, thresholds).into()
-        };
+        let (rules, PollerSettings { thresholds, logical, .. }) = (&mut self.rules, &self.settings);
+        rules.follow(thresholds, logical, &self.view.streams);
+        self.view.thresholds = rules.thresholds(&self.view.streams);
+        let logical =
+            logical.summarize(&self.view.streams, |stream| rules.logical(stream), |name| thresholds.of(&name.into()));
+        self.view.logical = logical.into();
         if let Some(fresh) = &self.view.fresh {
             self.changes.over_limits(fresh.over, emit);
             if let Some((at, _)) = fresh.meta.search.and_then(|search| search.completed) {
-                self.changes.discovered(&self.streams, at, emit);
+                self.changes.discovered(self.assessor.keys(), at, emit);
             }
         }
         if all_read && self.view.error().is_none() {
@@ -312,7 +300,8 @@ impl Poller {
         self.changes.failure(self.started.elapsed(), &error, emit);
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
-            make_stale(&mut self.view, &self.settings, &self.streams, &ReadError::Target(error.to_string()));
+            let streams: Vec<StreamKey> = self.assessor.keys().cloned().collect();
+            make_stale(&mut self.view, &self.settings, &streams, &ReadError::Target(error.to_string()));
         }
         self.view.failed(error);
         PollOutcome::Failure

@@ -1,12 +1,9 @@
 //! A sample on its way to a page: each stream is assessed when it has been read, and its lines are written once its block is complete, while
 //! Redis still works at the others.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use crate::analysis::assess::Assessor;
-use crate::analysis::logical::LogicalStreams;
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::exposition::series::{STREAMS_PER_BLOCK, SeriesWriter};
 use crate::model::StreamKey;
@@ -16,8 +13,6 @@ use crate::model::sample::{ReadError, Sink, StreamSample};
 pub(super) struct SampleSink<'a> {
     assessor: &'a mut Assessor,
     lines: &'a mut SeriesWriter,
-    logical: &'a mut LogicalStreams,
-    streams: &'a mut Arc<[StreamKey]>,
     /// From when the history counts.
     started: Instant,
     /// What each stream came to, in their order.
@@ -42,14 +37,8 @@ impl AssessedStream {
 }
 
 impl<'a> SampleSink<'a> {
-    pub(super) fn new(
-        assessor: &'a mut Assessor,
-        lines: &'a mut SeriesWriter,
-        logical: &'a mut LogicalStreams,
-        streams: &'a mut Arc<[StreamKey]>,
-        started: Instant,
-    ) -> Self {
-        Self { assessor, lines, logical, streams, started, done: Vec::new(), missing: Vec::new(), written: 0 }
+    pub(super) fn new(assessor: &'a mut Assessor, lines: &'a mut SeriesWriter, started: Instant) -> Self {
+        Self { assessor, lines, started, done: Vec::new(), missing: Vec::new(), written: 0 }
     }
 
     /// The sample is complete. What every stream came to, in their order, those that are gone left out; from now on their lines
@@ -74,12 +63,8 @@ impl<'a> SampleSink<'a> {
 }
 
 impl Sink for SampleSink<'_> {
-    fn begin(&mut self, streams: &Arc<[StreamKey]>) {
-        if !Arc::ptr_eq(self.streams, streams) {
-            self.assessor.follow_streams(streams);
-            self.logical.reconfigure(streams);
-            *self.streams = Arc::clone(streams);
-        }
+    fn begin(&mut self, streams: &[StreamKey]) {
+        self.assessor.follow_streams(streams);
         self.lines.begin();
         self.done.clear();
         self.done.resize_with(streams.len(), || AssessedStream::NotYet);

@@ -1,7 +1,6 @@
 //! What a sample works with, and what is kept of the server and its streams from sample to sample.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::collector::pacer::Pacer;
@@ -57,9 +56,7 @@ impl SamplingConfig {
 /// State of one server.
 pub(super) struct SampleState {
     pub(super) sampling: SamplingConfig,
-    /// The streams, as those who take samples know them.
-    pub(super) keys: Arc<[StreamKey]>,
-    /// The same streams with all that is kept of each, in the same order. A stream's place in it is its `at` everywhere else.
+    /// The streams with all that is kept of each. A stream's place in it is its `at` everywhere else.
     pub(super) streams: Vec<StreamState>,
     pub(super) commands: RedisCommands,
     /// The stream that is read first, where not all can be read in one sample.
@@ -82,10 +79,9 @@ pub(super) struct SampleState {
 }
 
 impl SampleState {
-    pub(super) fn new(streams: Arc<[StreamKey]>, sampling: SamplingConfig, commands: RedisCommands) -> Self {
+    pub(super) fn new(streams: &[StreamKey], sampling: SamplingConfig, commands: RedisCommands) -> Self {
         Self {
             streams: streams.iter().cloned().map(StreamState::new).collect(),
-            keys: streams,
             sampling,
             commands,
             turn: 0,
@@ -101,9 +97,14 @@ impl SampleState {
     }
 
     /// Samples these streams from now on. Keeps the state of those that stay.
-    pub(super) fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
-        carry_over(&mut self.streams, &streams);
-        (self.keys, self.turn) = (streams, 0);
+    pub(super) fn sample_these(&mut self, streams: &[StreamKey]) {
+        carry_over(&mut self.streams, streams);
+        self.turn = 0;
+    }
+
+    /// The streams, as those who take samples know them.
+    pub(super) fn keys(&self) -> impl ExactSizeIterator<Item = &StreamKey> {
+        self.streams.iter().map(OfStream::key)
     }
 
     /// More of a stream is left out of the next samples, as an answer about it took so many bytes. Whether there is such a stream.

@@ -6,7 +6,6 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
@@ -67,7 +66,7 @@ impl Standalone {
         Self {
             endpoint,
             connection: None,
-            state: SampleState::new(discovery.streams().into(), sampling, commands),
+            state: SampleState::new(discovery.streams(), sampling, commands),
             masters_only: false,
             discovery,
             is_scanning: false,
@@ -92,7 +91,7 @@ impl Standalone {
     pub fn reconfigure(&mut self, sampling: SamplingConfig, another: Option<Endpoint>) {
         self.discovery.reconfigure(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         if self.discovery.changed() {
-            self.sample_these(self.discovery.streams().into());
+            self.state.sample_these(self.discovery.streams());
         }
         if sampling.streams.patterns().is_empty() {
             // Nothing asks for it any more, so nothing would take it back.
@@ -103,11 +102,6 @@ impl Standalone {
             (self.endpoint, self.connection, self.state.pace) = (endpoint, None, Pacer::default());
             self.state.refused.clear();
         }
-    }
-
-    /// Samples these streams from now on.
-    fn sample_these(&mut self, streams: Arc<[StreamKey]>) {
-        self.state.sample_these(streams);
     }
 
     /// Takes one sample, connecting first where there is no connection or the kept one broke, all of it within `timeout`.
@@ -251,8 +245,8 @@ impl Standalone {
     }
 
     /// The streams of the newest sample: those that are named, then those that were found.
-    pub(super) fn streams(&self) -> &[StreamKey] {
-        &self.state.keys
+    pub(super) fn streams(&self) -> impl ExactSizeIterator<Item = &StreamKey> {
+        self.state.keys()
     }
 
     /// A stream that another server had is to be found here.
@@ -279,7 +273,7 @@ impl Standalone {
         // Of a sample that was given up half way.
         self.forget_gone();
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
-        sink.begin(&self.state.keys);
+        sink.begin(&self.state.keys().cloned().collect::<Vec<_>>());
         let spread = self.state.sampling.interval.min(timeout).mul_f64(self.state.sampling.spread);
         self.state.pace.spread(spread, self.state.streams.iter().map(StreamState::cost).sum());
         let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
@@ -334,7 +328,7 @@ impl Standalone {
             }
         }
         if self.discovery.changed() {
-            self.sample_these(self.discovery.streams().into());
+            self.state.sample_these(self.discovery.streams());
         }
         Ok(())
     }
@@ -367,7 +361,7 @@ impl Collected {
 }
 
 impl Sink for Collected {
-    fn begin(&mut self, streams: &Arc<[StreamKey]>) {
+    fn begin(&mut self, streams: &[StreamKey]) {
         self.0 = streams.iter().map(|key| (key.clone(), Some(Err(ReadError::NotRead)))).collect();
     }
 

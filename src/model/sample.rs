@@ -1,6 +1,5 @@
 //! What one poll found: what the server said, resolved against the polls before.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::lag::{Continuity, Resolved};
@@ -89,7 +88,7 @@ pub struct Search {
 /// Takes the streams of a sample as they are read, in any order.
 pub trait Sink: Send {
     /// A sample begins, of these streams. Where one breaks off and begins again, what came of it so far does not count.
-    fn begin(&mut self, streams: &Arc<[StreamKey]>);
+    fn begin(&mut self, streams: &[StreamKey]);
 
     /// The stream at this place was read, or cannot be.
     fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>);

@@ -36,7 +36,7 @@ pub struct ChangeDetector {
     stretched: bool,
     exceeded: [bool; 3],
     /// The streams at the end of the newest complete search, and when it ended.
-    discovered: Arc<[StreamKey]>,
+    discovered: HashSet<StreamKey>,
     searched: Option<SystemTime>,
     long_names: bool,
     /// Logical streams without a partition that has a monitored group.
@@ -54,12 +54,12 @@ impl ChangeDetector {
     /// Nothing told yet, of these streams.
     #[must_use]
     pub fn of(streams: &StreamSelection) -> Self {
-        Self { discovered: streams.literals().into(), ..Self::default() }
+        Self { discovered: streams.literals().iter().cloned().collect(), ..Self::default() }
     }
 
     /// Another Redis is sampled from now on: nothing comes or goes by that.
     pub fn retarget(&mut self, streams: &StreamSelection) {
-        (self.discovered, self.searched) = (streams.literals().into(), None);
+        (self.discovered, self.searched) = (streams.literals().iter().cloned().collect(), None);
         self.states.clear();
     }
 
@@ -111,16 +111,21 @@ impl ChangeDetector {
 
     /// Which streams are sampled where patterns look for them; `searched` is when the newest complete search ended. Told once per
     /// search, however quickly streams come and go.
-    pub fn discovered(&mut self, streams: &Arc<[StreamKey]>, searched: SystemTime, emit: &mut dyn FnMut(Change<'_>)) {
-        if self.searched.replace(searched) == Some(searched) || Arc::ptr_eq(&self.discovered, streams) {
+    pub fn discovered<'a>(
+        &mut self,
+        streams: impl Iterator<Item = &'a StreamKey>,
+        searched: SystemTime,
+        emit: &mut dyn FnMut(Change<'_>),
+    ) {
+        if self.searched.replace(searched) == Some(searched) {
             return;
         }
-        let [before, now] = [&self.discovered, streams].map(|streams| streams.iter().collect::<HashSet<_>>());
-        let (new, gone) = (now.difference(&before).count(), before.difference(&now).count());
+        let (before, now) = (&self.discovered, streams.cloned().collect::<HashSet<_>>());
+        let (new, gone) = (now.difference(before).count(), before.difference(&now).count());
         if new + gone > 0 {
-            emit(Change::StreamsDiscovered { new, gone, streams: streams.len() });
+            emit(Change::StreamsDiscovered { new, gone, streams: now.len() });
         }
-        self.discovered = Arc::clone(streams);
+        self.discovered = now;
     }
 
     /// What the logical streams came to.

@@ -163,9 +163,8 @@ fn unreadable(key: &str) -> StreamSnapshot {
 
 /// Partitions of one logical stream; its one group.
 fn summary(partitions: Vec<StreamSnapshot>) -> LogicalGroup {
-    let mut streams = parse(&["all=*"]).unwrap();
-    streams.reconfigure(&partitions.iter().map(|stream| stream.key.clone()).collect::<Vec<_>>());
-    let mut snapshot = streams.summarize(&partitions, |_| THRESHOLDS).remove(0);
+    let streams = parse(&["all=*"]).unwrap();
+    let mut snapshot = streams.summarize(&partitions, |key| streams.of(key), |_| THRESHOLDS).remove(0);
     assert_eq!(snapshot.groups.len(), 1);
     snapshot.groups.remove(0)
 }
@@ -236,15 +235,14 @@ fn sums_do_not_wrap() {
 
 #[test]
 fn a_logical_stream_has_its_partitions_and_no_others() {
-    let mut streams = parse(&["orders=orders:{0..1}", "eu=*:eu", "none=absent:*"]).unwrap();
+    let streams = parse(&["orders=orders:{0..1}", "eu=*:eu", "none=absent:*"]).unwrap();
     let sampled = ["orders:1", "mail:eu", "orders:0", "orders:2", "orders:eu"].map(StreamKey::from);
-    streams.reconfigure(&sampled);
     let snapshots: Vec<StreamSnapshot> = sampled
         .iter()
         .map(|key| stream(&key.to_string(), vec![exact(1), present("h", (2, 2, 2), None, GroupState::Ok)]))
         .collect();
-    let summaries =
-        streams.summarize(&snapshots, |name| Thresholds { degraded: if name == "eu" { 1 } else { 100 }, ..THRESHOLDS });
+    let thresholds = |name: &str| Thresholds { degraded: if name == "eu" { 1 } else { 100 }, ..THRESHOLDS };
+    let summaries = streams.summarize(&snapshots, |key| streams.of(key), thresholds);
     let told: Vec<(String, String, u64, Option<u64>, Status)> = summaries
         .iter()
         .flat_map(|logical| {
@@ -265,8 +263,8 @@ fn a_logical_stream_has_its_partitions_and_no_others() {
         ]
     );
     assert_eq!(summaries[2].groups, []);
-    streams.reconfigure(&sampled[..1]);
-    assert_eq!(streams.summarize(&snapshots[..1], |_| THRESHOLDS)[0].groups[0].partitions, 1);
+    let one = streams.summarize(&snapshots[..1], |key| streams.of(key), |_| THRESHOLDS);
+    assert_eq!(one[0].groups[0].partitions, 1);
 }
 
 proptest! {

@@ -76,7 +76,12 @@ impl ClusterSample {
     }
 
     /// What a node says of the streams that it was asked for, its own or guests, and of those that it found.
-    pub(super) fn take(&mut self, address: &Address, asked: &[StreamKey], sample: Result<TargetSample, SampleError>) {
+    pub(super) fn take<'a>(
+        &mut self,
+        address: &Address,
+        asked: impl IntoIterator<Item = &'a StreamKey>,
+        sample: Result<TargetSample, SampleError>,
+    ) {
         let at = self.place_of(address);
         if std::mem::take(&mut self.nodes[at].is_dropped) {
             self.nodes[at].status.error = None;
@@ -90,7 +95,7 @@ impl ClusterSample {
                 status.error =
                     Some(if error.reason == FailureReason::Timeout { in_time() } else { error.detail.clone() });
                 if let Some(why) = status.why() {
-                    asked.iter().for_each(|key| self.tell(key.clone(), at, Err(why.clone())));
+                    asked.into_iter().for_each(|key| self.tell(key.clone(), at, Err(why.clone())));
                 }
                 self.failure.get_or_insert(error);
                 return;
@@ -109,7 +114,7 @@ impl ClusterSample {
         self.streams_left_out += sample.meta.streams_left_out;
         // Those that are not there are left out of a sample, whose order is theirs.
         let mut told = sample.streams.iter().map(|(key, _)| key).peekable();
-        self.gone.extend(asked.iter().filter(|key| told.next_if_eq(key).is_none()).cloned());
+        self.gone.extend(asked.into_iter().filter(|key| told.next_if_eq(key).is_none()).cloned());
         for (key, read) in sample.streams {
             if let Some(redirect) = read.as_ref().err().and_then(|error| Redirect::read(error, address)) {
                 self.redirected.push((key.clone(), address.clone(), redirect));
