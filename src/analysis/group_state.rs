@@ -68,9 +68,6 @@ impl GroupState {
     }
 }
 
-/// A time by the server's clock, in milliseconds since the Unix epoch.
-pub type ServerTime = u64;
-
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::analysis) struct Evidence {
@@ -126,8 +123,8 @@ impl Evidence {
 #[derive(Debug)]
 pub(in crate::analysis) struct StateMachine {
     state: GroupState,
-    /// Since when it is told.
-    since: Option<ServerTime>,
+    /// Since when it is told, by the server's clock, in milliseconds since the Unix epoch.
+    since: Option<u64>,
     /// Since when its rule has failed.
     failing: Option<Duration>,
     /// What it rested on when it last held; of `ok`, which rests on nothing, not kept.
@@ -139,7 +136,7 @@ impl StateMachine {
         Self { state: GroupState::Ok, since: None, failing: None, held: None }
     }
 
-    pub(in crate::analysis) fn judge(&mut self, evidence: Evidence, windows: &Windows, now: ServerTime) -> Verdict {
+    pub(in crate::analysis) fn judge(&mut self, evidence: Evidence, windows: &Windows, now: u64) -> Verdict {
         let (at, found) = (evidence.at, evidence.state(windows));
         if found == self.state {
             self.failing = None;
@@ -169,8 +166,8 @@ impl StateMachine {
 pub struct Verdict {
     /// The state.
     pub state: GroupState,
-    /// Since when it is told.
-    pub since: ServerTime,
+    /// Since when it is told, by the server's clock, in milliseconds since the Unix epoch.
+    pub since: u64,
     lag: Lag,
     /// For how long its rule has failed.
     failing: Option<Duration>,

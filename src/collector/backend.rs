@@ -13,7 +13,7 @@ use crate::sys::own_metrics::RedisCommands;
 
 /// Samples a Redis, however it is set up.
 pub struct Source {
-    way: Backend,
+    backend: Backend,
     commands: RedisCommands,
 }
 
@@ -28,17 +28,17 @@ impl Source {
     #[must_use]
     pub fn new(topology: Topology, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         let counted = commands.clone();
-        let way = match topology.mode {
+        let backend = match topology.mode {
             Mode::Standalone => Backend::Standalone(Box::new(Standalone::new(topology.endpoint, sampling, counted))),
             Mode::Cluster => Backend::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
             Mode::Sentinel => Backend::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
         };
-        Self { way, commands }
+        Self { backend, commands }
     }
 
     /// Samples this from now on, of another Redis where there is one. What is known of the streams that stay is kept.
     pub fn reconfigure(&mut self, sampling: SamplingConfig, another: Option<Topology>) {
-        match (&mut self.way, another) {
+        match (&mut self.backend, another) {
             (_, Some(topology)) => *self = Self::new(topology, sampling, self.commands.clone()),
             (Backend::Standalone(source), None) => source.reconfigure(sampling, None),
             (Backend::Cluster(source), None) => source.reconfigure(sampling),
@@ -51,7 +51,7 @@ impl Source {
     /// # Errors
     /// Where Redis as a whole could not be read, and then nothing counts that the sink was told; the trouble of a single stream, or of a node, is inside the sample.
     pub async fn sample_into(&mut self, timeout: Duration, sink: &mut dyn Sink) -> Result<TargetSample, SampleError> {
-        match &mut self.way {
+        match &mut self.backend {
             Backend::Standalone(source) => source.sample_into(timeout, sink).await,
             Backend::Cluster(source) => source.sample_into(timeout, sink).await,
             Backend::Sentinel(source) => source.sample_into(timeout, sink).await,
@@ -61,7 +61,7 @@ impl Source {
     /// What the newest sample took of Redis's time until it ended, well or not: of the busiest, where there are several.
     #[must_use]
     pub fn redis_time(&self) -> Duration {
-        match &self.way {
+        match &self.backend {
             Backend::Standalone(source) => source.redis_time(),
             Backend::Cluster(source) => source.redis_time(),
             Backend::Sentinel(source) => source.redis_time(),

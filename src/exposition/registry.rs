@@ -249,8 +249,6 @@ impl PageContent {
     }
 }
 
-type Label<'a> = (&'static str, &'a str);
-
 /// Writes families to the page.
 struct FamilyCollectors<'a, 'e> {
     encoder: &'a mut DescriptorEncoder<'e>,
@@ -276,7 +274,7 @@ struct FamilyCollector<'a> {
 }
 
 impl FamilyCollector<'_> {
-    fn sample(&mut self, labels: &[Label<'_>], number: Number) -> fmt::Result {
+    fn sample(&mut self, labels: &[(&'static str, &str)], number: Number) -> fmt::Result {
         match self.kind {
             Kind::Info => self.metric.encode_info(&labels),
             kind => write(&mut self.metric.encode_family(&labels)?, kind, number),

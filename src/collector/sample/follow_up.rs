@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::analysis::lag::tracker::{CountRange, Counted};
+use crate::analysis::lag::tracker::{CountRange, Counted, Queries};
 use crate::collector::count_budget::{CountBudget, CountRequest, FIRST_PAGE, PAGE_COST};
 use crate::collector::query::{GroupQuery, Observation, PageQuery, PageReply, PagesReply, Read};
 use crate::collector::reading::{MonitoredGroup, StreamReading};
@@ -155,53 +155,39 @@ impl SampleRun<'_> {
 
     /// What is missing to know the lags of a stream's groups, in entries and in time.
     fn ask_for_lags(&mut self, at: usize, stream: &StreamReading) {
-        let source = &mut *self.source;
-        let state = &mut source.streams[at];
-        let script = state.script(self.connected.script);
-        let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         for (MonitoredGroup { place, .. }, group) in stream.with_cursors() {
-            let place = *place;
-            let ask = source.streams[at].tracker.ask(&stream.reply, group, entry_bytes);
-            let first = ask.first.filter(|_| ask.comes_along);
+            let state = &mut self.source.streams[at];
+            let ask = state.tracker.ask(&stream.reply, group, state.entry_bytes());
             if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
-                room(&mut self.rest, source).first(at, &source.streams[at].key, place, cursor, script);
+                let (source, script) = (&*self.source, self.source.streams[at].script(self.connected.script));
+                room(&mut self.rest, source).first(at, &source.streams[at].key, *place, cursor, script);
             }
-            if let Some(uncertainty) = ask.count {
-                let page = ask.page.unwrap_or(FIRST_PAGE);
-                self.wanted.push(CountRequest {
-                    at,
-                    group: Some(place),
-                    uncertainty,
-                    entry_bytes,
-                    most_bytes,
-                    first,
-                    page,
-                    asked: 0,
-                });
-            }
+            self.want(at, Some(*place), ask);
         }
+    }
+
+    /// Asks for the count of a group's lag, or of what no group needs, where there is one to be asked for.
+    fn want(&mut self, at: usize, group: Option<usize>, ask: Queries) {
+        let Some(uncertainty) = ask.count else { return };
+        let state = &self.source.streams[at];
+        self.wanted.push(CountRequest {
+            at,
+            group,
+            uncertainty,
+            entry_bytes: state.entry_bytes(),
+            most_bytes: state.most_bytes(),
+            first: ask.first.filter(|_| ask.comes_along),
+            page: ask.page.unwrap_or(FIRST_PAGE),
+            asked: 0,
+        });
     }
 
     /// What is missing to know how many entries no group needs any more.
     fn ask_for_held(&mut self, at: usize, stream: &StreamReading) {
-        let state = &mut self.source.streams[at];
-        let (entry_bytes, most_bytes) = (state.entry_bytes(), state.most_bytes());
         let Some((safe, _)) = stream.lowest_needed() else { return };
-        let ask = state.tracker.hold(&stream.reply, safe, entry_bytes);
-        if let Some(uncertainty) = ask.count {
-            let page = ask.page.unwrap_or(FIRST_PAGE);
-            let group = None;
-            self.wanted.push(CountRequest {
-                at,
-                group,
-                uncertainty,
-                entry_bytes,
-                most_bytes,
-                first: None,
-                page,
-                asked: 0,
-            });
-        }
+        let state = &mut self.source.streams[at];
+        let ask = state.tracker.hold(&stream.reply, safe, state.entry_bytes());
+        self.want(at, None, ask);
     }
 
     /// Adds pages to the batches, those of one stream together.
