@@ -66,7 +66,7 @@ fn declared(scaler: &InFile<ScalerItem>, targets: &mut [TargetConfig]) -> Result
             .ok_or_else(|| scaler.invalid("redis_target", name, "expected the name of a target"))?,
     };
     let signal = match &given.signal {
-        Some(word) => scale::signal(&word.value).map_err(|why| scaler.invalid("signal", word, &why))?,
+        Some(word) => scale::signal(&word.value).map_err(|why| scaler.invalid("signal", word, &why.to_string()))?,
         None => Signal::default(),
     };
     let streams = streams(scaler, target)?;
@@ -74,17 +74,15 @@ fn declared(scaler: &InFile<ScalerItem>, targets: &mut [TargetConfig]) -> Result
         group: group(scaler, target)?,
         signal,
         target: match (&given.target, signal, streams.names.first()) {
-            (Some(number), ..) => {
-                scale::target(&number.value, signal).map_err(|why| scaler.invalid("target", number, &why))?
-            }
+            (Some(number), ..) => scale::target(&number.value, signal)
+                .map_err(|why| scaler.invalid("target", number, &why.to_string()))?,
             (None, Signal::Consumers, _) => CONSUMERS_TARGET,
             (None, _, Some(key)) => target.thresholds.of(key).degraded as f64,
             (None, _, None) => target.thresholds.otherwise.degraded as f64,
         },
         look_ahead: match &given.look_ahead {
-            Some(time) => {
-                scale::look_ahead(&time.value, signal).map_err(|why| scaler.invalid("look_ahead", time, &why))?
-            }
+            Some(time) => scale::look_ahead(&time.value, signal)
+                .map_err(|why| scaler.invalid("look_ahead", time, &why.to_string()))?,
             None => DEFAULT_LOOK_AHEAD,
         },
         streams,

@@ -231,24 +231,45 @@ pub fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a,
 /// Characters of an unknown parameter that are repeated.
 const MAX_REPEATED: usize = 80;
 
+/// Why the parameters of a query cannot be used. No value is repeated: some send a token by mistake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// There is no such parameter.
+    #[error("unknown query parameter {key:?}: expected {}", listed(.known))]
+    Unknown {
+        /// Its beginning.
+        key: String,
+        /// Those that there are.
+        known: &'static [&'static str],
+    },
+    /// There are two of it.
+    #[error("the query parameter {0} is given twice: expected it once")]
+    Twice(&'static str),
+}
+
 /// The parameters of a query, decoded, each of these keys at most once: one with a typing error would be passed over, and of two it is not
 /// known which is meant.
 ///
 /// # Errors
-/// Which parameter is wrong, and what was expected. No value is repeated: some send a token by mistake.
-pub fn parameters(query: Option<&str>, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, String> {
+/// Which parameter is wrong, and what was expected.
+pub fn parameters(
+    query: Option<&str>,
+    known: &'static [&'static str],
+) -> Result<BTreeMap<&'static str, String>, ParameterError> {
     let mut given = BTreeMap::new();
     for (key, value) in decoded_pairs(query) {
-        let Some(known) = keys.iter().find(|known| **known == key) else {
-            let expected = if keys.is_empty() { "none here".to_owned() } else { keys.join(", ") };
-            let key: String = key.chars().take(MAX_REPEATED).collect();
-            return Err(format!("unknown query parameter {key:?}: expected {expected}"));
+        let Some(name) = known.iter().find(|name| **name == key) else {
+            return Err(ParameterError::Unknown { key: key.chars().take(MAX_REPEATED).collect(), known });
         };
-        if given.insert(*known, value.into_owned()).is_some() {
-            return Err(format!("the query parameter {known} is given twice: expected it once"));
+        if given.insert(*name, value.into_owned()).is_some() {
+            return Err(ParameterError::Twice(name));
         }
     }
     Ok(given)
+}
+
+fn listed(known: &[&str]) -> String {
+    if known.is_empty() { "none here".to_owned() } else { known.join(", ") }
 }
 
 /// All parameters of a query, decoded.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, LagForecasts, ScaledStreams, Scaler, Signal, Unknown};
-use crate::http::api::scale::{Asked, MAX_LOOK_AHEAD, asked, nothing_asked, scale};
+use crate::http::api::scale::{MAX_LOOK_AHEAD, ScaleQuery, asked, nothing_asked, scale};
 use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
 use crate::http::targets::ServedTarget;
@@ -98,8 +98,8 @@ fn answer<'a>(
 }
 
 /// The scaler that a query asks for. What is not monitored is not to be had.
-fn scaler(asked: Asked, target: &ServedTarget) -> Result<Scaler, HttpProblem> {
-    let Asked { stream, group, signal, target: value, look_ahead, .. } = asked;
+fn scaler(asked: ScaleQuery, target: &ServedTarget) -> Result<Scaler, HttpProblem> {
+    let ScaleQuery { stream, group, signal, target: value, look_ahead, .. } = asked;
     let view = &target.reader.newest().view;
     // A name that is not UTF-8 can only be asked for as it is shown.
     let shown = view.streams.iter().map(|known| &known.key).find(|key| key.display_name() == stream).cloned();
@@ -115,7 +115,7 @@ fn scaler(asked: Asked, target: &ServedTarget) -> Result<Scaler, HttpProblem> {
             group.ok_or_else(|| not_found(format!("the group {name:?} is not monitored")))?
         }
         None => target.selection.literals().first().cloned().ok_or_else(|| {
-            bad_request("expected a group, as in ?stream=NAME&group=GROUP: only patterns are monitored".to_owned())
+            bad_request("expected a group, as in ?stream=NAME&group=GROUP: only patterns are monitored")
         })?,
     };
     let value = value.unwrap_or_else(|| match signal {
@@ -129,8 +129,8 @@ fn not_found(detail: String) -> HttpProblem {
     HttpProblem::new(StatusCode::NOT_FOUND, detail)
 }
 
-fn bad_request(detail: String) -> HttpProblem {
-    HttpProblem::new(StatusCode::BAD_REQUEST, detail)
+fn bad_request(why: impl std::fmt::Display) -> HttpProblem {
+    HttpProblem::new(StatusCode::BAD_REQUEST, why.to_string())
 }
 
 #[cfg(test)]

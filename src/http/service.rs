@@ -225,7 +225,7 @@ impl Service {
                 }
                 let limits = self.check_token(policy, head, peer)?;
                 let reloaded = self.reloads.reload().await;
-                reloaded.map_err(|why| HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, why))?;
+                reloaded.map_err(|why| HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, why.to_string()))?;
                 Ok(with_headers(text("reloaded\n"), limits))
             }
         }
@@ -478,7 +478,7 @@ fn target<'a>(policy: &'a ServerConfig, asked: Option<&str>) -> Result<&'a Serve
 /// Whether a query has nothing but the parameters of its path, each at most once.
 fn check_query(route: Route, query: Option<&str>) -> Result<(), HttpProblem> {
     let Some(keys) = route.parameters() else { return Ok(()) };
-    parameters(query, keys).map(drop).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why))
+    parameters(query, keys).map(drop).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why.to_string()))
 }
 
 /// The collectors that a scrape asks for; `None` where it asks for none, and gets all that are on.
@@ -540,8 +540,9 @@ fn targets(policy: &ServerConfig) -> Result<HttpResponse, HttpProblem> {
 /// Incidents of all targets, or of one.
 fn incidents(policy: &ServerConfig, query: Option<&str>) -> Result<HttpResponse, HttpProblem> {
     let asked = query_parameter(query, "target").map(|asked| target(policy, Some(&asked))).transpose()?;
-    let status = query_parameter(query, "status")
-        .map(|word| api::incidents::status(&word).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why)));
+    let status = query_parameter(query, "status").map(|word| {
+        api::incidents::status(&word).map_err(|why| HttpProblem::new(StatusCode::BAD_REQUEST, why.to_string()))
+    });
     let status = status.transpose()?;
     let targets = policy.targets.all().filter(|target| asked.is_none_or(|asked| asked.name == target.name));
     let newest: Vec<_> = targets.map(|target| (target, target.reader.newest())).collect();

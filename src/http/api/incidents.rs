@@ -60,16 +60,19 @@ struct DeliveryRow {
 /// The outcome before the first attempt.
 const WAITING: &str = "waiting";
 
+/// A word that is no status, as far as it is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid value {0:?} for status: expected pending, firing or resolved")]
+pub struct StatusError(String);
+
 /// The status of this word.
 ///
 /// # Errors
 /// What is expected.
-pub fn status(word: &str) -> Result<IncidentStatus, String> {
+pub fn status(word: &str) -> Result<IncidentStatus, StatusError> {
     let all = [IncidentStatus::Pending, IncidentStatus::Firing, IncidentStatus::Resolved];
-    all.into_iter().find(|status| status.as_str() == word).ok_or_else(|| {
-        let word: String = word.chars().take(MAX_SHOWN).collect();
-        format!("invalid value {word:?} for status: expected pending, firing or resolved")
-    })
+    let found = all.into_iter().find(|status| status.as_str() == word);
+    found.ok_or_else(|| StatusError(word.chars().take(MAX_SHOWN).collect()))
 }
 
 /// Incidents of several targets, of one status or of all.

@@ -1,13 +1,12 @@
 //! `GET /api/v1/scale/NAME` and `/api/v1/scale`: one value for an autoscaler.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, Demand, Scaler, Signal};
 use crate::http::api::seconds;
-use crate::http::route::parameters;
+use crate::http::route::{ParameterError, parameters};
 use crate::model::text::rfc3339;
 
 /// Characters that are repeated of what a query has wrong.
@@ -68,9 +67,53 @@ pub fn scale<'a>(
     }
 }
 
+/// Why a value of a scaler cannot be used: what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScalerValueError {
+    /// No signal.
+    #[error("expected one of {}", Signal::ALL.map(Signal::as_str).join(", "))]
+    Signal,
+    /// No target.
+    #[error("expected a number above 0, such as 100")]
+    Target,
+    /// Another target than a number of replicas can have.
+    #[error("expected 1, as the signal consumers is a number of replicas")]
+    TargetOfConsumers,
+    /// A time where none is looked ahead.
+    #[error("expected only with the signal forecast")]
+    NotForecast,
+    /// No duration, or none within bounds.
+    #[error("expected a duration between 1s and 1d, such as 5m")]
+    LookAhead,
+}
+
+/// Why the query of an undeclared scaler cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScaleQueryError {
+    /// A parameter that there is not, or twice.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// One without a value.
+    #[error("the query parameter {0} is empty: expected a value")]
+    Empty(&'static str),
+    /// It says of no stream.
+    #[error("expected a stream, as in ?stream=NAME&group=GROUP")]
+    NoStream,
+    /// A value that cannot be used.
+    #[error("invalid value {value:?} for {key}: {error}")]
+    Value {
+        /// The parameter.
+        key: &'static str,
+        /// The beginning of its value.
+        value: String,
+        /// What was expected.
+        error: ScalerValueError,
+    },
+}
+
 /// What the query of an undeclared scaler asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
+pub struct ScaleQuery {
     /// The stream by its name.
     pub stream: String,
     /// The group by its name, where one is given.
@@ -89,22 +132,25 @@ pub struct Asked {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn asked(query: Option<&str>) -> Result<Asked, String> {
-    let mut given = with_values(query, &KEYS)?;
-    let stream = given.remove("stream").ok_or("expected a stream, as in ?stream=NAME&group=GROUP")?;
+pub fn asked(query: Option<&str>) -> Result<ScaleQuery, ScaleQueryError> {
+    let mut given = parameters(query, &KEYS)?;
+    if let Some((key, _)) = given.iter().find(|(_, value)| value.is_empty()) {
+        return Err(ScaleQueryError::Empty(key));
+    }
+    let stream = given.remove("stream").ok_or(ScaleQueryError::NoStream)?;
     let signal = match given.remove("signal") {
-        Some(word) => signal(&word).map_err(|why| invalid("signal", &word, &why))?,
+        Some(word) => signal(&word).map_err(|why| invalid("signal", &word, why))?,
         None => Signal::default(),
     };
     let target = match given.remove("target") {
-        Some(text) => Some(target(&text, signal).map_err(|why| invalid("target", &text, &why))?),
+        Some(text) => Some(target(&text, signal).map_err(|why| invalid("target", &text, why))?),
         None => None,
     };
     let look_ahead = match given.remove("look_ahead") {
-        Some(text) => look_ahead(&text, signal).map_err(|why| invalid("look_ahead", &text, &why))?,
+        Some(text) => look_ahead(&text, signal).map_err(|why| invalid("look_ahead", &text, why))?,
         None => DEFAULT_LOOK_AHEAD,
     };
-    Ok(Asked {
+    Ok(ScaleQuery {
         stream,
         group: given.remove("group"),
         signal,
@@ -118,48 +164,33 @@ pub fn asked(query: Option<&str>) -> Result<Asked, String> {
 ///
 /// # Errors
 /// Which parameter was given.
-pub fn nothing_asked(query: Option<&str>) -> Result<(), String> {
+pub fn nothing_asked(query: Option<&str>) -> Result<(), ParameterError> {
     parameters(query, &[]).map(drop)
 }
 
-/// The parameters of a query, each of these keys at most once and with a value.
-fn with_values(query: Option<&str>, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, String> {
-    let given = parameters(query, keys)?;
-    match given.iter().find(|(_, value)| value.is_empty()) {
-        Some((key, _)) => Err(format!("the query parameter {key} is empty: expected a value")),
-        None => Ok(given),
-    }
-}
-
-fn invalid(key: &str, value: &str, expected: &str) -> String {
-    format!("invalid value {:?} for {key}: {expected}", repeated(value))
-}
-
-fn repeated(text: &str) -> String {
-    text.chars().take(MAX_REPEATED).collect()
+fn invalid(key: &'static str, value: &str, error: ScalerValueError) -> ScaleQueryError {
+    ScaleQueryError::Value { key, value: value.chars().take(MAX_REPEATED).collect(), error }
 }
 
 /// A signal by its word.
 ///
 /// # Errors
 /// What was expected.
-pub fn signal(word: &str) -> Result<Signal, String> {
-    Signal::parse(word).ok_or_else(|| format!("expected one of {}", Signal::ALL.map(Signal::as_str).join(", ")))
+pub fn signal(word: &str) -> Result<Signal, ScalerValueError> {
+    Signal::parse(word).ok_or(ScalerValueError::Signal)
 }
 
 /// The target of a signal.
 ///
 /// # Errors
 /// What was expected.
-pub fn target(text: &str, signal: Signal) -> Result<f64, String> {
+pub fn target(text: &str, signal: Signal) -> Result<f64, ScalerValueError> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let number: Option<f64> = if plain { text.parse().ok() } else { None };
     let number = number.filter(|number| number.is_finite() && *number > 0.0);
     match (number, signal) {
-        (None, _) => Err("expected a number above 0, such as 100".to_owned()),
-        (Some(number), Signal::Consumers) if number != CONSUMERS_TARGET => {
-            Err("expected 1, as the signal consumers is a number of replicas".to_owned())
-        }
+        (None, _) => Err(ScalerValueError::Target),
+        (Some(number), Signal::Consumers) if number != CONSUMERS_TARGET => Err(ScalerValueError::TargetOfConsumers),
         (Some(number), _) => Ok(number),
     }
 }
@@ -168,13 +199,13 @@ pub fn target(text: &str, signal: Signal) -> Result<f64, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn look_ahead(text: &str, signal: Signal) -> Result<Duration, String> {
+pub fn look_ahead(text: &str, signal: Signal) -> Result<Duration, ScalerValueError> {
     if signal != Signal::Forecast {
-        return Err("expected only with the signal forecast".to_owned());
+        return Err(ScalerValueError::NotForecast);
     }
     let duration = humantime::parse_duration(text).ok();
     let duration = duration.filter(|duration| (MIN_LOOK_AHEAD..=MAX_LOOK_AHEAD).contains(duration));
-    duration.ok_or_else(|| "expected a duration between 1s and 1d, such as 5m".to_owned())
+    duration.ok_or(ScalerValueError::LookAhead)
 }
 
 #[cfg(test)]
@@ -184,7 +215,7 @@ mod tests {
     #[test]
     fn queries() {
         let found = asked(Some("stream=a%2Fb&group=g&signal=lag&target=2.5&redis_target=t")).unwrap();
-        let expected = Asked {
+        let expected = ScaleQuery {
             stream: "a/b".to_owned(),
             group: Some("g".to_owned()),
             signal: Signal::Lag,
@@ -202,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_query_is_named() {
         let check = |query: Option<&str>, expected: &str| {
-            let error = asked(query).unwrap_err();
+            let error = asked(query).unwrap_err().to_string();
             assert!(error.contains(expected), "{query:?}: {error}");
         };
         check(None, "expected a stream");
@@ -218,8 +249,8 @@ mod tests {
         check(Some("stream=a&look_ahead=5m"), "only with the signal forecast");
         check(Some("stream=a&signal=forecast&look_ahead=0s"), "between 1s and 1d");
         let long = "x".repeat(5000);
-        assert!(asked(Some(&format!("stream=a&{long}=1"))).unwrap_err().len() < 300);
+        assert!(asked(Some(&format!("stream=a&{long}=1"))).unwrap_err().to_string().len() < 300);
         assert!(nothing_asked(None).is_ok() && nothing_asked(Some("")).is_ok());
-        assert!(nothing_asked(Some("stream=a")).unwrap_err().contains("expected none here"));
+        assert!(nothing_asked(Some("stream=a")).unwrap_err().to_string().contains("expected none here"));
     }
 }
