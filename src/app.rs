@@ -37,7 +37,7 @@ pub mod systemd;
 mod targets;
 
 pub use audit::audit_verify;
-pub use healthcheck::healthcheck;
+pub use healthcheck::{HealthcheckError, healthcheck};
 pub use history::history;
 pub use lag::{Printed, lag};
 pub use notify::notify_test;

@@ -18,53 +18,88 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a listener with TLS is told from whose answer in plain text begins with an alert.
 const TLS_ALERT: u8 = 21;
 
-/// The error where the listener has TLS and the health check does not.
+/// What to do where the listener has TLS and the health check does not.
 const EXPECTS_TLS: &str = "the server expects TLS: give the health check the same --web.config.file as the server";
 
-/// The error in the opposite case.
-const NO_TLS: &str = "the server does not speak TLS: give the health check the same --web.config.file as the server";
+/// Why the health check failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthcheckError {
+    /// No address is configured.
+    #[error("no such address")]
+    NoAddress,
+    /// There is no connection, or it breaks.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The connection ends without an answer: so does one with TLS, where none is spoken.
+    #[error("no HTTP response ({0}); {EXPECTS_TLS}")]
+    NoResponse(std::io::Error),
+    /// The listener has TLS, and the health check does not.
+    #[error("{EXPECTS_TLS}")]
+    ExpectsTls,
+    /// The opposite.
+    #[error("the server does not speak TLS: give the health check the same --web.config.file as the server")]
+    NoTls,
+    /// There is no TLS to be had.
+    #[error(transparent)]
+    Tls(#[from] Error),
+    /// It is not healthy, or something else answers.
+    #[error("unexpected response {0:?}")]
+    Unexpected(String),
+    /// What of it is wrong at which address.
+    #[error("{address}: {error}")]
+    At {
+        /// The address.
+        address: String,
+        /// What is wrong.
+        error: Box<HealthcheckError>,
+    },
+}
 
 /// Asks the streamlag that listens on the first configured address.
 ///
 /// # Errors
 /// What is wrong, in one line.
-pub fn healthcheck(config: &Config) -> Result<(), String> {
+pub fn healthcheck(config: &Config) -> Result<(), HealthcheckError> {
     let address = config.listen.first().map_or("", String::as_str);
     // Listening on every address includes the loopback one.
     let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
-    ask(&address, config.web.tls.is_some()).map_err(|error| format!("{address}: {error}"))
+    ask(&address, config.web.tls.is_some()).map_err(|error| HealthcheckError::At { address, error: Box::new(error) })
 }
 
-fn ask(address: &str, tls: bool) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let resolved = address.to_socket_addrs().map_err(failed)?.next().ok_or("no such address")?;
-    let mut connection = TcpStream::connect_timeout(&resolved, HEALTHCHECK_TIMEOUT).map_err(failed)?;
-    connection.set_read_timeout(Some(HEALTHCHECK_TIMEOUT)).map_err(failed)?;
+fn ask(address: &str, tls: bool) -> Result<(), HealthcheckError> {
+    let resolved = address.to_socket_addrs()?.next().ok_or(HealthcheckError::NoAddress)?;
+    let mut connection = TcpStream::connect_timeout(&resolved, HEALTHCHECK_TIMEOUT)?;
+    connection.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
     if !tls {
-        return ask_over(connection, address).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
-                format!("no HTTP response ({error}); {EXPECTS_TLS}")
+        return ask_over(connection, address).map_err(|error| match error {
+            HealthcheckError::Io(error)
+                if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) =>
+            {
+                HealthcheckError::NoResponse(error)
             }
-            _ => error.to_string(),
-        })?;
+            other => other,
+        });
     }
-    let mut session = session(ServerName::from(resolved.ip())).map_err(|error| error.to_string())?;
+    let mut session = session(ServerName::from(resolved.ip()))?;
     ask_over(Stream::new(&mut session, &mut connection), address).map_err(|error| {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-        if matches!(inner, Some(Error::InvalidMessage(_))) { NO_TLS.to_owned() } else { error.to_string() }
-    })?
+        let inner = match &error {
+            HealthcheckError::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()),
+            _ => None,
+        };
+        if matches!(inner, Some(Error::InvalidMessage(_))) { HealthcheckError::NoTls } else { error }
+    })
 }
 
-fn ask_over(mut stream: impl Read + Write, address: &str) -> std::io::Result<Result<(), String>> {
+fn ask_over(mut stream: impl Read + Write, address: &str) -> Result<(), HealthcheckError> {
     let request = format!("GET /-/healthy HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut status = [0; "HTTP/1.1 200 ".len()];
     stream.read_exact(&mut status)?;
-    Ok(match &status {
+    match &status {
         b"HTTP/1.1 200 " => Ok(()),
-        [TLS_ALERT, ..] => Err(EXPECTS_TLS.to_owned()),
-        other => Err(format!("unexpected response {:?}", String::from_utf8_lossy(other))),
-    })
+        [TLS_ALERT, ..] => Err(HealthcheckError::ExpectsTls),
+        other => Err(HealthcheckError::Unexpected(String::from_utf8_lossy(other).into_owned())),
+    }
 }
 
 fn session(name: ServerName<'static>) -> Result<ClientConnection, Error> {

@@ -23,7 +23,7 @@ use crate::store::remediation::Desk;
 use crate::sys::files::FileFingerprint;
 use crate::sys::log;
 use crate::sys::own_metrics::SelfMetrics;
-use crate::sys::reload::{ReloadOutcome, ReloadRequests};
+use crate::sys::reload::{ReloadError, ReloadOutcome, ReloadRequests};
 use crate::sys::shutdown::{self, Shutdown};
 
 /// How often the files of `--web.config.file` are looked at: tools that renew certificates send no signals.
@@ -89,7 +89,9 @@ impl Reloader {
         self.metrics.reloaded(outcome.is_ok());
         match &outcome {
             Ok(()) => tracing::info!(changed = before.changed(&self.config.digests), "configuration reloaded"),
-            Err(why) => tracing::error!(error = why, "configuration reload failed; keeping the previous configuration"),
+            Err(why) => {
+                tracing::error!(error = %why, "configuration reload failed; keeping the previous configuration")
+            }
         }
         outcome
     }
@@ -98,9 +100,9 @@ impl Reloader {
         let arguments = self.arguments.clone();
         // It reads files, which may be slow.
         let reading = tokio::task::spawn_blocking(move || config::parse(arguments)).await;
-        let request = reading.map_err(|error| error.to_string())?.map_err(|problem| problem.to_string())?;
-        let Request::Run(new) = request else { return Err("there is nothing to run".to_owned()) };
-        self.config.may_become(&new).map_err(|problem| problem.to_string())?;
+        let request = reading.map_err(refused)?.map_err(refused)?;
+        let Request::Run(new) = request else { return Err(refused("there is nothing to run")) };
+        self.config.may_become(&new).map_err(refused)?;
         self.say_what_opens(&new);
         // From here on nothing can fail.
         REPLY_MEMORY.set_limit(new.memory_for_replies);
@@ -127,6 +129,10 @@ impl Reloader {
             tracing::warn!("basic auth disabled: the web configuration has no basic_auth_users");
         }
     }
+}
+
+fn refused(why: impl std::fmt::Display) -> ReloadError {
+    ReloadError::Configuration(why.to_string())
 }
 
 fn looks(files: &[PathBuf]) -> Vec<Option<FileFingerprint>> {

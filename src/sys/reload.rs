@@ -5,8 +5,22 @@ use tokio::sync::{mpsc, oneshot};
 /// Reloads that may be asked for at a time. They are done one after the other.
 const MAX_WAITING: usize = 8;
 
+/// Why a reload has changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// There is no room for one more to wait.
+    #[error("too many reloads are waiting already")]
+    Busy,
+    /// The program ends.
+    #[error("streamlag is ending")]
+    Ending,
+    /// What was read cannot be used: why, in one line.
+    #[error("{0}")]
+    Configuration(String),
+}
+
 /// What a reload came to: nothing, or why everything stayed as it was.
-pub type ReloadOutcome = Result<(), String>;
+pub type ReloadOutcome = Result<(), ReloadError>;
 
 /// Where reloads are asked for.
 #[derive(Clone, Debug)]
@@ -30,8 +44,8 @@ impl ReloadHandle {
     /// Why nothing changed.
     pub async fn reload(&self) -> ReloadOutcome {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(answer).map_err(|_| "too many reloads are waiting already".to_owned())?;
-        answered.await.unwrap_or_else(|_| Err("streamlag is ending".to_owned()))
+        self.0.try_send(answer).map_err(|_| ReloadError::Busy)?;
+        answered.await.unwrap_or(Err(ReloadError::Ending))
     }
 }
 
@@ -40,7 +54,7 @@ impl ReloadHandle {
     pub fn ask(&self) {
         let (answer, _) = oneshot::channel();
         if self.0.try_send(answer).is_err() {
-            tracing::warn!("too many reloads are waiting already");
+            tracing::warn!("{}", ReloadError::Busy);
         }
     }
 }
