@@ -13,7 +13,7 @@ use crate::config::values::{ConfigError, RawValue};
 const TLS: [&str; 4] = ["redis.tls-ca-file", "redis.tls-cert-file", "redis.tls-key-file", "redis.tls-server-name"];
 
 /// What is wrong with the URL of a Redis, without repeating it: it may hold a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RedisUrlError {
     /// Neither redis nor rediss nor unix.
     #[error("its scheme is none of these")]

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::redis::verifier::Verifier;
-use crate::sys::files;
+use crate::sys::files::{self, FileError};
 
 /// The share of the time until the deadline that a handshake may take.
 const HANDSHAKE_SHARE: f64 = 0.8;
@@ -49,13 +49,51 @@ pub enum TlsPart {
 }
 
 /// Why TLS cannot be set up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct ClientTlsError {
     /// What it is with.
     pub part: TlsPart,
     /// What is expected instead.
-    pub why: String,
+    pub why: TlsPartError,
+}
+
+/// What is expected of a file, or of the system in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsPartError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is PEM, and holds no certificate.
+    #[error("expected a PEM file with {0} in it; this one holds none")]
+    NoCertificate(&'static str),
+    /// It is no PEM.
+    #[error("expected a PEM file with {0} in it ({1})")]
+    Pem(&'static str, rustls::pki_types::pem::Error),
+    /// It holds no private key.
+    #[error("expected a PEM file with a private key in it, not encrypted")]
+    NoKey,
+    /// It is the key of another certificate.
+    #[error("expected the key of the certificate; this is that of another")]
+    OtherKey,
+    /// It is a key that cannot be used.
+    #[error("expected a key that can be used ({0})")]
+    Key(Error),
+    /// It is a certificate that cannot be used.
+    #[error("expected a certificate that can be read ({0})")]
+    Certificate(Error),
+    /// They are certificates of CAs that cannot be used.
+    #[error("expected CA certificates that can be read ({0})")]
+    Ca(Error),
+    /// There are no certificates of CAs.
+    #[error("this system trusts no certificates")]
+    NoTrust,
+    /// There is no protocol to be had.
+    #[error(transparent)]
+    Protocol(#[from] Error),
+    /// There is nothing to verify certificates with.
+    #[error(transparent)]
+    Verifier(#[from] VerifierBuilderError),
 }
 
 /// TLS to one server.
@@ -167,32 +205,27 @@ impl TlsFiles {
 }
 
 fn read(files: &TlsFiles) -> Result<ClientConfig, ClientTlsError> {
-    let problem = |part, why: String| ClientTlsError { part, why };
+    let system = |why| ClientTlsError { part: TlsPart::System, why };
     let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| problem(TlsPart::System, error.to_string()))?;
+        .map_err(|error| system(error.into()))?;
     let (roots, trusted) = roots(files.ca.as_deref())?;
     let provider = Arc::new(ring::default_provider());
     let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let by_ca = by_ca.map_err(|error| problem(TlsPart::System, error.to_string()))?;
+    let by_ca = by_ca.map_err(|error| system(error.into()))?;
     let builder = versions.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { by_ca, trusted }));
     let Some((certificate, key)) = &files.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(certificate, "its certificate").map_err(|why| problem(TlsPart::Certificate, why))?;
-    let key = files::read(key).map_err(|error| error.to_string()).and_then(|pem| {
-        let key = PrivateKeyDer::from_pem_slice(&pem);
-        key.map_err(|_| "expected a PEM file with a private key in it, not encrypted".to_owned())
-    });
-    let key = key.map_err(|why| problem(TlsPart::Key, why))?;
+    let of_certificate = |why| ClientTlsError { part: TlsPart::Certificate, why };
+    let of_key = |why| ClientTlsError { part: TlsPart::Key, why };
+    let chain = certificates(certificate, "its certificate").map_err(of_certificate)?;
+    let pem = files::read(key).map_err(|error| of_key(error.into()))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| of_key(TlsPartError::NoKey))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            problem(TlsPart::Key, "expected the key of the certificate; this is that of another".to_owned())
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            problem(TlsPart::Certificate, format!("expected a certificate that can be read ({error})"))
-        }
-        other => problem(TlsPart::Key, format!("expected a key that can be used ({other})")),
+        Error::InconsistentKeys(_) => of_key(TlsPartError::OtherKey),
+        Error::InvalidCertificate(_) => of_certificate(TlsPartError::Certificate(error)),
+        other => of_key(TlsPartError::Key(other)),
     })
 }
 
@@ -202,15 +235,14 @@ fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'stat
     let Some(file) = file else {
         // Some that cannot be read are usual; none at all is a system without them.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let why = "this system trusts no certificates";
-        let none = || ClientTlsError { part: TlsPart::System, why: why.to_owned() };
+        let none = || ClientTlsError { part: TlsPart::System, why: TlsPartError::NoTrust };
         return if roots.is_empty() { Err(none()) } else { Ok((roots, Vec::new())) };
     };
     let problem = |why| ClientTlsError { part: TlsPart::Ca, why };
     let trusted = certificates(file, "a CA certificate").map_err(problem)?;
     for certificate in &trusted {
         let added = roots.add(certificate.clone());
-        added.map_err(|error| problem(format!("expected CA certificates that can be read ({error})")))?;
+        added.map_err(|error| problem(TlsPartError::Ca(error)))?;
     }
     Ok((roots, trusted))
 }
@@ -265,12 +297,12 @@ fn advice(error: &Error) -> Option<&'static str> {
     })
 }
 
-fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = files::read(file).map_err(|error| error.to_string())?;
+fn certificates(file: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsPartError> {
+    let pem = files::read(file)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("expected a PEM file with {what} in it; this one holds none")),
-        Err(error) => Err(format!("expected a PEM file with {what} in it ({error})")),
+        Ok(_) => Err(TlsPartError::NoCertificate(what)),
+        Err(error) => Err(TlsPartError::Pem(what, error)),
     }
 }
