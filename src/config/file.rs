@@ -253,6 +253,19 @@ enum SettingScope<'a> {
     To(&'a TargetName),
 }
 
+/// Why there is no such setting here.
+#[derive(Debug, thiserror::Error)]
+enum SettingPathError {
+    #[error("{0} is for the whole program, not for a target")]
+    NotOfTarget(String),
+    #[error("invalid collector {}: expected a collector that can be turned on or off: {}", named(.0), collectors())]
+    Collector(String),
+    #[error("unknown setting {}{}", named(.0), near_miss(.0, &SECTIONS))]
+    Unknown(String),
+    #[error("unknown setting {} for a target{}", named(.0), near_miss(.0, &[]))]
+    UnknownOfTarget(String),
+}
+
 impl SettingScope<'_> {
     /// What is wrong, and where.
     fn problem(self, line: u64, why: &str) -> FileError {
@@ -263,18 +276,17 @@ impl SettingScope<'_> {
     }
 
     /// The setting, where it can be given here.
-    fn setting(self, path: &str) -> Result<&'static Setting, String> {
+    fn setting(self, path: &str) -> Result<&'static Setting, SettingPathError> {
         let setting = Setting::find(path).filter(|setting| !BARRED.contains(&setting.key));
         match (self, setting) {
             (Self::ToAll, Some(setting)) => Ok(setting),
             (Self::To(_), Some(setting)) if setting.per_target => Ok(setting),
-            (Self::To(_), Some(_)) => Err(format!("{path} is for the whole program, not for a target")),
+            (Self::To(_), Some(_)) => Err(SettingPathError::NotOfTarget(path.to_owned())),
             (_, None) if path.starts_with(COLLECTORS) => {
-                let expected = format!("expected a collector that can be turned on or off: {}", collectors());
-                Err(format!("invalid collector {}: {expected}", named(&path[COLLECTORS.len()..])))
+                Err(SettingPathError::Collector(path[COLLECTORS.len()..].to_owned()))
             }
-            (Self::ToAll, None) => Err(format!("unknown setting {}{}", named(path), near_miss(path, &SECTIONS))),
-            (Self::To(_), None) => Err(format!("unknown setting {} for a target{}", named(path), near_miss(path, &[]))),
+            (Self::ToAll, None) => Err(SettingPathError::Unknown(path.to_owned())),
+            (Self::To(_), None) => Err(SettingPathError::UnknownOfTarget(path.to_owned())),
         }
     }
 }
@@ -309,7 +321,7 @@ fn flatten(
                 values.into_iter().map(str::to_owned).collect()
             }
         };
-        let setting = whose.setting(&path).map_err(|why| problem(&why))?;
+        let setting = whose.setting(&path).map_err(|why| problem(&why.to_string()))?;
         if values.len() != 1 && setting.flag != Flag::List {
             return Err(problem(&format!("{path}: expected one value, not {}", values.len())));
         }

@@ -18,6 +18,7 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 use crate::http::tls::{CURVES, ClientAuth, ServerTlsError, TlsSettings, cipher_suites};
 use crate::http::{BasicUsers, BasicUsersError, RateLimit, ServerTls};
 use crate::sys::files::{self, FileError};
+pub use sections::SyntaxError;
 use sections::{HttpSection, RateSection, Sections, TlsSection};
 
 /// The longest interval between requests: beyond a day it is no rate limit.
@@ -59,30 +60,134 @@ pub enum WebConfigError {
     #[error(transparent)]
     Unreadable(#[from] FileError),
     /// It is no YAML, or has other keys or kinds of values.
-    #[error("{0}")]
-    Syntax(String),
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
     /// Of `tls_server_config`.
     #[error("tls_server_config: {0}")]
     Tls(#[from] TlsSectionError),
     /// Of `basic_auth_users`.
     #[error("basic_auth_users: {0}")]
     Users(#[from] BasicUsersError),
-    /// Of another key.
-    #[error("{0}")]
-    Key(String),
+    /// Of `http_server_config`.
+    #[error("http_server_config.headers: {name:?}: {error}")]
+    Header {
+        /// The name of the header.
+        name: String,
+        /// What is expected.
+        error: HeaderError,
+    },
+    /// Of `rate_limit`.
+    #[error("rate_limit.{0}")]
+    RateLimit(#[from] RateLimitError),
+}
+
+/// What is wrong with a header.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// It cannot be set.
+    #[error("those that can be set are {}", list(HEADERS.map(|(name, ..)| name)))]
+    Name,
+    /// It has values of its own.
+    #[error("expected one of {}, not {value:?}", list(.known.iter().copied()))]
+    Value {
+        /// The value.
+        value: String,
+        /// Those that there are.
+        known: &'static [&'static str],
+    },
+    /// No header has such a value.
+    #[error("expected text that a header can carry")]
+    Text,
+}
+
+/// What is wrong with `rate_limit`.
+#[derive(Debug, thiserror::Error)]
+pub enum RateLimitError {
+    /// The interval is missing.
+    #[error("burst: expected an interval too")]
+    NoInterval,
+    /// The interval is none, or too long.
+    #[error("interval {0:?}: expected a duration up to a day such as 100ms or 1s, or 0 for no limit")]
+    Interval(String),
+    /// Nothing is allowed.
+    #[error("burst: expected 1 or more; with 0, no request would ever be answered")]
+    NoBurst,
 }
 
 /// What is wrong with `tls_server_config`.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSectionError {
-    /// One of its keys.
-    #[error("{0}")]
-    Key(String),
+    /// No policy for certificates of clients.
+    #[error(
+        "client_auth_type {0:?}: expected one of NoClientCert, RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, \
+         RequireAndVerifyClientCert"
+    )]
+    ClientAuth(String),
+    /// CAs for certificates that nobody is asked for.
+    #[error("client_ca: expected a client_auth_type that asks clients for certificates")]
+    NotAsked,
+    /// Names that a client could do without.
+    #[error(
+        "client_allowed_sans: expected client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; with others a client \
+         could leave its certificate out"
+    )]
+    NotRequired,
+    /// No client has a name of none.
+    #[error("client_allowed_sans: expected one or more names; without, no client would be let in")]
+    NoNames,
+    /// Certificates are verified by nothing.
+    #[error(
+        "client_ca: RequireAndVerifyClientCert takes a client_ca or client_ca_file; without, whoever any public CA gave a certificate \
+         would be let in"
+    )]
+    NoClientCa,
+    /// No version that there is.
+    #[error("{key} {name:?}: expected TLS12 or TLS13")]
+    Version {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        name: String,
+    },
+    /// One from before.
+    #[error("{key} {name:?}: expected TLS12 or TLS13; versions before them are broken and not available")]
+    BrokenVersion {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        name: String,
+    },
+    /// No version lies between them.
+    #[error("min_version {min:?}: contradicts max_version {max:?}")]
+    NoVersion {
+        /// The lowest version.
+        min: String,
+        /// The highest.
+        max: String,
+    },
+    /// No cipher suite that there is.
+    #[error("cipher_suites {:?}: expected those that are available: {}", .0, available_suites())]
+    CipherSuite(String),
+    /// None of those that HTTP/2 takes.
+    #[error("cipher_suites: HTTP/2 takes one of {}; add it, or set http2: false", list(HTTP2_SUITES))]
+    Http2Suite,
+    /// No curve that there is.
+    #[error("curve_preferences {:?}: expected those that are available: {}", .0, available_curves())]
+    Curve(String),
+    /// Neither a value nor a file.
+    #[error("expected one of {0} and {0}_file")]
+    Missing(&'static str),
+    /// A value and a file.
+    #[error("expected one of {0} and {0}_file, not both")]
+    Both(&'static str),
+    /// What is in a file in place of its name. Not repeated: it is probably the key itself.
+    #[error("{0}_file: expected the name of a file; what is in one goes into {0}")]
+    NoFileName(&'static str),
     /// A file that it names.
     #[error("{key}_file {name:?}: {error}")]
     File {
         /// The key, without `_file`.
-        key: String,
+        key: &'static str,
         /// The file.
         name: String,
         /// Why it cannot be used.
@@ -91,12 +196,6 @@ pub enum TlsSectionError {
     /// What is in them.
     #[error(transparent)]
     Content(#[from] ServerTlsError),
-}
-
-impl From<String> for TlsSectionError {
-    fn from(why: String) -> Self {
-        Self::Key(why)
-    }
 }
 
 impl WebConfig {
@@ -115,7 +214,7 @@ impl WebConfig {
     /// # Errors
     /// What is wrong with it, in one line: where, and what is expected.
     pub fn parse(text: &str, dir: &Path) -> Result<Self, WebConfigError> {
-        let sections = Sections::parse(text).map_err(WebConfigError::Syntax)?;
+        let sections = Sections::parse(text)?;
         let mut files = Files { dir, read: Vec::new(), keys: Vec::new() };
         let http = sections.http_server_config.unwrap_or_default();
         let http2 = http.http2.unwrap_or(true);
@@ -128,9 +227,9 @@ impl WebConfig {
         let users = users.into_iter().map(|(name, hash)| (name, hash.unwrap_or_default()));
         Ok(Self {
             tls,
-            headers: headers(http).map_err(WebConfigError::Key)?,
+            headers: headers(http)?,
             users: BasicUsers::new(users)?,
-            rate_limit: rate_limit(sections.rate_limit.unwrap_or_default()).map_err(WebConfigError::Key)?,
+            rate_limit: rate_limit(sections.rate_limit.unwrap_or_default())?,
             files: files.read,
             secret_files: files.keys,
         })
@@ -140,20 +239,13 @@ impl WebConfig {
 fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<ServerTls, TlsSectionError> {
     let client_auth = client_auth(section.client_auth_type.as_deref().unwrap_or_default())?;
     if client_auth == ClientAuth::None && (section.client_ca.is_some() || section.client_ca_file.is_some()) {
-        return Err("client_ca: expected a client_auth_type that asks clients for certificates".to_owned().into());
+        return Err(TlsSectionError::NotAsked);
     }
     if section.client_allowed_sans.is_some() && !client_auth.is_required() {
-        return Err(
-            "client_allowed_sans: expected client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert; \
-                    with others a client could leave its certificate out"
-                .to_owned()
-                .into(),
-        );
+        return Err(TlsSectionError::NotRequired);
     }
     if section.client_allowed_sans.as_ref().is_some_and(Vec::is_empty) {
-        return Err("client_allowed_sans: expected one or more names; without, no client would be let in"
-            .to_owned()
-            .into());
+        return Err(TlsSectionError::NoNames);
     }
     let versions = versions(section.min_version.as_deref(), section.max_version.as_deref())?;
     let cipher_suites = suites(section.cipher_suites.unwrap_or_default(), &versions, http2)?;
@@ -161,12 +253,9 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Server
     let key = files.content("key", section.key, section.key_file)?;
     let client_ca = files.content("client_ca", section.client_ca, section.client_ca_file)?;
     if client_ca.is_none() && client_auth == ClientAuth::RequireAndVerify {
-        return Err("client_ca: RequireAndVerifyClientCert takes a client_ca or client_ca_file; without, whoever any \
-                    public CA gave a certificate would be let in"
-            .to_owned()
-            .into());
+        return Err(TlsSectionError::NoClientCa);
     }
-    let need = |content: Option<Vec<u8>>, key: &str| content.ok_or(format!("expected one of {key} and {key}_file"));
+    let need = |content: Option<Vec<u8>>, key| content.ok_or(TlsSectionError::Missing(key));
     let tls = ServerTls::new(&TlsSettings {
         certificates: need(certificates, "cert")?,
         key: need(key, "key")?,
@@ -182,7 +271,7 @@ fn tls(section: TlsSection, http2: bool, files: &mut Files<'_>) -> Result<Server
     Ok(tls)
 }
 
-fn client_auth(name: &str) -> Result<ClientAuth, String> {
+fn client_auth(name: &str) -> Result<ClientAuth, TlsSectionError> {
     Ok(match name {
         "" | "NoClientCert" => ClientAuth::None,
         "RequestClientCert" => ClientAuth::Request,
@@ -190,31 +279,24 @@ fn client_auth(name: &str) -> Result<ClientAuth, String> {
         "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
         "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
-        other => {
-            return Err(format!(
-                "client_auth_type {other:?}: expected one of NoClientCert, RequestClientCert, RequireAnyClientCert, \
-                 VerifyClientCertIfGiven, RequireAndVerifyClientCert"
-            ));
-        }
+        other => return Err(TlsSectionError::ClientAuth(other.to_owned())),
     })
 }
 
 /// The versions from `min` to `max`.
-fn versions(min: Option<&str>, max: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
-    let version = |key: &str, name: &str| match name {
+fn versions(min: Option<&str>, max: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersion>, TlsSectionError> {
+    let version = |key, name: &str| match name {
         "TLS12" => Ok(12),
         "TLS13" => Ok(13),
-        "TLS10" | "TLS11" => {
-            Err(format!("{key} {name:?}: expected TLS12 or TLS13; versions before them are broken and not available"))
-        }
-        other => Err(format!("{key} {other:?}: expected TLS12 or TLS13")),
+        "TLS10" | "TLS11" => Err(TlsSectionError::BrokenVersion { key, name: name.to_owned() }),
+        other => Err(TlsSectionError::Version { key, name: other.to_owned() }),
     };
     let (min, max) = (min.unwrap_or("TLS12"), max.unwrap_or("TLS13"));
     let wanted = version("min_version", min)?..=version("max_version", max)?;
     let versions = [(12, &TLS12), (13, &TLS13)].into_iter().filter(|(number, _)| wanted.contains(number));
     let versions: Vec<_> = versions.map(|(_, version)| version).collect();
     if versions.is_empty() {
-        return Err(format!("min_version {min:?}: contradicts max_version {max:?}"));
+        return Err(TlsSectionError::NoVersion { min: min.to_owned(), max: max.to_owned() });
     }
     Ok(versions)
 }
@@ -225,23 +307,18 @@ fn suites(
     wanted: Vec<String>,
     versions: &[&'static SupportedProtocolVersion],
     http2: bool,
-) -> Result<Vec<SupportedCipherSuite>, String> {
+) -> Result<Vec<SupportedCipherSuite>, TlsSectionError> {
     let available = cipher_suites();
     if wanted.is_empty() {
         return Ok(available.into_iter().map(|(_, suite)| suite).collect());
     }
     let named = |name: &String| {
         let found = available.iter().find(|(available, _)| available == name).map(|&(_, suite)| suite);
-        found.ok_or_else(|| {
-            format!(
-                "cipher_suites {name:?}: expected those that are available: {}",
-                list(available.iter().map(|(name, _)| name.as_str()))
-            )
-        })
+        found.ok_or_else(|| TlsSectionError::CipherSuite(name.clone()))
     };
     let mut suites = wanted.iter().map(named).collect::<Result<Vec<_>, _>>()?;
     if http2 && versions.contains(&&TLS12) && !wanted.iter().any(|name| HTTP2_SUITES.contains(&name.as_str())) {
-        return Err(format!("cipher_suites: HTTP/2 takes one of {}; add it, or set http2: false", list(HTTP2_SUITES)));
+        return Err(TlsSectionError::Http2Suite);
     }
     if !suites.iter().any(|suite| suite.version() == &TLS13) {
         suites.extend(available.iter().map(|&(_, suite)| suite).filter(|suite| suite.version() == &TLS13));
@@ -249,62 +326,58 @@ fn suites(
     Ok(suites)
 }
 
-fn curves(wanted: Vec<String>) -> Result<Vec<&'static dyn rustls::crypto::SupportedKxGroup>, String> {
+fn curves(wanted: Vec<String>) -> Result<Vec<&'static dyn rustls::crypto::SupportedKxGroup>, TlsSectionError> {
     if wanted.is_empty() {
         return Ok(CURVES.map(|(_, group)| group).to_vec());
     }
     let named = |name: &String| {
         let found = CURVES.iter().find(|(available, _)| available == name).map(|&(_, group)| group);
-        found.ok_or_else(|| {
-            format!(
-                "curve_preferences {name:?}: expected those that are available: {}",
-                list(CURVES.map(|(name, _)| name))
-            )
-        })
+        found.ok_or_else(|| TlsSectionError::Curve(name.clone()))
     };
     wanted.iter().map(named).collect()
 }
 
-fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+fn headers(section: HttpSection) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigError> {
     let mut headers = Vec::new();
     for (name, value) in section.headers.unwrap_or_default() {
         // Blank unsets it.
         let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
-        let wrong = |takes: &str| format!("http_server_config.headers: {name:?}: {takes}");
+        let wrong = |error| WebConfigError::Header { name: name.clone(), error };
         let Some((_, header, values)) = HEADERS.iter().find(|(known, ..)| *known == name) else {
-            return Err(wrong(&format!("those that can be set are {}", list(HEADERS.map(|(name, ..)| name)))));
+            return Err(wrong(HeaderError::Name));
         };
         if !values.is_empty() && !values.contains(&value.as_str()) {
-            return Err(wrong(&format!("expected one of {}, not {value:?}", list(values.iter().copied()))));
+            return Err(wrong(HeaderError::Value { value, known: values }));
         }
-        let value = HeaderValue::from_str(&value).map_err(|_| wrong("expected text that a header can carry"))?;
+        let value = HeaderValue::from_str(&value).map_err(|_| wrong(HeaderError::Text))?;
         headers.push((header.clone(), value));
     }
     Ok(headers)
 }
 
-fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, String> {
+fn rate_limit(section: RateSection) -> Result<Option<RateLimit>, RateLimitError> {
     let burst = section.burst.unwrap_or_default();
     let Some(interval) = section.interval else {
-        return if burst == 0 { Ok(None) } else { Err("rate_limit.burst: expected an interval too".to_owned()) };
+        return if burst == 0 { Ok(None) } else { Err(RateLimitError::NoInterval) };
     };
-    let wrong = || {
-        format!(
-            "rate_limit.interval {interval:?}: expected a duration up to a day such as 100ms or 1s, or 0 for no limit"
-        )
-    };
-    let interval =
-        if interval == "0" { Duration::ZERO } else { humantime::parse_duration(&interval).map_err(|_| wrong())? };
-    if interval > MAX_INTERVAL {
-        return Err(wrong());
-    }
+    let duration = if interval == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(&interval).ok() };
+    let duration = duration.filter(|duration| *duration <= MAX_INTERVAL);
+    let interval = duration.ok_or(RateLimitError::Interval(interval))?;
     if interval.is_zero() {
         return Ok(None);
     }
     if burst == 0 {
-        return Err("rate_limit.burst: expected 1 or more; with 0, no request would ever be answered".to_owned());
+        return Err(RateLimitError::NoBurst);
     }
     Ok(Some(RateLimit { interval, burst }))
+}
+
+fn available_suites() -> String {
+    list(cipher_suites().iter().map(|(name, _)| name.as_str()))
+}
+
+fn available_curves() -> String {
+    list(CURVES.map(|(name, _)| name))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
@@ -324,24 +397,22 @@ impl Files<'_> {
     /// What is given under `key`, or is in the file given under `key` with `_file`.
     fn content(
         &mut self,
-        key: &str,
+        key: &'static str,
         text: Option<String>,
         file: Option<String>,
     ) -> Result<Option<Vec<u8>>, TlsSectionError> {
         let name = match (text, file) {
-            (Some(_), Some(_)) => return Err(format!("expected one of {key} and {key}_file, not both").into()),
+            (Some(_), Some(_)) => return Err(TlsSectionError::Both(key)),
             (Some(text), None) => return Ok((!text.trim().is_empty()).then(|| text.into_bytes())),
             (None, None) => return Ok(None),
             (None, Some(name)) if name.is_empty() => return Ok(None),
             (None, Some(name)) => name,
         };
         if name.contains(['\n', '\r']) || name.contains("-----") {
-            // Not repeated: it is probably the key itself.
-            return Err(format!("{key}_file: expected the name of a file; what is in one goes into {key}").into());
+            return Err(TlsSectionError::NoFileName(key));
         }
         let path = self.dir.join(&name);
-        let content =
-            files::read_settled(&path).map_err(|error| TlsSectionError::File { key: key.to_owned(), name, error })?;
+        let content = files::read_settled(&path).map_err(|error| TlsSectionError::File { key, name, error })?;
         if key == "key" {
             self.keys.push(path.clone());
         }

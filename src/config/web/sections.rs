@@ -49,14 +49,18 @@ pub(super) struct RateSection {
     pub(super) burst: Option<u32>,
 }
 
+/// What the parser found, without what it found there: that could be a password's hash or a line of a private key.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SyntaxError(String);
+
 impl Sections {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let sections: Option<Self> = serde_saphyr::from_str(text).map_err(|error| describe(&error))?;
+    pub(super) fn parse(text: &str) -> Result<Self, SyntaxError> {
+        let sections: Option<Self> = serde_saphyr::from_str(text).map_err(|error| SyntaxError(describe(&error)))?;
         Ok(sections.unwrap_or_default())
     }
 }
 
-/// What the parser found, without what it found there: that could be a password's hash or a line of a private key.
 fn describe(error: &Error) -> String {
     let wrong = match error.without_snippet() {
         Error::SerdeUnknownField { field, expected, .. } => {
