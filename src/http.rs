@@ -54,7 +54,7 @@ pub use tls::ServerTls;
 
 use crate::http::admission::{ConnectionLimiter, MAX_CONNECTIONS};
 use crate::sys::shutdown::{self, Shutdown};
-use connection::Connection;
+use connection::HttpConnection;
 
 /// How long requests in flight may take to finish once the program is to end.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -260,7 +260,7 @@ impl Acceptor {
                         let _ = SockRef::from(&stream).set_send_buffer_size(share.max(LEAST_SEND_BUFFER));
                     }
                     let in_flight = self.in_flight.clone();
-                    let connection = Connection {
+                    let connection = HttpConnection {
                         service: Arc::clone(&self.service),
                         place,
                         shutdown: self.shutdown.clone(),

@@ -7,8 +7,8 @@ mod rates;
 use std::time::Duration;
 
 use crate::analysis::group_history::loss::{GroupObservation, HighWatermark};
-use crate::analysis::group_history::rates::{Capacity, Flow, Holders, Rates};
-use crate::analysis::group_state::{Evidence, StateMachine, Verdict};
+use crate::analysis::group_history::rates::{CapacityRate, Flow, Holders, Rates};
+use crate::analysis::group_state::{StateEvidence, StateMachine, Verdict};
 use crate::analysis::window::{Streak, Windows};
 use crate::model::EntryId;
 use crate::model::lag::{Continuity, Lag};
@@ -77,7 +77,7 @@ pub struct GroupHistory {
     oldest_pending_still: Streak,
     flow: Flow,
     holders: Holders,
-    capacity: Capacity,
+    capacity: CapacityRate,
     rotation: Rotation,
     watch: StateMachine,
 }
@@ -130,7 +130,7 @@ impl GroupHistory {
             oldest_pending_still: begin,
             flow: Flow::default(),
             holders: Holders::default(),
-            capacity: Capacity::default(),
+            capacity: CapacityRate::default(),
             rotation: Rotation { since: at, moves: 0, all_since: None },
             watch: StateMachine::new(),
         }
@@ -170,7 +170,7 @@ impl GroupHistory {
         let (delivered, moved) = (rates.map(|[delivered, _]| delivered), self.still.since == at);
         let capacity =
             self.capacity.take(at.saturating_sub(self.at), present, (delivered, moved), behind_for, at, windows);
-        let evidence = Evidence {
+        let evidence = StateEvidence {
             at,
             lag: now.lag,
             cursor: now.cursor,

@@ -70,7 +70,7 @@ impl GroupState {
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::analysis) struct Evidence {
+pub(in crate::analysis) struct StateEvidence {
     pub(in crate::analysis) at: Duration,
     pub(in crate::analysis) lag: Lag,
     pub(in crate::analysis) cursor: EntryId,
@@ -91,7 +91,7 @@ pub(in crate::analysis) struct Evidence {
     pub(in crate::analysis) oldest_pending_still: Streak,
 }
 
-impl Evidence {
+impl StateEvidence {
     /// The state whose rule holds now; the graver ones come first.
     fn state(&self, windows: &Windows) -> GroupState {
         let within = |when: Duration| self.at.saturating_sub(when) < windows.window;
@@ -128,7 +128,7 @@ pub(in crate::analysis) struct StateMachine {
     /// Since when its rule has failed.
     failing: Option<Duration>,
     /// What it rested on when it last held; of `ok`, which rests on nothing, not kept.
-    held: Option<Arc<Evidence>>,
+    held: Option<Arc<StateEvidence>>,
 }
 
 impl StateMachine {
@@ -136,7 +136,7 @@ impl StateMachine {
         Self { state: GroupState::Ok, since: None, failing: None, held: None }
     }
 
-    pub(in crate::analysis) fn judge(&mut self, evidence: Evidence, windows: &Windows, now: u64) -> Verdict {
+    pub(in crate::analysis) fn judge(&mut self, evidence: StateEvidence, windows: &Windows, now: u64) -> Verdict {
         let (at, found) = (evidence.at, evidence.state(windows));
         if found == self.state {
             self.failing = None;
@@ -173,7 +173,7 @@ pub struct Verdict {
     failing: Option<Duration>,
     leaves_after: Duration,
     /// What it rests on, as of when its rule last held; nothing where nothing is wrong.
-    evidence: Option<Arc<Evidence>>,
+    evidence: Option<Arc<StateEvidence>>,
 }
 
 /// The rule that decided, and the evidence, in a sentence.
@@ -198,7 +198,7 @@ impl fmt::Display for Verdict {
 
 impl GroupState {
     /// What a state rests on, in a sentence.
-    fn write(self, f: &mut fmt::Formatter<'_>, e: &Evidence) -> fmt::Result {
+    fn write(self, f: &mut fmt::Formatter<'_>, e: &StateEvidence) -> fmt::Result {
         let seconds = |since: Duration| e.at.saturating_sub(since).as_secs();
         let held = |streak: &Streak| format!("for {} s, {} samples", seconds(streak.since), streak.samples);
         let alive = match e.alive {

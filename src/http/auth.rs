@@ -58,7 +58,7 @@ pub(super) struct Admission(Option<TokenIdentity>);
 
 /// Whether an admission still holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum AdmissionStanding {
     /// It does.
     Valid {
         /// Whether it may end without a change of the configuration.
@@ -77,16 +77,16 @@ impl ApiAuth {
     }
 
     /// Whether a client that was let in would be now.
-    pub(super) fn standing(&self, admission: &Admission, now: SystemTime) -> Standing {
+    pub(super) fn standing(&self, admission: &Admission, now: SystemTime) -> AdmissionStanding {
         let (tokens, identity) = match (self, &admission.0) {
-            (Self::InsecureOpen, _) => return Standing::Valid { expires: false },
+            (Self::InsecureOpen, _) => return AdmissionStanding::Valid { expires: false },
             (Self::Tokens(tokens), Some(identity)) => (tokens, identity),
-            (Self::Closed | Self::Tokens(_), _) => return Standing::Removed,
+            (Self::Closed | Self::Tokens(_), _) => return AdmissionStanding::Removed,
         };
         match tokens.find_again(identity, now) {
-            TokenCheck::Valid(token) => Standing::Valid { expires: token.expires() },
-            TokenCheck::Expired(_) => Standing::Expired,
-            TokenCheck::Unknown => Standing::Removed,
+            TokenCheck::Valid(token) => AdmissionStanding::Valid { expires: token.expires() },
+            TokenCheck::Expired(_) => AdmissionStanding::Expired,
+            TokenCheck::Unknown => AdmissionStanding::Removed,
         }
     }
 

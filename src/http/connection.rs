@@ -33,7 +33,7 @@ const MAX_STREAMS: u32 = 32;
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 
 /// A connection that has its place.
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     pub(super) service: Arc<Service>,
     pub(super) place: ConnectionPermit,
     pub(super) shutdown: Shutdown,
@@ -50,7 +50,7 @@ struct ConnectionService {
     upgrade: Arc<Mutex<Option<PendingUpgrade>>>,
 }
 
-impl Connection {
+impl HttpConnection {
     /// Serves until the client is done, takes too long, or the end begins.
     pub(super) async fn serve(self, stream: TcpStream, peer: IpAddr) {
         // Without it a kept connection waits out the peer's delayed acknowledgement: 44 ms a scrape.

@@ -34,10 +34,10 @@ pub(super) struct AnswerKey {
 
 /// The answers.
 #[derive(Debug, Default)]
-pub(super) struct JsonCache(Mutex<VecDeque<Entry>>);
+pub(super) struct JsonCache(Mutex<VecDeque<CachedJson>>);
 
 #[derive(Debug)]
-struct Entry {
+struct CachedJson {
     key: AnswerKey,
     /// Of what it is made. It goes when one of them has been replaced.
     published: Weak<Published>,
@@ -93,23 +93,24 @@ impl JsonCache {
     ) -> Arc<Mutex<Option<Json>>> {
         let (published, config) = (Arc::downgrade(published), Arc::downgrade(config));
         let mut entries = self.entries();
-        let same =
-            |entry: &&Entry| entry.key == key && entry.published.ptr_eq(&published) && entry.config.ptr_eq(&config);
+        let same = |entry: &&CachedJson| {
+            entry.key == key && entry.published.ptr_eq(&published) && entry.config.ptr_eq(&config)
+        };
         if let Some(entry) = entries.iter().find(same) {
             return Arc::clone(&entry.answer);
         }
-        entries.retain(Entry::is_current);
+        entries.retain(CachedJson::is_current);
         if entries.len() >= MAX_ANSWERS {
             entries.pop_front();
         }
         let answer = Arc::default();
-        entries.push_back(Entry { key, published, config, answer: Arc::clone(&answer) });
+        entries.push_back(CachedJson { key, published, config, answer: Arc::clone(&answer) });
         answer
     }
 
     /// Forgets what is out of date.
     pub(super) fn forget_old(&self) {
-        self.entries().retain(Entry::is_current);
+        self.entries().retain(CachedJson::is_current);
     }
 
     /// Forgets what nobody reads.
@@ -117,12 +118,12 @@ impl JsonCache {
         self.entries().retain(|entry| !entry.is_unread());
     }
 
-    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    fn entries(&self) -> MutexGuard<'_, VecDeque<CachedJson>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl CachedJson {
     fn is_current(&self) -> bool {
         self.published.strong_count() > 0 && self.config.strong_count() > 0
     }
@@ -146,11 +147,11 @@ impl Json {
         cache: &JsonCache,
     ) -> Result<Self, JsonError> {
         let (pieces, piece) = (Vec::new(), BytesMut::new());
-        let mut writer = Writer { cache, reservation: memory.nothing(), pieces, piece, is_refused: false };
+        let mut writer = JsonWriter { cache, reservation: memory.nothing(), pieces, piece, is_refused: false };
         if let Err(error) = serde_json::to_writer(&mut writer, value) {
             return Err(if writer.is_refused { NoMemory.into() } else { error.into() });
         }
-        let Writer { mut pieces, piece, reservation, .. } = writer;
+        let JsonWriter { mut pieces, piece, reservation, .. } = writer;
         let mut last = piece.freeze();
         if last.len() < end.len() {
             // Its end may be in two pieces.
@@ -164,7 +165,7 @@ impl Json {
 }
 
 /// Writes into pieces that are reserved one by one: a long answer is refused before it takes memory, and is never moved.
-struct Writer<'a> {
+struct JsonWriter<'a> {
     cache: &'a JsonCache,
     reservation: Reservation,
     pieces: Vec<Bytes>,
@@ -172,7 +173,7 @@ struct Writer<'a> {
     is_refused: bool,
 }
 
-impl Writer<'_> {
+impl JsonWriter<'_> {
     /// Begins another piece.
     fn begin_piece(&mut self) -> io::Result<()> {
         let size = (self.piece.capacity() * 2).clamp(FIRST_PIECE_BYTES, MAX_PIECE_BYTES);
@@ -191,7 +192,7 @@ impl Writer<'_> {
     }
 }
 
-impl io::Write for Writer<'_> {
+impl io::Write for JsonWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.piece.len() == self.piece.capacity() {
             self.begin_piece()?;

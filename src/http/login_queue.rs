@@ -29,22 +29,22 @@ pub(super) struct LoginQueue(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    queue: Queue<Login>,
+    queue: LoginTurns<QueuedLogin>,
     is_checking: bool,
 }
 
 /// A login that waits.
 #[derive(Debug)]
-struct Login {
+struct QueuedLogin {
     users: BasicUsers,
     credentials: BasicCredentials,
     attempt: LoginAttempt,
-    answer: oneshot::Sender<Outcome>,
+    answer: oneshot::Sender<LoginOutcome>,
 }
 
 /// How a login ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum LoginOutcome {
     /// The password is right.
     Right,
     /// It is wrong.
@@ -60,12 +60,12 @@ impl LoginQueue {
         users: BasicUsers,
         credentials: BasicCredentials,
         attempt: LoginAttempt,
-    ) -> Outcome {
+    ) -> LoginOutcome {
         let (answer, answered) = oneshot::channel();
         let standing = attempt.standing();
         let begins = {
             let mut state = self.state();
-            let login = Login { users, credentials, attempt, answer };
+            let login = QueuedLogin { users, credentials, attempt, answer };
             state.queue.push(standing, Instant::now(), login).refuse();
             !std::mem::replace(&mut state.is_checking, true)
         };
@@ -73,18 +73,18 @@ impl LoginQueue {
             tokio::spawn(self.clone().check_all());
         }
         // An error means that the check panicked, which is logged.
-        answered.await.unwrap_or(Outcome::Wrong)
+        answered.await.unwrap_or(LoginOutcome::Wrong)
     }
 
     async fn check_all(self) {
         while let Some(login) = self.next() {
-            let Login { users, credentials, attempt, answer } = login;
+            let QueuedLogin { users, credentials, attempt, answer } = login;
             // A client that hangs up does not make room for the next: the work is done to its end.
             let began = Instant::now();
             let check = move || {
-                let outcome = if users.verify(&credentials) { Outcome::Right } else { Outcome::Wrong };
+                let outcome = if users.verify(&credentials) { LoginOutcome::Right } else { LoginOutcome::Wrong };
                 match outcome {
-                    Outcome::Right => attempt.succeeded(),
+                    LoginOutcome::Right => attempt.succeeded(),
                     _ => attempt.failed(),
                 }
                 outcome
@@ -93,14 +93,14 @@ impl LoginQueue {
             let _ = answer.send(outcome);
             let mut state = self.state();
             state.queue.checked_in(began.elapsed());
-            if outcome == Outcome::Right {
+            if outcome == LoginOutcome::Right {
                 state.let_in_remembered();
             }
         }
     }
 
     /// The next whose client is there. Where there is none, checking ends.
-    fn next(&self) -> Option<Login> {
+    fn next(&self) -> Option<QueuedLogin> {
         let mut state = self.state();
         loop {
             let (next, late) = state.queue.pop(Instant::now());
@@ -125,28 +125,29 @@ impl State {
     /// Lets in all whose password has been remembered since they came.
     fn let_in_remembered(&mut self) {
         let waiting = std::mem::take(&mut self.queue.waiting);
-        let still = |waiting: Waiting<Login>| Some(Waiting { item: waiting.item.check_remembered()?, ..waiting });
+        let still =
+            |waiting: WaitingTurn<QueuedLogin>| Some(WaitingTurn { item: waiting.item.check_remembered()?, ..waiting });
         self.queue.waiting = waiting.into_iter().filter_map(still).collect();
     }
 }
 
-impl Login {
+impl QueuedLogin {
     /// Lets it in where its password is remembered; else returns it.
     fn check_remembered(self) -> Option<Self> {
         if !self.users.recall(&self.credentials) {
             return Some(self);
         }
         self.attempt.succeeded();
-        let _ = self.answer.send(Outcome::Right);
+        let _ = self.answer.send(LoginOutcome::Right);
         None
     }
 }
 
 /// What waits, and in which order it is taken. Pure: the time is an argument.
 #[derive(Debug)]
-struct Queue<T> {
+struct LoginTurns<T> {
     /// The first is the next.
-    waiting: Vec<Waiting<T>>,
+    waiting: Vec<WaitingTurn<T>>,
     /// How long a check takes, on average over the last.
     check: Duration,
     /// When the check that goes on began.
@@ -155,7 +156,7 @@ struct Queue<T> {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct WaitingTurn<T> {
     rank: (Standing, Reverse<u64>),
     came: Instant,
     item: T,
@@ -168,27 +169,27 @@ struct Late<T> {
     wait: Duration,
 }
 
-impl Late<Login> {
+impl Late<QueuedLogin> {
     fn refuse(self) {
         for login in self.items {
-            let _ = login.answer.send(Outcome::Busy(self.wait));
+            let _ = login.answer.send(LoginOutcome::Busy(self.wait));
         }
     }
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for LoginTurns<T> {
     fn default() -> Self {
         Self { waiting: Vec::new(), check: EXPECTED_CHECK, began: None, arrived: 0 }
     }
 }
 
-impl<T> Queue<T> {
+impl<T> LoginTurns<T> {
     /// Puts something in its place; returns what has no time left because of it.
     fn push(&mut self, standing: Standing, now: Instant, item: T) -> Late<T> {
         self.arrived += 1;
         let rank = (standing, Reverse(self.arrived));
         let place = self.waiting.partition_point(|waiting| waiting.rank < rank);
-        self.waiting.insert(place, Waiting { rank, came: now, item });
+        self.waiting.insert(place, WaitingTurn { rank, came: now, item });
         self.take_late(now)
     }
 
@@ -263,7 +264,7 @@ mod tests {
         let before = failures();
         // The right password lets everybody in who waits with it.
         let (wrong, right, same) = tokio::join!(check(b"Basic dTp4"), check(b"Basic dTpw"), check(b"Basic dTpw"));
-        assert_eq!((wrong, right, same), (Outcome::Wrong, Outcome::Right, Outcome::Right));
+        assert_eq!((wrong, right, same), (LoginOutcome::Wrong, LoginOutcome::Right, LoginOutcome::Right));
         assert_eq!(failures(), before + 1);
     }
 
@@ -272,8 +273,8 @@ mod tests {
     }
 
     /// A queue that is at work.
-    fn queue(now: Instant) -> Queue<&'static str> {
-        let mut queue = Queue::default();
+    fn queue(now: Instant) -> LoginTurns<&'static str> {
+        let mut queue = LoginTurns::default();
         assert!(queue.push(standing(false, 9), now, "at work").items.is_empty());
         assert_eq!(queue.pop(now).0, Some("at work"));
         queue
@@ -320,7 +321,7 @@ mod tests {
     #[test]
     fn a_check_that_takes_longer_than_the_deadline_is_made_where_nothing_else_is() {
         let now = Instant::now();
-        let mut queue = Queue { check: 2 * DEADLINE, ..Queue::default() };
+        let mut queue = LoginTurns { check: 2 * DEADLINE, ..LoginTurns::default() };
         assert!(queue.push(standing(false, 0), now, "only").items.is_empty());
         assert_eq!(queue.pop(now).0, Some("only"));
         assert_eq!(queue.push(standing(true, 0), now, "other").items, ["other"]);

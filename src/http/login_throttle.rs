@@ -28,10 +28,10 @@ const FAILURES: RateLimit = RateLimit { interval: FAILURE_INTERVAL, burst: FAILU
 
 /// Failed logins by address. Clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct LoginThrottle(Arc<Shared>);
+pub(super) struct LoginThrottle(Arc<ThrottleState>);
 
 #[derive(Debug)]
-struct Shared {
+struct ThrottleState {
     places: Mutex<Places>,
     /// Keyed by a random key per process, so that no client can choose addresses that collide with another's.
     hasher: RandomState,
@@ -66,7 +66,7 @@ pub(super) struct LoginAttempt {
 impl Default for LoginThrottle {
     fn default() -> Self {
         let places = Places { hashed: vec![Gcra::default(); FAILURE_PLACES].into(), known: Vec::new() };
-        Self(Arc::new(Shared { places: Mutex::new(places), hasher: RandomState::new(), began: Instant::now() }))
+        Self(Arc::new(ThrottleState { places: Mutex::new(places), hasher: RandomState::new(), began: Instant::now() }))
     }
 }
 

@@ -49,10 +49,10 @@ const SMALL_ANSWER: u64 = 64 * 1024;
 
 /// The memory that is held for readers. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct ReaderMemory(Arc<Shared>);
+pub struct ReaderMemory(Arc<ReaderMemoryState>);
 
 #[derive(Debug)]
-struct Shared {
+struct ReaderMemoryState {
     limit: AtomicU64,
     held: Mutex<Held>,
     /// What is held, in bytes, as of the last time that it was counted.
@@ -66,7 +66,7 @@ struct Held {
     /// Bytes that were reserved.
     reserved: u64,
     /// Answers that are being read, by where they are.
-    answers: HashMap<usize, Answer>,
+    answers: HashMap<usize, HeldAnswer>,
     /// Bytes of all of them, the newest included.
     read: u64,
     next: u64,
@@ -75,14 +75,14 @@ struct Held {
 
 /// An answer that somebody reads.
 #[derive(Debug)]
-struct Answer {
+struct HeldAnswer {
     bytes: u64,
     pieces: Weak<[Bytes]>,
-    readers: Vec<Reader>,
+    readers: Vec<AnswerReader>,
 }
 
 #[derive(Debug)]
-struct Reader {
+struct AnswerReader {
     number: u64,
     began: Instant,
     sent: Arc<AtomicU64>,
@@ -112,7 +112,7 @@ impl ReaderMemory {
     #[must_use]
     pub fn new(limit: u64, gauge: Gauge) -> Self {
         let held = Mutex::default();
-        Self(Arc::new(Shared { limit: AtomicU64::new(limit), held, gauge, in_use: Notify::new() }))
+        Self(Arc::new(ReaderMemoryState { limit: AtomicU64::new(limit), held, gauge, in_use: Notify::new() }))
     }
 
     /// So many bytes at most from now on.
@@ -139,7 +139,7 @@ impl ReaderMemory {
     }
 
     /// Somebody begins to read an answer.
-    pub(super) fn reading(&self, pieces: Pieces, open: OpenRequest) -> Reading {
+    pub(super) fn reading(&self, pieces: Pieces, open: OpenRequest) -> AnswerReading {
         let now = Instant::now();
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let at = pieces.as_ptr() as usize;
@@ -147,7 +147,7 @@ impl ReaderMemory {
         let mut held = self.held();
         held.next += 1;
         let number = held.next;
-        let reader = Reader {
+        let reader = AnswerReader {
             number,
             began: now,
             sent: Arc::clone(&sent),
@@ -160,7 +160,7 @@ impl ReaderMemory {
         let mut is_new = false;
         let answer = answer.or_insert_with(|| {
             is_new = true;
-            Answer { bytes, pieces: Arc::downgrade(&pieces), readers: Vec::new() }
+            HeldAnswer { bytes, pieces: Arc::downgrade(&pieces), readers: Vec::new() }
         });
         answer.readers.push(reader);
         if is_new {
@@ -171,7 +171,7 @@ impl ReaderMemory {
             self.run_clock(&mut held);
         }
         drop(held);
-        Reading { memory: self.clone(), at, number, sent, pieces, _open: open }
+        AnswerReading { memory: self.clone(), at, number, sent, pieces, _open: open }
     }
 
     /// Has [`Self::watch`] look at readers each [`CLOCK`] until there is nothing to be seen.
@@ -238,7 +238,7 @@ impl Held {
         if old <= most {
             return;
         }
-        let mut slowest: Vec<&mut Answer> = self.answers.values_mut().filter(|answer| answer.is_old()).collect();
+        let mut slowest: Vec<&mut HeldAnswer> = self.answers.values_mut().filter(|answer| answer.is_old()).collect();
         slowest.sort_by_cached_key(|answer| answer.speed(now));
         for answer in slowest {
             if old <= most || answer.speed(now).is_some_and(|speed| !may_close(speed)) {
@@ -252,7 +252,7 @@ impl Held {
     }
 }
 
-impl Answer {
+impl HeldAnswer {
     /// Whether nobody holds it but those who read it, and not all of them are about to be gone.
     fn is_old(&self) -> bool {
         self.pieces.strong_count() <= self.readers.len() && self.readers.iter().any(|reader| !reader.is_closed)
@@ -265,7 +265,7 @@ impl Answer {
     }
 }
 
-impl Reader {
+impl AnswerReader {
     fn speed(&self, now: Instant) -> Speed {
         let age = now.saturating_duration_since(self.began);
         let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -294,7 +294,7 @@ impl Reader {
 
 /// Somebody reads an answer, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct AnswerReading {
     memory: ReaderMemory,
     at: usize,
     number: u64,
@@ -303,7 +303,7 @@ pub(super) struct Reading {
     _open: OpenRequest,
 }
 
-impl Reading {
+impl AnswerReading {
     pub(super) fn pieces(&self) -> &Pieces {
         &self.pieces
     }
@@ -314,7 +314,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for AnswerReading {
     fn drop(&mut self) {
         let mut held = self.memory.held();
         let Some(answer) = held.answers.get_mut(&self.at) else { return };

@@ -31,7 +31,7 @@ use crate::http::basic_auth::credentials;
 use crate::http::json_cache::{AnswerKey, Json, JsonCache, JsonError};
 use crate::http::live::LiveHub;
 use crate::http::live::request::{check_origin, protocol_token};
-use crate::http::login_queue::{LoginQueue, Outcome};
+use crate::http::login_queue::{LoginOutcome, LoginQueue};
 use crate::http::login_throttle::{LoginAttempt, LoginThrottle};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
@@ -306,20 +306,20 @@ impl Service {
         let attempt = self.begin_login(peer, presented)?;
         let outcome = if policy.users.recall(&credentials) {
             attempt.succeeded();
-            Outcome::Right
+            LoginOutcome::Right
         } else {
             self.logins.check(policy.users.clone(), credentials, attempt).await
         };
         match outcome {
-            Outcome::Right => {
+            LoginOutcome::Right => {
                 peer.set_known_by(presented);
                 Ok(())
             }
-            Outcome::Wrong => {
+            LoginOutcome::Wrong => {
                 login_failed(peer, head.uri.path(), "password", presented, &AuthError::Wrong);
                 Err(challenge())
             }
-            Outcome::Busy(wait) => Err(too_many("too many logins wait for their password to be checked", wait)),
+            LoginOutcome::Busy(wait) => Err(too_many("too many logins wait for their password to be checked", wait)),
         }
     }
 

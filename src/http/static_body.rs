@@ -13,7 +13,7 @@ use hyper::Response;
 
 use crate::exposition::encoding::Pieces;
 use crate::http::admission::OpenRequest;
-use crate::http::reader_memory::{ReaderMemory, Reading};
+use crate::http::reader_memory::{AnswerReading, ReaderMemory};
 
 /// What a request is answered with.
 pub(super) type HttpResponse = Response<StaticBody>;
@@ -37,7 +37,7 @@ pub struct StaticBody {
     piece: Bytes,
     left: u64,
     /// Counts what is held for the client, and holds its request open.
-    reading: Option<Arc<Reading>>,
+    reading: Option<Arc<AnswerReading>>,
     /// What comes instead, as long as it does, and its request.
     events: Option<(EventBytes, Option<OpenRequest>)>,
 }
@@ -83,7 +83,7 @@ impl StaticBody {
 /// Bytes on their way out. The connection drops them once they are written.
 struct Sent {
     bytes: Bytes,
-    reading: Arc<Reading>,
+    reading: Arc<AnswerReading>,
 }
 
 impl AsRef<[u8]> for Sent {

@@ -180,14 +180,14 @@ impl Flow {
 
 /// What one active consumer takes while there is lag: with less to do, it would look as if it could do no more.
 #[derive(Debug, Default)]
-pub(super) struct Capacity {
+pub(super) struct CapacityRate {
     /// Milliseconds of active consumers.
     consumer_ms: u64,
     rates: Rates<1>,
     measured: Option<f64>,
 }
 
-impl Capacity {
+impl CapacityRate {
     /// Takes a sample, `elapsed` after the one before. Consumers that were behind for a whole window took what they could. Others may
     /// have had less to do, so that of them the most counts.
     pub(super) fn take(

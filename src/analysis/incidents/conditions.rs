@@ -18,18 +18,18 @@ const LOSS_STEP: Duration = Duration::from_secs(10);
 
 /// A rule, and the PromQL that its condition says.
 #[derive(Debug)]
-pub(super) struct Condition {
+pub(super) struct IncidentCondition {
     pub(super) rule: &'static str,
     /// The expression that the condition was written for. A test compares it with the file: who changes the one looks at the other.
     pub(super) expr: &'static str,
     /// The state that the alert has as a label.
     pub(super) state: Option<GroupState>,
-    kind: Kind,
+    kind: ConditionKind,
 }
 
 /// What a condition is about, and the value for which it holds; `None` where it does not hold or is not known.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ConditionKind {
     RedisDown,
     NodeDown,
     StreamUnreadable,
@@ -49,7 +49,7 @@ struct Group<'a> {
 
 macro_rules! lag_over {
     ($limit:literal) => {
-        Kind::Group(|group| {
+        ConditionKind::Group(|group| {
             let limit =
                 group.thresholds.map_or($limit, |thresholds| thresholds.unhealthy.saturating_mul($limit / 1000));
             over(group.group.lag.point as f64, limit as f64)
@@ -59,108 +59,119 @@ macro_rules! lag_over {
 
 /// Every rule that is evaluated here, the worst first. Rules about trends (PromQL over 15 minutes), about streamlag itself and about
 /// housekeeping are Prometheus's alone.
-pub(super) const CONDITIONS: &[Condition] = &[
-    Condition { rule: "StreamlagRedisDown", expr: "streamlag_redis_up == 0", state: None, kind: Kind::RedisDown },
-    Condition {
+pub(super) const CONDITIONS: &[IncidentCondition] = &[
+    IncidentCondition {
+        rule: "StreamlagRedisDown",
+        expr: "streamlag_redis_up == 0",
+        state: None,
+        kind: ConditionKind::RedisDown,
+    },
+    IncidentCondition {
         rule: "StreamlagRedisNodeDown",
         expr: "streamlag_redis_node_up == 0 unless on (job, instance) streamlag_redis_up == 0",
         state: None,
-        kind: Kind::NodeDown,
+        kind: ConditionKind::NodeDown,
     },
-    Condition {
+    IncidentCondition {
         rule: "EventStreamUnreadable",
         expr: "event_stream_up == 0",
         state: None,
-        kind: Kind::StreamUnreadable,
+        kind: ConditionKind::StreamUnreadable,
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGroupMissing",
         expr: "event_consumer_group_state{state=\"no_group\"} == 1",
         state: Some(GroupState::NoGroup),
-        kind: Kind::Missing,
+        kind: ConditionKind::Missing,
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerLosingEntries",
         expr: "increase(event_consumer_group_lost_entries_total[5m]) > 0",
         state: None,
-        kind: Kind::Losing,
+        kind: ConditionKind::Losing,
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerLossNear",
         expr: "min_over_time(event_consumer_group_trim_headroom_seconds[5m]) < 600 and \
                event_consumer_lag > event_consumer_group_trim_headroom_entries + event_consumer_lag_uncertainty",
         state: None,
-        kind: Kind::LossNear,
+        kind: ConditionKind::LossNear,
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGroupStopped",
         expr: "(event_consumer_group_state{state=\"stopped\"} == 1) * ignoring (state) group_left () event_consumer_lag",
         state: Some(GroupState::Stopped),
-        kind: Kind::Group(|group| in_state(group, GroupState::Stopped).then_some(group.group.lag.point as f64)),
+        kind: ConditionKind::Group(|group| {
+            in_state(group, GroupState::Stopped).then_some(group.group.lag.point as f64)
+        }),
     },
-    Condition {
+    IncidentCondition {
         rule: "CriticalEventConsumerLag",
         expr: "( event_consumer_lag > 5000 unless ignoring (consumer_group, level) event_stream_lag_threshold{level=\"unhealthy\"} ) \
                or event_consumer_lag > ignoring (consumer_group, level) group_left () (5 * event_stream_lag_threshold{level=\"unhealthy\"})",
         state: None,
         kind: lag_over!(5000),
     },
-    Condition {
+    IncidentCondition {
         rule: "CriticalEventConsumerLagSeconds",
         expr: "event_consumer_lag_seconds > 600",
         state: None,
-        kind: Kind::Group(|group| over(group.group.lag_seconds?, 600.0)),
+        kind: ConditionKind::Group(|group| over(group.group.lag_seconds?, 600.0)),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGroupStalled",
         expr: "(event_consumer_group_state{state=\"stalled\"} == 1) * ignoring (state) group_left () event_consumer_lag",
         state: Some(GroupState::Stalled),
-        kind: Kind::Group(|group| in_state(group, GroupState::Stalled).then_some(group.group.lag.point as f64)),
+        kind: ConditionKind::Group(|group| {
+            in_state(group, GroupState::Stalled).then_some(group.group.lag.point as f64)
+        }),
     },
-    Condition {
+    IncidentCondition {
         rule: "HighEventConsumerLag",
         expr: "( event_consumer_lag > 1000 unless ignoring (consumer_group, level) event_stream_lag_threshold{level=\"unhealthy\"} ) \
                or event_consumer_lag > ignoring (consumer_group, level) group_left () event_stream_lag_threshold{level=\"unhealthy\"}",
         state: None,
         kind: lag_over!(1000),
     },
-    Condition {
+    IncidentCondition {
         rule: "HighEventConsumerLagSeconds",
         expr: "event_consumer_lag_seconds > 60",
         state: None,
-        kind: Kind::Group(|group| over(group.group.lag_seconds?, 60.0)),
+        kind: ConditionKind::Group(|group| over(group.group.lag_seconds?, 60.0)),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerDeadWithPending",
         expr: "event_consumer_group_dead_consumers_with_pending > 0",
         state: None,
-        kind: Kind::Group(|group| over(group.group.dead?.0 as f64, 0.0)),
+        kind: ConditionKind::Group(|group| over(group.group.dead?.0 as f64, 0.0)),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGhostPending",
         expr: "event_consumer_group_ghost_pending > 0",
         state: None,
-        kind: Kind::Group(|group| over(group.group.ghost_pending? as f64, 0.0)),
+        kind: ConditionKind::Group(|group| over(group.group.ghost_pending? as f64, 0.0)),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerPendingOld",
         expr: "event_consumer_group_oldest_pending_seconds and event_consumer_group_oldest_pending_seconds \
                - (event_consumer_lag_seconds or 0 * event_consumer_group_oldest_pending_seconds) > 300",
         state: None,
-        kind: Kind::Group(|group| is_pending_old(group).then_some(group.group.oldest_pending_seconds?)),
+        kind: ConditionKind::Group(|group| is_pending_old(group).then_some(group.group.oldest_pending_seconds?)),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGroupAckStalled",
         expr: "event_consumer_group_state{state=\"ack_stalled\"} == 1 unless ignoring (state) event_consumer_group_oldest_pending_seconds \
                - (event_consumer_lag_seconds or 0 * event_consumer_group_oldest_pending_seconds) > 300",
         state: Some(GroupState::AckStalled),
-        kind: Kind::Group(|group| (in_state(group, GroupState::AckStalled) && !is_pending_old(group)).then_some(1.0)),
+        kind: ConditionKind::Group(|group| {
+            (in_state(group, GroupState::AckStalled) && !is_pending_old(group)).then_some(1.0)
+        }),
     },
-    Condition {
+    IncidentCondition {
         rule: "EventConsumerGroupRewound",
         expr: "max_over_time(event_consumer_group_state{state=\"rewound\"}[5m]) == 1",
         state: Some(GroupState::Rewound),
-        kind: Kind::Rewound,
+        kind: ConditionKind::Rewound,
     },
 ];
 
@@ -181,11 +192,11 @@ fn is_pending_old(group: &Group<'_>) -> bool {
 /// What happened to groups within [`LOOK_BACK`].
 #[derive(Debug, Default)]
 pub(super) struct RecentEvents {
-    groups: BTreeMap<(StreamKey, GroupName), Recent>,
+    groups: BTreeMap<(StreamKey, GroupName), RecentOfGroup>,
 }
 
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentOfGroup {
     /// When entries were lost, and how many had been lost before.
     losses: VecDeque<(Duration, u64)>,
     /// Entries lost so far, as of the newest poll.
@@ -195,7 +206,7 @@ struct Recent {
     rewound: Option<Duration>,
 }
 
-impl Recent {
+impl RecentOfGroup {
     fn see(&mut self, at: Duration, group: &PresentGroup) {
         let lost = group.trend.lost;
         if lost > self.lost && self.losses.back().is_none_or(|(when, _)| at.saturating_sub(*when) >= LOSS_STEP) {
@@ -250,12 +261,12 @@ impl Conditions<'_> {
         // By rule, so that what is worse has its room first.
         for (rule, condition) in CONDITIONS.iter().enumerate() {
             match condition.kind {
-                Kind::RedisDown => {
+                ConditionKind::RedisDown => {
                     if let Some(Err(error)) = &view.newest_poll {
                         holds(rule, Subject::Target, reason(error));
                     }
                 }
-                Kind::NodeDown => {
+                ConditionKind::NodeDown => {
                     for node in view.nodes.iter().filter(|_| view.redis_up()) {
                         if let Some(error) = &node.error {
                             holds(rule, Subject::Node(node.address.as_str().into()), reason(error));
@@ -264,7 +275,7 @@ impl Conditions<'_> {
                 }
                 // What is too old to be shown says nothing.
                 _ if view.fresh.is_none() => {}
-                Kind::StreamUnreadable => {
+                ConditionKind::StreamUnreadable => {
                     for stream in view.streams.iter() {
                         if let Err(error) = &stream.read {
                             holds(rule, Subject::Stream(stream.key.clone()), reason(error));
@@ -287,7 +298,7 @@ impl Conditions<'_> {
 
     fn value(
         &self,
-        kind: Kind,
+        kind: ConditionKind,
         stream: &StreamSnapshot,
         group: &GroupSnapshot,
         own: Option<Thresholds>,
@@ -298,15 +309,15 @@ impl Conditions<'_> {
             if groups.is_empty() { None } else { groups.get(&(stream.key.clone(), group.name.clone())) }
         };
         match (kind, group.present()) {
-            (Kind::Missing, _) => (group.state() == Some(GroupState::NoGroup)).then_some(1.0),
-            (Kind::Losing, Some(_)) => recent()?.lost(),
-            (Kind::LossNear, Some(group)) => {
+            (ConditionKind::Missing, _) => (group.state() == Some(GroupState::NoGroup)).then_some(1.0),
+            (ConditionKind::Losing, Some(_)) => recent()?.lost(),
+            (ConditionKind::LossNear, Some(group)) => {
                 let (_, seconds) = recent()?.near?;
                 let room = group.trim_headroom_entries?.saturating_add(group.lag.uncertainty());
                 (group.lag.point > room).then_some(seconds)
             }
-            (Kind::Rewound, Some(_)) => recent()?.rewound.map(|_| 1.0),
-            (Kind::Group(condition), Some(group)) => condition(&Group { group, thresholds: own }),
+            (ConditionKind::Rewound, Some(_)) => recent()?.rewound.map(|_| 1.0),
+            (ConditionKind::Group(condition), Some(group)) => condition(&Group { group, thresholds: own }),
             _ => None,
         }
     }

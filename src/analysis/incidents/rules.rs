@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::analysis::incident::{Rule, Severity};
-use crate::analysis::incidents::conditions::{CONDITIONS, Condition};
+use crate::analysis::incidents::conditions::{CONDITIONS, IncidentCondition};
 
 /// The rules as Prometheus loads them.
 const RULES_FILE: &str = include_str!("../../../alerts/streamlag.rules.yml");
@@ -45,7 +45,7 @@ fn parse() -> Vec<Rule> {
     let entries: Vec<RuleEntry> = file.groups.into_iter().flat_map(|group| group.rules).collect();
     let time =
         |text: &Option<String>| text.as_ref().map_or(Some(Duration::ZERO), |text| humantime::parse_duration(text).ok());
-    let rule = |condition: &Condition| {
+    let rule = |condition: &IncidentCondition| {
         // With another expression the condition would be another rule under the same name.
         let says = |entry: &&RuleEntry| entry.expr.split_whitespace().eq(condition.expr.split_whitespace());
         let entry = entries.iter().find(|entry| entry.alert == condition.rule).filter(says)?;

@@ -12,12 +12,12 @@ use crate::model::text::{of_unix_millis, unix_millis};
 /// A name of Redis, which holds any bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Name {
+enum SavedName {
     Text(String),
     Bytes(Vec<u8>),
 }
 
-impl Name {
+impl SavedName {
     fn of(bytes: &[u8]) -> Self {
         std::str::from_utf8(bytes).map_or_else(|_| Self::Bytes(bytes.to_vec()), |text| Self::Text(text.to_owned()))
     }
@@ -36,8 +36,8 @@ struct Saved {
     rule: String,
     target: String,
     node: Option<String>,
-    stream: Option<Name>,
-    group: Option<Name>,
+    stream: Option<SavedName>,
+    group: Option<SavedName>,
     status: String,
     active_since: u64,
     fired_at: Option<u64>,
@@ -55,9 +55,9 @@ impl Incident {
         let (node, stream, group) = match &self.subject {
             Subject::Target => (None, None, None),
             Subject::Node(address) => (Some(address.to_string()), None, None),
-            Subject::Stream(stream) => (None, Some(Name::of(stream.as_bytes())), None),
+            Subject::Stream(stream) => (None, Some(SavedName::of(stream.as_bytes())), None),
             Subject::Group(stream, group) => {
-                (None, Some(Name::of(stream.as_bytes())), Some(Name::of(group.as_bytes())))
+                (None, Some(SavedName::of(stream.as_bytes())), Some(SavedName::of(group.as_bytes())))
             }
         };
         let saved = Saved {

@@ -48,7 +48,7 @@ pub(in crate::analysis) fn estimate(
 
 /// The lag that was told at some sample, from which the next estimate moves on.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::analysis) struct Told {
+pub(in crate::analysis) struct LastTold {
     lag: u64,
     cursor: EntryId,
     length: u64,
@@ -56,7 +56,7 @@ pub(in crate::analysis) struct Told {
     added: Option<u64>,
 }
 
-impl Told {
+impl LastTold {
     /// A lag told of a cursor at a sample with this length, last entry and number of entries added.
     pub(in crate::analysis) fn new(lag: u64, cursor: EntryId, length: u64, last: EntryId, added: Option<u64>) -> Self {
         Self { lag, cursor, length, last, added }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn an_estimate_moves_by_what_was_added_and_read() {
         // 300 entries 1-0 to 300-0, of which 150 are taken to be undelivered.
-        let told = Told::new(150, id(150), 300, id(300), Some(300));
+        let told = LastTold::new(150, id(150), 300, id(300), Some(300));
         let check = |cursor, length, added, expected| {
             assert_eq!(told.moved(id(cursor), length, added), expected, "{cursor} {length} {added:?}");
         };

@@ -18,7 +18,7 @@ pub use counters::StreamCounters;
 use cursors::Cursors;
 use group_tracker::GroupTracker;
 
-use crate::analysis::lag::bounds::{Told, ends};
+use crate::analysis::lag::bounds::{LastTold, ends};
 use crate::analysis::lag::timeline::Timeline;
 use crate::model::lag::{Continuity, EntryPage, Lag, Resolved};
 use crate::model::reply::{GroupReply, StreamReply};
@@ -439,7 +439,7 @@ impl LagTracker {
             tracked.remember(lag.point, &now, &self.marks);
         }
         tracked.most = Some((lag.max, now));
-        tracked.told = now.last.map(|last| Told::new(lag.point, tracked.here.cursor, now.length, last, now.added));
+        tracked.told = now.last.map(|last| LastTold::new(lag.point, tracked.here.cursor, now.length, last, now.added));
         Some(Resolved {
             lag,
             added_after: tracked.added_after(&now, &self.marks),

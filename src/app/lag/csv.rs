@@ -43,18 +43,18 @@ pub(super) fn render(sampled: &[Sampled], terminal: bool) -> String {
 
 /// A name as a field.
 pub(in crate::app) fn field(text: &str, terminal: bool) -> String {
-    Cell::Text(text.into()).text(terminal)
+    CsvCell::Text(text.into()).text(terminal)
 }
 
 /// What stands in a cell.
-enum Cell<'a> {
+enum CsvCell<'a> {
     /// A name or a sentence, from Redis or from the configuration.
     Text(Cow<'a, str>),
     /// A number or a word of the program's own.
     Own(String),
 }
 
-impl Cell<'_> {
+impl CsvCell<'_> {
     fn text(&self, terminal: bool) -> String {
         match self {
             Self::Own(text) => text.clone(),
@@ -64,15 +64,15 @@ impl Cell<'_> {
     }
 }
 
-fn cells<'a>(row: &'a Row<'_>, sampled_at: &str) -> [Cell<'a>; COLUMNS.len()] {
-    fn own(value: Option<impl ToString>) -> Cell<'static> {
-        Cell::Own(value.map(|value| value.to_string()).unwrap_or_default())
+fn cells<'a>(row: &'a Row<'_>, sampled_at: &str) -> [CsvCell<'a>; COLUMNS.len()] {
+    fn own(value: Option<impl ToString>) -> CsvCell<'static> {
+        CsvCell::Own(value.map(|value| value.to_string()).unwrap_or_default())
     }
     let group = &row.group;
     [
-        Cell::Text(row.target.into()),
-        Cell::Text(Cow::Borrowed(&group.stream)),
-        Cell::Text(group.consumer_group.as_deref().unwrap_or_default().into()),
+        CsvCell::Text(row.target.into()),
+        CsvCell::Text(Cow::Borrowed(&group.stream)),
+        CsvCell::Text(group.consumer_group.as_deref().unwrap_or_default().into()),
         own(group.group_exists),
         own(Some(group.status.0.as_str())),
         own(row.is_known().then_some(group.lag)),
@@ -85,7 +85,7 @@ fn cells<'a>(row: &'a Row<'_>, sampled_at: &str) -> [Cell<'a>; COLUMNS.len()] {
         own(group.consumers),
         own(group.last_delivered_id.as_ref()),
         own(Some(sampled_at)),
-        Cell::Text(row.note().unwrap_or_default()),
+        CsvCell::Text(row.note().unwrap_or_default()),
     ]
 }
 
@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn fields_are_quoted_and_no_formulas() {
-        let check = |text: &str, expected: &str| assert_eq!(Cell::Text(text.into()).text(false), expected, "{text:?}");
+        let check =
+            |text: &str, expected: &str| assert_eq!(CsvCell::Text(text.into()).text(false), expected, "{text:?}");
         check("orders:eu", "orders:eu");
         check("", "");
         check("a,b", "\"a,b\"");
@@ -123,7 +124,7 @@ mod tests {
         check("@SUM(A1)", "\"'@SUM(A1)\"");
         check("\t=1", "\"'\t=1\"");
         check("＝1", "\"'＝1\"");
-        assert_eq!(Cell::Text("a\x1b[2J".into()).text(true), "a\\u{1b}[2J");
-        assert_eq!(Cell::Text("a\x1b[2J".into()).text(false), "\"a\x1b[2J\"");
+        assert_eq!(CsvCell::Text("a\x1b[2J".into()).text(true), "a\\u{1b}[2J");
+        assert_eq!(CsvCell::Text("a\x1b[2J".into()).text(false), "\"a\x1b[2J\"");
     }
 }

@@ -9,14 +9,14 @@ use crate::model::thresholds::Status;
 use crate::sys::terminal::escaped_json;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct JsonDocument<'a> {
     status: Word<Status>,
-    targets: Vec<TargetRow<'a>>,
-    groups: Vec<Line<'a>>,
+    targets: Vec<JsonTarget<'a>>,
+    groups: Vec<JsonLine<'a>>,
 }
 
 #[derive(Serialize)]
-struct TargetRow<'a> {
+struct JsonTarget<'a> {
     name: &'a str,
     redis: &'a str,
     mode: &'static str,
@@ -28,7 +28,7 @@ struct TargetRow<'a> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     target: &'a str,
     #[serde(flatten)]
     group: GroupRow<'a>,
@@ -38,7 +38,7 @@ struct Line<'a> {
 
 /// One document, with a final newline.
 pub(super) fn render(sampled: &[Sampled]) -> String {
-    let document = Document {
+    let document = JsonDocument {
         status: Word(worst(sampled.iter().map(Sampled::status))),
         targets: sampled.iter().map(target).collect(),
         groups: sampled.iter().flat_map(Sampled::rows).map(line).collect(),
@@ -48,8 +48,8 @@ pub(super) fn render(sampled: &[Sampled]) -> String {
     escaped_json(&json).into_owned() + "\n"
 }
 
-fn target(sampled: &Sampled) -> TargetRow<'_> {
-    TargetRow {
+fn target(sampled: &Sampled) -> JsonTarget<'_> {
+    JsonTarget {
         name: sampled.target.name.as_str(),
         redis: &sampled.target.redis,
         mode: sampled.target.mode,
@@ -60,6 +60,6 @@ fn target(sampled: &Sampled) -> TargetRow<'_> {
     }
 }
 
-fn line(row: Row<'_>) -> Line<'_> {
-    Line { target: row.target, group: row.group, lag_quality_reason: row.bounded }
+fn line(row: Row<'_>) -> JsonLine<'_> {
+    JsonLine { target: row.target, group: row.group, lag_quality_reason: row.bounded }
 }

@@ -33,12 +33,12 @@ struct IncidentRow<'a> {
     summary: String,
     description: String,
     runbook_url: String,
-    evidence: EvidenceRow<'a>,
+    evidence: IncidentEvidenceRow<'a>,
     delivery: Vec<DeliveryRow>,
 }
 
 #[derive(Serialize)]
-struct EvidenceRow<'a> {
+struct IncidentEvidenceRow<'a> {
     value: f64,
     state: Option<&'static str>,
     state_reason: Option<&'a str>,
@@ -125,7 +125,7 @@ fn row(incident: &Incident, delivery: Vec<Delivery>) -> IncidentRow<'_> {
         summary: annotation("summary"),
         description: annotation("description"),
         runbook_url: annotation("runbook_url"),
-        evidence: EvidenceRow {
+        evidence: IncidentEvidenceRow {
             value: evidence.value,
             state: evidence.state.map(|state| state.as_str()),
             state_reason: evidence.reason.as_deref(),

@@ -109,11 +109,11 @@ pub(in crate::http) fn target_states<'a>(
 #[derive(Serialize)]
 struct Discovered<'a> {
     targets: [&'a str; 1],
-    labels: Labels<'a>,
+    labels: TargetLabels<'a>,
 }
 
 #[derive(Serialize)]
-struct Labels<'a> {
+struct TargetLabels<'a> {
     #[serde(rename = "__metrics_path__")]
     metrics_path: &'static str,
     #[serde(rename = "__param_target")]
@@ -126,7 +126,7 @@ struct Labels<'a> {
 pub fn discovery<'a>(address: &'a str, names: Vec<&'a TargetName>) -> impl Serialize + use<'a> {
     let discovered = |name: &'a TargetName| Discovered {
         targets: [address],
-        labels: Labels { metrics_path: "/probe", parameter: name.as_str(), redis_target: name.as_str() },
+        labels: TargetLabels { metrics_path: "/probe", parameter: name.as_str(), redis_target: name.as_str() },
     };
     names.into_iter().map(discovered).collect::<Vec<_>>()
 }

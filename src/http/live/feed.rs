@@ -268,12 +268,12 @@ pub(super) struct Channel {
     pub(super) target: TargetName,
     filter: RowFilter,
     memory: ReaderMemory,
-    encoded: Mutex<Encoded>,
+    encoded: Mutex<EncodedMessages>,
 }
 
 /// What was encoded of the newest version: at most one message for each version that a viewer may have seen.
 #[derive(Debug, Default)]
-struct Encoded {
+struct EncodedMessages {
     version: u64,
     bodies: Vec<(Option<u64>, Arc<MessageBody>)>,
     /// The same of incidents; `None` where there is nothing to be told.
@@ -334,7 +334,7 @@ impl Channel {
     }
 
     /// What was encoded, of this version unless there is a newer one.
-    fn lock(&self, version: &Version) -> MutexGuard<'_, Encoded> {
+    fn lock(&self, version: &Version) -> MutexGuard<'_, EncodedMessages> {
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         if version.number > encoded.version {
             encoded.version = version.number;

@@ -33,7 +33,7 @@ const MAX_GLOB_BYTES: usize = 1024;
 
 /// How a viewer wants to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Transport {
+pub(in crate::http) enum LiveTransport {
     /// Server-Sent Events.
     EventStream,
     /// A WebSocket: the client's key, and whether it names the subprotocol.
@@ -162,7 +162,7 @@ pub(in crate::http) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     elements(headers, UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
-impl Transport {
+impl LiveTransport {
     /// What a request asks for.
     pub(in crate::http) fn of(head: &Parts) -> Result<Self, HttpProblem> {
         if asks_for_websocket(&head.headers) {
@@ -243,17 +243,17 @@ mod tests {
 
     #[test]
     fn forms() {
-        let status = |head: &Parts| Transport::of(head).map_err(|problem| problem.status.as_u16());
-        assert_eq!(status(&head(&[("accept", "text/event-stream")])), Ok(Transport::EventStream));
+        let status = |head: &Parts| LiveTransport::of(head).map_err(|problem| problem.status.as_u16());
+        assert_eq!(status(&head(&[("accept", "text/event-stream")])), Ok(LiveTransport::EventStream));
         assert_eq!(
             status(&head(&[("accept", "application/json;q=0.5, Text/Event-Stream")])),
-            Ok(Transport::EventStream)
+            Ok(LiveTransport::EventStream)
         );
         for accept in ["*/*", "text/*", "application/json", "text/event-stream;q=0", "", "text/event-streams"] {
             assert_eq!(status(&head(&[("accept", accept)])), Err(406), "{accept}");
         }
         assert_eq!(status(&head(&[])), Err(406));
-        let websocket = |named| Ok(Transport::WebSocket { key: KEY.to_owned(), named });
+        let websocket = |named| Ok(LiveTransport::WebSocket { key: KEY.to_owned(), named });
         assert_eq!(status(&upgrade(&[])), websocket(false));
         assert_eq!(status(&upgrade(&[("sec-websocket-protocol", "streamlag.v1")])), websocket(true));
         let both = "base64url.bearer.authorization.streamlag.c2VjcmV0, streamlag.v1";

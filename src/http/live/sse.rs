@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::Instant;
 
-use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, Pieces, Viewer, end_message};
+use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, UnsentPieces, Viewer, end_message};
 use crate::sys::own_metrics::{SelfMetrics, StreamEnd};
 
 /// How long a browser waits before it reconnects, in milliseconds, unless the last event says otherwise.
@@ -14,7 +14,7 @@ const RETRY_MS: u64 = 2000;
 struct EventStream {
     viewer: Viewer,
     metrics: SelfMetrics,
-    pieces: Pieces,
+    pieces: UnsentPieces,
     /// When the message began.
     began: Instant,
     ended: bool,
@@ -23,7 +23,7 @@ struct EventStream {
 /// The bytes of an event stream. It is driven by the connection, which asks for more only once there is room: a viewer
 /// that does not read is not told.
 pub(super) fn event_stream(viewer: Viewer, metrics: SelfMetrics) -> impl Stream<Item = Bytes> + Send {
-    let hello = Pieces::from(Bytes::from(format!("retry: {RETRY_MS}\n\n")));
+    let hello = UnsentPieces::from(Bytes::from(format!("retry: {RETRY_MS}\n\n")));
     let stream = EventStream { viewer, metrics, pieces: hello, began: Instant::now(), ended: false };
     futures_util::stream::unfold(stream, |mut stream| async move {
         let piece = stream.next().await?;

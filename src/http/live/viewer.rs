@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::http::admission::ANSWER_TIMEOUT;
-use crate::http::auth::{Admission, Standing};
+use crate::http::auth::{Admission, AdmissionStanding};
 use crate::http::live::Feed;
 use crate::http::live::feed::{Channel, MAX_PIECE_BYTES, MessageBody, MessageKind, Version};
 use crate::http::policy::ServerConfig;
@@ -74,7 +74,7 @@ impl StreamEnd {
 /// What a viewer is told.
 #[derive(Debug)]
 pub(super) enum Event {
-    Message(Message),
+    Message(ViewerMessage),
     Heartbeat,
     /// The last one.
     End(StreamEnd),
@@ -82,18 +82,18 @@ pub(super) enum Event {
 
 /// A message: what is this viewer's own, and what it shares.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct ViewerMessage {
     pub(super) head: String,
     pub(super) body: Arc<MessageBody>,
 }
 
-impl Message {
+impl ViewerMessage {
     pub(super) fn kind(&self) -> MessageKind {
         self.body.kind
     }
 
     /// All of it, in pieces of at most [`MAX_PIECE_BYTES`], between `before` and `after`.
-    pub(super) fn pieces(&self, before: &str, after: &str) -> Pieces {
+    pub(super) fn pieces(&self, before: &str, after: &str) -> UnsentPieces {
         let json = &self.body.json;
         let mut first = Vec::with_capacity(before.len() + self.head.len() + json.len().min(MAX_PIECE_BYTES));
         first.extend_from_slice(before.as_bytes());
@@ -102,34 +102,34 @@ impl Message {
         if first.len() + json.len() + after.len() <= MAX_PIECE_BYTES {
             first.extend_from_slice(json);
             first.extend_from_slice(after.as_bytes());
-            return Pieces { first: Some(first.into()), rest: Bytes::new(), last: None };
+            return UnsentPieces { first: Some(first.into()), rest: Bytes::new(), last: None };
         }
         let last = Some(after).filter(|after| !after.is_empty()).map(|after| Bytes::copy_from_slice(after.as_bytes()));
-        Pieces { first: Some(first.into()), rest: json.clone(), last }
+        UnsentPieces { first: Some(first.into()), rest: json.clone(), last }
     }
 }
 
 /// What is left of a message.
 #[derive(Debug, Default)]
-pub(super) struct Pieces {
+pub(super) struct UnsentPieces {
     first: Option<Bytes>,
     rest: Bytes,
     last: Option<Bytes>,
 }
 
-impl Pieces {
+impl UnsentPieces {
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.is_empty() && self.last.is_none()
     }
 }
 
-impl From<Bytes> for Pieces {
+impl From<Bytes> for UnsentPieces {
     fn from(bytes: Bytes) -> Self {
         Self { first: Some(bytes), ..Self::default() }
     }
 }
 
-impl Iterator for Pieces {
+impl Iterator for UnsentPieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
@@ -243,19 +243,19 @@ impl Viewer {
         }
     }
 
-    fn news(&mut self) -> Result<Option<Message>, NoMemory> {
+    fn news(&mut self) -> Result<Option<ViewerMessage>, NoMemory> {
         let Some(version) = self.versions.borrow_and_update().clone() else { return Ok(None) };
         if self.seen != Some(version.number) {
             let body = self.channel.message(&version, self.seen)?;
             self.seen = Some(version.number);
-            return Ok(Some(Message { head: version.head(body.kind), body }));
+            return Ok(Some(ViewerMessage { head: version.head(body.kind), body }));
         }
         if self.incidents_seen == Some(version.number) {
             return Ok(None);
         }
         let body = self.channel.incidents(&version, self.incidents_seen)?;
         self.incidents_seen = Some(version.number);
-        Ok(body.map(|body| Message { head: version.head(body.kind), body }))
+        Ok(body.map(|body| ViewerMessage { head: version.head(body.kind), body }))
     }
 
     fn has_to_end(&mut self) -> Option<StreamEnd> {
@@ -267,12 +267,12 @@ impl Viewer {
             return Some(StreamEnd::CertificateRequired);
         }
         match config.auth.standing(&self.admission, SystemTime::now()) {
-            Standing::Valid { expires } => {
+            AdmissionStanding::Valid { expires } => {
                 self.expires = expires;
                 None
             }
-            Standing::Expired => Some(StreamEnd::TokenExpired),
-            Standing::Removed => Some(StreamEnd::TokenRemoved),
+            AdmissionStanding::Expired => Some(StreamEnd::TokenExpired),
+            AdmissionStanding::Removed => Some(StreamEnd::TokenRemoved),
         }
     }
 

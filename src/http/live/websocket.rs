@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage};
 
-use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, Message, Viewer, end_message};
+use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, Viewer, ViewerMessage, end_message};
 use crate::sys::own_metrics::{SelfMetrics, StreamEnd};
 
 /// The longest message of a client, in bytes. None is wanted; control frames are shorter still.
@@ -45,7 +45,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(40);
 /// How long a client may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<Metered>;
+type ClientSocket = WebSocketStream<Metered>;
 
 /// A connection of which only so much is read. Frames may be tiny, and some are counted nowhere.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Session {
 }
 
 /// Tells and listens; why to end, or `None` where the client has ended it.
-async fn converse(viewer: &mut Viewer, socket: &mut Socket) -> Option<StreamEnd> {
+async fn converse(viewer: &mut Viewer, socket: &mut ClientSocket) -> Option<StreamEnd> {
     let (mut heard, mut frames) = (Instant::now(), 0);
     loop {
         tokio::select! {
@@ -156,7 +156,7 @@ async fn converse(viewer: &mut Viewer, socket: &mut Socket) -> Option<StreamEnd>
 }
 
 /// Sends a message in fragments, so that no more than one of them is copied.
-async fn send(socket: &mut Socket, message: &Message) -> Result<(), Error> {
+async fn send(socket: &mut ClientSocket, message: &ViewerMessage) -> Result<(), Error> {
     let mut pieces = message.pieces("", "").peekable();
     let mut code = OpCode::Data(Data::Text);
     while let Some(piece) = pieces.next() {
@@ -168,7 +168,7 @@ async fn send(socket: &mut Socket, message: &Message) -> Result<(), Error> {
 }
 
 /// Says why, and waits until the client has read it.
-async fn farewell(mut socket: Socket, reason: StreamEnd) {
+async fn farewell(mut socket: ClientSocket, reason: StreamEnd) {
     // Whether or not these arrive, it is over. In the middle of a message no other may begin.
     if reason != StreamEnd::TooSlow {
         let (json, _) = end_message(reason);

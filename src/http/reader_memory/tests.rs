@@ -16,7 +16,7 @@ fn answer(mib: u64) -> Pieces {
 
 struct Client {
     connection: Arc<ConnectionState>,
-    reading: Option<Reading>,
+    reading: Option<AnswerReading>,
 }
 
 impl Client {

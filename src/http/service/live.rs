@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{NOT_POLLED, Service, target};
 use crate::http::auth::Admission;
-use crate::http::live::request::{LiveQuery, PROTOCOL, Transport, VARY_BY};
+use crate::http::live::request::{LiveQuery, LiveTransport, PROTOCOL, VARY_BY};
 use crate::http::live::{PendingUpgrade, Visit};
 use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, unavailable, whole_seconds};
@@ -34,7 +34,7 @@ impl Service {
         admission: Admission,
     ) -> Result<HttpResponse, HttpProblem> {
         let query = LiveQuery::parse(head.uri.query())?;
-        let transport = Transport::of(head)?;
+        let transport = LiveTransport::of(head)?;
         let target = target(policy, query.target.as_deref())?;
         if self.draining.load(Ordering::Relaxed) {
             return Err(unavailable(target, "streamlag is shutting down"));
@@ -58,7 +58,7 @@ impl Service {
             })
         };
         match transport {
-            Transport::EventStream => {
+            LiveTransport::EventStream => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
                 if head.version < Version::HTTP_2 {
                     // It has no place among the connections that would be left for another request.
@@ -70,7 +70,7 @@ impl Service {
                 };
                 *answer.body_mut() = events.into();
             }
-            Transport::WebSocket { key, named } => {
+            LiveTransport::WebSocket { key, named } => {
                 let Some(upgrading) = head.extensions.get::<OnUpgrade>().cloned() else {
                     let detail = "this connection cannot be upgraded";
                     return Err(HttpProblem::new(StatusCode::BAD_REQUEST, detail.to_owned()));

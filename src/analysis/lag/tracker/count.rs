@@ -12,20 +12,20 @@ pub struct CountRange {
     pub from: EntryId,
     /// The last id to be counted.
     pub to: EntryId,
-    pub(in crate::analysis) side: Side,
+    pub(in crate::analysis) side: CountSide,
 }
 
 impl CountRange {
     /// Whether it ends at the end of the stream.
     #[must_use]
     pub fn is_to_the_end(&self) -> bool {
-        matches!(self.side, Side::Above { rank: None })
+        matches!(self.side, CountSide::Above { rank: None })
     }
 
     /// Whether it begins at the front of the stream.
     #[must_use]
     pub fn is_from_the_front(&self) -> bool {
-        self.side == Side::Below
+        self.side == CountSide::Below
     }
 
     /// The lag of a group at `cursor`, in the very moment of a page from the beginning of this range on: by its ids, and what is known
@@ -40,10 +40,10 @@ impl CountRange {
         let up_to = |id: EntryId| page.ids.partition_point(|found| *found <= id) as u64;
         let reaches = |id: EntryId| page.ended || page.ids.last().is_some_and(|last| *last >= id);
         match self.side {
-            Side::Below if now.first.is_none_or(|first| first >= self.from) && reaches(cursor) => {
+            CountSide::Below if now.first.is_none_or(|first| first >= self.from) && reaches(cursor) => {
                 now.length.checked_sub(up_to(cursor))
             }
-            Side::Above { rank } if Some(self.from) <= cursor.next() && self.to >= cursor && reaches(self.to) => {
+            CountSide::Above { rank } if Some(self.from) <= cursor.next() && self.to >= cursor && reaches(self.to) => {
                 let within = up_to(self.to) - up_to(cursor);
                 match rank {
                     // Every entry beyond the mark that was added is there.
@@ -59,13 +59,13 @@ impl CountRange {
 
     /// Whether its first entry is the first one after the cursor.
     pub(in crate::analysis) fn begins_after(&self, cursor: EntryId) -> bool {
-        matches!(self.side, Side::Above { .. }) && Some(self.from) == cursor.next()
+        matches!(self.side, CountSide::Above { .. }) && Some(self.from) == cursor.next()
     }
 }
 
 /// Which side of the cursor is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::analysis) enum Side {
+pub(in crate::analysis) enum CountSide {
     /// The entries above the cursor up to `to`; this many were ever added up to that id, where the server tells.
     Above { rank: Option<u64> },
     /// The entries up to the cursor.
@@ -123,12 +123,12 @@ impl Count {
         let (to, rank) = to.map_or((now.last_generated, now.added), |(id, rank)| (id, Some(rank)));
         // What lies between the end of the range and the end of the stream is known from the marks.
         let beyond = rank.zip(now.added).map_or(0, |(rank, added)| added.saturating_sub(rank));
-        let mut best = CountRange { from: cursor.next()?, to, side: Side::Above { rank } };
+        let mut best = CountRange { from: cursor.next()?, to, side: CountSide::Above { rank } };
         let (mut length, mut floor) = (lag.point.saturating_sub(beyond), cursor);
         if let Sides::Any { floor: Some((id, above)), .. } = sides
             && above.saturating_sub(lag.point) < length
         {
-            best = CountRange { from: id.next()?, to: cursor, side: Side::Between { above } };
+            best = CountRange { from: id.next()?, to: cursor, side: CountSide::Between { above } };
             (length, floor) = (above.saturating_sub(lag.point), id);
         }
         // Half as long is worth it: from here nothing at all may be removed meanwhile.
@@ -138,7 +138,7 @@ impl Count {
             && below <= most
             && below.saturating_mul(2) < length
         {
-            best = CountRange { from: now.first?, to: cursor, side: Side::Below };
+            best = CountRange { from: now.first?, to: cursor, side: CountSide::Below };
             at_once = most < u64::MAX;
         }
         Some(Self {
@@ -165,7 +165,7 @@ impl Count {
 
     /// The same count for a group that has moved on to `cursor`, where there is anything in it for that.
     pub(in crate::analysis) fn go_on_from(mut self, cursor: EntryId) -> Option<Self> {
-        let goes_on = matches!(self.range.side, Side::Above { rank: Some(_) }) && cursor < self.range.from;
+        let goes_on = matches!(self.range.side, CountSide::Above { rank: Some(_) }) && cursor < self.range.from;
         if !goes_on || self.at_once {
             return None;
         }
@@ -178,8 +178,8 @@ impl Count {
     /// The ends of the pages of a complete count, with the number of entries as a mark has it.
     pub(in crate::analysis) fn boundaries(&self) -> impl Iterator<Item = (EntryId, u64)> {
         let rank = match self.range.side {
-            Side::Above { rank } => rank,
-            Side::Below | Side::Between { .. } => None,
+            CountSide::Above { rank } => rank,
+            CountSide::Below | CountSide::Between { .. } => None,
         };
         let to_the_end = |up_to: u64| self.counted.saturating_sub(up_to);
         self.ends.iter().filter_map(move |(id, up_to)| Some((*id, rank?.checked_sub(to_the_end(*up_to))?)))
@@ -196,7 +196,7 @@ impl Count {
             return true;
         }
         // From here on only what was counted from below depends on anything at or below the floor.
-        self.range.side != Side::Below && now.no_trace_of_removal_above(self.floor) && self.untraced <= self.floor
+        self.range.side != CountSide::Below && now.no_trace_of_removal_above(self.floor) && self.untraced <= self.floor
     }
 
     /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
@@ -244,10 +244,10 @@ impl Count {
     /// The lag at the sample `now`, where the count is complete.
     pub(in crate::analysis) fn lag(&self, now: &StreamCounters) -> Option<u64> {
         match self.range.side {
-            Side::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
-            Side::Above { rank: None } => Some(self.counted),
-            Side::Below => now.length.checked_sub(self.counted),
-            Side::Between { above } => self.grown(above, now)?.checked_sub(self.counted),
+            CountSide::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
+            CountSide::Above { rank: None } => Some(self.counted),
+            CountSide::Below => now.length.checked_sub(self.counted),
+            CountSide::Between { above } => self.grown(above, now)?.checked_sub(self.counted),
         }
     }
 
@@ -258,19 +258,21 @@ impl Count {
 
     /// Whether it counts all that is to be delivered, from the first page of this sample on.
     pub(in crate::analysis) fn is_self_contained(&self) -> bool {
-        matches!(self.range.side, Side::Above { .. }) && self.counted == 0 && self.range.to >= self.begun.last_generated
+        matches!(self.range.side, CountSide::Above { .. })
+            && self.counted == 0
+            && self.range.to >= self.begun.last_generated
     }
 
     /// What a count says before it is complete: at least what was counted lies on its side of the cursor.
     pub(in crate::analysis) fn bounds(&self, now: &StreamCounters) -> (u64, u64) {
         match self.range.side {
-            Side::Above { rank: Some(rank) } => {
+            CountSide::Above { rank: Some(rank) } => {
                 let beyond = now.added.map_or(0, |added| added.saturating_sub(rank));
                 (self.counted.saturating_add(beyond), u64::MAX)
             }
-            Side::Above { rank: None } => (self.counted, u64::MAX),
-            Side::Below => (0, now.length.saturating_sub(self.counted)),
-            Side::Between { above } => {
+            CountSide::Above { rank: None } => (self.counted, u64::MAX),
+            CountSide::Below => (0, now.length.saturating_sub(self.counted)),
+            CountSide::Between { above } => {
                 (0, self.grown(above, now).map_or(u64::MAX, |above| above.saturating_sub(self.counted)))
             }
         }

@@ -1,6 +1,6 @@
 //! What is known of one group, from sample to sample, and the lag that follows from it.
 
-use crate::analysis::lag::bounds::{Told, estimate};
+use crate::analysis::lag::bounds::{LastTold, estimate};
 use crate::analysis::lag::timeline::Timeline;
 use crate::analysis::lag::tracker::count::Count;
 use crate::analysis::lag::tracker::counters::StreamCounters;
@@ -30,7 +30,7 @@ pub(super) struct GroupTracker {
     /// More entries lie at or below the cursor than one page reads.
     pub(super) many_below: bool,
     /// The lag that was told at the last sample.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<LastTold>,
 }
 
 /// What is known of one cursor.

@@ -15,7 +15,7 @@ use crate::store::deliveries::{Deliveries, Delivery};
 const MAX_TOLD: usize = 1000;
 
 #[derive(Debug)]
-struct IncidentRow {
+struct LiveIncident {
     incident: Arc<Incident>,
     id: String,
     delivery: Vec<Delivery>,
@@ -37,7 +37,7 @@ struct GoneIncident {
 /// The incidents of one version.
 #[derive(Debug, Default)]
 pub(super) struct IncidentRows {
-    rows: Vec<IncidentRow>,
+    rows: Vec<LiveIncident>,
     /// Those that went since [`KEPT_VERSIONS`] ago, oldest first.
     gone: VecDeque<GoneIncident>,
     left_out: u64,
@@ -53,13 +53,13 @@ impl IncidentRows {
         deliveries: &Deliveries,
         number: u64,
     ) -> serde_json::Result<Self> {
-        let mut old: HashMap<&str, &IncidentRow> =
+        let mut old: HashMap<&str, &LiveIncident> =
             before.into_iter().flat_map(|before| &before.rows).map(|row| (row.id.as_str(), row)).collect();
         let mut rows = Vec::with_capacity(incidents.all.len().min(MAX_TOLD));
         for incident in incidents.all.iter().take(MAX_TOLD) {
             let (id, delivery) = (incident.id(), deliveries_of(incident, deliveries));
             let known = old.remove(id.as_str());
-            let is_same = |row: &&IncidentRow| {
+            let is_same = |row: &&LiveIncident| {
                 let (one, other) = (&row.delivery, &delivery);
                 Arc::ptr_eq(&row.incident, incident)
                     && one.len() == other.len()
@@ -69,7 +69,7 @@ impl IncidentRows {
                 Some(row) => (row.json.clone(), row.changed),
                 None => (row_json(incident, delivery.clone())?.into(), number),
             };
-            rows.push(IncidentRow { incident: Arc::clone(incident), id, delivery, json, changed });
+            rows.push(LiveIncident { incident: Arc::clone(incident), id, delivery, json, changed });
         }
         let known = before.into_iter().flat_map(|before| &before.gone);
         let mut gone: VecDeque<GoneIncident> =
