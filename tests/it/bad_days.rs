@@ -138,6 +138,7 @@ impl Exporter {
         if let Some(mut running) = self.running.take() {
             running.signal("-KILL");
             running.wait();
+            self.clock.iter().for_each(|clock| clock.clean_up(running.pid()));
         }
     }
 
@@ -514,7 +515,7 @@ fn day(place: &mut Place, length: Duration, seed: u64) -> Tally {
         day.blow("master killed");
         std::thread::sleep(Duration::from_secs(1));
     }
-    exporters.iter_mut().for_each(|exporter| drop(exporter.running.take()));
+    exporters.iter_mut().for_each(Exporter::kill);
     let consumers = std::mem::take(&mut day.consumers);
     consumers.iter().for_each(|consumer| consumer.tell(KILLED));
     consumers.into_iter().chain(std::mem::take(&mut day.gone)).for_each(|one| one.thread.join().unwrap());

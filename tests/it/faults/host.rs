@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::common::proxy::{Fault, Proxy};
@@ -115,6 +115,17 @@ fn cpu_seconds(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
+/// Where the library is that gives programs another clock, as `faketime` says. It fails where a process that had its number before was
+/// killed and left its shared memory behind.
+static LIBRARY: LazyLock<String> = LazyLock::new(|| {
+    eventually("faketime names its library", || {
+        let found = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let found = found.unwrap_or_else(|error| panic!("faketime ({error}): run 'make test', which installs it"));
+        let library = String::from_utf8(found.stdout).unwrap().trim().to_owned();
+        library.contains("libfaketime").then_some(library)
+    })
+});
+
 /// A clock that can be stepped: the environment that gives it to a program, and the file that steps it.
 pub struct Clock {
     dir: tempfile::TempDir,
@@ -123,10 +134,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn new() -> Self {
-        let found = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
-        let found = found.unwrap_or_else(|error| panic!("faketime ({error}): run 'make test', which installs it"));
-        let library = String::from_utf8(found.stdout).unwrap().trim().to_owned();
-        assert!(library.contains("libfaketime"), "{library}");
+        let library = LIBRARY.clone();
         let clock = Self { dir: tempfile::tempdir().unwrap(), library };
         clock.step(0);
         clock
@@ -134,6 +142,13 @@ impl Clock {
 
     fn file(&self) -> String {
         self.dir.path().join("clock").to_str().unwrap().to_owned()
+    }
+
+    /// Removes what a program that was killed could not: the next one with its number would not start.
+    pub fn clean_up(&self, pid: u32) {
+        for name in ["faketime_shm_", "sem.faketime_sem_"] {
+            let _ = std::fs::remove_file(format!("/dev/shm/{name}{pid}"));
+        }
     }
 
     pub fn step(&self, seconds: i64) {
