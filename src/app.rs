@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::actions::notify::{Notifier, kept_incidents};
+use crate::actions::notify::{Notifier, take_incidents};
 use crate::actions::remediate::{Remediator, Watched};
 use crate::collector::REPLY_MEMORY;
 use crate::config::{self, API_TOKEN_VARIABLE, Config};
@@ -64,7 +64,7 @@ pub enum RunError {
         "invalid value {url:?} for --history.prometheus-url: expected the URL of a Prometheus, Thanos, Mimir or VictoriaMetrics; found {found}"
     )]
     NoPrometheus {
-        /// The URL.
+        /// The URL without its path, which may be a secret.
         url: String,
         /// What is there.
         found: String,
@@ -90,7 +90,7 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     let (history, mut keeper) =
         past::start(&config.history, HistoryMetrics::register(&mut registry)).map_err(RunError::History)?;
     if let (Some(prometheus), Err(found)) = (&config.history.prometheus, history.check_source().await) {
-        return Err(RunError::NoPrometheus { url: prometheus.url.clone(), found });
+        return Err(RunError::NoPrometheus { url: prometheus.endpoint.without_path(), found });
     }
     let bound = if config.systemd_socket { Bound::from_systemd()? } else { Bound::bind(&config.listen).await? };
     let forecasts = Forecasts::new(history.clone(), ForecastMetrics::register(&mut registry));
@@ -99,9 +99,9 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
 
     REPLY_MEMORY.set_limit(config.memory_for_replies);
     let (start, pollers) = crate::app::poller_runtime::channel();
-    let kept = keeper.kept().await;
+    let mut kept = keeper.kept().await;
     let history_and_forecasts = Some((keeper.recorders(), forecasts.clone()));
-    let incidents = kept_incidents(&kept);
+    let (incidents, saved) = take_incidents(&mut kept);
     let mut targets = PolledTargets::new(start, Arc::new(registry), history_and_forecasts, incidents);
     targets.reconfigure(&config).await;
     let readers = targets.readers();
@@ -113,8 +113,13 @@ pub async fn run(config: Config, arguments: Vec<OsString>, level: log::Level) ->
     log_startup(&config, &bound);
     let past_source = history.clone();
     let (notify, notify_changes) = watch::channel(Arc::new(config.notify.clone()));
-    let notifier =
-        Notifier::new(notify_changes, targets.readers(), deliveries.clone(), metrics.clone(), (keeper.state(), kept));
+    let notifier = Notifier::new(
+        notify_changes,
+        targets.readers(),
+        deliveries.clone(),
+        metrics.clone(),
+        (keeper.state(), kept, saved),
+    );
     let (watched, watched_changes) = watch::channel(watched(&config, &targets));
     let remediator = Remediator::new(watched_changes, clerk, metrics.clone());
     let reloader = Reloader {
@@ -216,7 +221,10 @@ fn log_startup(config: &Config, bound: &Bound) {
         && prometheus.token_file.is_some()
         && prometheus.endpoint.is_plain_elsewhere()
     {
-        tracing::warn!(url = prometheus.url, "the token for Prometheus is sent without TLS; expected https://");
+        tracing::warn!(
+            url = prometheus.endpoint.without_path(),
+            "the token for Prometheus is sent without TLS; expected https://"
+        );
     }
     match &config.auth {
         ApiAuth::Tokens(_) => {}

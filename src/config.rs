@@ -180,10 +180,10 @@ impl Config {
             ("web.listen-address", self.listen == new.listen),
             ("web.systemd-socket", self.systemd_socket == new.systemd_socket),
             ("log.format", self.log_format == new.log_format),
-            ("history", self.history == new.history),
         ];
-        match same.iter().find(|(_, same)| !same) {
-            Some((key, _)) => Err(ConfigError::new(format!("{key} has changed, which requires a restart"))),
+        let changed = same.iter().find(|(_, same)| !same).map(|(key, _)| *key);
+        match changed.or_else(|| history::changed(&self.history, &new.history)) {
+            Some(key) => Err(ConfigError::new(format!("{key} has changed, which requires a restart"))),
             None => Ok(()),
         }
     }

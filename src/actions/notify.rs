@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use journal::kept_incidents;
+pub use journal::{SavedIncidents, take_incidents};
 pub use receivers::{Notifier, test};
 
 use crate::sys::http_client::Endpoint;

@@ -88,6 +88,26 @@ impl Point {
         Self { time: Self::bucket(self.time, seconds), ..self }
     }
 
+    /// Whether every sample's lag was exact: bounds that are no wider than the lags themselves.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.bound_min == self.lowest && self.bound_max == self.highest
+    }
+
+    /// Widens lags and bounds to those of another point of the same bucket. Where one of the two is not exact, or `both_hold` says that
+    /// they contradict each other, the result is not exact either: lags of one may be as far apart as the bounds of the other, and then an
+    /// upper bound that is one larger says so.
+    pub fn widen(&mut self, other: &Self, both_hold: bool) {
+        let is_exact = both_hold && self.is_exact() && other.is_exact();
+        self.lowest = self.lowest.min(other.lowest);
+        self.highest = self.highest.max(other.highest);
+        self.bound_min = self.bound_min.min(other.bound_min);
+        self.bound_max = self.bound_max.max(other.bound_max);
+        if !is_exact && self.is_exact() {
+            self.bound_max = self.bound_max.saturating_add(1);
+        }
+    }
+
     /// Adds a later point of the same bucket.
     pub fn merge(&mut self, later: &Self) {
         let (before, after) = (f64::from(self.samples), f64::from(later.samples));
@@ -96,14 +116,15 @@ impl Point {
             (Some(one), Some(other)) => Some(weighted(one as f64, other as f64).round() as u64),
             (one, other) => one.or(other),
         };
+        self.widen(later, true);
         *self = Self {
             time: self.time,
             samples: self.samples.saturating_add(later.samples),
             mean: weighted(self.mean, later.mean),
-            lowest: self.lowest.min(later.lowest),
-            highest: self.highest.max(later.highest),
-            bound_min: self.bound_min.min(later.bound_min),
-            bound_max: self.bound_max.max(later.bound_max),
+            lowest: self.lowest,
+            highest: self.highest,
+            bound_min: self.bound_min,
+            bound_max: self.bound_max,
             added_milli: rate(self.added_milli, later.added_milli),
             delivered_milli: rate(self.delivered_milli, later.delivered_milli),
             ..*later
@@ -163,6 +184,19 @@ pub(crate) mod tests {
         assert_eq!((lowest, highest, bound_min, bound_max), (10, 900, 5, 1000));
         assert!((merged[0].mean - 310.0).abs() < 1e-9, "{}", merged[0].mean);
         assert_eq!((merged[0].added_milli, merged[0].delivered_milli), (Some(5000), Some(7)));
+    }
+
+    #[test]
+    fn what_is_exact_in_part_is_not_exact() {
+        let mut bounded = point(65, 50);
+        (bounded.bound_min, bounded.bound_max) = (40, 60);
+        // Exact lags around the bounds of the other.
+        let merged = resample(vec![point(60, 5), point(61, 100), bounded], MINUTE)[0];
+        assert!(!merged.is_exact() && merged.bound_min == 5 && merged.bound_max == 101, "{merged:?}");
+        assert_eq!((merged.lowest, merged.highest), (5, 100));
+        let hour = resample(vec![merged, point(120, 500)], HOUR)[0];
+        assert!(!hour.is_exact(), "{hour:?}");
+        assert!(resample(vec![point(60, 5), point(61, 100)], MINUTE)[0].is_exact());
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn history(request: &HistoryRequest, out: &mut dyn Write) -> Result<(), Hist
             let wanted = keys.iter().filter(|key| is_wanted(stream, &key.stream) && is_wanted(group, &key.group));
             for keys in wanted.collect::<Vec<_>>().chunks(EXPORTED_AT_ONCE) {
                 let found = file::points(&connection, keys, *from, *to, *step).map_err(failed)?;
-                for (key, points) in keys.iter().zip(found) {
+                for (key, points) in keys.iter().zip(found.series) {
                     for point in resample(points.unwrap_or_default(), *step) {
                         write!(out, "{}\r\n", line(key, &point, terminal))?;
                     }

@@ -286,8 +286,10 @@ fn remediation(listed_as: &InFile<RemediationSection>, config: &RemediationConfi
 
 fn value(setting: &Setting, given: &RawValue) -> Value {
     if setting.secret {
-        let url = (setting.key == "redis.url").then(|| given.text().ok()).flatten();
-        let shown = url.and_then(|url| redis_target::without_login(&url));
+        let shown = given.text().ok().and_then(|url| match setting.key {
+            "redis.url" => redis_target::without_login(&url),
+            _ => Some(Endpoint::parse(&url).ok()?.without_path()),
+        });
         return Value::One(shown.unwrap_or_else(|| NOT_SHOWN.to_owned()));
     }
     let names = match (setting.flag, setting.key) {

@@ -1,6 +1,5 @@
 //! The settings of history.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::values::{ConfigError, RawValue};
@@ -58,12 +57,32 @@ pub(super) fn history(sources: &impl SettingSources) -> Result<HistoryConfig, Co
     })
 }
 
+/// The first setting by which the two differ.
+pub(super) fn changed(one: &HistoryConfig, other: &HistoryConfig) -> Option<&'static str> {
+    let [was, is] = [one, other].map(|config| config.prometheus.as_ref());
+    let [token_file, ca_file, labels] = OF_PROMETHEUS;
+    let same = [
+        ("history.path", one.path == other.path),
+        ("history.memory", one.memory == other.memory),
+        ("history.retention", one.retention == other.retention),
+        ("history.coarse-retention", one.coarse_retention == other.coarse_retention),
+        ("history.max-size", one.max_size == other.max_size),
+        (URL, was.map(|config| &config.endpoint) == is.map(|config| &config.endpoint)),
+        (token_file, was.map(|config| &config.token_file) == is.map(|config| &config.token_file)),
+        (ca_file, was.map(|config| &config.ca) == is.map(|config| &config.ca)),
+        (labels, was.map(|config| &config.labels) == is.map(|config| &config.labels)),
+    ];
+    same.iter().find(|(_, same)| !same).map(|(key, _)| *key)
+}
+
+const URL: &str = "history.prometheus-url";
+
 /// What belongs to the URL.
 const OF_PROMETHEUS: [&str; 3] =
     ["history.prometheus-token-file", "history.prometheus-ca-file", "history.prometheus-labels"];
 
 fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>, ConfigError> {
-    let Some(given) = sources.get("history.prometheus-url") else {
+    let Some(given) = sources.get(URL) else {
         let alone = OF_PROMETHEUS.iter().find_map(|key| sources.get(key));
         return match alone {
             Some(alone) => Err(alone.problem("expected --history.prometheus-url beside it")),
@@ -71,34 +90,25 @@ fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>,
         };
     };
     let url = given.text()?;
-    let endpoint = Endpoint::parse(&url).map_err(|why| {
-        // What is between :// and @ is not repeated.
-        if url.contains('@') {
-            ConfigError::new(format!("invalid value (not shown) for --history.prometheus-url: {why}"))
-        } else {
-            given.problem(why)
-        }
-    })?;
+    let endpoint = Endpoint::parse(&url).map_err(|why| given.problem(why))?;
     if url.contains(['?', '#']) {
         return Err(given.problem("expected a URL without a query, such as http://prometheus:9090"));
     }
-    let file = |key: &str, check: fn(&PathBuf) -> Result<(), String>| {
-        let check = |given: RawValue| {
-            let path = given.path();
-            check(&path).map_err(|why| given.problem(&why))?;
-            Ok(path)
-        };
-        sources.get(key).map(check).transpose()
-    };
     let [token_file, ca_file, labels] = OF_PROMETHEUS;
+    let token_file = sources.get(token_file).map(|given| {
+        let path = given.path();
+        prometheus::token(&path).map_err(|why| given.problem(why))?;
+        Ok(path)
+    });
+    let ca = sources.get(ca_file).map(|given| {
+        let pem = files::read(&given.path()).map_err(|why| given.problem(why))?;
+        Client::new(Some(&pem)).map_err(|why| given.problem(why))?;
+        Ok(pem)
+    });
     Ok(Some(PrometheusConfig {
-        url,
         endpoint,
-        token_file: file(token_file, |path| prometheus::token(path).map(drop))?,
-        ca_file: file(ca_file, |path| {
-            let pem = files::read(path).map_err(|why| why.to_string())?;
-            Client::new(Some(&pem)).map(drop).map_err(|why| why.to_string())
-        })?,
+        token_file: token_file.transpose()?,
+        ca: ca.transpose()?,
         labels: sources.get(labels).map_or(Ok(Vec::new()), |given| of_series(&given))?,
     }))
 }

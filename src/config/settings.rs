@@ -496,6 +496,7 @@ pub const SETTINGS: &[Setting] = &[
         value_name: "URL",
         heading: "History",
         help: "Prometheus, Thanos, Mimir or VictoriaMetrics that answers for history, trends and forecasts; contradicts history.path",
+        secret: true,
         ..BASE
     },
     Setting {

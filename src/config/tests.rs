@@ -66,6 +66,47 @@ fn what_a_reload_changed_is_said_by_name() {
     assert!(SettingDigests::default().changed(&SettingDigests::of(many)).ends_with(", k18, k19 and 3 more"));
 }
 
+/// A setting of history that is added is looked at here, too.
+#[test]
+fn any_other_setting_of_history_requires_a_restart_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| -> &'static str {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned().leak()
+    };
+    let certificate = || rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.pem();
+    let [one_ca, other_ca] = ["one.pem", "other.pem"].map(|name| file(name, &certificate()));
+    let [one_token, other_token] = ["one", "other"].map(|name| file(name, "s3cret"));
+    let url = ("history.prometheus-url", "http://h");
+    for setting in SETTINGS.iter().filter(|setting| setting.key.starts_with("history.")) {
+        let (beside, one, other) = match setting.key {
+            "history.path" => (None, "history.db", "other.db"),
+            "history.memory" => (None, "2MiB", "3MiB"),
+            "history.retention" | "history.coarse-retention" => (None, "1d", "2d"),
+            "history.max-size" => (None, "16MiB", "17MiB"),
+            "history.prometheus-url" => (None, "http://h/one", "http://h/other"),
+            "history.prometheus-token-file" => (Some(url), one_token, other_token),
+            "history.prometheus-ca-file" => (Some(url), one_ca, other_ca),
+            "history.prometheus-labels" => (Some(url), "cluster=eu", "cluster=us"),
+            key => panic!("{key} is not looked at"),
+        };
+        let beside: Vec<_> = beside.into_iter().collect();
+        let with = |value| config(&[&beside[..], &[(setting.key, value)]].concat()).unwrap();
+        let may_become = |new: &Config| with(one).may_become(new).map_err(|problem| problem.to_string());
+        assert_eq!(may_become(&with(one)), Ok(()), "{}", setting.key);
+        let refused = Err(format!("{} has changed, which requires a restart", setting.key));
+        for new in [with(other), config(&beside).unwrap()] {
+            assert_eq!(may_become(&new), refused);
+        }
+    }
+    // The file has the same name and another content.
+    let of_ca = || config(&[url, ("history.prometheus-ca-file", one_ca)]).unwrap();
+    let before = of_ca();
+    std::fs::write(one_ca, certificate()).unwrap();
+    assert!(before.may_become(&of_ca()).unwrap_err().to_string().starts_with("history.prometheus-ca-file has changed"));
+}
+
 #[test]
 fn defaults_are_the_contracts() {
     let config = config(&[]).unwrap();

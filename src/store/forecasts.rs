@@ -15,12 +15,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::analysis::forecast::{self, Forecast, MIN_OUTCOMES, Request, Scorer, Skill};
 use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::history::query::{Range, unix_seconds};
-use crate::analysis::history::{MINUTE, Point};
+use crate::analysis::history::{HOUR, MINUTE, Point};
 use crate::analysis::stats::median;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Asked, History, Unavailable};
+use crate::store::history::{Answer, Asked, History, Unavailable};
 use crate::store::latest::Reader;
 use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;
@@ -226,38 +226,50 @@ impl Forecasts {
     /// # Errors
     /// Where there is nothing to be made it from.
     pub async fn of(&self, key: &SeriesKey, horizon: i64) -> Result<Made, NotMade> {
-        self.at(key, horizon, unix_seconds(SystemTime::now())).await
+        let made = self.at(key, &[horizon], unix_seconds(SystemTime::now())).await?;
+        made.into_iter().next().ok_or(NotMade::Interrupted)
     }
 
-    /// The same, as of `now`, in seconds since the Unix epoch.
-    async fn at(&self, key: &SeriesKey, horizon: i64, now: i64) -> Result<Made, NotMade> {
+    /// The same of several horizons as of `now`, in seconds since the Unix epoch. History is read once for all of them.
+    async fn at(&self, key: &SeriesKey, horizons: &[i64], now: i64) -> Result<Vec<Made>, NotMade> {
         let shared = &self.shared;
-        if let Some(made) = lock(&shared.kept).reusable(key, horizon, now) {
+        let reusable = || -> Vec<Option<Made>> {
+            let mut kept = lock(&shared.kept);
+            horizons.iter().map(|horizon| kept.reusable(key, *horizon, now)).collect()
+        };
+        if let Some(made) = reusable().into_iter().collect() {
             return Ok(made);
         }
         // Before the points are read: who waits holds none.
         let permit = Arc::clone(&shared.one).acquire_owned().await.map_err(|_| NotMade::Interrupted)?;
         // Somebody may have waited for the same.
-        if let Some(made) = lock(&shared.kept).reusable(key, horizon, now) {
-            return Ok(made);
-        }
-        let range = Range::last(WINDOW, MINUTE, now);
-        let asked = Asked { keys: vec![key.clone()], range, of_first_target: shared.is_of_first(key) };
-        let answer = shared.history.points(asked).await.map_err(NotMade::Unavailable)?.ok_or(NotMade::Unknown)?;
-        let request = shared.request(key, horizon, now);
-        let work = move || {
-            // Held by the work and not by the request: a client that hangs up makes no room for the next.
-            let _permit = permit;
-            let points: Vec<forecast::Point> = answer.points.iter().map(|point| forecast_point(point, now)).collect();
-            let lag = answer.points.last().map_or(0.0, |point| point.lag as f64);
-            (forecast::forecast(&points, &request), lag)
+        let lately = reusable();
+        let missing =
+            || horizons.iter().zip(&lately).filter(|(_, lately)| lately.is_none()).map(|(horizon, _)| *horizon);
+        let requests: Vec<Request> = missing().map(|horizon| shared.request(key, horizon, now)).collect();
+        let (made, lag, _permit) = if requests.is_empty() {
+            (Vec::new(), 0.0, permit)
+        } else {
+            let range = Range::last(WINDOW, MINUTE, now);
+            let asked = Asked { keys: vec![key.clone()], range, of_first_target: shared.is_of_first(key) };
+            let answer = shared.history.points(asked).await.map_err(NotMade::Unavailable)?.ok_or(NotMade::Unknown)?;
+            let work = move || {
+                let points = forecast_points(&answer, now);
+                let lag = answer.points.last().map_or(0.0, |point| point.lag as f64);
+                let made = requests.iter().map(|request| forecast::forecast(&points, request)).collect();
+                // Held by the work and not by the request: a client that hangs up makes no room for the next. Then until others find it.
+                (made, lag, permit)
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| NotMade::Interrupted)?
         };
-        let (made, lag) = tokio::task::spawn_blocking(work).await.map_err(|_| NotMade::Interrupted)?;
         let mut kept = lock(&shared.kept);
-        let entry = kept.entry(key, horizon);
-        entry.scorer.keep(&made, lag);
-        entry.newest = Some(made);
-        entry.made().ok_or(NotMade::Interrupted)
+        let mut new = missing().zip(made).map(|(horizon, made)| {
+            let entry = kept.entry(key, horizon);
+            entry.scorer.keep(&made, lag);
+            entry.newest = Some(made);
+            entry.made()
+        });
+        lately.iter().map(|lately| lately.clone().or_else(|| new.next()?).ok_or(NotMade::Interrupted)).collect()
     }
 
     /// Scores what has been made, and makes forecasts where that is configured. Never ends.
@@ -323,10 +335,13 @@ impl Forecasts {
                 group: group.display_name().into(),
             };
             let began = Instant::now();
-            for (horizon, label) in HORIZONS {
-                if let Ok(Made { forecast, .. }) = self.of(&key, horizon).await {
-                    made.entry(place).or_default().extend(GroupForecast::of(&stream, &group, label, &forecast));
-                }
+            let horizons = HORIZONS.map(|(horizon, _)| horizon);
+            if let Ok(of_group) = self.at(&key, &horizons, unix_seconds(SystemTime::now())).await {
+                let rows = HORIZONS.iter().zip(&of_group);
+                let rows = rows.filter_map(|((_, label), Made { forecast, .. })| {
+                    GroupForecast::of(&stream, &group, label, forecast)
+                });
+                made.entry(place).or_default().extend(rows);
             }
             // Less than the share, as waiting for others' forecasts counts as well.
             sleep(began.elapsed().mul_f64(1.0 / MAX_SHARE - 1.0)).await;
@@ -387,14 +402,19 @@ impl Shared {
     }
 }
 
-/// A minute of history as the forecast takes it: what was known at its end.
-fn forecast_point(point: &Point, now: i64) -> forecast::Point {
+/// History as the forecast takes it: what was known at the end of each minute, or hour where there is no more.
+fn forecast_points(answer: &Answer, now: i64) -> Vec<forecast::Point> {
+    let is_hour = |point: &Point| answer.hours_until.is_some_and(|until| point.time < until);
+    let width = |point: &Point| if is_hour(point) { HOUR } else { MINUTE };
+    answer.points.iter().map(|point| forecast_point(point, width(point), now)).collect()
+}
+
+fn forecast_point(point: &Point, width: i64, now: i64) -> forecast::Point {
     let rate = |milli: Option<u64>| milli.map(|milli| milli as f64 / 1000.0);
-    // The bounds of the last sample are not kept apart: where the minute had only exact lags, the last one is exact too.
-    let is_exact = point.bound_min == point.lowest && point.bound_max == point.highest;
-    let bound = |bound: u64| Some(if is_exact { point.lag } else { bound } as f64);
+    // The bounds of the last sample are not kept apart: where there were only exact lags, the last one is exact too.
+    let bound = |bound: u64| Some(if point.is_exact() { point.lag } else { bound } as f64);
     forecast::Point {
-        time: point.time.saturating_add(MINUTE).min(now) as f64,
+        time: point.time.saturating_add(width).min(now) as f64,
         lag_min: bound(point.bound_min),
         lag_max: bound(point.bound_max),
         lag_lowest: Some(point.lowest as f64),

@@ -371,7 +371,7 @@ impl History {
         let found = self.each(asked, |_, answer| answer).await?.pop();
         // Prometheus says nothing of a group without points in the range; memory knows whether there is one.
         let is_known = |key: &SeriesKey| lock(&self.shared.memory).first(key).is_some();
-        let empty = || Answer { source: HistorySource::Prometheus, points: Vec::new() };
+        let empty = || Answer { source: HistorySource::Prometheus, points: Vec::new(), hours_until: None };
         Ok(found.or_else(|| key.filter(is_known).filter(|_| self.prometheus.is_some()).map(|_| empty())))
     }
 

@@ -257,7 +257,7 @@ pub struct HttpAnswer {
 pub struct NoAnswer {
     /// Why, in a few words.
     pub why: String,
-    /// Whether something answered that does not speak HTTP.
+    /// Whether something answered that does not speak HTTP, or TLS where the URL says so.
     pub is_other_protocol: bool,
 }
 
@@ -349,7 +349,13 @@ impl Sender {
             return exchange(stream, request, max_bytes).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(NoAnswer::because)?;
-        exchange(tls.connect(name, stream).await.map_err(NoAnswer::because)?, request, max_bytes).await
+        let stream = tls.connect(name, stream).await.map_err(|error| {
+            // What is no message of TLS is plain text, most of all.
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+            let is_other_protocol = matches!(tls, Some(rustls::Error::InvalidMessage(_)));
+            NoAnswer { is_other_protocol, ..NoAnswer::because(error) }
+        })?;
+        exchange(stream, request, max_bytes).await
     }
 }
 

@@ -49,6 +49,7 @@ fn each_setting_with_its_value_and_where_that_comes_from() {
         ("REDIS_URL", "redis://:hunter2@other"),
         ("STREAMLAG_API_TOKEN", "hunter2"),
         ("EVENT_TRANSPORT_STREAM_MAX_LEN", "99"),
+        ("STREAMLAG_HISTORY_PROMETHEUS_URL", "https://h/hunter2"),
     ];
     let json = print(&[&["config", "-o", "json"], &arguments[..]].concat(), &env);
     let table = print(&[&["config"], &arguments[..]].concat(), &env);
@@ -80,6 +81,8 @@ fn each_setting_with_its_value_and_where_that_comes_from() {
     check("api.tokens-file", json!(tokens), file(5), &format!("{} {path}:5", tokens.display()));
     let url = "rediss://***@h:6379/0";
     check("redis.url", json!(url), variable("STREAMLAG_REDIS_URL"), &format!("{url} environment STREAMLAG_REDIS_URL"));
+    let (past, url) = ("STREAMLAG_HISTORY_PROMETHEUS_URL", "https://h:443/***");
+    check("history.prometheus-url", json!(url), variable(past), &format!("{url} environment {past}"));
     let length = "EVENT_TRANSPORT_STREAM_MAX_LEN";
     check("event-transport.stream-max-len", json!("99"), variable(length), &format!("99 environment {length}"));
     let token = "STREAMLAG_API_TOKEN";

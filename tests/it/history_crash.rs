@@ -117,8 +117,11 @@ fn what_was_written_survives_kill_9_at_any_moment() {
         assert_eq!(check, "ok", "kill {kill}");
         let end = START + (written as i64 + 10) * MINUTE;
         for group in [0, kill % GROUPS] {
-            let found =
-                file::points(&connection, &[&key(group)], START, end, MINUTE).unwrap().remove(0).unwrap_or_default();
+            let found = file::points(&connection, &[&key(group)], START, end, MINUTE)
+                .unwrap()
+                .series
+                .remove(0)
+                .unwrap_or_default();
             // One minute may have been written and not said.
             let there = found.len() as u64;
             assert!((written..=written + 1).contains(&there), "kill {kill}: {there} minutes of {written}");
@@ -128,6 +131,7 @@ fn what_was_written_survives_kill_9_at_any_moment() {
         }
         if file::points(&connection, &[&key(0)], START, end, MINUTE)
             .unwrap()
+            .series
             .remove(0)
             .map_or(0, |found| found.len() as u64)
             > written

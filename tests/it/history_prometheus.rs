@@ -106,7 +106,10 @@ fn history_trends_and_forecasts_come_from_any_server() {
         // Without its label, another Redis with the same names looks like a replica that disagrees: never exact.
         eventually("bounds over both", || {
             let points = points(&without_labels, STREAM, "from=-5m&step=5m");
-            points.iter().any(|point| point["lag_min"] == 5 && point["lag_max"] == 70).then_some(())
+            points
+                .iter()
+                .any(|point| point["lag_min"] == 5 && point["lag_highest"] == 70 && point["lag_max"] == 71)
+                .then_some(())
         });
 
         // Redis counts reads from the first one on, and each replica has rates of what it saw itself.
@@ -165,6 +168,11 @@ fn a_certificate_of_a_ca_and_a_token_are_enough_and_needed() {
     let streamlag =
         start(&redis, &listen, &["--history.prometheus-url", &url, "--history.prometheus-ca-file", &tls[0]]);
     exactly(&streamlag, STREAM, 40);
+    // A CA that is replaced is not taken up, and not passed over either.
+    std::fs::write(&tls[0], rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.pem()).unwrap();
+    streamlag.signal("-HUP");
+    let refused = eventually("a refused reload", || streamlag.log_lines("reload failed").pop());
+    assert!(refused.contains("history.prometheus-ca-file has changed, which requires a restart"), "{refused}");
     drop(streamlag);
 
     let plain = PromqlServer::start(Path::new("prometheus"), &scraped);
@@ -277,6 +285,27 @@ fn a_query_that_prometheus_refuses_is_no_outage() {
 }
 
 #[test]
+fn a_round_of_forecasts_reads_history_once_for_a_group() {
+    let server = Receiver::answering(|_, received| {
+        let data = if received.path.ends_with("query_range") { r#"{"result":[]}"# } else { "{}" };
+        ("200 OK\r\n".to_owned(), format!(r#"{{"status":"success","data":{data}}}"#))
+    });
+    let redis = redis(1);
+    let url = server.url("");
+    let of_redis = redis.url_of_everybody();
+    let own = ["--redis.url", &of_redis, "--streams", STREAM, "--history.prometheus-url", &url, "--collector.forecast"];
+    let streamlag = streamlag(&own).ready();
+    let ranges = || server.received().iter().filter(|received| received.path.ends_with("query_range")).count();
+    eventually("a round", || (ranges() > 0).then_some(()));
+    // It waits for those of the round, and uses them.
+    for horizon in ["15m", "1h"] {
+        streamlag.json(&format!("forecast?stream={STREAM}&group={GROUP}&horizon={horizon}"));
+    }
+    // Two weeks of minutes take three queries.
+    assert_eq!(ranges(), 3);
+}
+
+#[test]
 fn what_is_no_prometheus_is_named_with_what_was_expected() {
     let redis = redis(1);
     let not_found = Receiver::answering(|_, _| ("404 Not Found\r\n".to_owned(), "there is nothing".to_owned()));
@@ -286,14 +315,27 @@ fn what_is_no_prometheus_is_named_with_what_was_expected() {
     std::fs::write(&empty, "\n").unwrap();
     let empty = empty.to_str().unwrap();
     let url = "--history.prometheus-url";
-    let (not_found, page) = (not_found.url(""), page.url("/x"));
-    let cases: [(&[&str], [&str; 2]); 13] = [
-        (&[url, &not_found], [&not_found, "expected the URL of a Prometheus"]),
-        (&[url, &page], [&page, "found 200 OK without the JSON"]),
-        (&[url, "prometheus:9090"], ["prometheus:9090", "expected a URL such as"]),
-        (&[url, "ftp://prometheus"], ["ftp://prometheus", "expected a URL such as"]),
-        (&[url, "http://h:99999"], ["http://h:99999", "expected a URL such as"]),
-        (&[url, "http://h/?tenant=x"], ["http://h/?tenant=x", "without a query"]),
+    let (at_not_found, at_page) = (not_found.url(""), page.url("/hunter2"));
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at_plain = format!("https://{}", plain.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut client in plain.incoming().flatten() {
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = std::io::copy(&mut client, &mut std::io::sink());
+        }
+    });
+    let without_path = page.url("/***");
+    let form = "(not shown) for --history.prometheus-url: expected a URL such as";
+    let cases: [(&[&str], [&str; 2]); 16] = [
+        (&[url, &at_plain], [&at_plain, "found received corrupt message"]),
+        (&[url, &at_not_found], [&at_not_found, "expected the URL of a Prometheus"]),
+        (&[url, &at_page], [&without_path, "found 200 OK without the JSON"]),
+        (&[url, "hunter2:9090"], [form, ""]),
+        (&[url, "ftp://hunter2"], [form, ""]),
+        (&[url, "http://user:hunter2"], [form, ""]),
+        (&[url, "http://h:99999"], [form, ""]),
+        (&[url, "http://h/?tenant=hunter2"], ["(not shown)", "expected a URL without a query"]),
+        (&[url, "http://h/#hunter2"], ["(not shown)", "expected a URL without a query"]),
         (&[url, "http://user:hunter2@h"], ["(not shown)", "without user and password"]),
         (&[url, "http://h", "--history.path", "history.db"], [url, "contradicts --history.path"]),
         (&[url, "http://h", "--history.prometheus-token-file", empty], [empty, "expected a file with one token"]),

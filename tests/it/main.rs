@@ -23,7 +23,6 @@ mod forecast;
 mod group_state;
 mod history;
 mod history_crash;
-mod history_figures;
 mod history_file;
 mod history_prometheus;
 mod http;

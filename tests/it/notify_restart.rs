@@ -72,6 +72,14 @@ fn an_open_incident_goes_on_after_a_kill_and_is_not_told_twice() {
     let before: BTreeMap<&str, Value> = RULES.map(|rule| (rule, told(&first, rule, "firing"))).into();
     kill(first);
     let messages = receiver.received().len();
+    // What nobody can read or asks for goes.
+    let file = rusqlite::Connection::open(dir.path().join("history.db")).unwrap();
+    let of_webhook: String =
+        file.query_row("SELECT area FROM state WHERE area LIKE 'webhook %' LIMIT 1", (), |row| row.get(0)).unwrap();
+    let unread = ["incident", "webhook gone", "other", &of_webhook];
+    for area in unread {
+        file.execute("INSERT INTO state VALUES (?1, 'alert x', '{')", [area]).unwrap();
+    }
 
     let second = start(&redis, dir.path(), &[&receiver]).ready();
     for rule in RULES {
@@ -84,6 +92,13 @@ fn an_open_incident_goes_on_after_a_kill_and_is_not_told_twice() {
         assert_eq!(after["delivery"][0]["outcome"], "delivered");
     }
     second.next_sample();
+    eventually("nothing that is not read", || {
+        let count = |key: &str| -> u64 {
+            file.query_row(&format!("SELECT count(*) FROM state WHERE {key}"), (), |row| row.get(0)).unwrap()
+        };
+        (count("key = 'alert x'") == 0 && count("area = 'incident'") >= 2).then_some(())
+    });
+    drop(file);
     // What is told next is news: that it is over.
     redis.run("XGROUP SETID orders mail $");
     told(&second, RULES[0], "resolved");

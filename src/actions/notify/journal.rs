@@ -1,23 +1,49 @@
 //! What is kept over a restart: incidents, and what was told to whom. It is kept before anybody is told, so that a process that is killed
 //! goes on as the same one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use crate::analysis::incident::Incident;
-use crate::store::history::state::{Change, Generation, Kept, StateFile};
+use crate::store::history::state::{Change, Entry, Generation, Kept, StateFile};
 
-/// Where incidents are kept, by identity.
+/// Where incidents are kept, by identity. What was told to a webhook is in an area with the receiver's key as its name.
 pub(super) const INCIDENTS: &str = "incident";
 
-/// How the areas of webhooks begin: each is named by the receiver's key.
-pub(super) const WEBHOOKS: &str = "webhook ";
-
-/// What the incidents of a kept state are, as far as they can be read.
+/// Takes the incidents out of a kept state, as far as they can be read. The other value is where they are kept from now on.
 #[must_use]
-pub fn kept_incidents(kept: &Kept) -> Vec<Incident> {
-    let entries = kept.entries.iter().filter(|entry| entry.area == INCIDENTS);
-    entries.filter_map(|entry| Incident::from_text(&entry.value)).collect()
+pub fn take_incidents(kept: &mut Kept) -> (Vec<Incident>, SavedIncidents) {
+    let (entries, others) = std::mem::take(&mut kept.entries).into_iter().partition(|entry| entry.area == INCIDENTS);
+    kept.entries = others;
+    let entries: Vec<Entry> = entries;
+    let incidents: Vec<Incident> = entries.iter().filter_map(|entry| Incident::from_text(&entry.value)).collect();
+    let prints = incidents.iter().map(|incident| (incident.id(), print(incident))).collect();
+    let saved = SavedIncidents { generation: generation(kept.generation, &entries, &prints), prints };
+    (incidents, saved)
+}
+
+/// The incidents that are in the file.
+#[derive(Debug)]
+pub struct SavedIncidents {
+    generation: Generation,
+    prints: BTreeMap<String, IncidentPrint>,
+}
+
+impl SavedIncidents {
+    /// The area in which they are.
+    pub(super) fn area(self, file: StateFile) -> Area<IncidentPrint> {
+        Area::new(INCIDENTS, file, self.generation, self.prints)
+    }
+}
+
+/// The file that an area's entries are in; 0 where some of them could not be read, so that the area is written anew, without them.
+pub(super) fn generation<'a, P>(
+    read: Generation,
+    entries: impl IntoIterator<Item = &'a Entry>,
+    prints: &BTreeMap<String, P>,
+) -> Generation {
+    let keys: BTreeSet<&String> = entries.into_iter().map(|entry| &entry.key).collect();
+    if keys.into_iter().eq(prints.keys()) { read } else { 0 }
 }
 
 /// What an incident is kept for: when its status changed. Its evidence is as of then.
@@ -42,6 +68,8 @@ pub(super) struct Area<P> {
 impl<P: PartialEq> Area<P> {
     /// An area in which the process before has kept these.
     pub(super) fn new(name: &str, file: StateFile, generation: Generation, saved: BTreeMap<String, P>) -> Self {
+        // Of an area that is to be written anew, nothing is there.
+        let saved = if generation == 0 { BTreeMap::new() } else { saved };
         Self { name: name.to_owned(), file, generation, saved, failed: false }
     }
 

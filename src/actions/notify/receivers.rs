@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::actions::notify::alert::{Alert, Alerts};
 use crate::actions::notify::alertmanager::{self, Pushed};
-use crate::actions::notify::journal::{Area, INCIDENTS, IncidentPrint, WEBHOOKS, kept_incidents, print};
+use crate::actions::notify::journal::{Area, INCIDENTS, IncidentPrint, SavedIncidents, generation, print};
 use crate::actions::notify::signature::headers;
 use crate::actions::notify::webhook::{Clocks, Outbox, Print};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
@@ -100,9 +100,8 @@ impl Notifier {
         readers: Readers,
         deliveries: Deliveries,
         metrics: SelfMetrics,
-        (state, kept): (StateFile, Kept),
+        (state, kept, incidents): (StateFile, Kept, SavedIncidents),
     ) -> Self {
-        let saved = kept_incidents(&kept).iter().map(|incident| (incident.id(), print(incident))).collect();
         Self {
             config,
             readers,
@@ -111,7 +110,7 @@ impl Notifier {
             began: Instant::now(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             outboxes: BTreeMap::new(),
-            incidents: Area::new(INCIDENTS, state.clone(), kept.generation, saved),
+            incidents: incidents.area(state.clone()),
             state,
             kept,
         }
@@ -126,8 +125,8 @@ impl Notifier {
             let mut running = self.tasks(&config, &receiver);
             // Receivers that are gone, and those that come later, begin anew.
             self.kept = Kept::default();
-            let areas = config.keys().map(|(key, _)| key.to_string()).collect();
-            self.state.save(vec![Change::Only(WEBHOOKS.to_owned(), areas)]).await;
+            let areas = config.keys().map(|(key, _)| key.to_string()).chain([INCIDENTS.to_owned()]).collect();
+            self.state.save(vec![Change::Only(areas)]).await;
             let (deliveries, kept) = (self.deliveries.clone(), &mut self.incidents);
             let looking = look(self.readers.clone(), Arc::clone(&config), deliveries, kept, news);
             let mut changes = self.config.clone();
@@ -185,9 +184,12 @@ impl Notifier {
     /// The outbox that the process before has kept for a receiver, or an empty one.
     fn restored(&self, key: &str) -> KeptOutbox {
         let clocks = Clocks { now: BEFORE + self.began.elapsed(), clock: SystemTime::now() };
-        let outbox = Outbox::restored(self.kept.entries.iter().filter(|entry| entry.area == key), clocks);
+        let entries = || self.kept.entries.iter().filter(|entry| entry.area == key);
+        let outbox = Outbox::restored(entries(), clocks);
         self.deliveries.restore(key, outbox.told());
-        let area = Area::new(key, self.state.clone(), self.kept.generation, outbox.prints());
+        let prints = outbox.prints();
+        let generation = generation(self.kept.generation, entries(), &prints);
+        let area = Area::new(key, self.state.clone(), generation, prints);
         KeptOutbox { outbox: Arc::new(Mutex::new(outbox)), area: Arc::new(tokio::sync::Mutex::new(area)) }
     }
 }

@@ -29,7 +29,7 @@ fn two_hours(sample: impl Fn(i64) -> Point) -> Forecasts {
 }
 
 async fn made(forecasts: &Forecasts, now: i64) -> Made {
-    forecasts.at(&key("a"), 900, now).await.unwrap_or_else(|error| panic!("{error:?}"))
+    forecasts.at(&key("a"), &[900], now).await.unwrap_or_else(|error| panic!("{error:?}")).remove(0)
 }
 
 #[tokio::test]
@@ -100,7 +100,9 @@ async fn what_was_made_lately_is_used_again() {
     // A clock that steps back brings nothing from the future.
     assert_eq!(made(&forecasts, START + 3_600).await.forecast.made_at, first.made_at);
     // Another horizon is another forecast.
-    let other = forecasts.at(&key("a"), 600, START + 3_601).await.unwrap().forecast;
+    let both = forecasts.at(&key("a"), &[900, 600], START + 3_601).await.unwrap();
+    let [same, other] = [&both[0].forecast, &both[1].forecast];
+    assert_eq!((same.horizon, same.made_at), (900.0, (START + 3_600) as f64));
     assert_eq!((other.horizon, other.made_at), (600.0, (START + 3_601) as f64));
 }
 
@@ -108,7 +110,7 @@ async fn what_was_made_lately_is_used_again() {
 async fn a_name_that_was_never_sampled_takes_no_room_and_room_is_bounded() {
     let forecasts = two_hours(growing);
     for number in 0..10 {
-        assert!(forecasts.at(&key(&format!("no-{number}")), 900, START + 3_600).await.is_err());
+        assert!(forecasts.at(&key(&format!("no-{number}")), &[900], START + 3_600).await.is_err());
     }
     let mut kept = lock(&forecasts.shared.kept);
     assert_eq!(kept.entries.len(), 0);
@@ -130,4 +132,25 @@ async fn what_is_shown_ages() {
     assert_eq!(*shown.newest(), [row]);
     tokio::time::advance(SHOWN).await;
     assert!(shown.newest().is_empty());
+}
+
+#[test]
+fn an_hour_is_known_at_its_end_and_so_is_a_minute() {
+    let hours = START - START % HOUR;
+    let mut bounded = point(hours + 2 * HOUR + 60, 50);
+    (bounded.bound_min, bounded.bound_max) = (40, 60);
+    let points = vec![point(hours, 5), point(hours + HOUR, 6), point(hours + 2 * HOUR, 7), bounded];
+    let times = |hours_until: Option<i64>, now: i64| -> Vec<i64> {
+        let answer =
+            Answer { source: crate::store::history::HistorySource::Sqlite, points: points.clone(), hours_until };
+        forecast_points(&answer, now).iter().map(|point| point.time as i64 - hours).collect()
+    };
+    let end = 2 * HOUR;
+    assert_eq!(times(Some(hours + end), i64::MAX), [HOUR, end, end + 60, end + 120]);
+    assert_eq!(times(None, i64::MAX), [60, HOUR + 60, end + 60, end + 120]);
+    assert_eq!(times(Some(hours + end), hours + end + 90), [HOUR, end, end + 60, end + 90]);
+    let bounds = |point: &Point| {
+        (forecast_point(point, MINUTE, i64::MAX).lag_min, forecast_point(point, MINUTE, i64::MAX).lag_max)
+    };
+    assert_eq!((bounds(&points[2]), bounds(&bounded)), ((Some(7.0), Some(7.0)), (Some(40.0), Some(60.0))));
 }

@@ -21,7 +21,7 @@ use crate::analysis::history::{HOUR, MINUTE, Point, codec, resample};
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::schema;
 
-pub use read::{FileInfo, Resolution, info, keys, open_to_read, points};
+pub use read::{FileInfo, FoundPoints, Resolution, info, keys, open_to_read, points};
 
 /// Time that a lock of another connection is waited for.
 const BUSY: Duration = Duration::from_secs(5);

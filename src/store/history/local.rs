@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{MINUTE, Point, resample};
-use crate::store::history::file::{self, Fault};
+use crate::store::history::file::{self, Fault, FoundPoints};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::room::{Answer, HistorySource, Job, Room, Take, Unavailable};
 use crate::store::lock;
@@ -105,7 +105,7 @@ impl Room for InMemory {
                 drop(memory);
                 if let Some(points) = found {
                     let points = resample(points, asked.range.step);
-                    take(key.clone(), Answer { source: HistorySource::Memory, points });
+                    take(key.clone(), Answer { source: HistorySource::Memory, points, hours_until: None });
                 }
             }
         }))
@@ -143,7 +143,7 @@ impl Shared {
             drop(memory);
             if first.is_some_and(|first| first <= range.from) {
                 let points = resample(points, range.step);
-                take(key.clone(), Answer { source: HistorySource::Sqlite, points });
+                take(key.clone(), Answer { source: HistorySource::Sqlite, points, hours_until: None });
                 continue;
             }
             let whole =
@@ -166,8 +166,9 @@ impl Shared {
         let written = keys.first().and_then(|key| lock(&file.written).get(&key.target).copied());
         let read = file.read(|connection| file::points(connection, &keys, range.from, whole, range.step));
         let source = if read.is_some() { HistorySource::Sqlite } else { HistorySource::Memory };
-        let older = read.unwrap_or_else(|| vec![None; keys.len()]);
-        for (recent, older) in recent.into_iter().zip(older) {
+        let older = read.unwrap_or_else(|| FoundPoints { series: vec![None; keys.len()], hours_until: None });
+        let hours_until = older.hours_until;
+        for (recent, older) in recent.into_iter().zip(older.series) {
             if !recent.is_known && older.is_none() {
                 continue;
             }
@@ -177,7 +178,7 @@ impl Shared {
                 |time: i64| time < whole && written.is_some_and(|last| Point::bucket(time, MINUTE) <= last);
             let is_new = |point: &Point| source == HistorySource::Memory || !is_written(point.time);
             points.extend(recent.points.into_iter().filter(is_new));
-            take(recent.key.clone(), Answer { source, points: resample(points, range.step) });
+            take(recent.key.clone(), Answer { source, points: resample(points, range.step), hours_until });
         }
     }
 }

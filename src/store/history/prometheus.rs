@@ -12,11 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderValue};
-use tokio::sync::Semaphore;
+use serde::de::IgnoredAny;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::analysis::history::query::Range;
@@ -25,12 +24,18 @@ use crate::store::history::memory::SeriesKey;
 use crate::store::history::room::{Answer, Asked, HistorySource, Job, Room, Take, Unavailable};
 use crate::store::lock;
 use crate::sys::files;
-use crate::sys::http_client::{AnswerLimits, Client, Endpoint, MAX_LOOKUPS};
+use crate::sys::http_client::{AnswerLimits, Client, Endpoint, HttpAnswer, MAX_LOOKUPS};
 use crate::sys::own_metrics::HistoryMetrics;
-use answer::{Found, MAX_RATE_SPREAD, Status};
+use answer::{Found, MAX_RATE_SPREAD};
 
 /// How long Prometheus may take for one query, from the connection to the end of the answer.
 const QUERY_TIME: Duration = Duration::from_secs(10);
+
+/// How long the file of the token may take to be read.
+const TOKEN_TIME: Duration = Duration::from_secs(2);
+
+/// Reads of that file at a time. One of a disk that hangs cannot be ended.
+const TOKEN_READS: usize = 1;
 
 /// How long all queries of one answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -62,14 +67,12 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// Where Prometheus is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrometheusConfig {
-    /// The URL as it was given.
-    pub url: String,
-    /// The same, taken apart.
+    /// Its URL.
     pub endpoint: Endpoint,
     /// A file with a bearer token, read for each query.
     pub token_file: Option<PathBuf>,
-    /// CA certificates in PEM; the system's where there is none.
-    pub ca_file: Option<PathBuf>,
+    /// CA certificates in PEM; the system's where there are none.
+    pub ca: Option<Vec<u8>>,
     /// Labels that the series must have beside their own.
     pub labels: Vec<(String, String)>,
 }
@@ -113,6 +116,7 @@ pub(super) struct Prometheus {
     config: PrometheusConfig,
     client: Client,
     lookups: Arc<Semaphore>,
+    token_reads: Arc<Semaphore>,
     metrics: HistoryMetrics,
     /// Whether it was logged that it does not answer.
     is_down: Mutex<bool>,
@@ -126,10 +130,10 @@ impl std::fmt::Debug for Prometheus {
 
 impl Prometheus {
     pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, String> {
-        let ca = config.ca_file.as_ref().map(|file| files::read(file)).transpose().map_err(|why| why.to_string())?;
-        let client = Client::new(ca.as_deref()).map_err(|why| why.to_string())?;
+        let client = Client::new(config.ca.as_deref()).map_err(|why| why.to_string())?;
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Ok(Self { config, client, lookups, metrics, is_down: Mutex::new(false) })
+        let token_reads = Arc::new(Semaphore::new(TOKEN_READS));
+        Ok(Self { config, client, lookups, token_reads, metrics, is_down: Mutex::new(false) })
     }
 
     /// Whether it answers as Prometheus does. What does not answer now may later.
@@ -156,13 +160,14 @@ impl Prometheus {
     }
 
     async fn ping(&self) -> Result<(), Failure> {
-        self.query(QUERY, &[("query", "1")]).await.map(drop)
+        let HttpAnswer { status, body, .. } = self.query(QUERY, &[("query", "1")]).await?;
+        off_worker((), move || answer::data::<IgnoredAny>(status, &body).map(drop)).await?
     }
 
     /// Says in the metric, and once in the log, whether it answers.
     fn report(&self, failure: Option<&Failure>) {
         let mut is_down = lock(&self.is_down);
-        let url = &self.config.url;
+        let url = self.config.endpoint.without_path();
         match failure {
             Some(Failure::Down(error) | Failure::NoPrometheus(error)) => {
                 self.metrics.up.set(0);
@@ -180,34 +185,33 @@ impl Prometheus {
         }
     }
 
-    /// The body of a good answer.
-    async fn query(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Bytes, Failure> {
+    /// The answer, whatever it is.
+    async fn query(&self, path: &str, parameters: &[(&str, &str)]) -> Result<HttpAnswer, Failure> {
         const LIMITS: AnswerLimits = AnswerLimits { time: QUERY_TIME, bytes: QUERY_BYTES };
-        let token = self.config.token_file.as_ref().map(|file| token(file)).transpose();
-        let token = token.map_err(|why| Failure::Down(format!("the token: {why}")))?;
-        let headers: Vec<_> = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
+        let headers: Vec<_> = self.token().await?.map(|token| (AUTHORIZATION, token)).into_iter().collect();
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let mut sender = self.client.to(self.config.endpoint.below(path), &self.lookups);
-        let answer = sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
+        sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
             if error.is_other_protocol { Failure::NoPrometheus(error.why) } else { Failure::Down(error.why) }
-        })?;
-        let status = answer.status;
-        match Status::of(&answer.body) {
-            Some(Ok(())) if status.is_success() => Ok(answer.body),
-            Some(Ok(())) => Err(Failure::NoPrometheus(format!("{status} with a good answer"))),
-            Some(Err(why)) if status.is_client_error() => Err(Failure::Refused(format!("{status}: {}", shown(&why)))),
-            Some(Err(why)) => Err(Failure::Down(format!("{status}: {}", shown(&why)))),
-            // A proxy may say so, and has its own words.
-            None if status.is_server_error() || is_about_access(status) => Err(Failure::Down(status.to_string())),
-            None if status.is_redirection() => {
-                Err(Failure::NoPrometheus(format!("{status}: redirects are not followed")))
-            }
-            None => Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
+        })
+    }
+
+    /// The token as it is now. A file that cannot be read at once keeps one thread, and not one of each query.
+    async fn token(&self) -> Result<Option<HeaderValue>, Failure> {
+        let Some(file) = self.config.token_file.clone() else { return Ok(None) };
+        let reading = async {
+            let permit = Arc::clone(&self.token_reads).acquire_owned().await;
+            off_worker(permit, move || token(&file)).await?.map_err(Failure::Down)
+        };
+        let late = |_| Err(Failure::Down(format!("its file takes more than {} s", TOKEN_TIME.as_secs())));
+        match timeout(TOKEN_TIME, reading).await.unwrap_or_else(late) {
+            Ok(token) => Ok(Some(token)),
+            Err(failure) => Err(Failure::Down(format!("the token: {}", failure.text()))),
         }
     }
 
-    /// Everything of some groups within a time, by the bucket.
-    async fn found(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<Found, Failure> {
+    /// Everything about some groups within a time, as text.
+    async fn ask(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, Failure> {
         let step = asked.range.step;
         let expression = promql::expression(keys, asked.of_first_target, &self.config.labels, step);
         let lead = MAX_RATE_SPREAD.max(step).div_euclid(step).saturating_mul(step);
@@ -223,13 +227,10 @@ impl Prometheus {
             // VictoriaMetrics would show the newest samples as copies of older ones.
             ("latency_offset", "1ms"),
         ];
-        let body = self.query(QUERY_RANGE, &parameters).await?;
-        let step = asked.range.step;
-        let reading = tokio::task::spawn_blocking(move || Found::read(&body, step));
-        reading.await.unwrap_or_else(|_| Err(Failure::Down("the answer could not be read".to_owned())))
+        self.query(QUERY_RANGE, &parameters).await
     }
 
-    async fn answer(&self, asked: &Asked, take: &mut Take) -> Result<(), Failure> {
+    async fn answer(&self, asked: &Asked, mut take: Take, permit: &Arc<OwnedSemaphorePermit>) -> Result<(), Failure> {
         let Range { from, to, step } = asked.range;
         let from = Point::bucket(from, step);
         let to = Point::bucket(to.saturating_sub(1), step).saturating_add(step);
@@ -238,43 +239,56 @@ impl Prometheus {
             let mut start = from;
             while start < to {
                 let end = start.saturating_add(STEPS_AT_ONCE.saturating_mul(step)).min(to);
-                let found = self.found(asked, keys, start, end).await?;
-                for key in keys.first().into_iter().flat_map(|key| found.keys(&key.target)) {
-                    let more = found.points(&key, start, step);
-                    points.entry(key).or_default().extend(more);
-                }
+                let HttpAnswer { status, body, .. } = self.ask(asked, keys, start, end).await?;
+                let target = keys.first().map(|key| Arc::clone(&key.target));
+                let reading = move || {
+                    let found = Found::read(status, &body, step)?;
+                    for key in target.iter().flat_map(|target| found.keys(target)) {
+                        let more = found.points(&key, start, step);
+                        points.entry(key).or_default().extend(more);
+                    }
+                    Ok(points)
+                };
+                points = off_worker(Arc::clone(permit), reading).await??;
                 start = end;
             }
-            for key in keys {
-                if let Some(points) = points.remove(key) {
-                    let points = resample(points, step);
-                    take(key.clone(), Answer { source: HistorySource::Prometheus, points });
+            let keys = keys.to_vec();
+            let giving = move || {
+                for key in keys {
+                    if let Some(points) = points.remove(&key) {
+                        let points = resample(points, step);
+                        take(key, Answer { source: HistorySource::Prometheus, points, hours_until: None });
+                    }
                 }
-            }
+                take
+            };
+            take = off_worker(Arc::clone(permit), giving).await?;
         }
         Ok(())
     }
 }
 
+/// Does what takes a core or waits for a disk. What is held is so until it ends, also where nobody waits for it any more.
+async fn off_worker<T: Send + 'static>(
+    held: impl Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let work = move || {
+        let _held = held;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Down("the query was interrupted".to_owned()))
+}
+
 /// What Prometheus itself is told of [`QUERY_TIME`].
 const QUERY_TIMEOUT: &str = "10s";
 
-/// Characters of an error of Prometheus that are repeated.
-const MAX_SHOWN: usize = 200;
-
-fn shown(why: &str) -> String {
-    why.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
-}
-
-/// Whether somebody has to prove first who asks.
-fn is_about_access(status: StatusCode) -> bool {
-    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status)
-}
-
 impl Room for Prometheus {
-    fn read(&self, mut job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
         Box::pin(async move {
-            let answered = timeout(ANSWER_TIME, self.answer(&job.asked, &mut job.take)).await;
+            let Job { asked, take, permit } = job;
+            let permit = Arc::new(permit);
+            let answered = timeout(ANSWER_TIME, self.answer(&asked, take, &permit)).await;
             let late = || Failure::Down(format!("no whole answer within {} s", ANSWER_TIME.as_secs()));
             let result = answered.unwrap_or_else(|_| Err(late()));
             self.report(result.as_ref().err());

@@ -88,4 +88,6 @@ pub struct Answer {
     pub source: HistorySource,
     /// The points, by time.
     pub points: Vec<Point>,
+    /// Points that begin before this time are of an hour each, though the step is less: their minutes are gone. Seconds since the Unix epoch.
+    pub hours_until: Option<i64>,
 }

@@ -17,8 +17,8 @@ const SAVE_TIME: Duration = Duration::from_secs(5);
 pub enum Change {
     /// Everything of this area goes.
     Clear(String),
-    /// Of areas that begin with the first, only these others stay.
-    Only(String, Vec<String>),
+    /// Of all areas, only these stay.
+    Only(Vec<String>),
     /// This value is kept under area and key; `None` removes it.
     Set(String, String, Option<String>),
 }
@@ -42,7 +42,7 @@ pub type Generation = u64;
 pub struct Kept {
     /// All of it.
     pub entries: Vec<Entry>,
-    /// The file; 0 where there is none.
+    /// The file; 0 where there is none, or more in it than these.
     pub generation: Generation,
 }
 

@@ -22,6 +22,9 @@ const QUEUE: usize = 64;
 /// Points that wait for a file that cannot be written, at most: the oldest go. Some 30 MB.
 const MAX_BACKLOG: usize = 200_000;
 
+/// Bytes that are read of what the process before has kept: some hundred thousand incidents.
+const MAX_KEPT_BYTES: usize = 256 << 20;
+
 /// How long a file that cannot be used is left alone.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -100,7 +103,8 @@ pub(super) struct Writer {
     /// What was said of the file last.
     said: Option<String>,
     tried: Option<Instant>,
-    expired: Instant,
+    /// When what is too old was removed; at once where it never was.
+    expired: Option<Instant>,
     /// The clock and the time that never steps, when the thread began.
     began: (i64, Instant),
 }
@@ -122,7 +126,7 @@ impl Writer {
             generation: 0,
             said: None,
             tried: None,
-            expired: Instant::now(),
+            expired: Some(Instant::now()),
             began: (unix_seconds(SystemTime::now()), Instant::now()),
         };
         (writer, minutes, state, answer)
@@ -130,8 +134,8 @@ impl Writer {
 
     /// Does what it is asked to until the end, and then writes what is left.
     pub(super) fn run(mut self) {
-        self.work();
         self.tell_what_was_kept();
+        self.work();
         loop {
             match self.orders.recv_timeout(RETRY) {
                 Ok(Order::Points(batch)) => self.keep(batch),
@@ -149,20 +153,43 @@ impl Writer {
         self.work();
     }
 
-    /// What the process before has kept: nothing, where the file cannot be used at once.
+    /// What the process before has kept: nothing, where the file cannot be used at once. The start waits for it, and not for compaction.
     fn tell_what_was_kept(&mut self) {
-        let entries = match self.file.as_ref().map(HistoryFile::kept) {
-            Some(Ok(entries)) => entries,
+        let shared = Arc::clone(&self.shared);
+        let read = shared.file.as_ref().map(|shared| {
+            let file = self.open(shared, unix_seconds(SystemTime::now()))?;
+            let (entries, is_whole) = file.kept(MAX_KEPT_BYTES)?;
+            Ok((entries, is_whole))
+        });
+        let kept = match read {
+            Some(Ok((entries, true))) => Kept { entries, generation: self.generation },
+            Some(Ok((entries, false))) => {
+                tracing::warn!(max_bytes = MAX_KEPT_BYTES, "more incidents in the history file than are read");
+                // As if they were in another file: those that are known are written, and all others go.
+                Kept { entries, generation: 0 }
+            }
             Some(Err(fault)) => {
                 self.fault(&fault);
-                Vec::new()
+                Kept::default()
             }
-            None => Vec::new(),
+            None => Kept::default(),
         };
-        let generation = self.file.as_ref().map_or(0, |_| self.generation);
-        if let Some(kept) = self.kept.take() {
+        if let Some(waiting) = self.kept.take() {
             // Nobody may wait any more.
-            let _ = kept.send(Kept { entries, generation });
+            let _ = waiting.send(kept);
+        }
+    }
+
+    /// The file, opened where it is not.
+    fn open(&mut self, shared: &SharedFile, now: i64) -> Result<&mut HistoryFile, Fault> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            none => {
+                let file = none.insert(HistoryFile::open(&shared.path, now)?);
+                self.generation += 1;
+                shared.set_ours(true);
+                Ok(file)
+            }
         }
     }
 
@@ -220,15 +247,9 @@ impl Writer {
             return Err(Fault::Corrupt("a query found a page or a checksum wrong".to_owned()));
         }
         let now = unix_seconds(SystemTime::now());
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                let file = none.insert(HistoryFile::open(&shared.path, now)?);
-                self.generation += 1;
-                shared.set_ours(true);
-                file
-            }
-        };
+        self.open(shared, now)?;
+        // As a field, beside which others can be borrowed.
+        let Some(file) = &mut self.file else { return Ok(()) };
         let points: &[(SeriesKey, Point)] = self.backlog.make_contiguous();
         file.write(points)?;
         self.shared.metrics.points.inc_by(points.len() as u64);
@@ -237,8 +258,8 @@ impl Writer {
         self.backlog.clear();
         // The newest minute may still be added to: a minute later it is not.
         file.compact(now.saturating_sub(2 * MINUTE))?;
-        if self.expired.elapsed() >= EXPIRED || file::size(&shared.path) > self.limits.max_bytes {
-            self.expired = Instant::now();
+        if self.expired.is_none_or(|at| at.elapsed() >= EXPIRED) || file::size(&shared.path) > self.limits.max_bytes {
+            self.expired = Some(Instant::now());
             let passed = i64::try_from(self.began.1.elapsed().as_secs()).unwrap_or(i64::MAX);
             let is_clock_sane = now.saturating_sub(self.began.0).saturating_sub(passed) <= MAX_DRIFT;
             file.expire(now, self.limits, is_clock_sane)?;

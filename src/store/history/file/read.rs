@@ -92,8 +92,17 @@ fn batch_points(
 /// Points of series, by their number.
 type SeriesPoints = BTreeMap<u64, Vec<Point>>;
 
+/// Points of groups.
+#[derive(Debug)]
+pub struct FoundPoints {
+    /// Those of each group; `None` for one that is not in the file.
+    pub series: Vec<Option<Vec<Point>>>,
+    /// Where the step is less than an hour: points that begin before this time are of an hour each, as their minutes are gone.
+    pub hours_until: Option<i64>,
+}
+
 /// Points of groups, `to` not included, for steps of `step` seconds: of minutes where the step is less than an hour and they are kept, of
-/// hours otherwise. `None` for a group that is not in the file. Takes memory for all of these points at once.
+/// hours otherwise. Takes memory for all of these points at once.
 ///
 /// # Errors
 /// Where the file cannot be read.
@@ -103,13 +112,13 @@ pub fn points(
     from: i64,
     to: i64,
     step: i64,
-) -> Result<Vec<Option<Vec<Point>>>, Fault> {
+) -> Result<FoundPoints, Fault> {
     // One view of the file, whatever is written meanwhile.
     let _view = connection.unchecked_transaction()?;
     let ids = keys.iter().map(|key| find_series(connection, key)).collect::<Result<Vec<_>, _>>()?;
     let mut series: SeriesPoints = ids.iter().flatten().map(|id| (*id, Vec::new())).collect();
     if series.is_empty() {
-        return Ok(vec![None; keys.len()]);
+        return Ok(FoundPoints { series: vec![None; keys.len()], hours_until: None });
     }
     let oldest_minute: Option<i64> = connection.query_row(
         "SELECT min(time) FROM (SELECT min(start) AS time FROM chunks WHERE tier = 0 UNION ALL
@@ -125,7 +134,8 @@ pub fn points(
         batch_points(connection, MINUTES, &mut series, from, border)?;
     }
     tier_points(connection, MINUTES, &mut series, border, to)?;
-    Ok(ids.into_iter().map(|id| series.remove(&id?)).collect())
+    let hours_until = (step < HOURS.resolution && from < border).then_some(border);
+    Ok(FoundPoints { series: ids.into_iter().map(|id| series.remove(&id?)).collect(), hours_until })
 }
 
 /// What is in a file, for people.

@@ -17,12 +17,12 @@ impl HistoryFile {
                 Change::Clear(area) => {
                     transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
                 }
-                Change::Only(beginning, areas) => {
+                Change::Only(areas) => {
                     let all: Vec<String> = transaction
                         .prepare_cached("SELECT DISTINCT area FROM state")?
                         .query_map((), |row| row.get(0))?
                         .collect::<Result<_, _>>()?;
-                    for area in all.iter().filter(|area| area.starts_with(beginning) && !areas.contains(area)) {
+                    for area in all.iter().filter(|area| !areas.contains(area)) {
                         transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
                     }
                 }
@@ -39,13 +39,22 @@ impl HistoryFile {
         Ok(transaction.commit()?)
     }
 
-    /// Everything that is kept, by area and key.
+    /// What is kept, by area and key, and whether so many bytes are enough for all of it.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn kept(&self) -> Result<Vec<Entry>, Fault> {
+    pub fn kept(&self, max_bytes: usize) -> Result<(Vec<Entry>, bool), Fault> {
         let mut select = self.connection.prepare("SELECT area, key, value FROM state ORDER BY area, key")?;
         let rows = select.query_map((), |row| Ok(Entry { area: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for entry in rows {
+            let entry = entry?;
+            bytes += entry.area.len() + entry.key.len() + entry.value.len();
+            if bytes > max_bytes {
+                return Ok((entries, false));
+            }
+            entries.push(entry);
+        }
+        Ok((entries, true))
     }
 }

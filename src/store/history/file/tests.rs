@@ -23,7 +23,7 @@ fn path_of(file: &HistoryFile) -> PathBuf {
 
 fn read(file: &HistoryFile, group: &str, from: i64, to: i64, step: i64) -> Vec<Point> {
     let connection = open_to_read(&path_of(file)).unwrap();
-    let points = points(&connection, &[&key(group)], from, to, step).unwrap().remove(0).unwrap_or_default();
+    let points = points(&connection, &[&key(group)], from, to, step).unwrap().series.remove(0).unwrap_or_default();
     resample(points, step)
 }
 
@@ -82,6 +82,10 @@ fn hours_answer_for_minutes_that_are_gone() {
     let first_minute = points.iter().position(|point| point.samples == 1).unwrap();
     assert_eq!((first_minute, points[0].samples), (23, 60), "a point per hour, then one per minute, by the chunk");
     assert_eq!(points.len(), 23 + 25 * 60);
+    let connection = open_to_read(&path_of(&file)).unwrap();
+    let hours_until = |from, step| super::points(&connection, &[&key("a")], from, now, step).unwrap().hours_until;
+    assert_eq!(hours_until(DAY, 60), Some(DAY + 23 * HOUR));
+    assert_eq!((hours_until(DAY + 23 * HOUR, 60), hours_until(DAY, HOUR)), (None, None), "all of one width");
     // A clock that is doubted removes nothing.
     file.expire(now + 10_000 * 86_400, Limits { minutes: 60, hours: 60, ..KEEP_ALL }, false).unwrap();
     assert_eq!(read(&file, "a", DAY, now, 60).len(), points.len());
@@ -238,7 +242,7 @@ fn a_damaged_file_is_an_error_and_never_a_wrong_point() {
             open_to_read(&path).and_then(|connection| points(&connection, &[&key("a")], DAY, DAY + 10 * HOUR, 60));
         match result {
             Ok(points) => {
-                let points = points.into_iter().flatten().flatten().collect::<Vec<_>>();
+                let points = points.series.into_iter().flatten().flatten().collect::<Vec<_>>();
                 assert!(points.iter().all(|point| all.contains(point)), "byte {place}: a wrong point");
             }
             Err(Fault::Corrupt(_)) => found += 1,
@@ -387,8 +391,9 @@ fn what_is_kept_beside_history_comes_back_and_an_old_file_is_migrated() {
         Change::Set(area.to_owned(), key.to_owned(), value.map(str::to_owned))
     };
     let kept = |file: &HistoryFile| -> Vec<String> {
-        let entries = file.kept().unwrap().into_iter();
-        entries.map(|Entry { area, key, value }| format!("{area}/{key}={value}")).collect()
+        let (entries, is_whole) = file.kept(usize::MAX).unwrap();
+        assert!(is_whole);
+        entries.into_iter().map(|Entry { area, key, value }| format!("{area}/{key}={value}")).collect()
     };
     let mut file = open(&folder);
     write_minutes(&mut file, 0..3, |_| 5);
@@ -398,7 +403,10 @@ fn what_is_kept_beside_history_comes_back_and_an_old_file_is_migrated() {
     drop(file);
     let mut file = open(&folder);
     assert_eq!(kept(&file), ["a/x=4", "w 1/x=3", "w 2/x=5"]);
-    file.save(&[Change::Only("w ".to_owned(), vec!["w 2".to_owned()])]).unwrap();
+    // Of what is too much, as much is read as is allowed.
+    let (first, is_whole) = file.kept("ax4".len() + 1).unwrap();
+    assert_eq!((first.len(), is_whole), (1, false));
+    file.save(&[Change::Only(vec!["a".to_owned(), "w 2".to_owned()])]).unwrap();
     assert_eq!(kept(&file), ["a/x=4", "w 2/x=5"]);
     // All of them or none.
     file.limit_pages();

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Failure;
 use super::promql::{PART, PARTS_COUNT, Part, TARGET};
@@ -15,33 +17,65 @@ use crate::store::history::memory::SeriesKey;
 /// The longest time between two values of a counter that a rate is made of, seconds, where steps are shorter.
 pub(super) const MAX_RATE_SPREAD: i64 = 300;
 
-/// What every answer of the API has.
+/// An answer of the API.
 #[derive(Deserialize)]
-pub(super) struct Status<'a> {
+struct Reply<'a, D> {
     #[serde(borrow)]
     status: Cow<'a, str>,
     #[serde(borrow, default)]
     error: Option<Cow<'a, str>>,
+    data: Option<D>,
 }
 
-impl Status<'_> {
-    /// Whether it is an answer of the API, and what it has against the question.
-    pub(super) fn of(body: &[u8]) -> Option<Result<(), String>> {
-        let Status { status, error } = serde_json::from_slice(body).ok()?;
-        match &*status {
-            "success" => Some(Ok(())),
-            "error" => Some(Err(error.unwrap_or_default().into_owned())),
-            _ => None,
+/// The data of a good answer.
+pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<D, Failure> {
+    let said = |error: Option<Cow<'_, str>>| format!("{status}: {}", shown(&error.unwrap_or_default()));
+    if !status.is_success() {
+        // What else there is in it is nothing that was asked for.
+        return Err(match serde_json::from_slice::<Reply<'_, IgnoredAny>>(body) {
+            Ok(Reply { status: word, error, .. }) if word == "error" && status.is_client_error() => {
+                Failure::Refused(said(error))
+            }
+            Ok(Reply { status: word, error, .. }) if word == "error" => Failure::Down(said(error)),
+            Ok(Reply { status: word, .. }) if word == "success" => {
+                Failure::NoPrometheus(format!("{status} with a good answer"))
+            }
+            // A proxy may say so, and has its own words. None says that nobody asks like this.
+            _ if is_about_access(status) || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) => {
+                Failure::Down(status.to_string())
+            }
+            _ if status.is_redirection() => Failure::NoPrometheus(format!("{status}: redirects are not followed")),
+            _ => Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API")),
+        });
+    }
+    match serde_json::from_slice::<Reply<'_, D>>(body) {
+        Ok(Reply { status: word, data: Some(data), .. }) if word == "success" => Ok(data),
+        Ok(Reply { status: word, error, .. }) if word == "error" => Err(Failure::Down(said(error))),
+        Ok(_) => Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
+        Err(error) => {
+            Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API ({})", position(&error))))
         }
     }
 }
 
-#[derive(Deserialize)]
-struct Reply<'a> {
-    #[serde(borrow)]
-    data: Matrix<'a>,
+/// Where it is no such JSON. What is there is not repeated.
+fn position(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
 }
 
+/// Characters of an error of Prometheus that are repeated.
+const MAX_SHOWN: usize = 200;
+
+fn shown(why: &str) -> String {
+    why.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// Whether somebody has to prove first who asks.
+fn is_about_access(status: StatusCode) -> bool {
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status)
+}
+
+/// What `query_range` answers.
 #[derive(Deserialize)]
 struct Matrix<'a> {
     #[serde(borrow)]
@@ -73,11 +107,9 @@ pub(super) struct Found {
 
 impl Found {
     /// Reads an answer of which each value stands at the end of a bucket of so many seconds.
-    pub(super) fn read(body: &[u8], step: i64) -> Result<Self, Failure> {
-        let reply: Reply<'_> = serde_json::from_slice(body)
-            .map_err(|error| Failure::NoPrometheus(format!("an answer that is no result of query_range ({error})")))?;
+    pub(super) fn read(status: StatusCode, body: &[u8], step: i64) -> Result<Self, Failure> {
         let mut found = Self::default();
-        for Series { mut metric, values } in reply.data.result {
+        for Series { mut metric, values } in data::<Matrix<'_>>(status, body)?.result {
             let Some(part) = metric.remove(PART).as_deref().and_then(Part::find) else { continue };
             let Some(stream) = metric.remove("stream") else { continue };
             let group = metric.remove("consumer_group");
@@ -133,18 +165,14 @@ impl Found {
         all.sort_by_key(|points| std::cmp::Reverse(points.len()));
         let mut merged: BTreeMap<i64, Point> = BTreeMap::new();
         for point in all.into_iter().flatten() {
-            merged.entry(point.time).and_modify(|first| widen(first, &point)).or_insert(point);
+            let widen = |first: &mut Point| {
+                let saw = |point: &Point| (point.lag, point.lowest, point.highest);
+                first.widen(&point, saw(first) == saw(&point));
+            };
+            merged.entry(point.time).and_modify(widen).or_insert(point);
         }
         merged.into_values().collect()
     }
-}
-
-/// What another replica saw of the same bucket.
-fn widen(point: &mut Point, other: &Point) {
-    point.lowest = point.lowest.min(other.lowest);
-    point.highest = point.highest.max(other.highest);
-    point.bound_min = point.bound_min.min(other.bound_min);
-    point.bound_max = point.bound_max.max(other.bound_max);
 }
 
 fn of_replica(rows: &Rows, of_stream: &Rows, from: i64, step: i64) -> Vec<Point> {

@@ -1,3 +1,4 @@
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
@@ -22,7 +23,7 @@ fn part(part: Part, labels: &Value, values: &[(i64, &str)]) -> Value {
 
 fn found(parts: Vec<Value>) -> Found {
     let answer = json!({"status": "success", "data": {"resultType": "matrix", "result": parts}});
-    Found::read(answer.to_string().as_bytes(), STEP).unwrap()
+    Found::read(StatusCode::OK, answer.to_string().as_bytes(), STEP).unwrap()
 }
 
 fn points(parts: Vec<Value>) -> Vec<Point> {
@@ -48,8 +49,17 @@ fn replicas_are_one_and_fill_each_others_gaps() {
 #[test]
 fn replicas_that_do_not_agree_make_no_exact_lag() {
     let points = points([replica("a", &[(60, "7")]), replica("b", &[(60, "1000")])].concat());
-    assert_eq!((points.len(), points[0].bound_min, points[0].bound_max), (1, 7, 1000));
-    assert_eq!((points[0].lowest, points[0].highest), (7, 1000));
+    assert_eq!((points.len(), points[0].bound_min, points[0].lowest, points[0].highest), (1, 7, 7, 1000));
+    // One more than any replica says: nothing tells which of the two is right.
+    assert!(!points[0].is_exact() && points[0].bound_max == 1001, "{points:?}");
+    // Of the same lags in another order, the last ones differ.
+    let around = |name: &str| {
+        let labels = json!({"replica": name});
+        vec![part(Part::Lowest, &labels, &[(60, "1")]), part(Part::Highest, &labels, &[(60, "9")])]
+    };
+    let [one, other] = [("a", "1"), ("b", "9")].map(|(name, lag)| [replica(name, &[(60, lag)]), around(name)].concat());
+    let points = super::tests::points([one, other].concat());
+    assert!(!points[0].is_exact(), "{points:?}");
 }
 
 #[test]
@@ -67,11 +77,11 @@ fn a_bounded_lag_stays_bounded_and_what_is_not_told_is_not_known() {
 
 /// The parts of a bucket come by selectors of their own, of which one may be answered in part.
 #[test]
-fn a_largest_lag_below_the_smallest_is_no_panic() {
+fn a_smallest_lag_above_the_last_is_no_panic() {
     let none = json!({});
     let lag = part(Part::Lag, &none, &[(60, "50")]);
     let points = points(vec![lag, part(Part::Lowest, &none, &[(60, "70")]), part(Part::Mean, &none, &[(60, "60")])]);
-    assert_eq!((points[0].lowest, points[0].mean, points[0].highest), (70, 70.0, 70));
+    assert_eq!((points[0].lowest, points[0].mean, points[0].highest), (50, 50.0, 50));
 }
 
 #[test]
@@ -125,13 +135,36 @@ fn what_comes_before_the_first_bucket_serves_rates_alone() {
 
 #[test]
 fn an_answer_is_prometheus_s_or_it_is_none() {
-    assert_eq!(Status::of(br#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#), Some(Ok(())));
-    let error = br#"{"status":"error","errorType":"bad_data","error":"too \"many\""}"#;
-    assert_eq!(Status::of(error), Some(Err("too \"many\"".to_owned())));
-    for other in ["", "ok", "{}", r#"{"status":404}"#, r#"{"status":"ok"}"#, "<html>"] {
-        assert_eq!(Status::of(other.as_bytes()), None, "{other}");
+    let read = |status: u16, body: &str| {
+        let failure = answer::data::<IgnoredAny>(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map(drop);
+        failure.map_err(|failure| match failure {
+            Failure::Down(why) => ("down", why),
+            Failure::NoPrometheus(why) => ("none", why),
+            Failure::Refused(why) => ("refused", why),
+        })
+    };
+    let good = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#;
+    assert_eq!(read(200, good), Ok(()));
+    let error = r#"{"status":"error","errorType":"bad_data","error":"too \"many\""}"#;
+    let check = |status: u16, body: &str, kind: &str, why: &str| match read(status, body) {
+        Err((found, text)) => assert!(found == kind && text.contains(why), "{status} {body}: {found} {text}"),
+        Ok(()) => panic!("{status} {body}"),
+    };
+    check(422, error, "refused", "422 Unprocessable Entity: too \"many\"");
+    check(503, error, "down", "too \"many\"");
+    check(200, error, "down", "too \"many\"");
+    check(404, good, "none", "404 Not Found with a good answer");
+    for other in ["", "ok", "{}", r#"{"status":404}"#, r#"{"status":"ok"}"#, "<html>", r#"{"status":"success"}"#] {
+        check(200, other, "none", "200 OK without the JSON of Prometheus's API");
     }
-    for other in ["[]", r#"{"data":{"resultType":"scalar","result":[1,"1"]}}"#] {
-        assert!(matches!(Found::read(other.as_bytes(), STEP), Err(Failure::NoPrometheus(_))), "{other}");
+    for status in [401, 403, 407, 500, 502] {
+        check(status, "<html>", "down", &status.to_string());
+    }
+    check(302, "", "none", "redirects are not followed");
+    check(501, "<html>", "none", "501 Not Implemented without the JSON");
+    check(404, "", "none", "404 Not Found without the JSON");
+    for other in ["[]", r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#] {
+        let found = Found::read(StatusCode::OK, other.as_bytes(), STEP);
+        assert!(matches!(found, Err(Failure::NoPrometheus(_))), "{other}");
     }
 }

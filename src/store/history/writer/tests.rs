@@ -123,7 +123,8 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
     // What a reader finds is what the writer is told.
     let path = history.folder.path().join("history.db");
     let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute("UPDATE batches SET data = zeroblob(100)", ()).unwrap();
+    // It is in a chunk where its hour is just over.
+    other.execute_batch("UPDATE batches SET data = zeroblob(100); UPDATE chunks SET data = zeroblob(100)").unwrap();
     drop(other);
     assert_eq!(history.lags(), None, "no wrong value");
     history.write(2, 2);
@@ -149,4 +150,50 @@ fn a_file_that_is_left_alone_is_not_tried_at_once() {
     assert!(!history.up(), "left alone");
     history.work();
     assert!(history.up());
+}
+
+/// The start waits for it, and compaction may take long: here it finds damage.
+#[tokio::test]
+async fn what_was_kept_is_told_before_anything_else_is_done() {
+    use crate::store::history::state::Entry;
+    let mut history = Fixture::new();
+    history.write(150, 1);
+    let set = Change::Set("a".to_owned(), "x".to_owned(), Some("1".to_owned()));
+    assert_eq!(history.writer.save(&[set]), Some(1));
+    let file = history.writer.file.take().unwrap();
+    drop(file);
+    let path = history.folder.path().join("history.db");
+    let other = rusqlite::Connection::open(path).unwrap();
+    // As if the hour had not been compacted yet.
+    other.execute("DELETE FROM batches", ()).unwrap();
+    let time = history.now - 150 * MINUTE;
+    other.execute("INSERT INTO batches VALUES (0, ?1, 1, zeroblob(100))", [time]).unwrap();
+    drop(other);
+
+    let (writer, minutes, _, kept) = Writer::new(Arc::clone(&history.shared), history.writer.limits);
+    let running = std::thread::spawn(move || writer.run());
+    let entry = Entry { area: "a".to_owned(), key: "x".to_owned(), value: "1".to_owned() };
+    assert_eq!(kept.await.unwrap(), Kept { entries: vec![entry], generation: 1 });
+    drop(minutes);
+    tokio::task::spawn_blocking(move || running.join().unwrap()).await.unwrap();
+    assert_eq!(history.others().len(), 1, "it was damaged");
+}
+
+#[test]
+fn a_clock_that_ran_ahead_of_the_time_that_passed_removes_nothing() {
+    let mut history = Fixture::new();
+    let file = |history: &Fixture| {
+        let path = history.folder.path().join("history.db");
+        file::info(&file::open_to_read(&path).unwrap(), &path).unwrap().resolutions[0].points
+    };
+    let now = history.writer.began.0;
+    // Began twenty days ago by the clock, and just now by the time that passed.
+    history.writer.began.0 = now - 20 * 86_400;
+    history.writer.expired = None;
+    history.write(16 * 24 * 60, 1);
+    assert_eq!(file(&history), 1, "older than the retention, and perhaps it is not");
+    history.writer.began.0 = now;
+    history.writer.expired = None;
+    history.work();
+    assert_eq!(file(&history), 0);
 }
