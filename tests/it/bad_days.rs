@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use redis::Value as Reply;
 use serde_json::json;
 
+use crate::common::clock::Clock;
 use crate::common::remedy::{Office, board};
 use crate::common::{Streamlag, eventually, servers};
-use crate::faults::host::{Clock, STEPS};
+use crate::faults::host::STEPS;
 use consumer::{Consumer, KILLED, PAUSED, RENAMED, RETIRES, RUNS, Work};
 use gate::{DELAYS_ACT, DROPS_ACT, Gate, HOLDS_ANSWER, OPEN, caught_within};
 use place::{Kind, Place, Ports};

@@ -159,7 +159,8 @@ fn remediation() -> Value {
         _ => text.clone(),
     });
     // YAML 1.1 reads off as false: the chart turns it back.
-    let modes = keys("{rules: [{stream: a, group: b, mode: qqqqqqqqqq}]}").into_iter().map(Value::from).chain([json!(false)]);
+    let modes =
+        keys("{rules: [{stream: a, group: b, mode: qqqqqqqqqq}]}").into_iter().map(Value::from).chain([json!(false)]);
     let modes = json!({"enum": modes.collect::<Vec<_>>()});
     let actions = json!({"type": "array", "items": {"enum": keys("{rules: [{stream: a, group: b, mode: plan, actions: [qqqqqqqqqq]}]}")}});
     let rule = section(keys("{rules: [{qqqqqqqqqq: 1}]}"), |key| match key {

@@ -23,6 +23,7 @@ mod forecast;
 mod group_state;
 mod history;
 mod history_crash;
+mod history_faults;
 mod history_file;
 mod history_prometheus;
 mod http;

@@ -3,8 +3,10 @@
 
 pub mod alertmanager;
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod compatible;
+pub mod disk;
 pub mod events;
 pub mod grants;
 pub mod liar;
