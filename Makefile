@@ -14,7 +14,7 @@ CARGO_CYCLONEDX := 0.5.9
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-tools callgrind
+.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -94,6 +94,10 @@ soak: tools ## faults, churn and abuse for an hour, or for SOAK_SECONDS: memory 
 history-kills: tools ## kill the writer of the history file a thousand times, or HISTORY_KILLS times
 	HISTORY_KILLS=$${HISTORY_KILLS:-1000} cargo test --locked --test it history_crash:: -- --nocapture
 
+history-figures: ## what the history file costs: bytes of a group, CPU and bytes of a day of 10,000 groups, a query over 14 days
+	@scripts/install cc:build-essential
+	cargo bench --locked --bench history
+
 incident-kills: tools ## kill streamlag two hundred times, or INCIDENT_KILLS times, while it tells of incidents
 	INCIDENT_KILLS=$${INCIDENT_KILLS:-200} cargo test --locked --test it notify_restart:: -- --nocapture
 
@@ -132,6 +136,11 @@ bench-core: ## the core paths alone: decode, resolve, encode
 
 bench-scaling: ## KEDA and the horizontal pod autoscaler, simulated: the tables of docs/scaling.md
 	cargo bench --locked --profile dev --bench scaling
+
+bench-history: ## CPU of polls with a history file and without, in turns, and that of history itself: SECONDS_OF_RUN (90), ROUNDS (3)
+	@scripts/install cc:build-essential redis-server:redis-server python3:python3
+	cargo build --release --locked --bin streamlag
+	python3 -B benches/history.py
 
 callgrind: ## instructions that the core paths take, against benches/callgrind.expected; BLESS=1 writes them anew
 	@scripts/install cc:build-essential valgrind:valgrind
