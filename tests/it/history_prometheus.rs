@@ -106,10 +106,11 @@ fn history_trends_and_forecasts_come_from_any_server() {
         // Without its label, another Redis with the same names looks like a replica that disagrees: never exact.
         eventually("bounds over both", || {
             let points = points(&without_labels, STREAM, "from=-5m&step=5m");
-            points
-                .iter()
-                .any(|point| point["lag_min"] == 5 && point["lag_highest"] == 70 && point["lag_max"] == 71)
-                .then_some(())
+            let is_wide = |point: &Value| {
+                let lag = |key: &str| point[key].as_u64().unwrap();
+                lag("lag_min") <= 5 && lag("lag_highest") == 70 && lag("lag_max") > 70
+            };
+            points.iter().any(is_wide).then_some(())
         });
 
         // Redis counts reads from the first one on, and each replica has rates of what it saw itself.
