@@ -289,7 +289,6 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
                 added_per_second: known(added_sum / seconds),
                 delivered_per_second: known(delivered_sum / seconds),
                 length: known(length),
-                consumers_alive: known(alive),
             });
             (added_sum, delivered_sum, lowest, ticks_seen) = (0.0, 0.0, f64::INFINITY, 0.0);
         }

@@ -1,6 +1,7 @@
 //! The backtest of the forecast: twelve families of workloads, beside naive and `predict_linear`; `report.py` adds the others and writes the table.
 //!
 //! `cargo bench --bench forecast -- --seeds 100 --out target/forecast`; `--tuning` draws from the half of the parameters that the model was tuned on.
+//! `--first N` begins with a later seed. `--replay FOLDER` forecasts what `day.py` has recorded.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
 )]
 #![allow(missing_docs, unreachable_pub, reason = "a program")]
 
+mod day;
 mod families;
 mod warnings;
 
@@ -40,6 +42,29 @@ struct Tally {
 
 pub fn known(points: &[Point], now: f64) -> &[Point] {
     &points[..points.partition_point(|point| point.time <= now)]
+}
+
+/// What the program has of that: minutes of the last 14 days, and hours before.
+fn as_kept(points: &[Point], now: f64) -> Vec<Point> {
+    let border = ((now - 14.0 * 86_400.0) / 3_600.0).floor() * 3_600.0;
+    let (old, new) = points.split_at(points.partition_point(|point| point.time <= border));
+    let hour = |points: &[Point]| {
+        let known: Vec<Point> = points.iter().filter(|point| point.lag_max.is_some()).copied().collect();
+        let last = *known.last()?;
+        let mean = |of: fn(&Point) -> Option<f64>| {
+            let rates: Vec<f64> = known.iter().filter_map(of).collect();
+            (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
+        };
+        Some(Point {
+            time: (last.time / 3_600.0).ceil() * 3_600.0,
+            lag_lowest: known.iter().filter_map(|point| point.lag_lowest).reduce(f64::min),
+            added_per_second: mean(|point| point.added_per_second),
+            delivered_per_second: mean(|point| point.delivered_per_second),
+            ..last
+        })
+    };
+    let hours = old.chunk_by(|one, other| (one.time / 3_600.0).ceil() == (other.time / 3_600.0).ceil());
+    hours.filter_map(hour).chain(new.iter().copied()).collect()
 }
 
 pub fn lag_at(points: &[Point], time: f64) -> Option<f64> {
@@ -88,7 +113,11 @@ fn argument(name: &str) -> Option<String> {
 }
 
 fn main() {
+    if let Some(folder) = argument("--replay") {
+        return day::replay(&folder);
+    }
     let seeds: u64 = argument("--seeds").map_or(10, |seeds| seeds.parse().expect("--seeds: expected a number"));
+    let first: u64 = argument("--first").map_or(0, |seed| seed.parse().expect("--first: expected a number"));
     let half = if std::env::args().any(|argument| argument == "--tuning") { Half::Tuning } else { Half::HeldOut };
     let only = argument("--family");
     let mut out = argument("--out").map(|folder| {
@@ -100,17 +129,16 @@ fn main() {
     });
     let mut slowest: f64 = 0.0;
     let mut spent = (0.0, 0.0);
-    for family in
-        FAMILIES.iter().filter(|family| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == **family)))
-    {
+    let is_asked = |family: &str| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == family));
+    for family in FAMILIES.iter().filter(|family| is_asked(family)) {
         let mut tallies: BTreeMap<u64, Tally> = BTreeMap::new();
-        for seed in 0..seeds {
+        for seed in first..seeds {
             let workload = simulate(family, half, seed);
             let scales: BTreeMap<u64, f64> =
                 HORIZONS.iter().map(|horizon| (*horizon as u64, scale(&workload.points, *horizon))).collect();
             for hours in ORIGINS {
                 let now = workload.first_origin + hours * 3_600.0;
-                let history = known(&workload.points, now);
+                let history = &as_kept(known(&workload.points, now), now)[..];
                 for horizon in HORIZONS {
                     let started = Instant::now();
                     let made: Forecast = forecast(history, &request(&workload, now, horizon));
@@ -126,9 +154,20 @@ fn main() {
                     let end = made.points.as_ref().ok().and_then(|points| points.last()).copied();
                     if let Some((file, ..)) = &mut out {
                         let quantiles = end.map_or("null".to_owned(), |end| {
-                            format!("[{},{},{},{},{}]", end.q05, end.q10, end.q50, end.q90, end.q95)
+                            format!(
+                                "[{},{},{},{},{},{},{}]",
+                                end.q025, end.q05, end.q10, end.q50, end.q90, end.q95, end.q975
+                            )
                         });
-                        writeln!(file, "{{\"family\":\"{family}\",\"seed\":{seed},\"origin\":{hours},\"horizon\":{horizon},\"actual\":{actual},\"naive\":{naive},\"linear\":{linear:.1},\"scale\":{scale:.3},\"ours\":{quantiles}}}").unwrap();
+                        let replay = made.replay.map_or("null".to_owned(), |skill| {
+                            format!(
+                                "[{},{},{}]",
+                                skill.mase.map_or("null".to_owned(), |mase| format!("{mase:.3}")),
+                                skill.coverage_80.map_or("null".to_owned(), |share| format!("{share:.3}")),
+                                skill.forecasts
+                            )
+                        });
+                        writeln!(file, "{{\"family\":\"{family}\",\"seed\":{seed},\"origin\":{hours},\"horizon\":{horizon},\"actual\":{actual},\"naive\":{naive},\"linear\":{linear:.1},\"scale\":{scale:.3},\"ours\":{quantiles},\"replay\":{replay}}}").unwrap();
                     }
                     let Some(end) = end else {
                         if std::env::var("WHY").is_ok() {
@@ -171,6 +210,7 @@ fn main() {
         warnings::measure(
             half,
             argument("--warnings").and_then(|seeds| seeds.parse().ok()).unwrap_or(10),
+            is_asked,
             out.as_mut().map(|out| &mut out.2),
         );
     }

@@ -85,8 +85,8 @@ fn crossings(workload: &Workload) -> Vec<f64> {
     found
 }
 
-pub fn measure(half: Half, seeds: u64, mut out: Option<&mut impl Write>) {
-    for (family, loss) in CASES {
+pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Option<&mut impl Write>) {
+    for (family, loss) in CASES.into_iter().filter(|(family, _)| only(family)) {
         let (mut ours, mut linear) = (Count::default(), Count::default());
         for seed in 0..seeds {
             let workload = simulate(family, half, seed);
@@ -102,7 +102,7 @@ pub fn measure(half: Half, seeds: u64, mut out: Option<&mut impl Write>) {
                 asked.max_length = workload.max_length;
                 let made = forecast(history, &asked);
                 let reached = if loss { made.time_to.loss } else { made.time_to.degraded };
-                let is_there = lag_at(history, now).is_some_and(|lag| lag >= if loss { 0.97 * limit } else { limit });
+                let is_there = lag_at(history, now).is_some_and(|lag| lag >= limit - 1.0);
                 by_us.push((now, !is_there && reached.is_some_and(|reached| reached.q50.is_some())));
                 let line = predict_linear(history, now, HORIZON);
                 by_linear.push((now, !is_there && line.is_some_and(|lag| lag >= limit)));

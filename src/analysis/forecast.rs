@@ -42,6 +42,10 @@ const PATHS: usize = 400;
 const MAX_AGE: f64 = 300.0;
 /// The share of the naive error that a forecast may have and still be called better.
 const MAX_MASE: f64 = 0.95;
+/// The share of outcomes that the 80% interval holds at least where it is as sure as it may be.
+const MIN_COVERAGE: f64 = 0.75;
+/// How many standard deviations below that the share must be: fewer may be chance.
+const COVERAGE_DOUBT: f64 = 1.64;
 /// Outcomes without which forecasts that were made tell nothing of how good they are.
 pub const MIN_OUTCOMES: u64 = 20;
 
@@ -62,8 +66,6 @@ pub struct Point {
     pub delivered_per_second: Option<f64>,
     /// Entries in the stream.
     pub length: Option<f64>,
-    /// Consumers that were alive.
-    pub consumers_alive: Option<f64>,
 }
 
 /// What is asked of a forecast.
@@ -88,7 +90,9 @@ pub struct Request {
 pub struct Quantiles {
     /// The moment, on the clock of the points.
     pub time: f64,
-    /// The lag is below this with a probability of 5%.
+    /// The lag is below this with a probability of 2.5%.
+    pub q025: f64,
+    /// 5%.
     pub q05: f64,
     /// 10%.
     pub q10: f64,
@@ -98,6 +102,8 @@ pub struct Quantiles {
     pub q90: f64,
     /// 95%.
     pub q95: f64,
+    /// 97.5%.
+    pub q975: f64,
 }
 
 /// In how many seconds something happens, as quantiles. `None`: not within the horizon with that probability.
@@ -163,6 +169,22 @@ pub enum Unavailable {
         /// Their error, as a share of the naive forecast's.
         mase: f64,
     },
+    /// Past forecasts of this history were too sure, and corrections of their widths did not help.
+    NotCalibrated {
+        /// The share of outcomes within the 80% interval.
+        coverage: f64,
+        /// What that should have been at least.
+        least: f64,
+    },
+    /// Forecasts that were made for this group and horizon were too sure.
+    TooSure {
+        /// The share of outcomes within the 80% interval.
+        coverage: f64,
+        /// What that should have been at least.
+        least: f64,
+        /// How many they are.
+        forecasts: u64,
+    },
     /// Forecasts that were made for this group and horizon were no better than the naive one.
     Refuted {
         /// Their error, as a share of the naive forecast's.
@@ -188,6 +210,14 @@ impl fmt::Display for Unavailable {
                 f,
                 "past forecasts were not better than the naive one: their error was {mase:.2} of its, expected at most {MAX_MASE}"
             ),
+            Self::NotCalibrated { coverage, least } => write!(
+                f,
+                "past forecasts were too sure: {coverage:.2} of the outcomes were within the 80% interval, expected at least {least:.2}"
+            ),
+            Self::TooSure { coverage, least, forecasts } => write!(
+                f,
+                "the last {forecasts} forecasts were too sure: {coverage:.2} of the outcomes were within the 80% interval, expected at least {least:.2}"
+            ),
             Self::Refuted { mase, forecasts } => write!(
                 f,
                 "the last {forecasts} forecasts were not better than the naive one: their error was {mase:.2} of its, expected at most {MAX_MASE}"
@@ -197,16 +227,32 @@ impl fmt::Display for Unavailable {
 }
 
 impl Forecast {
-    /// The same, without points where forecasts like it have turned out no better than the naive one.
+    /// The same, without points where forecasts like it have turned out no better than the naive one, or too sure.
     #[must_use]
     pub fn judged_by(mut self, skill: &Skill) -> Self {
-        let bad = skill.mase.filter(|mase| *mase > MAX_MASE && skill.forecasts >= MIN_OUTCOMES);
-        if let (Ok(_), Some(mase)) = (&self.points, bad) {
-            self.points = Err(Unavailable::Refuted { mase, forecasts: skill.forecasts });
+        let forecasts = skill.forecasts;
+        if self.points.is_err() || forecasts < MIN_OUTCOMES {
+            return self;
+        }
+        let refuted = skill.mase.filter(|mase| *mase > MAX_MASE).map(|mase| Unavailable::Refuted { mase, forecasts });
+        // Those that were made within one horizon have seen the same.
+        let independent = forecasts as f64 * score::apart(self.horizon) / self.horizon;
+        let too_sure =
+            too_narrow(skill, independent).map(|(coverage, least)| Unavailable::TooSure { coverage, least, forecasts });
+        if let Some(reason) = refuted.or(too_sure) {
+            self.points = Err(reason);
             self.time_to = TimesTo::default();
         }
         self
     }
+}
+
+/// The share of outcomes within the 80% interval and what it should have been at least, where so many independent ones tell that it is too narrow.
+/// One that is too wide is cautious, and stays: where the lag is a few entries, whole numbers make it so.
+fn too_narrow(skill: &Skill, independent: f64) -> Option<(f64, f64)> {
+    let independent = independent.clamp(1.0, (skill.forecasts as f64).max(1.0));
+    let least = MIN_COVERAGE - COVERAGE_DOUBT * (MIN_COVERAGE * (1.0 - MIN_COVERAGE) / independent).sqrt();
+    skill.coverage_80.filter(|coverage| *coverage < least).map(|coverage| (coverage, least))
 }
 
 /// Seconds of history that a forecast over `horizon` seconds needs.
@@ -266,9 +312,13 @@ fn attempt(points: &[Point], request: &Request) -> Result<Forecast, Refusal> {
     let mut random = Random::new(request.seed);
     let replay = Replay::run(&simulation, steps, &mut random);
     let busy = capacity.is_busy(series.len() - 1);
-    let skill = replay.skill(busy);
+    let judged = replay.skill(busy);
+    let skill = judged.map(|(skill, _)| skill);
     if let Some(skill) = skill.filter(|skill| skill.mase.is_some_and(|mase| mase > MAX_MASE)) {
         return Err((Unavailable::NoSkill { mase: skill.mase.unwrap_or(f64::INFINITY) }, Some(skill)));
+    }
+    if let Some((coverage, least)) = judged.and_then(|(skill, independent)| too_narrow(&skill, independent)) {
+        return Err((Unavailable::NotCalibrated { coverage, least }, skill));
     }
     let now = series.len();
     let mut paths = simulation.run(now, steps, PATHS, &mut random);

@@ -25,8 +25,8 @@ use crate::store::latest::Reader;
 use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;
 
-/// Seconds of history that a forecast reads: what is kept by the minute by default.
-const WINDOW: i64 = 14 * 86_400;
+/// Seconds of history that a forecast reads: enough for the pattern of a week. By the minute as far as that is kept, before it by the hour.
+const WINDOW: i64 = 28 * 86_400;
 
 /// For how many seconds a forecast is used again: history has a point a minute.
 const REUSED: i64 = 30;
@@ -421,8 +421,6 @@ fn forecast_point(point: &Point, width: i64, now: i64) -> forecast::Point {
         added_per_second: rate(point.added_milli),
         delivered_per_second: rate(point.delivered_milli),
         length: point.length.map(|length| length as f64),
-        // History counts consumers, dead ones among them.
-        consumers_alive: None,
     }
 }
 

@@ -13,6 +13,10 @@ use crate::analysis::stats::sorted_quantile;
 const HALF_LIVES: [f64; 4] = [4.0, 15.0, 60.0, 240.0];
 /// Shares of the drift that are left after one horizon.
 const DRIFTS_LEFT: [f64; 2] = [0.5, 1.0];
+/// How many times as large as usual a drift must be to count, where only an unusual one does; at twice that it counts in full.
+const UNUSUAL: f64 = 1.5;
+/// Over how many half-lives of the level the usual size of a drift is taken.
+const USUAL_HALF_LIVES: f64 = 20.0;
 /// The doubt of a drift as a share of it: one standard deviation.
 const DRIFT_DOUBT: f64 = 0.4;
 /// Over how many horizons back the weight of an error falls to a half.
@@ -26,8 +30,12 @@ const PERIODS: [f64; 12] =
 const MAX_PATTERNS: usize = 2;
 /// How many periods a pattern needs.
 const MIN_PERIODS: usize = 3;
+/// How much less than a part of it a longer period must leave unexplained.
+const LONGER: f64 = 0.8;
 /// How much smaller the error must be for a pattern, or a drift, to be believed.
 const ADVANTAGE: f64 = 0.93;
+/// How many past moments at the same phase of a pattern it takes to draw half of the errors from those.
+const FEW_ALIKE: f64 = 4.0;
 /// For how many horizons of history errors are weighed and drawn, at least the day.
 const MEMORY_HORIZONS: usize = 24;
 
@@ -41,6 +49,8 @@ struct Candidate {
     drift_left: f64,
     /// Whether deviations die out, back to the pattern.
     fades: bool,
+    /// Whether the drift counts only where it is larger than it usually is: a load that is steady for days and then ramps up.
+    unusual: bool,
 }
 
 /// The arrivals of a series, and how they are forecast.
@@ -83,7 +93,9 @@ impl Arrivals {
             }
             let Some((pattern, phases)) = pattern_of(actual, whole) else { continue };
             let left = unexplained(actual, &pattern, mean);
-            if left < 0.9 {
+            // What comes each hour comes also each sixth hour: the longer period has fewer of everything, and must tell more.
+            let mut shorter = patterns.iter().filter(|(_, _, phases)| whole.is_multiple_of(phases.len()));
+            if left < 0.9 && !shorter.any(|(other, ..)| left > LONGER * other) {
                 patterns.push((left, pattern, phases));
             }
         }
@@ -116,18 +128,22 @@ impl Arrivals {
             }
         };
         for half_life in HALF_LIVES {
-            consider(Candidate { half_life, robust: false, drift_left: 0.0, fades: false }, 1.0);
-            consider(Candidate { half_life, robust: true, drift_left: 0.0, fades: false }, 1.0);
+            consider(Candidate { half_life, robust: false, drift_left: 0.0, fades: false, unusual: false }, 1.0);
+            consider(Candidate { half_life, robust: true, drift_left: 0.0, fades: false, unusual: false }, 1.0);
             for drift_left in DRIFTS_LEFT {
-                consider(Candidate { half_life, robust: false, drift_left, fades: false }, 1.0 / ADVANTAGE);
+                consider(
+                    Candidate { half_life, robust: false, drift_left, fades: false, unusual: false },
+                    1.0 / ADVANTAGE,
+                );
             }
+            consider(Candidate { half_life, robust: false, drift_left: 1.0, fades: false, unusual: true }, 1.0);
             if fades {
-                consider(Candidate { half_life, robust: false, drift_left: 0.0, fades: true }, 1.0);
+                consider(Candidate { half_life, robust: false, drift_left: 0.0, fades: true, unusual: false }, 1.0);
             }
         }
         // There is always one: the list of half-lives is not empty.
         best.unwrap_or_else(|| {
-            let candidate = Candidate { half_life: 60.0, robust: false, drift_left: 0.0, fades: false };
+            let candidate = Candidate { half_life: 60.0, robust: false, drift_left: 0.0, fades: false, unusual: false };
             (Self::with(series, pattern, &phases, steps, memory, candidate), f64::INFINITY)
         })
     }
@@ -145,6 +161,7 @@ impl Arrivals {
         let (mut level, mut drift) = (Vec::with_capacity(actual.len()), Vec::with_capacity(actual.len()));
         // Brown's double exponential smoothing; the single one is its first half. Started as a mean: the weight of the first values is their share.
         let (mut once, mut twice, mut seen) = (0.0, 0.0, 0.0);
+        let (mut usual, slowly) = (0.0, 1.0 - 0.5_f64.powf(1.0 / (USUAL_HALF_LIVES * candidate.half_life)));
         let mut recent = Recent::new(2 * candidate.half_life as usize);
         for (value, expected) in actual.iter().zip(pattern) {
             let deviation = value - expected;
@@ -161,8 +178,14 @@ impl Arrivals {
                 level.push(recent.median());
                 drift.push(0.0);
             } else if candidate.drift_left > 0.0 && seen > candidate.half_life {
-                level.push(2.0 * once - twice);
-                drift.push(alpha / (1.0 - alpha) * (once - twice));
+                let apart: f64 = once - twice;
+                let share =
+                    if candidate.unusual { ((apart.abs() / usual - UNUSUAL) / UNUSUAL).clamp(0.0, 1.0) } else { 1.0 };
+                // A drift that is unusual now is not usual soon.
+                let size = if usual > 0.0 { apart.abs().min(UNUSUAL * usual) } else { apart.abs() };
+                usual += slowly.max(1.0 / (seen - candidate.half_life)) * (size - usual);
+                level.push(once + share * apart);
+                drift.push(share * alpha / (1.0 - alpha) * apart);
             } else {
                 level.push(once);
                 drift.push(0.0);
@@ -232,6 +255,11 @@ impl Arrivals {
         total
     }
 
+    /// The period of the pattern in steps; `None` where there is none.
+    pub(super) fn period(&self) -> Option<usize> {
+        (!self.phases.is_empty()).then_some(self.phases.len())
+    }
+
     /// What is expected `ahead` steps after step `at` (0: the next one), seen from there.
     fn expected(&self, at: usize, ahead: usize) -> f64 {
         let next = at + 1 + ahead;
@@ -257,9 +285,20 @@ impl Arrivals {
         // Where history is short, the errors of a part of the horizon are drawn several times.
         let block = if room >= steps { steps } else { (end.saturating_sub(first) / 3).clamp(1, steps) };
         let room = end.saturating_sub(block + first);
+        // Errors just before a batch are those of batches; the fewer were seen, the more are drawn from all.
+        let alike = self.period().filter(|_| block == steps).and_then(|period| {
+            let least = block.div_ceil(period);
+            let count = ((end - first) / period + 1).saturating_sub(least);
+            (count > 0).then_some((period, least, count))
+        });
         let mut ahead = 0;
         while ahead < steps {
-            let from = first + random.below(room + 1);
+            let from = match alike {
+                Some((period, least, count)) if random.uniform() < count as f64 / (count as f64 + FEW_ALIKE) => {
+                    end - period * (least + random.below(count))
+                }
+                _ => first + random.below(room + 1),
+            };
             for inside in 0..block.min(steps - ahead) {
                 let now = (baseline[ahead + inside] + doubt * self.drift_weight[ahead + inside]).max(0.0);
                 let then = self.expected(from - 1, if block == steps { inside } else { inside.min(steps - 1) });

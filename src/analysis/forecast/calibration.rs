@@ -2,6 +2,8 @@
 //! corrected so that they cover what they say. Conformal prediction whose scores are replayed from the history, so that no state is kept between
 //! forecasts and a restart loses nothing; newer scores weigh more, which makes it adapt.
 
+use std::collections::BTreeSet;
+
 use super::MIN_HISTORY_STEPS;
 use super::random::Random;
 use super::score::Skill;
@@ -16,6 +18,10 @@ const PATHS: usize = 80;
 const MIN_MOMENTS: usize = 8;
 /// How many scores the assumption "the widths are right" is worth.
 const PRIOR: f64 = 6.0;
+/// What a score counts that was made at another phase of the pattern than now's, at least.
+const OTHER_PHASE: f64 = 0.1;
+/// How far apart phases may be, as a share of the period, to be much the same.
+const SAME_PHASE: f64 = 0.04;
 /// Bounds of a correction.
 const FACTOR: (f64, f64) = (0.1, 6.0);
 /// Shares of the model's median in the forecast; the rest is the naive forecast.
@@ -25,18 +31,21 @@ const MIN_WIDTH: f64 = 0.04;
 /// Scores of forecasts whose width differs by this (a logarithm) count for a half.
 const KERNEL: f64 = 1.1;
 /// What a score counts that was made with a backlog where there is none now, or the other way round.
-const OTHER_STATE: f64 = 0.2;
+const OTHER_STATE: f64 = 0.08;
 /// Over how many moments back a score's weight falls to a half.
 const HALF_WEIGHT: f64 = 40.0;
+
+/// Pairs of quantiles that are corrected: the ends of the 80%, 90% and 95% interval.
+const PAIRS: usize = 3;
 
 /// One forecast of the past beside what came.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     actual: f64,
     naive: f64,
-    low: [f64; 2],
+    low: [f64; PAIRS],
     median: f64,
-    high: [f64; 2],
+    high: [f64; PAIRS],
     /// Whether the group had a backlog when the forecast was made.
     busy: bool,
     weight: f64,
@@ -46,6 +55,8 @@ struct Outcome {
 #[derive(Debug)]
 pub(super) struct Replay {
     anchors: Vec<(usize, Vec<Outcome>)>,
+    /// How many horizons the replayed moments cover: outcomes of moments that are closer than a horizon are not independent.
+    independent: f64,
 }
 
 /// The correction at one anchor.
@@ -55,9 +66,9 @@ struct Factors {
     ahead: usize,
     /// The share of the model's median.
     blend: f64,
-    /// Of the widths below and above the median, at 80% and at 90%.
-    low: [f64; 2],
-    high: [f64; 2],
+    /// Of the widths below and above the median, from the inner to the outer pair.
+    low: [f64; PAIRS],
+    high: [f64; PAIRS],
     /// The least width.
     least: f64,
 }
@@ -69,8 +80,11 @@ pub(super) struct Correction {
     steps: usize,
 }
 
+/// By how much wider, over the number of independent outcomes, an interval is that rests on few: Student's quantiles beside the normal ones, (z² + 1) / 4.
+const STUDENT: [f64; PAIRS] = [0.66, 0.93, 1.21];
+
 /// Quantiles that are corrected, from the inner to the outer pair.
-const SHARES: [f64; 2] = [0.1, 0.05];
+const SHARES: [f64; PAIRS] = [0.1, 0.05, 0.025];
 
 impl Replay {
     pub(super) fn run(simulation: &Simulation<'_>, steps: usize, random: &mut Random) -> Self {
@@ -80,16 +94,16 @@ impl Replay {
         let first = MIN_HISTORY_STEPS.max(len / 8);
         let room = len.saturating_sub(steps + first);
         let count = MOMENTS.min(room);
-        for moment in 0..count {
-            // Evenly spread; the last one is a horizon ago.
-            let end = len - steps - (count - 1 - moment) * room / count;
+        let phase = Phase { now: len, period: simulation.arrivals.period() };
+        for end in moments(len - steps, room, count, phase) {
             let naive = simulation.start(end);
             if naive.is_nan() {
                 continue;
             }
             let busy = simulation.capacity.is_busy(end - 1);
             let paths = simulation.run(end, steps, PATHS, random);
-            let weight = 0.5_f64.powf((count - 1 - moment) as f64 / HALF_WEIGHT);
+            let age = (len - steps - end) as f64 / room as f64 * count as f64;
+            let weight = phase.weight(end) * 0.5_f64.powf(age / HALF_WEIGHT);
             for (ahead, outcomes) in &mut anchors {
                 let actual = simulation.series.lag[end + *ahead];
                 if actual.is_nan() {
@@ -102,14 +116,15 @@ impl Replay {
                 outcomes.push(Outcome { actual, naive, low, median: of(0.5), high, busy, weight });
             }
         }
-        Self { anchors }
+        Self { anchors, independent: (room as f64 / steps as f64).max(1.0) }
     }
 
     /// The error beside the naive one over all anchors, and the coverage at the end of the horizon, where each outcome is judged by corrections that
     /// do not know it.
     /// Only those count that were made in the state of now, with a backlog or without: that all was calm before says nothing of a backlog's forecast.
-    pub(super) fn skill(&self, busy: bool) -> Option<Skill> {
-        let (mut ratios, mut kept, mut told) = (Vec::new(), 0.0, 0.0);
+    /// With that how many independent outcomes the coverage rests on.
+    pub(super) fn skill(&self, busy: bool) -> Option<(Skill, f64)> {
+        let (mut ratios, mut kept, mut told, mut squares) = (Vec::new(), 0.0, 0.0, 0.0);
         let mut forecasts = 0;
         for (place, (_, outcomes)) in self.anchors.iter().enumerate() {
             let alike: Vec<(usize, &Outcome)> =
@@ -131,8 +146,9 @@ impl Replay {
             for (index, outcome) in judged {
                 let factors = self.factors(place, blends, outcome.busy, outcome.widths(), Some(index));
                 let (low, high) = factors.interval(outcome);
-                kept += if outcome.actual >= low && outcome.actual <= high { 1.0 } else { 0.0 };
-                told += 1.0;
+                kept += if outcome.actual >= low && outcome.actual <= high { outcome.weight } else { 0.0 };
+                told += outcome.weight;
+                squares += outcome.weight * outcome.weight;
             }
         }
         if forecasts == 0 {
@@ -140,8 +156,10 @@ impl Replay {
         }
         let known: Vec<f64> = ratios.iter().copied().filter(|ratio| !ratio.is_nan()).collect();
         // Where neither was wrong, neither is better.
-        let mase = if known.is_empty() { None } else { Some(known.iter().sum::<f64>() / known.len() as f64) };
-        Some(Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts })
+        // Where neither was wrong, neither is better.
+        let mase = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
+        let independent = if squares > 0.0 { (told * told / squares).min(self.independent) } else { 0.0 };
+        Some((Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts }, independent))
     }
 
     /// The correction of the paths that were simulated for now.
@@ -190,7 +208,7 @@ impl Replay {
         let own = &self.anchors[place].1;
         let total: f64 = own.iter().map(|outcome| outcome.weight).sum();
         if own.len() < MIN_MOMENTS {
-            return Factors { ahead, blend, low: [1.0; 2], high: [1.0; 2], least: 0.0 };
+            return Factors { ahead, blend, low: [1.0; PAIRS], high: [1.0; PAIRS], least: 0.0 };
         }
         let naive =
             own.iter().map(|outcome| (outcome.actual - outcome.naive).abs() * outcome.weight).sum::<f64>() / total;
@@ -209,13 +227,13 @@ impl Replay {
                 (outcome.score(pair, upper, blend, least), alike * outcome.weight / (1.0 + (apart / KERNEL).powi(2)))
             });
             let scores = scores.collect();
-            conformal(scores, 1.0 - SHARES[pair])
+            conformal(scores, 1.0 - SHARES[pair]) * (1.0 + STUDENT[pair] / self.independent)
         };
         Factors {
             ahead,
             blend,
-            low: [factor(0, false), factor(1, false)],
-            high: [factor(0, true), factor(1, true)],
+            low: std::array::from_fn(|pair| factor(pair, false)),
+            high: std::array::from_fn(|pair| factor(pair, true)),
             least,
         }
     }
@@ -278,6 +296,35 @@ fn conformal(mut scores: Vec<(f64, f64)>, level: f64) -> f64 {
     ((found.ln() * count) / (count + PRIOR)).exp()
 }
 
+/// Where a moment is in the pattern that repeats.
+#[derive(Clone, Copy)]
+struct Phase {
+    now: usize,
+    period: Option<usize>,
+}
+
+impl Phase {
+    /// 1 at the phase of now; less elsewhere.
+    fn weight(self, end: usize) -> f64 {
+        let Some(period) = self.period else { return 1.0 };
+        let behind = (self.now - end) % period;
+        let apart = behind.min(period - behind) as f64 / period as f64;
+        OTHER_PHASE + (1.0 - OTHER_PHASE) * (-(apart / SAME_PHASE).powi(2)).exp()
+    }
+}
+
+/// Past moments, at most `count` and in order, the last of them at `last`: evenly spread over the `room` before it, or half of them so and the others at
+/// the phase of now, where there is one. What happens each hour at the hour is not seen by moments that are 40 minutes apart.
+fn moments(last: usize, room: usize, count: usize, phase: Phase) -> Vec<usize> {
+    let evenly = |count: usize| (0..count).map(move |moment| last - moment * room / count);
+    let Some(period) = phase.period else { return evenly(count).rev().collect() };
+    let first = (phase.now - last).div_ceil(period);
+    let alike = (first..).map_while(|times| phase.now.checked_sub(times * period)).take_while(|end| *end + room > last);
+    let mut found: BTreeSet<usize> = alike.take(count / 2).collect();
+    found.extend(evenly(count - found.len()));
+    found.into_iter().collect()
+}
+
 /// Steps ahead at which forecasts are compared: close together at first.
 fn anchors(steps: usize) -> Vec<usize> {
     let mut found = Vec::new();
@@ -299,9 +346,8 @@ impl Correction {
             let of = |share| sorted_quantile(&sorted, share);
             let median = of(0.5);
             let middle = factors.blend * median + (1.0 - factors.blend) * naive;
-            let low = Side::new(median - of(SHARES[0]), median - of(SHARES[1]), factors.low, factors.least);
-            let high =
-                Side::new(of(1.0 - SHARES[0]) - median, of(1.0 - SHARES[1]) - median, factors.high, factors.least);
+            let low = Side::new(SHARES.map(|share| median - of(share)), factors.low, factors.least);
+            let high = Side::new(SHARES.map(|share| of(1.0 - share) - median), factors.high, factors.least);
             paths.map_at(ahead, |lag, rank| {
                 let moved = if rank < 0.5 {
                     middle - low.map(median - lag, (0.5 - rank) / (0.5 - SHARES[0]))
@@ -326,38 +372,43 @@ impl Correction {
         Factors {
             ahead,
             blend: mix(left.blend, right.blend),
-            low: [mix(left.low[0], right.low[0]), mix(left.low[1], right.low[1])],
-            high: [mix(left.high[0], right.high[0]), mix(left.high[1], right.high[1])],
+            low: std::array::from_fn(|pair| mix(left.low[pair], right.low[pair])),
+            high: std::array::from_fn(|pair| mix(left.high[pair], right.high[pair])),
             least: mix(left.least, right.least),
         }
     }
 }
 
-/// One side of a distribution: from the width that was simulated to the one that is corrected.
+/// One side of a distribution: from the widths that were simulated to those that are corrected.
 struct Side {
-    /// Distances of the inner and the outer quantile from the median, simulated.
-    from: [f64; 2],
-    /// The same, corrected.
-    inner: f64,
-    outer: f64,
+    /// Distances of the quantiles from the median, from the inner to the outer, simulated and corrected.
+    from: [f64; PAIRS],
+    to: [f64; PAIRS],
 }
 
 impl Side {
-    fn new(inner: f64, outer: f64, factors: [f64; 2], least: f64) -> Self {
-        let corrected = factors[0] * inner.max(least);
-        Self { from: [inner, outer], inner: corrected, outer: (factors[1] * outer.max(least)).max(corrected) }
+    fn new(from: [f64; PAIRS], factors: [f64; PAIRS], least: f64) -> Self {
+        let mut reached: f64 = 0.0;
+        let to = std::array::from_fn(|pair| {
+            reached = reached.max(factors[pair] * from[pair].max(least));
+            reached
+        });
+        Self { from, to }
     }
 
     /// Piecewise linear, so that the order of the paths stays. `rank` is 0 at the median and 1 at the inner quantile. Paths that agree are as sure as
     /// the history allows and not surer: they are spread over the least width by their rank.
     fn map(&self, distance: f64, rank: f64) -> f64 {
-        let [inner, outer] = self.from;
+        let (inner, to) = (self.from[0], self.to[0]);
         if distance <= inner || rank <= 1.0 {
-            if inner > 0.0 { distance / inner * self.inner } else { rank * self.inner }
-        } else if outer > inner {
-            self.inner + (distance - inner) / (outer - inner) * (self.outer - self.inner)
-        } else {
-            self.outer + distance - outer
+            return if inner > 0.0 { distance / inner * to } else { rank * to };
         }
+        for pair in 1..PAIRS {
+            let (from, until) = (self.from[pair - 1], self.from[pair]);
+            if until > from && distance <= until {
+                return self.to[pair - 1] + (distance - from) / (until - from) * (self.to[pair] - self.to[pair - 1]);
+            }
+        }
+        self.to[PAIRS - 1] + distance - self.from[PAIRS - 1]
     }
 }

@@ -1,4 +1,4 @@
-//! What the consumers can do: what was delivered while there was lag, per live consumer. A capacity that changed in a step counts from the step on;
+//! What the consumers can do: what was delivered while there was lag. A capacity that changed in a step counts from the step on;
 //! one that falls slowly goes on falling. How often it broke down in the past, and for how long, says how it may break down and recover.
 
 use super::random::Random;
@@ -37,8 +37,6 @@ enum Condition {
 pub(super) struct Capacity {
     /// Delivered per step while there was lag; NaN elsewhere.
     busy: Vec<f64>,
-    /// Consumers alive, carried over gaps.
-    alive: Vec<f64>,
     condition: Vec<Condition>,
     delivered: Vec<f64>,
 }
@@ -58,37 +56,45 @@ pub(super) struct Outlook {
     /// The level when up, and what levels it had when down.
     up_level: f64,
     down_levels: Vec<f64>,
-    /// Chance per step of breaking down, and of recovering.
-    fails: f64,
-    recovers: f64,
+    /// How often the consumers broke down, and recovered.
+    fails: Hazard,
+    recovers: Hazard,
+}
+
+/// How often something happened in so many steps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hazard {
+    times: f64,
+    steps: f64,
+}
+
+impl Hazard {
+    /// A chance per step that is as likely as not: a few events tell it roughly, so that it differs from future to future. What lasts and has never ended
+    /// counts as half an event (Jeffreys' prior).
+    fn draw(self, random: &mut Random) -> f64 {
+        let times = self.times + 0.5;
+        (times / self.steps.max(1.0) * (random.normal() / times.sqrt()).exp()).min(1.0)
+    }
 }
 
 impl Capacity {
     pub(super) fn observe(series: &Series) -> Self {
         let len = series.len();
-        let mut busy = vec![f64::NAN; len];
-        let mut alive = series.alive.clone();
-        for at in 1..len {
-            if alive[at].is_nan() {
-                alive[at] = alive[at - 1];
-            }
+        let busy_at = |at: usize| {
             let (arrived, delivered) = (series.arrivals[at], series.delivered[at]);
             let flow = arrived.max(delivered);
             let lowest = series.lowest[at].min(series.lag[at - 1]);
             // With some lag all through the step the consumers took what they could.
-            if lowest >= (0.05 * flow).max(1.0) && series.lag[at] >= 0.1 * flow {
-                busy[at] = delivered;
-            }
-        }
-        let usual = |values: &[f64]| {
-            quantile(&mut values.iter().copied().filter(|value| !value.is_nan()).collect::<Vec<_>>(), USUAL)
+            if lowest >= (0.05 * flow).max(1.0) && series.lag[at] >= 0.1 * flow { delivered } else { f64::NAN }
         };
-        let (usual_busy, usual_alive) = (usual(&busy), usual(&alive));
+        let busy: Vec<f64> = (0..len).map(|at| if at == 0 { f64::NAN } else { busy_at(at) }).collect();
+        let mut known: Vec<f64> = busy.iter().copied().filter(|value| !value.is_nan()).collect();
+        let usual = quantile(&mut known, USUAL);
         let mut condition = vec![Condition::Unknown; len];
         for at in 0..len {
             let was_down = at > 0 && condition[at - 1] == Condition::Down;
             let least = if was_down { RECOVERED } else { DOWN };
-            condition[at] = if alive[at] < DOWN * usual_alive || busy[at] < least * usual_busy {
+            condition[at] = if busy[at] < least * usual {
                 Condition::Down
             } else if !busy[at].is_nan() || series.arrivals[at] > 0.0 {
                 Condition::Up
@@ -102,7 +108,7 @@ impl Capacity {
                 condition[at] = condition[at - 1];
             }
         }
-        Self { busy, alive, condition, delivered: series.delivered.clone() }
+        Self { busy, condition, delivered: series.delivered.clone() }
     }
 
     /// Whether the consumers had lag all through the newest steps.
@@ -112,15 +118,10 @@ impl Capacity {
 
     /// What is known before step `end`.
     pub(super) fn outlook(&self, end: usize) -> Outlook {
-        let alive_now = self.alive[end - 1];
-        let scaled = |at: usize| {
-            let scale = alive_now / self.alive[at];
-            self.busy[at] * if scale.is_finite() { scale } else { 1.0 }
-        };
         let down_now = self.condition[end - 1] == Condition::Down;
-        let segment = self.segment(end, &scaled);
+        let segment = self.segment(end);
         let (times, values): (Vec<f64>, Vec<f64>) =
-            segment.iter().map(|&at| (at as f64 + 1.0 - end as f64, scaled(at))).unzip();
+            segment.iter().map(|&at| (at as f64 + 1.0 - end as f64, self.busy[at])).unzip();
         let drift = slope(&times, &values);
         let mut levels: Vec<f64> = times.iter().zip(&values).map(|(time, value)| value - drift * time).collect();
         let errors = levels.clone();
@@ -157,23 +158,23 @@ impl Capacity {
     }
 
     /// The busy steps before `end` that have the capacity of now, in order of time.
-    fn segment(&self, end: usize, scaled: &dyn Fn(usize) -> f64) -> Vec<usize> {
+    fn segment(&self, end: usize) -> Vec<usize> {
         let mut found: Vec<usize> = Vec::with_capacity(MAX_BUSY);
         let mut newer: Option<(f64, f64)> = None;
         let mut chunk: Vec<usize> = Vec::with_capacity(CHUNK);
-        for at in (0..end).rev().filter(|&at| self.is_busy(at) && scaled(at).is_finite()) {
+        for at in (0..end).rev().filter(|&at| self.is_busy(at)) {
             chunk.push(at);
             if chunk.len() < CHUNK {
                 continue;
             }
-            let mut values: Vec<f64> = chunk.iter().map(|&at| scaled(at)).collect();
+            let mut values: Vec<f64> = chunk.iter().map(|&at| self.busy[at]).collect();
             let middle = median(&mut values);
             let spread = (values[CHUNK - 1] - values[0]) / 2.0;
             if let Some((last, last_spread)) = newer {
                 let noise = (spread + last_spread).max(0.12 * last.max(middle)).max(1.0);
                 if (middle - last).abs() > 1.3 * noise {
                     // The chunk may be half of the one and half of the other: its newest steps that fit the newer level belong to it.
-                    found.extend(chunk.iter().take_while(|&&at| (scaled(at) - last).abs() <= noise));
+                    found.extend(chunk.iter().take_while(|&&at| (self.busy[at] - last).abs() <= noise));
                     chunk.clear();
                     break;
                 }
@@ -190,10 +191,10 @@ impl Capacity {
         // A break in the newest steps: fewer than a chunk are all there is of the new capacity.
         if let Some((last, spread)) = newer {
             let newest: Vec<usize> = found.iter().copied().take(2).collect();
-            let mut values: Vec<f64> = newest.iter().map(|&at| scaled(at)).collect();
+            let mut values: Vec<f64> = newest.iter().map(|&at| self.busy[at]).collect();
             let fresh = median(&mut values);
             let rest: Vec<usize> = found.iter().copied().skip(2).collect();
-            let mut others: Vec<f64> = rest.iter().map(|&at| scaled(at)).collect();
+            let mut others: Vec<f64> = rest.iter().map(|&at| self.busy[at]).collect();
             let middle = median(&mut others);
             let both = values.iter().all(|value| (value - middle).abs() > (0.3 * middle).max(2.0));
             if !rest.is_empty() && both && (fresh - middle).abs() > (spread.min(0.3 * last)).max(0.3 * middle) {
@@ -204,24 +205,24 @@ impl Capacity {
         found
     }
 
-    /// The chance per step of breaking down and of recovering, from how often either happened before `end`.
-    fn hazards(&self, end: usize) -> (f64, f64) {
-        let (mut up, mut down, mut fails, mut recovers) = (0.0, 0.0, 0.0, 0.0);
+    /// How often the consumers broke down and recovered before `end`.
+    fn hazards(&self, end: usize) -> (Hazard, Hazard) {
+        let (mut fails, mut recovers) = (Hazard::default(), Hazard::default());
         let mut before = Condition::Unknown;
         for condition in &self.condition[..end] {
             match (before, condition) {
-                (Condition::Up, Condition::Down) => fails += 1.0,
-                (Condition::Down, Condition::Up) => recovers += 1.0,
+                (Condition::Up, Condition::Down) => fails.times += 1.0,
+                (Condition::Down, Condition::Up) => recovers.times += 1.0,
                 _ => {}
             }
             match condition {
-                Condition::Up => up += 1.0,
-                Condition::Down => down += 1.0,
+                Condition::Up => fails.steps += 1.0,
+                Condition::Down => recovers.steps += 1.0,
                 Condition::Unknown => continue,
             }
             before = *condition;
         }
-        (fails / f64::max(up, 1.0), recovers / f64::max(down, 1.0))
+        (fails, recovers)
     }
 }
 
@@ -231,6 +232,9 @@ impl Outlook {
         let steps = path.len();
         let damping = DRIFT_LEFT.powf(1.0 / steps as f64);
         let doubt = random.normal() * self.level_doubt;
+        // Where they never broke down nothing tells how far down it would be.
+        let fails = if self.fails.times > 0.0 { self.fails.draw(random) } else { 0.0 };
+        let recovers = self.recovers.draw(random);
         let mut down = self.down_now;
         let mut other = None;
         let (mut drift, mut drifted) = (self.drift * (1.0 + DRIFT_DOUBT * random.normal()), 0.0);
@@ -239,7 +243,7 @@ impl Outlook {
             if ahead % 10 == 0 {
                 error_at = random.below(self.errors.len());
             }
-            let chance = if down { self.recovers } else { self.fails };
+            let chance = if down { recovers } else { fails };
             if chance > 0.0 && random.uniform() < chance {
                 down = !down;
                 other = if down == self.down_now {

@@ -45,6 +45,11 @@ struct Outcome {
     covered: bool,
 }
 
+/// The shortest time between two forecasts of a horizon that are kept, in seconds: as many wait as there is room for.
+pub(super) fn apart(horizon: f64) -> f64 {
+    MIN_APART.max(horizon / (MAX_WAITING - 2) as f64)
+}
+
 /// Keeps forecasts of one group and horizon and scores each once its time has come. Bounded: some 6 KiB at most.
 #[derive(Clone, Debug, Default)]
 pub struct Scorer {
@@ -58,7 +63,7 @@ impl Scorer {
     pub fn keep(&mut self, forecast: &Forecast, lag: f64) {
         let Ok(points) = &forecast.points else { return };
         let Some(Quantiles { time, q10, q50, q90, .. }) = points.last().copied() else { return };
-        let apart = MIN_APART.max(forecast.horizon / (MAX_WAITING - 2) as f64);
+        let apart = apart(forecast.horizon);
         if self.waiting.back().is_some_and(|newest| time - newest.time < apart) {
             return;
         }

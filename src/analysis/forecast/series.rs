@@ -21,8 +21,6 @@ pub(super) struct Series {
     pub(super) lowest: Vec<f64>,
     /// Half the distance of the bounds of the lag.
     pub(super) doubt: Vec<f64>,
-    /// Consumers alive at the end of the step.
-    pub(super) alive: Vec<f64>,
     /// Entries in the stream at the end of the step.
     pub(super) length: Vec<f64>,
 }
@@ -49,7 +47,7 @@ impl Series {
         let mut delivered = Spread::new(len);
         let unknown = || vec![f64::NAN; len];
         let (mut lag, mut lowest, mut doubt) = (unknown(), unknown(), unknown());
-        let (mut alive, mut length) = (unknown(), unknown());
+        let mut length = unknown();
         let mut before: Option<f64> = None;
         for point in points.iter().filter(|point| point.time <= now) {
             if let Some(before) = before.filter(|before| point.time - before <= MAX_SPREAD) {
@@ -69,9 +67,6 @@ impl Series {
                 doubt[at] = (high - low) / 2.0;
                 lowest[at] = lowest[at].min(point.lag_lowest.unwrap_or(low).min(high));
             }
-            if let Some(count) = point.consumers_alive {
-                alive[at] = count;
-            }
             if let Some(count) = point.length {
                 length[at] = count;
             }
@@ -86,7 +81,7 @@ impl Series {
                 delivered[at] = not_below_0(arrivals[at] - change);
             }
         }
-        Self { step, arrivals, delivered, lag, lowest, doubt, alive, length }
+        Self { step, arrivals, delivered, lag, lowest, doubt, length }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -134,7 +134,16 @@ impl Paths {
     pub(super) fn quantiles_at(&self, at: usize, time: f64) -> Quantiles {
         let sorted = self.sorted_at(at);
         let of = |share| sorted_quantile(&sorted, share).round();
-        Quantiles { time, q05: of(0.05), q10: of(0.1), q50: of(0.5), q90: of(0.9), q95: of(0.95) }
+        Quantiles {
+            time,
+            q025: of(0.025),
+            q05: of(0.05),
+            q10: of(0.1),
+            q50: of(0.5),
+            q90: of(0.9),
+            q95: of(0.95),
+            q975: of(0.975),
+        }
     }
 
     /// When the lag first is as asked.

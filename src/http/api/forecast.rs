@@ -30,11 +30,13 @@ pub(crate) struct ForecastBody<'a> {
 #[derive(Serialize)]
 struct QuantilesRow {
     time: String,
+    q025: f64,
     q05: f64,
     q10: f64,
     q50: f64,
     q90: f64,
     q95: f64,
+    q975: f64,
 }
 
 #[derive(Serialize)]
@@ -83,11 +85,13 @@ impl<'a> ForecastBody<'a> {
         let points = forecast.points.as_ref().ok().map(|points| {
             let row = |at: &crate::analysis::forecast::Quantiles| QuantilesRow {
                 time: time(at.time),
+                q025: at.q025,
                 q05: at.q05,
                 q10: at.q10,
                 q50: at.q50,
                 q90: at.q90,
                 q95: at.q95,
+                q975: at.q975,
             };
             points.iter().map(row).collect()
         });
@@ -121,7 +125,7 @@ mod tests {
     #[test]
     fn a_forecast_has_its_quantiles_and_times() {
         let key = SeriesKey { target: "default".into(), stream: "orders".into(), group: "billing".into() };
-        let point = Quantiles { time: 60.0, q05: 1.0, q10: 2.0, q50: 3.0, q90: 4.0, q95: 5.0 };
+        let point = Quantiles { time: 60.0, q025: 0.5, q05: 1.0, q10: 2.0, q50: 3.0, q90: 4.0, q95: 5.0, q975: 6.0 };
         let time_to = TimesTo { loss: Some(TimeTo { q10: 60.0, q50: None, q90: None }), ..TimesTo::default() };
         let replay = Some(Skill { mase: Some(0.5), coverage_80: Some(0.8), forecasts: 40 });
         let forecast = Forecast { made_at: 0.0, horizon: 60.0, points: Ok(vec![point]), time_to, replay };
@@ -132,7 +136,10 @@ mod tests {
             "horizon_seconds": 60.0,
             "made_at": "1970-01-01T00:00:00.000Z",
             "method": METHOD,
-            "points": [{"time": "1970-01-01T00:01:00.000Z", "q05": 1.0, "q10": 2.0, "q50": 3.0, "q90": 4.0, "q95": 5.0}],
+            "points": [{
+                "time": "1970-01-01T00:01:00.000Z",
+                "q025": 0.5, "q05": 1.0, "q10": 2.0, "q50": 3.0, "q90": 4.0, "q95": 5.0, "q975": 6.0,
+            }],
             "time_to": {"degraded": null, "unhealthy": null, "drained": null, "loss": {"q10": 60.0, "q50": null, "q90": null}},
             "skill": {"mase": 0.7, "coverage_80": 0.9, "forecasts": 21},
             "replay": {"mase": 0.5, "coverage_80": 0.8, "forecasts": 40},
