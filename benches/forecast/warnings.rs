@@ -102,7 +102,7 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 asked.max_length = workload.max_length;
                 let made = forecast(history, &asked);
                 let reached = if loss { made.time_to.loss } else { made.time_to.degraded };
-                let is_there = lag_at(history, now).is_some_and(|lag| lag >= limit - 1.0);
+                let is_there = lag_at(history, now).is_some_and(|lag| lag >= if loss { limit - 1.0 } else { limit });
                 by_us.push((now, !is_there && reached.is_some_and(|reached| reached.q50.is_some())));
                 let line = predict_linear(history, now, HORIZON);
                 by_linear.push((now, !is_there && line.is_some_and(|lag| lag >= limit)));
