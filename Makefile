@@ -9,12 +9,11 @@ SHELL := bash
 # Fixed, so that a new release of the checker cannot fail an old commit.
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
-CARGO_CYCLONEDX := 0.5.9
 
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
+.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test cross release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -146,14 +145,22 @@ callgrind: ## instructions that the core paths take, against benches/callgrind.e
 	@scripts/install cc:build-essential valgrind:valgrind
 	benches/callgrind
 
-release: tools ## the program, the list of what is in it (SBOM) and their sums, in target/dist
-	scripts/release $(CARGO_CYCLONEDX)
+release: tools ## the program, a tarball, the list of what is in it (SBOM) and their sums, in target/dist
+	scripts/release
 
 packages: release ## the deb and the rpm of that program, in target/packages
 	deploy/packages/build
 
 package-test: packages ## lintian, rpmlint; install, upgrade, remove and purge them, and run the service under systemd (as root; minutes)
 	deploy/package-test
+
+# The program for arm64, its tarball and its packages, from amd64.
+CROSS := aarch64-unknown-linux-gnu
+cross: ## the same for arm64: the tarball in target/dist-aarch64-..., the packages; run under qemu-user (minutes)
+	@scripts/install cc:build-essential gzip:gzip
+	scripts/release $(CROSS)
+	scripts/cross-test $(CROSS)
+	deploy/packages/build --arch arm64 --program "$${CARGO_TARGET_DIR:-target}/dist-$(CROSS)/streamlag"
 
 image: ## build the container image and run it (as root; ten minutes)
 	deploy/image-test
