@@ -74,13 +74,13 @@ def the_version_is_cargo_tomls_everywhere():
 @test
 def the_builders_rust_is_cargo_tomls():
     wanted = re.search(r'^rust-version = "(.+)"$', read("Cargo.toml"), re.M).group(1)
-    has = re.search(r"^FROM rust:([0-9.]+)-", read("Dockerfile"), re.M).group(1)
+    has = re.search(r"^FROM --platform=\$BUILDPLATFORM rust:([0-9.]+)-", read("Dockerfile"), re.M).group(1)
     need((has + ".").startswith(wanted + "."), f"the Dockerfile builds with Rust {has}, rust-version is {wanted}")
 
 
 @test
 def every_image_is_pinned():
-    images = re.findall(r"^FROM (\S+)", read("Dockerfile"), re.M)
+    images = re.findall(r"^FROM (?:--\S+ )*(\S+)", read("Dockerfile"), re.M)
     images += [service["image"] for service in COMPOSE["services"].values()]
     images.append(container()["image"])
     for image in images:
