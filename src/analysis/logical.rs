@@ -60,7 +60,7 @@ struct LogicalDefinition {
 pub struct LogicalStreams {
     definitions: Vec<LogicalDefinition>,
     /// The logical streams of each partition that is named.
-    named: HashMap<StreamKey, Vec<Arc<str>>>,
+    named: BTreeMap<StreamKey, Vec<Arc<str>>>,
 }
 
 impl LogicalStreams {
