@@ -1,0 +1,169 @@
+//! The scripts of acts, by themselves: what is not as planned is refused, and then nothing has changed. What stands between plan and act
+//! cannot be timed by the running program: a consumer that comes back does so here.
+
+use redis::{Script, Value};
+
+use crate::common::{Redis, eventually, servers};
+
+macro_rules! script {
+    ($file:literal) => {
+        concat!(
+            include_str!("../../src/actions/remediate/scripts/common.lua"),
+            include_str!(concat!("../../src/actions/remediate/scripts/", $file))
+        )
+    };
+}
+
+const DELETE_IDLE_CONSUMERS: &str = script!("delete_idle_consumers.lua");
+const RELEASE: &str = script!("release.lua");
+const DROP_GHOSTS: &str = script!("drop_ghosts.lua");
+const DEAD_LETTER: &str = script!("dead_letter.lua");
+
+/// An idle time, in milliseconds, that nobody here has.
+const LONG: &str = "100000000";
+
+/// The idle time of a consumer that counts as dead here, in milliseconds.
+const DEAD_AFTER: u64 = 1000;
+
+/// An id behind all that are here.
+const BEHIND: &str = "9999999999999-0";
+
+/// A stream with the entries 1-0 to 5-0 and two groups. In `g`, `gone` holds 1-0, whose payload is gone, `dead` holds 2-0 and 3-0, `alive` holds
+/// 4-0, and `empty` holds nothing. In `ghosts`, `gone` holds 1-0.
+fn filled(binary: &std::path::Path) -> Redis {
+    let redis = Redis::start_with(binary, &[]);
+    for id in 1..=5 {
+        redis.run(&format!("XADD s {id}-0 n {id}"));
+    }
+    for group in ["g", "ghosts"] {
+        redis.run(&format!("XGROUP CREATE s {group} 0"));
+    }
+    for (consumer, count) in [("gone", 1), ("dead", 2), ("alive", 1), ("empty", 1)] {
+        redis.read("s", "g", consumer, count);
+    }
+    redis.run("XACK s g 5-0");
+    redis.read("s", "ghosts", "gone", 1);
+    redis.run("XDEL s 1-0");
+    redis
+}
+
+/// Runs a script as an act does: the keys, then group, cursor and the arguments of its own.
+fn run(redis: &Redis, text: &str, keys: &[&str], arguments: &[&str]) -> (String, String, u64) {
+    let script = Script::new(text);
+    let mut call = script.prepare_invoke();
+    for key in keys {
+        call.key(*key);
+    }
+    for argument in arguments {
+        call.arg(*argument);
+    }
+    call.invoke(&mut redis.connection()).unwrap()
+}
+
+/// All that an act could change. Idle times change by themselves.
+fn state(redis: &Redis) -> Vec<Value> {
+    let owners = |group: &str| -> Value {
+        let pending: Vec<(String, String, u64, u64)> =
+            redis::from_redis_value(redis.run(&format!("XPENDING s {group} - + 100"))).unwrap();
+        let owners = pending.into_iter().map(|(id, owner, _, deliveries)| format!("{id} {owner} {deliveries}"));
+        Value::BulkString(owners.collect::<Vec<_>>().join(", ").into_bytes())
+    };
+    let consumers = |group: &str| Value::BulkString(names(redis, group).join(", ").into_bytes());
+    vec![owners("g"), owners("ghosts"), consumers("g"), consumers("ghosts"), redis.run("XLEN s"), redis.run("XLEN d")]
+}
+
+fn names(redis: &Redis, group: &str) -> Vec<String> {
+    let consumers: Vec<std::collections::HashMap<String, Value>> =
+        redis::from_redis_value(redis.run(&format!("XINFO CONSUMERS s {group}"))).unwrap();
+    consumers.into_iter().map(|consumer| redis::from_redis_value(consumer["name"].clone()).unwrap()).collect()
+}
+
+/// A script, its keys, its arguments, and why it refuses.
+type Refusal = (&'static str, &'static [&'static str], &'static [&'static str], &'static str);
+
+const REFUSALS: [Refusal; 23] = [
+    (DELETE_IDLE_CONSUMERS, &["none"], &["g", "5-0", "empty", "0"], "the stream is gone"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["other", "5-0", "empty", "0"], "the group is gone"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["g", BEHIND, "empty", "0"], "the group is another one: its cursor moved back"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "nobody", "0"], "the consumer is gone"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "dead", "0"], "the consumer holds entries"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "gone", "0"], "the consumer holds entries"),
+    (DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "empty", LONG], "the consumer is alive"),
+    (RELEASE, &["s"], &["other", "5-0", "dead", "0", "2", "alive", "10"], "the group is gone"),
+    (
+        RELEASE,
+        &["s"],
+        &["g", BEHIND, "dead", "0", "2", "alive", "10"],
+        "the group is another one: its cursor moved back",
+    ),
+    (RELEASE, &["s"], &["g", "5-0", "nobody", "0", "2", "alive", "10"], "the consumer is gone"),
+    (RELEASE, &["s"], &["g", "5-0", "dead", "0", "2", "nobody", "10"], "the consumer that was to take over is gone"),
+    (RELEASE, &["s"], &["g", "5-0", "dead", LONG, "2", "alive", "10"], "the consumer is alive"),
+    (RELEASE, &["s"], &["g", "5-0", "dead", "0", "3", "alive", "10"], "the consumer holds another number of entries"),
+    (
+        RELEASE,
+        &["s"],
+        &["g", "5-0", "dead", "0", "2", "alive", "10"],
+        "the consumer that was to take over is not alive",
+    ),
+    (DROP_GHOSTS, &["s"], &["other", "5-0", "1"], "the group is gone"),
+    (DROP_GHOSTS, &["s"], &["g", "5-0", "2"], "an entry has its payload"),
+    (DROP_GHOSTS, &["s"], &["ghosts", "1-0", "2"], "there are fewer pending entries than planned"),
+    (DEAD_LETTER, &["s", "d"], &["other", "5-0", "2-0", "dead", "1", "0", "why"], "the group is gone"),
+    (DEAD_LETTER, &["s", "d"], &["g", "5-0", "5-0", "dead", "1", "0", "why"], "the entry was acknowledged"),
+    (DEAD_LETTER, &["s", "d"], &["g", "5-0", "2-0", "alive", "1", "0", "why"], "the entry has another owner"),
+    (DEAD_LETTER, &["s", "d"], &["g", "5-0", "2-0", "dead", "2", "0", "why"], "the entry was delivered again"),
+    (DEAD_LETTER, &["s", "d"], &["g", "5-0", "2-0", "dead", "1", LONG, "why"], "the entry was delivered only just now"),
+    (DEAD_LETTER, &["s", "d"], &["g", "5-0", "1-0", "gone", "1", "0", "why"], "the payload of the entry is gone"),
+];
+
+#[test]
+fn what_is_not_as_planned_is_refused_and_changes_nothing() {
+    for server in servers() {
+        let redis = filled(&server);
+        let before = state(&redis);
+        for (text, keys, arguments, expected) in REFUSALS {
+            let (word, why, changed) = run(&redis, text, keys, arguments);
+            assert_eq!((&*word, &*why, changed), ("refused", expected, 0), "{keys:?} {arguments:?}");
+            assert_eq!(state(&redis), before, "{keys:?} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_as_planned_is_carried_out() {
+    for server in servers() {
+        let redis = filled(&server);
+        let dead_after = DEAD_AFTER.to_string();
+        let done = |text: &str, keys: &[&str], arguments: &[&str]| match run(&redis, text, keys, arguments) {
+            (word, _, changed) if word == "done" => Ok(changed),
+            (_, why, _) => Err(why),
+        };
+        assert_eq!(done(DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "empty", "0"]), Ok(1));
+        assert!(!names(&redis, "g").contains(&"empty".to_owned()));
+        // The taker has to be seen to be alive just before. Reading what it holds does that on every version.
+        let release = |consumer: &str, pending: &str, ended: &dyn Fn(&Result<u64, String>) -> bool| {
+            eventually("a consumer is dead beside one that is alive", || {
+                redis.run("XREADGROUP GROUP g alive COUNT 1 STREAMS s 0");
+                let outcome = done(RELEASE, &["s"], &["g", "5-0", consumer, &dead_after, pending, "alive", "10"]);
+                ended(&outcome).then_some(())
+            });
+        };
+        release("gone", "1", &|outcome| *outcome == Err("none of its entries has a payload".to_owned()));
+        release("dead", "2", &|outcome| *outcome == Ok(2));
+        let pending = |id: &str| -> (String, String, u64, u64) {
+            let found: Vec<_> = redis::from_redis_value(redis.run(&format!("XPENDING s g {id} {id} 1"))).unwrap();
+            found.into_iter().next().unwrap()
+        };
+        let (_, owner, idle, deliveries) = pending("2-0");
+        assert_eq!((&*owner, deliveries), ("alive", 1));
+        assert!(idle >= DEAD_AFTER, "{idle} ms: its idle time stays, or the application's own claim would not see it");
+        assert_eq!(done(DROP_GHOSTS, &["s"], &["g", "5-0", "1"]), Ok(1));
+        assert_eq!(done(DEAD_LETTER, &["s", "d"], &["g", "5-0", "2-0", "alive", "1", "0", "why"]), Ok(1));
+        let copies: Vec<(String, Vec<(String, String)>)> = redis::from_redis_value(redis.run("XRANGE d - +")).unwrap();
+        let fields: Vec<&str> = copies[0].1.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!((copies.len(), fields), (1, vec!["s", "g", "2-0", "alive", "1", "why", "2"]));
+        let left: Vec<Value> = redis::from_redis_value(redis.run("XPENDING s g - + 100")).unwrap();
+        assert_eq!(left.len(), 2, "3-0 and 4-0");
+    }
+}
