@@ -15,7 +15,7 @@ use crate::actions::notify::Webhook;
 use crate::analysis::remediation::{Mode, Rule};
 use crate::model::TargetName;
 
-pub use audit::{Verified, verify};
+pub use audit::{Verified, VerifyError, verify};
 pub use place::{Doer, Place, PlaceMode, Sentinels, TlsPaths};
 pub use remediator::{Remediator, Watched};
 

@@ -87,6 +87,23 @@ impl AutoActs {
     }
 }
 
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AuditError {
+    #[error("another streamlag writes the audit file")]
+    Taken,
+    #[error("the audit file was moved or removed")]
+    Gone,
+    #[error("the audit file was replaced by another one")]
+    Replaced,
+    #[error("somebody else changed the audit file: expected {expected} bytes, found {found}")]
+    Changed { expected: u64, found: u64 },
+    #[error("cannot write the audit file ({0})")]
+    Io(#[from] std::io::Error),
+    #[error("cannot write a record ({0})")]
+    Encoding(#[from] serde_json::Error),
+}
+
 /// The file, open for what is next.
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -124,27 +141,27 @@ impl Audit {
     ///
     /// # Errors
     /// Why nothing can be recorded.
-    pub(super) fn open(path: &Path, acts: &mut AutoActs, now: SystemTime) -> Result<Self, String> {
+    pub(super) fn open(path: &Path, acts: &mut AutoActs, now: SystemTime) -> Result<Self, AuditError> {
         Self::open_reading(path, MAX_TAIL, acts, now)
     }
 
-    fn open_reading(path: &Path, most: u64, acts: &mut AutoActs, now: SystemTime) -> Result<Self, String> {
+    fn open_reading(path: &Path, most: u64, acts: &mut AutoActs, now: SystemTime) -> Result<Self, AuditError> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path).map_err(failed)?;
+        let file = options.open(path)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => "another streamlag writes the audit file".to_owned(),
-            TryLockError::Error(error) => failed(error),
+            TryLockError::WouldBlock => AuditError::Taken,
+            TryLockError::Error(error) => error.into(),
         })?;
         // A file that is not in its folder yet is none.
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            File::open(folder).and_then(|folder| folder.sync_all())?;
         }
-        let found = file.metadata().map_err(failed)?;
+        let found = file.metadata()?;
         let since = unix(now).saturating_sub(HOUR);
-        let (from, unknown_before) = begin(&file, found.len(), most, unix(now)).map_err(failed)?;
+        let (from, unknown_before) = begin(&file, found.len(), most, unix(now))?;
         acts.unknown_before = acts.unknown_before.max(unknown_before);
         let mut audit = Self {
             path: path.to_owned(),
@@ -157,8 +174,8 @@ impl Audit {
         };
         let mut open: BTreeMap<String, Record> = BTreeMap::new();
         let mut is_cut = false;
-        let mut lines = Lines::of(&audit.file, from..found.len()).map_err(failed)?;
-        while let Some((line, is_whole)) = lines.next().map_err(failed)? {
+        let mut lines = Lines::of(&audit.file, from..found.len())?;
+        while let Some((line, is_whole)) = lines.next()? {
             is_cut = !is_whole;
             audit.last = digest(&line);
             let Ok(record) = serde_json::from_slice::<Record>(&line) else { continue };
@@ -176,7 +193,7 @@ impl Audit {
             }
         }
         if is_cut {
-            audit.file.write_all(b"\n").map_err(failed)?;
+            audit.file.write_all(b"\n")?;
             audit.length += 1;
             let detail = "the line before was cut short".to_owned();
             audit.append(Record { kind: "recovered".to_owned(), detail, ..Record::default() }, now)?;
@@ -197,7 +214,7 @@ impl Audit {
         by: &[String],
         acts: &mut AutoActs,
         now: SystemTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), AuditError> {
         self.append(Record { by: by.to_vec(), why: plan.why(), ..record("intent", plan) }, now)?;
         if by == [AUTO] {
             acts.by_plan.insert(plan.id.clone(), (unix(now), place(plan)));
@@ -206,26 +223,26 @@ impl Audit {
     }
 
     /// Records what it came to.
-    pub(super) fn outcome(&mut self, plan: &Plan, outcome: &Outcome, now: SystemTime) -> Result<(), String> {
+    pub(super) fn outcome(&mut self, plan: &Plan, outcome: &Outcome, now: SystemTime) -> Result<(), AuditError> {
         let (changed, detail) = (Some(outcome.changed), outcome.detail.clone());
         let outcome = outcome.ending.as_str().to_owned();
         self.append(Record { outcome, changed, detail, ..record("outcome", plan) }, now)
     }
 
     /// Records that a person does not want it.
-    pub(super) fn rejected(&mut self, plan: &Plan, by: &str, now: SystemTime) -> Result<(), String> {
+    pub(super) fn rejected(&mut self, plan: &Plan, by: &str, now: SystemTime) -> Result<(), AuditError> {
         self.append(Record { by: vec![by.to_owned()], outcome: "rejected".to_owned(), ..record("decision", plan) }, now)
     }
 
-    fn append(&mut self, record: Record, now: SystemTime) -> Result<(), String> {
+    fn append(&mut self, record: Record, now: SystemTime) -> Result<(), AuditError> {
         self.check()?;
         let record = Record { seq: self.seq + 1, at: rfc3339(now), unix: unix(now), prev: self.last.clone(), ..record };
-        let line = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
+        let line = serde_json::to_vec(&record)?;
         let text = [line.as_slice(), b"\n"].concat();
         if let Err(error) = self.file.write_all(&text).and_then(|()| self.file.sync_data()) {
             // Half a line is taken back: now, or before the next one.
             self.is_torn = self.file.set_len(self.length).is_err();
-            return Err(failed(error));
+            return Err(error.into());
         }
         self.length += text.len() as u64;
         (self.last, self.seq) = (digest(&line), record.seq);
@@ -234,27 +251,23 @@ impl Audit {
 
     /// Whether the file is still at its path, and as long as we left it: what is written to a file that is gone is no record, and behind
     /// lines of others the digests do not hold.
-    fn check(&mut self) -> Result<(), String> {
+    fn check(&mut self) -> Result<(), AuditError> {
         let found = std::fs::metadata(&self.path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => "the audit file was moved or removed".to_owned(),
-            _ => failed(error),
+            ErrorKind::NotFound => AuditError::Gone,
+            _ => error.into(),
         })?;
         if identity(&found) != self.identity {
-            return Err("the audit file was replaced by another one".to_owned());
+            return Err(AuditError::Replaced);
         }
         if self.is_torn {
-            self.file.set_len(self.length).map_err(failed)?;
+            self.file.set_len(self.length)?;
             self.is_torn = false;
         } else if found.len() != self.length {
             let (expected, found) = (self.length, found.len());
-            return Err(format!("somebody else changed the audit file: expected {expected} bytes, found {found}"));
+            return Err(AuditError::Changed { expected, found });
         }
         Ok(())
     }
-}
-
-fn failed(error: std::io::Error) -> String {
-    format!("cannot write the audit file ({error})")
 }
 
 /// Where to begin to read a file so that all of the last hour is in what is read, and before which time acts are not known because that
@@ -343,12 +356,33 @@ pub struct Verified {
     pub last: String,
 }
 
+/// Why an audit file is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It cannot be read.
+    #[error("cannot read {file} ({error})")]
+    Unreadable {
+        /// Its path.
+        file: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The first line that is wrong.
+    #[error("line {number}: {why}")]
+    Line {
+        /// Counted from 1.
+        number: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
 /// Checks that each line has the digest of the one before, that numbers follow each other, and that no act has no intent.
 ///
 /// # Errors
 /// The first line that is wrong, or that the file cannot be read.
-pub fn verify(path: &Path) -> Result<Verified, String> {
-    let unreadable = |error: std::io::Error| format!("cannot read {} ({error})", path.display());
+pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
+    let unreadable = |error| VerifyError::Unreadable { file: path.display().to_string(), error };
     let file = File::open(path).map_err(unreadable)?;
     let mut lines = Lines::of(&file, 0..u64::MAX).map_err(unreadable)?;
     let mut found = Verified { last: NO_DIGEST.to_owned(), ..Verified::default() };
@@ -357,7 +391,7 @@ pub fn verify(path: &Path) -> Result<Verified, String> {
     loop {
         number += 1;
         let Some((line, is_whole)) = lines.next().map_err(unreadable)? else { break };
-        let wrong = |why: &str| Err(format!("line {number}: {why}"));
+        let wrong = |why: &str| Err(VerifyError::Line { number, why: why.to_owned() });
         if !is_whole {
             return wrong("it is cut short");
         }
@@ -396,7 +430,7 @@ pub fn verify(path: &Path) -> Result<Verified, String> {
         }
     }
     if was_cut {
-        return Err(format!("line {}: expected a record", number - 1));
+        return Err(VerifyError::Line { number: number - 1, why: "expected a record".to_owned() });
     }
     Ok(found)
 }

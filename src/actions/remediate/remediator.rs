@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::RemediationConfig;
 use super::act::{Outcome, act};
-use super::audit::{Audit, AutoActs};
+use super::audit::{Audit, AuditError, AutoActs};
 use super::hook;
 use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Mode, Plan, Planner};
 use crate::model::TargetName;
@@ -241,9 +241,9 @@ impl Remediator {
             match self.carry_out(config, plan, vec![AUTO.to_owned()]).await {
                 Ok(_) => return,
                 Err(why) => {
-                    let is_of_its_group = why.starts_with(BUDGET);
-                    self.over_budget.insert(id, why);
-                    if !is_of_its_group {
+                    let is_of_the_plan = why.is_of_the_plan();
+                    self.over_budget.insert(id, why.to_string());
+                    if !is_of_the_plan {
                         // The next would open the audit file again, in vain.
                         return;
                     }
@@ -276,7 +276,7 @@ impl Remediator {
                         let carried_out = self.carry_out(config, plan, approvals).await;
                         carried_out
                             .map(|Outcome { ending, changed, detail }| Decided::Ended { ending, changed, detail })
-                            .map_err(Undecided::Stopped)
+                            .map_err(|why| Undecided::Stopped(why.to_string()))
                     }
                 }
             }
@@ -297,7 +297,7 @@ impl Remediator {
             None => Ok(()),
         });
         if let Ok(Err(error)) = noted.await {
-            tracing::error!(error, "rejected plan not recorded");
+            tracing::error!(%error, "rejected plan not recorded");
         }
         self.end(plan, Outcome::of(Ending::Rejected, String::new()), vec![by]);
     }
@@ -311,15 +311,15 @@ impl Remediator {
         config: &Arc<RemediationConfig>,
         plan: Plan,
         by: Vec<String>,
-    ) -> Result<Outcome, String> {
-        let path = config.audit_file.clone().ok_or("there is no audit file")?;
+    ) -> Result<Outcome, NotBegun> {
+        let path = config.audit_file.clone().ok_or(NotBegun::NoAuditFile)?;
         let begun = {
             let (ledger, path, plan, by) = (Arc::clone(&self.ledger), path.clone(), plan.clone(), by.clone());
             let switch = config.kill_switch_file.clone();
             spawn_blocking(move || begin(&ledger, &path, switch.as_deref(), &plan, &by)).await
         };
-        let begun = begun.unwrap_or_else(|error| Err(error.to_string()));
-        let trouble = begun.as_ref().err().filter(|error| !error.starts_with(BUDGET)).cloned();
+        let begun = begun.unwrap_or_else(|error| Err(error.into()));
+        let trouble = begun.as_ref().err().filter(|why| !why.is_of_the_plan()).map(ToString::to_string);
         if trouble != self.trouble {
             if let Some(error) = &trouble {
                 tracing::error!(plan_id = plan.id, error, "remediation plans are not carried out");
@@ -344,8 +344,8 @@ impl Remediator {
             let note = move || with(&ledger, &path, |audit, _| audit.outcome(&plan, &outcome, SystemTime::now()));
             spawn_blocking(note).await
         };
-        if let Err(error) = noted.unwrap_or_else(|error| Err(error.to_string())) {
-            tracing::error!(plan_id = plan.id, error, "outcome not recorded");
+        if let Err(error) = noted.map_err(NotBegun::from).and_then(|noted| Ok(noted?)) {
+            tracing::error!(plan_id = plan.id, %error, "outcome not recorded");
         }
         self.metrics.remediated(plan.action.as_str(), outcome.ending.as_str());
         if let Some(watcher) = self.planners.get_mut(&plan.target) {
@@ -399,44 +399,68 @@ fn is_switched_off(path: &Path) -> bool {
     path.try_exists().unwrap_or(true)
 }
 
-/// What the error begins with where the budget is used up.
-const BUDGET: &str = "the budget";
+/// Why an act was not begun.
+#[derive(Debug, thiserror::Error)]
+enum NotBegun {
+    #[error("there is no audit file")]
+    NoAuditFile,
+    #[error("the kill switch file is there")]
+    SwitchedOff,
+    #[error("the plan has expired")]
+    Expired,
+    #[error("the budget of {0} acts per hour is used up")]
+    BudgetUsed(u64),
+    #[error(
+        "the budget of {0} acts per hour counts as used up: the end of the audit file that is read does not reach back an hour"
+    )]
+    BudgetUnknown(u64),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Interrupted(#[from] JoinError),
+}
+
+impl NotBegun {
+    /// Whether other plans can be carried out.
+    fn is_of_the_plan(&self) -> bool {
+        matches!(self, Self::Expired | Self::BudgetUsed(_) | Self::BudgetUnknown(_))
+    }
+}
 
 /// Everything that must hold just before an act, and its intent on disk.
-fn begin(ledger: &Mutex<Ledger>, path: &Path, switch: Option<&Path>, plan: &Plan, by: &[String]) -> Result<(), String> {
+fn begin(
+    ledger: &Mutex<Ledger>,
+    path: &Path,
+    switch: Option<&Path>,
+    plan: &Plan,
+    by: &[String],
+) -> Result<(), NotBegun> {
     if switch.is_some_and(is_switched_off) {
-        return Err("the kill switch file is there".to_owned());
+        return Err(NotBegun::SwitchedOff);
     }
     let now = SystemTime::now();
     if now >= plan.expires {
-        return Err("the plan has expired".to_owned());
+        return Err(NotBegun::Expired);
     }
     with(ledger, path, |audit, acts| {
         if by == [AUTO] {
             let budget = plan.budget.map_or(0, |budget| budget.acts_per_hour);
             match acts.within_an_hour(plan, now) {
-                None => {
-                    return Err(format!(
-                        "{BUDGET} of {budget} acts per hour counts as used up: the end of the audit file that is read does not \
-                         reach back an hour"
-                    ));
-                }
-                Some(done) if done >= budget => {
-                    return Err(format!("{BUDGET} of {budget} acts per hour is used up"));
-                }
+                None => return Err(NotBegun::BudgetUnknown(budget)),
+                Some(done) if done >= budget => return Err(NotBegun::BudgetUsed(budget)),
                 Some(_) => {}
             }
         }
-        audit.intent(plan, by, acts, now)
+        Ok(audit.intent(plan, by, acts, now)?)
     })
 }
 
 /// Does something with the audit file, which stays open until a reload.
-fn with(
+fn with<E: From<AuditError>>(
     ledger: &Mutex<Ledger>,
     path: &Path,
-    act: impl FnOnce(&mut Audit, &mut AutoActs) -> Result<(), String>,
-) -> Result<(), String> {
+    act: impl FnOnce(&mut Audit, &mut AutoActs) -> Result<(), E>,
+) -> Result<(), E> {
     let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
     let Ledger { open, acts } = &mut *ledger;
     let audit = match open {

@@ -42,11 +42,13 @@ fn file() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn open(path: &Path) -> Result<Audit, String> {
-    Audit::open(path, &mut AutoActs::default(), SystemTime::now())
+    Audit::open(path, &mut AutoActs::default(), SystemTime::now()).map_err(|error| error.to_string())
 }
 
 fn intend(audit: &mut Audit, id: &str, by: &str) -> Result<(), String> {
-    audit.intent(&plan(id), &[by.to_owned()], &mut AutoActs::default(), SystemTime::now())
+    audit
+        .intent(&plan(id), &[by.to_owned()], &mut AutoActs::default(), SystemTime::now())
+        .map_err(|error| error.to_string())
 }
 
 fn act(audit: &mut Audit, id: &str) {
@@ -70,7 +72,7 @@ fn what_is_written_holds_together_and_any_change_shows() {
     assert!(lines[0].contains(NO_DIGEST) && text.ends_with('\n'));
     let spoiled = |lines: Vec<String>| {
         std::fs::write(&path, lines.join("\n") + "\n").unwrap();
-        verify(&path).unwrap_err()
+        verify(&path).unwrap_err().to_string()
     };
     for place in 0..lines.len() {
         let mut without: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -88,7 +90,7 @@ fn what_is_written_holds_together_and_any_change_shows() {
     let outcome_alone = vec![outcome_alone[0].replace("\"seq\":2", "\"seq\":1")];
     assert!(spoiled(outcome_alone).contains("without an intent"));
     std::fs::write(&path, &text[..text.len() - 9]).unwrap();
-    assert_eq!(verify(&path).unwrap_err(), "line 5: it is cut short");
+    assert_eq!(verify(&path).unwrap_err().to_string(), "line 5: it is cut short");
 }
 
 #[test]
