@@ -52,7 +52,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo ./.cargo
 RUN . /target \
  && mkdir -p src benches/forecast benches/scaling scripts \
- && touch benches/core.rs benches/forecast/main.rs benches/scaling/main.rs scripts/loadgen.rs \
+ && touch benches/core.rs benches/forecast/main.rs benches/history.rs benches/scaling/main.rs scripts/loadgen.rs \
  && printf '//! Stand-in, replaced below.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --bin streamlag \
  && cargo clean --release --locked --package streamlag \

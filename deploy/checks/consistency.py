@@ -9,6 +9,7 @@ import json
 import pathlib
 import re
 import sys
+import tomllib
 
 import yaml
 
@@ -76,6 +77,18 @@ def the_builders_rust_is_cargo_tomls():
     wanted = re.search(r'^rust-version = "(.+)"$', read("Cargo.toml"), re.M).group(1)
     has = re.search(r"^FROM --platform=\$BUILDPLATFORM rust:([0-9.]+)-", read("Dockerfile"), re.M).group(1)
     need((has + ".").startswith(wanted + "."), f"the Dockerfile builds with Rust {has}, rust-version is {wanted}")
+
+
+@test
+def the_builders_stand_ins_are_all_that_cargo_toml_names():
+    manifest = tomllib.loads(read("Cargo.toml"))
+    touched = set(re.search(r"&& touch (.+) \\$", read("Dockerfile"), re.M).group(1).split())
+    wanted = set()
+    for kind, directory in (("bench", "benches"), ("bin", "src/bin")):
+        for target in manifest.get(kind, []):
+            paths = [target.get("path"), f"{directory}/{target['name']}.rs", f"{directory}/{target['name']}/main.rs"]
+            wanted.add(next(path for path in paths if path and (REPO / path).exists()))
+    need(touched == wanted, f"the Dockerfile makes stand-ins for {sorted(touched)}, Cargo.toml names {sorted(wanted)}")
 
 
 @test
