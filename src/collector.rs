@@ -29,7 +29,7 @@ pub use scanner::{SCAN_COUNT, ScanRequest, ScanStats, Scanner};
 pub use standalone::Standalone;
 #[cfg(any(test, fuzzing))]
 pub(crate) use standalone::fuzzing;
-pub use topology::{Mode, Topology};
+pub use topology::{RedisMode, Topology};
 
 /// The memory for what all Redis servers send.
 pub use crate::redis::reply_memory::PROCESS as REPLY_MEMORY;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 pub use changes::SettingDigests;
-pub use command::{Request, parse, unknown_variables};
+pub use command::{Invocation, parse, unknown_variables};
 pub use file::MAX_TARGETS;
 pub use redis_target::endpoint;
 pub use settings::{Flag, SETTINGS, Setting};
@@ -48,7 +48,7 @@ use crate::model::shard::MAX_SHARDS;
 use crate::store::history::HistoryConfig;
 use crate::sys::files;
 use crate::sys::log::Format;
-use file::{InFile, NotifySection, RemediationSection, ScalerItem, Section};
+use file::{Located, NotifySection, RemediationSection, ScalerItem, Section};
 
 /// The environment variable of the API token. It has no flag: that would show in `ps`.
 pub const API_TOKEN_VARIABLE: &str = "STREAMLAG_API_TOKEN";
@@ -155,17 +155,17 @@ pub(crate) trait SettingSources {
     }
 
     /// The scalers that the file lists.
-    fn scalers(&self) -> &[InFile<ScalerItem>] {
+    fn scalers(&self) -> &[Located<ScalerItem>] {
         &[]
     }
 
     /// Whom the file has told of incidents.
-    fn notify(&self) -> Option<&InFile<NotifySection>> {
+    fn notify(&self) -> Option<&Located<NotifySection>> {
         None
     }
 
     /// What the file says may be done about sick groups.
-    fn remediation(&self) -> Option<&InFile<RemediationSection>> {
+    fn remediation(&self) -> Option<&Located<RemediationSection>> {
         None
     }
 }
@@ -240,7 +240,7 @@ fn secret_files(sources: &impl SettingSources, web: &WebConfig) -> Vec<PathBuf> 
     let of_all = |key: &str| sources.get(key);
     let of_targets = |key: &str| {
         let own = |(name, section): &(TargetName, Section)| {
-            Some(section.get(key)?.given(Setting::find(key)?, |place| values::Origin::Target(name.clone(), place)))
+            Some(section.get(key)?.given(Setting::find(key)?, |place| values::ValueOrigin::Target(name.clone(), place)))
         };
         sources.targets().iter().filter_map(own).collect::<Vec<_>>()
     };

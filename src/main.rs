@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use streamlag::app;
-use streamlag::config::{self, Request};
+use streamlag::config::{self, Invocation};
 use streamlag::sys::log;
 
 /// A poll makes and drops tens of thousands of small things, on two threads where the page is long. Measured at 1,000 streams
@@ -30,20 +30,20 @@ const UNKNOWN: u8 = 2;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match config::parse(arguments.clone()) {
-        Ok(Request::Run(config)) => {
+        Ok(Invocation::Run(config)) => {
             let level = log::start(config.log_level, config.log_format);
             let _at_end = log::FlushOnDrop;
             run(*config, arguments, level)
         }
-        Ok(Request::Check(_)) => {
+        Ok(Invocation::Check(_)) => {
             warn_of_unknown_variables();
             print("the configuration is good\n", 0, 1)
         }
-        Ok(Request::PrintConfig(text)) => {
+        Ok(Invocation::PrintConfig(text)) => {
             warn_of_unknown_variables();
             print(&text, 0, 1)
         }
-        Ok(Request::Lag(request)) => {
+        Ok(Invocation::Lag(request)) => {
             warn_of_unknown_variables();
             match app::lag(*request) {
                 Ok(app::Printed { output, problems, code }) => {
@@ -55,26 +55,26 @@ fn main() -> ExitCode {
                 Err(error) => exit_with_error(&format!("cannot start: {error}"), UNKNOWN),
             }
         }
-        Ok(Request::History(request)) => {
+        Ok(Invocation::History(request)) => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             match app::history(&request, &mut out) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => exit_with_error(&error, 1),
             }
         }
-        Ok(Request::Healthcheck(config)) => match app::healthcheck(&config) {
+        Ok(Invocation::Healthcheck(config)) => match app::healthcheck(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => exit_with_error(&error, 1),
         },
-        Ok(Request::NotifyTest(config)) => match app::notify_test(&config) {
+        Ok(Invocation::NotifyTest(config)) => match app::notify_test(&config) {
             Ok((output, all_told)) => print(&output, u8::from(!all_told), 1),
             Err(error) => exit_with_error(&format!("cannot start: {error}"), 1),
         },
-        Ok(Request::AuditVerify(file)) => match app::audit_verify(&file) {
+        Ok(Invocation::AuditVerify(file)) => match app::audit_verify(&file) {
             Ok(text) => print(&text, 0, 1),
             Err(error) => exit_with_error(&error, 1),
         },
-        Ok(Request::Print(text)) => print(&text, 0, 1),
+        Ok(Invocation::Print(text)) => print(&text, 0, 1),
         Err(problem) => exit_with_error(&problem, BAD_CONFIGURATION),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use streamlag::analysis::forecast::{Point, Request, forecast};
+use streamlag::analysis::forecast::{ForecastRequest, LagPoint, forecast};
 
 /// What is recorded, by name of the file.
 const STREAMS: [&str; 3] = ["chat", "ticket", "remote"];
@@ -13,12 +13,12 @@ const HORIZON: f64 = 10_800.0;
 const FIRST: f64 = 21_600.0;
 
 /// The points of a record: minute, bounds of the lag, length, and what was added and delivered in the minute.
-fn points(file: &Path) -> Vec<Point> {
+fn points(file: &Path) -> Vec<LagPoint> {
     let text = std::fs::read_to_string(file).expect("--replay: expected a folder that `day.py record` has written");
     let point = |line: &str| {
         let mut values = line.split(',').map(|value| value.parse::<f64>().ok());
         let mut next = || values.next().flatten();
-        Point {
+        LagPoint {
             time: 60.0 * next().expect("a line begins with its minute"),
             lag_min: next(),
             lag_max: next(),
@@ -39,12 +39,18 @@ pub fn replay(folder: &str) {
         let mut now = FIRST;
         while now + HORIZON <= end {
             let history = super::known(&points, now);
-            let request =
-                Request { now, horizon: HORIZON, max_length: None, degraded: None, unhealthy: None, seed: now as u64 };
+            let request = ForecastRequest {
+                now,
+                horizon: HORIZON,
+                max_length: None,
+                degraded: None,
+                unhealthy: None,
+                seed: now as u64,
+            };
             let made = forecast(history, &request);
             let (quantiles, reason) = match &made.points {
                 Ok(points) => {
-                    let row = |at: &streamlag::analysis::forecast::Quantiles| {
+                    let row = |at: &streamlag::analysis::forecast::LagQuantiles| {
                         format!("[{},{},{},{},{},{}]", at.time, at.q025, at.q10, at.q50, at.q90, at.q975)
                     };
                     (format!("[{}]", points.iter().map(row).collect::<Vec<_>>().join(",")), String::new())

@@ -1,6 +1,6 @@
 //! Twelve families of workloads, simulated in ticks of five seconds: a queue with what comes, what can be taken, consumers and a maximum length.
 
-use streamlag::analysis::forecast::Point;
+use streamlag::analysis::forecast::LagPoint;
 
 pub const FAMILIES: [&str; 12] = [
     "flat",
@@ -82,7 +82,7 @@ impl Parameters<'_> {
 
 /// A simulated group.
 pub struct Workload {
-    pub points: Vec<Point>,
+    pub points: Vec<LagPoint>,
     /// The first moment from which forecasts are made.
     pub first_origin: f64,
     pub max_length: Option<f64>,
@@ -280,7 +280,7 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
             let seconds = ticks_seen * TICK;
             let known = |value: f64| sampled.then_some(value);
             let time = time + TICK;
-            points.push(Point {
+            points.push(LagPoint {
                 time,
                 lag_min: known(seen_lag),
                 lag_max: known(seen_lag),

@@ -20,7 +20,7 @@ use std::io::{BufWriter, Write};
 use std::time::Instant;
 
 use families::{FAMILIES, GROWTH, Half, Workload, simulate};
-use streamlag::analysis::forecast::{Forecast, Point, Request, forecast};
+use streamlag::analysis::forecast::{Forecast, ForecastRequest, LagPoint, forecast};
 
 /// Seconds ahead.
 const HORIZONS: [f64; 5] = [300.0, 900.0, 3_600.0, 10_800.0, 21_600.0];
@@ -40,22 +40,22 @@ struct Tally {
     below: f64,
 }
 
-pub fn known(points: &[Point], now: f64) -> &[Point] {
+pub fn known(points: &[LagPoint], now: f64) -> &[LagPoint] {
     &points[..points.partition_point(|point| point.time <= now)]
 }
 
 /// What the program has of that: minutes of the last 14 days, and hours before.
-fn as_kept(points: &[Point], now: f64) -> Vec<Point> {
+fn as_kept(points: &[LagPoint], now: f64) -> Vec<LagPoint> {
     let border = ((now - 14.0 * 86_400.0) / 3_600.0).floor() * 3_600.0;
     let (old, new) = points.split_at(points.partition_point(|point| point.time <= border));
-    let hour = |points: &[Point]| {
-        let known: Vec<Point> = points.iter().filter(|point| point.lag_max.is_some()).copied().collect();
+    let hour = |points: &[LagPoint]| {
+        let known: Vec<LagPoint> = points.iter().filter(|point| point.lag_max.is_some()).copied().collect();
         let last = *known.last()?;
-        let mean = |of: fn(&Point) -> Option<f64>| {
+        let mean = |of: fn(&LagPoint) -> Option<f64>| {
             let rates: Vec<f64> = known.iter().filter_map(of).collect();
             (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
         };
-        Some(Point {
+        Some(LagPoint {
             time: (last.time / 3_600.0).ceil() * 3_600.0,
             lag_lowest: known.iter().filter_map(|point| point.lag_lowest).reduce(f64::min),
             added_per_second: mean(|point| point.added_per_second),
@@ -67,13 +67,13 @@ fn as_kept(points: &[Point], now: f64) -> Vec<Point> {
     hours.filter_map(hour).chain(new.iter().copied()).collect()
 }
 
-pub fn lag_at(points: &[Point], time: f64) -> Option<f64> {
+pub fn lag_at(points: &[LagPoint], time: f64) -> Option<f64> {
     let at = points.partition_point(|point| point.time < time);
     points.get(at).filter(|point| point.time - time < 60.0).and_then(|point| point.lag_max)
 }
 
-pub fn request(workload: &Workload, now: f64, horizon: f64) -> Request {
-    Request {
+pub fn request(workload: &Workload, now: f64, horizon: f64) -> ForecastRequest {
+    ForecastRequest {
         now,
         horizon,
         max_length: None,
@@ -84,7 +84,7 @@ pub fn request(workload: &Workload, now: f64, horizon: f64) -> Request {
 }
 
 /// Prometheus's `predict_linear(lag[1h], horizon)`, not below 0.
-pub fn predict_linear(points: &[Point], now: f64, horizon: f64) -> Option<f64> {
+pub fn predict_linear(points: &[LagPoint], now: f64, horizon: f64) -> Option<f64> {
     let window = points.iter().rev().take_while(|point| now - point.time <= 3_600.0);
     let pairs: Vec<(f64, f64)> = window.filter_map(|point| Some((point.time - now, point.lag_max?))).collect();
     let count = pairs.len() as f64;
@@ -99,7 +99,7 @@ pub fn predict_linear(points: &[Point], now: f64, horizon: f64) -> Option<f64> {
 }
 
 /// The mean error of the naive forecast over this horizon in the whole series; at least one entry.
-fn scale(points: &[Point], horizon: f64) -> f64 {
+fn scale(points: &[LagPoint], horizon: f64) -> f64 {
     let ahead = (horizon / 60.0) as usize;
     let pairs = points.iter().zip(points.iter().skip(ahead));
     let errors: Vec<f64> = pairs.filter_map(|(one, two)| Some((two.lag_max? - one.lag_max?).abs())).collect();

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use journal::{SavedIncidents, take_incidents};
 pub use receivers::{Notifier, test};
 
-use crate::sys::http_client::Endpoint;
+use crate::sys::http_client::HttpEndpoint;
 
 /// Receivers of a configuration, of both kinds together: each has a task and a label.
 pub const MAX_RECEIVERS: usize = 16;
@@ -28,7 +28,7 @@ pub const MAX_RECEIVERS: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NotifyConfig {
     /// Alertmanagers: all of them are told everything, as they tell each other apart what they have sent.
-    pub alertmanagers: Vec<Endpoint>,
+    pub alertmanagers: Vec<HttpEndpoint>,
     /// Webhooks.
     pub webhooks: Vec<Webhook>,
     /// Labels that each alert has beside its own, such as those that Prometheus gives a scrape.
@@ -45,7 +45,7 @@ pub struct NotifyConfig {
 #[derive(Clone, PartialEq)]
 pub struct Webhook {
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub endpoint: HttpEndpoint,
     /// What its messages are signed with; not signed where there is none.
     pub secret: Option<Arc<[u8]>>,
 }
@@ -94,15 +94,15 @@ impl NotifyConfig {
 }
 
 /// What tells a receiver from one of the same name: with a digest of its URL, which may be a secret.
-fn key(name: &str, endpoint: &Endpoint) -> Arc<str> {
+fn key(name: &str, endpoint: &HttpEndpoint) -> Arc<str> {
     format!("{name} {}", endpoint.digest()).into()
 }
 
-fn alertmanager_name(endpoint: &Endpoint) -> String {
+fn alertmanager_name(endpoint: &HttpEndpoint) -> String {
     format!("alertmanager {}", endpoint.authority())
 }
 
 /// Without the path: that of many webhooks is a secret.
-fn webhook_name(endpoint: &Endpoint) -> String {
+fn webhook_name(endpoint: &HttpEndpoint) -> String {
     format!("webhook {}", endpoint.authority())
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::actions::notify::Webhook;
-use crate::analysis::remediation::{Mode, Rule};
+use crate::analysis::remediation::{RemediationMode, RemediationRule};
 use crate::model::TargetName;
 
 pub use audit::{Verified, VerifyError, verify};
@@ -23,7 +23,7 @@ pub use remediator::{Remediator, Watched};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RemediationConfig {
     /// What may be done for which groups; none where remediation is off.
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[RemediationRule]>,
     /// Who acts at each target; nobody where plans are only shown.
     pub doers: BTreeMap<TargetName, Doer>,
     /// Webhooks of the rules.
@@ -42,6 +42,6 @@ impl RemediationConfig {
     /// Whether plans are made.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.rules.iter().any(|rule| rule.mode != Mode::Off)
+        self.rules.iter().any(|rule| rule.mode != RemediationMode::Off)
     }
 }

@@ -377,7 +377,7 @@ mod tests {
     use crate::analysis::group_state::GroupState;
     use crate::model::EntryId;
     use crate::model::lag::{Continuity, Resolved};
-    use crate::model::reply::Unknown;
+    use crate::model::reply::UnknownFields;
     use crate::model::sample::TargetMeta;
 
     const NOW: u64 = 1_800_000_000_000;
@@ -470,7 +470,7 @@ mod tests {
             || StreamSample { continuity: Continuity::Continuous, entries_added: Some(9), ..stream(vec![known()]) };
         let no_cursor = || GroupSample {
             last_delivered: EntryId::default(),
-            unknown: Unknown { last_delivered: true, pending: true, consumers: true },
+            unknown: UnknownFields { last_delivered: true, pending: true, consumers: true },
             resolved: within,
             ..known()
         };

@@ -182,7 +182,7 @@ pub fn ghost_pending(stream: &StreamSample, group: &GroupSample) -> Option<u64> 
 mod tests {
     use super::*;
     use crate::model::EntryId;
-    use crate::model::reply::Unknown;
+    use crate::model::reply::UnknownFields;
 
     const WINDOWS: Windows = Windows {
         window: Duration::from_secs(30),
@@ -308,7 +308,7 @@ mod tests {
         let group = GroupSample { pending: 3, oldest_pending: id(4), ..GroupSample::default() };
         let no_ends = StreamSample { length: 9, ..StreamSample::default() };
         assert_eq!(ghost_pending(&no_ends, &group), None);
-        let unknown = Unknown { pending: true, ..Unknown::default() };
+        let unknown = UnknownFields { pending: true, ..UnknownFields::default() };
         assert_eq!(ghost_pending(&StreamSample::default(), &GroupSample { unknown, ..group }), None);
     }
 

@@ -23,7 +23,7 @@ use arrivals::Arrivals;
 use calibration::Replay;
 use capacity::Capacity;
 use random::Random;
-use series::Series;
+use series::StepSeries;
 use simulation::{Paths, Simulation};
 
 /// The most points that are read; of more, the newest. Four weeks by the minute.
@@ -51,7 +51,7 @@ pub const MIN_OUTCOMES: u64 = 20;
 
 /// One point of a group's history.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Point {
+pub struct LagPoint {
     /// When it was sampled, in seconds since any fixed moment.
     pub time: f64,
     /// The lower bound of the lag; `None` where it was not known.
@@ -70,7 +70,7 @@ pub struct Point {
 
 /// What is asked of a forecast.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Request {
+pub struct ForecastRequest {
     /// When it is made, on the clock of the points.
     pub now: f64,
     /// How far it looks ahead, in seconds.
@@ -87,7 +87,7 @@ pub struct Request {
 
 /// Quantiles of the lag at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantiles {
+pub struct LagQuantiles {
     /// The moment, on the clock of the points.
     pub time: f64,
     /// The lag is below this with a probability of 2.5%.
@@ -138,7 +138,7 @@ pub struct Forecast {
     /// How far it looks ahead, in seconds.
     pub horizon: f64,
     /// The quantiles of the lag, in order of time, or why there are none.
-    pub points: Result<Vec<Quantiles>, Unavailable>,
+    pub points: Result<Vec<LagQuantiles>, NoForecast>,
     /// When the lag gets somewhere. All `None` where there are no points.
     pub time_to: TimesTo,
     /// How good the same forecast would have been in the past of this history. `None` where the history was too short to tell.
@@ -147,7 +147,7 @@ pub struct Forecast {
 
 /// Why there is no forecast.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unavailable {
+pub enum NoForecast {
     /// The horizon is no finite number above 0 and at most [`MAX_HORIZON`].
     Horizon,
     /// History covers less than what the horizon needs.
@@ -194,7 +194,7 @@ pub enum Unavailable {
     },
 }
 
-impl fmt::Display for Unavailable {
+impl fmt::Display for NoForecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Horizon => write!(f, "the horizon must be above 0 and at most {MAX_HORIZON} seconds"),
@@ -234,11 +234,11 @@ impl Forecast {
         if self.points.is_err() || forecasts < MIN_OUTCOMES {
             return self;
         }
-        let refuted = skill.mase.filter(|mase| *mase > MAX_MASE).map(|mase| Unavailable::Refuted { mase, forecasts });
+        let refuted = skill.mase.filter(|mase| *mase > MAX_MASE).map(|mase| NoForecast::Refuted { mase, forecasts });
         // Those that were made within one horizon have seen the same.
         let independent = forecasts as f64 * score::apart(self.horizon) / self.horizon;
         let too_sure =
-            too_narrow(skill, independent).map(|(coverage, least)| Unavailable::TooSure { coverage, least, forecasts });
+            too_narrow(skill, independent).map(|(coverage, least)| NoForecast::TooSure { coverage, least, forecasts });
         if let Some(reason) = refuted.or(too_sure) {
             self.points = Err(reason);
             self.time_to = TimesTo::default();
@@ -264,7 +264,7 @@ pub fn history_needed(horizon: f64) -> f64 {
 
 /// Forecasts the lag from `points`, which are in order of time and none of which is later than `request.now`.
 #[must_use]
-pub fn forecast(points: &[Point], request: &Request) -> Forecast {
+pub fn forecast(points: &[LagPoint], request: &ForecastRequest) -> Forecast {
     match attempt(points, request) {
         Ok(forecast) => forecast,
         Err((reason, replay)) => Forecast {
@@ -282,28 +282,26 @@ fn step_of(horizon: f64) -> f64 {
     (horizon / MAX_STEPS as f64 / MIN_STEP).ceil().max(1.0) * MIN_STEP
 }
 
-type Refusal = (Unavailable, Option<Skill>);
-
-fn attempt(points: &[Point], request: &Request) -> Result<Forecast, Refusal> {
+fn attempt(points: &[LagPoint], request: &ForecastRequest) -> Result<Forecast, (NoForecast, Option<Skill>)> {
     if !(request.horizon > 0.0 && request.horizon <= MAX_HORIZON) {
-        return Err((Unavailable::Horizon, None));
+        return Err((NoForecast::Horizon, None));
     }
     let points = &points[points.len().saturating_sub(MAX_POINTS)..];
     let newest = points.iter().rev().find(|point| point.lag_max.is_some());
     let age = newest.map_or(f64::INFINITY, |point| request.now - point.time);
     if age > MAX_AGE.max(3.0 * series::spacing(points)) {
-        return Err((Unavailable::Stale { age }, None));
+        return Err((NoForecast::Stale { age }, None));
     }
     let step = step_of(request.horizon);
     let steps = (request.horizon / step).ceil() as usize;
     let have = points.first().map_or(0.0, |point| request.now - point.time);
     let need = history_needed(request.horizon);
     if have < need {
-        return Err((Unavailable::TooShort { have, need }, None));
+        return Err((NoForecast::TooShort { have, need }, None));
     }
-    let series = Series::new(points, request.now, step);
+    let series = StepSeries::new(points, request.now, step);
     if series.known_rates() < MIN_HISTORY_STEPS {
-        return Err((Unavailable::NoRates, None));
+        return Err((NoForecast::NoRates, None));
     }
     let arrivals = Arrivals::fit(&series, steps);
     let capacity = Capacity::observe(&series);
@@ -315,10 +313,10 @@ fn attempt(points: &[Point], request: &Request) -> Result<Forecast, Refusal> {
     let judged = replay.skill(busy);
     let skill = judged.map(|(skill, _)| skill);
     if let Some(skill) = skill.filter(|skill| skill.mase.is_some_and(|mase| mase > MAX_MASE)) {
-        return Err((Unavailable::NoSkill { mase: skill.mase.unwrap_or(f64::INFINITY) }, Some(skill)));
+        return Err((NoForecast::NoSkill { mase: skill.mase.unwrap_or(f64::INFINITY) }, Some(skill)));
     }
     if let Some((coverage, least)) = judged.and_then(|(skill, independent)| too_narrow(&skill, independent)) {
-        return Err((Unavailable::NotCalibrated { coverage, least }, skill));
+        return Err((NoForecast::NotCalibrated { coverage, least }, skill));
     }
     let now = series.len();
     let mut paths = simulation.run(now, steps, PATHS, &mut random);
@@ -335,7 +333,7 @@ fn attempt(points: &[Point], request: &Request) -> Result<Forecast, Refusal> {
     })
 }
 
-fn times_to(paths: &Paths, simulation: &Simulation<'_>, request: &Request) -> TimesTo {
+fn times_to(paths: &Paths, simulation: &Simulation<'_>, request: &ForecastRequest) -> TimesTo {
     let now = simulation.series.len();
     let (start, step) = (simulation.start(now), simulation.series.step);
     let reach = |threshold: Option<f64>| {

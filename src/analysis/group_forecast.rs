@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::analysis::forecast::{Forecast, Quantiles, TimeTo};
+use crate::analysis::forecast::{Forecast, LagQuantiles, TimeTo};
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::model::{GroupName, StreamKey};
 
@@ -17,7 +17,7 @@ pub struct GroupForecast {
     /// The horizon, as its label says it.
     pub horizon: &'static str,
     /// The lag at the end of the horizon, in entries.
-    pub lag: Quantiles,
+    pub lag: LagQuantiles,
     /// When entries are lost; `None` where that is unlikely within the horizon or cannot be told.
     pub loss: Option<TimeTo>,
 }

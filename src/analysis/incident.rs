@@ -45,7 +45,7 @@ impl Severity {
 
 /// One rule.
 #[derive(Debug, PartialEq)]
-pub struct Rule {
+pub struct AlertRule {
     /// The alert's name.
     pub name: String,
     /// How bad it is.
@@ -62,7 +62,7 @@ pub struct Rule {
 
 /// What an incident is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum IncidentSubject {
     /// The whole target.
     Target,
     /// One of its servers, by address.
@@ -98,7 +98,7 @@ impl IncidentStatus {
 
 /// What an incident rests on, as of the newest poll in which its condition held.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Evidence {
+pub struct IncidentEvidence {
     /// The rule's value: a lag, an age in seconds, a count.
     pub value: f64,
     /// The group's state.
@@ -113,13 +113,13 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incident {
     /// The rule.
-    pub rule: &'static Rule,
+    pub rule: &'static AlertRule,
     /// The target's name.
     pub target: TargetName,
     /// Whether it is one of several targets, so that the name says something.
     pub several_targets: bool,
     /// What it is about.
-    pub subject: Subject,
+    pub subject: IncidentSubject,
     /// How far it is.
     pub status: IncidentStatus,
     /// Since when its condition holds.
@@ -129,7 +129,7 @@ pub struct Incident {
     /// When it ended; `None` while it has not.
     pub resolved_at: Option<SystemTime>,
     /// What it rests on.
-    pub evidence: Evidence,
+    pub evidence: IncidentEvidence,
 }
 
 impl Incident {
@@ -137,10 +137,10 @@ impl Incident {
     #[must_use]
     pub fn id(&self) -> String {
         let (kind, name, group): (&[u8], &[u8], &[u8]) = match &self.subject {
-            Subject::Target => (b"target", b"", b""),
-            Subject::Node(address) => (b"node", address.as_bytes(), b""),
-            Subject::Stream(stream) => (b"stream", stream.as_bytes(), b""),
-            Subject::Group(stream, group) => (b"group", stream.as_bytes(), group.as_bytes()),
+            IncidentSubject::Target => (b"target", b"", b""),
+            IncidentSubject::Node(address) => (b"node", address.as_bytes(), b""),
+            IncidentSubject::Stream(stream) => (b"stream", stream.as_bytes(), b""),
+            IncidentSubject::Group(stream, group) => (b"group", stream.as_bytes(), group.as_bytes()),
         };
         let mut digest = Sha256::new();
         for part in [self.target.as_str().as_bytes(), kind, name, group, self.rule.name.as_bytes()] {
@@ -159,10 +159,10 @@ impl Incident {
         label("alertname", &self.rule.name);
         label("severity", self.rule.severity.as_str());
         match &self.subject {
-            Subject::Target => {}
-            Subject::Node(address) => drop(label("node", address)),
-            Subject::Stream(stream) => drop(label("stream", &stream.display_name())),
-            Subject::Group(stream, group) => {
+            IncidentSubject::Target => {}
+            IncidentSubject::Node(address) => drop(label("node", address)),
+            IncidentSubject::Stream(stream) => drop(label("stream", &stream.display_name())),
+            IncidentSubject::Group(stream, group) => {
                 label("stream", &stream.display_name());
                 label("consumer_group", &group.display_name());
             }

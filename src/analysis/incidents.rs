@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::analysis::incident::{Evidence, Incident, IncidentStatus, Incidents, Rule, Subject};
+use crate::analysis::incident::{AlertRule, Incident, IncidentEvidence, IncidentStatus, IncidentSubject, Incidents};
 use crate::analysis::snapshot::Presence;
 use crate::analysis::view::View;
 use crate::model::{GroupName, StreamKey, TargetName};
@@ -64,7 +64,7 @@ struct Tracked {
 #[derive(Debug, Default)]
 pub struct IncidentTracker {
     settings: IncidentSettings,
-    tracked: BTreeMap<(usize, Subject), Tracked>,
+    tracked: BTreeMap<(usize, IncidentSubject), Tracked>,
     recent: RecentEvents,
     round: u64,
     newest: Incidents,
@@ -132,9 +132,9 @@ impl IncidentTracker {
     }
 
     /// A condition holds. Whether that is news; `None` where there is no room for it.
-    fn holds(&mut self, now: Now, rule: usize, subject: Subject, evidence: Evidence) -> Option<bool> {
+    fn holds(&mut self, now: Now, rule: usize, subject: IncidentSubject, evidence: IncidentEvidence) -> Option<bool> {
         let rules = rules();
-        let hold = |rule: &Rule| self.settings.hold.unwrap_or(rule.hold);
+        let hold = |rule: &AlertRule| self.settings.hold.unwrap_or(rule.hold);
         let key = (rule, subject);
         let full = self.tracked.len() >= MAX_INCIDENTS;
         if let Some(tracked) = self.tracked.get_mut(&key).filter(|tracked| tracked.incident.resolved_at.is_none()) {
@@ -203,11 +203,11 @@ impl IncidentTracker {
         let found: BTreeSet<&StreamKey> =
             view.streams.iter().filter(|_| is_searching).map(|stream| &stream.key).collect();
         let is_unseen = |stream: &StreamKey| view.fresh.is_none() || (is_searching && !found.contains(stream));
-        let is_unknown = |subject: &Subject| match subject {
-            Subject::Target => false,
-            Subject::Node(_) => !view.redis_up(),
-            Subject::Stream(stream) => is_unseen(stream),
-            Subject::Group(stream, group) => {
+        let is_unknown = |subject: &IncidentSubject| match subject {
+            IncidentSubject::Target => false,
+            IncidentSubject::Node(_) => !view.redis_up(),
+            IncidentSubject::Stream(stream) => is_unseen(stream),
+            IncidentSubject::Group(stream, group) => {
                 is_unseen(stream) || unreadable.contains(stream) || unknown.contains(&(stream, group))
             }
         };

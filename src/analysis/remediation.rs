@@ -67,7 +67,7 @@ impl Action {
 
 /// Who decides that a plan is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
+pub enum RemediationMode {
     /// No plans are made.
     Off,
     /// Plans are shown, and never carried out.
@@ -78,7 +78,7 @@ pub enum Mode {
     Auto,
 }
 
-impl Mode {
+impl RemediationMode {
     /// Every mode.
     pub const ALL: [Self; 4] = [Self::Off, Self::Plan, Self::Approve, Self::Auto];
 
@@ -122,7 +122,7 @@ pub struct DeadLetter {
 
 /// What may be done for which groups. Of several rules that match, the first counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct RemediationRule {
     /// A glob over targets.
     pub target: String,
     /// A glob over streams.
@@ -130,7 +130,7 @@ pub struct Rule {
     /// A glob over groups.
     pub group: String,
     /// Who decides.
-    pub mode: Mode,
+    pub mode: RemediationMode,
     /// What may be planned.
     pub actions: Vec<Action>,
     /// How much may be done; `None` where nothing is done without a person.
@@ -141,7 +141,7 @@ pub struct Rule {
     pub hook: Option<usize>,
 }
 
-impl Rule {
+impl RemediationRule {
     fn matches(&self, target: &TargetName, stream: &StreamKey, group: &GroupName) -> bool {
         glob::matches(self.target.as_bytes(), target.as_str().as_bytes())
             && glob::matches(self.stream.as_bytes(), stream.as_bytes())
@@ -157,7 +157,7 @@ impl Rule {
 
 /// What a plan is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum PlanSubject {
     /// A dead consumer.
     Consumer {
         /// Its name.
@@ -192,7 +192,7 @@ pub enum Subject {
     },
 }
 
-impl Subject {
+impl PlanSubject {
     /// Whether what was seen later is the same, so that a plan for it holds.
     fn still(&self, later: &Self) -> bool {
         match (self, later) {
@@ -217,7 +217,7 @@ impl Subject {
 
 /// What a plan rests on beside its subject.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evidence {
+pub struct PlanEvidence {
     /// The group's state.
     pub state: GroupState,
     /// Its lag.
@@ -246,11 +246,11 @@ pub struct Plan {
     /// What would be done.
     pub action: Action,
     /// What it would be done to.
-    pub subject: Subject,
+    pub subject: PlanSubject,
     /// What it rests on.
-    pub evidence: Evidence,
+    pub evidence: PlanEvidence,
     /// Who decides.
-    pub mode: Mode,
+    pub mode: RemediationMode,
     /// Entries that the act may touch.
     pub entries: u64,
     /// How much may be done without a person.

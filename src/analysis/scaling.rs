@@ -1,7 +1,7 @@
 //! What an autoscaler is told: how much there is to do for a group, or that nobody knows. Pure.
 //!
 //! **Never a zero that is not true.** A value comes from one sample in which every stream of the scaler was read. Where a lag is
-//! bounded its upper bound counts. Where anything is unknown the answer is [`Unknown`], not a number: an autoscaler that gets an
+//! bounded its upper bound counts. Where anything is unknown the answer is [`DemandUnknown`], not a number: an autoscaler that gets an
 //! error keeps its replicas, one that gets 0 removes them.
 
 #[cfg(test)]
@@ -133,14 +133,14 @@ pub struct Demand {
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unknown(pub String);
+pub struct DemandUnknown(pub String);
 
 impl Scaler {
     /// What there is to do, by the newest sample.
     ///
     /// # Errors
     /// Where any part of it is unknown.
-    pub fn demand(&self, view: &View, drain_target: Duration) -> Result<Demand, Unknown> {
+    pub fn demand(&self, view: &View, drain_target: Duration) -> Result<Demand, DemandUnknown> {
         self.demand_with(view, drain_target, &LagForecasts::new())
     }
 
@@ -153,11 +153,11 @@ impl Scaler {
         view: &View,
         drain_target: Duration,
         forecasts: &LagForecasts,
-    ) -> Result<Demand, Unknown> {
+    ) -> Result<Demand, DemandUnknown> {
         let fresh = match (&view.newest_poll, &view.fresh) {
-            (None, _) => return Err(Unknown("the first poll of Redis has not ended yet".to_owned())),
-            (Some(Err(error)), _) => return Err(Unknown(format!("the newest poll of Redis failed: {error}"))),
-            (Some(Ok(())), None) => return Err(Unknown("the newest sample is too old".to_owned())),
+            (None, _) => return Err(DemandUnknown("the first poll of Redis has not ended yet".to_owned())),
+            (Some(Err(error)), _) => return Err(DemandUnknown(format!("the newest poll of Redis failed: {error}"))),
+            (Some(Ok(())), None) => return Err(DemandUnknown("the newest sample is too old".to_owned())),
             (Some(Ok(())), Some(fresh)) => fresh,
         };
         if !self.streams.patterns.is_empty() {
@@ -166,7 +166,7 @@ impl Scaler {
         let streams: Vec<&StreamSnapshot> = self.streams_of(view).collect();
         let there: BTreeSet<&StreamKey> = streams.iter().map(|stream| &stream.key).collect();
         if let Some(name) = self.streams.names.iter().find(|name| !there.contains(name)) {
-            return Err(Unknown(format!("the stream {name} is not in the newest sample")));
+            return Err(DemandUnknown(format!("the stream {name} is not in the newest sample")));
         }
         let mut sum = Sum { added: Some(0.0), delivered: Some(0.0), ..Sum::default() };
         for stream in &streams {
@@ -194,8 +194,8 @@ impl Scaler {
 }
 
 /// Whether the sample has every stream that a pattern may mean.
-fn all_found(view: &View, fresh: &Fresh) -> Result<(), Unknown> {
-    let missing = |why: &str| Err(Unknown(format!("streams that match the pattern may be missing: {why}")));
+fn all_found(view: &View, fresh: &Fresh) -> Result<(), DemandUnknown> {
+    let missing = |why: &str| Err(DemandUnknown(format!("streams that match the pattern may be missing: {why}")));
     if fresh.is_share {
         return missing("this process samples one shard of them");
     }
@@ -243,7 +243,12 @@ struct Sum<'a> {
 }
 
 impl<'a> Sum<'a> {
-    fn add(&mut self, stream: &'a StreamSnapshot, group: &GroupName, forecasts: &LagForecasts) -> Result<(), Unknown> {
+    fn add(
+        &mut self,
+        stream: &'a StreamSnapshot,
+        group: &GroupName,
+        forecasts: &LagForecasts,
+    ) -> Result<(), DemandUnknown> {
         self.streams += 1;
         let facts = match &stream.read {
             Ok(facts) => facts,
@@ -251,9 +256,9 @@ impl<'a> Sum<'a> {
                 self.missing_streams.push(&stream.key);
                 return Ok(());
             }
-            Err(error) => return Err(Unknown(format!("the stream {} could not be read: {error}", stream.key))),
+            Err(error) => return Err(DemandUnknown(format!("the stream {} could not be read: {error}", stream.key))),
         };
-        let unknown = |why: &str| Err(Unknown(format!("the group {group} of the stream {}: {why}", stream.key)));
+        let unknown = |why: &str| Err(DemandUnknown(format!("the group {group} of the stream {}: {why}", stream.key)));
         match stream.groups.iter().find(|known| known.name == *group).map(|known| &known.presence) {
             Some(Presence::Unknown) => return unknown("it could not be read"),
             None if stream.groups_left_out > 0 => return unknown("groups are left out over limit.groups"),
@@ -323,7 +328,7 @@ impl<'a> Sum<'a> {
         }
     }
 
-    fn demand(self, scaler: &Scaler, drain_target: Duration) -> Result<Demand, Unknown> {
+    fn demand(self, scaler: &Scaler, drain_target: Duration) -> Result<Demand, DemandUnknown> {
         let active = (self.active.len() as u64).saturating_add(self.unnamed);
         let capacity = self.capacity(active);
         let recommendation =
@@ -332,7 +337,7 @@ impl<'a> Sum<'a> {
         let work = pending.map(|pending| self.lag.max.saturating_add(pending));
         let work_unknown = || {
             let key = self.pending_unknown.first().map(ToString::to_string).unwrap_or_default();
-            Unknown(format!("how many entries of the stream {key} are pending is not known"))
+            DemandUnknown(format!("how many entries of the stream {key} are pending is not known"))
         };
         let (value, why) = match scaler.signal {
             Signal::Lag => (self.lag.max, self.lag_text()),

@@ -26,11 +26,11 @@ struct Info {
     schema_version: i32,
     bytes: u64,
     groups: u64,
-    resolutions: Vec<Resolution>,
+    resolutions: Vec<ResolutionRow>,
 }
 
 #[derive(Serialize)]
-struct Resolution {
+struct ResolutionRow {
     resolution_seconds: i64,
     points: u64,
     bytes: u64,
@@ -120,7 +120,7 @@ fn line(key: &SeriesKey, point: &Point, terminal: bool) -> String {
 
 impl Info {
     fn new(path: &std::path::Path, info: &FileInfo) -> Self {
-        let resolution = |of: &file::Resolution| Resolution {
+        let resolution = |of: &file::Resolution| ResolutionRow {
             resolution_seconds: of.seconds,
             points: of.points,
             bytes: of.bytes,
@@ -141,7 +141,7 @@ impl Info {
         let mut text = format!(
             "file            {path}\nschema version  {schema_version}\nbytes           {bytes}\ngroups          {groups}\n"
         );
-        for Resolution { resolution_seconds, points, bytes, oldest, newest } in &self.resolutions {
+        for ResolutionRow { resolution_seconds, points, bytes, oldest, newest } in &self.resolutions {
             let name = if *resolution_seconds == 60 { "minutes" } else { "hours" };
             let span = match (oldest, newest) {
                 (Some(oldest), Some(newest)) => format!(", from {oldest} to {newest}"),

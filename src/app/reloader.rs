@@ -14,7 +14,7 @@ use crate::app::systemd;
 use crate::app::targets::PolledTargets;
 use crate::app::{policy, watched};
 use crate::collector::REPLY_MEMORY;
-use crate::config::{self, Config, Request};
+use crate::config::{self, Config, Invocation};
 use crate::http::Service;
 use crate::store::deliveries::Deliveries;
 use crate::store::forecasts::Forecasts;
@@ -101,7 +101,7 @@ impl Reloader {
         // It reads files, which may be slow.
         let reading = tokio::task::spawn_blocking(move || config::parse(arguments)).await;
         let request = reading.map_err(refused)?.map_err(refused)?;
-        let Request::Run(new) = request else { return Err(refused("there is nothing to run")) };
+        let Invocation::Run(new) = request else { return Err(refused("there is nothing to run")) };
         self.config.may_become(&new).map_err(refused)?;
         self.say_what_opens(&new);
         // From here on nothing can fail.

@@ -6,7 +6,7 @@ use super::cluster::Cluster;
 use super::sample_state::SamplingConfig;
 use super::sentinel::Sentinel;
 use super::standalone::Standalone;
-use super::topology::{Mode, Topology};
+use super::topology::{RedisMode, Topology};
 
 use crate::model::sample::{SampleError, Sink, TargetSample};
 use crate::sys::own_metrics::RedisCommands;
@@ -29,9 +29,11 @@ impl Source {
     pub fn new(topology: Topology, sampling: SamplingConfig, commands: RedisCommands) -> Self {
         let counted = commands.clone();
         let backend = match topology.mode {
-            Mode::Standalone => Backend::Standalone(Box::new(Standalone::new(topology.endpoint, sampling, counted))),
-            Mode::Cluster => Backend::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
-            Mode::Sentinel => Backend::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
+            RedisMode::Standalone => {
+                Backend::Standalone(Box::new(Standalone::new(topology.endpoint, sampling, counted)))
+            }
+            RedisMode::Cluster => Backend::Cluster(Box::new(Cluster::new(topology, sampling, counted))),
+            RedisMode::Sentinel => Backend::Sentinel(Box::new(Sentinel::new(topology, sampling, counted))),
         };
         Self { backend, commands }
     }

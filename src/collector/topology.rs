@@ -8,7 +8,7 @@ use crate::redis::connector::{Address, Credentials, Endpoint, Resolver};
 #[derive(Clone, Debug)]
 pub struct Topology {
     /// One server, sentinels or a cluster.
-    pub mode: Mode,
+    pub mode: RedisMode,
     /// Where the first of them is, and who we are at Redis. In a cluster, login and TLS are the same for every node.
     pub endpoint: Endpoint,
     /// Where else to ask: more nodes of the cluster, or more sentinels. Those at `endpoint` need not be repeated.
@@ -23,7 +23,7 @@ pub struct Topology {
 
 /// How Redis is set up, and what its URL leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum RedisMode {
     /// One server: the one to sample.
     #[default]
     Standalone,
@@ -33,7 +33,7 @@ pub enum Mode {
     Sentinel,
 }
 
-impl Mode {
+impl RedisMode {
     /// The word of the configuration and the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ impl Topology {
     #[must_use]
     pub fn standalone(endpoint: Endpoint) -> Self {
         Self {
-            mode: Mode::Standalone,
+            mode: RedisMode::Standalone,
             endpoint,
             nodes: Vec::new(),
             sentinel_master: String::new(),
@@ -67,7 +67,7 @@ impl Topology {
             && self.nodes == other.nodes
             && self.sentinel_master == other.sentinel_master
             && self.sentinel_login.same_target(&other.sentinel_login)
-            && (self.mode != Mode::Cluster || self.max_connections == other.max_connections)
+            && (self.mode != RedisMode::Cluster || self.max_connections == other.max_connections)
     }
 
     /// The way to one of the servers behind it: the same login, and TLS for that host.
@@ -143,7 +143,7 @@ mod tests {
         assert!(one().same_target(&one()));
         let others = [
             topology("redis://a"),
-            Topology { mode: Mode::Cluster, ..one() },
+            Topology { mode: RedisMode::Cluster, ..one() },
             Topology { sentinel_master: "x".to_owned(), ..one() },
             Topology { sentinel_login: Credentials::default().with_user("u".to_owned()), ..one() },
             Topology { nodes: vec![at("b", 1)], ..topology("redis://c") },
@@ -153,8 +153,8 @@ mod tests {
         }
         // Where there is one server, there is one connection.
         let connections = |mode, max_connections| Topology { mode, max_connections, ..one() };
-        assert!(connections(Mode::Sentinel, 1).same_target(&connections(Mode::Sentinel, 2)));
-        assert!(!connections(Mode::Cluster, 1).same_target(&connections(Mode::Cluster, 2)));
+        assert!(connections(RedisMode::Sentinel, 1).same_target(&connections(RedisMode::Sentinel, 2)));
+        assert!(!connections(RedisMode::Cluster, 1).same_target(&connections(RedisMode::Cluster, 2)));
     }
 
     #[test]

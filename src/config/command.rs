@@ -9,11 +9,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use crate::actions::notify::NotifyConfig;
 use crate::config::effective::{Effective, FILE};
-use crate::config::file::{Entry, File, FileError, InFile, NotifySection, RemediationSection, ScalerItem, Section};
+use crate::config::file::{
+    ConfigFileError, File, FileValues, Located, NotifySection, RemediationSection, ScalerItem, Section,
+};
 use crate::config::nearest::nearest;
 use crate::config::settings::{self, Flag, SETTINGS, Setting};
 use crate::config::subcommands::{self, HistoryRequest, LagRequest, Output};
-use crate::config::values::{ConfigError, Origin, RawValue};
+use crate::config::values::{ConfigError, RawValue, ValueOrigin};
 use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources};
 use crate::model::{TargetName, names};
 
@@ -28,7 +30,7 @@ const MAX_SHOWN: usize = 80;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Request {
+pub enum Invocation {
     /// Run with this configuration.
     Run(Box<Config>),
     /// Say that this configuration is good.
@@ -64,13 +66,13 @@ const AFTER: [&str; 4] = [
 ///
 /// # Errors
 /// What is wrong with them, in one line.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, ConfigError> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
     let mut command = command();
     let arguments = with_negative_values(arguments);
     let mut matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Ok(Request::Print(error.render().to_string()));
+            return Ok(Invocation::Print(error.render().to_string()));
         }
         Err(error) => return Err(wrong_arguments(&error, &command, &arguments)),
     };
@@ -78,24 +80,24 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
         let given = AllSources::new(matches)?;
         let config = Box::new(Config::from_sources(&given)?);
         return Ok(if given.switch("healthcheck") {
-            Request::Healthcheck(config)
+            Invocation::Healthcheck(config)
         } else if given.switch("config.check") {
-            Request::Check(config)
+            Invocation::Check(config)
         } else {
-            Request::Run(config)
+            Invocation::Run(config)
         });
     };
     match name.as_str() {
         "lag" => {
             let given = AllSources::new(matches)?;
             let config = Config::from_sources(&WithoutDaemon(&given))?;
-            Ok(Request::Lag(Box::new(subcommands::lag(&given.matches, config)?)))
+            Ok(Invocation::Lag(Box::new(subcommands::lag(&given.matches, config)?)))
         }
         "config" => {
             let given = AllSources::new(matches)?;
             let config = Config::from_sources(&given)?;
             let effective = Effective::new(|setting| given.of(setting), &given, &config);
-            Ok(Request::PrintConfig(match Output::of(&given.matches) {
+            Ok(Invocation::PrintConfig(match Output::of(&given.matches) {
                 Output::Json => effective.json(),
                 Output::Table | Output::Csv => effective.table(),
             }))
@@ -107,7 +109,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
             let path = given.get("history.path").ok_or_else(|| {
                 ConfigError::new("--history.path is missing: expected the history file of a streamlag".to_owned())
             })?;
-            subcommands::history(&action, &given.matches, path.path()).map(Request::History)
+            subcommands::history(&action, &given.matches, path.path()).map(Invocation::History)
         }
         "notify" => {
             // What to do stands before the settings.
@@ -119,12 +121,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, C
                     "there is nobody to be told: expected notify: in the file of --config.file".to_owned(),
                 ));
             }
-            Ok(Request::NotifyTest(Box::new(config)))
+            Ok(Invocation::NotifyTest(Box::new(config)))
         }
-        "audit" => Ok(Request::AuditVerify(subcommands::audit(&matches))),
-        "completions" => Ok(Request::Print(subcommands::completions(&matches, command))),
-        "man" => subcommands::man(&matches, command).map(Request::Print),
-        _ => subcommands::token(&matches).map(Request::Print),
+        "audit" => Ok(Invocation::AuditVerify(subcommands::audit(&matches))),
+        "completions" => Ok(Invocation::Print(subcommands::completions(&matches, command))),
+        "man" => subcommands::man(&matches, command).map(Invocation::Print),
+        _ => subcommands::token(&matches).map(Invocation::Print),
     }
 }
 
@@ -306,22 +308,22 @@ impl SettingSources for AllSources {
     fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         if let Some(values) = self.flag(setting) {
-            return Some(RawValue::new(setting, Origin::Flag, values));
+            return Some(RawValue::new(setting, ValueOrigin::Flag, values));
         }
         // The alias has the program's own name: it is meant where both are set.
         for variable in [setting.env_alias, setting.env].into_iter().flatten() {
             if let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
-                return Some(RawValue::new(setting, Origin::Environment(variable), vec![value]));
+                return Some(RawValue::new(setting, ValueOrigin::Environment(variable), vec![value]));
             }
         }
         if let Some(entry) = self.file.get(key) {
-            return Some(entry.given(setting, Origin::File));
+            return Some(entry.given(setting, ValueOrigin::File));
         }
-        Some(RawValue::new(setting, Origin::Default, vec![setting.default?.into()]))
+        Some(RawValue::new(setting, ValueOrigin::Default, vec![setting.default?.into()]))
     }
 
     fn switch(&self, key: &str) -> bool {
-        let in_file = || self.file.get(key).is_some_and(Entry::switch);
+        let in_file = || self.file.get(key).is_some_and(FileValues::switch);
         self.has_flag(key) || in_file()
     }
 
@@ -335,15 +337,15 @@ impl SettingSources for AllSources {
         self.file.targets()
     }
 
-    fn scalers(&self) -> &[InFile<ScalerItem>] {
+    fn scalers(&self) -> &[Located<ScalerItem>] {
         self.file.scalers()
     }
 
-    fn notify(&self) -> Option<&InFile<NotifySection>> {
+    fn notify(&self) -> Option<&Located<NotifySection>> {
         self.file.notify()
     }
 
-    fn remediation(&self) -> Option<&InFile<RemediationSection>> {
+    fn remediation(&self) -> Option<&Located<RemediationSection>> {
         self.file.remediation()
     }
 }
@@ -355,7 +357,7 @@ impl AllSources {
         if let Some(path) = given.get("config.file") {
             let path_text = path.text()?;
             given.file = File::read(Path::new(&path_text)).map_err(|error| match error {
-                FileError::Scaler(problem) => problem,
+                ConfigFileError::Scaler(problem) => problem,
                 error => path.problem(error),
             })?;
         }
@@ -369,9 +371,9 @@ impl AllSources {
         }
         let value = |origin, is_on: bool| Some(RawValue::new(setting, origin, vec![is_on.to_string().into()]));
         match self.file.get(setting.key) {
-            _ if self.has_flag(setting.key) => value(Origin::Flag, true),
-            Some(entry) => Some(entry.given(setting, Origin::File)),
-            None => value(Origin::Default, false),
+            _ if self.has_flag(setting.key) => value(ValueOrigin::Flag, true),
+            Some(entry) => Some(entry.given(setting, ValueOrigin::File)),
+            None => value(ValueOrigin::Default, false),
         }
     }
 
@@ -423,7 +425,7 @@ impl SettingSources for WithoutDaemon<'_> {
         self.0.targets()
     }
 
-    fn scalers(&self) -> &[InFile<ScalerItem>] {
+    fn scalers(&self) -> &[Located<ScalerItem>] {
         // Their streams are sampled.
         self.0.scalers()
     }

@@ -8,13 +8,13 @@ use serde::Serialize;
 use crate::actions::notify::NotifyConfig;
 use crate::actions::remediate::RemediationConfig;
 use crate::analysis::scaling::Signal;
-use crate::config::file::{Given, InFile, NotifySection, RemediationSection, ScalerItem, Section, WebhookItem};
+use crate::config::file::{Given, Located, NotifySection, RemediationSection, ScalerItem, Section, WebhookItem};
 use crate::config::settings::{Flag, SETTINGS, Setting};
-use crate::config::values::{Location, Origin, RawValue, shown};
+use crate::config::values::{Location, RawValue, ValueOrigin, shown};
 use crate::config::{API_TOKEN_VARIABLE, Config, SettingSources, redis_target};
 use crate::http::{DeclaredScaler, Scalers};
 use crate::model::{TargetName, text};
-use crate::sys::http_client::Endpoint;
+use crate::sys::http_client::HttpEndpoint;
 use crate::sys::terminal::{self, Align, Cell, escaped_json};
 
 /// What stands for a value that must not be seen.
@@ -32,34 +32,34 @@ pub(super) const FILE: &str = "FILE";
 /// Every setting.
 #[derive(Serialize)]
 pub(super) struct Effective {
-    settings: Vec<Line>,
+    settings: Vec<EffectiveSetting>,
     /// What each target of the file sets itself. Its other settings are those of the program.
     targets: Vec<Named>,
     scalers: Vec<Named>,
-    notify: Vec<Line>,
-    remediation: Vec<Line>,
+    notify: Vec<EffectiveSetting>,
+    remediation: Vec<EffectiveSetting>,
 }
 
 /// The settings of one of several.
 #[derive(Serialize)]
 struct Named {
     name: String,
-    settings: Vec<Line>,
+    settings: Vec<EffectiveSetting>,
 }
 
 /// One setting.
 #[derive(Serialize)]
-struct Line {
+struct EffectiveSetting {
     setting: Cow<'static, str>,
     /// Null where it is not set.
-    value: Option<Value>,
-    from: Option<From>,
+    value: Option<EffectiveValue>,
+    from: Option<SettingOrigin>,
 }
 
 /// A value, or the values of a list.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Value {
+enum EffectiveValue {
     One(String),
     Many(Vec<String>),
 }
@@ -67,7 +67,7 @@ enum Value {
 /// Where a value comes from.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum From {
+enum SettingOrigin {
     Flag,
     Environment { variable: &'static str },
     File { file: String, line: u64 },
@@ -83,16 +83,16 @@ impl Effective {
     ) -> Self {
         let has_token = sources.api_token().is_some();
         let settings = SETTINGS.iter().filter(|setting| !ACTIONS.contains(&setting.key));
-        let mut settings: Vec<Line> = settings.map(|setting| line(setting, given(setting))).collect();
-        settings.push(Line {
+        let mut settings: Vec<EffectiveSetting> = settings.map(|setting| line(setting, given(setting))).collect();
+        settings.push(EffectiveSetting {
             setting: API_TOKEN_VARIABLE.into(),
-            value: has_token.then(|| Value::One(NOT_SHOWN.to_owned())),
-            from: has_token.then_some(From::Environment { variable: API_TOKEN_VARIABLE }),
+            value: has_token.then(|| EffectiveValue::One(NOT_SHOWN.to_owned())),
+            from: has_token.then_some(SettingOrigin::Environment { variable: API_TOKEN_VARIABLE }),
         });
         let of_target = |(name, section): &(TargetName, Section)| {
             let own = SETTINGS.iter().filter_map(|setting| {
                 let entry = section.get(setting.key)?;
-                Some(line(setting, Some(entry.given(setting, Origin::File))))
+                Some(line(setting, Some(entry.given(setting, ValueOrigin::File))))
             });
             Named { name: name.to_string(), settings: own.collect() }
         };
@@ -136,45 +136,49 @@ impl Effective {
     }
 }
 
-fn table(lines: &[Line]) -> String {
-    let row = |line: &Line| {
+fn table(lines: &[EffectiveSetting]) -> String {
+    let row = |line: &EffectiveSetting| {
         let value = match &line.value {
             None => NOT_SET.to_owned(),
-            Some(Value::One(value)) => value.clone(),
-            Some(Value::Many(values)) => values.join(","),
+            Some(EffectiveValue::One(value)) => value.clone(),
+            Some(EffectiveValue::Many(values)) => values.join(","),
         };
-        let from = line.from.as_ref().map_or(String::new(), From::to_string);
+        let from = line.from.as_ref().map_or(String::new(), SettingOrigin::to_string);
         [line.setting.as_ref(), &value, &from].map(Cell::new).to_vec()
     };
     let columns = ["SETTING", "VALUE", "FROM"].map(|name| (name, Align::Left));
     terminal::table(&columns, &lines.iter().map(row).collect::<Vec<_>>(), false)
 }
 
-fn line(setting: &'static Setting, given: Option<RawValue>) -> Line {
-    Line {
+fn line(setting: &'static Setting, given: Option<RawValue>) -> EffectiveSetting {
+    EffectiveSetting {
         setting: setting.key.into(),
         value: given.as_ref().map(|given| value(setting, given)),
         from: given.map(|given| match given.origin() {
-            Origin::Flag => From::Flag,
-            Origin::Environment(variable) => From::Environment { variable },
-            Origin::File(place) | Origin::Target(_, place) => From::file(place),
-            Origin::Default => From::Default,
+            ValueOrigin::Flag => SettingOrigin::Flag,
+            ValueOrigin::Environment(variable) => SettingOrigin::Environment { variable },
+            ValueOrigin::File(place) | ValueOrigin::Target(_, place) => SettingOrigin::file(place),
+            ValueOrigin::Default => SettingOrigin::Default,
         }),
     }
 }
 
 /// A value of a section, or its default.
 fn listed<T>(
-    of: &InFile<T>,
+    of: &Located<T>,
     setting: impl Into<Cow<'static, str>>,
     given: Option<&Given>,
     value: Option<String>,
-) -> Line {
-    let from = given.map_or(From::Default, |given| From::file(&of.location(given)));
-    Line { setting: setting.into(), from: value.is_some().then_some(from), value: value.map(Value::One) }
+) -> EffectiveSetting {
+    let from = given.map_or(SettingOrigin::Default, |given| SettingOrigin::file(&of.location(given)));
+    EffectiveSetting {
+        setting: setting.into(),
+        from: value.is_some().then_some(from),
+        value: value.map(EffectiveValue::One),
+    }
 }
 
-fn scaler(listed_as: &InFile<ScalerItem>, scalers: &Scalers) -> Named {
+fn scaler(listed_as: &Located<ScalerItem>, scalers: &Scalers) -> Named {
     let given = &listed_as.section;
     let name = given.name.value.clone();
     let mut lines = Vec::new();
@@ -201,16 +205,16 @@ fn scaler(listed_as: &InFile<ScalerItem>, scalers: &Scalers) -> Named {
 
 /// A URL of a receiver without its path, which may be a secret.
 fn url(url: &Given) -> String {
-    Endpoint::parse(&url.value).map_or_else(|_| NOT_SHOWN.to_owned(), |to| to.without_path())
+    HttpEndpoint::parse(&url.value).map_or_else(|_| NOT_SHOWN.to_owned(), |to| to.without_path())
 }
 
 /// A file by its path, where there is one.
-fn file<T>(listed_as: &InFile<T>, setting: String, given: Option<&Given>) -> Line {
+fn file<T>(listed_as: &Located<T>, setting: String, given: Option<&Given>) -> EffectiveSetting {
     let path = given.map(|given| listed_as.path(given).to_string_lossy().into_owned());
     listed(listed_as, setting, given, path)
 }
 
-fn webhook<T>(listed_as: &InFile<T>, setting: &str, item: &WebhookItem) -> impl Iterator<Item = Line> {
+fn webhook<T>(listed_as: &Located<T>, setting: &str, item: &WebhookItem) -> impl Iterator<Item = EffectiveSetting> {
     let WebhookItem { url: to, secret_file, allow_plain } = item;
     let to = listed(listed_as, format!("{setting}.url"), Some(to), Some(url(to)));
     let secret = secret_file.as_ref().map(|given| file(listed_as, format!("{setting}.secret_file"), Some(given)));
@@ -220,7 +224,7 @@ fn webhook<T>(listed_as: &InFile<T>, setting: &str, item: &WebhookItem) -> impl 
     [Some(to), secret, plain].into_iter().flatten()
 }
 
-fn notify(listed_as: &InFile<NotifySection>, config: &NotifyConfig) -> Vec<Line> {
+fn notify(listed_as: &Located<NotifySection>, config: &NotifyConfig) -> Vec<EffectiveSetting> {
     let given = &listed_as.section;
     let mut lines = Vec::new();
     for (n, to) in (1..).zip(&given.alertmanagers) {
@@ -245,7 +249,7 @@ fn notify(listed_as: &InFile<NotifySection>, config: &NotifyConfig) -> Vec<Line>
     lines
 }
 
-fn remediation(listed_as: &InFile<RemediationSection>, config: &RemediationConfig) -> Vec<Line> {
+fn remediation(listed_as: &Located<RemediationSection>, config: &RemediationConfig) -> Vec<EffectiveSetting> {
     let given = &listed_as.section;
     let mut lines =
         vec![listed(listed_as, "user", given.user.as_ref(), given.user.as_ref().map(|user| shown(&user.value)))];
@@ -284,13 +288,13 @@ fn remediation(listed_as: &InFile<RemediationSection>, config: &RemediationConfi
     lines
 }
 
-fn value(setting: &Setting, given: &RawValue) -> Value {
+fn value(setting: &Setting, given: &RawValue) -> EffectiveValue {
     if setting.secret {
         let shown = given.text().ok().and_then(|url| match setting.key {
             "redis.url" => redis_target::without_login(&url),
-            _ => Some(Endpoint::parse(&url).ok()?.without_path()),
+            _ => Some(HttpEndpoint::parse(&url).ok()?.without_path()),
         });
-        return Value::One(shown.unwrap_or_else(|| NOT_SHOWN.to_owned()));
+        return EffectiveValue::One(shown.unwrap_or_else(|| NOT_SHOWN.to_owned()));
     }
     let names = match (setting.flag, setting.key) {
         (Flag::List, "logical-streams") => given.names_with_braces().ok(),
@@ -298,20 +302,22 @@ fn value(setting: &Setting, given: &RawValue) -> Value {
         _ => None,
     };
     match names {
-        Some(names) => Value::Many(names),
+        Some(names) => EffectiveValue::Many(names),
         // Where the program looks for it.
-        None if setting.value_name == FILE => Value::One(given.path().to_string_lossy().into_owned()),
-        None => Value::One(given.values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",")),
+        None if setting.value_name == FILE => EffectiveValue::One(given.path().to_string_lossy().into_owned()),
+        None => EffectiveValue::One(
+            given.values().iter().map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","),
+        ),
     }
 }
 
-impl From {
+impl SettingOrigin {
     fn file(Location { file, line }: &Location) -> Self {
         Self::File { file: file.to_string_lossy().into_owned(), line: *line }
     }
 }
 
-impl fmt::Display for From {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("flag"),

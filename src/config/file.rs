@@ -15,7 +15,7 @@ use serde_saphyr::Error;
 
 use crate::config::nearest::nearest;
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
-use crate::config::values::{ConfigError, Location, Origin, RawValue};
+use crate::config::values::{ConfigError, Location, RawValue, ValueOrigin};
 use crate::model::TargetName;
 use crate::sys::files;
 pub(crate) use node::Given;
@@ -33,14 +33,14 @@ const MAX_NAMED: usize = 80;
 
 /// The values of a setting, and where they stand.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct FileValues {
     pub(super) values: Vec<String>,
     pub(super) place: Location,
 }
 
-impl Entry {
+impl FileValues {
     /// The values as those of this setting.
-    pub(super) fn given(&self, setting: &'static Setting, origin: impl FnOnce(Location) -> Origin) -> RawValue {
+    pub(super) fn given(&self, setting: &'static Setting, origin: impl FnOnce(Location) -> ValueOrigin) -> RawValue {
         RawValue::new(setting, origin(self.place.clone()), self.values.iter().map(OsString::from).collect())
     }
 
@@ -51,18 +51,18 @@ impl Entry {
 }
 
 /// Settings by key.
-pub(crate) type Section = BTreeMap<&'static str, Entry>;
+pub(crate) type Section = BTreeMap<&'static str, FileValues>;
 
 /// A section, and where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct InFile<T> {
+pub(crate) struct Located<T> {
     file: Arc<Path>,
     /// Where it begins.
     line: u64,
     pub(super) section: T,
 }
 
-impl<T> InFile<T> {
+impl<T> Located<T> {
     /// Where it begins.
     pub(super) fn begins(&self) -> Location {
         Location { file: Arc::clone(&self.file), line: self.line }
@@ -79,7 +79,7 @@ impl<T> InFile<T> {
     }
 }
 
-impl<T: Hash> Hash for InFile<T> {
+impl<T: Hash> Hash for Located<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.section.hash(state);
     }
@@ -87,7 +87,7 @@ impl<T: Hash> Hash for InFile<T> {
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(super) enum ConfigFileError {
     #[error(transparent)]
     Unreadable(#[from] files::FileError),
     #[error("{0}")]
@@ -101,7 +101,7 @@ pub(super) enum FileError {
     Scaler(ConfigError),
 }
 
-impl FileError {
+impl ConfigFileError {
     fn at(line: u64, why: &str) -> Self {
         Self::Line { line, why: why.to_owned() }
     }
@@ -112,9 +112,9 @@ impl FileError {
 pub(super) struct File {
     settings: Section,
     targets: Vec<(TargetName, Section)>,
-    scalers: Vec<InFile<ScalerItem>>,
-    notify: Option<InFile<NotifySection>>,
-    remediation: Option<InFile<RemediationSection>>,
+    scalers: Vec<Located<ScalerItem>>,
+    notify: Option<Located<NotifySection>>,
+    remediation: Option<Located<RemediationSection>>,
 }
 
 impl File {
@@ -122,7 +122,7 @@ impl File {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigFileError> {
         Self::parse(&files::read_settled_text(path)?, path)
     }
 
@@ -130,7 +130,7 @@ impl File {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigFileError> {
         let path: Arc<Path> = path.into();
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -148,12 +148,12 @@ impl File {
                 Ok(Self { settings, targets, scalers, notify, remediation })
             }
             YamlNode::Value(_) | YamlNode::List(_) => {
-                Err(FileError::Whole("expected a mapping of settings".to_owned()))
+                Err(ConfigFileError::Whole("expected a mapping of settings".to_owned()))
             }
         }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, key: &str) -> Option<&FileValues> {
         self.settings.get(key)
     }
 
@@ -163,17 +163,17 @@ impl File {
     }
 
     /// Whom to tell of incidents.
-    pub(super) fn notify(&self) -> Option<&InFile<NotifySection>> {
+    pub(super) fn notify(&self) -> Option<&Located<NotifySection>> {
         self.notify.as_ref()
     }
 
     /// What may be done about sick groups, not checked yet.
-    pub(super) fn remediation(&self) -> Option<&InFile<RemediationSection>> {
+    pub(super) fn remediation(&self) -> Option<&Located<RemediationSection>> {
         self.remediation.as_ref()
     }
 
     /// The scalers in the order of the file.
-    pub(super) fn scalers(&self) -> &[InFile<ScalerItem>] {
+    pub(super) fn scalers(&self) -> &[Located<ScalerItem>] {
         &self.scalers
     }
 }
@@ -186,53 +186,53 @@ fn take(entries: &mut Entries, key: &str) -> Option<(u64, YamlNode)> {
 }
 
 /// The error where a key of a scaler is given twice: YAML's own error does not name the scaler.
-fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<FileError> {
+fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<ConfigFileError> {
     if !matches!(error.without_snippet(), Error::DuplicateMappingKey { .. }) {
         return None;
     }
     let mut options = serde_saphyr::Options::default();
     options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
     let Ok(YamlNode::Map(mut entries)) = serde_saphyr::from_str_with_options(text, options) else { return None };
-    scaler::scalers(path, &mut entries).err().filter(|error| matches!(error, FileError::Scaler(_)))
+    scaler::scalers(path, &mut entries).err().filter(|error| matches!(error, ConfigFileError::Scaler(_)))
 }
 
 /// Takes the targets out of the top level.
-fn targets(path: &Arc<Path>, entries: &mut Entries) -> Result<Vec<(TargetName, Section)>, FileError> {
+fn targets(path: &Arc<Path>, entries: &mut Entries) -> Result<Vec<(TargetName, Section)>, ConfigFileError> {
     const TAKES: &str = "targets: expected a list of mappings, each with a name";
     let (line, listed) = match take(entries, "targets") {
         None | Some((_, YamlNode::Empty)) => return Ok(Vec::new()),
         Some((line, YamlNode::List(listed))) => (line, listed),
-        Some((line, _)) => return Err(FileError::at(line, TAKES)),
+        Some((line, _)) => return Err(ConfigFileError::at(line, TAKES)),
     };
     if listed.len() > MAX_TARGETS {
         let why = format!("targets: expected at most {MAX_TARGETS} targets, not {}", listed.len());
-        return Err(FileError::at(line, &why));
+        return Err(ConfigFileError::at(line, &why));
     }
     let mut targets: Vec<(TargetName, Section)> = Vec::with_capacity(listed.len());
     let mut names = BTreeSet::new();
     for node in listed {
-        let YamlNode::Map(mut entries) = node else { return Err(FileError::at(line, TAKES)) };
+        let YamlNode::Map(mut entries) = node else { return Err(ConfigFileError::at(line, TAKES)) };
         let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
         let (line, name) =
-            take(&mut entries, "name").ok_or_else(|| FileError::at(begins, "expected a name in each target"))?;
+            take(&mut entries, "name").ok_or_else(|| ConfigFileError::at(begins, "expected a name in each target"))?;
         let name = if let YamlNode::Value(name) = name { TargetName::new(&name) } else { None };
         let takes = "name: expected 1 to 64 letters, digits, '.', '_' and '-'";
-        let name = name.ok_or_else(|| FileError::at(line, takes))?;
+        let name = name.ok_or_else(|| ConfigFileError::at(line, takes))?;
         if !names.insert(name.clone()) {
-            return Err(FileError::at(line, &format!("there are two targets of the name {name}")));
+            return Err(ConfigFileError::at(line, &format!("there are two targets of the name {name}")));
         }
         let mut section = Section::new();
         flatten(path, "", entries, SettingScope::To(&name), &mut section)?;
         targets.push((name, section));
     }
     if targets.is_empty() {
-        return Err(FileError::at(line, &format!("{TAKES}; the list is empty")));
+        return Err(ConfigFileError::at(line, &format!("{TAKES}; the list is empty")));
     }
     Ok(targets)
 }
 
 /// What the parser found, and where, but not the text that it found there: that may be a URL with a password in it.
-fn describe(error: &Error) -> FileError {
+fn describe(error: &Error) -> ConfigFileError {
     let why = match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } if is_key(key) => format!("{key} is given twice"),
         Error::DuplicateMappingKey { .. } => "a key is given twice".to_owned(),
@@ -241,8 +241,8 @@ fn describe(error: &Error) -> FileError {
         _ => "expected YAML: settings with a value, a list of values, or more settings".to_owned(),
     };
     match error.location() {
-        Some(place) if place.line() > 0 => FileError::Place { line: place.line(), column: place.column(), why },
-        _ => FileError::Whole(why),
+        Some(place) if place.line() > 0 => ConfigFileError::Place { line: place.line(), column: place.column(), why },
+        _ => ConfigFileError::Whole(why),
     }
 }
 
@@ -268,10 +268,10 @@ enum SettingPathError {
 
 impl SettingScope<'_> {
     /// What is wrong, and where.
-    fn problem(self, line: u64, why: &str) -> FileError {
+    fn problem(self, line: u64, why: &str) -> ConfigFileError {
         match self {
-            Self::ToAll => FileError::at(line, why),
-            Self::To(target) => FileError::at(line, &format!("target {target}: {why}")),
+            Self::ToAll => ConfigFileError::at(line, why),
+            Self::To(target) => ConfigFileError::at(line, &format!("target {target}: {why}")),
         }
     }
 
@@ -297,7 +297,7 @@ fn flatten(
     entries: Entries,
     whose: SettingScope<'_>,
     settings: &mut Section,
-) -> Result<(), FileError> {
+) -> Result<(), ConfigFileError> {
     for (key, node) in entries {
         let line = key.referenced.line();
         let path = format!("{prefix}{}", key.value.replace('_', "-"));
@@ -328,7 +328,10 @@ fn flatten(
         if setting.flag == Flag::Switch && !["true", "false"].contains(&values[0].as_str()) {
             return Err(problem(&format!("{path}: expected true or false")));
         }
-        if settings.insert(setting.key, Entry { values, place: Location { file: Arc::clone(file), line } }).is_some() {
+        if settings
+            .insert(setting.key, FileValues { values, place: Location { file: Arc::clone(file), line } })
+            .is_some()
+        {
             return Err(problem(&format!("{path} is given twice")));
         }
     }

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::file::{Entry, File, InFile, ScalerItem, Section};
+use crate::config::file::{File, FileValues, Located, ScalerItem, Section};
 use crate::config::redis_target::dial_in_plain_text;
 use crate::config::settings::Flag;
-use crate::config::values::Origin;
+use crate::config::values::ValueOrigin;
 use crate::config::web::WebConfig;
 use crate::config::{Config, RawValue, SETTINGS, Setting, SettingSources};
 use crate::fuzzing::{OTHER_SECRET, SECRET, assert_one_line};
@@ -72,20 +72,20 @@ impl SettingSources for Only<'_> {
     fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         if let Some(entry) = self.0.get(key) {
-            return Some(entry.given(setting, Origin::File));
+            return Some(entry.given(setting, ValueOrigin::File));
         }
-        Some(RawValue::new(setting, Origin::Default, vec![OsString::from(setting.default?)]))
+        Some(RawValue::new(setting, ValueOrigin::Default, vec![OsString::from(setting.default?)]))
     }
 
     fn switch(&self, key: &str) -> bool {
-        self.0.get(key).is_some_and(Entry::switch)
+        self.0.get(key).is_some_and(FileValues::switch)
     }
 
     fn targets(&self) -> &[(TargetName, Section)] {
         self.0.targets()
     }
 
-    fn scalers(&self) -> &[InFile<ScalerItem>] {
+    fn scalers(&self) -> &[Located<ScalerItem>] {
         self.0.scalers()
     }
 }

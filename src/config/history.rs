@@ -7,7 +7,7 @@ use crate::config::{SettingSources, values};
 use crate::store::history::HistoryConfig;
 use crate::store::history::prometheus::{self, PrometheusConfig};
 use crate::sys::files;
-use crate::sys::http_client::{Client, Endpoint};
+use crate::sys::http_client::{HttpClient, HttpEndpoint};
 
 /// Points of the file are of a minute.
 const MIN_RETENTION: Duration = Duration::from_secs(60);
@@ -90,7 +90,7 @@ fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>,
         };
     };
     let url = given.text()?;
-    let endpoint = Endpoint::parse(&url).map_err(|why| given.problem(why))?;
+    let endpoint = HttpEndpoint::parse(&url).map_err(|why| given.problem(why))?;
     if url.contains(['?', '#']) {
         return Err(given.problem("expected a URL without a query, such as http://prometheus:9090"));
     }
@@ -102,7 +102,7 @@ fn prometheus(sources: &impl SettingSources) -> Result<Option<PrometheusConfig>,
     });
     let ca = sources.get(ca_file).map(|given| {
         let pem = files::read(&given.path()).map_err(|why| given.problem(why))?;
-        Client::new(Some(&pem)).map_err(|why| given.problem(why))?;
+        HttpClient::new(Some(&pem)).map_err(|why| given.problem(why))?;
         Ok(pem)
     });
     Ok(Some(PrometheusConfig {

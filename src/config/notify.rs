@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::actions::notify::{MAX_RECEIVERS, NotifyConfig, Timing};
-use crate::config::file::{Given, InFile, NotifySection};
+use crate::config::file::{Given, Located, NotifySection};
 use crate::config::values::{ConfigError, shown};
-use crate::sys::http_client::Endpoint;
+use crate::sys::http_client::HttpEndpoint;
 
 /// The job that the rules and the documents name.
 const JOB: &str = "streamlag";
@@ -17,7 +17,7 @@ const OWN_LABELS: [&str; 8] =
     ["alertname", "severity", "stream", "consumer_group", "logical_stream", "node", "state", "redis_target"];
 
 /// Whom to tell of incidents; nobody where nothing is listed.
-pub(super) fn checked(listed: Option<&InFile<NotifySection>>) -> Result<NotifyConfig, ConfigError> {
+pub(super) fn checked(listed: Option<&Located<NotifySection>>) -> Result<NotifyConfig, ConfigError> {
     let Some(listed) = listed else { return Ok(NotifyConfig::default()) };
     let given = &listed.section;
     let default = Timing::default();
@@ -51,8 +51,8 @@ pub(super) fn checked(listed: Option<&InFile<NotifySection>>) -> Result<NotifyCo
             names.len()
         )));
     }
-    let endpoints: BTreeSet<&Endpoint> = config.webhooks.iter().map(|webhook| &webhook.endpoint).collect();
-    let alertmanagers: BTreeSet<&Endpoint> = config.alertmanagers.iter().collect();
+    let endpoints: BTreeSet<&HttpEndpoint> = config.webhooks.iter().map(|webhook| &webhook.endpoint).collect();
+    let alertmanagers: BTreeSet<&HttpEndpoint> = config.alertmanagers.iter().collect();
     if endpoints.len() + alertmanagers.len() < names.len() {
         return Err(ConfigError::new("notify: a receiver is listed twice".to_owned()));
     }
@@ -60,15 +60,15 @@ pub(super) fn checked(listed: Option<&InFile<NotifySection>>) -> Result<NotifyCo
 }
 
 /// The files of secrets: those that webhooks sign with, and the configuration file if a webhook's URL in it may be one.
-pub(super) fn secret_files(listed: &InFile<NotifySection>) -> Vec<PathBuf> {
+pub(super) fn secret_files(listed: &Located<NotifySection>) -> Vec<PathBuf> {
     listed.webhook_secrets(listed.section.webhooks.iter())
 }
 
-fn alertmanager(listed: &InFile<NotifySection>, url: &Given) -> Result<Endpoint, ConfigError> {
-    Endpoint::parse(&url.value).map_err(|why| listed.wrong("notify.alertmanagers", url, why))
+fn alertmanager(listed: &Located<NotifySection>, url: &Given) -> Result<HttpEndpoint, ConfigError> {
+    HttpEndpoint::parse(&url.value).map_err(|why| listed.wrong("notify.alertmanagers", url, why))
 }
 
-fn labels(listed: &InFile<NotifySection>) -> Result<BTreeMap<String, String>, ConfigError> {
+fn labels(listed: &Located<NotifySection>) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut labels = BTreeMap::from([("job".to_owned(), JOB.to_owned())]);
     for (name, given) in &listed.section.labels {
         let mut letters = name.bytes();

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::actions::notify::Webhook;
 use crate::actions::remediate::{Doer, Place, PlaceMode, RemediationConfig, Sentinels, TlsPaths};
-use crate::analysis::remediation::{Action, Budget, DeadLetter, Mode, Rule};
+use crate::analysis::remediation::{Action, Budget, DeadLetter, RemediationMode, RemediationRule};
 use crate::collector::{self, Address, Topology};
 use crate::config::file::remediation::{BudgetItem, DeadLetterItem, REMEDIATION, RuleItem};
-use crate::config::file::{Given, InFile, RemediationSection};
+use crate::config::file::{Given, Located, RemediationSection};
 use crate::config::target::TargetConfig;
 use crate::config::values::ConfigError;
 use crate::model::{TargetName, glob, names};
@@ -32,7 +32,7 @@ const DEAD_LETTER_IDLE: Duration = Duration::from_secs(60);
 /// What a rule is for where it names no target.
 const EVERY_TARGET: &str = "*";
 
-type Listed = InFile<RemediationSection>;
+type Listed = Located<RemediationSection>;
 
 /// The files of secrets: of the password and of what webhooks sign with, and the configuration file if a webhook's URL in it may be one.
 pub(super) fn secret_files(listed: &Listed) -> Vec<PathBuf> {
@@ -53,7 +53,7 @@ pub(super) fn checked(listed: Option<&Listed>, targets: &[TargetConfig]) -> Resu
     }
     let mut hooks = Vec::new();
     let rules = section.rules.iter().map(|item| rule(listed, item, targets, &mut hooks));
-    let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
+    let rules: Vec<RemediationRule> = rules.collect::<Result<_, _>>()?;
     let doers = if rules.iter().any(acts_in_redis) { doers(listed, &rules, targets)? } else { BTreeMap::new() };
     if section.audit_file.is_none() && rules.iter().any(is_carried_out) {
         return Err(missing(listed, "audit_file", "expected a file, as mode approve and auto record every act"));
@@ -90,12 +90,12 @@ fn audit_file(listed: &Listed, given: &Given) -> Result<PathBuf, ConfigError> {
     Err(listed.wrong_value(&of("audit_file"), given, "expected a file in a folder that is there"))
 }
 
-fn acts_in_redis(rule: &Rule) -> bool {
+fn acts_in_redis(rule: &RemediationRule) -> bool {
     is_carried_out(rule) && rule.actions.iter().any(|action| *action != Action::Hook)
 }
 
-fn is_carried_out(rule: &Rule) -> bool {
-    matches!(rule.mode, Mode::Approve | Mode::Auto)
+fn is_carried_out(rule: &RemediationRule) -> bool {
+    matches!(rule.mode, RemediationMode::Approve | RemediationMode::Auto)
 }
 
 fn rule(
@@ -103,11 +103,12 @@ fn rule(
     item: &RuleItem,
     targets: &[TargetConfig],
     hooks: &mut Vec<Webhook>,
-) -> Result<Rule, ConfigError> {
+) -> Result<RemediationRule, ConfigError> {
     // YAML reads an off without quotes as false.
-    let word = if item.mode.value == "false" { Mode::Off.as_str() } else { &item.mode.value };
-    let mode = Mode::parse(word)
-        .ok_or_else(|| listed.wrong_value(&of_rule("mode"), &item.mode, one_of(Mode::ALL.map(Mode::as_str))))?;
+    let word = if item.mode.value == "false" { RemediationMode::Off.as_str() } else { &item.mode.value };
+    let mode = RemediationMode::parse(word).ok_or_else(|| {
+        listed.wrong_value(&of_rule("mode"), &item.mode, one_of(RemediationMode::ALL.map(RemediationMode::as_str)))
+    })?;
     let action = |given: &Given| {
         let unknown = || listed.wrong_value(&of_rule("actions"), given, one_of(Action::ALL.map(Action::as_str)));
         Action::parse(&given.value).ok_or_else(unknown)
@@ -115,11 +116,11 @@ fn rule(
     let actions: BTreeSet<Action> = item.actions.iter().map(action).collect::<Result<_, _>>()?;
     // What is missing has no place of its own.
     let missing = |why: &str| listed.wrong(&format!("{REMEDIATION}.rules"), &item.mode, why);
-    if actions.is_empty() && mode != Mode::Off {
+    if actions.is_empty() && mode != RemediationMode::Off {
         let all = Action::ALL.map(Action::as_str).join(", ");
         return Err(missing(&format!("actions is missing: expected one or more of {all}")));
     }
-    if mode == Mode::Auto && item.budget.is_none() {
+    if mode == RemediationMode::Auto && item.budget.is_none() {
         return Err(missing(
             "budget is missing: mode auto requires a budget, such as {acts_per_hour: 10, entries_per_act: 100}",
         ));
@@ -141,7 +142,7 @@ fn rule(
     }
     let dead_letter = |to| dead_letter(listed, to, &item.stream, targets.iter().filter(is_meant));
     let hook = item.hook.as_ref().map(|given| listed.webhook(&of_rule("hook"), given)).transpose()?;
-    Ok(Rule {
+    Ok(RemediationRule {
         target: target.to_owned(),
         stream: item.stream.value.clone(),
         group: item.group.value.clone(),
@@ -185,7 +186,7 @@ fn dead_letter<'a>(
     if to.is_empty() || to == streams {
         return Err(wrong("expected another stream than that of the rule"));
     }
-    let in_cluster = targets.into_iter().any(|target| target.redis.mode == collector::Mode::Cluster);
+    let in_cluster = targets.into_iter().any(|target| target.redis.mode == collector::RedisMode::Cluster);
     if in_cluster && !shares_slot(streams.as_bytes(), to.as_bytes()) {
         return Err(wrong(&format!(
             "expected the same slot of the cluster as {streams:?}, by the same hash tag in both, such as {{orders}}:* and \
@@ -210,13 +211,17 @@ fn shares_slot(streams: &[u8], other: &[u8]) -> bool {
 }
 
 /// Who acts at each target for which something may be carried out.
-fn doers(listed: &Listed, rules: &[Rule], targets: &[TargetConfig]) -> Result<BTreeMap<TargetName, Doer>, ConfigError> {
+fn doers(
+    listed: &Listed,
+    rules: &[RemediationRule],
+    targets: &[TargetConfig],
+) -> Result<BTreeMap<TargetName, Doer>, ConfigError> {
     const OWN: &str = "mode approve and auto act as a Redis user of its own";
     let user = listed.section.user.as_ref().ok_or_else(|| missing(listed, "user", OWN))?;
     let file = listed.section.password_file.as_ref().ok_or_else(|| missing(listed, "password_file", OWN))?;
     let mut doers = BTreeMap::new();
     for target in targets {
-        let is_meant = |rule: &&Rule| {
+        let is_meant = |rule: &&RemediationRule| {
             acts_in_redis(rule) && glob::matches(rule.target.as_bytes(), target.name.as_str().as_bytes())
         };
         if !rules.iter().any(|rule| is_meant(&rule)) {
@@ -235,9 +240,9 @@ fn doers(listed: &Listed, rules: &[Rule], targets: &[TargetConfig]) -> Result<BT
 
 fn place(redis: &Topology) -> Result<Place, String> {
     let mode = match redis.mode {
-        collector::Mode::Standalone => PlaceMode::Standalone,
-        collector::Mode::Cluster => PlaceMode::Cluster,
-        collector::Mode::Sentinel => {
+        collector::RedisMode::Standalone => PlaceMode::Standalone,
+        collector::RedisMode::Cluster => PlaceMode::Cluster,
+        collector::RedisMode::Sentinel => {
             let login = &redis.sentinel_login;
             PlaceMode::Sentinel(Sentinels {
                 master: redis.sentinel_master.clone(),

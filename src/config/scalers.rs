@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, ScaledStreams, Scaler, Signal};
-use crate::config::file::{Given, InFile, ScalerItem};
+use crate::config::file::{Given, Located, ScalerItem};
 use crate::config::target::TargetConfig;
 use crate::config::values::{ConfigError, shown};
 use crate::http::api::scale;
@@ -13,7 +13,7 @@ use crate::model::names::MAX_NAME_BYTES;
 use crate::model::{GroupName, StreamKey};
 
 /// All scalers. Their streams are sampled by the targets from now on.
-pub(super) fn all(listed: &[InFile<ScalerItem>], targets: &mut [TargetConfig]) -> Result<Scalers, ConfigError> {
+pub(super) fn all(listed: &[Located<ScalerItem>], targets: &mut [TargetConfig]) -> Result<Scalers, ConfigError> {
     let mut met = BTreeSet::new();
     let mut scalers = Vec::with_capacity(listed.len());
     for scaler in listed {
@@ -26,7 +26,7 @@ pub(super) fn all(listed: &[InFile<ScalerItem>], targets: &mut [TargetConfig]) -
     Ok(scalers.into_iter().collect())
 }
 
-impl InFile<ScalerItem> {
+impl Located<ScalerItem> {
     /// What is wrong with the whole scaler.
     fn problem(&self, why: &str) -> ConfigError {
         ConfigError::new(format!("scaler {} in {}: {why}", self.section.name.value, self.begins()))
@@ -56,7 +56,7 @@ impl InFile<ScalerItem> {
     }
 }
 
-fn declared(scaler: &InFile<ScalerItem>, targets: &mut [TargetConfig]) -> Result<DeclaredScaler, ConfigError> {
+fn declared(scaler: &Located<ScalerItem>, targets: &mut [TargetConfig]) -> Result<DeclaredScaler, ConfigError> {
     let given = &scaler.section;
     let target = match &given.redis_target {
         None => targets.first_mut().ok_or_else(|| scaler.problem("expected a target"))?,
@@ -91,7 +91,7 @@ fn declared(scaler: &InFile<ScalerItem>, targets: &mut [TargetConfig]) -> Result
     Ok(DeclaredScaler { redis_target: target.name.clone(), scaler: checked })
 }
 
-fn streams(scaler: &InFile<ScalerItem>, target: &TargetConfig) -> Result<ScaledStreams, ConfigError> {
+fn streams(scaler: &Located<ScalerItem>, target: &TargetConfig) -> Result<ScaledStreams, ConfigError> {
     let ScalerItem { stream, streams, logical_stream, .. } = &scaler.section;
     let is_excluded = |key: &StreamKey| any_matches(&target.streams_exclude, key.as_bytes());
     match (stream, streams, logical_stream) {
@@ -127,7 +127,7 @@ fn streams(scaler: &InFile<ScalerItem>, target: &TargetConfig) -> Result<ScaledS
     }
 }
 
-fn group(scaler: &InFile<ScalerItem>, target: &TargetConfig) -> Result<GroupName, ConfigError> {
+fn group(scaler: &Located<ScalerItem>, target: &TargetConfig) -> Result<GroupName, ConfigError> {
     let Some(name) = &scaler.section.group else {
         let first = target.groups.literals().first().cloned();
         return first.ok_or_else(|| scaler.problem("expected a group, as groups has only patterns"));

@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::actions::notify::Webhook;
 use crate::config::MAX_DURATION;
-use crate::config::file::{Given, InFile, WebhookItem};
+use crate::config::file::{Given, Located, WebhookItem};
 use crate::config::values::{self, ConfigError, shown};
 use crate::sys::files;
-use crate::sys::http_client::{Client, Endpoint};
+use crate::sys::http_client::{HttpClient, HttpEndpoint};
 
 /// What Standard Webhooks puts before a secret in base64.
 const SECRET_PREFIX: &str = "whsec_";
@@ -22,7 +22,7 @@ const SECRET_PREFIX: &str = "whsec_";
 /// Bytes that a secret has, as Standard Webhooks has it; of more, some are wasted.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-impl<T> InFile<T> {
+impl<T> Located<T> {
     /// What is wrong with the value of a key, which is named with its section.
     pub(super) fn wrong(&self, key: &str, given: &Given, why: impl fmt::Display) -> ConfigError {
         ConfigError::new(format!("{key} in {}: {why}", self.location(given)))
@@ -56,7 +56,7 @@ impl<T> InFile<T> {
     pub(super) fn certificates(&self, key: &str, given: Option<&Given>) -> Result<Option<Arc<[u8]>>, ConfigError> {
         let read = |given: &Given| {
             let pem = files::read(&self.path(given)).map_err(|why| self.wrong(key, given, why))?;
-            Client::new(Some(&pem)).map_err(|why| self.wrong(key, given, why))?;
+            HttpClient::new(Some(&pem)).map_err(|why| self.wrong(key, given, why))?;
             Ok(pem.into())
         };
         given.map(read).transpose()
@@ -65,7 +65,7 @@ impl<T> InFile<T> {
     /// A webhook.
     pub(super) fn webhook(&self, key: &str, item: &WebhookItem) -> Result<Webhook, ConfigError> {
         let of = |own: &str| format!("{key}.{own}");
-        let endpoint = Endpoint::parse(&item.url.value).map_err(|why| self.wrong(&of("url"), &item.url, why))?;
+        let endpoint = HttpEndpoint::parse(&item.url.value).map_err(|why| self.wrong(&of("url"), &item.url, why))?;
         if !self.switch(&of("allow_plain"), item.allow_plain.as_ref())? && endpoint.is_plain_elsewhere() {
             let why = "expected https:// for another host; allow_plain: true sends without TLS";
             return Err(self.wrong(&of("url"), &item.url, why));
@@ -77,7 +77,7 @@ impl<T> InFile<T> {
     /// The files of secrets of webhooks: those that they sign with, and the configuration file if a URL in it may be one.
     pub(super) fn webhook_secrets<'a>(&self, webhooks: impl Iterator<Item = &'a WebhookItem>) -> Vec<PathBuf> {
         let of = |webhook: &WebhookItem| {
-            let is_secret = Endpoint::parse(&webhook.url.value).is_ok_and(|to| to.has_path());
+            let is_secret = HttpEndpoint::parse(&webhook.url.value).is_ok_and(|to| to.has_path());
             let file = is_secret.then(|| self.begins().file.to_path_buf());
             [file, webhook.secret_file.as_ref().map(|given| self.path(given))]
         };

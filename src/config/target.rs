@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::analysis::logical::LogicalStreams;
 use crate::analysis::scaling::ScaledStreams;
 use crate::analysis::window::Windows;
-use crate::collector::{Address, Mode, Topology};
+use crate::collector::{Address, RedisMode, Topology};
 use crate::config::file::Section;
 use crate::config::settings::COLLECTORS;
-use crate::config::values::{ConfigError, Origin, RawValue};
+use crate::config::values::{ConfigError, RawValue, ValueOrigin};
 use crate::config::{MAX_DURATION, Setting, SettingSources, redis_target};
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::thresholds::{ThresholdRules, Thresholds};
@@ -116,7 +116,7 @@ impl<S: SettingSources> SettingSources for TargetSources<'_, S> {
     fn get(&self, key: &str) -> Option<RawValue> {
         let own = || Some((Setting::find(key)?, self.own.get(key)?));
         match own() {
-            Some((setting, entry)) => Some(entry.given(setting, |place| Origin::Target(self.name.clone(), place))),
+            Some((setting, entry)) => Some(entry.given(setting, |place| ValueOrigin::Target(self.name.clone(), place))),
             None => self.all.get(key).map(RawValue::inherited),
         }
     }
@@ -212,13 +212,13 @@ fn collectors(sources: &impl SettingSources) -> Result<Collectors, ConfigError> 
 fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
     let endpoint = redis_target::from_sources(sources)?;
     let given = sources.get("redis.mode").ok_or_else(|| ConfigError::missing("redis.mode"))?;
-    let modes = [Mode::Standalone, Mode::Cluster, Mode::Sentinel].map(|mode| (mode.as_str(), mode));
+    let modes = [RedisMode::Standalone, RedisMode::Cluster, RedisMode::Sentinel].map(|mode| (mode.as_str(), mode));
     let mode = given.one_of(&modes)?;
-    if mode != Mode::Standalone && matches!(endpoint.address, Address::Unix(_)) {
+    if mode != RedisMode::Standalone && matches!(endpoint.address, Address::Unix(_)) {
         return Err(given.problem("requires a redis:// or rediss:// URL, as nodes are known by host and port"));
     }
     // What all targets are given does not concern one that is of another kind.
-    let only_in = |modes: &[Mode], key: &str| match sources.get(key) {
+    let only_in = |modes: &[RedisMode], key: &str| match sources.get(key) {
         Some(given) if modes.contains(&mode) => Ok(Some(given)),
         Some(given) if !given.is_inherited() && !given.is_default() => {
             let words: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
@@ -226,7 +226,7 @@ fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
         }
         Some(_) | None => Ok(None),
     };
-    let nodes = match only_in(&[Mode::Cluster, Mode::Sentinel], "redis.nodes")? {
+    let nodes = match only_in(&[RedisMode::Cluster, RedisMode::Sentinel], "redis.nodes")? {
         Some(given) => {
             let nodes = given.endpoints()?;
             if nodes.len() > MAX_NODES {
@@ -236,15 +236,15 @@ fn topology(sources: &impl SettingSources) -> Result<Topology, ConfigError> {
         }
         None => Vec::new(),
     };
-    let master = only_in(&[Mode::Sentinel], "redis.sentinel-master")?;
+    let master = only_in(&[RedisMode::Sentinel], "redis.sentinel-master")?;
     let sentinel_master = match master {
         Some(given) => {
             Some(given.text()?).filter(|name| !name.is_empty()).ok_or_else(|| given.problem("expected a name"))?
         }
         None => String::new(),
     };
-    let user = only_in(&[Mode::Sentinel], "redis.sentinel-user")?;
-    let file = only_in(&[Mode::Sentinel], "redis.sentinel-password-file")?;
+    let user = only_in(&[RedisMode::Sentinel], "redis.sentinel-user")?;
+    let file = only_in(&[RedisMode::Sentinel], "redis.sentinel-password-file")?;
     let sentinel_login = redis_target::sentinel_login(user.as_ref(), file.as_ref())?;
     let max_connections =
         sources.get("redis.max-connections").ok_or_else(|| ConfigError::missing("redis.max-connections"))?;

@@ -3,9 +3,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::*;
-use crate::collector::{Address, Mode};
+use crate::collector::{Address, RedisMode};
 use crate::config::file::File;
-use crate::config::values::Origin;
+use crate::config::values::ValueOrigin;
 use crate::exposition::collectors::{Collector, Collectors};
 use crate::model::thresholds::Thresholds;
 use crate::model::{GroupName, StreamKey};
@@ -22,8 +22,8 @@ impl SettingSources for Fake {
     fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         let (origin, value) = match self.values.get(key) {
-            Some(value) => (Origin::Environment(setting.env.unwrap_or_default()), *value),
-            None => (Origin::Default, setting.default?),
+            Some(value) => (ValueOrigin::Environment(setting.env.unwrap_or_default()), *value),
+            None => (ValueOrigin::Default, setting.default?),
         };
         Some(RawValue::new(setting, origin, vec![OsString::from(value)]))
     }
@@ -113,7 +113,10 @@ fn defaults_are_the_contracts() {
     let [target] = &config.targets[..] else { panic!("{:?}", config.targets) };
     assert_eq!(target.name, TargetName::default());
     assert_eq!(target.redis.to_string(), "redis://localhost:6380/0");
-    assert_eq!((target.redis.mode, target.redis.nodes.len(), target.redis.max_connections), (Mode::Standalone, 0, 30));
+    assert_eq!(
+        (target.redis.mode, target.redis.nodes.len(), target.redis.max_connections),
+        (RedisMode::Standalone, 0, 30)
+    );
     assert_eq!(target.timeout, Duration::from_secs(2));
     assert_eq!(target.streams, ["events:chat", "events:ticket", "events:remote"]);
     assert_eq!(target.groups.literals(), ["signalr-consumers".into()]);
@@ -318,7 +321,7 @@ fn secrets_are_not_repeated() {
 fn of_file(path: &Path, text: &str) -> Config {
     std::fs::write(path, text).unwrap();
     let arguments = [OsString::from("streamlag"), "--config.file".into(), path.into()];
-    let Ok(Request::Run(config)) = parse(arguments) else { panic!("{text}") };
+    let Ok(Invocation::Run(config)) = parse(arguments) else { panic!("{text}") };
     *config
 }
 

@@ -88,7 +88,7 @@ impl fmt::Display for Location {
 
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum ValueOrigin {
     /// On the command line.
     Flag,
     /// In this environment variable.
@@ -105,7 +105,7 @@ pub(super) enum Origin {
 #[derive(Clone, Debug)]
 pub struct RawValue {
     setting: &'static Setting,
-    origin: Origin,
+    origin: ValueOrigin,
     values: Vec<OsString>,
     is_inherited: bool,
 }
@@ -129,7 +129,7 @@ fn with_byte_unit(bytes: u64) -> String {
 }
 
 impl RawValue {
-    pub(super) fn new(setting: &'static Setting, origin: Origin, values: Vec<OsString>) -> Self {
+    pub(super) fn new(setting: &'static Setting, origin: ValueOrigin, values: Vec<OsString>) -> Self {
         Self { setting, origin, values, is_inherited: false }
     }
 
@@ -146,9 +146,9 @@ impl RawValue {
     /// The name under which it was given.
     fn name(&self) -> String {
         match (&self.origin, self.setting.env) {
-            (Origin::Environment(variable), _) => (*variable).to_owned(),
-            (Origin::File(place), _) => format!("{} in {place}", self.setting.key),
-            (Origin::Target(target, place), _) => format!("{} of target {target} in {place}", self.setting.key),
+            (ValueOrigin::Environment(variable), _) => (*variable).to_owned(),
+            (ValueOrigin::File(place), _) => format!("{} in {place}", self.setting.key),
+            (ValueOrigin::Target(target, place), _) => format!("{} of target {target} in {place}", self.setting.key),
             (_, Some(env)) if self.setting.flag == Flag::None => env.to_owned(),
             _ => format!("--{}", self.setting.key),
         }
@@ -169,7 +169,7 @@ impl RawValue {
     }
 
     /// Where it was given.
-    pub(super) fn origin(&self) -> &Origin {
+    pub(super) fn origin(&self) -> &ValueOrigin {
         &self.origin
     }
 
@@ -180,7 +180,7 @@ impl RawValue {
 
     /// Whether it was not given.
     pub(super) fn is_default(&self) -> bool {
-        self.origin == Origin::Default
+        self.origin == ValueOrigin::Default
     }
 
     /// A problem with this value. The one place where it becomes text: `why` says what was expected.
@@ -282,7 +282,7 @@ impl RawValue {
         for value in &self.values {
             let text = value.to_str().ok_or_else(|| self.problem("expected UTF-8 text"))?;
             match self.origin {
-                Origin::File(_) | Origin::Target(..) => names.push(text.trim().to_owned()),
+                ValueOrigin::File(_) | ValueOrigin::Target(..) => names.push(text.trim().to_owned()),
                 _ => names.extend(split(text).iter().map(|name| name.trim().to_owned())),
             }
         }
@@ -324,8 +324,8 @@ impl RawValue {
     /// The configuration file, if it was given there.
     pub(super) fn file(&self) -> Option<PathBuf> {
         match &self.origin {
-            Origin::File(place) | Origin::Target(_, place) => Some(place.file.to_path_buf()),
-            Origin::Flag | Origin::Environment(_) | Origin::Default => None,
+            ValueOrigin::File(place) | ValueOrigin::Target(_, place) => Some(place.file.to_path_buf()),
+            ValueOrigin::Flag | ValueOrigin::Environment(_) | ValueOrigin::Default => None,
         }
     }
 
@@ -334,8 +334,8 @@ impl RawValue {
     pub(super) fn path(&self) -> PathBuf {
         let path = self.values.last().map(PathBuf::from).unwrap_or_default();
         match &self.origin {
-            Origin::File(place) | Origin::Target(_, place) => place.beside(&path),
-            Origin::Flag | Origin::Environment(_) | Origin::Default => path,
+            ValueOrigin::File(place) | ValueOrigin::Target(_, place) => place.beside(&path),
+            ValueOrigin::Flag | ValueOrigin::Environment(_) | ValueOrigin::Default => path,
         }
     }
 }

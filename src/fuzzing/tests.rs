@@ -54,7 +54,7 @@ fn the_corpora_hold() {
 }
 
 /// A change to a seed: where, how much is taken out, and what is put there.
-type Change = (prop::sample::Index, usize, Vec<u8>);
+type Mutation = (prop::sample::Index, usize, Vec<u8>);
 
 /// Shown as text, which most of it is.
 struct Input(Vec<u8>);
@@ -65,7 +65,7 @@ impl fmt::Debug for Input {
     }
 }
 
-fn changed(mut seed: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+fn changed(mut seed: Vec<u8>, changes: &[Mutation]) -> Vec<u8> {
     for (at, out, put) in changes {
         let from = at.index(seed.len() + 1);
         let to = (from + out).min(seed.len());

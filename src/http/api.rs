@@ -159,14 +159,14 @@ impl<'a> Api<'a> {
         Consumers { consumers: Rows(rows), sample: self.sample() }
     }
 
-    fn sample(&self) -> Sample {
-        Sample { sampled_at: self.view.last_success.map(rfc3339), age_seconds: self.age.map(seconds) }
+    fn sample(&self) -> SampleTime {
+        SampleTime { sampled_at: self.view.last_success.map(rfc3339), age_seconds: self.age.map(seconds) }
     }
 }
 
 /// When the facts were read; null before the first good sample.
 #[derive(Serialize)]
-struct Sample {
+struct SampleTime {
     sampled_at: Option<String>,
     age_seconds: Option<f64>,
 }
@@ -178,7 +178,7 @@ struct ConsumerLag<'a> {
     stream_count: usize,
     consumer_group: Option<Cow<'a, str>>,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 /// Streams by name, in the order of the configuration.
@@ -217,7 +217,7 @@ struct StreamLag<'a> {
 impl<'a> StreamLag<'a> {
     fn of(stream: &'a StreamSnapshot, name: Option<&GroupName>, thresholds: &ThresholdRules) -> Self {
         let group = stream.groups.iter().find(|group| Some(&group.name) == name);
-        let row = Row::of(stream, group, thresholds);
+        let row = RowFacts::of(stream, group, thresholds);
         Self {
             name: stream.key.display_name(),
             lag: row.lag,
@@ -252,7 +252,7 @@ fn total(streams: &[StreamLag<'_>]) -> i64 {
 }
 
 /// What the rows of a stream and of a group have in common.
-pub(super) struct Row<'a> {
+pub(super) struct RowFacts<'a> {
     pub(super) lag: i64,
     pub(super) status: Status,
     pub(super) state: Option<GroupState>,
@@ -260,7 +260,7 @@ pub(super) struct Row<'a> {
     pub(super) present: Option<&'a PresentGroup>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> RowFacts<'a> {
     /// `group` is `None` where a pattern matches a group that this stream does not have.
     pub(super) fn of(stream: &StreamSnapshot, group: Option<&'a GroupSnapshot>, thresholds: &ThresholdRules) -> Self {
         let unknown = Self { lag: UNREADABLE_LAG, status: Status::Unknown, state: None, exists: None, present: None };
@@ -282,7 +282,7 @@ impl<'a> Row<'a> {
     }
 }
 
-impl Row<'_> {
+impl RowFacts<'_> {
     /// The rule that decided on the state, and the evidence.
     fn state_reason(&self) -> Option<String> {
         let missing = || "the group does not exist".to_owned();
@@ -294,7 +294,7 @@ impl Row<'_> {
 struct Streams<'a> {
     streams: Vec<StreamRow<'a>>,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 #[derive(Serialize)]
@@ -327,14 +327,14 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 #[derive(Serialize)]
 struct Groups<'a> {
     groups: Vec<GroupRow<'a>>,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 /// One monitored group of a stream.
@@ -383,7 +383,7 @@ impl<'a> GroupRow<'a> {
         group: Option<&'a GroupSnapshot>,
         thresholds: &ThresholdRules,
     ) -> Self {
-        let row = Row::of(stream, group, thresholds);
+        let row = RowFacts::of(stream, group, thresholds);
         let dead = row.present.and_then(|group| group.dead);
         let added = stream.read.as_ref().ok().and_then(|facts| facts.rates.added);
         Self {
@@ -428,7 +428,7 @@ impl<'a> GroupRow<'a> {
 struct Consumers<R> {
     consumers: R,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 /// A list of rows that are made as they are written.

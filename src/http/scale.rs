@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::analysis::scaling::{CONSUMERS_TARGET, LagForecasts, ScaledStreams, Scaler, Signal, Unknown};
+use crate::analysis::scaling::{CONSUMERS_TARGET, DemandUnknown, LagForecasts, ScaledStreams, Scaler, Signal};
 use crate::http::api::scale::{MAX_LOOK_AHEAD, ScaleQuery, asked, nothing_asked, scale};
 use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
@@ -87,9 +87,9 @@ fn answer<'a>(
     let published = target.reader.newest();
     let age = published.sampled.map_or(Duration::ZERO, |sampled| sampled.elapsed());
     let demand = scaler.demand_with(&published.view, target.drain_target, forecasts);
-    let Unknown(why) = match demand {
+    let DemandUnknown(why) = match demand {
         Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => {
-            Unknown(format!("the newest sample is {:.1} s old", age.as_secs_f64()))
+            DemandUnknown(format!("the newest sample is {:.1} s old", age.as_secs_f64()))
         }
         Ok(demand) => return Ok(scale(name, scaler, demand, published.view.last_success, age)),
         Err(unknown) => unknown,

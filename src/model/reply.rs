@@ -39,7 +39,7 @@ pub struct GroupReply {
     /// The server's own lag, where it has one and it is not negative. Not to be trusted by itself.
     pub server_lag: Option<u64>,
     /// What the server told that cannot be.
-    pub unknown: Unknown,
+    pub unknown: UnknownFields,
     /// `XPENDING … 1`: its oldest pending entry, `Some(None)` where nothing is pending; `None` where that was not asked or not told.
     pub oldest_pending: Option<Option<OldestPending>>,
     /// `XPENDING` up to the stream's first entry: pending entries that are gone from the stream, a lower bound. `None` where they
@@ -73,7 +73,7 @@ impl GroupReply {
 
 /// Fields of a group that the server left out, or told as something that cannot be. The reply has 0 in their place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unknown {
+pub struct UnknownFields {
     /// [`GroupReply::consumers`].
     pub consumers: bool,
     /// [`GroupReply::pending`].

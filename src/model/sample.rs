@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::lag::{Continuity, Resolved};
 pub use super::read_error::ReadError;
-use super::reply::{ConsumerReply, GroupReply, StreamReply, Unknown};
+use super::reply::{ConsumerReply, GroupReply, StreamReply, UnknownFields};
 
 use crate::model::{ConsumerName, EntryId, FailureReason, GroupName, StreamKey};
 
@@ -210,7 +210,7 @@ pub struct GroupSample {
     /// Entries ever delivered, where the server knows it (7.0 and later, and not after every `SETID`).
     pub entries_read: Option<u64>,
     /// What the server told that cannot be.
-    pub unknown: Unknown,
+    pub unknown: UnknownFields,
     /// The smallest id among the pending entries: of this sample, or of an earlier one where nothing has changed since.
     pub oldest_pending: Option<EntryId>,
     /// The consumer that holds it; `None` also where none does (Redis 8.8: `XNACK`).

@@ -9,7 +9,7 @@
 
 use crate::model::lag::EntryPage;
 use crate::model::names::{self, Name, RawName};
-use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply, Unknown};
+use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply, UnknownFields};
 use crate::model::sample::ServerInfo;
 use crate::model::{ConsumerName, EntryId, GroupName};
 use crate::redis::resp::{Items, Reply};
@@ -110,7 +110,7 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupReply>>
             last_delivered: delivered.unwrap_or_default(),
             entries_read: field("entries-read", read).known_count(),
             server_lag: field("lag", lag).known_count(),
-            unknown: Unknown {
+            unknown: UnknownFields {
                 consumers: consumers.is_none(),
                 pending: pending.is_none(),
                 last_delivered: delivered.is_none(),
@@ -483,17 +483,17 @@ mod tests {
 
     /// A value as Redis would send it.
     #[derive(Clone, Debug)]
-    enum Value {
+    enum SentValue {
         Nil,
         Okay,
         Int(i64),
         /// A number that has wrapped: it does not fit into 64 bits with a sign.
         Wrapped(u64),
         BulkString(Vec<u8>),
-        Array(Vec<Value>),
+        Array(Vec<SentValue>),
     }
 
-    impl Value {
+    impl SentValue {
         fn write(&self, bytes: &mut Vec<u8>) {
             match self {
                 Self::Nil => bytes.extend(b"$-1\r\n"),
@@ -523,33 +523,33 @@ mod tests {
         replies.iter().next().unwrap()
     }
 
-    fn text(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
+    fn text(text: &str) -> SentValue {
+        SentValue::BulkString(text.as_bytes().to_vec())
     }
 
-    fn flat(fields: &[(&str, Value)]) -> Value {
-        Value::Array(fields.iter().flat_map(|(name, value)| [text(name), value.clone()]).collect())
+    fn flat(fields: &[(&str, SentValue)]) -> SentValue {
+        SentValue::Array(fields.iter().flat_map(|(name, value)| [text(name), value.clone()]).collect())
     }
 
-    fn entry(id: &str) -> Value {
-        Value::Array(vec![text(id), Value::Array(vec![text("field"), text("payload")])])
+    fn entry(id: &str) -> SentValue {
+        SentValue::Array(vec![text(id), SentValue::Array(vec![text("field"), text("payload")])])
     }
 
-    fn stream_fields() -> Vec<(&'static str, Value)> {
+    fn stream_fields() -> Vec<(&'static str, SentValue)> {
         vec![
-            ("length", Value::Int(2)),
-            ("radix-tree-keys", Value::Int(1)),
+            ("length", SentValue::Int(2)),
+            ("radix-tree-keys", SentValue::Int(1)),
             ("last-generated-id", text("9-1")),
             ("max-deleted-entry-id", text("3-0")),
-            ("entries-added", Value::Int(i64::MAX)),
-            ("a-field-of-the-future", Value::Array(vec![Value::Nil])),
-            ("groups", Value::Int(1)),
+            ("entries-added", SentValue::Int(i64::MAX)),
+            ("a-field-of-the-future", SentValue::Array(vec![SentValue::Nil])),
+            ("groups", SentValue::Int(1)),
             ("first-entry", entry("4-0")),
             ("last-entry", entry("9-1")),
         ]
     }
 
-    fn with(name: &str, value: Value) -> Vec<(&'static str, Value)> {
+    fn with(name: &str, value: SentValue) -> Vec<(&'static str, SentValue)> {
         let mut fields = stream_fields();
         fields.iter_mut().find(|(field, _)| *field == name).unwrap().1 = value;
         fields
@@ -578,20 +578,20 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_usable_length_is_an_error_that_names_it() {
-        let check = |fields: &[(&'static str, Value)], expected: &str| {
+        let check = |fields: &[(&'static str, SentValue)], expected: &str| {
             let error = stream(root(&flat(fields).sent())).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         };
-        check(&with("length", Value::Int(-1)), "length is a number, not a count");
+        check(&with("length", SentValue::Int(-1)), "length is a number, not a count");
         check(
-            &with("length", Value::Wrapped(u64::MAX - 7)),
+            &with("length", SentValue::Wrapped(u64::MAX - 7)),
             "length is a number that does not fit 64 bits, not a count",
         );
-        check(&with("length", Value::Nil), "length is nil, not a count");
-        check(&with("length", Value::Int(0)), "length is 0, with an entry 4-0");
+        check(&with("length", SentValue::Nil), "length is nil, not a count");
+        check(&with("length", SentValue::Int(0)), "length is 0, with an entry 4-0");
         check(&stream_fields()[1..], "no field length");
-        assert!(stream(root(&Value::Okay.sent())).is_err());
-        assert!(stream(root(&Value::Array(vec![text("length")]).sent())).is_err());
+        assert!(stream(root(&SentValue::Okay.sent())).is_err());
+        assert!(stream(root(&SentValue::Array(vec![text("length")]).sent())).is_err());
     }
 
     /// Of each field what cannot be is that field's trouble: everything else is as without it.
@@ -599,7 +599,7 @@ mod tests {
     fn a_field_of_a_stream_that_cannot_be_is_unknown_and_the_rest_is_read() {
         let right = stream(root(&flat(&stream_fields()).sent())).unwrap();
         let no_ends = StreamReply { first: None, last: None, ends_unknown: true, ..right.clone() };
-        let check = |name: &str, values: &[Value], expected: &StreamReply| {
+        let check = |name: &str, values: &[SentValue], expected: &StreamReply| {
             for value in values {
                 let read = stream(root(&flat(&with(name, value.clone())).sent())).unwrap();
                 // How large an entry is that is none is not looked at.
@@ -607,14 +607,18 @@ mod tests {
                 assert_eq!(read, *expected, "{name}: {value:?}");
             }
         };
-        let odd = [Value::Nil, Value::Okay, Value::Array(vec![]), Value::Array(vec![Value::Nil])];
-        let numbers =
-            [Value::Int(-1), Value::Int(i64::MIN), Value::Wrapped(u64::MAX - 7), text("18446744073709551608")];
-        let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), Value::Int(3)];
+        let odd = [SentValue::Nil, SentValue::Okay, SentValue::Array(vec![]), SentValue::Array(vec![SentValue::Nil])];
+        let numbers = [
+            SentValue::Int(-1),
+            SentValue::Int(i64::MIN),
+            SentValue::Wrapped(u64::MAX - 7),
+            text("18446744073709551608"),
+        ];
+        let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), SentValue::Int(3)];
         let unknown = StreamReply { entries_added: None, ..right.clone() };
         check("entries-added", &[&odd[..], &numbers].concat(), &unknown);
         // Fewer were ever added than are there.
-        check("entries-added", &[Value::Int(1)], &unknown);
+        check("entries-added", &[SentValue::Int(1)], &unknown);
         check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamReply { max_deleted: None, ..right.clone() });
         // The last entry is the least that was given out; here it is what was given out last.
         check("last-generated-id", &[&odd[..], &ids, &[text("9-0")]].concat(), &right);
@@ -627,91 +631,99 @@ mod tests {
 
     #[test]
     fn groups_keep_what_the_server_knows_and_never_wrap() {
-        let group = |lag: Value, read: Value| {
+        let group = |lag: SentValue, read: SentValue| {
             flat(&[
-                ("name", Value::BulkString(b"bad\xff".to_vec())),
-                ("consumers", Value::Int(1)),
-                ("pending", Value::Int(i64::MAX)),
+                ("name", SentValue::BulkString(b"bad\xff".to_vec())),
+                ("consumers", SentValue::Int(1)),
+                ("pending", SentValue::Int(i64::MAX)),
                 ("last-delivered-id", text("5-0")),
                 ("entries-read", read),
                 ("lag", lag),
             ])
         };
-        let decoded = |lag, read| groups(root(&Value::Array(vec![group(lag, read)]).sent()), &[]).unwrap().remove(0);
-        let known = decoded(Value::Int(7), Value::Int(3));
+        let decoded =
+            |lag, read| groups(root(&SentValue::Array(vec![group(lag, read)]).sent()), &[]).unwrap().remove(0);
+        let known = decoded(SentValue::Int(7), SentValue::Int(3));
         assert_eq!(known.name.as_bytes(), b"bad\xff");
         assert_eq!((known.server_lag, known.entries_read, known.pending), (Some(7), Some(3), i64::MAX as u64));
-        let unknown = decoded(Value::Nil, Value::Nil);
+        let unknown = decoded(SentValue::Nil, SentValue::Nil);
         assert_eq!((unknown.server_lag, unknown.entries_read), (None, None));
-        let negative = decoded(Value::Int(-99), Value::Int(-1));
+        let negative = decoded(SentValue::Int(-99), SentValue::Int(-1));
         assert_eq!((negative.server_lag, negative.entries_read), (None, None));
         // As apache/kvrocks#3578 and #3581 have it.
-        let wrapped = decoded(Value::Wrapped(18_446_744_073_709_551_608), Value::Wrapped(u64::MAX));
+        let wrapped = decoded(SentValue::Wrapped(18_446_744_073_709_551_608), SentValue::Wrapped(u64::MAX));
         assert_eq!((wrapped.server_lag, wrapped.entries_read), (None, None));
-        assert_eq!((wrapped.pending, wrapped.unknown), (i64::MAX as u64, Unknown::default()));
+        assert_eq!((wrapped.pending, wrapped.unknown), (i64::MAX as u64, UnknownFields::default()));
     }
 
     #[test]
     fn a_field_of_a_group_or_a_consumer_that_cannot_be_is_unknown_and_the_rest_is_read() {
-        let fields = |name: &str, value: &Value| {
+        let fields = |name: &str, value: &SentValue| {
             let mut fields = vec![
                 ("name", text("g")),
-                ("consumers", Value::Int(3)),
-                ("pending", Value::Int(5)),
+                ("consumers", SentValue::Int(3)),
+                ("pending", SentValue::Int(5)),
                 ("last-delivered-id", text("5-0")),
             ];
             fields.iter_mut().filter(|(field, _)| *field == name).for_each(|(_, old)| *old = value.clone());
             flat(&fields)
         };
-        let read = |name: &str, value: &Value| {
+        let read = |name: &str, value: &SentValue| {
             let other = fields("name", &text("other"));
-            let read = groups(root(&Value::Array(vec![fields(name, value), other]).sent()), &[]).unwrap();
-            assert_eq!((read[1].consumers, read[1].pending, read[1].unknown), (3, 5, Unknown::default()));
+            let read = groups(root(&SentValue::Array(vec![fields(name, value), other]).sent()), &[]).unwrap();
+            assert_eq!((read[1].consumers, read[1].pending, read[1].unknown), (3, 5, UnknownFields::default()));
             read.into_iter().next().unwrap()
         };
         let right = read("name", &text("g"));
-        for value in [Value::Nil, Value::Okay, Value::Int(-3), Value::Wrapped(u64::MAX), Value::Array(vec![])] {
-            let unknown = Unknown { consumers: true, ..Unknown::default() };
+        for value in [
+            SentValue::Nil,
+            SentValue::Okay,
+            SentValue::Int(-3),
+            SentValue::Wrapped(u64::MAX),
+            SentValue::Array(vec![]),
+        ] {
+            let unknown = UnknownFields { consumers: true, ..UnknownFields::default() };
             assert_eq!(read("consumers", &value), GroupReply { consumers: 0, unknown, ..right.clone() });
-            let unknown = Unknown { pending: true, ..Unknown::default() };
+            let unknown = UnknownFields { pending: true, ..UnknownFields::default() };
             assert_eq!(read("pending", &value), GroupReply { pending: 0, unknown, ..right.clone() });
-            let unknown = Unknown { last_delivered: true, ..Unknown::default() };
+            let unknown = UnknownFields { last_delivered: true, ..UnknownFields::default() };
             let last_delivered = EntryId::default();
             assert_eq!(read("last-delivered-id", &value), GroupReply { last_delivered, unknown, ..right.clone() });
 
             let consumer = |pending, idle| {
                 flat(&[("name", text("c")), ("pending", pending), ("idle", idle), ("inactive", value.clone())])
             };
-            let one = |consumer| consumers(root(&Value::Array(vec![consumer]).sent()), &[]).unwrap().remove(0);
+            let one = |consumer| consumers(root(&SentValue::Array(vec![consumer]).sent()), &[]).unwrap().remove(0);
             let known = ConsumerReply { name: "c".into(), pending: Some(1), idle_ms: Some(2), inactive_ms: None };
             let pending_unknown = ConsumerReply { pending: None, ..known.clone() };
-            assert_eq!(one(consumer(value.clone(), Value::Int(2))), pending_unknown);
+            assert_eq!(one(consumer(value.clone(), SentValue::Int(2))), pending_unknown);
             let idle_unknown = ConsumerReply { idle_ms: None, ..known };
-            assert_eq!(one(consumer(Value::Int(1), value.clone())), idle_unknown);
+            assert_eq!(one(consumer(SentValue::Int(1), value.clone())), idle_unknown);
         }
         // Without a name there is no group to say it of.
-        assert!(groups(root(&Value::Array(vec![fields("name", &Value::Nil)]).sent()), &[]).is_err());
+        assert!(groups(root(&SentValue::Array(vec![fields("name", &SentValue::Nil)]).sent()), &[]).is_err());
     }
 
     /// As the documentation of XNACK shows them (redis/docs, content/commands/xnack.md; Redis 8.8), and fakeredis-py#521 has them.
     #[test]
     fn pending_entries_of_nobody_and_how_often_the_oldest_was_delivered() {
-        let check = |consumer: &str, idle: i64, deliveries: Value, expected_consumer: Option<&str>, expected| {
-            let pending = Value::Array(vec![text("1526569498055-0"), text(consumer), Value::Int(idle), deliveries]);
-            let oldest = oldest_pending(root(&Value::Array(vec![pending]).sent())).unwrap().unwrap();
+        let check = |consumer: &str, idle: i64, deliveries: SentValue, expected_consumer: Option<&str>, expected| {
+            let pending =
+                SentValue::Array(vec![text("1526569498055-0"), text(consumer), SentValue::Int(idle), deliveries]);
+            let oldest = oldest_pending(root(&SentValue::Array(vec![pending]).sent())).unwrap().unwrap();
             assert_eq!(oldest.id, EntryId { ms: 1_526_569_498_055, seq: 0 });
             assert_eq!(oldest.consumer, expected_consumer.map(ConsumerName::from));
             assert_eq!(oldest.deliveries, expected);
         };
-        check("", -1, Value::Int(1), None, Some(1));
+        check("", -1, SentValue::Int(1), None, Some(1));
         // XNACK SILENT takes a delivery back; FATAL says that it is hopeless.
-        check("", -1, Value::Int(0), None, Some(0));
-        check("", -1, Value::Int(i64::MAX), None, Some(i64::MAX as u64));
-        check("c", 12, Value::Int(3), Some("c"), Some(3));
+        check("", -1, SentValue::Int(0), None, Some(0));
+        check("", -1, SentValue::Int(i64::MAX), None, Some(i64::MAX as u64));
+        check("c", 12, SentValue::Int(3), Some("c"), Some(3));
         // A consumer may be called that.
-        check("", 12, Value::Int(3), Some(""), Some(3));
-        check("c", 12, Value::Int(-3), Some("c"), None);
-        check("c", 12, Value::Wrapped(u64::MAX), Some("c"), None);
+        check("", 12, SentValue::Int(3), Some(""), Some(3));
+        check("c", 12, SentValue::Int(-3), Some("c"), None);
+        check("c", 12, SentValue::Wrapped(u64::MAX), Some("c"), None);
 
         let held =
             |name: &str, pending| ConsumerReply { name: name.into(), pending, idle_ms: Some(0), inactive_ms: None };
@@ -725,7 +737,7 @@ mod tests {
         assert_eq!(GroupReply { members, ..group.clone() }.unowned(), None);
         assert_eq!(GroupReply { pending: 2, ..group.clone() }.unowned(), None);
         assert_eq!(GroupReply { members: None, ..group.clone() }.unowned(), None);
-        let unknown = Unknown { pending: true, ..Unknown::default() };
+        let unknown = UnknownFields { pending: true, ..UnknownFields::default() };
         assert_eq!(GroupReply { unknown, ..group }.unowned(), None);
     }
 
@@ -734,19 +746,20 @@ mod tests {
         let group = |name| {
             flat(&[
                 ("name", text(name)),
-                ("consumers", Value::Int(0)),
-                ("pending", Value::Int(0)),
+                ("consumers", SentValue::Int(0)),
+                ("pending", SentValue::Int(0)),
                 ("last-delivered-id", text("0-0")),
             ])
         };
-        let consumer = |name| flat(&[("name", text(name)), ("pending", Value::Int(0)), ("idle", Value::Int(0))]);
-        assert_eq!(groups(root(&Value::Array(["b", "a", "c"].map(group).to_vec()).sent()), &[]).unwrap().len(), 3);
-        assert!(groups(root(&Value::Array(["b", "a", "b"].map(group).to_vec()).sent()), &[]).is_err());
+        let consumer =
+            |name| flat(&[("name", text(name)), ("pending", SentValue::Int(0)), ("idle", SentValue::Int(0))]);
+        assert_eq!(groups(root(&SentValue::Array(["b", "a", "c"].map(group).to_vec()).sent()), &[]).unwrap().len(), 3);
+        assert!(groups(root(&SentValue::Array(["b", "a", "b"].map(group).to_vec()).sent()), &[]).is_err());
         assert_eq!(
-            consumers(root(&Value::Array(["b", "a", "c"].map(consumer).to_vec()).sent()), &[]).unwrap().len(),
+            consumers(root(&SentValue::Array(["b", "a", "c"].map(consumer).to_vec()).sent()), &[]).unwrap().len(),
             3
         );
-        assert!(consumers(root(&Value::Array(["b", "a", "b"].map(consumer).to_vec()).sent()), &[]).is_err());
+        assert!(consumers(root(&SentValue::Array(["b", "a", "b"].map(consumer).to_vec()).sent()), &[]).is_err());
     }
 
     #[test]
@@ -762,9 +775,9 @@ mod tests {
     #[test]
     fn consumers_inactive_is_absent_where_never_or_not_told() {
         let consumer = |inactive: Option<i64>| {
-            let mut fields = vec![("name", text("c")), ("pending", Value::Int(0)), ("idle", Value::Int(12))];
-            fields.extend(inactive.map(|ms| ("inactive", Value::Int(ms))));
-            consumers(root(&Value::Array(vec![flat(&fields)]).sent()), &[]).unwrap().remove(0).inactive_ms
+            let mut fields = vec![("name", text("c")), ("pending", SentValue::Int(0)), ("idle", SentValue::Int(12))];
+            fields.extend(inactive.map(|ms| ("inactive", SentValue::Int(ms))));
+            consumers(root(&SentValue::Array(vec![flat(&fields)]).sent()), &[]).unwrap().remove(0).inactive_ms
         };
         assert_eq!(consumer(None), None);
         assert_eq!(consumer(Some(-1)), None);
@@ -773,26 +786,27 @@ mod tests {
 
     #[test]
     fn a_range_is_counted_up_to_an_id_and_beyond_it() {
-        let check =
-            |entries: &[Value], to, limit| range(root(&Value::Array(entries.to_vec()).sent()), to, limit, false);
+        let check = |entries: &[SentValue], to, limit| {
+            range(root(&SentValue::Array(entries.to_vec()).sent()), to, limit, false)
+        };
         let reply = ["1-0", "2-0", "3-0"].map(entry);
         let id = |ms| EntryId { ms, seq: 0 };
         let page = EntryPage { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..EntryPage::default() };
         assert_eq!(check(&reply, id(2), 3), Ok((page.clone(), 36)));
         assert_eq!(check(&reply, id(2), 4), Ok((EntryPage { ended: true, ..page }, 36)));
         assert_eq!(check(&[], id(2), 4), Ok((EntryPage { ended: true, ..EntryPage::default() }, 0)));
-        assert!(range(root(&Value::Nil.sent()), id(2), 4, false).is_err());
+        assert!(range(root(&SentValue::Nil.sent()), id(2), 4, false).is_err());
         assert!(check(&[entry("2-0"), entry("1-0")], id(2), 4).is_err());
         assert!(check(&[entry("2-0"), entry("2-0")], id(2), 4).is_err());
     }
 
     #[test]
     fn names_of_last_time_are_not_made_anew() {
-        fn consumer(name: &str) -> Value {
-            flat(&[("name", text(name)), ("pending", Value::Int(0)), ("idle", Value::Int(0))])
+        fn consumer(name: &str) -> SentValue {
+            flat(&[("name", text(name)), ("pending", SentValue::Int(0)), ("idle", SentValue::Int(0))])
         }
         let decoded = |names: &[&str], known: &[ConsumerName]| -> Vec<ConsumerName> {
-            let reply = Value::Array(names.iter().map(|name| consumer(name)).collect()).sent();
+            let reply = SentValue::Array(names.iter().map(|name| consumer(name)).collect()).sent();
             consumers(root(&reply), known).unwrap().into_iter().map(|consumer| consumer.name).collect()
         };
         let before = decoded(&["a", "b", "d"], &[]);
@@ -811,37 +825,43 @@ mod tests {
         let after = decoded(&[&shown], &before[..3]);
         assert_eq!(after, [ConsumerName::from(shown.as_str())]);
         assert_ne!(after[0].display_name(), shown);
-        let twice = Value::Array(vec![consumer(&longer), consumer("a"), consumer(&longer)]).sent();
+        let twice = SentValue::Array(vec![consumer(&longer), consumer("a"), consumer(&longer)]).sent();
         assert!(consumers(root(&twice), &[]).is_err());
     }
 
     #[test]
     fn the_small_replies() {
-        let pending = Value::Array(vec![Value::Array(vec![text("5-1"), text("c"), Value::Int(1), Value::Int(1)])]);
+        let pending = SentValue::Array(vec![SentValue::Array(vec![
+            text("5-1"),
+            text("c"),
+            SentValue::Int(1),
+            SentValue::Int(1),
+        ])]);
         let oldest = OldestPending { id: EntryId { ms: 5, seq: 1 }, consumer: Some("c".into()), deliveries: Some(1) };
         assert_eq!(oldest_pending(root(&pending.sent())), Ok(Some(oldest)));
         assert_eq!(pending_count(root(&pending.sent())), Ok(1));
-        assert_eq!(oldest_pending(root(&Value::Array(vec![]).sent())), Ok(None));
-        let entries = Value::Array(vec![entry("7-7")]);
+        assert_eq!(oldest_pending(root(&SentValue::Array(vec![]).sent())), Ok(None));
+        let entries = SentValue::Array(vec![entry("7-7")]);
         assert_eq!(first_in_range(root(&entries.sent())), Ok(Some(EntryId { ms: 7, seq: 7 })));
-        assert_eq!(time(root(&Value::Array(vec![text("12"), text("345678")]).sent())), Ok(12_345));
-        assert!(time(root(&Value::Array(vec![text("12")]).sent())).is_err());
-        let reply = flat(&[("server", text("redis")), ("version", text("7.0.15")), ("proto", Value::Int(2))]);
+        assert_eq!(time(root(&SentValue::Array(vec![text("12"), text("345678")]).sent())), Ok(12_345));
+        assert!(time(root(&SentValue::Array(vec![text("12")]).sent())).is_err());
+        let reply = flat(&[("server", text("redis")), ("version", text("7.0.15")), ("proto", SentValue::Int(2))]);
         assert_eq!(hello(root(&reply.sent())), Ok(ServerInfo { name: "redis".into(), version: "7.0.15".into() }));
         let reply = flat(&[("server", text(&"s".repeat(20_000))), ("version", text(&"7".repeat(65)))]);
         let server = hello(root(&reply.sent())).unwrap();
         assert_eq!(server.name, "s".repeat(MAX_SERVER_BYTES) + "…");
         assert_eq!(server.version, "7".repeat(MAX_SERVER_BYTES) + "…");
         let nothing = ServerInfo::default();
-        assert_eq!(hello(root(&flat(&[("proto", Value::Int(2))]).sent())), Ok(nothing));
-        let found = Value::Array(vec![text("18446744073709551615"), Value::Array(vec![text("a"), text("b")])]).sent();
+        assert_eq!(hello(root(&flat(&[("proto", SentValue::Int(2))]).sent())), Ok(nothing));
+        let found =
+            SentValue::Array(vec![text("18446744073709551615"), SentValue::Array(vec![text("a"), text("b")])]).sent();
         let (cursor, keys) = scan(root(&found)).unwrap();
         assert_eq!((cursor, keys.collect::<Vec<_>>()), (u64::MAX, vec![RawName::Whole(b"a"), RawName::Whole(b"b")]));
-        assert!(scan(root(&Value::Array(vec![text("x"), Value::Array(vec![])]).sent())).is_err());
+        assert!(scan(root(&SentValue::Array(vec![text("x"), SentValue::Array(vec![])]).sent())).is_err());
     }
 
     /// Any value at all, a few levels deep.
-    fn any_value() -> impl Strategy<Value = Value> {
+    fn any_value() -> impl Strategy<Value = SentValue> {
         let field = prop::sample::select(vec![
             "name",
             "length",
@@ -855,14 +875,14 @@ mod tests {
             "1-1",
         ]);
         let leaf = prop_oneof![
-            Just(Value::Nil),
-            Just(Value::Okay),
-            any::<i64>().prop_map(Value::Int),
-            any::<u64>().prop_map(Value::Wrapped),
-            prop::collection::vec(any::<u8>(), 0..8).prop_map(Value::BulkString),
+            Just(SentValue::Nil),
+            Just(SentValue::Okay),
+            any::<i64>().prop_map(SentValue::Int),
+            any::<u64>().prop_map(SentValue::Wrapped),
+            prop::collection::vec(any::<u8>(), 0..8).prop_map(SentValue::BulkString),
             field.prop_map(text),
         ];
-        leaf.prop_recursive(4, 64, 12, |inner| prop::collection::vec(inner, 0..12).prop_map(Value::Array))
+        leaf.prop_recursive(4, 64, 12, |inner| prop::collection::vec(inner, 0..12).prop_map(SentValue::Array))
     }
 
     proptest! {

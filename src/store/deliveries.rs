@@ -70,10 +70,10 @@ impl Delivery {
 
 /// Deliveries to all receivers. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Deliveries(Arc<Mutex<Vec<Receiver>>>);
+pub struct Deliveries(Arc<Mutex<Vec<ReceiverDeliveries>>>);
 
 #[derive(Debug)]
-struct Receiver {
+struct ReceiverDeliveries {
     /// What tells it from the others; names may be the same.
     key: Arc<str>,
     name: Arc<str>,
@@ -84,11 +84,11 @@ impl Deliveries {
     /// There are these receivers, by key and name. What is known of those that stay is kept.
     pub fn set_receivers(&self, receivers: Vec<(Arc<str>, Arc<str>)>) {
         let mut all = self.lock();
-        let mut before: BTreeMap<Arc<str>, Receiver> =
+        let mut before: BTreeMap<Arc<str>, ReceiverDeliveries> =
             all.drain(..).map(|receiver| (Arc::clone(&receiver.key), receiver)).collect();
         all.extend(receivers.into_iter().map(|(key, name)| match before.remove(&key) {
             Some(receiver) => receiver,
-            None => Receiver { key, name, firings: HashMap::new() },
+            None => ReceiverDeliveries { key, name, firings: HashMap::new() },
         }));
     }
 
@@ -145,14 +145,14 @@ impl Deliveries {
     #[must_use]
     pub fn of(&self, id: &str, starts_at: SystemTime) -> Vec<Delivery> {
         let all = self.lock();
-        let of = |receiver: &Receiver| {
+        let of = |receiver: &ReceiverDeliveries| {
             let known = receiver.firings.get(id).filter(|(of, _)| *of == starts_at);
             known.map_or_else(|| Delivery::waiting(&receiver.name), |(_, delivery)| delivery.clone())
         };
         all.iter().map(of).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Receiver>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<ReceiverDeliveries>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::analysis::forecast::{self, Forecast, MIN_OUTCOMES, Request, Scorer, Skill};
+use crate::analysis::forecast::{self, Forecast, ForecastRequest, MIN_OUTCOMES, Scorer, Skill};
 use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::history::query::{Range, unix_seconds};
 use crate::analysis::history::{HOUR, MINUTE, Point};
@@ -20,7 +20,7 @@ use crate::analysis::stats::median;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Answer, Asked, History, Unavailable};
+use crate::store::history::{Answer, Asked, History, HistoryUnavailable};
 use crate::store::latest::Reader;
 use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;
@@ -116,7 +116,7 @@ pub enum NotMade {
     /// The group has never been sampled.
     Unknown,
     /// Its history cannot be read now.
-    Unavailable(Unavailable),
+    Unavailable(HistoryUnavailable),
     /// The program ends.
     Interrupted,
 }
@@ -124,14 +124,14 @@ pub enum NotMade {
 /// Forecasts for readers. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Forecasts {
-    shared: Arc<Shared>,
+    shared: Arc<SharedForecasts>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedForecasts {
     history: History,
     targets: Mutex<Vec<ForecastTarget>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<ForecastCache>,
     /// Each takes milliseconds of a core, and the poller needs one.
     one: Arc<Semaphore>,
     metrics: ForecastMetrics,
@@ -139,22 +139,22 @@ struct Shared {
 
 /// What is kept, by group and seconds of the horizon.
 #[derive(Debug, Default)]
-struct Kept {
-    entries: HashMap<(SeriesKey, i64), Entry>,
+struct ForecastCache {
+    entries: HashMap<(SeriesKey, i64), ForecastEntry>,
     /// Counts what is asked for.
     asked: u64,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct ForecastEntry {
     scorer: Scorer,
     newest: Option<Forecast>,
     asked: u64,
 }
 
-impl Kept {
+impl ForecastCache {
     /// The entry of a group and horizon; in place of the one that was asked for longest ago where there is no room.
-    fn entry(&mut self, key: &SeriesKey, horizon: i64) -> &mut Entry {
+    fn entry(&mut self, key: &SeriesKey, horizon: i64) -> &mut ForecastEntry {
         self.asked += 1;
         let key = (key.clone(), horizon);
         if self.entries.len() >= MAX_KEPT && !self.entries.contains_key(&key) {
@@ -188,7 +188,7 @@ impl Kept {
     }
 }
 
-impl Entry {
+impl ForecastEntry {
     fn made(&self) -> Option<Made> {
         let skill = self.scorer.skill();
         Some(Made { forecast: self.newest.clone()?.judged_by(&skill), skill })
@@ -199,7 +199,7 @@ impl Forecasts {
     /// No forecasts yet.
     #[must_use]
     pub fn new(history: History, metrics: ForecastMetrics) -> Self {
-        let shared = Shared {
+        let shared = SharedForecasts {
             history,
             targets: Mutex::default(),
             kept: Mutex::default(),
@@ -246,7 +246,7 @@ impl Forecasts {
         let lately = reusable();
         let missing =
             || horizons.iter().zip(&lately).filter(|(_, lately)| lately.is_none()).map(|(horizon, _)| *horizon);
-        let requests: Vec<Request> = missing().map(|horizon| shared.request(key, horizon, now)).collect();
+        let requests: Vec<ForecastRequest> = missing().map(|horizon| shared.request(key, horizon, now)).collect();
         let (made, lag, _permit) = if requests.is_empty() {
             (Vec::new(), 0.0, permit)
         } else {
@@ -355,17 +355,17 @@ impl Forecasts {
     }
 }
 
-impl Shared {
+impl SharedForecasts {
     /// Whether it is a group of the target that is meant where none is named.
     fn is_of_first(&self, key: &SeriesKey) -> bool {
         lock(&self.targets).first().is_some_and(|first| first.name.as_str() == &*key.target)
     }
 
-    fn request(&self, key: &SeriesKey, horizon: i64, now: i64) -> Request {
+    fn request(&self, key: &SeriesKey, horizon: i64, now: i64) -> ForecastRequest {
         let targets = lock(&self.targets);
         let target = targets.iter().find(|target| target.name.as_str() == &*key.target);
         let thresholds = target.map(|target| target.thresholds.of(&(&*key.stream).into()));
-        Request {
+        ForecastRequest {
             now: now as f64,
             horizon: horizon as f64,
             max_length: target.and_then(|target| target.max_length).map(|length| length as f64),
@@ -378,7 +378,7 @@ impl Shared {
     /// Scores every forecast whose time has come by `now` against the first sample from then on.
     fn score(&self, now: i64) {
         let time = now as f64;
-        let is_due = |entry: &Entry| entry.scorer.due().filter(|due| *due <= time);
+        let is_due = |entry: &ForecastEntry| entry.scorer.due().filter(|due| *due <= time);
         let due: Vec<(SeriesKey, i64, f64)> = lock(&self.kept)
             .entries
             .iter()
@@ -403,17 +403,17 @@ impl Shared {
 }
 
 /// History as the forecast takes it: what was known at the end of each minute, or hour where there is no more.
-fn forecast_points(answer: &Answer, now: i64) -> Vec<forecast::Point> {
+fn forecast_points(answer: &Answer, now: i64) -> Vec<forecast::LagPoint> {
     let is_hour = |point: &Point| answer.hours_until.is_some_and(|until| point.time < until);
     let width = |point: &Point| if is_hour(point) { HOUR } else { MINUTE };
     answer.points.iter().map(|point| forecast_point(point, width(point), now)).collect()
 }
 
-fn forecast_point(point: &Point, width: i64, now: i64) -> forecast::Point {
+fn forecast_point(point: &Point, width: i64, now: i64) -> forecast::LagPoint {
     let rate = |milli: Option<u64>| milli.map(|milli| milli as f64 / 1000.0);
     // The bounds of the last sample are not kept apart: where there were only exact lags, the last one is exact too.
     let bound = |bound: u64| Some(if point.is_exact() { point.lag } else { bound } as f64);
-    forecast::Point {
+    forecast::LagPoint {
         time: point.time.saturating_add(width).min(now) as f64,
         lag_min: bound(point.bound_min),
         lag_max: bound(point.bound_max),

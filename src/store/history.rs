@@ -26,16 +26,16 @@ use crate::analysis::history::query::unix_seconds;
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::analysis::view::View;
 use crate::store::history::file::Limits;
-use crate::store::history::local::{InFile, InMemory, Shared};
+use crate::store::history::local::{InFile, InMemory, SharedHistory};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::prometheus::{Prometheus, PrometheusConfig};
 use crate::store::history::room::{Job, Room};
-use crate::store::history::state::{Kept, StateFile};
+use crate::store::history::state::{SavedState, StateFile};
 use crate::store::history::writer::{Minutes, Writer};
 use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
-pub use room::{Answer, Asked, HistorySource, Unavailable};
+pub use room::{Answer, Asked, HistorySource, HistoryUnavailable};
 
 /// Time that memory keeps, seconds.
 pub const MEMORY_RETENTION: i64 = 2 * 60 * 60;
@@ -80,8 +80,8 @@ pub struct HistoryConfig {
 }
 
 impl HistoryConfig {
-    fn shared(&self, metrics: HistoryMetrics) -> Arc<Shared> {
-        Arc::new(Shared::new(Memory::new(MEMORY_RETENTION, self.memory), self.path.clone(), metrics))
+    fn shared(&self, metrics: HistoryMetrics) -> Arc<SharedHistory> {
+        Arc::new(SharedHistory::new(Memory::new(MEMORY_RETENTION, self.memory), self.path.clone(), metrics))
     }
 
     fn limits(&self) -> Limits {
@@ -97,7 +97,7 @@ struct Recorded {
     streams: Arc<[StreamSnapshot]>,
 }
 
-enum Message {
+enum RecorderMessage {
     Sample(Recorded),
     /// Write what there is, and end.
     End,
@@ -106,7 +106,7 @@ enum Message {
 /// Where targets get their recorders.
 #[derive(Clone, Debug)]
 pub struct Recorders {
-    queue: SyncSender<Message>,
+    queue: SyncSender<RecorderMessage>,
     metrics: HistoryMetrics,
 }
 
@@ -122,7 +122,7 @@ impl Recorders {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     target: Arc<str>,
-    queue: SyncSender<Message>,
+    queue: SyncSender<RecorderMessage>,
     metrics: HistoryMetrics,
 }
 
@@ -131,7 +131,7 @@ impl Recorder {
     pub(super) fn record(&self, view: &View) {
         let Some(sampled_at) = view.last_success else { return };
         let recorded = Recorded { target: Arc::clone(&self.target), sampled_at, streams: Arc::clone(&view.streams) };
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Sample(recorded)) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(RecorderMessage::Sample(recorded)) {
             self.metrics.samples_dropped.inc();
         }
     }
@@ -141,7 +141,7 @@ impl Recorder {
 #[derive(Clone, Debug)]
 pub struct History {
     /// Knows the groups that there have been lately, wherever their points are read.
-    shared: Arc<Shared>,
+    shared: Arc<SharedHistory>,
     room: Arc<dyn Room>,
     prometheus: Option<Arc<Prometheus>>,
     queries: Arc<tokio::sync::Semaphore>,
@@ -150,11 +150,11 @@ pub struct History {
 /// The threads that keep history, and where they get it.
 #[derive(Debug)]
 pub struct Keeper {
-    queue: SyncSender<Message>,
+    queue: SyncSender<RecorderMessage>,
     metrics: HistoryMetrics,
     threads: Vec<Thread>,
     state: StateFile,
-    kept: Option<oneshot::Receiver<Kept>>,
+    kept: Option<oneshot::Receiver<SavedState>>,
 }
 
 /// A thread, and what ends with it.
@@ -214,13 +214,13 @@ impl Keeper {
     }
 
     /// What the process before has kept: nothing, where there is no file, or the disk takes too long.
-    pub async fn kept(&mut self) -> Kept {
-        let Some(kept) = self.kept.take() else { return Kept::default() };
+    pub async fn kept(&mut self) -> SavedState {
+        let Some(kept) = self.kept.take() else { return SavedState::default() };
         match tokio::time::timeout(KEPT_TIME, kept).await {
             Ok(kept) => kept.unwrap_or_default(),
             Err(_late) => {
                 tracing::warn!(seconds = KEPT_TIME.as_secs(), "history file not read in time; incidents begin anew");
-                Kept::default()
+                SavedState::default()
             }
         }
     }
@@ -243,7 +243,7 @@ impl Keeper {
     /// Writes what there is and ends. May wait for the disk.
     pub fn end(self) {
         // Fails only where the thread has ended.
-        let _ = self.queue.send(Message::End);
+        let _ = self.queue.send(RecorderMessage::End);
         for thread in self.threads {
             let _ = thread.handle.join();
         }
@@ -252,8 +252,8 @@ impl Keeper {
 
 /// The thread that keeps memory, and gives minutes to the one that keeps the file.
 struct Recording {
-    shared: Arc<Shared>,
-    recorded: Receiver<Message>,
+    shared: Arc<SharedHistory>,
+    recorded: Receiver<RecorderMessage>,
     minutes: Option<Minutes>,
     trimmed: Instant,
 }
@@ -263,8 +263,8 @@ impl Recording {
         loop {
             let message = self.recorded.recv_timeout(LATE);
             match message {
-                Ok(Message::Sample(recorded)) => self.record(&recorded),
-                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(RecorderMessage::Sample(recorded)) => self.record(&recorded),
+                Ok(RecorderMessage::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.trimmed.elapsed() >= TRIMMED {
@@ -311,7 +311,7 @@ impl Recording {
 }
 
 impl History {
-    fn of(shared: Arc<Shared>, prometheus: Option<Prometheus>) -> Self {
+    fn of(shared: Arc<SharedHistory>, prometheus: Option<Prometheus>) -> Self {
         let prometheus = prometheus.map(Arc::new);
         let (room, at_once): (Arc<dyn Room>, usize) = match &prometheus {
             Some(prometheus) => (Arc::clone(prometheus) as Arc<dyn Room>, prometheus::QUERIES_AT_ONCE),
@@ -366,7 +366,7 @@ impl History {
     ///
     /// # Errors
     /// Where nothing can be read now.
-    pub async fn points(&self, asked: Asked) -> Result<Option<Answer>, Unavailable> {
+    pub async fn points(&self, asked: Asked) -> Result<Option<Answer>, HistoryUnavailable> {
         let key = asked.keys.first().cloned();
         let found = self.each(asked, |_, answer| answer).await?.pop();
         // Prometheus says nothing of a group without points in the range; memory knows whether there is one.
@@ -383,10 +383,10 @@ impl History {
         &self,
         asked: Asked,
         make: impl Fn(&SeriesKey, Answer) -> T + Send + 'static,
-    ) -> Result<Vec<T>, Unavailable> {
+    ) -> Result<Vec<T>, HistoryUnavailable> {
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
         let permit = turn.ok().and_then(Result::ok);
-        let busy = || Unavailable(format!("other queries took more than {} s", TURN.as_secs()));
+        let busy = || HistoryUnavailable(format!("other queries took more than {} s", TURN.as_secs()));
         let permit = permit.ok_or_else(busy)?;
         let made = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&made);

@@ -45,14 +45,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Where a receiver is. Shown without its path, which may be a secret.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
+pub struct HttpEndpoint {
     tls: bool,
     host: String,
     port: u16,
     path: String,
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for HttpEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.authority())
     }
@@ -80,7 +80,7 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
-impl Endpoint {
+impl HttpEndpoint {
     /// From a URL.
     ///
     /// # Errors
@@ -199,11 +199,11 @@ impl SendError {
 pub const MAX_LOOKUPS: usize = 1;
 
 /// A client of receivers.
-pub struct Client {
+pub struct HttpClient {
     tls: TlsConnector,
 }
 
-impl Client {
+impl HttpClient {
     /// One that trusts these CA certificates (PEM), or the system's.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl Client {
 
     /// The way to one receiver; `lookups` has [`MAX_LOOKUPS`] permits, and is that of all receivers.
     #[must_use]
-    pub fn to(&self, endpoint: Endpoint, lookups: &Arc<Semaphore>) -> Sender {
+    pub fn to(&self, endpoint: HttpEndpoint, lookups: &Arc<Semaphore>) -> Sender {
         Sender { tls: self.tls.clone(), to: endpoint, resolver: Resolver::sharing(lookups) }
     }
 }
@@ -237,7 +237,7 @@ impl Client {
 /// The way to one receiver.
 pub struct Sender {
     tls: TlsConnector,
-    to: Endpoint,
+    to: HttpEndpoint,
     resolver: Resolver,
 }
 
@@ -402,7 +402,7 @@ mod tests {
     fn a_url_is_taken_apart_or_refused_without_being_repeated() {
         const BAD_PORTS: [&str; 5] =
             ["https://h:99999/", "http://h:9o93/", "http://[::1]:99999/", "https://h:/", "https://h:+80/"];
-        let parse = |url: &str| Endpoint::parse(url).map(|to| (to.tls, to.host.clone(), to.port, to.path));
+        let parse = |url: &str| HttpEndpoint::parse(url).map(|to| (to.tls, to.host.clone(), to.port, to.path));
         assert_eq!(parse("https://h/x?y=z"), Ok((true, "h".to_owned(), 443, "/x?y=z".to_owned())));
         assert_eq!(parse("http://127.0.0.1:9093"), Ok((false, "127.0.0.1".to_owned(), 9093, "/".to_owned())));
         assert_eq!(parse("http://[::1]:9093/am/"), Ok((false, "[::1]".to_owned(), 9093, "/am/".to_owned())));
@@ -410,14 +410,14 @@ mod tests {
             let why = parse(bad).unwrap_err().to_string();
             assert!(why.starts_with("expected a URL") && !why.contains("secret"), "{bad}: {why}");
         }
-        let below = Endpoint::parse("http://h/am/").unwrap().below("/api/v2/alerts");
+        let below = HttpEndpoint::parse("http://h/am/").unwrap().below("/api/v2/alerts");
         assert_eq!(below.path, "/am/api/v2/alerts");
     }
 
     #[test]
     fn a_text_repeats_a_path_or_so_much_of_a_piece_that_it_may_be_the_secret() {
         let check = |path: &str, text: &str, expected: bool| {
-            let to = Endpoint::parse(&format!("https://h{path}")).unwrap();
+            let to = HttpEndpoint::parse(&format!("https://h{path}")).unwrap();
             assert_eq!(to.is_repeated_by(text), expected, "{path}: {text}");
         };
         check("/services/T024/B036/s3cretT0ken", "Cannot POST /services/T024/B036/s3cretT0ken", true);
@@ -448,8 +448,8 @@ mod tests {
             }
         });
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        let client = Client::new(None).unwrap();
-        let sender = |host: &str| client.to(Endpoint::parse(&format!("http://{host}:{port}/")).unwrap(), &lookups);
+        let client = HttpClient::new(None).unwrap();
+        let sender = |host: &str| client.to(HttpEndpoint::parse(&format!("http://{host}:{port}/")).unwrap(), &lookups);
         assert_eq!(sender("localhost").post(&[], Bytes::new()).await, Ok(()));
         let slow = Arc::clone(&lookups).acquire_owned().await.unwrap();
         assert_eq!(sender("127.0.0.1").post(&[], Bytes::new()).await, Ok(()));
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn only_loopback_is_plain_and_here() {
-        let check = |url: &str| Endpoint::parse(url).unwrap().is_plain_elsewhere();
+        let check = |url: &str| HttpEndpoint::parse(url).unwrap().is_plain_elsewhere();
         assert!(check("http://example.org/") && check("http://10.0.0.1/"));
         assert!(!check("https://example.org/") && !check("http://localhost/") && !check("http://127.0.0.1:1/"));
         assert!(!check("http://[::1]/"));

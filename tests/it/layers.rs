@@ -24,7 +24,8 @@ const FUZZING: &str = "fuzzing";
 /// Entries in `src` beside `main.rs` and `lib.rs`, at most.
 const MAX_FOLDERS: usize = 12;
 
-fn sources() -> Vec<PathBuf> {
+/// Every file of `src`.
+pub fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     while let Some(folder) = folders.pop() {

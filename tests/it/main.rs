@@ -65,4 +65,5 @@ mod secrets;
 mod sentinel;
 mod soak;
 mod targets;
+mod types;
 mod web_config;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use redis::Value;
-use streamlag::analysis::scaling::{DEFAULT_LOOK_AHEAD, Demand, ScaledStreams, Scaler, Signal, Unknown};
+use streamlag::analysis::scaling::{DEFAULT_LOOK_AHEAD, Demand, DemandUnknown, ScaledStreams, Scaler, Signal};
 use streamlag::analysis::snapshot::{StreamSnapshot, TargetSnapshot};
 use streamlag::analysis::view::View;
 use streamlag::model::sample::TargetMeta;
@@ -80,7 +80,7 @@ fn view(stream: StreamSnapshot) -> View {
     View::from(TargetSnapshot { meta: TargetMeta::at(SystemTime::now()), streams: vec![stream] })
 }
 
-fn demand(view: &View, group: &str, signal: Signal) -> Result<Demand, Unknown> {
+fn demand(view: &View, group: &str, signal: Signal) -> Result<Demand, DemandUnknown> {
     let streams = ScaledStreams::named(STREAM.into());
     let scaler = Scaler { streams, group: group.into(), signal, target: 100.0, look_ahead: DEFAULT_LOOK_AHEAD };
     scaler.demand(view, DRAIN_TARGET)

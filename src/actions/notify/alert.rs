@@ -48,7 +48,7 @@ struct Posted<'a> {
 /// What a webhook's payload has.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told<'a> {
+struct WebhookAlert<'a> {
     status: &'static str,
     #[serde(flatten)]
     alert: Posted<'a>,
@@ -100,7 +100,7 @@ impl Alert {
 
     /// For a webhook.
     pub(super) fn told(&self) -> impl Serialize + use<'_> {
-        Told {
+        WebhookAlert {
             status: self.status(),
             alert: self.with_end(self.ends_at.map_or(NOT_ENDED.to_owned(), rfc3339)),
             fingerprint: self.id.get(..FINGERPRINT).unwrap_or(&self.id),

@@ -21,11 +21,11 @@ pub(super) const PATH: &str = "/api/v2/alerts";
 /// What one Alertmanager was told.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, PushedAlert>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct PushedAlert {
     at: Duration,
     starts_at: SystemTime,
     ends_at: Option<SystemTime>,
@@ -51,7 +51,7 @@ impl Pushed {
     /// These were sent.
     pub(super) fn sent(&mut self, now: Duration, alerts: &[&Alert]) {
         for alert in alerts {
-            let told = Told { at: now, starts_at: alert.starts_at, ends_at: alert.ends_at };
+            let told = PushedAlert { at: now, starts_at: alert.starts_at, ends_at: alert.ends_at };
             self.told.insert(alert.id.clone(), told);
         }
     }

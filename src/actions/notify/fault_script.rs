@@ -14,7 +14,7 @@ use super::webhook::{Clocks, Outbox, Print};
 use crate::analysis::incident::{Incident, IncidentStatus, Incidents};
 use crate::analysis::incidents::{self, IncidentTracker, Now};
 use crate::analysis::view::View;
-use crate::store::history::state::{Change, Entry, StateFile};
+use crate::store::history::state::{StateChange, StateEntry, StateFile};
 use crate::sys::http_client::SendError;
 
 const TIMING: Timing = Timing {
@@ -47,21 +47,21 @@ fn view(lags: &[Option<u64>]) -> View {
 struct Disk(BTreeMap<(String, String), String>);
 
 impl Disk {
-    fn apply(&mut self, changes: Vec<Change>) {
+    fn apply(&mut self, changes: Vec<StateChange>) {
         for change in changes {
             match change {
-                Change::Clear(area) => self.0.retain(|(of, _), _| *of != area),
-                Change::Only(..) => {}
-                Change::Set(area, key, Some(value)) => drop(self.0.insert((area, key), value)),
-                Change::Set(area, key, None) => drop(self.0.remove(&(area, key))),
+                StateChange::Clear(area) => self.0.retain(|(of, _), _| *of != area),
+                StateChange::Only(..) => {}
+                StateChange::Set(area, key, Some(value)) => drop(self.0.insert((area, key), value)),
+                StateChange::Set(area, key, None) => drop(self.0.remove(&(area, key))),
             }
         }
     }
 
-    fn entries(&self, area: &str) -> Vec<Entry> {
+    fn entries(&self, area: &str) -> Vec<StateEntry> {
         let of_area = self.0.iter().filter(|((of, _), _)| of == area);
         of_area
-            .map(|((area, key), value)| Entry { area: area.clone(), key: key.clone(), value: value.clone() })
+            .map(|((area, key), value)| StateEntry { area: area.clone(), key: key.clone(), value: value.clone() })
             .collect()
     }
 }
@@ -125,7 +125,7 @@ impl World {
 
 /// What a receiver knows by the messages that it took.
 #[derive(Default)]
-struct Receiver {
+struct TestReceiver {
     /// By rule and stream: which firing, and whether it fires.
     believes: BTreeMap<(String, String), (String, bool)>,
     /// Every firing that it was told of: rule, stream and start.
@@ -138,7 +138,7 @@ struct Receiver {
     duplicates: u64,
 }
 
-impl Receiver {
+impl TestReceiver {
     fn take(&mut self, id: &str, body: &[u8]) {
         assert!(!self.known.contains(id), "a message that was taken is sent again");
         let before = self.bodies.insert(id.to_owned(), body.to_vec());
@@ -165,7 +165,7 @@ impl Receiver {
 
 /// What went wrong and what came of it, of one run.
 #[derive(Default)]
-struct Outcome {
+struct FaultRun {
     kills: u64,
     kills_with_a_message: u64,
     unanswered: u64,
@@ -189,11 +189,11 @@ fn firings(all: &Incidents) -> Vec<((String, String), String, bool)> {
     all.all.iter().filter_map(|incident| of(incident)).collect()
 }
 
-fn run(seed: u64) -> Outcome {
+fn run(seed: u64) -> FaultRun {
     let mut chance = Chance(seed);
-    let (mut world, mut disk, mut receiver) = (World { now: 0, jump: 0 }, Disk::default(), Receiver::default());
+    let (mut world, mut disk, mut receiver) = (World { now: 0, jump: 0 }, Disk::default(), TestReceiver::default());
     let mut process = Process::start(&disk, &world);
-    let mut outcome = Outcome::default();
+    let mut outcome = FaultRun::default();
     let mut lags = [Some(0); STREAMS];
     let (mut receiver_away, mut redis_away) = (0, 0);
     let mut last_message: Option<u64> = None;
@@ -264,7 +264,7 @@ fn run(seed: u64) -> Outcome {
                 process.outbox.failed(now, &message, &error, chance.below(1000) as f64 / 1000.0);
             } else {
                 if !receiver.bodies.contains_key(&message.id) {
-                    let news = Receiver::says(&message.body).iter().any(|said| !receiver.said.contains(said));
+                    let news = TestReceiver::says(&message.body).iter().any(|said| !receiver.said.contains(said));
                     let is_repeated = last_message.is_none_or(|last| world.now >= last + 4 * 3600);
                     assert!(news || is_repeated, "seed {seed}: {}: a message without news", world.now);
                     if let Some(last) = last_message {
@@ -285,7 +285,7 @@ fn run(seed: u64) -> Outcome {
             process.keep_told(disk, &world);
             if !is_away {
                 receiver.known.insert(message.id.clone());
-                receiver.said.extend(Receiver::says(&message.body));
+                receiver.said.extend(TestReceiver::says(&message.body));
             }
             Ok(all)
         };
@@ -321,7 +321,7 @@ fn run(seed: u64) -> Outcome {
 #[expect(clippy::print_stdout, reason = "what `make fault-runs` is to show")]
 fn no_incident_is_lost_and_none_told_twice_whatever_goes_wrong() {
     let runs: u64 = std::env::var("FAULT_RUNS").map_or(12, |runs| runs.parse().unwrap());
-    let mut sum = Outcome::default();
+    let mut sum = FaultRun::default();
     for seed in 0..runs {
         let outcome = run(seed);
         let allowed = outcome.kills_with_a_message + outcome.unanswered;

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use crate::analysis::incident::Incident;
-use crate::store::history::state::{Change, Entry, Generation, Kept, StateFile};
+use crate::store::history::state::{Generation, SavedState, StateChange, StateEntry, StateFile};
 
 /// Where incidents are kept, by identity. What was told to a webhook is in an area with the receiver's key as its name.
 pub(super) const INCIDENTS: &str = "incident";
 
 /// Takes the incidents out of a kept state, as far as they can be read. The other value is where they are kept from now on.
 #[must_use]
-pub fn take_incidents(kept: &mut Kept) -> (Vec<Incident>, SavedIncidents) {
+pub fn take_incidents(kept: &mut SavedState) -> (Vec<Incident>, SavedIncidents) {
     let (entries, others) = std::mem::take(&mut kept.entries).into_iter().partition(|entry| entry.area == INCIDENTS);
     kept.entries = others;
-    let entries: Vec<Entry> = entries;
+    let entries: Vec<StateEntry> = entries;
     let incidents: Vec<Incident> = entries.iter().filter_map(|entry| Incident::from_text(&entry.value)).collect();
     let prints = incidents.iter().map(|incident| (incident.id(), print(incident))).collect();
     let saved = SavedIncidents { generation: generation(kept.generation, &entries, &prints), prints };
@@ -39,7 +39,7 @@ impl SavedIncidents {
 /// The file that an area's entries are in; 0 where some of them could not be read, so that the area is written anew, without them.
 pub(super) fn generation<'a, P>(
     read: Generation,
-    entries: impl IntoIterator<Item = &'a Entry>,
+    entries: impl IntoIterator<Item = &'a StateEntry>,
     prints: &BTreeMap<String, P>,
 ) -> Generation {
     let keys: BTreeSet<&String> = entries.into_iter().map(|entry| &entry.key).collect();
@@ -84,11 +84,11 @@ impl<P: PartialEq> Area<P> {
     }
 
     /// What has to be written so that these are kept, and nothing else.
-    pub(super) fn changes(&self, now: &BTreeMap<String, P>, text: impl Fn(&str) -> Option<String>) -> Vec<Change> {
-        let set = |key: &String, value| Change::Set(self.name.clone(), key.clone(), value);
+    pub(super) fn changes(&self, now: &BTreeMap<String, P>, text: impl Fn(&str) -> Option<String>) -> Vec<StateChange> {
+        let set = |key: &String, value| StateChange::Set(self.name.clone(), key.clone(), value);
         let mut changes = Vec::new();
         if self.generation == 0 {
-            changes.push(Change::Clear(self.name.clone()));
+            changes.push(StateChange::Clear(self.name.clone()));
         }
         let new = now.iter().filter(|(key, print)| self.saved.get(*key) != Some(*print));
         changes.extend(new.filter_map(|(key, _)| Some(set(key, Some(text(key)?)))));
@@ -104,7 +104,7 @@ impl<P: PartialEq> Area<P> {
     }
 
     /// Writes changes. Whether they have to be made anew, as the file is another one.
-    pub(super) async fn save(&mut self, changes: Vec<Change>, now: BTreeMap<String, P>) -> bool {
+    pub(super) async fn save(&mut self, changes: Vec<StateChange>, now: BTreeMap<String, P>) -> bool {
         if changes.is_empty() || !self.file.is_there() {
             self.failed = false;
             return false;

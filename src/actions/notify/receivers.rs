@@ -19,9 +19,9 @@ use crate::actions::notify::webhook::{Clocks, Outbox, Print};
 use crate::actions::notify::{NotifyConfig, Timing, Webhook, alertmanager_name, key, webhook_name};
 use crate::analysis::incident::Incident;
 use crate::store::deliveries::{Deliveries, Firing};
-use crate::store::history::state::{Change, Kept, StateFile};
+use crate::store::history::state::{SavedState, StateChange, StateFile};
 use crate::store::latest::Readers;
-use crate::sys::http_client::{Client, Endpoint, MAX_LOOKUPS, SendError, Sender};
+use crate::sys::http_client::{HttpClient, HttpEndpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
 
 /// How often it is looked for what is to be told.
@@ -53,10 +53,10 @@ pub struct Notifier {
     /// Kept over a reload, as lookups go on that nobody waits for any more.
     lookups: Arc<Semaphore>,
     /// By webhook; kept over a reload.
-    outboxes: BTreeMap<Endpoint, KeptOutbox>,
+    outboxes: BTreeMap<HttpEndpoint, KeptOutbox>,
     /// Where everything is kept over a restart, and what was.
     state: StateFile,
-    kept: Kept,
+    kept: SavedState,
     incidents: Area<IncidentPrint>,
 }
 
@@ -100,7 +100,7 @@ impl Notifier {
         readers: Readers,
         deliveries: Deliveries,
         metrics: SelfMetrics,
-        (state, kept, incidents): (StateFile, Kept, SavedIncidents),
+        (state, kept, incidents): (StateFile, SavedState, SavedIncidents),
     ) -> Self {
         Self {
             config,
@@ -124,9 +124,9 @@ impl Notifier {
             self.deliveries.set_receivers(config.keys().collect());
             let mut running = self.tasks(&config, &receiver);
             // Receivers that are gone, and those that come later, begin anew.
-            self.kept = Kept::default();
+            self.kept = SavedState::default();
             let areas = config.keys().map(|(key, _)| key.to_string()).chain([INCIDENTS.to_owned()]).collect();
-            self.state.save(vec![Change::Only(areas)]).await;
+            self.state.save(vec![StateChange::Only(areas)]).await;
             let (deliveries, kept) = (self.deliveries.clone(), &mut self.incidents);
             let looking = look(self.readers.clone(), Arc::clone(&config), deliveries, kept, news);
             let mut changes = self.config.clone();
@@ -150,14 +150,14 @@ impl Notifier {
             return running;
         }
         // It was checked when the configuration was read.
-        let client = match Client::new(config.ca.as_deref()) {
+        let client = match HttpClient::new(config.ca.as_deref()) {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(%error, "notifications are off");
                 return running;
             }
         };
-        let line = |name: String, endpoint: &Endpoint, to: Endpoint| Line {
+        let line = |name: String, endpoint: &HttpEndpoint, to: HttpEndpoint| ReceiverTask {
             key: key(&name, endpoint),
             deliveries: self.deliveries.clone(),
             sender: client.to(to, &self.lookups),
@@ -261,7 +261,7 @@ fn alerts(all: &[Arc<[Arc<Incident>]>], labels: &BTreeMap<String, String>) -> Al
 }
 
 /// The way to one receiver.
-struct Line {
+struct ReceiverTask {
     name: String,
     key: Arc<str>,
     deliveries: Deliveries,
@@ -272,7 +272,7 @@ struct Line {
     failing: bool,
 }
 
-impl Line {
+impl ReceiverTask {
     /// Pushes to an Alertmanager. Never ends.
     async fn push(mut self, news: watch::Receiver<Arc<News>>) {
         self.metrics.notifies(&self.name);
@@ -390,7 +390,7 @@ fn chance() -> f64 {
 
 /// Tells every receiver that telling works; what became of each.
 pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
-    let client = match Client::new(config.ca.as_deref()) {
+    let client = match HttpClient::new(config.ca.as_deref()) {
         Ok(client) => client,
         Err(error) => return config.receivers().map(|name| (name, Err(error.to_string()))).collect(),
     };

@@ -43,7 +43,7 @@ const RECEIVER: &str = "streamlag";
 
 /// A message as it is sent.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Message {
+pub(super) struct WebhookMessage {
     /// The target that it is about.
     pub(super) target: String,
     /// `webhook-id`.
@@ -59,7 +59,7 @@ pub(super) struct Message {
     failures: u32,
 }
 
-impl Message {
+impl WebhookMessage {
     /// The firings that it tells of.
     pub(super) fn firings(&self) -> impl Iterator<Item = Firing<'_>> {
         self.told.iter().map(|(id, (starts_at, ends_at))| Firing { id, starts_at: *starts_at, ends_at: *ends_at })
@@ -82,7 +82,7 @@ struct TargetOutbox {
     untold: Option<Duration>,
     /// When the last message was taken or refused.
     last: Option<Duration>,
-    message: Option<Message>,
+    message: Option<WebhookMessage>,
     /// Messages so far.
     sent: u64,
 }
@@ -122,12 +122,12 @@ impl Outbox {
     }
 
     /// A message that is to be sent now.
-    pub(super) fn due(&mut self, now: Duration, timing: &Timing) -> Option<Message> {
+    pub(super) fn due(&mut self, now: Duration, timing: &Timing) -> Option<WebhookMessage> {
         self.targets.iter_mut().find_map(|(target, outbox)| outbox.due(target, now, timing))
     }
 
     /// A message was taken, or refused for good.
-    pub(super) fn done(&mut self, now: Duration, message: &Message) {
+    pub(super) fn done(&mut self, now: Duration, message: &WebhookMessage) {
         let Some(outbox) = self.targets.get_mut(&message.target) else { return };
         for (id, stamp) in &message.told {
             if let Some(known) = outbox.known.get_mut(id) {
@@ -140,7 +140,7 @@ impl Outbox {
     }
 
     /// A message was not taken for now; `chance` is from 0 to 1. Whether it is given up.
-    pub(super) fn failed(&mut self, now: Duration, message: &Message, error: &SendError, chance: f64) -> bool {
+    pub(super) fn failed(&mut self, now: Duration, message: &WebhookMessage, error: &SendError, chance: f64) -> bool {
         let Some(outbox) = self.targets.get_mut(&message.target) else { return true };
         let Some(message) = &mut outbox.message else { return true };
         if now.saturating_sub(message.made) >= EXPIRES {
@@ -196,7 +196,7 @@ impl TargetOutbox {
         forgotten
     }
 
-    fn due(&mut self, target: &str, now: Duration, timing: &Timing) -> Option<Message> {
+    fn due(&mut self, target: &str, now: Duration, timing: &Timing) -> Option<WebhookMessage> {
         if let Some(message) = &self.message {
             return (message.due <= now).then(|| message.clone());
         }
@@ -216,7 +216,7 @@ impl TargetOutbox {
     }
 
     /// Everything that fires, and what ended and was not told.
-    fn message(&self, target: &str, now: Duration) -> Option<Message> {
+    fn message(&self, target: &str, now: Duration) -> Option<WebhookMessage> {
         let is_said = |known: &&Known| known.alert.ends_at.is_none() || !known.is_told();
         let mut said: Vec<&Known> = self.known.values().filter(is_said).collect();
         // What was not told comes first, so that all is told some time; then the worst.
@@ -243,7 +243,7 @@ impl TargetOutbox {
             "alerts": said.iter().map(|known| json!(known.alert.told())).collect::<Vec<_>>(),
         });
         let told: Vec<(String, Stamp)> = said.iter().map(|known| (known.alert.id.clone(), known.stamp())).collect();
-        Some(Message {
+        Some(WebhookMessage {
             target: target.to_owned(),
             id: self.id(target, &told),
             // Texts and numbers: there is nothing that JSON cannot hold.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::act::Outcome;
+use super::act::ActOutcome;
 use crate::analysis::remediation::Plan;
 use crate::model::text::{hex, rfc3339};
 use crate::store::remediation::AUTO;
@@ -223,7 +223,7 @@ impl Audit {
     }
 
     /// Records what it came to.
-    pub(super) fn outcome(&mut self, plan: &Plan, outcome: &Outcome, now: SystemTime) -> Result<(), AuditError> {
+    pub(super) fn outcome(&mut self, plan: &Plan, outcome: &ActOutcome, now: SystemTime) -> Result<(), AuditError> {
         let (changed, detail) = (Some(outcome.changed), outcome.detail.clone());
         let outcome = outcome.ending.as_str().to_owned();
         self.append(Record { outcome, changed, detail, ..record("outcome", plan) }, now)

@@ -8,36 +8,36 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::act::Outcome;
+use super::act::ActOutcome;
 use crate::actions::notify::Webhook;
 use crate::actions::notify::signature::headers;
-use crate::analysis::remediation::{Plan, Subject};
+use crate::analysis::remediation::{Plan, PlanSubject};
 use crate::model::text::rfc3339;
 use crate::store::remediation::Ending;
-use crate::sys::http_client::{Client, MAX_LOOKUPS};
+use crate::sys::http_client::{HttpClient, MAX_LOOKUPS};
 
 /// Calls the webhook once; its id is the plan's, so that a receiver can tell a repetition.
-pub(super) async fn call(hook: &Webhook, ca: Option<Arc<[u8]>>, plan: &Plan, now: SystemTime) -> Outcome {
+pub(super) async fn call(hook: &Webhook, ca: Option<Arc<[u8]>>, plan: &Plan, now: SystemTime) -> ActOutcome {
     // What the system trusts is read from files.
-    let client = match spawn_blocking(move || Client::new(ca.as_deref())).await {
+    let client = match spawn_blocking(move || HttpClient::new(ca.as_deref())).await {
         Ok(Ok(client)) => client,
-        Ok(Err(why)) => return Outcome::of(Ending::Failed, why.to_string()),
-        Err(ended) => return Outcome::of(Ending::Failed, ended.to_string()),
+        Ok(Err(why)) => return ActOutcome::of(Ending::Failed, why.to_string()),
+        Err(ended) => return ActOutcome::of(Ending::Failed, ended.to_string()),
     };
     let body: Bytes = body(plan).into();
     let headers = headers(hook.secret.as_deref(), &plan.id, now, &body);
     let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
     match client.to(hook.endpoint.clone(), &lookups).post(&headers, body).await {
-        Ok(()) => Outcome { ending: Ending::Done, changed: 1, detail: String::new() },
+        Ok(()) => ActOutcome { ending: Ending::Done, changed: 1, detail: String::new() },
         // Whether the receiver took it is not known where it did not answer.
-        Err(error) if error.is_temporary => Outcome::of(Ending::Unknown, error.why),
-        Err(error) => Outcome::of(Ending::Failed, error.why),
+        Err(error) if error.is_temporary => ActOutcome::of(Ending::Unknown, error.why),
+        Err(error) => ActOutcome::of(Ending::Failed, error.why),
     }
 }
 
 fn body(plan: &Plan) -> String {
     let (state, dead) = match &plan.subject {
-        Subject::Group { state, dead } => (state.as_str(), *dead),
+        PlanSubject::Group { state, dead } => (state.as_str(), *dead),
         _ => (plan.evidence.state.as_str(), 0),
     };
     json!({

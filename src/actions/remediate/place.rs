@@ -100,12 +100,12 @@ impl Doer {
     pub(super) fn connect(&self) -> Result<Connected, String> {
         let password = self.login.password().map_err(|why| format!("remediation.password_file: {why}"))?;
         self.open(password.as_str()).map_err(|error| match error {
-            Failure::Redis(error) => described(&error),
-            Failure::File(why) => why,
+            ConnectError::Redis(error) => described(&error),
+            ConnectError::File(why) => why,
         })
     }
 
-    fn open(&self, password: &str) -> Result<Connected, Failure> {
+    fn open(&self, password: &str) -> Result<Connected, ConnectError> {
         let Self { place, login } = self;
         let certificates = place.tls.as_ref().map(TlsPaths::read).transpose()?;
         let settings = RedisConnectionInfo::default()
@@ -116,7 +116,7 @@ impl Doer {
         match &place.mode {
             PlaceMode::Standalone => {
                 let info = place.infos(&settings)?.into_iter().next();
-                let info = info.ok_or_else(|| Failure::File("there is no address".to_owned()))?;
+                let info = info.ok_or_else(|| ConnectError::File("there is no address".to_owned()))?;
                 Ok(Connected::One(Box::new(limited(info, certificates)?)))
             }
             PlaceMode::Cluster => {
@@ -140,7 +140,7 @@ impl Doer {
                 let role: Vec<Value> = cmd("ROLE").query(&mut connection)?;
                 match role.first() {
                     Some(Value::BulkString(role)) if role == b"master" => Ok(Connected::One(Box::new(connection))),
-                    _ => Err(Failure::File("the sentinels name a server that is no master now".to_owned())),
+                    _ => Err(ConnectError::File("the sentinels name a server that is no master now".to_owned())),
                 }
             }
         }
@@ -149,7 +149,7 @@ impl Doer {
 
 impl Sentinels {
     /// Where the master is, by the first sentinel that says so. The crate's own client for sentinels connects without a limit of time.
-    fn master_of(&self, place: &Place, certificates: Option<&TlsCertificates>) -> Result<(String, u16), Failure> {
+    fn master_of(&self, place: &Place, certificates: Option<&TlsCertificates>) -> Result<(String, u16), ConnectError> {
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(user) = &self.user {
             settings = settings.set_username(user);
@@ -157,21 +157,21 @@ impl Sentinels {
         match &self.password_file {
             Some(file) => {
                 let password =
-                    Password::read(file).map_err(|why| Failure::File(format!("{}: {why}", file.display())))?;
+                    Password::read(file).map_err(|why| ConnectError::File(format!("{}: {why}", file.display())))?;
                 settings = settings.set_password(password.as_str());
             }
             // Without one, a user would not be told. To one who needs none, any will do.
             None if self.user.is_some() => settings = settings.set_password(""),
             None => {}
         }
-        let mut trouble = Failure::File("there is no sentinel".to_owned());
+        let mut trouble = ConnectError::File("there is no sentinel".to_owned());
         for info in place.infos(&settings)? {
             let ask = |mut sentinel: Connection| {
                 cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.master).query(&mut sentinel)
             };
             match limited(info, certificates.cloned()).and_then(|sentinel| Ok(ask(sentinel)?)) {
                 Ok(Some(master)) => return Ok(master),
-                Ok(None) => trouble = Failure::File(format!("the sentinels know no master {:?}", self.master)),
+                Ok(None) => trouble = ConnectError::File(format!("the sentinels know no master {:?}", self.master)),
                 Err(failure) => trouble = failure,
             }
         }
@@ -180,19 +180,19 @@ impl Sentinels {
 }
 
 /// Why there is no connection.
-enum Failure {
+enum ConnectError {
     Redis(RedisError),
     File(String),
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
         Self::Redis(error)
     }
 }
 
 /// A connection on which neither connecting nor an answer takes for ever.
-fn limited(info: ConnectionInfo, certificates: Option<TlsCertificates>) -> Result<Connection, Failure> {
+fn limited(info: ConnectionInfo, certificates: Option<TlsCertificates>) -> Result<Connection, ConnectError> {
     let client = match certificates {
         Some(certificates) => Client::build_with_tls(info, certificates)?,
         None => Client::open(info)?,
@@ -225,11 +225,11 @@ impl Place {
 }
 
 impl TlsPaths {
-    fn read(&self) -> Result<TlsCertificates, Failure> {
+    fn read(&self) -> Result<TlsCertificates, ConnectError> {
         let read =
-            |path: &PathBuf| files::read(path).map_err(|why| Failure::File(format!("{}: {why}", path.display())));
+            |path: &PathBuf| files::read(path).map_err(|why| ConnectError::File(format!("{}: {why}", path.display())));
         let identity = |(certificate, key): &(PathBuf, PathBuf)| {
-            Ok::<_, Failure>(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
+            Ok::<_, ConnectError>(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
         };
         Ok(TlsCertificates {
             client_tls: self.identity.as_ref().map(identity).transpose()?,

@@ -10,10 +10,10 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::RemediationConfig;
-use super::act::{Outcome, act};
+use super::act::{ActOutcome, act};
 use super::audit::{Audit, AuditError, AutoActs};
 use super::hook;
-use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Mode, Plan, Planner};
+use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Plan, Planner, RemediationMode};
 use crate::model::TargetName;
 use crate::store::latest::Reader;
 use crate::store::remediation::{
@@ -123,7 +123,11 @@ impl Remediator {
             }
             let keeps = |plan: &Plan| is_same_redis && (plan.action != Action::Hook || before.hooks == config.hooks);
             for ended in watcher.planner.reconfigure(Arc::clone(&config.rules), keeps) {
-                self.end(ended.plan, Outcome::of(Ending::Void, "the configuration has changed".to_owned()), Vec::new());
+                self.end(
+                    ended.plan,
+                    ActOutcome::of(Ending::Void, "the configuration has changed".to_owned()),
+                    Vec::new(),
+                );
             }
             self.planners.insert(name.clone(), watcher);
         }
@@ -133,7 +137,7 @@ impl Remediator {
             return;
         }
         for action in Action::ALL {
-            let is_done = |mode| matches!(mode, Mode::Approve | Mode::Auto);
+            let is_done = |mode| matches!(mode, RemediationMode::Approve | RemediationMode::Auto);
             if config.rules.iter().any(|rule| is_done(rule.mode) && rule.actions.contains(&action)) {
                 self.metrics.remediates(action.as_str(), &Ending::OF_ACTS.map(Ending::as_str));
             }
@@ -192,7 +196,7 @@ impl Remediator {
         for ended in ended {
             let ending = if ended.expired { Ending::Expired } else { Ending::Void };
             let detail = if ended.expired { "nobody approved it in time" } else { "what it rested on has changed" };
-            self.end(ended.plan, Outcome::of(ending, detail.to_owned()), Vec::new());
+            self.end(ended.plan, ActOutcome::of(ending, detail.to_owned()), Vec::new());
         }
     }
 
@@ -215,19 +219,21 @@ impl Remediator {
     fn holds_back(&self, config: &RemediationConfig, plan: &Plan, now: SystemTime) -> Option<String> {
         let watcher = self.planners.get(&plan.target);
         match plan.mode {
-            Mode::Off | Mode::Plan => Some("its mode is plan: it is only shown".to_owned()),
-            Mode::Approve if config.two_person => Some("approval by two tokens with scope:remediate".to_owned()),
-            Mode::Approve => Some("approval by a token with scope:remediate".to_owned()),
-            Mode::Auto if watcher.is_none_or(|watcher| !watcher.is_up) => {
+            RemediationMode::Off | RemediationMode::Plan => Some("its mode is plan: it is only shown".to_owned()),
+            RemediationMode::Approve if config.two_person => {
+                Some("approval by two tokens with scope:remediate".to_owned())
+            }
+            RemediationMode::Approve => Some("approval by a token with scope:remediate".to_owned()),
+            RemediationMode::Auto if watcher.is_none_or(|watcher| !watcher.is_up) => {
                 Some("Redis did not answer the newest poll".to_owned())
             }
-            Mode::Auto if !plan.is_group_healthy() => Some(format!(
+            RemediationMode::Auto if !plan.is_group_healthy() => Some(format!(
                 "approval: fewer than {MIN_HEALTHY_PERCENT} % of the group's consumers are alive, so the watcher may be wrong"
             )),
-            Mode::Auto if watcher.and_then(|watcher| watcher.planner.storm_until(now)).is_some() => {
+            RemediationMode::Auto if watcher.and_then(|watcher| watcher.planner.storm_until(now)).is_some() => {
                 Some("approval, or the end of the cooldown after many plans at once".to_owned())
             }
-            Mode::Auto => None,
+            RemediationMode::Auto => None,
         }
     }
 
@@ -262,7 +268,9 @@ impl Remediator {
                 self.reject(config, plan, by, now).await;
                 Ok(Decided::Ended { ending: Ending::Rejected, changed: 0, detail: String::new() })
             }
-            Some(plan) if matches!(plan.mode, Mode::Off | Mode::Plan) => Err(Undecided::NotApprovable),
+            Some(plan) if matches!(plan.mode, RemediationMode::Off | RemediationMode::Plan) => {
+                Err(Undecided::NotApprovable)
+            }
             Some(plan) => {
                 let mut approvals = self.approvals.get(&id).cloned().unwrap_or_default();
                 if approvals.contains(&by) {
@@ -275,7 +283,7 @@ impl Remediator {
                     } else {
                         let carried_out = self.carry_out(config, plan, approvals).await;
                         carried_out
-                            .map(|Outcome { ending, changed, detail }| Decided::Ended { ending, changed, detail })
+                            .map(|ActOutcome { ending, changed, detail }| Decided::Ended { ending, changed, detail })
                             .map_err(|why| Undecided::Stopped(why.to_string()))
                     }
                 }
@@ -299,7 +307,7 @@ impl Remediator {
         if let Ok(Err(error)) = noted.await {
             tracing::error!(%error, "rejected plan not recorded");
         }
-        self.end(plan, Outcome::of(Ending::Rejected, String::new()), vec![by]);
+        self.end(plan, ActOutcome::of(Ending::Rejected, String::new()), vec![by]);
     }
 
     /// Carries out a plan: intent, act, outcome.
@@ -311,7 +319,7 @@ impl Remediator {
         config: &Arc<RemediationConfig>,
         plan: Plan,
         by: Vec<String>,
-    ) -> Result<Outcome, NotBegun> {
+    ) -> Result<ActOutcome, NotBegun> {
         let path = config.audit_file.clone().ok_or(NotBegun::NoAuditFile)?;
         let begun = {
             let (ledger, path, plan, by) = (Arc::clone(&self.ledger), path.clone(), plan.clone(), by.clone());
@@ -329,14 +337,14 @@ impl Remediator {
         begun?;
         let outcome = match (plan.action, plan.hook.and_then(|hook| config.hooks.get(hook))) {
             (Action::Hook, Some(webhook)) => hook::call(webhook, config.ca.clone(), &plan, SystemTime::now()).await,
-            (Action::Hook, None) => Outcome::of(Ending::Failed, "there is no webhook".to_owned()),
+            (Action::Hook, None) => ActOutcome::of(Ending::Failed, "there is no webhook".to_owned()),
             _ => match config.doers.get(&plan.target).cloned() {
                 Some(doer) => {
                     let plan = plan.clone();
                     let acted = spawn_blocking(move || act(&doer, &plan)).await;
-                    acted.unwrap_or_else(|error| Outcome::of(Ending::Unknown, error.to_string()))
+                    acted.unwrap_or_else(|error| ActOutcome::of(Ending::Unknown, error.to_string()))
                 }
-                None => Outcome::of(Ending::Failed, "there is nobody to act at this target".to_owned()),
+                None => ActOutcome::of(Ending::Failed, "there is nobody to act at this target".to_owned()),
             },
         };
         let noted = {
@@ -363,7 +371,7 @@ impl Remediator {
     }
 
     /// A plan has ended like this.
-    fn end(&mut self, plan: Plan, outcome: Outcome, by: Vec<String>) {
+    fn end(&mut self, plan: Plan, outcome: ActOutcome, by: Vec<String>) {
         self.approvals.remove(&plan.id);
         self.over_budget.remove(&plan.id);
         let (plan_id, action, ending) = (&plan.id, plan.action.as_str(), outcome.ending.as_str());

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::random::Random;
-use super::series::Series;
+use super::series::StepSeries;
 use crate::analysis::stats::sorted_quantile;
 
 /// Half-lives of the level, in steps.
@@ -74,7 +74,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn fit(series: &Series, steps: usize) -> Self {
+    pub(super) fn fit(series: &StepSeries, steps: usize) -> Self {
         let actual = &series.arrivals;
         let day = (86_400.0 / series.step) as usize;
         let memory = (MEMORY_HORIZONS * steps).max(day);
@@ -112,7 +112,7 @@ impl Arrivals {
 
     /// The candidate with the smallest error around a pattern.
     fn best_candidate(
-        series: &Series,
+        series: &StepSeries,
         pattern: &[f64],
         phases: Vec<f64>,
         steps: usize,
@@ -149,7 +149,7 @@ impl Arrivals {
     }
 
     fn with(
-        series: &Series,
+        series: &StepSeries,
         pattern: &[f64],
         phases: &[f64],
         steps: usize,
@@ -162,7 +162,7 @@ impl Arrivals {
         // Brown's double exponential smoothing; the single one is its first half. Started as a mean: the weight of the first values is their share.
         let (mut once, mut twice, mut seen) = (0.0, 0.0, 0.0);
         let (mut usual, slowly) = (0.0, 1.0 - 0.5_f64.powf(1.0 / (USUAL_HALF_LIVES * candidate.half_life)));
-        let mut recent = Recent::new(2 * candidate.half_life as usize);
+        let mut recent = RecentArrivals::new(2 * candidate.half_life as usize);
         for (value, expected) in actual.iter().zip(pattern) {
             let deviation = value - expected;
             if !deviation.is_nan() {
@@ -312,13 +312,13 @@ impl Arrivals {
 }
 
 /// The newest values, and their median.
-struct Recent {
+struct RecentArrivals {
     size: usize,
     values: VecDeque<f64>,
     sorted: Vec<f64>,
 }
 
-impl Recent {
+impl RecentArrivals {
     fn new(size: usize) -> Self {
         Self { size, values: VecDeque::with_capacity(size + 1), sorted: Vec::with_capacity(size + 1) }
     }

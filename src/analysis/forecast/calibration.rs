@@ -40,7 +40,7 @@ const PAIRS: usize = 3;
 
 /// One forecast of the past beside what came.
 #[derive(Clone, Copy, Debug)]
-struct Outcome {
+struct ReplayOutcome {
     actual: f64,
     naive: f64,
     low: [f64; PAIRS],
@@ -54,7 +54,7 @@ struct Outcome {
 /// The outcomes per anchor: steps ahead at which forecasts are compared.
 #[derive(Debug)]
 pub(super) struct Replay {
-    anchors: Vec<(usize, Vec<Outcome>)>,
+    anchors: Vec<(usize, Vec<ReplayOutcome>)>,
     /// How many horizons the replayed moments cover: outcomes of moments that are closer than a horizon are not independent.
     independent: f64,
 }
@@ -89,12 +89,12 @@ const SHARES: [f64; PAIRS] = [0.1, 0.05, 0.025];
 impl Replay {
     pub(super) fn run(simulation: &Simulation<'_>, steps: usize, random: &mut Random) -> Self {
         let len = simulation.series.len();
-        let mut anchors: Vec<(usize, Vec<Outcome>)> =
+        let mut anchors: Vec<(usize, Vec<ReplayOutcome>)> =
             anchors(steps).into_iter().map(|ahead| (ahead, Vec::new())).collect();
         let first = MIN_HISTORY_STEPS.max(len / 8);
         let room = len.saturating_sub(steps + first);
         let count = MOMENTS.min(room);
-        let phase = Phase { now: len, period: simulation.arrivals.period() };
+        let phase = CyclePhase { now: len, period: simulation.arrivals.period() };
         for end in moments(len - steps, room, count, phase) {
             let naive = simulation.start(end);
             if naive.is_nan() {
@@ -113,7 +113,7 @@ impl Replay {
                 let of = |share| sorted_quantile(&sorted, share);
                 let low = SHARES.map(of);
                 let high = SHARES.map(|share| of(1.0 - share));
-                outcomes.push(Outcome { actual, naive, low, median: of(0.5), high, busy, weight });
+                outcomes.push(ReplayOutcome { actual, naive, low, median: of(0.5), high, busy, weight });
             }
         }
         Self { anchors, independent: (room as f64 / steps as f64).max(1.0) }
@@ -127,7 +127,7 @@ impl Replay {
         let (mut ratios, mut kept, mut told, mut squares) = (Vec::new(), 0.0, 0.0, 0.0);
         let mut forecasts = 0;
         for (place, (_, outcomes)) in self.anchors.iter().enumerate() {
-            let alike: Vec<(usize, &Outcome)> =
+            let alike: Vec<(usize, &ReplayOutcome)> =
                 outcomes.iter().enumerate().filter(|(_, outcome)| outcome.busy == busy).collect();
             if alike.len() < MIN_MOMENTS {
                 continue;
@@ -175,7 +175,7 @@ impl Replay {
 
     /// The share of the model's median that made the smallest error at an anchor.
     fn blend(&self, place: usize, busy: bool) -> f64 {
-        let own: Vec<&Outcome> = self.anchors[place].1.iter().filter(|outcome| outcome.busy == busy).collect();
+        let own: Vec<&ReplayOutcome> = self.anchors[place].1.iter().filter(|outcome| outcome.busy == busy).collect();
         if own.len() < MIN_MOMENTS {
             return 1.0;
         }
@@ -239,7 +239,7 @@ impl Replay {
     }
 }
 
-impl Outcome {
+impl ReplayOutcome {
     /// Of the simulated 80% interval, below and above its median.
     fn widths(&self) -> (f64, f64) {
         (self.median - self.low[0], self.high[0] - self.median)
@@ -267,7 +267,7 @@ impl Outcome {
 
 impl Factors {
     /// The corrected 80% interval of an outcome.
-    fn interval(&self, outcome: &Outcome) -> (f64, f64) {
+    fn interval(&self, outcome: &ReplayOutcome) -> (f64, f64) {
         let median = outcome.blended(self.blend);
         let low = median - self.low[0] * (outcome.median - outcome.low[0]).max(self.least);
         let high = median + self.high[0] * (outcome.high[0] - outcome.median).max(self.least);
@@ -298,12 +298,12 @@ fn conformal(mut scores: Vec<(f64, f64)>, level: f64) -> f64 {
 
 /// Where a moment is in the pattern that repeats.
 #[derive(Clone, Copy)]
-struct Phase {
+struct CyclePhase {
     now: usize,
     period: Option<usize>,
 }
 
-impl Phase {
+impl CyclePhase {
     /// 1 at the phase of now; less elsewhere.
     fn weight(self, end: usize) -> f64 {
         let Some(period) = self.period else { return 1.0 };
@@ -315,7 +315,7 @@ impl Phase {
 
 /// Past moments, at most `count` and in order, the last of them at `last`: evenly spread over the `room` before it, or half of them so and the others at
 /// the phase of now, where there is one. What happens each hour at the hour is not seen by moments that are 40 minutes apart.
-fn moments(last: usize, room: usize, count: usize, phase: Phase) -> Vec<usize> {
+fn moments(last: usize, room: usize, count: usize, phase: CyclePhase) -> Vec<usize> {
     let evenly = |count: usize| (0..count).map(move |moment| last - moment * room / count);
     let Some(period) = phase.period else { return evenly(count).rev().collect() };
     let first = (phase.now - last).div_ceil(period);

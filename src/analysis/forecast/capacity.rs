@@ -2,7 +2,7 @@
 //! one that falls slowly goes on falling. How often it broke down in the past, and for how long, says how it may break down and recover.
 
 use super::random::Random;
-use super::series::Series;
+use super::series::StepSeries;
 use crate::analysis::stats::{self, median, quantile};
 
 /// Busy steps per chunk: chunks are compared to find where the capacity changed.
@@ -78,7 +78,7 @@ impl Hazard {
 }
 
 impl Capacity {
-    pub(super) fn observe(series: &Series) -> Self {
+    pub(super) fn observe(series: &StepSeries) -> Self {
         let len = series.len();
         let busy_at = |at: usize| {
             let (arrived, delivered) = (series.arrivals[at], series.delivered[at]);

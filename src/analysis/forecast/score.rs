@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Forecast, Quantiles};
+use super::{Forecast, LagQuantiles};
 
 /// Forecasts of one group that wait for their time, at most.
 const MAX_WAITING: usize = 64;
@@ -39,7 +39,7 @@ struct Waiting {
 
 /// What came of one.
 #[derive(Clone, Copy, Debug)]
-struct Outcome {
+struct ScoredForecast {
     error: f64,
     naive_error: f64,
     covered: bool,
@@ -54,7 +54,7 @@ pub(super) fn apart(horizon: f64) -> f64 {
 #[derive(Clone, Debug, Default)]
 pub struct Scorer {
     waiting: VecDeque<Waiting>,
-    outcomes: VecDeque<Outcome>,
+    outcomes: VecDeque<ScoredForecast>,
 }
 
 impl Scorer {
@@ -62,7 +62,7 @@ impl Scorer {
     /// after another: a horizon holds at most as many as there is room for.
     pub fn keep(&mut self, forecast: &Forecast, lag: f64) {
         let Ok(points) = &forecast.points else { return };
-        let Some(Quantiles { time, q10, q50, q90, .. }) = points.last().copied() else { return };
+        let Some(LagQuantiles { time, q10, q50, q90, .. }) = points.last().copied() else { return };
         let apart = apart(forecast.horizon);
         if self.waiting.back().is_some_and(|newest| time - newest.time < apart) {
             return;
@@ -87,7 +87,7 @@ impl Scorer {
                 continue;
             }
             let error = |forecast: f64| (forecast - forecast.clamp(lag_min, lag_max)).abs();
-            let outcome = Outcome {
+            let outcome = ScoredForecast {
                 error: error(due.q50),
                 naive_error: error(due.naive),
                 covered: lag_max >= due.q10 && lag_min <= due.q90,
@@ -113,7 +113,7 @@ impl Scorer {
         if count == 0 {
             return Skill::default();
         }
-        let sum = |of: fn(&Outcome) -> f64| self.outcomes.iter().map(of).sum::<f64>();
+        let sum = |of: fn(&ScoredForecast) -> f64| self.outcomes.iter().map(of).sum::<f64>();
         let (error, naive) = (sum(|outcome| outcome.error), sum(|outcome| outcome.naive_error));
         let least = MIN_ERROR * count as f64;
         let covered = self.outcomes.iter().filter(|outcome| outcome.covered).count();

@@ -1,6 +1,6 @@
 //! History as a regular series of steps.
 
-use super::Point;
+use super::LagPoint;
 use crate::analysis::stats::median;
 
 /// The longest time in seconds over which a rate is spread: a point per hour is the coarsest that history keeps.
@@ -8,7 +8,7 @@ const MAX_SPREAD: f64 = 3_700.0;
 
 /// Steps of equal length, the last of which ends now. What is not known is NaN, and stays a gap.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(super) struct StepSeries {
     /// Seconds of a step.
     pub(super) step: f64,
     /// Entries that arrived in the step.
@@ -26,7 +26,7 @@ pub(super) struct Series {
 }
 
 /// The median distance of two points in seconds.
-pub(super) fn spacing(points: &[Point]) -> f64 {
+pub(super) fn spacing(points: &[LagPoint]) -> f64 {
     let tail = &points[points.len().saturating_sub(100)..];
     let mut gaps: Vec<f64> = tail.windows(2).map(|pair| pair[1].time - pair[0].time).collect();
     median(&mut gaps)
@@ -37,9 +37,9 @@ fn not_below_0(value: f64) -> f64 {
     if value < 0.0 { 0.0 } else { value }
 }
 
-impl Series {
+impl StepSeries {
     /// Steps of `step` seconds back from `now`.
-    pub(super) fn new(points: &[Point], now: f64, step: f64) -> Self {
+    pub(super) fn new(points: &[LagPoint], now: f64, step: f64) -> Self {
         let start = points.first().map_or(now, |point| point.time);
         let len = ((now - start) / step).floor().max(0.0) as usize;
         let origin = now - len as f64 * step;

@@ -3,8 +3,8 @@
 use super::arrivals::Arrivals;
 use super::capacity::Capacity;
 use super::random::Random;
-use super::series::Series;
-use super::{Quantiles, TimeTo};
+use super::series::StepSeries;
+use super::{LagQuantiles, TimeTo};
 use crate::analysis::stats::{quantile, sorted_quantile};
 
 /// Steps from which the normal lag of a group that keeps up is taken, at most.
@@ -21,7 +21,7 @@ const TOLD: f64 = 0.1;
 /// All that a simulation takes.
 #[derive(Debug)]
 pub(super) struct Simulation<'a> {
-    pub(super) series: &'a Series,
+    pub(super) series: &'a StepSeries,
     pub(super) arrivals: &'a Arrivals,
     pub(super) capacity: &'a Capacity,
     pub(super) max_length: Option<f64>,
@@ -131,10 +131,10 @@ impl Paths {
         }
     }
 
-    pub(super) fn quantiles_at(&self, at: usize, time: f64) -> Quantiles {
+    pub(super) fn quantiles_at(&self, at: usize, time: f64) -> LagQuantiles {
         let sorted = self.sorted_at(at);
         let of = |share| sorted_quantile(&sorted, share).round();
-        Quantiles {
+        LagQuantiles {
             time,
             q025: of(0.025),
             q05: of(0.05),

@@ -4,15 +4,15 @@ const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3_600.0;
 
 /// A group by the minute: what arrives and what can be taken per second at each minute.
-struct Group {
+struct ForecastGroup {
     lag: f64,
     length: f64,
     max_length: f64,
-    points: Vec<Point>,
+    points: Vec<LagPoint>,
     random: Random,
 }
 
-impl Group {
+impl ForecastGroup {
     fn new() -> Self {
         Self { lag: 0.0, length: 0.0, max_length: f64::INFINITY, points: Vec::new(), random: Random::new(1) }
     }
@@ -24,7 +24,7 @@ impl Group {
         let before = self.lag;
         self.length = (self.length + added).min(self.max_length);
         self.lag = (self.lag + added - taken).min(self.length);
-        self.points.push(Point {
+        self.points.push(LagPoint {
             time: (self.points.len() + 1) as f64 * MINUTE,
             lag_min: Some(self.lag),
             lag_max: Some(self.lag),
@@ -47,19 +47,19 @@ impl Group {
         self.points.last().map_or(0.0, |point| point.time)
     }
 
-    fn ask(&self, horizon: f64) -> Request {
-        Request { now: self.now(), horizon, max_length: None, degraded: None, unhealthy: None, seed: 7 }
+    fn ask(&self, horizon: f64) -> ForecastRequest {
+        ForecastRequest { now: self.now(), horizon, max_length: None, degraded: None, unhealthy: None, seed: 7 }
     }
 
-    fn end(&self, horizon: f64) -> Quantiles {
+    fn end(&self, horizon: f64) -> LagQuantiles {
         let made = forecast(&self.points, &self.ask(horizon));
         *made.points.as_ref().map(|points| points.last().unwrap()).unwrap_or_else(|reason| panic!("{reason}"))
     }
 }
 
 /// 100/s come and 150/s can be taken; from minute 300 on only 50/s.
-fn overload() -> Group {
-    Group::new().minutes(360, |minute| (100.0, if minute < 300 { 150.0 } else { 50.0 }))
+fn overload() -> ForecastGroup {
+    ForecastGroup::new().minutes(360, |minute| (100.0, if minute < 300 { 150.0 } else { 50.0 }))
 }
 
 fn near(actual: f64, expected: f64, share: f64) {
@@ -74,7 +74,8 @@ fn a_backlog_grows_by_what_arrives_less_what_is_taken() {
 
 #[test]
 fn a_backlog_drains_at_the_capacity_and_stops_at_what_is_normal() {
-    let group = Group::new().minutes(410, |minute| (if (380..400).contains(&minute) { 400.0 } else { 100.0 }, 150.0));
+    let group =
+        ForecastGroup::new().minutes(410, |minute| (if (380..400).contains(&minute) { 400.0 } else { 100.0 }, 150.0));
     let lag = group.lag;
     assert!(lag > 200_000.0, "{lag}");
     let made = forecast(&group.points, &group.ask(2.0 * HOUR));
@@ -109,7 +110,7 @@ fn a_lag_never_exceeds_the_maximum_length_and_loss_is_told_when_it_gets_there() 
 #[test]
 fn time_to_a_threshold_is_when_the_lag_gets_there() {
     let group = overload();
-    let ask = Request {
+    let ask = ForecastRequest {
         degraded: Some(group.lag + 50.0 * 20.0 * MINUTE),
         unhealthy: Some(group.lag * 100.0),
         ..group.ask(HOUR)
@@ -118,7 +119,7 @@ fn time_to_a_threshold_is_when_the_lag_gets_there() {
     near(made.time_to.degraded.unwrap().q50.unwrap(), 20.0 * MINUTE, 0.15);
     assert_eq!(made.time_to.unhealthy, None, "it is not reached within the horizon");
     assert_eq!(made.time_to.drained, None);
-    let reached = forecast(&group.points, &Request { degraded: Some(group.lag), ..ask });
+    let reached = forecast(&group.points, &ForecastRequest { degraded: Some(group.lag), ..ask });
     assert_eq!(reached.time_to.degraded, Some(TimeTo { q10: 0.0, q50: Some(0.0), q90: Some(0.0) }));
 }
 
@@ -126,7 +127,7 @@ fn time_to_a_threshold_is_when_the_lag_gets_there() {
 fn what_comes_every_hour_is_expected_the_next_time() {
     // 40 minutes into each hour a batch, which takes half an hour to drain.
     let batch = |minute: usize| if minute % 60 == 40 { (3_000.0, 100.0) } else { (0.5, 100.0) };
-    let group = Group::new().minutes(10 * 60 + 35, batch);
+    let group = ForecastGroup::new().minutes(10 * 60 + 35, batch);
     assert!(group.lag < 100.0, "{}", group.lag);
     // 15 minutes on, 9 after the batch.
     let end = group.end(15.0 * MINUTE);
@@ -137,8 +138,8 @@ fn what_comes_every_hour_is_expected_the_next_time() {
 fn consumers_that_recovered_before_are_expected_to_recover() {
     // Every 100 minutes the consumers are down for 20.
     let rates = |minute: usize| (100.0, if minute % 100 < 20 { 0.0 } else { 300.0 });
-    let group = Group::new().minutes(1_405, rates);
-    let never = Group::new().minutes(1_405, |minute| (100.0, if minute < 1_400 { 300.0 } else { 0.0 }));
+    let group = ForecastGroup::new().minutes(1_405, rates);
+    let never = ForecastGroup::new().minutes(1_405, |minute| (100.0, if minute < 1_400 { 300.0 } else { 0.0 }));
     let (again, never) = (group.end(HOUR).q50, never.end(HOUR).q50);
     assert!(again < 0.7 * never, "{again} {never}");
 }
@@ -148,7 +149,7 @@ fn a_gap_is_no_lag_of_zero() {
     let whole = overload();
     let mut gappy = overload();
     for point in &mut gappy.points[320..340] {
-        *point = Point { time: point.time, ..Point::default() };
+        *point = LagPoint { time: point.time, ..LagPoint::default() };
     }
     gappy.points.drain(100..130);
     near(gappy.end(HOUR).q50, whole.end(HOUR).q50, 0.1);
@@ -158,7 +159,7 @@ fn a_gap_is_no_lag_of_zero() {
 fn rates_that_are_missing_follow_from_the_lag() {
     let whole = overload();
     for blank in
-        [|point: &mut Point| point.added_per_second = None, |point: &mut Point| point.delivered_per_second = None]
+        [|point: &mut LagPoint| point.added_per_second = None, |point: &mut LagPoint| point.delivered_per_second = None]
     {
         let mut group = overload();
         group.points.iter_mut().for_each(blank);
@@ -169,39 +170,39 @@ fn rates_that_are_missing_follow_from_the_lag() {
 #[test]
 fn what_cannot_be_told_has_a_reason() {
     let group = overload();
-    let refused = |points: &[Point], request: &Request| {
+    let refused = |points: &[LagPoint], request: &ForecastRequest| {
         let made = forecast(points, request);
         assert_eq!(made.time_to, TimesTo::default());
         made.points.unwrap_err()
     };
     for horizon in [0.0, -1.0, f64::NAN, f64::INFINITY, MAX_HORIZON + 1.0] {
-        assert_eq!(refused(&group.points, &group.ask(horizon)), Unavailable::Horizon);
+        assert_eq!(refused(&group.points, &group.ask(horizon)), NoForecast::Horizon);
     }
     let short = refused(&group.points[300..], &group.ask(HOUR));
-    assert_eq!(short, Unavailable::TooShort { have: 3_540.0, need: 6_600.0 });
+    assert_eq!(short, NoForecast::TooShort { have: 3_540.0, need: 6_600.0 });
     assert_eq!(short.to_string(), "history is too short for this horizon: 3540 seconds of 6600 that are needed");
-    let late = Request { now: group.now() + 400.0, ..group.ask(HOUR) };
-    assert_eq!(refused(&group.points, &late), Unavailable::Stale { age: 400.0 });
-    assert_eq!(refused(&[], &group.ask(HOUR)), Unavailable::Stale { age: f64::INFINITY });
+    let late = ForecastRequest { now: group.now() + 400.0, ..group.ask(HOUR) };
+    assert_eq!(refused(&group.points, &late), NoForecast::Stale { age: 400.0 });
+    assert_eq!(refused(&[], &group.ask(HOUR)), NoForecast::Stale { age: f64::INFINITY });
     let mut blank = group.points.clone();
     for point in &mut blank {
         (point.added_per_second, point.delivered_per_second) = (None, None);
     }
-    assert_eq!(refused(&blank, &group.ask(HOUR)), Unavailable::NoRates);
+    assert_eq!(refused(&blank, &group.ask(HOUR)), NoForecast::NoRates);
 }
 
 #[test]
 fn without_skill_there_is_no_forecast() {
     // The capacity jumps each minute, without any memory: the lag is a random walk.
     let mut random = Random::new(3);
-    let mut group = Group::new();
+    let mut group = ForecastGroup::new();
     group.lag = 1e7;
     group.length = 1e7;
     for _ in 0..600 {
         group.minute(100.0, 200.0 * random.uniform());
     }
     let made = forecast(&group.points, &group.ask(HOUR));
-    let Err(Unavailable::NoSkill { mase }) = made.points else { panic!("{made:?}") };
+    let Err(NoForecast::NoSkill { mase }) = made.points else { panic!("{made:?}") };
     assert!(mase > MAX_MASE, "{mase}");
     assert_eq!(made.replay.unwrap().mase, Some(mase));
 }
@@ -211,7 +212,7 @@ fn where_past_intervals_held_too_little_there_is_no_forecast() {
     // The capacity jumps at random moments to what it never was: often no width of the past holds what comes.
     let refused = (1..40).find_map(|seed| {
         let mut random = Random::new(seed);
-        let mut group = Group::new();
+        let mut group = ForecastGroup::new();
         (group.lag, group.length) = (1e7, 1e7);
         let (mut able, mut left) = (100.0, 0);
         for _ in 0..600 {
@@ -223,10 +224,10 @@ fn where_past_intervals_held_too_little_there_is_no_forecast() {
             group.minute(100.0, able);
         }
         let made = forecast(&group.points, &group.ask(HOUR));
-        matches!(made.points, Err(Unavailable::NotCalibrated { .. })).then_some(made)
+        matches!(made.points, Err(NoForecast::NotCalibrated { .. })).then_some(made)
     });
     let made = refused.expect("one of them");
-    let Err(Unavailable::NotCalibrated { coverage, least }) = made.points else { panic!("{made:?}") };
+    let Err(NoForecast::NotCalibrated { coverage, least }) = made.points else { panic!("{made:?}") };
     assert!(coverage < least && least < MIN_COVERAGE, "{coverage} {least}");
     assert_eq!(made.replay.unwrap().coverage_80, Some(coverage));
     assert_eq!(made.time_to, TimesTo::default());
@@ -235,7 +236,7 @@ fn where_past_intervals_held_too_little_there_is_no_forecast() {
 #[test]
 fn an_idle_group_stays_as_it_is() {
     for lag in [0.0, 500.0] {
-        let mut group = Group::new();
+        let mut group = ForecastGroup::new();
         (group.lag, group.length) = (lag, lag);
         let group = group.minutes(300, |_| (0.0, 0.0));
         let end = group.end(HOUR);
@@ -247,7 +248,7 @@ fn an_idle_group_stays_as_it_is() {
 fn quantiles_are_in_order_and_finite_whatever_the_points_say() {
     let mut random = Random::new(11);
     for seed in 0..20 {
-        let mut group = Group::new();
+        let mut group = ForecastGroup::new();
         for _ in 0..260 {
             group.minute(1e3 * random.uniform().powi(4), 200.0 * random.uniform());
             let point = group.points.last_mut().unwrap();
@@ -264,7 +265,7 @@ fn quantiles_are_in_order_and_finite_whatever_the_points_say() {
         }
         let last = group.points.last_mut().unwrap();
         (last.lag_min, last.lag_max, last.time) = (Some(5.0), Some(9.0), 260.0 * MINUTE);
-        let made = forecast(&group.points, &Request { degraded: Some(1.0), seed, ..group.ask(HOUR) });
+        let made = forecast(&group.points, &ForecastRequest { degraded: Some(1.0), seed, ..group.ask(HOUR) });
         for point in made.points.iter().flatten() {
             let ordered =
                 [0.0, point.q025, point.q05, point.q10, point.q50, point.q90, point.q95, point.q975, f64::MAX];
@@ -278,7 +279,7 @@ fn the_same_seed_gives_the_same_forecast() {
     let group = overload();
     let made = forecast(&group.points, &group.ask(HOUR));
     assert_eq!(made, forecast(&group.points, &group.ask(HOUR)));
-    let other = forecast(&group.points, &Request { seed: 8, ..group.ask(HOUR) });
+    let other = forecast(&group.points, &ForecastRequest { seed: 8, ..group.ask(HOUR) });
     assert_ne!(made.points, other.points);
 }
 
@@ -286,7 +287,7 @@ fn the_same_seed_gives_the_same_forecast() {
 fn widths_cover_what_they_say() {
     // Bursts at random moments: the interval at 15 minutes must hold four of five.
     let mut random = Random::new(5);
-    let mut group = Group::new();
+    let mut group = ForecastGroup::new();
     let mut burst = 0;
     for _ in 0..2_000 {
         if burst == 0 && random.uniform() < 0.02 {
@@ -297,7 +298,7 @@ fn widths_cover_what_they_say() {
     }
     let (mut covered, mut within, mut all) = (0.0, 0.0, 0.0);
     for origin in (600..1_985).step_by(30) {
-        let ask = Request { now: origin as f64 * MINUTE, ..group.ask(15.0 * MINUTE) };
+        let ask = ForecastRequest { now: origin as f64 * MINUTE, ..group.ask(15.0 * MINUTE) };
         let made = forecast(&group.points[..origin], &ask);
         let Ok(points) = made.points else { continue };
         let (end, actual) = (points.last().unwrap(), group.points[origin + 14].lag_max.unwrap());
@@ -384,7 +385,7 @@ fn a_forecast_whose_like_were_no_better_than_naive_has_no_points() {
     let made = forecast(&group.points, &group.ask(HOUR));
     let skill = Skill { mase: Some(1.0), coverage_80: Some(0.8), forecasts: MIN_OUTCOMES };
     let judged = made.clone().judged_by(&skill);
-    assert_eq!(judged.points, Err(Unavailable::Refuted { mase: 1.0, forecasts: MIN_OUTCOMES }));
+    assert_eq!(judged.points, Err(NoForecast::Refuted { mase: 1.0, forecasts: MIN_OUTCOMES }));
     assert_eq!(judged.time_to, TimesTo::default());
     for good in [
         Skill { forecasts: MIN_OUTCOMES - 1, ..skill },
@@ -404,7 +405,7 @@ fn a_forecast_whose_like_were_too_sure_has_no_points() {
     // 60 of them in an hour are four times a quarter of an hour: 0.75 - 1.64 * sqrt(0.75 * 0.25 / 4).
     let skill = Skill { mase: Some(0.5), coverage_80: Some(0.39), forecasts: 60 };
     let judged = made.clone().judged_by(&skill);
-    let Err(Unavailable::TooSure { coverage, least, forecasts }) = judged.points else { panic!("{judged:?}") };
+    let Err(NoForecast::TooSure { coverage, least, forecasts }) = judged.points else { panic!("{judged:?}") };
     assert_eq!((coverage, forecasts), (0.39, 60));
     near(least, 0.3949, 0.001);
     assert_eq!(judged.time_to, TimesTo::default());
@@ -418,14 +419,14 @@ fn a_forecast_whose_like_were_too_sure_has_no_points() {
     }
     // More independent outcomes tell more.
     let judged = made.judged_by(&Skill { coverage_80: Some(0.5), forecasts: 128, ..skill });
-    assert!(matches!(judged.points, Err(Unavailable::TooSure { .. })), "{judged:?}");
+    assert!(matches!(judged.points, Err(NoForecast::TooSure { .. })), "{judged:?}");
 }
 
 #[test]
 fn a_batch_at_the_hour_is_forecast_as_sure_as_batches_were() {
     // Each hour a batch, of a size that varies by a half; the forecast is made just before it, when most past moments say that nothing comes.
     let mut random = Random::new(9);
-    let mut group = Group::new();
+    let mut group = ForecastGroup::new();
     let mut size = 1.0;
     for minute in 0..40 * 60 {
         if minute % 60 == 0 {
@@ -436,7 +437,7 @@ fn a_batch_at_the_hour_is_forecast_as_sure_as_batches_were() {
     let (mut covered, mut all) = (0.0, 0.0);
     for hour in 20..39 {
         let origin = hour * 60;
-        let ask = Request { now: origin as f64 * MINUTE, ..group.ask(5.0 * MINUTE) };
+        let ask = ForecastRequest { now: origin as f64 * MINUTE, ..group.ask(5.0 * MINUTE) };
         let end = *forecast(&group.points[..origin], &ask).points.unwrap().last().unwrap();
         let actual = group.points[origin + 4].lag_max.unwrap();
         all += 1.0;

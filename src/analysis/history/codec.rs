@@ -1,4 +1,4 @@
-//! Points as few bytes: one after another for memory ([`Series`]), and by columns for the file ([`encode`]).
+//! Points as few bytes: one after another for memory ([`OpenSeries`]), and by columns for the file ([`encode`]).
 
 mod packed;
 
@@ -158,14 +158,14 @@ struct Last {
 
 /// Points one after another, each as what has changed since the one before.
 #[derive(Clone, Debug, Default)]
-pub struct Series {
+pub struct OpenSeries {
     bytes: Vec<u8>,
     last: Last,
     first: i64,
     points: u32,
 }
 
-impl Series {
+impl OpenSeries {
     /// Appends a point.
     pub fn push(&mut self, point: &Point) {
         let (new, last) = (columns(point), &mut self.last);
@@ -229,7 +229,7 @@ impl Series {
     }
 }
 
-/// Points to which no more are added. Takes a tenth of the memory that a [`Series`] takes beside its bytes.
+/// Points to which no more are added. Takes a tenth of the memory that an [`OpenSeries`] takes beside its bytes.
 #[derive(Clone, Debug)]
 pub struct ClosedSeries {
     bytes: Box<[u8]>,
@@ -430,7 +430,7 @@ mod tests {
     proptest! {
         #[test]
         fn points_of_memory_come_back_as_they_were(points in proptest::collection::vec(any_point(), 0..40)) {
-            let mut series = Series::default();
+            let mut series = OpenSeries::default();
             points.iter().for_each(|point| series.push(point));
             prop_assert_eq!(series.decode(), Ok(points));
         }

@@ -40,7 +40,7 @@ impl Direction {
 
 /// Quantiles of a rate, per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantiles {
+pub struct RateQuantiles {
     /// A tenth of the values are below.
     pub q10: f64,
     /// Half of them.
@@ -63,15 +63,15 @@ pub struct Trend {
     /// Mean lag of all samples.
     pub mean: f64,
     /// Entries added per second; `None` where the server does not tell.
-    pub arrivals: Option<Quantiles>,
+    pub arrivals: Option<RateQuantiles>,
     /// Entries delivered per second while there was lag; `None` where there was none, or the server does not tell.
-    pub capacity: Option<Quantiles>,
+    pub capacity: Option<RateQuantiles>,
 }
 
-fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
+fn quantiles(mut values: Vec<f64>) -> Option<RateQuantiles> {
     values.sort_unstable_by(f64::total_cmp);
     let at = |share| sorted_quantile(&values, share);
-    (!values.is_empty()).then(|| Quantiles { q10: at(0.1), q50: at(0.5), q90: at(0.9) })
+    (!values.is_empty()).then(|| RateQuantiles { q10: at(0.1), q50: at(0.5), q90: at(0.9) })
 }
 
 impl Trend {
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(Trend::of(&[]), None);
         let few = Trend::of(&[point(0, 1), point(60, 2)]).unwrap();
         assert_eq!((few.direction, few.slope, few.capacity), (None, None, None));
-        assert_eq!(few.arrivals, Some(Quantiles { q10: 5.0, q50: 5.0, q90: 5.0 }));
+        assert_eq!(few.arrivals, Some(RateQuantiles { q10: 5.0, q50: 5.0, q90: 5.0 }));
         let rising = Trend::of(&[point(0, 1), point(60, 20), point(120, 40)]).unwrap();
         assert_eq!(rising.direction, Some(Direction::Growing));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::analysis::group_state::GroupState;
-use crate::analysis::incident::{Evidence, Subject};
+use crate::analysis::incident::{IncidentEvidence, IncidentSubject};
 use crate::analysis::snapshot::{GroupSnapshot, PresentGroup, StreamSnapshot};
 use crate::analysis::view::View;
 use crate::model::thresholds::Thresholds;
@@ -37,11 +37,11 @@ enum ConditionKind {
     Losing,
     LossNear,
     Rewound,
-    Group(fn(&Group<'_>) -> Option<f64>),
+    Group(fn(&GroupFacts<'_>) -> Option<f64>),
 }
 
 /// A group that is there.
-struct Group<'a> {
+struct GroupFacts<'a> {
     group: &'a PresentGroup,
     /// The thresholds of its stream, where it has its own.
     thresholds: Option<Thresholds>,
@@ -179,12 +179,12 @@ fn over(value: f64, limit: f64) -> Option<f64> {
     (value > limit).then_some(value)
 }
 
-fn in_state(group: &Group<'_>, state: GroupState) -> bool {
+fn in_state(group: &GroupFacts<'_>, state: GroupState) -> bool {
     group.group.trend.verdict.state == state
 }
 
 /// Whether the oldest pending entry is more than five minutes older than the oldest undelivered one.
-fn is_pending_old(group: &Group<'_>) -> bool {
+fn is_pending_old(group: &GroupFacts<'_>) -> bool {
     let undelivered = group.group.lag_seconds.unwrap_or(0.0);
     group.group.oldest_pending_seconds.is_some_and(|pending| pending - undelivered > 300.0)
 }
@@ -247,10 +247,12 @@ pub(super) struct Conditions<'a> {
 
 impl Conditions<'_> {
     /// Calls `holds` with each rule's place in the table, and what its condition holds for.
-    pub(super) fn each(&mut self, holds: &mut dyn FnMut(usize, Subject, Evidence)) {
+    pub(super) fn each(&mut self, holds: &mut dyn FnMut(usize, IncidentSubject, IncidentEvidence)) {
         let view = self.view;
-        let reason =
-            |error: &dyn std::fmt::Display| Evidence { reason: Some(error.to_string()), ..Evidence::default() };
+        let reason = |error: &dyn std::fmt::Display| IncidentEvidence {
+            reason: Some(error.to_string()),
+            ..IncidentEvidence::default()
+        };
         if view.fresh.is_some() {
             self.remember();
         }
@@ -263,13 +265,13 @@ impl Conditions<'_> {
             match condition.kind {
                 ConditionKind::RedisDown => {
                     if let Some(Err(error)) = &view.newest_poll {
-                        holds(rule, Subject::Target, reason(error));
+                        holds(rule, IncidentSubject::Target, reason(error));
                     }
                 }
                 ConditionKind::NodeDown => {
                     for node in view.nodes.iter().filter(|_| view.redis_up()) {
                         if let Some(error) = &node.error {
-                            holds(rule, Subject::Node(node.address.as_str().into()), reason(error));
+                            holds(rule, IncidentSubject::Node(node.address.as_str().into()), reason(error));
                         }
                     }
                 }
@@ -278,7 +280,7 @@ impl Conditions<'_> {
                 ConditionKind::StreamUnreadable => {
                     for stream in view.streams.iter() {
                         if let Err(error) = &stream.read {
-                            holds(rule, Subject::Stream(stream.key.clone()), reason(error));
+                            holds(rule, IncidentSubject::Stream(stream.key.clone()), reason(error));
                         }
                     }
                 }
@@ -286,7 +288,7 @@ impl Conditions<'_> {
                     for (stream, own) in view.streams.iter().zip(&own) {
                         for group in &stream.groups {
                             if let Some(value) = self.value(kind, stream, group, *own) {
-                                let subject = Subject::Group(stream.key.clone(), group.name.clone());
+                                let subject = IncidentSubject::Group(stream.key.clone(), group.name.clone());
                                 holds(rule, subject, evidence(group, value));
                             }
                         }
@@ -317,7 +319,7 @@ impl Conditions<'_> {
                 (group.lag.point > room).then_some(seconds)
             }
             (ConditionKind::Rewound, Some(_)) => recent()?.rewound.map(|_| 1.0),
-            (ConditionKind::Group(condition), Some(group)) => condition(&Group { group, thresholds: own }),
+            (ConditionKind::Group(condition), Some(group)) => condition(&GroupFacts { group, thresholds: own }),
             _ => None,
         }
     }
@@ -352,9 +354,9 @@ impl Conditions<'_> {
     }
 }
 
-fn evidence(group: &GroupSnapshot, value: f64) -> Evidence {
+fn evidence(group: &GroupSnapshot, value: f64) -> IncidentEvidence {
     let present = group.present();
-    Evidence {
+    IncidentEvidence {
         value,
         state: group.state(),
         reason: present.map(|group| group.trend.verdict.to_string()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::analysis::incident::{Rule, Severity};
+use crate::analysis::incident::{AlertRule, Severity};
 use crate::analysis::incidents::conditions::{CONDITIONS, IncidentCondition};
 
 /// The rules as Prometheus loads them.
@@ -34,12 +34,12 @@ struct RuleEntry {
 
 /// The rules that streamlag evaluates itself, in the order of the conditions; a test holds that none is missing.
 #[must_use]
-pub fn all() -> &'static [Rule] {
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(parse);
+pub fn all() -> &'static [AlertRule] {
+    static RULES: LazyLock<Vec<AlertRule>> = LazyLock::new(parse);
     &RULES
 }
 
-fn parse() -> Vec<Rule> {
+fn parse() -> Vec<AlertRule> {
     // A file that does not parse is found by the tests, which is before it is shipped.
     let Ok(file) = serde_saphyr::from_str::<RulesFile>(RULES_FILE) else { return Vec::new() };
     let entries: Vec<RuleEntry> = file.groups.into_iter().flat_map(|group| group.rules).collect();
@@ -49,7 +49,7 @@ fn parse() -> Vec<Rule> {
         // With another expression the condition would be another rule under the same name.
         let says = |entry: &&RuleEntry| entry.expr.split_whitespace().eq(condition.expr.split_whitespace());
         let entry = entries.iter().find(|entry| entry.alert == condition.rule).filter(says)?;
-        Some(Rule {
+        Some(AlertRule {
             name: entry.alert.clone(),
             severity: Severity::parse(entry.labels.get("severity")?)?,
             hold: time(&entry.r#for)?,

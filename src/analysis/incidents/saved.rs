@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::group_state::GroupState;
-use crate::analysis::incident::{Evidence, Incident, IncidentStatus, Subject};
+use crate::analysis::incident::{Incident, IncidentEvidence, IncidentStatus, IncidentSubject};
 use crate::analysis::incidents::rules;
 use crate::model::TargetName;
 use crate::model::lag::Lag;
@@ -53,10 +53,10 @@ impl Incident {
     #[must_use]
     pub fn to_text(&self) -> String {
         let (node, stream, group) = match &self.subject {
-            Subject::Target => (None, None, None),
-            Subject::Node(address) => (Some(address.to_string()), None, None),
-            Subject::Stream(stream) => (None, Some(SavedName::of(stream.as_bytes())), None),
-            Subject::Group(stream, group) => {
+            IncidentSubject::Target => (None, None, None),
+            IncidentSubject::Node(address) => (Some(address.to_string()), None, None),
+            IncidentSubject::Stream(stream) => (None, Some(SavedName::of(stream.as_bytes())), None),
+            IncidentSubject::Group(stream, group) => {
                 (None, Some(SavedName::of(stream.as_bytes())), Some(SavedName::of(group.as_bytes())))
             }
         };
@@ -86,10 +86,10 @@ impl Incident {
         let all = [IncidentStatus::Pending, IncidentStatus::Firing, IncidentStatus::Resolved];
         let status = all.into_iter().find(|status| status.as_str() == saved.status)?;
         let subject = match (saved.node, saved.stream, saved.group) {
-            (None, None, None) => Subject::Target,
-            (Some(address), None, None) => Subject::Node(address.into()),
-            (None, Some(stream), None) => Subject::Stream(stream.bytes().into()),
-            (None, Some(stream), Some(group)) => Subject::Group(stream.bytes().into(), group.bytes().into()),
+            (None, None, None) => IncidentSubject::Target,
+            (Some(address), None, None) => IncidentSubject::Node(address.into()),
+            (None, Some(stream), None) => IncidentSubject::Stream(stream.bytes().into()),
+            (None, Some(stream), Some(group)) => IncidentSubject::Group(stream.bytes().into(), group.bytes().into()),
             _ => return None,
         };
         let (fired_at, resolved_at) =
@@ -106,7 +106,7 @@ impl Incident {
             active_since: of_unix_millis(saved.active_since)?,
             fired_at,
             resolved_at,
-            evidence: Evidence {
+            evidence: IncidentEvidence {
                 value: saved.value,
                 state: saved.state.and_then(|word| GroupState::ALL.into_iter().find(|state| state.as_str() == word)),
                 reason: saved.reason,
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn an_incident_is_what_it_was() {
         let subjects = [
-            Subject::Target,
-            Subject::Node("10.0.0.1:6379".into()),
-            Subject::Stream("orders".into()),
-            Subject::Group(b"\xff\x00".as_slice().into(), "mail".into()),
+            IncidentSubject::Target,
+            IncidentSubject::Node("10.0.0.1:6379".into()),
+            IncidentSubject::Stream("orders".into()),
+            IncidentSubject::Group(b"\xff\x00".as_slice().into(), "mail".into()),
         ];
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         for subject in subjects {
@@ -141,7 +141,7 @@ mod tests {
                 active_since: at(1),
                 fired_at: Some(at(2)),
                 resolved_at: Some(at(3)),
-                evidence: Evidence {
+                evidence: IncidentEvidence {
                     value: 0.5,
                     state: Some(GroupState::Stopped),
                     reason: Some("\"why\"".to_owned()),

@@ -48,10 +48,10 @@ fn now(seconds: u64) -> Now {
 /// Rule, status and subject of each.
 fn told(incidents: &Incidents) -> Vec<(&str, &str, String)> {
     let subject = |incident: &Incident| match &incident.subject {
-        Subject::Target => String::new(),
-        Subject::Node(address) => address.to_string(),
-        Subject::Stream(stream) => stream.to_string(),
-        Subject::Group(stream, group) => format!("{stream} {group}"),
+        IncidentSubject::Target => String::new(),
+        IncidentSubject::Node(address) => address.to_string(),
+        IncidentSubject::Stream(stream) => stream.to_string(),
+        IncidentSubject::Group(stream, group) => format!("{stream} {group}"),
     };
     let tell =
         |incident: &'static Arc<Incident>| (incident.rule.name.as_str(), incident.status.as_str(), subject(incident));
@@ -208,7 +208,7 @@ fn a_worse_incident_that_begins_later_takes_the_place_of_the_least_severe() {
 
 #[test]
 fn an_identity_is_derived_and_tells_everything_apart() {
-    let incident = |target: &str, subject: Subject, rule: usize| Incident {
+    let incident = |target: &str, subject: IncidentSubject, rule: usize| Incident {
         rule: &rules()[rule],
         target: TargetName::new(target).unwrap(),
         several_targets: false,
@@ -217,16 +217,16 @@ fn an_identity_is_derived_and_tells_everything_apart() {
         active_since: SystemTime::UNIX_EPOCH,
         fired_at: None,
         resolved_at: None,
-        evidence: Evidence::default(),
+        evidence: IncidentEvidence::default(),
     };
-    let group = |stream: &str, group: &str| Subject::Group(stream.into(), group.into());
+    let group = |stream: &str, group: &str| IncidentSubject::Group(stream.into(), group.into());
     let ids: BTreeSet<String> = [
-        incident("a", Subject::Target, 0),
-        incident("b", Subject::Target, 0),
-        incident("a", Subject::Target, 1),
-        incident("a", Subject::Node("s".into()), 0),
-        incident("a", Subject::Stream("s".into()), 0),
-        incident("a", Subject::Stream("sg".into()), 0),
+        incident("a", IncidentSubject::Target, 0),
+        incident("b", IncidentSubject::Target, 0),
+        incident("a", IncidentSubject::Target, 1),
+        incident("a", IncidentSubject::Node("s".into()), 0),
+        incident("a", IncidentSubject::Stream("s".into()), 0),
+        incident("a", IncidentSubject::Stream("sg".into()), 0),
         incident("a", group("s", "g"), 0),
         incident("a", group("sg", ""), 0),
     ]
@@ -245,12 +245,12 @@ fn every_text_is_expanded_whole() {
             rule,
             target: TargetName::default(),
             several_targets: true,
-            subject: Subject::Group("orders".into(), "mail".into()),
+            subject: IncidentSubject::Group("orders".into(), "mail".into()),
             status: IncidentStatus::Firing,
             active_since: SystemTime::UNIX_EPOCH,
             fired_at: None,
             resolved_at: None,
-            evidence: Evidence { value: 90.0, ..Evidence::default() },
+            evidence: IncidentEvidence { value: 90.0, ..IncidentEvidence::default() },
         };
         let labels = incident.labels();
         assert_eq!(labels["redis_target"], "default");

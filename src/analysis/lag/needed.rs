@@ -29,7 +29,7 @@ pub fn lowest_needed<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::reply::Unknown;
+    use crate::model::reply::UnknownFields;
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }
@@ -57,9 +57,10 @@ mod tests {
         check(&[group("a", 10, Some(Some(20)))], Some((after(10), "a")));
         // Not told.
         check(&[group("a", 50, Some(None)), group("b", 40, None)], None);
-        for unknown in
-            [Unknown { pending: true, ..Unknown::default() }, Unknown { last_delivered: true, ..Unknown::default() }]
-        {
+        for unknown in [
+            UnknownFields { pending: true, ..UnknownFields::default() },
+            UnknownFields { last_delivered: true, ..UnknownFields::default() },
+        ] {
             let (other, oldest) = group("b", 60, None);
             check(&[group("a", 50, None), (GroupReply { unknown, ..other }, oldest)], None);
         }

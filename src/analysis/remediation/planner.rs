@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, Evidence, Mode, PLAN_LIFETIME, Plan, Rule, Subject};
+use super::{Action, PLAN_LIFETIME, Plan, PlanEvidence, PlanSubject, RemediationMode, RemediationRule};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot};
 use crate::model::text::hex;
@@ -39,7 +39,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Bytes of a plan's id.
 const ID_BYTES: usize = 8;
 
-type Place = (StreamKey, GroupName);
+type GroupKey = (StreamKey, GroupName);
 type What = (Action, String);
 
 /// Why a plan ended without having been carried out.
@@ -55,11 +55,11 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Planner {
     target: TargetName,
-    rules: Arc<[Rule]>,
-    groups: BTreeMap<Place, GroupMemory>,
-    plans: BTreeMap<(Place, What), Plan>,
+    rules: Arc<[RemediationRule]>,
+    groups: BTreeMap<GroupKey, GroupMemory>,
+    plans: BTreeMap<(GroupKey, What), Plan>,
     /// What is not planned again until then.
-    not_before: BTreeMap<(Place, What), SystemTime>,
+    not_before: BTreeMap<(GroupKey, What), SystemTime>,
     /// When the newest plans were made.
     newest: VecDeque<SystemTime>,
     storm_until: Option<SystemTime>,
@@ -86,7 +86,7 @@ struct Sighting {
     first: SystemTime,
     /// The server's clock then.
     now_ms: u64,
-    subject: Subject,
+    subject: PlanSubject,
     /// Whether a later sample has shown the same.
     again: bool,
 }
@@ -94,7 +94,7 @@ struct Sighting {
 impl Planner {
     /// No plans yet.
     #[must_use]
-    pub fn new(target: TargetName, rules: Arc<[Rule]>) -> Self {
+    pub fn new(target: TargetName, rules: Arc<[RemediationRule]>) -> Self {
         Self {
             target,
             rules,
@@ -108,16 +108,18 @@ impl Planner {
 
     /// Goes by these rules from now on. What is known of groups, what was rejected and the cooldown stay, and plans whose rule is the same
     /// stay where `keeps` says so; those that have ended.
-    pub fn reconfigure(&mut self, rules: Arc<[Rule]>, keeps: impl Fn(&Plan) -> bool) -> Vec<Ended> {
+    pub fn reconfigure(&mut self, rules: Arc<[RemediationRule]>, keeps: impl Fn(&Plan) -> bool) -> Vec<Ended> {
         let before = std::mem::replace(&mut self.rules, rules);
         let (rules, target) = (Arc::clone(&self.rules), &self.target);
         let over = self.plans.extract_if(.., |((stream, group), _), plan| {
-            let of = |rules: &[Rule]| rules.iter().find(|rule| rule.matches(target, stream, group)).cloned();
+            let of = |rules: &[RemediationRule]| rules.iter().find(|rule| rule.matches(target, stream, group)).cloned();
             let (then, now) = (of(&before), of(&rules));
             plan.hook = now.as_ref().and_then(|rule| rule.hook);
             let is_same = match (then, now) {
                 // Where its webhook stands in the list is no part of a rule.
-                (Some(then), Some(now)) => Rule { hook: None, ..then } == Rule { hook: None, ..now },
+                (Some(then), Some(now)) => {
+                    RemediationRule { hook: None, ..then } == RemediationRule { hook: None, ..now }
+                }
                 _ => false,
             };
             !(is_same && keeps(plan))
@@ -176,7 +178,7 @@ impl Planner {
         self.not_again(key, now, REJECTED_FOR);
     }
 
-    fn not_again(&mut self, key: (Place, What), now: SystemTime, time: Duration) {
+    fn not_again(&mut self, key: (GroupKey, What), now: SystemTime, time: Duration) {
         self.not_before.retain(|_, until| now < *until);
         if self.not_before.len() < MAX_PLANS {
             self.not_before.insert(key, now + time);
@@ -192,7 +194,7 @@ impl Planner {
             for group in &stream.groups {
                 let place = (stream.key.clone(), group.name.clone());
                 let rule = rules.iter().find(|rule| rule.matches(&self.target, &stream.key, &group.name));
-                let Some(rule) = rule.filter(|rule| rule.mode != Mode::Off) else { continue };
+                let Some(rule) = rule.filter(|rule| rule.mode != RemediationMode::Off) else { continue };
                 if let (Err(_), _) | (_, Presence::Unknown) = (&stream.read, &group.presence) {
                     there.insert(place);
                     continue;
@@ -226,11 +228,11 @@ impl Planner {
     #[expect(clippy::too_many_arguments, reason = "one sample of one group")]
     fn group(
         &mut self,
-        place: Place,
+        place: GroupKey,
         facts: &StreamFacts,
         snapshot: &GroupSnapshot,
         group: &PresentGroup,
-        rule: &Rule,
+        rule: &RemediationRule,
         now: SystemTime,
         ended: &mut Vec<Ended>,
     ) {
@@ -275,14 +277,14 @@ impl Planner {
             let seen = memory.sightings.get(what).filter(|seen| seen.first == plan.evidence.first_seen);
             let holds = seen.is_some() && candidates.get(what).is_some_and(|subject| plan.subject.still(subject));
             let taker_is_there = match &plan.subject {
-                Subject::Consumer { to: Some(to), .. } => live.contains(to),
+                PlanSubject::Consumer { to: Some(to), .. } => live.contains(to),
                 _ => true,
             };
             !(holds && taker_is_there)
         }) {
             ended.push(Ended { plan, expired: false });
         }
-        let evidence = |first_seen| Evidence {
+        let evidence = |first_seen| PlanEvidence {
             state: group.trend.verdict.state,
             lag: group.lag.point,
             pending: group.pending,
@@ -331,9 +333,11 @@ impl Sighting {
     ///
     /// Clocks are not read at the very moment at which consumers are. As every idle time is as long as it takes to be dead at least, one
     /// that began anew differs by more than half of it.
-    fn is_of_before(&self, now: &Subject, now_ms: u64) -> bool {
+    fn is_of_before(&self, now: &PlanSubject, now_ms: u64) -> bool {
         match (&self.subject, now) {
-            (Subject::Consumer { idle_ms, .. }, Subject::Consumer { idle_ms: idle_now, .. }) if idle_now != idle_ms => {
+            (PlanSubject::Consumer { idle_ms, .. }, PlanSubject::Consumer { idle_ms: idle_now, .. })
+                if idle_now != idle_ms =>
+            {
                 let elapsed = now_ms.saturating_sub(self.now_ms);
                 idle_now.saturating_sub(*idle_ms).saturating_add(idle_ms / 2) < elapsed
             }
@@ -377,7 +381,12 @@ impl GroupMemory {
 }
 
 /// What something could be done about.
-fn candidates(facts: &StreamFacts, group: &PresentGroup, rule: &Rule, claims: bool) -> BTreeMap<What, Subject> {
+fn candidates(
+    facts: &StreamFacts,
+    group: &PresentGroup,
+    rule: &RemediationRule,
+    claims: bool,
+) -> BTreeMap<What, PlanSubject> {
     let may = |action: Action| rule.actions.contains(&action);
     let mut found = Vec::new();
     let taker = taker(group);
@@ -390,13 +399,13 @@ fn candidates(facts: &StreamFacts, group: &PresentGroup, rule: &Rule, claims: bo
             continue;
         }
         if pending == 0 && may(Action::DeleteIdleConsumers) {
-            found.push((Action::DeleteIdleConsumers, Subject::Consumer { name, pending, idle_ms, to: None }));
+            found.push((Action::DeleteIdleConsumers, PlanSubject::Consumer { name, pending, idle_ms, to: None }));
         } else if pending > 0 && may(Action::Release) && !claims && taker.is_some() {
-            found.push((Action::Release, Subject::Consumer { name, pending, idle_ms, to: taker.clone() }));
+            found.push((Action::Release, PlanSubject::Consumer { name, pending, idle_ms, to: taker.clone() }));
         }
     }
     if let Some(count) = group.ghost_pending.filter(|count| *count > 0 && may(Action::DropGhosts)) {
-        found.push((Action::DropGhosts, Subject::Ghosts { count }));
+        found.push((Action::DropGhosts, PlanSubject::Ghosts { count }));
     }
     if let (Some((id, Some(owner))), Some(deliveries), Some(to)) =
         (&group.oldest_pending, group.oldest_pending_deliveries, &rule.dead_letter)
@@ -405,12 +414,12 @@ fn candidates(facts: &StreamFacts, group: &PresentGroup, rule: &Rule, claims: bo
         && owner.is_whole()
         && facts.first.is_some_and(|first| *id >= first)
     {
-        found.push((Action::DeadLetter, Subject::Entry { id: *id, owner: owner.clone(), deliveries }));
+        found.push((Action::DeadLetter, PlanSubject::Entry { id: *id, owner: owner.clone(), deliveries }));
     }
     let state = group.trend.verdict.state;
     let is_stuck = matches!(state, GroupState::Stopped | GroupState::Stalled | GroupState::AckStalled);
     if may(Action::Hook) && (is_stuck || dead_holding > 0) {
-        found.push((Action::Hook, Subject::Group { state, dead: dead_holding }));
+        found.push((Action::Hook, PlanSubject::Group { state, dead: dead_holding }));
     }
     found.into_iter().map(|(action, subject)| ((action, subject.key()), subject)).collect()
 }
@@ -429,9 +438,9 @@ fn taker(group: &PresentGroup) -> Option<ConsumerName> {
     least.map(|member| member.sample.name.clone())
 }
 
-fn is_later(before: &Subject, now: &Subject) -> bool {
+fn is_later(before: &PlanSubject, now: &PlanSubject) -> bool {
     match (before, now) {
-        (Subject::Consumer { idle_ms, .. }, Subject::Consumer { idle_ms: idle_now, .. }) => idle_now > idle_ms,
+        (PlanSubject::Consumer { idle_ms, .. }, PlanSubject::Consumer { idle_ms: idle_now, .. }) => idle_now > idle_ms,
         _ => true,
     }
 }
@@ -440,7 +449,7 @@ fn what(plan: &Plan) -> What {
     (plan.action, plan.subject.key())
 }
 
-fn id(target: &TargetName, ((stream, group), (action, subject)): &(Place, What), now: SystemTime) -> String {
+fn id(target: &TargetName, ((stream, group), (action, subject)): &(GroupKey, What), now: SystemTime) -> String {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut digest = Sha256::new();
     for part in [target.as_str().as_bytes(), stream.as_bytes(), group.as_bytes(), subject.as_bytes()] {

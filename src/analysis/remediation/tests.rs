@@ -8,9 +8,9 @@ use crate::model::lag::Lag;
 use crate::model::reply::ConsumerReply;
 use crate::model::sample::ReadError;
 
-fn rule(mode: Mode, actions: &[Action]) -> Rule {
+fn rule(mode: RemediationMode, actions: &[Action]) -> RemediationRule {
     let dead_letter = DeadLetter { stream: "{s}:dead".into(), deliveries: 3, idle: Duration::from_secs(1) };
-    Rule {
+    RemediationRule {
         target: "*".to_owned(),
         stream: "s*".to_owned(),
         group: "*".to_owned(),
@@ -22,7 +22,7 @@ fn rule(mode: Mode, actions: &[Action]) -> Rule {
     }
 }
 
-fn planner(rule: Rule) -> Planner {
+fn planner(rule: RemediationRule) -> Planner {
     Planner::new(TargetName::new("default").unwrap(), Arc::new([rule]))
 }
 
@@ -81,7 +81,7 @@ fn dead(idle_ms: u64, pending: u64) -> PresentGroup {
 #[test]
 fn death_takes_two_sightings_and_never_time_alone() {
     let may = [Action::DeleteIdleConsumers, Action::Release];
-    let mut planner = planner(rule(Mode::Plan, &may));
+    let mut planner = planner(rule(RemediationMode::Plan, &may));
     let quiet = |idle| group(vec![member("gone", 0, idle, None), member("here", 1, 10, Some(true))]);
     let seen = plans(
         &mut planner,
@@ -105,7 +105,7 @@ fn death_takes_two_sightings_and_never_time_alone() {
 
 #[test]
 fn two_sightings_of_two_deaths_are_one_of_each() {
-    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
     let look = |planner: &mut Planner, second: u64, idle_ms: u64| {
         let ended = planner.look(&stream(second * 1000, dead(idle_ms, 0)), at(second)).len();
         (planner.plans().count(), ended)
@@ -124,7 +124,7 @@ fn two_sightings_of_two_deaths_are_one_of_each() {
 #[test]
 fn a_change_of_the_rules_forgets_neither_rejections_nor_the_cooldown() {
     let may = [Action::DeleteIdleConsumers];
-    let mut planner = planner(rule(Mode::Auto, &may));
+    let mut planner = planner(rule(RemediationMode::Auto, &may));
     let many = |idle| group((0..12).map(|n| member(&format!("c{n:02}"), 0, idle, Some(false))).collect());
     plans(&mut planner, vec![many(60_000), many(61_000)]);
     let rejected = planner.plans().next().unwrap().clone();
@@ -132,21 +132,21 @@ fn a_change_of_the_rules_forgets_neither_rejections_nor_the_cooldown() {
     let stays: Vec<String> = planner.plans().map(|plan| plan.id.clone()).collect();
     assert_eq!(stays.len(), 11);
     // Another rule before it, for another group.
-    let other = Rule { group: "other".to_owned(), ..rule(Mode::Off, &may) };
-    let same = Rule { hook: Some(7), ..rule(Mode::Auto, &may) };
+    let other = RemediationRule { group: "other".to_owned(), ..rule(RemediationMode::Off, &may) };
+    let same = RemediationRule { hook: Some(7), ..rule(RemediationMode::Auto, &may) };
     assert_eq!(planner.reconfigure(Arc::new([other, same]), |_| true), []);
     assert_eq!(planner.plans().map(|plan| (plan.id.clone(), plan.hook)).collect::<Vec<_>>(), {
         stays.iter().map(|id| (id.clone(), Some(7))).collect::<Vec<_>>()
     });
     // Its own rule: the plans end, and are made again at once as what they rest on is known. What was rejected stays so.
-    let ended = planner.reconfigure(Arc::new([rule(Mode::Approve, &may)]), |_| true);
+    let ended = planner.reconfigure(Arc::new([rule(RemediationMode::Approve, &may)]), |_| true);
     assert_eq!((ended.len(), planner.plans().count()), (11, 0));
     assert_eq!(planner.storm_until(at(103)), Some(at(701)));
     planner.look(&stream(103_000, many(63_000)), at(103));
     assert_eq!(planner.plans().count(), 11);
-    assert!(planner.plans().all(|plan| plan.mode == Mode::Approve && plan.subject != rejected.subject));
+    assert!(planner.plans().all(|plan| plan.mode == RemediationMode::Approve && plan.subject != rejected.subject));
     // Where it is another Redis, everything is to be seen anew.
-    let ended = planner.reconfigure(Arc::new([rule(Mode::Approve, &may)]), |_| false);
+    let ended = planner.reconfigure(Arc::new([rule(RemediationMode::Approve, &may)]), |_| false);
     planner.forget_groups();
     planner.look(&stream(104_000, many(64_000)), at(104));
     assert_eq!((ended.len(), planner.plans().count()), (11, 0));
@@ -154,7 +154,7 @@ fn a_change_of_the_rules_forgets_neither_rejections_nor_the_cooldown() {
 
 #[test]
 fn what_a_dead_consumer_holds_goes_to_the_living_one_that_holds_least() {
-    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
     let with = |idle| {
         let members = vec![
             member("a", 7, 10, Some(true)),
@@ -168,7 +168,7 @@ fn what_a_dead_consumer_holds_goes_to_the_living_one_that_holds_least() {
     assert_eq!(seen[1].0, [Action::Release]);
     let plan = planner.plans().next().unwrap().clone();
     let to = Some("b".into());
-    assert_eq!(plan.subject, Subject::Consumer { name: "gone".into(), pending: 4, idle_ms: 61_000, to });
+    assert_eq!(plan.subject, PlanSubject::Consumer { name: "gone".into(), pending: 4, idle_ms: 61_000, to });
     assert_eq!((plan.evidence.consumers, plan.is_group_healthy()), (Some((4, 2)), false));
     assert_eq!(plan.expires, plan.made_at + PLAN_LIFETIME);
     assert_eq!(planner.look(&stream(1, with(62_000)), plan.expires), [Ended { plan, expired: true }]);
@@ -176,7 +176,7 @@ fn what_a_dead_consumer_holds_goes_to_the_living_one_that_holds_least() {
 
 #[test]
 fn a_group_whose_applications_claim_is_left_to_them() {
-    let release = || planner(rule(Mode::Plan, &[Action::Release]));
+    let release = || planner(rule(RemediationMode::Plan, &[Action::Release]));
     // A dead consumer that holds less.
     let seen = plans(&mut release(), vec![dead(60_000, 5), dead(61_000, 4), dead(62_000, 4), dead(63_000, 4)]);
     assert!(seen.iter().all(|(plans, _)| plans.is_empty()), "{seen:?}");
@@ -202,11 +202,11 @@ fn a_group_whose_applications_claim_is_left_to_them() {
 #[test]
 fn ghosts_and_poison_and_a_group_that_is_stuck() {
     let ghosts = |count| PresentGroup { ghost_pending: Some(count), ..group(Vec::new()) };
-    let mut drop = planner(rule(Mode::Plan, &[Action::DropGhosts]));
+    let mut drop = planner(rule(RemediationMode::Plan, &[Action::DropGhosts]));
     let seen = plans(&mut drop, vec![ghosts(0), ghosts(3), ghosts(3), ghosts(5), ghosts(2)]);
     let planned: Vec<usize> = seen.iter().map(|(plans, _)| plans.len()).collect();
     assert_eq!((planned, seen[4].1), (vec![0, 0, 1, 1, 0], 1));
-    let mut letters = planner(rule(Mode::Plan, &[Action::DeadLetter]));
+    let mut letters = planner(rule(RemediationMode::Plan, &[Action::DeadLetter]));
     let samples = vec![poisoned(2, "a"), poisoned(3, "a"), poisoned(3, "a"), poisoned(4, "a"), poisoned(4, "b")];
     let planned: Vec<usize> = plans(&mut letters, samples).iter().map(|(plans, _)| plans.len()).collect();
     assert_eq!(planned, [0, 0, 1, 0, 0]);
@@ -215,7 +215,7 @@ fn ghosts_and_poison_and_a_group_that_is_stuck() {
         group.trend.verdict.state = state;
         group
     };
-    let mut hook = planner(rule(Mode::Plan, &[Action::Hook]));
+    let mut hook = planner(rule(RemediationMode::Plan, &[Action::Hook]));
     let samples = vec![stuck(GroupState::Stopped), stuck(GroupState::Stopped), stuck(GroupState::Ok)];
     let planned: Vec<usize> = plans(&mut hook, samples).iter().map(|(plans, _)| plans.len()).collect();
     assert_eq!(planned, [0, 1, 0]);
@@ -223,7 +223,7 @@ fn ghosts_and_poison_and_a_group_that_is_stuck() {
 
 #[test]
 fn a_stream_that_cannot_be_read_ends_no_plan_and_one_that_is_gone_does() {
-    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
     plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
     let unknown = vec![GroupSnapshot { name: "g".into(), presence: Presence::Unknown }];
     let read = Err(ReadError::of_server("LOADING"));
@@ -235,7 +235,7 @@ fn a_stream_that_cannot_be_read_ends_no_plan_and_one_that_is_gone_does() {
 
 #[test]
 fn a_cursor_that_moves_back_is_another_group() {
-    let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers]));
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
     let back = PresentGroup { last_delivered: Some(EntryId { ms: 8, seq: 0 }), ..dead(62_000, 0) };
     let seen = plans(&mut planner, vec![dead(60_000, 0), back, dead(63_000, 0)]);
     assert_eq!(seen.iter().map(|(plans, _)| plans.len()).collect::<Vec<_>>(), [0, 0, 1]);
@@ -244,8 +244,8 @@ fn a_cursor_that_moves_back_is_another_group() {
 #[test]
 fn off_plans_nothing_and_a_rejected_plan_is_not_made_again_for_an_hour() {
     let may = [Action::DeleteIdleConsumers];
-    assert_eq!(plans(&mut planner(rule(Mode::Off, &may)), vec![dead(60_000, 0), dead(61_000, 0)])[1].0, []);
-    let mut planner = planner(rule(Mode::Approve, &may));
+    assert_eq!(plans(&mut planner(rule(RemediationMode::Off, &may)), vec![dead(60_000, 0), dead(61_000, 0)])[1].0, []);
+    let mut planner = planner(rule(RemediationMode::Approve, &may));
     plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
     let plan = planner.plans().next().unwrap().clone();
     planner.reject(&plan, at(102));
@@ -258,7 +258,7 @@ fn off_plans_nothing_and_a_rejected_plan_is_not_made_again_for_an_hour() {
 
 #[test]
 fn many_new_plans_at_once_are_a_storm() {
-    let mut planner = planner(rule(Mode::Auto, &[Action::DeleteIdleConsumers]));
+    let mut planner = planner(rule(RemediationMode::Auto, &[Action::DeleteIdleConsumers]));
     let many = |idle| group((0..11).map(|n| member(&format!("c{n}"), 0, idle, Some(false))).collect());
     plans(&mut planner, vec![many(60_000)]);
     assert_eq!(planner.storm_until(at(101)), None);
@@ -277,7 +277,7 @@ fn most_of_a_group_must_be_healthy() {
         if healthy == 51 {
             members.truncate(100);
         }
-        let mut planner = planner(rule(Mode::Auto, &[Action::Hook]));
+        let mut planner = planner(rule(RemediationMode::Auto, &[Action::Hook]));
         let shown = || {
             let mut group = group(members.clone());
             group.trend.verdict.state = GroupState::Stalled;
@@ -291,7 +291,7 @@ fn most_of_a_group_must_be_healthy() {
 
 #[test]
 fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
-    let mut planner = planner(rule(Mode::Auto, &[Action::Hook]));
+    let mut planner = planner(rule(RemediationMode::Auto, &[Action::Hook]));
     let look = |planner: &mut Planner, second: u64| {
         planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
         planner.plans().next().cloned()
@@ -306,7 +306,7 @@ fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
 /// A dead consumer may hold nothing but entries without payload, which no sample tells of it.
 #[test]
 fn what_was_refused_is_not_asked_for_again_at_once() {
-    let mut planner = planner(rule(Mode::Auto, &[Action::Release]));
+    let mut planner = planner(rule(RemediationMode::Auto, &[Action::Release]));
     let look = |planner: &mut Planner, second: u64| {
         planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
         planner.plans().next().cloned()
@@ -322,7 +322,7 @@ fn what_was_refused_is_not_asked_for_again_at_once() {
 #[test]
 fn acts_that_move_no_entry_hide_no_claim() {
     let claims_after = |action: Action, may_have_changed: bool| {
-        let mut planner = planner(rule(Mode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
+        let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers, Action::Release]));
         let two = |pending: u64, second: u64| {
             let gone = member("gone", 0, 100_000 + second, Some(false));
             let held = member("held", pending, 100_000 + second, Some(false));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::app::lag::rows::{Row, Sampled};
+use crate::app::lag::rows::{LagRow, Sampled};
 use crate::model::text::rfc3339;
 use crate::sys::terminal::escaped;
 
@@ -64,7 +64,7 @@ impl CsvCell<'_> {
     }
 }
 
-fn cells<'a>(row: &'a Row<'_>, sampled_at: &str) -> [CsvCell<'a>; COLUMNS.len()] {
+fn cells<'a>(row: &'a LagRow<'_>, sampled_at: &str) -> [CsvCell<'a>; COLUMNS.len()] {
     fn own(value: Option<impl ToString>) -> CsvCell<'static> {
         CsvCell::Own(value.map(|value| value.to_string()).unwrap_or_default())
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::app::lag::rows::{Row, Sampled, worst};
+use crate::app::lag::rows::{LagRow, Sampled, worst};
 use crate::http::api::{GroupRow, Word, seconds};
 use crate::model::text::rfc3339;
 use crate::model::thresholds::Status;
@@ -60,6 +60,6 @@ fn target(sampled: &Sampled) -> JsonTarget<'_> {
     }
 }
 
-fn line(row: Row<'_>) -> JsonLine<'_> {
+fn line(row: LagRow<'_>) -> JsonLine<'_> {
     JsonLine { target: row.target, group: row.group, lag_quality_reason: row.bounded }
 }

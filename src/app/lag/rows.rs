@@ -22,7 +22,7 @@ pub(super) struct Sampled {
 }
 
 /// A row: one stream and group, or a stream without any monitored group.
-pub(super) struct Row<'a> {
+pub(super) struct LagRow<'a> {
     pub(super) target: &'a str,
     /// As in `/api/v1/events/groups`.
     pub(super) group: GroupRow<'a>,
@@ -39,7 +39,7 @@ impl Sampled {
     }
 
     /// All rows, in the order of the streams.
-    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+    pub(super) fn rows(&self) -> Vec<LagRow<'_>> {
         let mut rows = Vec::new();
         for stream in self.view.streams.iter() {
             let mut groups: Vec<_> = stream.groups.iter().map(Some).collect();
@@ -49,7 +49,7 @@ impl Sampled {
             }
             rows.extend(groups.into_iter().map(|group| {
                 let bounded = group.and_then(|group| group.present()).map(|group| group.lag.quality());
-                Row {
+                LagRow {
                     target: self.target.name.as_str(),
                     group: GroupRow::of(stream, group, &self.target.thresholds),
                     bounded: (bounded == Some(Quality::Bounded)).then(|| self.why_bounded()),
@@ -89,7 +89,7 @@ impl Sampled {
     }
 }
 
-impl Row<'_> {
+impl LagRow<'_> {
     /// What there is to say beside the numbers: why nothing is known, or why the lag is bounded.
     pub(super) fn note(&self) -> Option<Cow<'_, str>> {
         let missing = match self.group.group_exists {

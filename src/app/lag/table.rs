@@ -1,6 +1,6 @@
 //! The rows as a table for people.
 
-use crate::app::lag::rows::{Row, Sampled};
+use crate::app::lag::rows::{LagRow, Sampled};
 use crate::model::thresholds::Status;
 use crate::sys::terminal::{self, Align, Cell, Paint};
 
@@ -34,7 +34,7 @@ pub(super) fn render(sampled: &[Sampled], colored: bool) -> String {
     terminal::table(&columns[usize::from(!several)..], &rows, colored)
 }
 
-fn cells(row: &Row<'_>) -> Vec<Cell> {
+fn cells(row: &LagRow<'_>) -> Vec<Cell> {
     let group = &row.group;
     let status = group.status.0;
     let paint = match status {
@@ -60,7 +60,7 @@ fn cells(row: &Row<'_>) -> Vec<Cell> {
 }
 
 /// The lag, with its bounds where it is not exact.
-fn lag(row: &Row<'_>) -> String {
+fn lag(row: &LagRow<'_>) -> String {
     let lag = row.group.lag;
     match (row.group.lag_min, row.group.lag_max) {
         _ if !row.is_known() => UNKNOWN.to_owned(),

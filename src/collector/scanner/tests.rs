@@ -196,7 +196,7 @@ fn shards_find_every_stream_once() {
 
 /// What happens between two calls of SCAN.
 #[derive(Clone, Debug)]
-enum Event {
+enum ScanEvent {
     Add(u8),
     Remove(u8),
     /// Redis says of a stream that is not there that it is not there.
@@ -205,13 +205,13 @@ enum Event {
     Call,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = ScanEvent> {
     prop_oneof![
-        2 => any::<u8>().prop_map(Event::Add),
-        2 => any::<u8>().prop_map(Event::Remove),
-        1 => any::<u8>().prop_map(Event::Miss),
-        1 => Just(Event::Interrupt),
-        12 => Just(Event::Call),
+        2 => any::<u8>().prop_map(ScanEvent::Add),
+        2 => any::<u8>().prop_map(ScanEvent::Remove),
+        1 => any::<u8>().prop_map(ScanEvent::Miss),
+        1 => Just(ScanEvent::Interrupt),
+        12 => Just(ScanEvent::Call),
     ]
 }
 
@@ -229,23 +229,23 @@ proptest! {
         let mut now = Duration::ZERO;
         for event in events {
             match event {
-                Event::Add(number) => {
+                ScanEvent::Add(number) => {
                     keys.names.insert(format!("s:{number}"));
                     at_times.insert(format!("s:{number}"));
                 }
-                Event::Remove(number) => {
+                ScanEvent::Remove(number) => {
                     keys.names.remove(&format!("s:{number}"));
                     all_through.remove(&format!("s:{number}"));
                 }
-                Event::Miss(number) if !keys.names.contains(&format!("s:{number}")) => {
+                ScanEvent::Miss(number) if !keys.names.contains(&format!("s:{number}")) => {
                     let name = format!("s:{number}");
                     discovery.is_gone(&name.as_str().into());
                     discovery.changed();
                     prop_assert!(!names(&discovery).contains(&name));
                 }
-                Event::Miss(_) => {}
-                Event::Interrupt => discovery.interrupted(),
-                Event::Call => {
+                ScanEvent::Miss(_) => {}
+                ScanEvent::Interrupt => discovery.interrupted(),
+                ScanEvent::Call => {
                     let Some(ask) = discovery.next(now) else {
                         now += POLL;
                         continue;

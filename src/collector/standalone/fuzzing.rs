@@ -53,7 +53,7 @@ pub fn sampling(data: &[u8]) {
 
 async fn take_samples(scripts: bool, answers: &[u8]) {
     let moved = Arc::new(AtomicUsize::new(0));
-    let peer = Peer { answers: answers.to_vec(), moved: Arc::clone(&moved), ..Peer::default() };
+    let peer = FuzzPeer { answers: answers.to_vec(), moved: Arc::clone(&moved), ..FuzzPeer::default() };
     let mut connected =
         Connection::to(RespStream::over(Box::new(peer)), ServerInfo::default(), scripts.then_some(Script::EvalRo));
 
@@ -150,7 +150,7 @@ fn json(value: &impl Serialize) -> serde_json::Value {
 
 /// The server's end of a connection.
 #[derive(Default)]
-struct Peer {
+struct FuzzPeer {
     answers: Vec<u8>,
     /// How many bytes of the answers are spent.
     at: usize,
@@ -162,7 +162,7 @@ struct Peer {
     moved: Arc<AtomicUsize>,
 }
 
-impl Peer {
+impl FuzzPeer {
     fn answer(&mut self, command: &[u8]) {
         match command {
             b"MULTI" => {
@@ -198,7 +198,7 @@ impl Peer {
     }
 }
 
-impl AsyncRead for Peer {
+impl AsyncRead for FuzzPeer {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -217,7 +217,7 @@ impl AsyncRead for Peer {
     }
 }
 
-impl AsyncWrite for Peer {
+impl AsyncWrite for FuzzPeer {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.asked.extend(bytes);
         while let Some((command, length)) = first_word(&self.asked) {

@@ -196,7 +196,9 @@ impl<'de> Deserializer<'de> for Piece {
                 let items = nodes.into_iter().map(|node| Self { node, line, is_item: true });
                 visitor.visit_seq(SeqDeserializer::new(items))
             }
-            YamlNode::Map(entries) => visitor.visit_map(Pieces { entries: entries.into_iter(), next: None, line }),
+            YamlNode::Map(entries) => {
+                visitor.visit_map(MappingEntries { entries: entries.into_iter(), next: None, line })
+            }
         }
     }
 
@@ -219,7 +221,7 @@ impl<'de> Deserializer<'de> for Piece {
             self.is_item || !matches!(node, YamlNode::Empty) || !fields.contains(&key.value.as_str())
         });
         let begins = entries.first().map_or(self.line, |(key, _)| key.referenced.line());
-        let mut pieces = Pieces { entries: entries.into_iter(), next: None, line: begins };
+        let mut pieces = MappingEntries { entries: entries.into_iter(), next: None, line: begins };
         visitor.visit_map(&mut pieces).map_err(|misfit| match misfit.what {
             Mismatch::Missing => misfit.at(begins),
             _ => misfit.at(pieces.line),
@@ -241,14 +243,14 @@ impl<'de> Deserializer<'de> for Piece {
 }
 
 /// The entries of a mapping.
-struct Pieces {
+struct MappingEntries {
     entries: std::vec::IntoIter<(Spanned<String>, YamlNode)>,
     next: Option<(String, YamlNode)>,
     /// Of the last key.
     line: u64,
 }
 
-impl<'de> MapAccess<'de> for Pieces {
+impl<'de> MapAccess<'de> for MappingEntries {
     type Error = Misfit;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::node::{Entries, Given, Misfit, Mismatch, YamlNode, section};
-use super::{FileError, InFile, named, take};
+use super::{ConfigFileError, Located, named, take};
 use crate::config::nearest::nearest;
 
 /// What is behind the keys that take more than one value.
@@ -40,7 +40,7 @@ pub(crate) struct WebhookItem {
     pub(in crate::config) allow_plain: Option<Given>,
 }
 
-impl InFile<NotifySection> {
+impl Located<NotifySection> {
     /// The files that it names.
     pub(in crate::config) fn files(&self) -> Vec<PathBuf> {
         let secrets = self.section.webhooks.iter().map(|webhook| &webhook.secret_file);
@@ -49,17 +49,20 @@ impl InFile<NotifySection> {
 }
 
 /// Takes it out of the top level.
-pub(super) fn notify(file: &Arc<Path>, entries: &mut Entries) -> Result<Option<InFile<NotifySection>>, FileError> {
+pub(super) fn notify(
+    file: &Arc<Path>,
+    entries: &mut Entries,
+) -> Result<Option<Located<NotifySection>>, ConfigFileError> {
     let (line, entries) = match take(entries, "notify") {
         None | Some((_, YamlNode::Empty)) => return Ok(None),
         Some((line, YamlNode::Map(entries))) => (line, entries),
-        Some((line, _)) => return Err(FileError::at(line, "notify: expected a mapping")),
+        Some((line, _)) => return Err(ConfigFileError::at(line, "notify: expected a mapping")),
     };
     let section = section(entries, line).map_err(problem)?;
-    Ok(Some(InFile { file: Arc::clone(file), line, section }))
+    Ok(Some(Located { file: Arc::clone(file), line, section }))
 }
 
-fn problem(Misfit { path, line, what }: Misfit) -> FileError {
+fn problem(Misfit { path, line, what }: Misfit) -> ConfigFileError {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let of_webhook = matches!(path[..], ["webhooks", _]);
     let key = path.last().copied().unwrap_or_default();
@@ -83,5 +86,5 @@ fn problem(Misfit { path, line, what }: Misfit) -> FileError {
             format!("notify.{key}: expected {expected}")
         }
     };
-    FileError::at(line, &why)
+    ConfigFileError::at(line, &why)
 }

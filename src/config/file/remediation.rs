@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::node::{Entries, Given, Misfit, Mismatch, YamlNode, section};
 use super::notify::WebhookItem;
-use super::{FileError, InFile, named, take};
+use super::{ConfigFileError, Located, named, take};
 use crate::config::nearest::nearest;
 
 /// The key of the section.
@@ -67,7 +67,7 @@ pub(crate) struct DeadLetterItem {
     pub(in crate::config) idle: Option<Given>,
 }
 
-impl InFile<RemediationSection> {
+impl Located<RemediationSection> {
     /// The files that it names and a reload reads.
     pub(in crate::config) fn files(&self) -> Vec<PathBuf> {
         let section = &self.section;
@@ -81,17 +81,17 @@ impl InFile<RemediationSection> {
 pub(super) fn remediation(
     file: &Arc<Path>,
     entries: &mut Entries,
-) -> Result<Option<InFile<RemediationSection>>, FileError> {
+) -> Result<Option<Located<RemediationSection>>, ConfigFileError> {
     let (line, entries) = match take(entries, REMEDIATION) {
         None | Some((_, YamlNode::Empty)) => return Ok(None),
         Some((line, YamlNode::Map(entries))) => (line, entries),
-        Some((line, _)) => return Err(FileError::at(line, "remediation: expected a mapping")),
+        Some((line, _)) => return Err(ConfigFileError::at(line, "remediation: expected a mapping")),
     };
     let section = section(entries, line).map_err(problem)?;
-    Ok(Some(InFile { file: Arc::clone(file), line, section }))
+    Ok(Some(Located { file: Arc::clone(file), line, section }))
 }
 
-fn problem(Misfit { path, line, what }: Misfit) -> FileError {
+fn problem(Misfit { path, line, what }: Misfit) -> ConfigFileError {
     let (key, parents) = path.split_last().map_or(("", &path[..]), |(key, parents)| (key.as_str(), parents));
     let of = [&[REMEDIATION.to_owned()], parents].concat().join(".");
     let why = match what {
@@ -108,5 +108,5 @@ fn problem(Misfit { path, line, what }: Misfit) -> FileError {
             format!("{of}.{key}: expected {}", expected.map_or("one value", |(_, expected)| expected))
         }
     };
-    FileError::at(line, &why)
+    ConfigFileError::at(line, &why)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::node::{Entries, Given, Misfit, Mismatch, YamlNode, item};
-use super::{FileError, InFile, take};
+use super::{ConfigFileError, Located, take};
 use crate::config::nearest::nearest;
 use crate::config::values::{ConfigError, Location, shown};
 use crate::model::TargetName;
@@ -34,24 +34,24 @@ pub(crate) struct ScalerItem {
 }
 
 /// Takes them out of the top level.
-pub(super) fn scalers(file: &Arc<Path>, entries: &mut Entries) -> Result<Vec<InFile<ScalerItem>>, FileError> {
+pub(super) fn scalers(file: &Arc<Path>, entries: &mut Entries) -> Result<Vec<Located<ScalerItem>>, ConfigFileError> {
     let (line, listed) = match take(entries, "scalers") {
         None | Some((_, YamlNode::Empty)) => return Ok(Vec::new()),
         Some((line, YamlNode::List(listed))) => (line, listed),
-        Some((line, _)) => return Err(FileError::at(line, TAKES)),
+        Some((line, _)) => return Err(ConfigFileError::at(line, TAKES)),
     };
     if listed.len() > MAX_SCALERS {
         let why = format!("scalers: expected at most {MAX_SCALERS} scalers, not {}", listed.len());
-        return Err(FileError::at(line, &why));
+        return Err(ConfigFileError::at(line, &why));
     }
     let scaler = |node| match node {
-        YamlNode::Map(entries) => scaler(file, line, entries).map_err(FileError::Scaler),
-        _ => Err(FileError::at(line, TAKES)),
+        YamlNode::Map(entries) => scaler(file, line, entries).map_err(ConfigFileError::Scaler),
+        _ => Err(ConfigFileError::at(line, TAKES)),
     };
     listed.into_iter().map(scaler).collect()
 }
 
-fn scaler(file: &Arc<Path>, line: u64, entries: Entries) -> Result<InFile<ScalerItem>, ConfigError> {
+fn scaler(file: &Arc<Path>, line: u64, entries: Entries) -> Result<Located<ScalerItem>, ConfigError> {
     const EXPECTED: &str = "expected 1 to 64 letters, digits, '.', '_' and '-'";
     let location = |line| Location { file: Arc::clone(file), line };
     let begins = entries.first().map_or(line, |(key, _)| key.referenced.line());
@@ -81,5 +81,5 @@ fn scaler(file: &Arc<Path>, line: u64, entries: Entries) -> Result<InFile<Scaler
         })
     };
     let section = item(entries, line).map_err(problem)?;
-    Ok(InFile { file: Arc::clone(file), line: begins, section })
+    Ok(Located { file: Arc::clone(file), line: begins, section })
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::config::Config;
-use crate::config::file::{File, InFile, MAX_TARGETS, ScalerItem};
+use crate::config::file::{File, Located, MAX_TARGETS, ScalerItem};
 
 /// A file, and settings of the environment that win over it.
 struct FileAndEnvironment {
@@ -17,9 +17,11 @@ impl SettingSources for FileAndEnvironment {
     fn get(&self, key: &str) -> Option<RawValue> {
         let setting = Setting::find(key)?;
         let (origin, values) = match (self.environment.get(key), self.file.get(key)) {
-            (Some(value), _) => (Origin::Environment(setting.env.unwrap_or_default()), vec![OsString::from(value)]),
-            (None, Some(entry)) => return Some(entry.given(setting, Origin::File)),
-            (None, None) => (Origin::Default, vec![OsString::from(setting.default?)]),
+            (Some(value), _) => {
+                (ValueOrigin::Environment(setting.env.unwrap_or_default()), vec![OsString::from(value)])
+            }
+            (None, Some(entry)) => return Some(entry.given(setting, ValueOrigin::File)),
+            (None, None) => (ValueOrigin::Default, vec![OsString::from(setting.default?)]),
         };
         Some(RawValue::new(setting, origin, values))
     }
@@ -32,7 +34,7 @@ impl SettingSources for FileAndEnvironment {
         self.file.targets()
     }
 
-    fn scalers(&self) -> &[InFile<ScalerItem>] {
+    fn scalers(&self) -> &[Located<ScalerItem>] {
         self.file.scalers()
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct ForecastBody<'a> {
     horizon_seconds: f64,
     made_at: String,
     method: &'static str,
-    points: Option<Vec<QuantilesRow>>,
+    points: Option<Vec<LagQuantilesRow>>,
     time_to: TimesRow,
     skill: SkillRow,
     replay: Option<SkillRow>,
@@ -28,7 +28,7 @@ pub(crate) struct ForecastBody<'a> {
 }
 
 #[derive(Serialize)]
-struct QuantilesRow {
+struct LagQuantilesRow {
     time: String,
     q025: f64,
     q05: f64,
@@ -83,7 +83,7 @@ impl<'a> ForecastBody<'a> {
         let Made { forecast, skill } = made;
         let row = |time_to: Option<TimeTo>| time_to.map(TimeRow::from);
         let points = forecast.points.as_ref().ok().map(|points| {
-            let row = |at: &crate::analysis::forecast::Quantiles| QuantilesRow {
+            let row = |at: &crate::analysis::forecast::LagQuantiles| LagQuantilesRow {
                 time: time(at.time),
                 q025: at.q025,
                 q05: at.q05,
@@ -120,12 +120,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::analysis::forecast::{Forecast, Quantiles, TimesTo};
+    use crate::analysis::forecast::{Forecast, LagQuantiles, TimesTo};
 
     #[test]
     fn a_forecast_has_its_quantiles_and_times() {
         let key = SeriesKey { target: "default".into(), stream: "orders".into(), group: "billing".into() };
-        let point = Quantiles { time: 60.0, q025: 0.5, q05: 1.0, q10: 2.0, q50: 3.0, q90: 4.0, q95: 5.0, q975: 6.0 };
+        let point = LagQuantiles { time: 60.0, q025: 0.5, q05: 1.0, q10: 2.0, q50: 3.0, q90: 4.0, q95: 5.0, q975: 6.0 };
         let time_to = TimesTo { loss: Some(TimeTo { q10: 60.0, q50: None, q90: None }), ..TimesTo::default() };
         let replay = Some(Skill { mase: Some(0.5), coverage_80: Some(0.8), forecasts: 40 });
         let forecast = Forecast { made_at: 0.0, horizon: 60.0, points: Ok(vec![point]), time_to, replay };

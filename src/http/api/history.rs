@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
 use crate::analysis::history::query::Range;
-use crate::analysis::history::trends::{Quantiles, Trend};
+use crate::analysis::history::trends::{RateQuantiles, Trend};
 use crate::http::api::{Word, rounded};
 use crate::model::text::rfc3339_of_unix;
 use crate::store::history::memory::SeriesKey;
@@ -61,13 +61,13 @@ struct TrendRow<'a> {
     peak_lag: u64,
     peak_at: String,
     mean_lag: f64,
-    arrivals_per_second: Option<QuantilesRow>,
-    capacity_per_second: Option<QuantilesRow>,
+    arrivals_per_second: Option<RateQuantilesRow>,
+    capacity_per_second: Option<RateQuantilesRow>,
     source: &'static str,
 }
 
 #[derive(Serialize)]
-struct QuantilesRow {
+struct RateQuantilesRow {
     q10: f64,
     q50: f64,
     q90: f64,
@@ -116,7 +116,7 @@ impl<'a> HistoryBody<'a> {
 
 impl<'a> TrendsBody<'a> {
     pub(crate) fn new(range: Range, trends: &'a [(SeriesKey, HistorySource, Option<Trend>)]) -> Self {
-        let quantiles = |quantiles: Quantiles| QuantilesRow {
+        let quantiles = |quantiles: RateQuantiles| RateQuantilesRow {
             q10: rounded(quantiles.q10),
             q50: rounded(quantiles.q50),
             q90: rounded(quantiles.q90),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::analysis::incident::{Incident, IncidentStatus, Incidents, Subject};
+use crate::analysis::incident::{Incident, IncidentStatus, IncidentSubject, Incidents};
 use crate::model::text::rfc3339;
 use crate::store::deliveries::{Deliveries, Delivery};
 
@@ -102,10 +102,10 @@ pub(in crate::http) fn row_json(incident: &Incident, delivery: Vec<Delivery>) ->
 
 fn row(incident: &Incident, delivery: Vec<Delivery>) -> IncidentRow<'_> {
     let (node, stream, group) = match &incident.subject {
-        Subject::Target => (None, None, None),
-        Subject::Node(address) => (Some(&**address), None, None),
-        Subject::Stream(stream) => (None, Some(stream.display_name()), None),
-        Subject::Group(stream, group) => (None, Some(stream.display_name()), Some(group.display_name())),
+        IncidentSubject::Target => (None, None, None),
+        IncidentSubject::Node(address) => (Some(&**address), None, None),
+        IncidentSubject::Stream(stream) => (None, Some(stream.display_name()), None),
+        IncidentSubject::Group(stream, group) => (None, Some(stream.display_name()), Some(group.display_name())),
     };
     let mut annotations = incident.annotations(&incident.labels());
     let mut annotation = |name: &str| annotations.remove(name).unwrap_or_default();

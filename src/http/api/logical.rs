@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::analysis::group_state::GroupState;
 use crate::analysis::logical_snapshot::LogicalGroup;
-use crate::http::api::{Api, Sample, Word, rounded};
+use crate::http::api::{Api, SampleTime, Word, rounded};
 use crate::model::GroupName;
 use crate::model::lag::Quality;
 use crate::model::thresholds::Status;
@@ -31,7 +31,7 @@ impl<'a> Api<'a> {
 struct LogicalStreamsBody<'a> {
     logical_streams: Vec<LogicalRow<'a>>,
     #[serde(flatten)]
-    sample: Sample,
+    sample: SampleTime,
 }
 
 #[derive(Serialize)]

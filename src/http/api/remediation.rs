@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::analysis::remediation::{Plan, Subject};
+use crate::analysis::remediation::{Plan, PlanSubject};
 use crate::http::tokens::Token;
 use crate::model::text::rfc3339;
 use crate::store::remediation::{Board, Ending, OpenPlan, PastPlan};
@@ -166,18 +166,18 @@ fn evidence(plan: &Plan) -> EvidenceRow<'_> {
         deliveries: None,
     };
     match &plan.subject {
-        Subject::Consumer { name, pending, idle_ms, to } => {
+        PlanSubject::Consumer { name, pending, idle_ms, to } => {
             row.consumer = Some(name.display_name());
             row.consumer_pending = Some(*pending);
             row.consumer_idle_seconds = Some(*idle_ms as f64 / 1000.0);
             row.taken_over_by = to.as_ref().map(|to| to.display_name());
         }
-        Subject::Ghosts { count } => row.ghosts = Some(*count),
-        Subject::Entry { id, owner, deliveries } => {
+        PlanSubject::Ghosts { count } => row.ghosts = Some(*count),
+        PlanSubject::Entry { id, owner, deliveries } => {
             row.consumer = Some(owner.display_name());
             (row.entry, row.deliveries) = (Some(id.to_string()), Some(*deliveries));
         }
-        Subject::Group { .. } => {}
+        PlanSubject::Group { .. } => {}
     }
     row
 }

@@ -6,7 +6,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{GroupSnapshot, StreamSnapshot};
 use crate::analysis::view::View;
-use crate::http::api::{Row, Word};
+use crate::http::api::{RowFacts, Word};
 use crate::model::GroupName;
 use crate::model::thresholds::{Status, ThresholdRules};
 
@@ -63,7 +63,7 @@ impl HealthSummary {
 
     /// Counts one group of a stream, and says what it is called. `group` is `None` where the stream does not have it.
     fn add(&mut self, stream: &StreamSnapshot, group: Option<&GroupSnapshot>, thresholds: &ThresholdRules) -> Status {
-        let row = Row::of(stream, group, thresholds);
+        let row = RowFacts::of(stream, group, thresholds);
         if let Some(state) = row.state {
             self.states.add(state);
         }

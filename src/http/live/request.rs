@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version};
 
-use crate::analysis::incident::Subject;
+use crate::analysis::incident::IncidentSubject;
 use crate::http::origin::Origin;
 use crate::http::problem::HttpProblem;
 use crate::http::route::{accepts_event_stream, decoded_pairs, joined};
@@ -60,11 +60,11 @@ impl RowFilter {
     }
 
     /// Whether an incident of this is wanted. What is about all groups concerns everybody.
-    pub(super) fn matches_subject(&self, subject: &Subject) -> bool {
+    pub(super) fn matches_subject(&self, subject: &IncidentSubject) -> bool {
         match subject {
-            Subject::Target | Subject::Node(_) => true,
-            Subject::Stream(stream) => matches(&self.stream, stream.as_bytes(), stream.display_name()),
-            Subject::Group(stream, group) => self.matches(stream, group),
+            IncidentSubject::Target | IncidentSubject::Node(_) => true,
+            IncidentSubject::Stream(stream) => matches(&self.stream, stream.as_bytes(), stream.display_name()),
+            IncidentSubject::Group(stream, group) => self.matches(stream, group),
         }
     }
 }

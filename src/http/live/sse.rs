@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::Instant;
 
-use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, UnsentPieces, Viewer, end_message};
+use crate::http::live::viewer::{MESSAGE_TIMEOUT, UnsentPieces, Viewer, ViewerEvent, end_message};
 use crate::sys::own_metrics::{SelfMetrics, StreamEnd};
 
 /// How long a browser waits before it reconnects, in milliseconds, unless the last event says otherwise.
@@ -45,9 +45,11 @@ impl EventStream {
             return None;
         }
         self.pieces = match self.viewer.next().await {
-            Event::Heartbeat => Bytes::from_static(b": heartbeat\n\n").into(),
-            Event::Message(message) => message.pieces(&format!("event: {}\ndata: ", message.kind().as_str()), "\n\n"),
-            Event::End(reason) => {
+            ViewerEvent::Heartbeat => Bytes::from_static(b": heartbeat\n\n").into(),
+            ViewerEvent::Message(message) => {
+                message.pieces(&format!("event: {}\ndata: ", message.kind().as_str()), "\n\n")
+            }
+            ViewerEvent::End(reason) => {
                 self.ended = true;
                 self.metrics.stream_ended(reason);
                 let (json, retry) = end_message(reason);

@@ -73,7 +73,7 @@ impl StreamEnd {
 
 /// What a viewer is told.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum ViewerEvent {
     Message(ViewerMessage),
     Heartbeat,
     /// The last one.
@@ -213,29 +213,29 @@ pub(in crate::http) struct Viewer {
 
 impl Viewer {
     /// Waits for what there is to tell next. Nothing is lost where this is not waited for to the end.
-    pub(super) async fn next(&mut self) -> Event {
+    pub(super) async fn next(&mut self) -> ViewerEvent {
         loop {
             if let Some(reason) = self.has_to_end() {
-                return Event::End(reason);
+                return ViewerEvent::End(reason);
             }
             match self.news() {
-                Ok(Some(message)) => return Event::Message(message),
+                Ok(Some(message)) => return ViewerEvent::Message(message),
                 Ok(None) => {}
-                Err(NoMemory) => return Event::End(StreamEnd::NoMemory),
+                Err(NoMemory) => return ViewerEvent::End(StreamEnd::NoMemory),
             }
             let now = Instant::now();
             if now >= self.heartbeat {
                 self.heartbeat = now + HEARTBEAT;
-                return Event::Heartbeat;
+                return ViewerEvent::Heartbeat;
             }
             let wake = if self.expires { self.heartbeat.min(now + TOKEN_CHECK) } else { self.heartbeat };
             tokio::select! {
                 changed = self.versions.changed() => if changed.is_err() {
-                    return Event::End(self.why_no_more());
+                    return ViewerEvent::End(self.why_no_more());
                 },
                 // Without a sender there is no more to be configured.
                 changed = self.configs.changed() => if changed.is_err() {
-                    return Event::End(StreamEnd::ShuttingDown);
+                    return ViewerEvent::End(StreamEnd::ShuttingDown);
                 },
                 () = shutdown::triggered(&mut self.shutdown) => {}
                 () = sleep_until(wake) => {}

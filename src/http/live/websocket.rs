@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage};
 
-use crate::http::live::viewer::{Event, MESSAGE_TIMEOUT, Viewer, ViewerMessage, end_message};
+use crate::http::live::viewer::{MESSAGE_TIMEOUT, Viewer, ViewerEvent, ViewerMessage, end_message};
 use crate::sys::own_metrics::{SelfMetrics, StreamEnd};
 
 /// The longest message of a client, in bytes. None is wanted; control frames are shorter still.
@@ -113,11 +113,11 @@ async fn converse(viewer: &mut Viewer, socket: &mut ClientSocket) -> Option<Stre
     loop {
         tokio::select! {
             event = viewer.next() => match event {
-                Event::Message(message) => match timeout(MESSAGE_TIMEOUT, send(socket, &message)).await {
+                ViewerEvent::Message(message) => match timeout(MESSAGE_TIMEOUT, send(socket, &message)).await {
                     Ok(sent) => sent.ok()?,
                     Err(_late) => return Some(StreamEnd::TooSlow),
                 },
-                Event::Heartbeat => {
+                ViewerEvent::Heartbeat => {
                     if heard.elapsed() > MAX_SILENCE {
                         return Some(StreamEnd::Unresponsive);
                     }
@@ -128,7 +128,7 @@ async fn converse(viewer: &mut Viewer, socket: &mut ClientSocket) -> Option<Stre
                         Err(_late) => return Some(StreamEnd::TooSlow),
                     }
                 }
-                Event::End(reason) => return Some(reason),
+                ViewerEvent::End(reason) => return Some(reason),
             },
             frame = socket.next() => {
                 (heard, frames) = (Instant::now(), frames + 1);

@@ -14,12 +14,12 @@ fn answer(mib: u64) -> Pieces {
     (0..mib).map(|_| piece.clone()).collect()
 }
 
-struct Client {
+struct TestReader {
     connection: Arc<ConnectionState>,
     reading: Option<AnswerReading>,
 }
 
-impl Client {
+impl TestReader {
     fn reads(memory: &ReaderMemory, pieces: &Pieces) -> Self {
         let connection = Arc::new(ConnectionState::new(None));
         let reading = Some(memory.reading(Arc::clone(pieces), connection.request()));
@@ -43,7 +43,7 @@ fn old(memory: &ReaderMemory) -> u64 {
 async fn an_answer_counts_once_and_only_when_it_is_no_longer_the_newest() {
     let memory = memory(64 * MIB);
     let page = answer(5);
-    let clients = [Client::reads(&memory, &page), Client::reads(&memory, &page)];
+    let clients = [TestReader::reads(&memory, &page), TestReader::reads(&memory, &page)];
     assert_eq!(old(&memory), 0);
     drop(page);
     assert_eq!(old(&memory), 5 * MIB);
@@ -60,7 +60,7 @@ async fn the_slowest_goes_first_and_no_more_than_it_takes() {
     let memory = memory(12 * MIB);
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(Client::reads(&memory, &answer(5)));
+        clients.push(TestReader::reads(&memory, &answer(5)));
         advance(Duration::from_secs(1)).await;
     }
     // By rate, not by age, and not by what was read in all.
@@ -68,7 +68,7 @@ async fn the_slowest_goes_first_and_no_more_than_it_takes() {
         client.has_read(mib * MIB);
     }
     assert_eq!(old(&memory), 15 * MIB);
-    clients.push(Client::reads(&memory, &answer(5)));
+    clients.push(TestReader::reads(&memory, &answer(5)));
     let mut closed = Vec::new();
     for client in &clients {
         closed.push(client.closed().await);
@@ -82,7 +82,7 @@ async fn answers_are_held_to_the_size_of_the_largest_too() {
     let memory = memory(1024 * MIB);
     let mut clients = Vec::new();
     for _ in 0..20 {
-        clients.push(Client::reads(&memory, &answer(4)));
+        clients.push(TestReader::reads(&memory, &answer(4)));
         advance(Duration::from_secs(1)).await;
     }
     // The last one was the newest when it was begun.
@@ -94,12 +94,12 @@ async fn answers_are_held_to_the_size_of_the_largest_too() {
 async fn who_shares_an_answer_with_somebody_quick_is_not_closed_in_vain() {
     let memory = memory(9 * MIB);
     let shared = answer(6);
-    let [quick, slow] = [Client::reads(&memory, &shared), Client::reads(&memory, &shared)];
+    let [quick, slow] = [TestReader::reads(&memory, &shared), TestReader::reads(&memory, &shared)];
     drop(shared);
     quick.has_read(3 * MIB);
-    let alone = Client::reads(&memory, &answer(4));
+    let alone = TestReader::reads(&memory, &answer(4));
     advance(Duration::from_secs(2)).await;
-    let _next = Client::reads(&memory, &answer(4));
+    let _next = TestReader::reads(&memory, &answer(4));
     assert_eq!((slow.closed().await, alone.closed().await), (None, Some(Closed::ReaderMemory)));
 }
 
@@ -107,7 +107,7 @@ async fn who_shares_an_answer_with_somebody_quick_is_not_closed_in_vain() {
 async fn what_is_reserved_counts_and_makes_room_by_closing_the_slow_only() {
     let memory = memory(10 * MIB);
     let kept = memory.reserve(2 * MIB).unwrap();
-    let clients = [Client::reads(&memory, &answer(3)), Client::reads(&memory, &answer(4))];
+    let clients = [TestReader::reads(&memory, &answer(3)), TestReader::reads(&memory, &answer(4))];
     let closed = async || [clients[0].closed().await, clients[1].closed().await];
     let mut fits = memory.reserve(MIB).unwrap();
     assert_eq!(fits.grow(MIB), Err(NoMemory), "all are young");
@@ -130,7 +130,7 @@ async fn what_is_reserved_counts_and_makes_room_by_closing_the_slow_only() {
 async fn who_reads_below_the_least_rate_is_closed() {
     let memory = memory(64 * MIB);
     let page = answer(5);
-    let clients = [0, LEAST_RATE - 1, LEAST_RATE].map(|rate| (rate, Client::reads(&memory, &page)));
+    let clients = [0, LEAST_RATE - 1, LEAST_RATE].map(|rate| (rate, TestReader::reads(&memory, &page)));
     for second in 1..=3 * u64::from(RATE_WINDOW) {
         // What the kernel takes at once counts in the first window.
         let burst = if second == 1 { 2 * LEAST_RATE * u64::from(RATE_WINDOW) } else { 0 };

@@ -63,14 +63,14 @@ fn server() -> Identity {
 }
 
 /// What a client can do, and whom it trusts.
-struct Client {
+struct TestClient {
     provider: CryptoProvider,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
     trusted: CertificateDer<'static>,
 }
 
-impl Client {
+impl TestClient {
     fn of(server: &Identity) -> Self {
         Self {
             provider: ring::default_provider(),
@@ -163,7 +163,7 @@ enum Seen {
 fn seen(settings: &TlsSettings, server: &Identity, certificate: Option<Arc<dyn ResolvesClientCert>>) -> Seen {
     let tls = ServerTls::new(settings).unwrap();
     let [a, b] = BOTH.map(|version| {
-        let client = Client { versions: vec![version], ..Client::of(server) };
+        let client = TestClient { versions: vec![version], ..TestClient::of(server) };
         match connect(&tls, client.config(certificate.clone())) {
             Ok((_, server)) if server.peer_certificates().is_some_and(|chain| !chain.is_empty()) => Seen::Certificate,
             Ok(_) => Seen::Nothing,
@@ -303,28 +303,28 @@ fn versions_suites_and_groups_are_kept_to() {
     let suite = |name: &str| cipher_suites().into_iter().find(|(known, _)| known == name).unwrap().1;
     let small = suite("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
     let large = suite("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
-    let connect = |settings: &TlsSettings, client: &Client| {
+    let connect = |settings: &TlsSettings, client: &TestClient| {
         let (_, server) = connect(&ServerTls::new(settings).unwrap(), client.config(None)).ok()?;
         let group = server.negotiated_key_exchange_group()?.name();
         Some((server.protocol_version()?, server.negotiated_cipher_suite()?, group))
     };
-    let default = connect(&settings(&server), &Client::of(&server)).unwrap();
+    let default = connect(&settings(&server), &TestClient::of(&server)).unwrap();
     assert_eq!(default.0, TLS13.version);
 
     let only_13 = TlsSettings { versions: vec![&TLS13], ..settings(&server) };
     let only_12 = TlsSettings { versions: vec![&TLS12], ..settings(&server) };
-    let old = Client { versions: vec![&TLS12], ..Client::of(&server) };
+    let old = TestClient { versions: vec![&TLS12], ..TestClient::of(&server) };
     assert_eq!(connect(&only_13, &old), None);
-    assert_eq!(connect(&only_12, &Client::of(&server)).unwrap().0, TLS12.version);
+    assert_eq!(connect(&only_12, &TestClient::of(&server)).unwrap().0, TLS12.version);
 
     let with = |cipher_suites: &[SupportedCipherSuite]| CryptoProvider {
         cipher_suites: cipher_suites.to_vec(),
         ..ring::default_provider()
     };
-    let client = |suites: &[SupportedCipherSuite]| Client {
+    let client = |suites: &[SupportedCipherSuite]| TestClient {
         provider: with(suites),
         versions: vec![&TLS12],
-        ..Client::of(&server)
+        ..TestClient::of(&server)
     };
     let prefers = |suites: &[SupportedCipherSuite], prefer_server_cipher_suites| TlsSettings {
         cipher_suites: suites.to_vec(),
@@ -338,9 +338,9 @@ fn versions_suites_and_groups_are_kept_to() {
 
     let [_, p256, p384] = CURVES.map(|(_, group)| group);
     let narrow = TlsSettings { curves: vec![p384], ..settings(&server) };
-    assert_eq!(connect(&narrow, &Client::of(&server)).unwrap().2, p384.name());
+    assert_eq!(connect(&narrow, &TestClient::of(&server)).unwrap().2, p384.name());
     let provider = CryptoProvider { kx_groups: vec![p256], ..ring::default_provider() };
-    assert_eq!(connect(&narrow, &Client { provider, ..Client::of(&server) }), None);
+    assert_eq!(connect(&narrow, &TestClient { provider, ..TestClient::of(&server) }), None);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn http2_is_offered_where_it_is_wanted() {
     let check = |http2: bool, offered: &[&str], expected: Option<&str>| {
         let tls = ServerTls::new(&TlsSettings { http2, ..settings(&server) }).unwrap();
         let alpn = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let connected = connect(&tls, Client { alpn, ..Client::of(&server) }.config(None));
+        let connected = connect(&tls, TestClient { alpn, ..TestClient::of(&server) }.config(None));
         let (_, server) = connected.unwrap();
         assert_eq!(server.alpn_protocol(), expected.map(str::as_bytes), "{http2} {offered:?}");
     };
@@ -369,7 +369,7 @@ fn no_session_is_taken_up_again() {
         let settings = TlsSettings { client_auth, client_ca: Some(ca.clone().into_bytes()), ..settings(&server) };
         let tls = ServerTls::new(&settings).unwrap();
         for version in BOTH {
-            let config = Client { versions: vec![version], ..Client::of(&server) };
+            let config = TestClient { versions: vec![version], ..TestClient::of(&server) };
             // It would take up the session that it has from the first connection.
             let config = config.config(Presents::both(&client, &client));
             for _ in 0..2 {

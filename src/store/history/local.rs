@@ -12,7 +12,7 @@ use crate::analysis::history::query::Range;
 use crate::analysis::history::{MINUTE, Point, resample};
 use crate::store::history::file::{self, Fault, FoundPoints};
 use crate::store::history::memory::{Memory, SeriesKey};
-use crate::store::history::room::{Answer, HistorySource, Job, Room, Take, Unavailable};
+use crate::store::history::room::{Answer, HistorySource, HistoryUnavailable, Job, Room, Take};
 use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
@@ -21,7 +21,7 @@ const KEYS_AT_ONCE: usize = 512;
 
 /// What readers and threads share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedHistory {
     pub(super) memory: Mutex<Memory>,
     pub(super) file: Option<SharedFile>,
     pub(super) metrics: HistoryMetrics,
@@ -79,7 +79,7 @@ impl SharedFile {
     }
 }
 
-impl Shared {
+impl SharedHistory {
     pub(super) fn new(memory: Memory, path: Option<PathBuf>, metrics: HistoryMetrics) -> Self {
         let file = |path| SharedFile {
             path,
@@ -93,10 +93,10 @@ impl Shared {
 
 /// The last hours in memory.
 #[derive(Debug)]
-pub(super) struct InMemory(pub(super) Arc<Shared>);
+pub(super) struct InMemory(pub(super) Arc<SharedHistory>);
 
 impl Room for InMemory {
-    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         let shared = Arc::clone(&self.0);
         Box::pin(job.block(move |asked, take| {
             for key in &asked.keys {
@@ -114,17 +114,17 @@ impl Room for InMemory {
 
 /// The file, and memory for the last hours: alone while the file cannot be read.
 #[derive(Debug)]
-pub(super) struct InFile(pub(super) Arc<Shared>);
+pub(super) struct InFile(pub(super) Arc<SharedHistory>);
 
 /// What memory has of a group whose range began before it.
-struct Recent<'a> {
+struct RecentPoints<'a> {
     key: &'a SeriesKey,
     is_known: bool,
     points: Vec<Point>,
 }
 
 impl Room for InFile {
-    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         let shared = Arc::clone(&self.0);
         Box::pin(job.block(move |asked, take| {
             asked.keys.chunks(KEYS_AT_ONCE).for_each(|keys| shared.read_some(keys, asked.range, take));
@@ -132,11 +132,11 @@ impl Room for InFile {
     }
 }
 
-impl Shared {
+impl SharedHistory {
     /// Gives away the points of some groups.
     pub(super) fn read_some(&self, keys: &[SeriesKey], range: Range, take: &mut Take) {
         // By the minute from which on memory has everything: the same for most.
-        let mut older: BTreeMap<i64, Vec<Recent<'_>>> = BTreeMap::new();
+        let mut older: BTreeMap<i64, Vec<RecentPoints<'_>>> = BTreeMap::new();
         for key in keys {
             let memory = lock(&self.memory);
             let (first, mut points) = (memory.first(key), memory.points(key, range.from, range.to));
@@ -151,7 +151,7 @@ impl Shared {
             let in_whole = points.iter().position(|point| point.time >= whole).unwrap_or(points.len());
             let later = resample(points.split_off(in_whole), range.step);
             points.extend(later);
-            older.entry(whole).or_default().push(Recent { key, is_known: first.is_some(), points });
+            older.entry(whole).or_default().push(RecentPoints { key, is_known: first.is_some(), points });
         }
         for (whole, recent) in older {
             self.read_older(whole, recent, range, take);
@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Groups of which memory has all from this time on, and the file what was before.
-    fn read_older(&self, whole: i64, recent: Vec<Recent<'_>>, range: Range, take: &mut Take) {
+    fn read_older(&self, whole: i64, recent: Vec<RecentPoints<'_>>, range: Range, take: &mut Take) {
         let Some(file) = &self.file else { return };
         let keys: Vec<&SeriesKey> = recent.iter().map(|recent| recent.key).collect();
         // Before the file is read: it may be written meanwhile.

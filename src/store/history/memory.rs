@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use crate::analysis::history::Point;
-use crate::analysis::history::codec::{ClosedSeries, Series};
+use crate::analysis::history::codec::{ClosedSeries, OpenSeries};
 
 /// Bytes of a chunk from which a new one begins: old points go by the chunk.
 const CHUNK_BYTES: usize = 1024;
@@ -45,7 +45,7 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Chunks {
     closed: VecDeque<ClosedSeries>,
-    open: Series,
+    open: OpenSeries,
     /// The second that is not over.
     last: Option<Point>,
 }
@@ -74,7 +74,7 @@ impl Chunks {
     fn drop_before(&mut self, time: i64) {
         self.closed.retain(|chunk| chunk.last() >= time);
         if self.open.points() > 0 && self.open.last() < time {
-            self.open = Series::default();
+            self.open = OpenSeries::default();
         }
         if self.last.is_some_and(|point| point.time < time) {
             self.last = None;
@@ -132,7 +132,7 @@ impl Memory {
         self.series.retain(|_, chunks| {
             chunks.closed.retain(|chunk| chunk.last() <= last);
             if chunks.open.last() > last {
-                chunks.open = Series::default();
+                chunks.open = OpenSeries::default();
             }
             chunks.last = chunks.last.filter(|point| point.time <= last);
             !chunks.is_empty()
@@ -181,7 +181,7 @@ impl Memory {
         let is_wanted = |first: i64, last: i64| first < to && last >= from;
         let closed = chunks.closed.iter().filter(|chunk| is_wanted(chunk.first(), chunk.last()));
         let open = Some(&chunks.open).filter(|open| open.points() > 0 && is_wanted(open.first(), open.last()));
-        let decoded = closed.map(ClosedSeries::decode).chain(open.map(Series::decode)).flat_map(|points| {
+        let decoded = closed.map(ClosedSeries::decode).chain(open.map(OpenSeries::decode)).flat_map(|points| {
             debug_assert!(points.is_ok(), "what was encoded is decoded");
             points.unwrap_or_default()
         });

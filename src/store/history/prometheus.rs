@@ -21,10 +21,10 @@ use tokio::time::timeout;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{Point, resample};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::room::{Answer, Asked, HistorySource, Job, Room, Take, Unavailable};
+use crate::store::history::room::{Answer, Asked, HistorySource, HistoryUnavailable, Job, Room, Take};
 use crate::store::lock;
 use crate::sys::files;
-use crate::sys::http_client::{AnswerLimits, Client, Endpoint, HttpAnswer, MAX_LOOKUPS};
+use crate::sys::http_client::{AnswerLimits, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS};
 use crate::sys::own_metrics::HistoryMetrics;
 use answer::{Found, MAX_RATE_SPREAD};
 
@@ -68,7 +68,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrometheusConfig {
     /// Its URL.
-    pub endpoint: Endpoint,
+    pub endpoint: HttpEndpoint,
     /// A file with a bearer token, read for each query.
     pub token_file: Option<PathBuf>,
     /// CA certificates in PEM; the system's where there are none.
@@ -94,7 +94,7 @@ pub fn token(file: &std::path::Path) -> Result<HeaderValue, String> {
 
 /// Why a query has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Failure {
+enum QueryError {
     /// Nobody answers, or not as it should.
     Down(String),
     /// Something else answers.
@@ -103,7 +103,7 @@ enum Failure {
     Refused(String),
 }
 
-impl Failure {
+impl QueryError {
     fn text(&self) -> &str {
         match self {
             Self::Down(why) | Self::NoPrometheus(why) | Self::Refused(why) => why,
@@ -114,7 +114,7 @@ impl Failure {
 /// A server that is asked for history.
 pub(super) struct Prometheus {
     config: PrometheusConfig,
-    client: Client,
+    client: HttpClient,
     lookups: Arc<Semaphore>,
     token_reads: Arc<Semaphore>,
     metrics: HistoryMetrics,
@@ -130,7 +130,7 @@ impl std::fmt::Debug for Prometheus {
 
 impl Prometheus {
     pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, String> {
-        let client = Client::new(config.ca.as_deref()).map_err(|why| why.to_string())?;
+        let client = HttpClient::new(config.ca.as_deref()).map_err(|why| why.to_string())?;
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
         let token_reads = Arc::new(Semaphore::new(TOKEN_READS));
         Ok(Self { config, client, lookups, token_reads, metrics, is_down: Mutex::new(false) })
@@ -143,8 +143,8 @@ impl Prometheus {
     pub(super) async fn check(&self) -> Result<(), String> {
         let asked = timeout(START_TIME, self.ping()).await;
         let result =
-            asked.unwrap_or_else(|_| Err(Failure::Down(format!("no answer within {} s", START_TIME.as_secs()))));
-        if let Err(Failure::NoPrometheus(why)) = &result {
+            asked.unwrap_or_else(|_| Err(QueryError::Down(format!("no answer within {} s", START_TIME.as_secs()))));
+        if let Err(QueryError::NoPrometheus(why)) = &result {
             return Err(why.clone());
         }
         self.report(result.as_ref().err());
@@ -159,24 +159,24 @@ impl Prometheus {
         }
     }
 
-    async fn ping(&self) -> Result<(), Failure> {
+    async fn ping(&self) -> Result<(), QueryError> {
         let HttpAnswer { status, body, .. } = self.query(QUERY, &[("query", "1")]).await?;
         off_worker((), move || answer::data::<IgnoredAny>(status, &body).map(drop)).await?
     }
 
     /// Says in the metric, and once in the log, whether it answers.
-    fn report(&self, failure: Option<&Failure>) {
+    fn report(&self, failure: Option<&QueryError>) {
         let mut is_down = lock(&self.is_down);
         let url = self.config.endpoint.without_path();
         match failure {
-            Some(Failure::Down(error) | Failure::NoPrometheus(error)) => {
+            Some(QueryError::Down(error) | QueryError::NoPrometheus(error)) => {
                 self.metrics.up.set(0);
                 if !std::mem::replace(&mut is_down, true) {
                     tracing::error!(url, error, "Prometheus does not answer; there is no history until it does");
                 }
             }
             // It refuses one query and answers.
-            None | Some(Failure::Refused(_)) => {
+            None | Some(QueryError::Refused(_)) => {
                 self.metrics.up.set(1);
                 if std::mem::replace(&mut is_down, false) {
                     tracing::info!(url, "Prometheus answers again");
@@ -186,32 +186,32 @@ impl Prometheus {
     }
 
     /// The answer, whatever it is.
-    async fn query(&self, path: &str, parameters: &[(&str, &str)]) -> Result<HttpAnswer, Failure> {
+    async fn query(&self, path: &str, parameters: &[(&str, &str)]) -> Result<HttpAnswer, QueryError> {
         const LIMITS: AnswerLimits = AnswerLimits { time: QUERY_TIME, bytes: QUERY_BYTES };
         let headers: Vec<_> = self.token().await?.map(|token| (AUTHORIZATION, token)).into_iter().collect();
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let mut sender = self.client.to(self.config.endpoint.below(path), &self.lookups);
         sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
-            if error.is_other_protocol { Failure::NoPrometheus(error.why) } else { Failure::Down(error.why) }
+            if error.is_other_protocol { QueryError::NoPrometheus(error.why) } else { QueryError::Down(error.why) }
         })
     }
 
     /// The token as it is now. A file that cannot be read at once keeps one thread, and not one of each query.
-    async fn token(&self) -> Result<Option<HeaderValue>, Failure> {
+    async fn token(&self) -> Result<Option<HeaderValue>, QueryError> {
         let Some(file) = self.config.token_file.clone() else { return Ok(None) };
         let reading = async {
             let permit = Arc::clone(&self.token_reads).acquire_owned().await;
-            off_worker(permit, move || token(&file)).await?.map_err(Failure::Down)
+            off_worker(permit, move || token(&file)).await?.map_err(QueryError::Down)
         };
-        let late = |_| Err(Failure::Down(format!("its file takes more than {} s", TOKEN_TIME.as_secs())));
+        let late = |_| Err(QueryError::Down(format!("its file takes more than {} s", TOKEN_TIME.as_secs())));
         match timeout(TOKEN_TIME, reading).await.unwrap_or_else(late) {
             Ok(token) => Ok(Some(token)),
-            Err(failure) => Err(Failure::Down(format!("the token: {}", failure.text()))),
+            Err(failure) => Err(QueryError::Down(format!("the token: {}", failure.text()))),
         }
     }
 
     /// Everything about some groups within a time, as text.
-    async fn ask(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, Failure> {
+    async fn ask(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, QueryError> {
         let step = asked.range.step;
         let expression = promql::expression(keys, asked.of_first_target, &self.config.labels, step);
         let lead = MAX_RATE_SPREAD.max(step).div_euclid(step).saturating_mul(step);
@@ -230,7 +230,12 @@ impl Prometheus {
         self.query(QUERY_RANGE, &parameters).await
     }
 
-    async fn answer(&self, asked: &Asked, mut take: Take, permit: &Arc<OwnedSemaphorePermit>) -> Result<(), Failure> {
+    async fn answer(
+        &self,
+        asked: &Asked,
+        mut take: Take,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<(), QueryError> {
         let Range { from, to, step } = asked.range;
         let from = Point::bucket(from, step);
         let to = Point::bucket(to.saturating_sub(1), step).saturating_add(step);
@@ -272,29 +277,29 @@ impl Prometheus {
 async fn off_worker<T: Send + 'static>(
     held: impl Send + 'static,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, QueryError> {
     let work = move || {
         let _held = held;
         work()
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Down("the query was interrupted".to_owned()))
+    tokio::task::spawn_blocking(work).await.map_err(|_| QueryError::Down("the query was interrupted".to_owned()))
 }
 
 /// What Prometheus itself is told of [`QUERY_TIME`].
 const QUERY_TIMEOUT: &str = "10s";
 
 impl Room for Prometheus {
-    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         Box::pin(async move {
             let Job { asked, take, permit } = job;
             let permit = Arc::new(permit);
             let answered = timeout(ANSWER_TIME, self.answer(&asked, take, &permit)).await;
-            let late = || Failure::Down(format!("no whole answer within {} s", ANSWER_TIME.as_secs()));
+            let late = || QueryError::Down(format!("no whole answer within {} s", ANSWER_TIME.as_secs()));
             let result = answered.unwrap_or_else(|_| Err(late()));
             self.report(result.as_ref().err());
             let authority = self.config.endpoint.authority();
             result.map_err(|failure| {
-                Unavailable(format!("Prometheus at {authority} does not answer: {}", failure.text()))
+                HistoryUnavailable(format!("Prometheus at {authority} does not answer: {}", failure.text()))
             })
         })
     }

@@ -12,7 +12,7 @@ use crate::store::history::memory::SeriesKey;
 /// A place that history is read from.
 pub(super) trait Room: Debug + Send + Sync {
     /// Gives away the points of each group that is asked for and that there has been, as far as is known, in buckets of the range's step.
-    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), Unavailable>>;
+    fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>>;
 }
 
 /// Takes the points of one group after another.
@@ -33,12 +33,12 @@ impl Job {
     pub(super) async fn block(
         mut self,
         work: impl FnOnce(&Asked, &mut Take) + Send + 'static,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), HistoryUnavailable> {
         let work = move || {
             work(&self.asked, &mut self.take);
             drop(self.permit);
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Unavailable("the query was interrupted".to_owned()))
+        tokio::task::spawn_blocking(work).await.map_err(|_| HistoryUnavailable("the query was interrupted".to_owned()))
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Asked {
 /// Why nothing can be read now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unavailable(pub(super) String);
+pub struct HistoryUnavailable(pub(super) String);
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

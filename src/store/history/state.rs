@@ -14,7 +14,7 @@ const SAVE_TIME: Duration = Duration::from_secs(5);
 
 /// One change of what is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StateChange {
     /// Everything of this area goes.
     Clear(String),
     /// Of all areas, only these stay.
@@ -25,7 +25,7 @@ pub enum Change {
 
 /// A text that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct StateEntry {
     /// What it belongs to.
     pub area: String,
     /// Its name there.
@@ -39,23 +39,23 @@ pub type Generation = u64;
 
 /// What was kept by the process before, and the file that it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct SavedState {
     /// All of it.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StateEntry>,
     /// The file; 0 where there is none, or more in it than these.
     pub generation: Generation,
 }
 
 /// Points of groups.
-pub(super) type Batch = Vec<(SeriesKey, Point)>;
+pub(super) type PointBatch = Vec<(SeriesKey, Point)>;
 
 /// What the thread of the history file is asked to do.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Write points.
-    Points(Batch),
+    Points(PointBatch),
     /// Keep something over a restart, and say in which file it is.
-    Save(Vec<Change>, oneshot::Sender<Option<Generation>>),
+    Save(Vec<StateChange>, oneshot::Sender<Option<Generation>>),
     /// Write what there is, and end.
     End,
 }
@@ -79,7 +79,7 @@ impl StateFile {
 
     /// Keeps these changes, all or none of them, and waits until they are in the file, for a few seconds at most. Gives the file that
     /// they are in; `None` where they may not be.
-    pub async fn save(&self, changes: Vec<Change>) -> Option<Generation> {
+    pub async fn save(&self, changes: Vec<StateChange>) -> Option<Generation> {
         let (saved, answer) = oneshot::channel();
         self.orders.as_ref()?.try_send(Order::Save(changes, saved)).ok()?;
         timeout(SAVE_TIME, answer).await.ok()?.ok()?

@@ -30,7 +30,7 @@ async fn a_panic_of_either_thread_is_one_of_whoever_watches() {
 
 #[tokio::test]
 async fn what_is_kept_comes_back_and_who_keeps_something_holds_no_end_up() {
-    use crate::store::history::state::{Change, Entry};
+    use crate::store::history::state::{StateChange, StateEntry};
     let folder = tempfile::tempdir().unwrap();
     let day = Duration::from_secs(86_400);
     let config = HistoryConfig {
@@ -42,9 +42,9 @@ async fn what_is_kept_comes_back_and_who_keeps_something_holds_no_end_up() {
         prometheus: None,
     };
     let (_, mut keeper) = start(&config, HistoryMetrics::default()).unwrap();
-    assert_eq!(keeper.kept().await, Kept { entries: Vec::new(), generation: 1 });
+    assert_eq!(keeper.kept().await, SavedState { entries: Vec::new(), generation: 1 });
     let state = keeper.state();
-    let set = |key: &str| Change::Set("a".to_owned(), key.to_owned(), Some("1".to_owned()));
+    let set = |key: &str| StateChange::Set("a".to_owned(), key.to_owned(), Some("1".to_owned()));
     assert_eq!(state.save(vec![set("x"), set("y")]).await, Some(1));
     tokio::task::spawn_blocking(move || keeper.end()).await.unwrap();
     // Its thread has ended, though there is still somebody who could keep something.
@@ -52,12 +52,12 @@ async fn what_is_kept_comes_back_and_who_keeps_something_holds_no_end_up() {
 
     let (_, mut keeper) = start(&config, HistoryMetrics::default()).unwrap();
     let kept = keeper.kept().await;
-    let entry = |key: &str| Entry { area: "a".to_owned(), key: key.to_owned(), value: "1".to_owned() };
-    assert_eq!(kept, Kept { entries: vec![entry("x"), entry("y")], generation: 1 });
+    let entry = |key: &str| StateEntry { area: "a".to_owned(), key: key.to_owned(), value: "1".to_owned() };
+    assert_eq!(kept, SavedState { entries: vec![entry("x"), entry("y")], generation: 1 });
     tokio::task::spawn_blocking(move || keeper.end()).await.unwrap();
     // Without a file there is nothing, and nobody waits.
     let (_, mut keeper) = start(&HistoryConfig { path: None, ..config }, HistoryMetrics::default()).unwrap();
     assert!(!keeper.state().is_there());
-    assert_eq!((keeper.kept().await, keeper.state().save(vec![set("x")]).await), (Kept::default(), None));
+    assert_eq!((keeper.kept().await, keeper.state().save(vec![set("x")]).await), (SavedState::default(), None));
     tokio::task::spawn_blocking(move || keeper.end()).await.unwrap();
 }

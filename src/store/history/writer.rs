@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use crate::analysis::history::query::unix_seconds;
 use crate::analysis::history::{MINUTE, Point};
 use crate::store::history::file::{self, Fault, HistoryFile, Limits};
-use crate::store::history::local::{Shared, SharedFile};
+use crate::store::history::local::{SharedFile, SharedHistory};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::state::{Batch, Change, Generation, Kept, Order, StateFile};
+use crate::store::history::state::{Generation, Order, PointBatch, SavedState, StateChange, StateFile};
 use crate::store::lock;
 
 /// Minutes that wait for the thread, of all targets.
@@ -38,7 +38,7 @@ const MAX_DRIFT: i64 = 10 * 60;
 pub(super) struct Minutes {
     open: HashMap<Arc<str>, Minute>,
     queue: SyncSender<Order>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedHistory>,
 }
 
 struct Minute {
@@ -49,7 +49,7 @@ struct Minute {
 
 impl Minutes {
     /// Adds the points of one sample, which are all of one time.
-    pub(super) fn add(&mut self, target: &Arc<str>, points: Batch) {
+    pub(super) fn add(&mut self, target: &Arc<str>, points: PointBatch) {
         let Some((_, first)) = points.first() else { return };
         let time = Point::bucket(first.time, MINUTE);
         self.send_if(|of, minute| of == &**target && minute.time != time);
@@ -91,11 +91,11 @@ impl Drop for Minutes {
 
 /// Keeps the file.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<SharedHistory>,
     limits: Limits,
     orders: Receiver<Order>,
     /// Who waits for what the process before has kept.
-    kept: Option<oneshot::Sender<Kept>>,
+    kept: Option<oneshot::Sender<SavedState>>,
     backlog: VecDeque<(SeriesKey, Point)>,
     file: Option<HistoryFile>,
     /// How often it was opened.
@@ -111,7 +111,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer of the shared file, what gives it minutes and what else is kept, and what the process before has kept.
-    pub(super) fn new(shared: Arc<Shared>, limits: Limits) -> (Self, Minutes, StateFile, oneshot::Receiver<Kept>) {
+    pub(super) fn new(
+        shared: Arc<SharedHistory>,
+        limits: Limits,
+    ) -> (Self, Minutes, StateFile, oneshot::Receiver<SavedState>) {
         let (queue, orders) = sync_channel(QUEUE);
         let (kept, answer) = oneshot::channel();
         let state = StateFile::new(queue.clone());
@@ -162,17 +165,17 @@ impl Writer {
             Ok((entries, is_whole))
         });
         let kept = match read {
-            Some(Ok((entries, true))) => Kept { entries, generation: self.generation },
+            Some(Ok((entries, true))) => SavedState { entries, generation: self.generation },
             Some(Ok((entries, false))) => {
                 tracing::warn!(max_bytes = MAX_KEPT_BYTES, "more incidents in the history file than are read");
                 // As if they were in another file: those that are known are written, and all others go.
-                Kept { entries, generation: 0 }
+                SavedState { entries, generation: 0 }
             }
             Some(Err(fault)) => {
                 self.fault(&fault);
-                Kept::default()
+                SavedState::default()
             }
-            None => Kept::default(),
+            None => SavedState::default(),
         };
         if let Some(waiting) = self.kept.take() {
             // Nobody may wait any more.
@@ -193,7 +196,7 @@ impl Writer {
         }
     }
 
-    fn save(&mut self, changes: &[Change]) -> Option<Generation> {
+    fn save(&mut self, changes: &[StateChange]) -> Option<Generation> {
         if self.file.is_none() {
             self.work();
         }
@@ -214,7 +217,7 @@ impl Writer {
         self.failed(fault, shared_file);
     }
 
-    fn keep(&mut self, batch: Batch) {
+    fn keep(&mut self, batch: PointBatch) {
         self.backlog.extend(batch);
         let over = self.backlog.len().saturating_sub(MAX_BACKLOG);
         self.backlog.drain(..over);

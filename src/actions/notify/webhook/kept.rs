@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alert, Known, Message, Outbox, Stamp, TargetOutbox};
+use super::{Alert, Known, Outbox, Stamp, TargetOutbox, WebhookMessage};
 use crate::model::text::{of_unix_millis, unix_millis};
 use crate::store::deliveries::Firing;
-use crate::store::history::state::Entry;
+use crate::store::history::state::StateEntry;
 
 /// What a text is kept for.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +117,10 @@ impl Outbox {
     }
 
     /// The outbox of these texts. What cannot be read is left out: it is told once more.
-    pub(in crate::actions::notify) fn restored<'a>(entries: impl Iterator<Item = &'a Entry>, clocks: Clocks) -> Self {
+    pub(in crate::actions::notify) fn restored<'a>(
+        entries: impl Iterator<Item = &'a StateEntry>,
+        clocks: Clocks,
+    ) -> Self {
         let mut outbox = Self::default();
         for entry in entries {
             let Some((kind, rest)) = entry.key.split_once(' ') else { continue };
@@ -147,7 +150,7 @@ impl TargetOutbox {
     fn restore(&mut self, target: &str, kept: KeptTarget, clocks: Clocks) {
         self.sent = kept.sent;
         self.last = kept.last.map(|last| clocks.restored(last));
-        self.message = kept.message.map(|message| Message {
+        self.message = kept.message.map(|message| WebhookMessage {
             target: target.to_owned(),
             id: message.id,
             body: message.body.into(),

@@ -35,23 +35,23 @@ fn temporary() -> SendError {
 }
 
 /// An outbox and its time.
-struct Told {
+struct ToldAlert {
     outbox: Outbox,
     now: u64,
 }
 
-impl Told {
+impl ToldAlert {
     fn new() -> Self {
         Self { outbox: Outbox::default(), now: 0 }
     }
 
-    fn at(&mut self, now: u64, all: &Alerts) -> Option<Message> {
+    fn at(&mut self, now: u64, all: &Alerts) -> Option<WebhookMessage> {
         self.now = now;
         self.outbox.update(Duration::from_secs(now), clock(now), all);
         self.outbox.due(Duration::from_secs(now), &TIMING)
     }
 
-    fn taken(&mut self, message: &Message) -> Value {
+    fn taken(&mut self, message: &WebhookMessage) -> Value {
         self.outbox.done(Duration::from_secs(self.now), message);
         serde_json::from_slice(&message.body).unwrap()
     }
@@ -70,7 +70,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn a_message_waits_for_more_and_the_next_for_the_interval() {
-    let mut told = Told::new();
+    let mut told = ToldAlert::new();
     let first = alerts(&[alert("a", "warning", 0, None)]);
     assert_eq!(told.at(0, &first), None);
     let both = alerts(&[alert("a", "warning", 0, None), alert("b", "critical", 10, None)]);
@@ -105,7 +105,7 @@ fn a_message_waits_for_more_and_the_next_for_the_interval() {
 
 #[test]
 fn a_message_that_fails_is_sent_again_as_it_was_and_given_up_after_an_hour() {
-    let mut told = Told::new();
+    let mut told = ToldAlert::new();
     let one = alerts(&[alert("a", "critical", 0, None)]);
     told.at(0, &one);
     let message = told.at(30, &one).unwrap();
@@ -128,7 +128,7 @@ fn a_message_that_fails_is_sent_again_as_it_was_and_given_up_after_an_hour() {
 
 #[test]
 fn a_clock_that_jumps_a_day_makes_nobody_forget_an_end() {
-    let mut told = Told::new();
+    let mut told = ToldAlert::new();
     let one = alerts(&[alert("a", "critical", 0, None)]);
     told.at(0, &one);
     let message = told.at(30, &one).unwrap();
@@ -143,7 +143,7 @@ fn a_clock_that_jumps_a_day_makes_nobody_forget_an_end() {
 
 #[test]
 fn the_wait_between_attempts_doubles_to_five_minutes() {
-    let mut told = Told::new();
+    let mut told = ToldAlert::new();
     let one = alerts(&[alert("a", "critical", 0, None)]);
     told.at(0, &one);
     let mut waits = Vec::new();
@@ -161,7 +161,7 @@ fn the_wait_between_attempts_doubles_to_five_minutes() {
 
 #[test]
 fn in_a_storm_the_worst_are_told_first_and_all_are_told() {
-    let mut told = Told::new();
+    let mut told = ToldAlert::new();
     let name = |n: usize| format!("a{n:04}");
     let severity = |n: usize| if n.is_multiple_of(5) { "critical" } else { "warning" };
     let storm: Vec<Alert> = (0..5000).map(|n| alert(&name(n), severity(n), 0, None)).collect();
@@ -202,7 +202,7 @@ impl Chance {
 fn nothing_is_lost_whatever_the_receiver_does() {
     for seed in 0..1000 {
         let mut chance = Chance(seed);
-        let mut told = Told::new();
+        let mut told = ToldAlert::new();
         let mut true_now: BTreeMap<String, Alert> = BTreeMap::new();
         // What the receiver believes, by the messages that it took, each id once.
         let mut believed: BTreeMap<String, (SystemTime, bool)> = BTreeMap::new();

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::analysis::group_state::GroupState;
-use crate::analysis::remediation::{Action, Evidence, Mode, PLAN_LIFETIME, Subject};
+use crate::analysis::remediation::{Action, PLAN_LIFETIME, PlanEvidence, PlanSubject, RemediationMode};
 use crate::model::{EntryId, TargetName};
 use crate::store::remediation::Ending;
 
@@ -16,8 +16,8 @@ fn plan(id: &str) -> Plan {
         stream,
         group,
         action: Action::DropGhosts,
-        subject: Subject::Ghosts { count: 3 },
-        evidence: Evidence {
+        subject: PlanSubject::Ghosts { count: 3 },
+        evidence: PlanEvidence {
             state: GroupState::Ok,
             lag: 0,
             pending: Some(3),
@@ -25,7 +25,7 @@ fn plan(id: &str) -> Plan {
             consumers: None,
             first_seen: NOW,
         },
-        mode: Mode::Auto,
+        mode: RemediationMode::Auto,
         entries: 10,
         budget: None,
         dead_letter: None,
@@ -53,7 +53,7 @@ fn intend(audit: &mut Audit, id: &str, by: &str) -> Result<(), String> {
 
 fn act(audit: &mut Audit, id: &str) {
     intend(audit, id, AUTO).unwrap();
-    audit.outcome(&plan(id), &Outcome::of(Ending::Done, String::new()), SystemTime::now()).unwrap();
+    audit.outcome(&plan(id), &ActOutcome::of(Ending::Done, String::new()), SystemTime::now()).unwrap();
 }
 
 #[test]

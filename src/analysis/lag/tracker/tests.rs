@@ -27,13 +27,13 @@ fn any_server() -> impl Strategy<Value = Server> {
 
 /// What a poll reads: all groups are monitored.
 #[derive(Clone, Debug)]
-struct Sample {
+struct TrackedSample {
     reply: StreamReply,
     groups: Vec<GroupReply>,
     trims_acknowledged: bool,
 }
 
-impl Sample {
+impl TrackedSample {
     fn moment(&self) -> Moment<'_> {
         let groups = self.trims_acknowledged.then_some(&*self.groups);
         Moment { facts: StreamCounters::from(&self.reply), groups }
@@ -171,7 +171,7 @@ impl Simulated {
         }
     }
 
-    fn sample(&self) -> Sample {
+    fn sample(&self) -> TrackedSample {
         let counts = self.server != Server::Old;
         let group = |(name, group): (&str, &Option<SimulatedGroup>)| {
             let group = group.as_ref()?;
@@ -195,7 +195,7 @@ impl Simulated {
             max_deleted: counts.then_some(id(self.max_deleted)),
             ..StreamReply::default()
         };
-        Sample {
+        TrackedSample {
             reply,
             trims_acknowledged: self.server == Server::TrimsAcknowledged,
             groups: ["a", "b", "c"].into_iter().zip(&self.groups).filter_map(group).collect(),
@@ -232,7 +232,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
     sample.open(tracker);
     let mut between = between.iter();
     let mut budget = budget;
-    let ask_all = |tracker: &mut LagTracker, sample: &Sample| {
+    let ask_all = |tracker: &mut LagTracker, sample: &TrackedSample| {
         sample.groups.iter().for_each(|group| _ = tracker.ask(&sample.reply, group, 10));
     };
     ask_all(tracker, &sample);
@@ -346,7 +346,7 @@ fn a_count_ends_at_the_largest_id() {
         max_deleted: Some(id(0)),
         ..StreamReply::default()
     };
-    let sample = Sample { reply, groups: vec![group], trims_acknowledged: false };
+    let sample = TrackedSample { reply, groups: vec![group], trims_acknowledged: false };
     sample.open(&mut tracker);
     assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
     // A full page, as many as were asked for.
@@ -498,7 +498,7 @@ fn one_entry_more_is_one_more_in_the_estimate() {
     };
     let mut tracker = LagTracker::with_small_lag(SMALL);
     let mut resolved = |reply: StreamReply| {
-        let sample = Sample { reply, groups: vec![group.clone()], trims_acknowledged: false };
+        let sample = TrackedSample { reply, groups: vec![group.clone()], trims_acknowledged: false };
         sample.open(&mut tracker);
         tracker.resolve(&sample.reply, &group).unwrap().lag
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{KEPT_VERSIONS, join};
-use crate::analysis::incident::{Incident, Incidents, Subject};
+use crate::analysis::incident::{Incident, IncidentSubject, Incidents};
 use crate::http::api::incidents::{deliveries_of, row_json};
 use crate::http::live::request::RowFilter;
 use crate::store::deliveries::{Deliveries, Delivery};
@@ -29,7 +29,7 @@ struct LiveIncident {
 #[derive(Clone, Debug)]
 struct GoneIncident {
     id: String,
-    subject: Subject,
+    subject: IncidentSubject,
     /// The version from which on it is not.
     version: u64,
 }
@@ -122,7 +122,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::analysis::incident::{Evidence, IncidentStatus};
+    use crate::analysis::incident::{IncidentEvidence, IncidentStatus};
     use crate::analysis::incidents::rules;
     use crate::http::live::request::LiveQuery;
     use crate::model::TargetName;
@@ -134,12 +134,12 @@ mod tests {
             rule: &rules()[6],
             target: TargetName::default(),
             several_targets: false,
-            subject: Subject::Group(stream.into(), "g".into()),
+            subject: IncidentSubject::Group(stream.into(), "g".into()),
             status: IncidentStatus::Firing,
             active_since: SystemTime::UNIX_EPOCH,
             fired_at: Some(SystemTime::UNIX_EPOCH),
             resolved_at: None,
-            evidence: Evidence { value: lag, ..Evidence::default() },
+            evidence: IncidentEvidence { value: lag, ..IncidentEvidence::default() },
         })
     }
 

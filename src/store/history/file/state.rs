@@ -3,21 +3,21 @@
 use rusqlite::params;
 
 use super::{Fault, HistoryFile};
-use crate::store::history::state::{Change, Entry};
+use crate::store::history::state::{StateChange, StateEntry};
 
 impl HistoryFile {
     /// Keeps these changes, all of them or none.
     ///
     /// # Errors
     /// Where they are not written.
-    pub fn save(&mut self, changes: &[Change]) -> Result<(), Fault> {
+    pub fn save(&mut self, changes: &[StateChange]) -> Result<(), Fault> {
         let transaction = self.connection.transaction()?;
         for change in changes {
             match change {
-                Change::Clear(area) => {
+                StateChange::Clear(area) => {
                     transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
                 }
-                Change::Only(areas) => {
+                StateChange::Only(areas) => {
                     let all: Vec<String> = transaction
                         .prepare_cached("SELECT DISTINCT area FROM state")?
                         .query_map((), |row| row.get(0))?
@@ -26,11 +26,11 @@ impl HistoryFile {
                         transaction.prepare_cached("DELETE FROM state WHERE area = ?1")?.execute([area])?;
                     }
                 }
-                Change::Set(area, key, Some(value)) => {
+                StateChange::Set(area, key, Some(value)) => {
                     let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)")?;
                     set.execute(params![area, key, value])?;
                 }
-                Change::Set(area, key, None) => {
+                StateChange::Set(area, key, None) => {
                     let mut remove = transaction.prepare_cached("DELETE FROM state WHERE area = ?1 AND key = ?2")?;
                     remove.execute(params![area, key])?;
                 }
@@ -43,9 +43,10 @@ impl HistoryFile {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn kept(&self, max_bytes: usize) -> Result<(Vec<Entry>, bool), Fault> {
+    pub fn kept(&self, max_bytes: usize) -> Result<(Vec<StateEntry>, bool), Fault> {
         let mut select = self.connection.prepare("SELECT area, key, value FROM state ORDER BY area, key")?;
-        let rows = select.query_map((), |row| Ok(Entry { area: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
+        let rows =
+            select.query_map((), |row| Ok(StateEntry { area: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for entry in rows {
             let entry = entry?;

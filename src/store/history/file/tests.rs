@@ -385,15 +385,15 @@ fn noise_is_not_compressed_and_damage_is_found_in_either_form() {
 
 #[test]
 fn what_is_kept_beside_history_comes_back_and_an_old_file_is_migrated() {
-    use crate::store::history::state::{Change, Entry};
+    use crate::store::history::state::{StateChange, StateEntry};
     let folder = folder();
     let set = |area: &str, key: &str, value: Option<&str>| {
-        Change::Set(area.to_owned(), key.to_owned(), value.map(str::to_owned))
+        StateChange::Set(area.to_owned(), key.to_owned(), value.map(str::to_owned))
     };
     let kept = |file: &HistoryFile| -> Vec<String> {
         let (entries, is_whole) = file.kept(usize::MAX).unwrap();
         assert!(is_whole);
-        entries.into_iter().map(|Entry { area, key, value }| format!("{area}/{key}={value}")).collect()
+        entries.into_iter().map(|StateEntry { area, key, value }| format!("{area}/{key}={value}")).collect()
     };
     let mut file = open(&folder);
     write_minutes(&mut file, 0..3, |_| 5);
@@ -406,12 +406,12 @@ fn what_is_kept_beside_history_comes_back_and_an_old_file_is_migrated() {
     // Of what is too much, as much is read as is allowed.
     let (first, is_whole) = file.kept("ax4".len() + 1).unwrap();
     assert_eq!((first.len(), is_whole), (1, false));
-    file.save(&[Change::Only(vec!["a".to_owned(), "w 2".to_owned()])]).unwrap();
+    file.save(&[StateChange::Only(vec!["a".to_owned(), "w 2".to_owned()])]).unwrap();
     assert_eq!(kept(&file), ["a/x=4", "w 2/x=5"]);
     // All of them or none.
     file.limit_pages();
     let long = "x".repeat(100_000);
-    assert!(file.save(&[Change::Clear("a".to_owned()), set("b", "x", Some(&long))]).is_err());
+    assert!(file.save(&[StateChange::Clear("a".to_owned()), set("b", "x", Some(&long))]).is_err());
     drop(file);
 
     // As the version before had it.

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Failure;
+use super::QueryError;
 use super::promql::{PART, PARTS_COUNT, Part, TARGET};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
@@ -19,7 +19,7 @@ pub(super) const MAX_RATE_SPREAD: i64 = 300;
 
 /// An answer of the API.
 #[derive(Deserialize)]
-struct Reply<'a, D> {
+struct PrometheusReply<'a, D> {
     #[serde(borrow)]
     status: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -28,33 +28,34 @@ struct Reply<'a, D> {
 }
 
 /// The data of a good answer.
-pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<D, Failure> {
+pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<D, QueryError> {
     let said = |error: Option<Cow<'_, str>>| format!("{status}: {}", shown(&error.unwrap_or_default()));
     if !status.is_success() {
         // What else there is in it is nothing that was asked for.
-        return Err(match serde_json::from_slice::<Reply<'_, IgnoredAny>>(body) {
-            Ok(Reply { status: word, error, .. }) if word == "error" && status.is_client_error() => {
-                Failure::Refused(said(error))
+        return Err(match serde_json::from_slice::<PrometheusReply<'_, IgnoredAny>>(body) {
+            Ok(PrometheusReply { status: word, error, .. }) if word == "error" && status.is_client_error() => {
+                QueryError::Refused(said(error))
             }
-            Ok(Reply { status: word, error, .. }) if word == "error" => Failure::Down(said(error)),
-            Ok(Reply { status: word, .. }) if word == "success" => {
-                Failure::NoPrometheus(format!("{status} with a good answer"))
+            Ok(PrometheusReply { status: word, error, .. }) if word == "error" => QueryError::Down(said(error)),
+            Ok(PrometheusReply { status: word, .. }) if word == "success" => {
+                QueryError::NoPrometheus(format!("{status} with a good answer"))
             }
             // A proxy may say so, and has its own words. None says that nobody asks like this.
             _ if is_about_access(status) || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) => {
-                Failure::Down(status.to_string())
+                QueryError::Down(status.to_string())
             }
-            _ if status.is_redirection() => Failure::NoPrometheus(format!("{status}: redirects are not followed")),
-            _ => Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API")),
+            _ if status.is_redirection() => QueryError::NoPrometheus(format!("{status}: redirects are not followed")),
+            _ => QueryError::NoPrometheus(format!("{status} without the JSON of Prometheus's API")),
         });
     }
-    match serde_json::from_slice::<Reply<'_, D>>(body) {
-        Ok(Reply { status: word, data: Some(data), .. }) if word == "success" => Ok(data),
-        Ok(Reply { status: word, error, .. }) if word == "error" => Err(Failure::Down(said(error))),
-        Ok(_) => Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
-        Err(error) => {
-            Err(Failure::NoPrometheus(format!("{status} without the JSON of Prometheus's API ({})", position(&error))))
-        }
+    match serde_json::from_slice::<PrometheusReply<'_, D>>(body) {
+        Ok(PrometheusReply { status: word, data: Some(data), .. }) if word == "success" => Ok(data),
+        Ok(PrometheusReply { status: word, error, .. }) if word == "error" => Err(QueryError::Down(said(error))),
+        Ok(_) => Err(QueryError::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
+        Err(error) => Err(QueryError::NoPrometheus(format!(
+            "{status} without the JSON of Prometheus's API ({})",
+            position(&error)
+        ))),
     }
 }
 
@@ -79,11 +80,11 @@ fn is_about_access(status: StatusCode) -> bool {
 #[derive(Deserialize)]
 struct Matrix<'a> {
     #[serde(borrow)]
-    result: Vec<Series<'a>>,
+    result: Vec<PrometheusSeries<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Series<'a> {
+struct PrometheusSeries<'a> {
     metric: BTreeMap<String, String>,
     #[serde(borrow)]
     values: Vec<(f64, &'a str)>,
@@ -93,23 +94,23 @@ struct Series<'a> {
 type Labels = Vec<(String, String)>;
 
 /// What one replica has of a bucket.
-type Row = [Option<f64>; PARTS_COUNT];
+type BucketValues = [Option<f64>; PARTS_COUNT];
 
 /// Rows by the start of their bucket.
-type Rows = BTreeMap<i64, Row>;
+type Buckets = BTreeMap<i64, BucketValues>;
 
 /// The rows of some groups, by replica. Those of streams are apart, as all groups of a stream share them.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    groups: HashMap<(String, String), BTreeMap<Labels, Rows>>,
-    streams: HashMap<String, BTreeMap<Labels, Rows>>,
+    groups: HashMap<(String, String), BTreeMap<Labels, Buckets>>,
+    streams: HashMap<String, BTreeMap<Labels, Buckets>>,
 }
 
 impl Found {
     /// Reads an answer of which each value stands at the end of a bucket of so many seconds.
-    pub(super) fn read(status: StatusCode, body: &[u8], step: i64) -> Result<Self, Failure> {
+    pub(super) fn read(status: StatusCode, body: &[u8], step: i64) -> Result<Self, QueryError> {
         let mut found = Self::default();
-        for Series { mut metric, values } in data::<Matrix<'_>>(status, body)?.result {
+        for PrometheusSeries { mut metric, values } in data::<Matrix<'_>>(status, body)?.result {
             let Some(part) = metric.remove(PART).as_deref().and_then(Part::find) else { continue };
             let Some(stream) = metric.remove("stream") else { continue };
             let group = metric.remove("consumer_group");
@@ -152,7 +153,7 @@ impl Found {
         let Some(replicas) = self.groups.get(&(key.stream.to_string(), key.group.to_string())) else {
             return Vec::new();
         };
-        let nothing = Rows::new();
+        let nothing = Buckets::new();
         let streams = self.streams.get(&*key.stream);
         let mut all: Vec<Vec<Point>> = replicas
             .iter()
@@ -175,9 +176,9 @@ impl Found {
     }
 }
 
-fn of_replica(rows: &Rows, of_stream: &Rows, from: i64, step: i64) -> Vec<Point> {
+fn of_replica(rows: &Buckets, of_stream: &Buckets, from: i64, step: i64) -> Vec<Point> {
     let mut points = Vec::new();
-    let mut before: Option<Row> = None;
+    let mut before: Option<BucketValues> = None;
     for (time, row) in rows {
         let mut row = *row;
         if let Some(stream) = of_stream.get(time) {
@@ -196,7 +197,7 @@ fn of_replica(rows: &Rows, of_stream: &Rows, from: i64, step: i64) -> Vec<Point>
     points
 }
 
-fn point(time: i64, row: &Row, before: Option<&Row>, step: i64) -> Option<Point> {
+fn point(time: i64, row: &BucketValues, before: Option<&BucketValues>, step: i64) -> Option<Point> {
     let number = |part: Part| row[part as usize];
     let count = |part: Part| number(part).filter(|value| *value >= 0.0).map(|value| value as u64);
     let lag = count(Part::Lag)?;

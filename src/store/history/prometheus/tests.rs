@@ -138,9 +138,9 @@ fn an_answer_is_prometheus_s_or_it_is_none() {
     let read = |status: u16, body: &str| {
         let failure = answer::data::<IgnoredAny>(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map(drop);
         failure.map_err(|failure| match failure {
-            Failure::Down(why) => ("down", why),
-            Failure::NoPrometheus(why) => ("none", why),
-            Failure::Refused(why) => ("refused", why),
+            QueryError::Down(why) => ("down", why),
+            QueryError::NoPrometheus(why) => ("none", why),
+            QueryError::Refused(why) => ("refused", why),
         })
     };
     let good = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#;
@@ -165,6 +165,6 @@ fn an_answer_is_prometheus_s_or_it_is_none() {
     check(404, "", "none", "404 Not Found without the JSON");
     for other in ["[]", r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#] {
         let found = Found::read(StatusCode::OK, other.as_bytes(), STEP);
-        assert!(matches!(found, Err(Failure::NoPrometheus(_))), "{other}");
+        assert!(matches!(found, Err(QueryError::NoPrometheus(_))), "{other}");
     }
 }

@@ -8,7 +8,7 @@ use crate::sys::own_metrics::HistoryMetrics;
 
 struct Fixture {
     folder: tempfile::TempDir,
-    shared: Arc<Shared>,
+    shared: Arc<SharedHistory>,
     writer: Writer,
     now: i64,
 }
@@ -104,7 +104,7 @@ fn what_a_full_disk_refuses_waits_and_is_written_later() {
 fn the_backlog_is_bounded_and_counts_what_it_drops() {
     let mut history = Fixture::new();
     std::fs::write(history.folder.path().join("history.db"), "my diary").unwrap();
-    let many: Batch = (0..MAX_BACKLOG as u64 / 2).map(|n| (key("a"), point(0, n))).collect();
+    let many: PointBatch = (0..MAX_BACKLOG as u64 / 2).map(|n| (key("a"), point(0, n))).collect();
     for _ in 0..3 {
         history.writer.keep(many.clone());
         history.work();
@@ -155,10 +155,10 @@ fn a_file_that_is_left_alone_is_not_tried_at_once() {
 /// The start waits for it, and compaction may take long: here it finds damage.
 #[tokio::test]
 async fn what_was_kept_is_told_before_anything_else_is_done() {
-    use crate::store::history::state::Entry;
+    use crate::store::history::state::StateEntry;
     let mut history = Fixture::new();
     history.write(150, 1);
-    let set = Change::Set("a".to_owned(), "x".to_owned(), Some("1".to_owned()));
+    let set = StateChange::Set("a".to_owned(), "x".to_owned(), Some("1".to_owned()));
     assert_eq!(history.writer.save(&[set]), Some(1));
     let file = history.writer.file.take().unwrap();
     drop(file);
@@ -172,8 +172,8 @@ async fn what_was_kept_is_told_before_anything_else_is_done() {
 
     let (writer, minutes, _, kept) = Writer::new(Arc::clone(&history.shared), history.writer.limits);
     let running = std::thread::spawn(move || writer.run());
-    let entry = Entry { area: "a".to_owned(), key: "x".to_owned(), value: "1".to_owned() };
-    assert_eq!(kept.await.unwrap(), Kept { entries: vec![entry], generation: 1 });
+    let entry = StateEntry { area: "a".to_owned(), key: "x".to_owned(), value: "1".to_owned() };
+    assert_eq!(kept.await.unwrap(), SavedState { entries: vec![entry], generation: 1 });
     drop(minutes);
     tokio::task::spawn_blocking(move || running.join().unwrap()).await.unwrap();
     assert_eq!(history.others().len(), 1, "it was damaged");
