@@ -1,7 +1,9 @@
 """Renders the Helm chart with many sets of values, by Helm itself, and checks what comes out. No cluster is needed.
 
-usage: chart.py OUT PROGRAM    (OUT: a folder to write into; PROGRAM: streamlag, which checks the configuration files)
+usage: chart.py OUT PROGRAM ENDPOINT    (OUT: a folder to write into; PROGRAM: streamlag, which checks the configuration files;
+                                        ENDPOINT: what endpoint.mjs prints)
 
+With STREAMLAG_BLESS=1 it first writes `definitions` in values.schema.json anew: what the chart passes through.
 Writes OUT/SET.yaml, OUT/operator.yaml (the distinct objects of the Prometheus operator) and OUT/keda.yaml. Prints what is broken and
 exits 1, or prints what was checked.
 """
@@ -24,7 +26,8 @@ from referencing import Registry, Resource
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 CHART = REPO / "deploy/helm/streamlag"
-OUT, PROGRAM = pathlib.Path(sys.argv[1]), sys.argv[2]
+SCHEMA = CHART / "values.schema.json"
+OUT, PROGRAM, ENDPOINT = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 VERSIONS = [f"1.{minor}" for minor in range(28, 38)]
 OPERATOR, KEDA = "monitoring.coreos.com/v1", "keda.sh/v1alpha1"
 # The program's drain deadline: whoever stops it must wait longer.
@@ -161,6 +164,28 @@ def consistent(documents):
     need(len(set(names)) == len(names), "two objects have the same name")
 
 
+def served(documents, values):
+    """Whoever asks the port uses the same scheme, and helm test sees the same web configuration."""
+    https = values.get("https", "auto")
+    if https == "auto":
+        https = bool(values.get("secrets", {}).get("tls", {}).get("name"))
+    scheme = "https" if https else "http"
+    (container,) = next(pods([d for d in documents if d["kind"] != "Pod"]))[1]["containers"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        need(container[probe]["httpGet"]["scheme"] == scheme.upper(), f"the {probe} does not use {scheme}")
+    for document in documents:
+        if document["kind"] == "ServiceMonitor":
+            need(document["spec"]["endpoints"][0].get("scheme", "http") == scheme, f"the ServiceMonitor does not use {scheme}")
+        if document["kind"] == "ScaledObject":
+            need(document["spec"]["triggers"][0]["metadata"]["url"].startswith(f"{scheme}://"), f"the ScaledObject does not use {scheme}")
+    for metadata, pod in pods(documents):
+        if "prometheus.io/scrape" in metadata.get("annotations", {}):
+            need(metadata["annotations"].get("prometheus.io/scheme", "http") == scheme, f"the annotation is not {scheme}")
+        env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        file = {one["name"]: one.get("value") for one in container["env"]}.get("STREAMLAG_WEB_CONFIG_FILE")
+        need(env.get("STREAMLAG_WEB_CONFIG_FILE") == file, "a pod has another web configuration")
+
+
 @functools.cache
 def sources():
     return "".join(path.read_text(encoding="utf-8") for path in sorted((REPO / "src").rglob("*.rs")))
@@ -192,7 +217,7 @@ def certificate():
 
 def files(folder):
     """Stands in for what the Secrets have."""
-    contents = {"redis-password/password": "secret", "us/password": "secret", "act/password": "secret", "act/hook": "a secret of 24 bytes or more", "prometheus/token": "secret", "web/web.yml": "", "redis-tls/ca.crt": certificate()}
+    contents = {"redis-password/password": "secret", "us/password": "secret", "act/password": "secret", "act/hook": "a secret of 24 bytes or more", "prometheus/token": "secret", "web/web.yml": "", "issued/web.yml": "", "redis-tls/ca.crt": certificate()}
     for name, text in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,26 +280,67 @@ def every_setting():
     return {"config": config}
 
 
+ENDPOINT_KIND, QUANTITY = "monitoring.v1.Endpoint", "resource.Quantity"
+
+
+def short(kind):
+    """io.k8s.api.core.v1.Affinity is core.v1.Affinity."""
+    return re.sub(r"^io\.k8s\.(api|apimachinery\.pkg\.(apis|api|util))\.", "", kind)
+
+
+def pruned(schema):
+    """Without descriptions and what only Kubernetes reads."""
+    if isinstance(schema, list):
+        return [pruned(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return {"$ref": f"#/definitions/{short(schema['$ref'].rpartition('/')[2])}"}
+    kept = {key: part for key, part in schema.items() if key not in ("description", "format") and not key.startswith("x-")}
+    return {
+        key: {name: pruned(one) for name, one in part.items()} if key == "properties" else pruned(part)
+        for key, part in kept.items()
+    }
+
+
+def definitions(wanted):
+    """The kinds that are wanted, and those that they name, as Kubernetes and the Prometheus operator have them."""
+    kinds = utils.schema_contents(f"kubernetes-json-schema/v{VERSIONS[-1]}.0-local-strict/_definitions.json", VERSIONS[-1])["$defs"]
+    kinds = {short(kind): schema for kind, schema in kinds.items()}
+    found = {ENDPOINT_KIND: json.loads(ENDPOINT.read_text(encoding="utf-8"))}
+    left = [kind for kind in wanted if kind != ENDPOINT_KIND]
+    while left:
+        kind = left.pop()
+        if kind not in found:
+            found[kind] = pruned(kinds[kind])
+            left += re.findall(r'"#/definitions/([^"]+)"', json.dumps(found[kind]))
+    # Kubernetes says no more than that it is a text or a number.
+    found[QUANTITY] = {"pattern": "^[0-9.]+([eE][0-9]+|m|k|Ki|[MGTPE]i?)?$", "type": ["number", "string"]}
+    return found
+
+
 def pass_through():
-    """What the chart passes through to Kubernetes may have the keys that Kubernetes knows, and no other."""
-    folder = f"kubernetes-json-schema/v{VERSIONS[-1]}.0-local-strict"
-    kinds = utils.schema_contents(f"{folder}/_definitions.json", VERSIONS[-1])["$defs"]
-    values = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))["properties"]
-    peers = values["networkPolicy"]["properties"]
-    for schema, kind in (
-        (values["affinity"], "core.v1.Affinity"),
-        (values["extraEnv"]["items"], "core.v1.EnvVar"),
-        (values["imagePullSecrets"]["items"], "core.v1.LocalObjectReference"),
-        (values["podSecurityContext"], "core.v1.PodSecurityContext"),
-        (values["resources"], "core.v1.ResourceRequirements"),
-        (values["securityContext"], "core.v1.SecurityContext"),
-        (values["tolerations"]["items"], "core.v1.Toleration"),
-        (values["topologySpreadConstraints"]["items"], "core.v1.TopologySpreadConstraint"),
-        (peers["from"]["items"], "networking.v1.NetworkPolicyPeer"),
-        (peers["egress"]["items"], "networking.v1.NetworkPolicyEgressRule"),
-    ):
-        known = sorted(kinds[f"io.k8s.api.{kind}"]["properties"])
-        need(schema["propertyNames"]["enum"] == known, f"values.schema.json: {kind} has {known}")
+    """What the chart passes through may have the fields, at any depth, that Kubernetes and the operator know, and no other."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    wanted = re.findall(r'"#/definitions/([^"]+)"', json.dumps(schema["properties"]))
+    known = definitions(wanted)
+    if os.environ.get("STREAMLAG_BLESS"):
+        schema["definitions"] = known
+        SCHEMA.write_text(json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    for kind in sorted({*known, *schema.get("definitions", {})}):
+        need(schema.get("definitions", {}).get(kind) == known.get(kind), f"values.schema.json: {kind} is another: STREAMLAG_BLESS=1 deploy/check")
+    open_ended = sorted(free_form(schema["properties"]))
+    need(open_ended == ["extraManifests[]", "global"], f"values.schema.json: these take any key: {open_ended}")
+
+
+def free_form(properties, prefix=""):
+    """Objects that take any key with any value."""
+    for key, part in properties.items():
+        for schema, name in ((part, prefix + key), (part.get("items", {}), f"{prefix}{key}[]")):
+            kinds = schema.get("type", [])
+            if "object" in ([kinds] if isinstance(kinds, str) else kinds) and not {"additionalProperties", "allOf"} & set(schema):
+                yield name
+            yield from free_form(schema.get("properties", {}), f"{name}.")
 
 
 def leaves(values, prefix=""):
@@ -287,7 +353,7 @@ def leaves(values, prefix=""):
 
 def reached(sets):
     """Every value of the chart is set by one of the sets."""
-    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
 
     def names(schema, prefix=""):
         for key, part in schema["properties"].items():
@@ -307,8 +373,8 @@ def main():
     with open(pathlib.Path(__file__).with_name("chart-values.yaml"), encoding="utf-8") as file:
         listed = yaml.safe_load(file)
     sets = listed["sets"] | {"every-setting": every_setting()}
-    reached(sets)
     pass_through()
+    reached(sets)
     OUT.mkdir(parents=True, exist_ok=True)
     files(OUT / "secrets")
     with silenced():
@@ -343,6 +409,7 @@ def main():
                     validated(json.dumps(document, sort_keys=True))
             for check in (restricted, consistent, unchanged, configured):
                 check(documents)
+            served(documents, values)
         except Exception as error:  # noqa: BLE001: whatever it is, the set is named
             problems.append(f"{name}: {type(error).__name__}: {error}")
     for refused in listed["refused"]:

@@ -40,6 +40,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if or (gt (int .Values.shards) 1) .Values.history.enabled .Values.audit.enabled -}}yes{{- end -}}
 {{- end -}}
 
+{{/* Of everything on the port. */}}
+{{- define "streamlag.scheme" -}}
+{{- if kindIs "bool" .Values.https -}}
+{{- ternary "https" "http" .Values.https -}}
+{{- else -}}
+{{- ternary "https" "http" (ne .Values.secrets.tls.name "") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The variable of extraEnv with the web configuration file, if it has one. */}}
+{{- define "streamlag.webConfigOfEnv" -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "STREAMLAG_WEB_CONFIG_FILE" -}}
+{{- toYaml (list .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Whether a kind of the Prometheus operator is to be made: list ROOT ENABLED. */}}
 {{- define "streamlag.operated" -}}
 {{- $root := index . 0 -}}
@@ -120,6 +138,14 @@ audit: /var/lib/streamlag-audit
 {{- end -}}
 {{- if and .Values.secrets.tls.name (not .Values.secrets.webConfig.name) -}}
 {{- fail "secrets.tls: expected secrets.webConfig too, whose tls_server_config names tls.crt and tls.key" -}}
+{{- end -}}
+{{- if kindIs "bool" .Values.https -}}
+{{- if and .Values.https (not .Values.secrets.webConfig.name) (not (include "streamlag.webConfigOfEnv" .)) -}}
+{{- fail "https: expected secrets.webConfig, or STREAMLAG_WEB_CONFIG_FILE in extraEnv, which names the certificate" -}}
+{{- end -}}
+{{- if and .Values.secrets.tls.name (not .Values.https) -}}
+{{- fail "https: expected auto or true, as secrets.tls has a certificate" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
