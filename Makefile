@@ -13,7 +13,7 @@ CARGO_FUZZ := 0.13.2
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test cross release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
+.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test first-lag cross release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -153,6 +153,9 @@ packages: release ## the deb and the rpm of that program, in target/packages
 
 package-test: packages ## lintian, rpmlint; install, upgrade, remove and purge them, and run the service under systemd (as root; minutes)
 	deploy/package-test
+
+first-lag: packages ## time to install each of them, and from there to the first right lag (as root; cargo takes minutes)
+	deploy/first-lag $(WAYS)
 
 # The program for arm64, its tarball and its packages, from amd64.
 CROSS := aarch64-unknown-linux-gnu
