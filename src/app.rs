@@ -16,6 +16,7 @@ use crate::store::deliveries::Deliveries;
 use crate::store::forecasts::Forecasts;
 use crate::store::history as past;
 use crate::store::history::History;
+use crate::store::history::prometheus::OtherServer;
 use crate::store::remediation::{Desk, desk};
 use crate::sys::log;
 use crate::sys::metric_catalog;
@@ -36,7 +37,7 @@ pub mod signals;
 pub mod systemd;
 mod targets;
 
-pub use audit::audit_verify;
+pub use audit::{AuditVerifyError, audit_verify};
 pub use healthcheck::{HealthcheckError, healthcheck};
 pub use history::history;
 pub use lag::{Printed, lag};
@@ -67,7 +68,7 @@ pub enum RunError {
         /// The URL without its path, which may be a secret.
         url: String,
         /// What is there.
-        found: String,
+        found: OtherServer,
     },
     /// There is no thread for the pollers.
     #[error("cannot start polling: {0}")]

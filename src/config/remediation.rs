@@ -238,7 +238,12 @@ fn doers(
     Ok(doers)
 }
 
-fn place(redis: &Topology) -> Result<Place, String> {
+/// The `redis` crate cannot be told to expect another name than that of the host.
+#[derive(Debug, thiserror::Error)]
+#[error("acting does not go with --redis.tls-server-name: expected a certificate for the host")]
+struct PinnedServerName;
+
+fn place(redis: &Topology) -> Result<Place, PinnedServerName> {
     let mode = match redis.mode {
         collector::RedisMode::Standalone => PlaceMode::Standalone,
         collector::RedisMode::Cluster => PlaceMode::Cluster,
@@ -252,11 +257,7 @@ fn place(redis: &Topology) -> Result<Place, String> {
         }
     };
     let tls = match &redis.endpoint.tls {
-        Some(tls) if tls.is_pinned() => {
-            return Err(
-                "acting does not go with --redis.tls-server-name: expected a certificate for the host".to_owned()
-            );
-        }
+        Some(tls) if tls.is_pinned() => return Err(PinnedServerName),
         Some(tls) => Some(TlsPaths { ca: tls.files().ca.clone(), identity: tls.files().identity.clone() }),
         None => None,
     };

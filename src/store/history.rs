@@ -28,7 +28,7 @@ use crate::analysis::view::View;
 use crate::store::history::file::Limits;
 use crate::store::history::local::{InFile, InMemory, SharedHistory};
 use crate::store::history::memory::{Memory, SeriesKey};
-use crate::store::history::prometheus::{Prometheus, PrometheusConfig};
+use crate::store::history::prometheus::{OtherServer, Prometheus, PrometheusConfig};
 use crate::store::history::room::{Job, Room};
 use crate::store::history::state::{SavedState, StateFile};
 use crate::store::history::writer::{Minutes, Writer};
@@ -347,7 +347,7 @@ impl History {
     ///
     /// # Errors
     /// What answers that is no Prometheus. That nobody answers is no error.
-    pub async fn check_source(&self) -> Result<(), String> {
+    pub async fn check_source(&self) -> Result<(), OtherServer> {
         match &self.prometheus {
             Some(prometheus) => prometheus.check().await,
             None => Ok(()),

@@ -178,7 +178,8 @@ fn decoded(text: &str) -> Cow<'_, str> {
 }
 
 /// Why a receiver was not told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
 pub struct SendError {
     /// Why, in a few words.
     pub why: String,
@@ -253,7 +254,8 @@ pub struct HttpAnswer {
 }
 
 /// Why there is no whole answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
 pub struct NoAnswer {
     /// Why, in a few words.
     pub why: String,

@@ -42,19 +42,20 @@ pub fn sources() -> Vec<PathBuf> {
 }
 
 /// `crate::` path of a file: `["http", "api"]`.
-fn module(path: &Path) -> Vec<String> {
+pub fn module(path: &Path) -> Vec<String> {
     let inside = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap().with_extension("");
     inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect()
 }
 
 /// What a file says outside of its tests.
-fn program(path: &Path) -> String {
+pub fn program(path: &Path) -> String {
     let source = std::fs::read_to_string(path).unwrap();
     let end = source.find("#[cfg(test)]\nmod tests").unwrap_or(source.len());
     source[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-fn is_test_only(module: &[String]) -> bool {
+/// Whether a file is built for tests and fuzzers only.
+pub fn is_test_only(module: &[String]) -> bool {
     module.iter().any(|part| part == "tests" || part == FUZZING)
 }
 

@@ -1,8 +1,8 @@
-//! Types of the program, read from the source: each name means one thing.
+//! Types of the program, read from the source: each name means one thing, and errors are types.
 
 use std::collections::BTreeMap;
 
-use super::layers::sources;
+use super::layers::{is_test_only, module, program, sources};
 
 /// The type that a line defines. Associated types are none, and so an alias counts only outside of blocks.
 fn defined(line: &str) -> Option<&str> {
@@ -48,4 +48,51 @@ fn definitions_are_found() {
     check("    type Error = Misfit;", None);
     check("/// struct Row", None);
     check("let structure = Row {", None);
+}
+
+/// The error of each `Result<_, E>` in the source, whatever lines it takes.
+fn errors(source: &str) -> Vec<&str> {
+    let error = |(begins, _): (usize, &str)| {
+        let inside = &source[begins + "Result<".len()..];
+        let (mut depth, mut error, mut before) = (0, None, ' ');
+        for (place, c) in inside.char_indices() {
+            match c {
+                '<' | '(' | '[' => depth += 1,
+                '>' if depth == 0 && before != '-' => {
+                    return error.map(|at| inside[at..place].trim_matches([' ', '\n', ',']));
+                }
+                '>' if before == '-' => {}
+                '>' | ')' | ']' => depth -= 1,
+                ',' if depth == 0 && error.is_none() => error = Some(place + 1),
+                _ => {}
+            }
+            before = c;
+        }
+        None
+    };
+    source.match_indices("Result<").filter_map(error).collect()
+}
+
+#[test]
+fn errors_are_types_and_not_text() {
+    let mut results = 0;
+    for path in sources().into_iter().filter(|path| !is_test_only(&module(path))) {
+        let program = program(&path);
+        for error in errors(&program) {
+            results += 1;
+            assert_ne!(error, "String", "{}: expected an error type, such as an enum with thiserror", path.display());
+        }
+    }
+    assert!(results > 300, "{results} results");
+}
+
+#[test]
+fn the_errors_of_results_are_found() {
+    let check = |source: &str, expected: &[&str]| assert_eq!(errors(source), expected, "{source}");
+    check("fn a() -> Result<Vec<String>, ConfigError> {", &["ConfigError"]);
+    check("fn a() -> Result<(u64, String), String> {", &["String"]);
+    check("Vec<(String, Result<(), String>)>", &["String"]);
+    check("Result<\n    Map<u64, String>,\n    String,\n>", &["String"]);
+    check("Result<Box<dyn Fn(u64) -> bool>, String>", &["String"]);
+    check("std::io::Result<(String, bool)>", &[]);
 }

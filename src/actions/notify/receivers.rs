@@ -21,7 +21,7 @@ use crate::analysis::incident::Incident;
 use crate::store::deliveries::{Deliveries, Firing};
 use crate::store::history::state::{SavedState, StateChange, StateFile};
 use crate::store::latest::Readers;
-use crate::sys::http_client::{HttpClient, HttpEndpoint, MAX_LOOKUPS, SendError, Sender};
+use crate::sys::http_client::{ClientError, HttpClient, HttpEndpoint, MAX_LOOKUPS, SendError, Sender};
 use crate::sys::own_metrics::{NotificationOutcome, SelfMetrics};
 
 /// How often it is looked for what is to be told.
@@ -388,11 +388,22 @@ fn chance() -> f64 {
     getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
+/// Why a receiver did not take a test.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotifyTestError {
+    /// There is no client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// It was not delivered.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
 /// Tells every receiver that telling works; what became of each.
-pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
+pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), NotifyTestError>)> {
     let client = match HttpClient::new(config.ca.as_deref()) {
         Ok(client) => client,
-        Err(error) => return config.receivers().map(|name| (name, Err(error.to_string()))).collect(),
+        Err(error) => return config.receivers().map(|name| (name, Err(error.clone().into()))).collect(),
     };
     let now = SystemTime::now();
     let alert = Alert::test(&config.labels, now);
@@ -401,7 +412,7 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
     for endpoint in &config.alertmanagers {
         let body: Bytes = alertmanager::body(&[&alert], now, Duration::ZERO).into();
         let sent = client.to(endpoint.below(alertmanager::PATH), &lookups).post(&[], body).await;
-        outcomes.push((alertmanager_name(endpoint), sent.map_err(|error| error.why)));
+        outcomes.push((alertmanager_name(endpoint), sent.map_err(NotifyTestError::from)));
     }
     for webhook in &config.webhooks {
         let mut outbox = Outbox::default();
@@ -411,7 +422,7 @@ pub async fn test(config: &NotifyConfig) -> Vec<(String, Result<(), String>)> {
         if let Some(message) = outbox.due(Duration::ZERO, &at_once) {
             let headers = headers(webhook.secret.as_deref(), &message.id, now, &message.body);
             let sent = client.to(webhook.endpoint.clone(), &lookups).post(&headers, message.body.clone()).await;
-            outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(|error| error.why)));
+            outcomes.push((webhook_name(&webhook.endpoint), sent.map_err(NotifyTestError::from)));
         }
     }
     outcomes

@@ -41,7 +41,7 @@ impl ActOutcome {
 pub(super) fn act(doer: &Doer, plan: &Plan) -> ActOutcome {
     let mut connection = match doer.connect() {
         Ok(connection) => connection,
-        Err(why) => return ActOutcome::of(Ending::Failed, why),
+        Err(error) => return ActOutcome::of(Ending::Failed, error.to_string()),
     };
     let script = match &plan.subject {
         PlanSubject::Consumer { to: None, .. } => &DELETE_IDLE_CONSUMERS,

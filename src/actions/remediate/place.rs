@@ -10,7 +10,7 @@ use redis::{
 };
 
 use super::login::Login;
-use crate::sys::files;
+use crate::sys::files::{self, FileError};
 use crate::sys::password::{Password, PasswordFileError};
 
 /// How long connecting may take.
@@ -97,16 +97,10 @@ impl Doer {
     }
 
     /// Connects and logs in.
-    pub(super) fn connect(&self) -> Result<Connected, String> {
-        let password = self.login.password().map_err(|why| format!("remediation.password_file: {why}"))?;
-        self.open(password.as_str()).map_err(|error| match error {
-            ConnectError::Redis(error) => described(&error),
-            ConnectError::File(why) => why,
-        })
-    }
-
-    fn open(&self, password: &str) -> Result<Connected, ConnectError> {
+    pub(super) fn connect(&self) -> Result<Connected, ConnectError> {
         let Self { place, login } = self;
+        let password = login.password().map_err(ConnectError::Password)?;
+        let password = password.as_str();
         let certificates = place.tls.as_ref().map(TlsPaths::read).transpose()?;
         let settings = RedisConnectionInfo::default()
             .set_username(&login.user)
@@ -116,8 +110,7 @@ impl Doer {
         match &place.mode {
             PlaceMode::Standalone => {
                 let info = place.infos(&settings)?.into_iter().next();
-                let info = info.ok_or_else(|| ConnectError::File("there is no address".to_owned()))?;
-                Ok(Connected::One(Box::new(limited(info, certificates)?)))
+                Ok(Connected::One(Box::new(limited(info.ok_or(ConnectError::NoAddress)?, certificates)?)))
             }
             PlaceMode::Cluster => {
                 let mut builder = ClusterClient::builder(place.infos(&settings)?)
@@ -140,7 +133,7 @@ impl Doer {
                 let role: Vec<Value> = cmd("ROLE").query(&mut connection)?;
                 match role.first() {
                     Some(Value::BulkString(role)) if role == b"master" => Ok(Connected::One(Box::new(connection))),
-                    _ => Err(ConnectError::File("the sentinels name a server that is no master now".to_owned())),
+                    _ => Err(ConnectError::NoMaster),
                 }
             }
         }
@@ -156,23 +149,23 @@ impl Sentinels {
         }
         match &self.password_file {
             Some(file) => {
-                let password =
-                    Password::read(file).map_err(|why| ConnectError::File(format!("{}: {why}", file.display())))?;
+                let wrong = |error| ConnectError::SentinelPassword { file: file.clone(), error };
+                let password = Password::read(file).map_err(wrong)?;
                 settings = settings.set_password(password.as_str());
             }
             // Without one, a user would not be told. To one who needs none, any will do.
             None if self.user.is_some() => settings = settings.set_password(""),
             None => {}
         }
-        let mut trouble = ConnectError::File("there is no sentinel".to_owned());
+        let mut trouble = ConnectError::NoSentinel;
         for info in place.infos(&settings)? {
             let ask = |mut sentinel: Connection| {
                 cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.master).query(&mut sentinel)
             };
             match limited(info, certificates.cloned()).and_then(|sentinel| Ok(ask(sentinel)?)) {
                 Ok(Some(master)) => return Ok(master),
-                Ok(None) => trouble = ConnectError::File(format!("the sentinels know no master {:?}", self.master)),
-                Err(failure) => trouble = failure,
+                Ok(None) => trouble = ConnectError::UnknownMaster(self.master.clone()),
+                Err(error) => trouble = error,
             }
         }
         Err(trouble)
@@ -180,15 +173,25 @@ impl Sentinels {
 }
 
 /// Why there is no connection.
-enum ConnectError {
-    Redis(RedisError),
-    File(String),
-}
-
-impl From<RedisError> for ConnectError {
-    fn from(error: RedisError) -> Self {
-        Self::Redis(error)
-    }
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("remediation.password_file: {0}")]
+    Password(PasswordFileError),
+    #[error("{}: {error}", file.display())]
+    SentinelPassword { file: PathBuf, error: PasswordFileError },
+    /// A certificate or a key.
+    #[error("{}: {error}", file.display())]
+    Tls { file: PathBuf, error: FileError },
+    #[error("there is no address")]
+    NoAddress,
+    #[error("there is no sentinel")]
+    NoSentinel,
+    #[error("the sentinels know no master {0:?}")]
+    UnknownMaster(String),
+    #[error("the sentinels name a server that is no master now")]
+    NoMaster,
+    #[error("{}", described(.0))]
+    Redis(#[from] RedisError),
 }
 
 /// A connection on which neither connecting nor an answer takes for ever.
@@ -226,8 +229,7 @@ impl Place {
 
 impl TlsPaths {
     fn read(&self) -> Result<TlsCertificates, ConnectError> {
-        let read =
-            |path: &PathBuf| files::read(path).map_err(|why| ConnectError::File(format!("{}: {why}", path.display())));
+        let read = |file: &PathBuf| files::read(file).map_err(|error| ConnectError::Tls { file: file.clone(), error });
         let identity = |(certificate, key): &(PathBuf, PathBuf)| {
             Ok::<_, ConnectError>(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
         };

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,8 +24,8 @@ use crate::analysis::history::{Point, resample};
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::room::{Answer, Asked, HistorySource, HistoryUnavailable, Job, Room, Take};
 use crate::store::lock;
-use crate::sys::files;
-use crate::sys::http_client::{AnswerLimits, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS};
+use crate::sys::files::{self, FileError};
+use crate::sys::http_client::{AnswerLimits, ClientError, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS, NoAnswer};
 use crate::sys::own_metrics::HistoryMetrics;
 use answer::{Found, MAX_RATE_SPREAD};
 
@@ -77,38 +78,70 @@ pub struct PrometheusConfig {
     pub labels: Vec<(String, String)>,
 }
 
+/// Why a file gives no bearer token: what is expected of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] FileError),
+    /// What is in it is no token.
+    #[error("expected a file with one token of visible ASCII characters")]
+    NoToken,
+}
+
 /// A bearer token as a header has it.
 ///
 /// # Errors
 /// What is expected of the file.
-pub fn token(file: &std::path::Path) -> Result<HeaderValue, String> {
-    const EXPECTED: &str = "expected a file with one token of visible ASCII characters";
-    let text = files::read_text(file).map_err(|why| why.to_string())?;
+pub fn token(file: &std::path::Path) -> Result<HeaderValue, TokenFileError> {
+    let text = files::read_text(file)?;
     let token = text.trim();
     let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     let header = is_token.then(|| HeaderValue::try_from(format!("Bearer {token}")).ok()).flatten();
-    let mut header = header.ok_or(EXPECTED)?;
+    let mut header = header.ok_or(TokenFileError::NoToken)?;
     header.set_sensitive(true);
     Ok(header)
 }
 
-/// Why a query has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum QueryError {
-    /// Nobody answers, or not as it should.
-    Down(String),
-    /// Something else answers.
-    NoPrometheus(String),
-    /// Prometheus does not answer this query.
-    Refused(String),
+/// What answers that is no Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OtherServer {
+    /// It does not speak HTTP, or not this one.
+    #[error(transparent)]
+    Protocol(NoAnswer),
+    /// Prometheus has no such answer with that status.
+    #[error("{0} with a good answer")]
+    Status(StatusCode),
+    /// It leads elsewhere.
+    #[error("{0}: redirects are not followed")]
+    Redirect(StatusCode),
+    /// Its answer is not that of Prometheus.
+    #[error("{0} without the JSON of Prometheus's API")]
+    Answer(StatusCode),
+    /// The same, and from where on it is no such JSON. What is there is not repeated.
+    #[error("{status} without the JSON of Prometheus's API (line {line}, column {column})")]
+    Json {
+        /// The status.
+        status: StatusCode,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
 }
 
-impl QueryError {
-    fn text(&self) -> &str {
-        match self {
-            Self::Down(why) | Self::NoPrometheus(why) | Self::Refused(why) => why,
-        }
-    }
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum QueryError {
+    /// Nobody answers, or not as it should.
+    #[error("{0}")]
+    Down(String),
+    /// Something else answers.
+    #[error(transparent)]
+    NoPrometheus(#[from] OtherServer),
+    /// Prometheus does not answer this query.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// A server that is asked for history.
@@ -129,8 +162,8 @@ impl std::fmt::Debug for Prometheus {
 }
 
 impl Prometheus {
-    pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, String> {
-        let client = HttpClient::new(config.ca.as_deref()).map_err(|why| why.to_string())?;
+    pub(super) fn new(config: PrometheusConfig, metrics: HistoryMetrics) -> Result<Self, ClientError> {
+        let client = HttpClient::new(config.ca.as_deref())?;
         let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
         let token_reads = Arc::new(Semaphore::new(TOKEN_READS));
         Ok(Self { config, client, lookups, token_reads, metrics, is_down: Mutex::new(false) })
@@ -140,12 +173,12 @@ impl Prometheus {
     ///
     /// # Errors
     /// What else answers.
-    pub(super) async fn check(&self) -> Result<(), String> {
+    pub(super) async fn check(&self) -> Result<(), OtherServer> {
         let asked = timeout(START_TIME, self.ping()).await;
         let result =
             asked.unwrap_or_else(|_| Err(QueryError::Down(format!("no answer within {} s", START_TIME.as_secs()))));
-        if let Err(QueryError::NoPrometheus(why)) = &result {
-            return Err(why.clone());
+        if let Err(QueryError::NoPrometheus(found)) = result {
+            return Err(found);
         }
         self.report(result.as_ref().err());
         Ok(())
@@ -169,7 +202,8 @@ impl Prometheus {
         let mut is_down = lock(&self.is_down);
         let url = self.config.endpoint.without_path();
         match failure {
-            Some(QueryError::Down(error) | QueryError::NoPrometheus(error)) => {
+            Some(error @ (QueryError::Down(_) | QueryError::NoPrometheus(_))) => {
+                let error = error.to_string();
                 self.metrics.up.set(0);
                 if !std::mem::replace(&mut is_down, true) {
                     tracing::error!(url, error, "Prometheus does not answer; there is no history until it does");
@@ -192,7 +226,7 @@ impl Prometheus {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let mut sender = self.client.to(self.config.endpoint.below(path), &self.lookups);
         sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
-            if error.is_other_protocol { QueryError::NoPrometheus(error.why) } else { QueryError::Down(error.why) }
+            if error.is_other_protocol { OtherServer::Protocol(error).into() } else { QueryError::Down(error.why) }
         })
     }
 
@@ -201,12 +235,12 @@ impl Prometheus {
         let Some(file) = self.config.token_file.clone() else { return Ok(None) };
         let reading = async {
             let permit = Arc::clone(&self.token_reads).acquire_owned().await;
-            off_worker(permit, move || token(&file)).await?.map_err(QueryError::Down)
+            off_worker(permit, move || token(&file)).await?.map_err(|error| QueryError::Down(error.to_string()))
         };
         let late = |_| Err(QueryError::Down(format!("its file takes more than {} s", TOKEN_TIME.as_secs())));
         match timeout(TOKEN_TIME, reading).await.unwrap_or_else(late) {
             Ok(token) => Ok(Some(token)),
-            Err(failure) => Err(QueryError::Down(format!("the token: {}", failure.text()))),
+            Err(failure) => Err(QueryError::Down(format!("the token: {failure}"))),
         }
     }
 
@@ -252,7 +286,7 @@ impl Prometheus {
                         let more = found.points(&key, start, step);
                         points.entry(key).or_default().extend(more);
                     }
-                    Ok(points)
+                    Ok::<_, QueryError>(points)
                 };
                 points = off_worker(Arc::clone(permit), reading).await??;
                 start = end;
@@ -298,9 +332,8 @@ impl Room for Prometheus {
             let result = answered.unwrap_or_else(|_| Err(late()));
             self.report(result.as_ref().err());
             let authority = self.config.endpoint.authority();
-            result.map_err(|failure| {
-                HistoryUnavailable(format!("Prometheus at {authority} does not answer: {}", failure.text()))
-            })
+            result
+                .map_err(|failure| HistoryUnavailable(format!("Prometheus at {authority} does not answer: {failure}")))
         })
     }
 }

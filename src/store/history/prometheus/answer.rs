@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::QueryError;
 use super::promql::{PART, PARTS_COUNT, Part, TARGET};
+use super::{OtherServer, QueryError};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
 use crate::store::history::memory::SeriesKey;
@@ -37,31 +37,21 @@ pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -
                 QueryError::Refused(said(error))
             }
             Ok(PrometheusReply { status: word, error, .. }) if word == "error" => QueryError::Down(said(error)),
-            Ok(PrometheusReply { status: word, .. }) if word == "success" => {
-                QueryError::NoPrometheus(format!("{status} with a good answer"))
-            }
+            Ok(PrometheusReply { status: word, .. }) if word == "success" => OtherServer::Status(status).into(),
             // A proxy may say so, and has its own words. None says that nobody asks like this.
             _ if is_about_access(status) || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) => {
                 QueryError::Down(status.to_string())
             }
-            _ if status.is_redirection() => QueryError::NoPrometheus(format!("{status}: redirects are not followed")),
-            _ => QueryError::NoPrometheus(format!("{status} without the JSON of Prometheus's API")),
+            _ if status.is_redirection() => OtherServer::Redirect(status).into(),
+            _ => OtherServer::Answer(status).into(),
         });
     }
     match serde_json::from_slice::<PrometheusReply<'_, D>>(body) {
         Ok(PrometheusReply { status: word, data: Some(data), .. }) if word == "success" => Ok(data),
         Ok(PrometheusReply { status: word, error, .. }) if word == "error" => Err(QueryError::Down(said(error))),
-        Ok(_) => Err(QueryError::NoPrometheus(format!("{status} without the JSON of Prometheus's API"))),
-        Err(error) => Err(QueryError::NoPrometheus(format!(
-            "{status} without the JSON of Prometheus's API ({})",
-            position(&error)
-        ))),
+        Ok(_) => Err(OtherServer::Answer(status).into()),
+        Err(error) => Err(OtherServer::Json { status, line: error.line(), column: error.column() }.into()),
     }
-}
-
-/// Where it is no such JSON. What is there is not repeated.
-fn position(error: &serde_json::Error) -> String {
-    format!("line {}, column {}", error.line(), error.column())
 }
 
 /// Characters of an error of Prometheus that are repeated.

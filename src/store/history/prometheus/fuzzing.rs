@@ -32,7 +32,7 @@ const MAX_STEP: i64 = 3600;
 pub fn prometheus_answer(data: &[u8]) {
     for status in [StatusCode::OK, StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_GATEWAY] {
         if let Err(failure) = answer::data::<IgnoredAny>(status, data) {
-            assert!(failure.text().chars().count() <= MAX_TOLD, "{failure:?}");
+            assert!(failure.to_string().chars().count() <= MAX_TOLD, "{failure:?}");
         }
     }
     let Ok(found) = Found::read(StatusCode::OK, data, MINUTE) else { return };

@@ -139,7 +139,7 @@ fn an_answer_is_prometheus_s_or_it_is_none() {
         let failure = answer::data::<IgnoredAny>(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map(drop);
         failure.map_err(|failure| match failure {
             QueryError::Down(why) => ("down", why),
-            QueryError::NoPrometheus(why) => ("none", why),
+            QueryError::NoPrometheus(found) => ("none", found.to_string()),
             QueryError::Refused(why) => ("refused", why),
         })
     };
