@@ -1,4 +1,4 @@
-//! The queries of one round trip. No I/O: a batch becomes the bytes of its commands; [`answers`](crate::collector::response) reads what comes back.
+//! The queries of one round trip. No I/O: a batch becomes the bytes of its commands; [`response`](crate::collector::response) reads what comes back.
 //!
 //! A stream's queries go out in a `MULTI`/`EXEC`, so that its facts are of one moment; or, where Redis refuses those or has no
 //! memory left to queue anything, between two queries about the stream, whose answers have to agree.
