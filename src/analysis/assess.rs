@@ -516,6 +516,37 @@ mod tests {
     }
 
     #[test]
+    fn dead_consumers_hold_entries_or_none_and_count_nowhere_where_that_is_unknown() {
+        let member = |active, pending| ConsumerSnapshot {
+            sample: ConsumerReply { name: "c".into(), pending, idle_ms: Some(0), inactive_ms: None },
+            active,
+            oldest_pending_seconds: None,
+            health: 0,
+        };
+        let (dead, alive) = (Some(false), Some(true));
+        assert_eq!(dead_consumers(&[member(alive, Some(1)), member(alive, Some(0)), member(None, Some(2))]), (0, 0));
+        assert_eq!(dead_consumers(&[member(dead, Some(2)), member(dead, Some(1))]), (2, 0));
+        assert_eq!(dead_consumers(&[member(dead, Some(0)), member(alive, Some(7))]), (0, 1));
+        assert_eq!(dead_consumers(&[member(dead, None), member(dead, Some(3))]), (1, 0));
+    }
+
+    #[test]
+    fn a_stream_that_is_carried_on_keeps_the_groups_that_are_there_and_those_that_are_named() {
+        let selection = GroupSelection::new(vec!["named".to_owned(), "b*".to_owned()]);
+        let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+        let groups = |names: &[&str]| names.iter().map(|name| group(name, id(5000), 1, None)).collect();
+        let whole = StreamSample { may_be_carried: true, ..stream(groups(&["b1", "b2", "named"])) };
+        let carried = StreamSample { carried: true, length: 7, ..stream(groups(&["b1"])) };
+        let _ = assessor.stream(0, Ok(whole), Duration::ZERO);
+        let snapshot = assessor.stream(0, Ok(carried), Duration::from_secs(1));
+        let names: Vec<String> = snapshot.groups.iter().map(|group| group.name.to_string()).collect();
+        assert_eq!(names, ["b1", "named"]);
+        assert_eq!(snapshot.groups[0].present().unwrap().lag, Lag::within_length(7));
+        assert!(matches!(snapshot.groups[1].presence, Presence::Missing));
+        assert_eq!(snapshot.read.unwrap().length, 7);
+    }
+
+    #[test]
     fn an_unreadable_stream_keeps_its_named_groups_as_unknown() {
         let snapshot = assess_one(Err(ReadError::Server("no such key".into())), &["g", "x*"]);
         assert_eq!(snapshot.groups.len(), 1);
