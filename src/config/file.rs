@@ -19,6 +19,7 @@ use crate::config::values::{ConfigError, Location, RawValue, ValueOrigin};
 use crate::model::TargetName;
 use crate::sys::files;
 pub(crate) use node::Given;
+pub(in crate::config) use node::truth;
 use node::{Entries, YamlNode};
 pub(crate) use notify::{NotifySection, WebhookItem};
 use remediation::REMEDIATION;
@@ -46,7 +47,7 @@ impl FileValues {
 
     /// Whether it turns a switch on.
     pub(super) fn switch(&self) -> bool {
-        self.values == ["true"]
+        self.values.first().and_then(|value| truth(value)) == Some(true)
     }
 }
 
@@ -135,7 +136,7 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let node = serde_saphyr::from_str(text);
+        let node = YamlNode::parse(text, serde_saphyr::Options::default());
         match node.map_err(|error| scaler_key_twice(text, &path, &error).unwrap_or_else(|| describe(&error)))? {
             YamlNode::Empty => Ok(Self::default()),
             YamlNode::Map(mut entries) => {
@@ -147,7 +148,7 @@ impl File {
                 flatten(&path, "", entries, SettingScope::ToAll, &mut settings)?;
                 Ok(Self { settings, targets, scalers, notify, remediation })
             }
-            YamlNode::Value(_) | YamlNode::List(_) => {
+            YamlNode::Value(_) | YamlNode::Typed(..) | YamlNode::List(_) => {
                 Err(ConfigFileError::Whole("expected a mapping of settings".to_owned()))
             }
         }
@@ -192,7 +193,7 @@ fn scaler_key_twice(text: &str, path: &Arc<Path>, error: &Error) -> Option<Confi
     }
     let mut options = serde_saphyr::Options::default();
     options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
-    let Ok(YamlNode::Map(mut entries)) = serde_saphyr::from_str_with_options(text, options) else { return None };
+    let Ok(YamlNode::Map(mut entries)) = YamlNode::parse(text, options) else { return None };
     scaler::scalers(path, &mut entries).err().filter(|error| matches!(error, ConfigFileError::Scaler(_)))
 }
 
@@ -325,7 +326,7 @@ fn flatten(
         if values.len() != 1 && setting.flag != Flag::List {
             return Err(problem(&format!("{path}: expected one value, not {}", values.len())));
         }
-        if setting.flag == Flag::Switch && !["true", "false"].contains(&values[0].as_str()) {
+        if setting.flag == Flag::Switch && truth(&values[0]).is_none() {
             return Err(problem(&format!("{path}: expected true or false")));
         }
         if settings

@@ -104,9 +104,7 @@ fn rule(
     targets: &[TargetConfig],
     hooks: &mut Vec<Webhook>,
 ) -> Result<RemediationRule, ConfigError> {
-    // YAML reads an off without quotes as false.
-    let word = if item.mode.value == "false" { RemediationMode::Off.as_str() } else { &item.mode.value };
-    let mode = RemediationMode::parse(word).ok_or_else(|| {
+    let mode = RemediationMode::parse(&item.mode.value).ok_or_else(|| {
         listed.wrong_value(&of_rule("mode"), &item.mode, one_of(RemediationMode::ALL.map(RemediationMode::as_str)))
     })?;
     let action = |given: &Given| {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::actions::notify::Webhook;
 use crate::config::MAX_DURATION;
-use crate::config::file::{Given, Located, WebhookItem};
+use crate::config::file::{Given, Located, WebhookItem, truth};
 use crate::config::values::{self, ConfigError, shown};
 use crate::sys::files;
 use crate::sys::http_client::{HttpClient, HttpEndpoint};
@@ -48,7 +48,8 @@ impl<T> Located<T> {
 
     /// A truth value; false where there is none.
     pub(super) fn switch(&self, key: &str, given: Option<&Given>) -> Result<bool, ConfigError> {
-        let parsed = |given: &Given| given.value.parse().map_err(|_| self.wrong(key, given, "expected true or false"));
+        let parsed =
+            |given: &Given| truth(&given.value).ok_or_else(|| self.wrong(key, given, "expected true or false"));
         given.map_or(Ok(false), parsed)
     }
 

@@ -517,6 +517,92 @@ fn sections_are_what_they_say_however_it_is_written() {
     assert_ne!(digest(&text), digest(&text.replace("off", "plan")));
 }
 
+/// YAML takes them for numbers and truth values: another name than what is written would be another group.
+#[test]
+fn values_are_as_they_are_written() {
+    let read = |text: &str| {
+        let file = File::parse(text, Path::new("f.yml")).unwrap();
+        file.get("groups").unwrap().values.clone()
+    };
+    let plain = [
+        "007",
+        "7",
+        "+7",
+        "-7",
+        "-0",
+        "0x10",
+        "0o17",
+        "0b1",
+        "1_000",
+        "1e3",
+        "1.0",
+        "1.50",
+        ".5",
+        "12345678901234567890123",
+        "on",
+        "On",
+        "off",
+        "yes",
+        "no",
+        "y",
+        "N",
+        "true",
+        "TRUE",
+        "false",
+        "2026-11-29",
+        "12:30:45",
+        "0.1.0",
+        "a",
+        "7 8",
+    ];
+    for name in plain {
+        let around = [
+            format!("groups: {name}\n"),
+            format!("groups: {name} # a comment\n"),
+            format!("groups: {name}"),
+            format!("groups: [ä, {name}, {name} ]\n"),
+            format!("groups:\n- 'ä'\n- {name}\n- {name}   \n"),
+            format!("groups:\r\n  - ä\r\n  - {name}\r\n  - {name}\r\n"),
+            format!("\u{feff}# ä\ngroups: {{}}\n").replace("{}", name),
+            format!("---\ngroups: [&it {name}, *it]\n"),
+            format!("streams: &it {name}\n\ngroups: *it\n"),
+        ];
+        for text in around {
+            let values = read(&text);
+            let names: Vec<&str> = values.iter().map(String::as_str).filter(|value| *value != "ä").collect();
+            assert!(!names.is_empty() && names.iter().all(|read| *read == name), "{text:?}: {values:?}");
+        }
+        for text in [
+            format!("groups: '{name}'"),
+            format!("groups: \"{name}\""),
+            format!("groups: !!str {name}"),
+            format!("groups: |-\n  {name}\n"),
+        ] {
+            assert_eq!(read(&text), [name], "{text:?}");
+        }
+    }
+    // A tag asks for what the tag makes of it.
+    assert_eq!(read("groups: !!int 7"), ["7"]);
+    let file = File::parse(
+        "remediation: {two-person: yes, rules: [{stream: 007, group: 1e3, mode: off}]}\n\
+         scalers: [{name: 0x10, stream: 1_000, group: on}]\n\
+         targets: [{name: 010, redis.url: 'redis://h', groups: [0o17]}]\n\
+         notify: {labels: {a: 1.0}}\n\
+         api.insecure-no-auth: on\n",
+        Path::new("f.yml"),
+    )
+    .unwrap();
+    let rule = &file.remediation().unwrap().section.rules[0];
+    assert_eq!([&rule.stream.value, &rule.group.value, &rule.mode.value], ["007", "1e3", "off"]);
+    let scaler = &file.scalers()[0].section;
+    let value = |given: &Option<crate::config::file::Given>| given.as_ref().unwrap().value.clone();
+    assert_eq!([&scaler.name.value, &value(&scaler.stream), &value(&scaler.group)], ["0x10", "1_000", "on"]);
+    let (name, section) = &file.targets()[0];
+    assert_eq!((name.as_str(), &section["groups"].values[..]), ("010", &["0o17".to_owned()][..]));
+    assert_eq!(file.notify().unwrap().section.labels["a"].value, "1.0");
+    assert!(file.get("api.insecure-no-auth").unwrap().switch());
+}
+
 #[test]
 fn errors_repeat_the_beginning_of_long_texts() {
     let long = "x".repeat(100_000);

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Options, Spanned};
 
 /// The keys of a mapping with what is behind them, in order.
 pub(super) type Entries = Vec<(Spanned<String>, YamlNode)>;
@@ -15,11 +16,45 @@ pub(super) type Entries = Vec<(Spanned<String>, YamlNode)>;
 pub(super) enum YamlNode {
     Empty,
     Value(String),
+    /// A value that YAML takes for a number or a truth value, as YAML prints it, and where it stands. [`YamlNode::parse`] leaves none.
+    Typed(String, Range<usize>),
     List(Vec<YamlNode>),
     Map(Entries),
 }
 
 impl YamlNode {
+    /// Reads a text. Values without quotes are as they are written: a group `007` is not the group `7`, and `on` is not `true`.
+    pub(super) fn parse(text: &str, options: Options) -> Result<Self, Box<Error>> {
+        let mut node: Self = serde_saphyr::from_str_with_options(text, options)?;
+        node.as_written(text);
+        Ok(node)
+    }
+
+    fn as_written(&mut self, text: &str) {
+        match self {
+            Self::Typed(value, range) => {
+                let written = text.get(range.clone()).map(str::trim).filter(|written| is_the_same(written, value));
+                let value = written.map_or_else(|| std::mem::take(value), str::to_owned);
+                *self = Self::Value(value);
+            }
+            Self::List(nodes) => nodes.iter_mut().for_each(|node| node.as_written(text)),
+            Self::Map(entries) => entries.iter_mut().for_each(|(_, node)| node.as_written(text)),
+            Self::Empty | Self::Value(_) => {}
+        }
+    }
+
+    /// The same, standing there.
+    fn at(spanned: Spanned<Self>) -> Self {
+        let span = spanned.defined.span();
+        match (spanned.value, span.byte_offset(), span.byte_len()) {
+            (Self::Typed(value, _), Some(offset), Some(len)) => {
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                Self::Typed(value, offset..offset.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)))
+            }
+            (node, ..) => node,
+        }
+    }
+
     fn value(&self) -> Option<&str> {
         if let Self::Value(value) = self { Some(value) } else { None }
     }
@@ -29,7 +64,7 @@ impl YamlNode {
         match self {
             Self::Value(value) => Some(vec![value]),
             Self::List(nodes) => nodes.iter().map(Self::value).collect(),
-            Self::Empty | Self::Map(_) => None,
+            Self::Empty | Self::Typed(..) | Self::Map(_) => None,
         }
     }
 }
@@ -38,6 +73,25 @@ impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(YamlVisitor)
     }
+}
+
+/// Whether this text is that value. Where it is not, the value has a tag, and is what the tag makes of it.
+fn is_the_same(written: &str, value: &str) -> bool {
+    matches!(serde_saphyr::from_str(written), Ok(YamlNode::Typed(read, _)) if read == value)
+}
+
+/// A truth value in the words that YAML has for it.
+pub(in crate::config) fn truth(text: &str) -> Option<bool> {
+    let is_one_of = |words: [&str; 4]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    if is_one_of(["true", "yes", "y", "on"]) {
+        return Some(true);
+    }
+    is_one_of(["false", "no", "n", "off"]).then_some(false)
+}
+
+/// What YAML takes for a number or a truth value. Where it stands, its parent knows.
+fn typed<E>(value: impl fmt::Display) -> Result<YamlNode, E> {
+    Ok(YamlNode::Typed(value.to_string(), 0..0))
 }
 
 struct YamlVisitor;
@@ -54,19 +108,19 @@ impl<'de> Visitor<'de> for YamlVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
+        typed(value)
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
+        typed(value)
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
+        typed(value)
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<YamlNode, E> {
-        Ok(YamlNode::Value(value.to_string()))
+        typed(value)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<YamlNode, E> {
@@ -76,15 +130,15 @@ impl<'de> Visitor<'de> for YamlVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<YamlNode, A::Error> {
         let mut values = Vec::new();
         while let Some(node) = seq.next_element()? {
-            values.push(node);
+            values.push(YamlNode::at(node));
         }
         Ok(YamlNode::List(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<YamlNode, A::Error> {
         let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
+        while let Some((key, node)) = map.next_entry()? {
+            entries.push((key, YamlNode::at(node)));
         }
         Ok(YamlNode::Map(entries))
     }
@@ -191,7 +245,7 @@ impl<'de> Deserializer<'de> for Piece {
         let Self { node, line, .. } = self;
         match node {
             YamlNode::Empty => visitor.visit_unit(),
-            YamlNode::Value(value) => visitor.visit_string(value),
+            YamlNode::Value(value) | YamlNode::Typed(value, _) => visitor.visit_string(value),
             YamlNode::List(nodes) => {
                 let items = nodes.into_iter().map(|node| Self { node, line, is_item: true });
                 visitor.visit_seq(SeqDeserializer::new(items))
