@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::{ErrorKind, Script};
 
 use super::place::{Doer, described};
 use crate::analysis::remediation::{Plan, PlanSubject};
@@ -79,8 +79,13 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> ActOutcome {
     match call.invoke::<(String, String, u64)>(connection.as_like()) {
         Ok((word, _, changed)) if word == "done" => ActOutcome { ending: Ending::Done, changed, detail: String::new() },
         Ok((_, why, _)) => ActOutcome::of(Ending::Refused, why),
-        // It may have been carried out, and the answer lost.
-        Err(error) if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => {
+        // It may have been carried out, and the answer lost or not understood.
+        Err(error)
+            if error.is_io_error()
+                || error.is_timeout()
+                || error.is_connection_dropped()
+                || matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType) =>
+        {
             ActOutcome::of(Ending::Unknown, described(&error))
         }
         Err(error) => ActOutcome::of(Ending::Failed, described(&error)),

@@ -34,7 +34,9 @@ const SAMPLES_AFTER_ACT: u8 = 3;
 const REJECTED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// How long nothing is planned again that a script has refused: it sees what samples do not, such as entries without payload.
+/// Twice as long after each further refusal, up to [`MAX_REFUSED_FOR`].
 const REFUSED_FOR: Duration = Duration::from_secs(60);
+const MAX_REFUSED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Bytes of a plan's id.
 const ID_BYTES: usize = 8;
@@ -58,8 +60,8 @@ pub struct Planner {
     rules: Arc<[RemediationRule]>,
     groups: BTreeMap<GroupKey, GroupMemory>,
     plans: BTreeMap<(GroupKey, What), Plan>,
-    /// What is not planned again until then.
-    not_before: BTreeMap<(GroupKey, What), SystemTime>,
+    /// What is not planned again for a while, at most [`MAX_PLANS`].
+    pauses: BTreeMap<(GroupKey, What), Pause>,
     /// When the newest plans were made.
     newest: VecDeque<SystemTime>,
     storm_until: Option<SystemTime>,
@@ -78,6 +80,14 @@ struct GroupMemory {
     sightings: BTreeMap<What, Sighting>,
     /// Samples from now on in which our own act may show.
     own_acts: u8,
+}
+
+/// Why and until when something is not planned again.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: SystemTime,
+    /// How often in a row a script has refused it.
+    refusals: u32,
 }
 
 /// Something that a plan may be for.
@@ -100,7 +110,7 @@ impl Planner {
             rules,
             groups: BTreeMap::new(),
             plans: BTreeMap::new(),
-            not_before: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             newest: VecDeque::new(),
             storm_until: None,
         }
@@ -160,28 +170,39 @@ impl Planner {
                 memory.own_acts = SAMPLES_AFTER_ACT;
             }
         }
+        let key = (place, what(plan));
+        if may_have_changed {
+            self.pauses.remove(&key);
+        }
         if plan.action == Action::Hook {
             // What it asked for takes time.
-            self.not_again((place, what(plan)), now, PLAN_LIFETIME);
+            self.pause(key, now, PLAN_LIFETIME, 0);
         }
     }
 
-    /// The script has seen that it was not as planned: the same is not asked for again at once.
+    /// The script has seen that it was not as planned: the same is not asked for again at once, and ever more rarely while that goes on.
     pub fn refused(&mut self, plan: &Plan, now: SystemTime) {
-        self.not_again(((plan.stream.clone(), plan.group.clone()), what(plan)), now, REFUSED_FOR);
+        let key = ((plan.stream.clone(), plan.group.clone()), what(plan));
+        let refusals = self.pauses.get(&key).map_or(0, |pause| pause.refusals);
+        let time = REFUSED_FOR.saturating_mul(2_u32.saturating_pow(refusals)).min(MAX_REFUSED_FOR);
+        self.pause(key, now, time, refusals.saturating_add(1));
     }
 
     /// A person does not want it.
     pub fn reject(&mut self, plan: &Plan, now: SystemTime) {
         let key = ((plan.stream.clone(), plan.group.clone()), what(plan));
         self.plans.remove(&key);
-        self.not_again(key, now, REJECTED_FOR);
+        self.pause(key, now, REJECTED_FOR, 0);
     }
 
-    fn not_again(&mut self, key: (GroupKey, What), now: SystemTime, time: Duration) {
-        self.not_before.retain(|_, until| now < *until);
-        if self.not_before.len() < MAX_PLANS {
-            self.not_before.insert(key, now + time);
+    fn pause(&mut self, key: (GroupKey, What), now: SystemTime, time: Duration, refusals: u32) {
+        // Refusals are remembered beyond the pause, to tell the next one from the first.
+        self.pauses.retain(|_, pause| now < pause.until + MAX_REFUSED_FOR);
+        if self.pauses.len() >= MAX_PLANS {
+            self.pauses.retain(|_, pause| now < pause.until);
+        }
+        if self.pauses.len() < MAX_PLANS || self.pauses.contains_key(&key) {
+            self.pauses.insert(key, Pause { until: now + time, refusals });
         }
     }
 
@@ -302,7 +323,7 @@ impl Planner {
         for (what, subject) in candidates {
             let key = (place.clone(), what);
             let Some(seen) = memory.sightings.get(&key.1).filter(|seen| seen.again) else { continue };
-            let is_early = self.not_before.get(&key).is_some_and(|until| now < *until);
+            let is_early = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
             if is_early || self.plans.contains_key(&key) || self.plans.len() >= MAX_PLANS {
                 continue;
             }

@@ -319,6 +319,32 @@ fn what_was_refused_is_not_asked_for_again_at_once() {
     assert_eq!(look(&mut planner, 162).unwrap().action, Action::Release);
 }
 
+/// Such as a consumer that holds nothing but entries without payload: each refusal costs a record, a line and a place in the budget.
+#[test]
+fn what_is_refused_again_and_again_is_asked_for_ever_more_rarely() {
+    let mut planner = planner(rule(RemediationMode::Auto, &[Action::Release]));
+    let look = |planner: &mut Planner, second: u64| {
+        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
+        planner.plans().next().cloned()
+    };
+    let mut plans = Vec::new();
+    for second in 100..18_500 {
+        if let Some(plan) = look(&mut planner, second) {
+            planner.acted(&plan, false, at(second));
+            planner.refused(&plan, at(second));
+            plans.push(second);
+        }
+    }
+    let apart: Vec<u64> = plans.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(apart, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600], "{plans:?}");
+    // Once it has been done, the next refusal is a first one.
+    let plan = (18_500..30_000).find_map(|second| look(&mut planner, second)).unwrap();
+    planner.acted(&plan, true, at(30_000));
+    planner.refused(&plan, at(30_000));
+    assert!((30_001..30_060).all(|second| look(&mut planner, second).is_none()));
+    assert!((30_060..30_064).any(|second| look(&mut planner, second).is_some()));
+}
+
 #[test]
 fn acts_that_move_no_entry_hide_no_claim() {
     let claims_after = |action: Action, may_have_changed: bool| {
