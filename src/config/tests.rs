@@ -563,7 +563,7 @@ fn values_are_as_they_are_written() {
             format!("groups: [ä, {name}, {name} ]\n"),
             format!("groups:\n- 'ä'\n- {name}\n- {name}   \n"),
             format!("groups:\r\n  - ä\r\n  - {name}\r\n  - {name}\r\n"),
-            format!("\u{feff}# ä\ngroups: {{}}\n").replace("{}", name),
+            format!("\u{feff}# ä\ngroups: {name}\n"),
             format!("---\ngroups: [&it {name}, *it]\n"),
             format!("streams: &it {name}\n\ngroups: *it\n"),
         ];
