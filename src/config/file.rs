@@ -15,11 +15,10 @@ use serde_saphyr::Error;
 
 use crate::config::nearest::nearest;
 use crate::config::settings::{COLLECTORS, Flag, SETTINGS, Setting, collectors};
-use crate::config::values::{ConfigError, Location, RawValue, ValueOrigin};
+use crate::config::values::{ConfigError, Location, RawValue, ValueOrigin, truth};
 use crate::model::TargetName;
 use crate::sys::files;
 pub(crate) use node::Given;
-pub(in crate::config) use node::truth;
 use node::{Entries, YamlNode};
 pub(crate) use notify::{NotifySection, WebhookItem};
 use remediation::REMEDIATION;

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::actions::notify::Webhook;
 use crate::config::MAX_DURATION;
-use crate::config::file::{Given, Located, WebhookItem, truth};
-use crate::config::values::{self, ConfigError, shown};
+use crate::config::file::{Given, Located, WebhookItem};
+use crate::config::values::{self, ConfigError, shown, truth};
 use crate::sys::files;
 use crate::sys::http_client::{HttpClient, HttpEndpoint};
 

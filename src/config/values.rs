@@ -128,6 +128,15 @@ fn with_byte_unit(bytes: u64) -> String {
     largest.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
 }
 
+/// A truth value in words, whatever their case.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    let is_one_of = |words: [&str; 3]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    if is_one_of(["true", "yes", "on"]) {
+        return Some(true);
+    }
+    is_one_of(["false", "no", "off"]).then_some(false)
+}
+
 impl RawValue {
     pub(super) fn new(setting: &'static Setting, origin: ValueOrigin, values: Vec<OsString>) -> Self {
         Self { setting, origin, values, is_inherited: false }
@@ -246,9 +255,12 @@ impl RawValue {
 
     /// A truth value, in the spellings that are usual in environments.
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
-        let spellings = [("true", true), ("1", true), ("yes", true), ("on", true)];
-        let opposites = [("false", false), ("0", false), ("no", false), ("off", false)];
-        self.one_of(&[spellings, opposites].concat()).map_err(|_| self.problem("expected true or false"))
+        let known = |text: &str| match text {
+            "1" => Some(true),
+            "0" => Some(false),
+            word => truth(word),
+        };
+        self.text().ok().and_then(|text| known(&text)).ok_or_else(|| self.problem("expected true or false"))
     }
 
     /// A share, within bounds in percent, both included.

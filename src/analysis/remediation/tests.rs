@@ -289,13 +289,15 @@ fn most_of_a_group_must_be_healthy() {
     }
 }
 
+/// Shows a dead consumer that holds three entries; what is planned.
+fn look(planner: &mut Planner, second: u64) -> Option<Plan> {
+    planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
+    planner.plans().next().cloned()
+}
+
 #[test]
 fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
     let mut planner = planner(rule(RemediationMode::Auto, &[Action::Hook]));
-    let look = |planner: &mut Planner, second: u64| {
-        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
-        planner.plans().next().cloned()
-    };
     look(&mut planner, 100);
     let plan = look(&mut planner, 101).unwrap();
     planner.acted(&plan, true, at(102));
@@ -307,10 +309,6 @@ fn a_webhook_that_was_called_is_not_called_again_until_it_can_have_helped() {
 #[test]
 fn what_was_refused_is_not_asked_for_again_at_once() {
     let mut planner = planner(rule(RemediationMode::Auto, &[Action::Release]));
-    let look = |planner: &mut Planner, second: u64| {
-        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
-        planner.plans().next().cloned()
-    };
     look(&mut planner, 100);
     let plan = look(&mut planner, 101).unwrap();
     planner.acted(&plan, false, at(102));
@@ -323,10 +321,6 @@ fn what_was_refused_is_not_asked_for_again_at_once() {
 #[test]
 fn what_is_refused_again_and_again_is_asked_for_ever_more_rarely() {
     let mut planner = planner(rule(RemediationMode::Auto, &[Action::Release]));
-    let look = |planner: &mut Planner, second: u64| {
-        planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));
-        planner.plans().next().cloned()
-    };
     let mut plans = Vec::new();
     for second in 100..18_500 {
         if let Some(plan) = look(&mut planner, second) {

@@ -80,15 +80,6 @@ fn is_the_same(written: &str, value: &str) -> bool {
     matches!(serde_saphyr::from_str(written), Ok(YamlNode::Typed(read, _)) if read == value)
 }
 
-/// A truth value in the words that YAML has for it.
-pub(in crate::config) fn truth(text: &str) -> Option<bool> {
-    let is_one_of = |words: [&str; 4]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
-    if is_one_of(["true", "yes", "y", "on"]) {
-        return Some(true);
-    }
-    is_one_of(["false", "no", "n", "off"]).then_some(false)
-}
-
 /// What YAML takes for a number or a truth value. Where it stands, its parent knows.
 fn typed<E>(value: impl fmt::Display) -> Result<YamlNode, E> {
     Ok(YamlNode::Typed(value.to_string(), 0..0))
