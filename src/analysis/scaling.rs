@@ -16,7 +16,7 @@ use crate::analysis::snapshot::{Presence, PresentGroup, StreamSnapshot};
 use crate::analysis::view::{Fresh, View};
 use crate::model::glob::any_matches;
 use crate::model::lag::Lag;
-use crate::model::sample::{ReadError, RefusedCommand};
+use crate::model::sample::{ReadError, RefusedCommand, SampleError};
 use crate::model::{ConsumerName, GroupName, StreamKey, text};
 
 /// Streams and groups that a reason names: the first few say enough.
@@ -132,8 +132,73 @@ pub struct Demand {
 
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DemandUnknown(pub String);
+pub enum DemandUnknown {
+    /// There is no sample yet.
+    #[error("the first poll of Redis has not ended yet")]
+    NotPolled,
+    /// The newest poll failed.
+    #[error("the newest poll of Redis failed: {0}")]
+    PollFailed(SampleError),
+    /// The newest sample was withdrawn.
+    #[error("the newest sample is too old")]
+    Stale,
+    /// The newest sample is this old, and was not withdrawn yet.
+    #[error("the newest sample is {:.1} s old", .0.as_secs_f64())]
+    Aged(Duration),
+    /// A stream that is named is not sampled.
+    #[error("the stream {0} is not in the newest sample")]
+    NotSampled(StreamKey),
+    /// A stream could not be read.
+    #[error("the stream {stream} could not be read: {error}")]
+    StreamUnreadable {
+        /// The stream.
+        stream: StreamKey,
+        /// Why.
+        error: ReadError,
+    },
+    /// The group could not be read.
+    #[error("the group {group} of the stream {stream}: it could not be read")]
+    GroupUnreadable {
+        /// The group.
+        group: GroupName,
+        /// Its stream.
+        stream: StreamKey,
+    },
+    /// The group may be among those that are left out.
+    #[error("the group {group} of the stream {stream}: groups are left out over limit.groups")]
+    GroupLeftOut {
+        /// The group.
+        group: GroupName,
+        /// Its stream.
+        stream: StreamKey,
+    },
+    /// The server told a number of pending entries that cannot be.
+    #[error("how many entries of the stream {0} are pending is not known")]
+    Pending(StreamKey),
+    /// Not every stream that a pattern may mean is sampled.
+    #[error("streams that match the pattern may be missing: {0}")]
+    Incomplete(#[from] IncompleteSample),
+}
+
+/// Why streams that match a pattern may be missing from a sample.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IncompleteSample {
+    /// Other processes sample the others.
+    #[error("this process samples one shard of them")]
+    Shard,
+    /// A node of the cluster could not be sampled.
+    #[error("{0}")]
+    Node(ReadError),
+    /// Streams cannot be searched for.
+    #[error("Redis refuses SCAN")]
+    ScanRefused,
+    /// They are still searched for.
+    #[error("the first search has not ended yet")]
+    Searching,
+    /// This many are left out.
+    #[error("{0} are over limit.streams")]
+    OverLimit(u64),
+}
 
 impl Scaler {
     /// What there is to do, by the newest sample.
@@ -155,9 +220,9 @@ impl Scaler {
         forecasts: &LagForecasts,
     ) -> Result<Demand, DemandUnknown> {
         let fresh = match (&view.newest_poll, &view.fresh) {
-            (None, _) => return Err(DemandUnknown("the first poll of Redis has not ended yet".to_owned())),
-            (Some(Err(error)), _) => return Err(DemandUnknown(format!("the newest poll of Redis failed: {error}"))),
-            (Some(Ok(())), None) => return Err(DemandUnknown("the newest sample is too old".to_owned())),
+            (None, _) => return Err(DemandUnknown::NotPolled),
+            (Some(Err(error)), _) => return Err(DemandUnknown::PollFailed(error.clone())),
+            (Some(Ok(())), None) => return Err(DemandUnknown::Stale),
             (Some(Ok(())), Some(fresh)) => fresh,
         };
         if !self.streams.patterns.is_empty() {
@@ -166,7 +231,7 @@ impl Scaler {
         let streams: Vec<&StreamSnapshot> = self.streams_of(view).collect();
         let there: BTreeSet<&StreamKey> = streams.iter().map(|stream| &stream.key).collect();
         if let Some(name) = self.streams.names.iter().find(|name| !there.contains(name)) {
-            return Err(DemandUnknown(format!("the stream {name} is not in the newest sample")));
+            return Err(DemandUnknown::NotSampled(name.clone()));
         }
         let mut sum = Sum { added: Some(0.0), delivered: Some(0.0), ..Sum::default() };
         for stream in &streams {
@@ -194,23 +259,22 @@ impl Scaler {
 }
 
 /// Whether the sample has every stream that a pattern may mean.
-fn all_found(view: &View, fresh: &Fresh) -> Result<(), DemandUnknown> {
-    let missing = |why: &str| Err(DemandUnknown(format!("streams that match the pattern may be missing: {why}")));
+fn all_found(view: &View, fresh: &Fresh) -> Result<(), IncompleteSample> {
     if fresh.is_share {
-        return missing("this process samples one shard of them");
+        return Err(IncompleteSample::Shard);
     }
     if let Some(why) = view.nodes.iter().find_map(|node| node.why()) {
-        return missing(&why.to_string());
+        return Err(IncompleteSample::Node(why));
     }
     if fresh.meta.refused.contains(&RefusedCommand::Scan) {
-        return missing("Redis refuses SCAN");
+        return Err(IncompleteSample::ScanRefused);
     }
     if fresh.meta.search.is_none_or(|search| search.completed.is_none()) {
-        return missing("the first search has not ended yet");
+        return Err(IncompleteSample::Searching);
     }
     match fresh.over.streams {
         0 => Ok(()),
-        over => missing(&format!("{over} are over limit.streams")),
+        over => Err(IncompleteSample::OverLimit(over)),
     }
 }
 
@@ -256,12 +320,20 @@ impl<'a> Sum<'a> {
                 self.missing_streams.push(&stream.key);
                 return Ok(());
             }
-            Err(error) => return Err(DemandUnknown(format!("the stream {} could not be read: {error}", stream.key))),
+            Err(error) => {
+                let (stream, error) = (stream.key.clone(), error.clone());
+                return Err(DemandUnknown::StreamUnreadable { stream, error });
+            }
         };
-        let unknown = |why: &str| Err(DemandUnknown(format!("the group {group} of the stream {}: {why}", stream.key)));
         match stream.groups.iter().find(|known| known.name == *group).map(|known| &known.presence) {
-            Some(Presence::Unknown) => return unknown("it could not be read"),
-            None if stream.groups_left_out > 0 => return unknown("groups are left out over limit.groups"),
+            Some(Presence::Unknown) => {
+                let (group, stream) = (group.clone(), stream.key.clone());
+                return Err(DemandUnknown::GroupUnreadable { group, stream });
+            }
+            None if stream.groups_left_out > 0 => {
+                let (group, stream) = (group.clone(), stream.key.clone());
+                return Err(DemandUnknown::GroupLeftOut { group, stream });
+            }
             // Somebody has to start the first consumer, who makes the group.
             None | Some(Presence::Missing) => {
                 self.missing_groups.push(&stream.key);
@@ -333,17 +405,17 @@ impl<'a> Sum<'a> {
         let capacity = self.capacity(active);
         let recommendation =
             Recommendation::of(self.added, self.delivered, capacity, self.lag.max, active, drain_target);
-        let pending = if self.pending_unknown.is_empty() { Some(self.pending.unwrap_or(0)) } else { None };
-        let work = pending.map(|pending| self.lag.max.saturating_add(pending));
-        let work_unknown = || {
-            let key = self.pending_unknown.first().map(ToString::to_string).unwrap_or_default();
-            DemandUnknown(format!("how many entries of the stream {key} are pending is not known"))
+        let pending = match self.pending_unknown.first() {
+            Some(stream) => Err(DemandUnknown::Pending((*stream).clone())),
+            None => Ok(self.pending.unwrap_or(0)),
         };
+        let work = pending.clone().map(|pending| self.lag.max.saturating_add(pending));
+        let pending = pending.ok();
         let (value, why) = match scaler.signal {
             Signal::Lag => (self.lag.max, self.lag_text()),
-            Signal::Work => (work.ok_or_else(work_unknown)?, self.work_text(pending)),
+            Signal::Work => (work?, self.work_text(pending)),
             Signal::Forecast => {
-                let work = work.ok_or_else(work_unknown)?;
+                let work = work?;
                 let ahead = text::duration(scaler.look_ahead);
                 if self.forecast == 0 {
                     let why = format!("there is no forecast for {ahead} ahead, so the value is the work now: ");
@@ -357,9 +429,9 @@ impl<'a> Sum<'a> {
             Signal::Consumers => {
                 // Lag alone is work enough to know that there is some.
                 let is_idle = match work {
-                    Some(work) => work == 0,
-                    None if self.lag.max > 0 => false,
-                    None => return Err(work_unknown()),
+                    Ok(work) => work == 0,
+                    Err(_) if self.lag.max > 0 => false,
+                    Err(unknown) => return Err(unknown),
                 };
                 consumers(&recommendation, is_idle, self.added, (active, &self.active_text()))
             }

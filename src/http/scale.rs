@@ -87,14 +87,14 @@ fn answer<'a>(
     let published = target.reader.newest();
     let age = published.sampled.map_or(Duration::ZERO, |sampled| sampled.elapsed());
     let demand = scaler.demand_with(&published.view, target.drain_target, forecasts);
-    let DemandUnknown(why) = match demand {
+    let unknown = match demand {
         Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => {
-            DemandUnknown(format!("the newest sample is {:.1} s old", age.as_secs_f64()))
+            DemandUnknown::Aged(age)
         }
         Ok(demand) => return Ok(scale(name, scaler, demand, published.view.last_success, age)),
         Err(unknown) => unknown,
     };
-    Err(unavailable(target, &why))
+    Err(unavailable(target, &unknown.to_string()))
 }
 
 /// The scaler that a query asks for. What is not monitored is not to be had.

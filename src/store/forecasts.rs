@@ -111,7 +111,7 @@ pub struct Made {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum NotMade {
     /// The group has never been sampled.
     Unknown,

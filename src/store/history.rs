@@ -386,8 +386,7 @@ impl History {
     ) -> Result<Vec<T>, HistoryUnavailable> {
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
         let permit = turn.ok().and_then(Result::ok);
-        let busy = || HistoryUnavailable(format!("other queries took more than {} s", TURN.as_secs()));
-        let permit = permit.ok_or_else(busy)?;
+        let permit = permit.ok_or(HistoryUnavailable::Busy(TURN))?;
         let made = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&made);
         let take = Box::new(move |key: SeriesKey, answer| lock(&into).push(make(&key, answer)));

@@ -50,7 +50,12 @@ pub fn module(path: &Path) -> Vec<String> {
 /// What a file says outside of its tests.
 pub fn program(path: &Path) -> String {
     let source = std::fs::read_to_string(path).unwrap();
-    let end = source.find("#[cfg(test)]\nmod tests").unwrap_or(source.len());
+    // Tests in a file of their own end nothing here: they may be named first.
+    let is_tests = |at: &usize| {
+        let module = source[*at..].lines().nth(1).unwrap_or_default();
+        module.ends_with("mod tests {")
+    };
+    let end = source.match_indices("#[cfg(test)]\n").map(|(at, _)| at).find(is_tests).unwrap_or(source.len());
     source[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

@@ -288,11 +288,11 @@ mod tests {
     }
 
     /// What is told of the streams, in their order.
-    fn told(sample: &TargetSample) -> Vec<(String, Result<u64, &'static str>)> {
-        // Leaked, to be compared with literals.
-        let text = |error: &ReadError| &*error.to_string().leak();
-        let read = sample.streams.iter().map(|(_, read)| read.as_ref().map(|s| s.length).map_err(text));
-        sample.streams.iter().map(|(key, _)| key.to_string()).zip(read).collect()
+    fn told(sample: &TargetSample) -> Vec<(&str, Result<u64, &ReadError>)> {
+        fn name(key: &StreamKey) -> &str {
+            std::str::from_utf8(key.as_bytes()).unwrap()
+        }
+        sample.streams.iter().map(|(key, read)| (name(key), read.as_ref().map(|stream| stream.length))).collect()
     }
 
     #[test]
@@ -311,9 +311,10 @@ mod tests {
         assert_eq!(gathered.failed().collect::<Vec<_>>(), [&at(4)]);
 
         let whole = gathered.sample(&named, 100).unwrap();
-        let late = Err("node h:4: no answer in time");
-        let expected = [Ok(10), Ok(1), late, Ok(3), Err("nobody"), Ok(8), Ok(7), late];
-        let names = ["e", "d", "c", "b", "a", "x", "y", "z"].map(str::to_owned);
+        let late = ReadError::Node { address: "h:4".to_owned(), error: "no answer in time".to_owned() };
+        let nobody = ReadError::NoNode("nobody".to_owned());
+        let expected = [Ok(10), Ok(1), Err(&late), Ok(3), Err(&nobody), Ok(8), Ok(7), Err(&late)];
+        let names = ["e", "d", "c", "b", "a", "x", "y", "z"];
         assert_eq!(told(&whole), names.into_iter().zip(expected).collect::<Vec<_>>());
         assert_eq!((whole.meta.server.version.as_str(), whole.meta.round_trip), ("7.0.0", Duration::from_millis(9)));
         assert_eq!((whole.redis_time, whole.meta.streams_left_out), (Duration::from_millis(90), 6));
@@ -341,8 +342,7 @@ mod tests {
             gathered.searched(Some(Search { found: 2, completed }));
         }
         let whole = gathered.sample(&named, 4).unwrap();
-        let expected = [("z", Err("no such key")), ("a", Ok(1)), ("b", Ok(2)), ("c", Ok(3))];
-        assert_eq!(told(&whole), expected.map(|(name, read)| (name.to_owned(), read)));
+        assert_eq!(told(&whole), [("z", Err(&ReadError::Missing)), ("a", Ok(1)), ("b", Ok(2)), ("c", Ok(3))]);
         assert_eq!(whole.meta.streams_left_out, 4 * 2 + 1);
         assert_eq!(whole.meta.search, Some(Search { found: 3, completed: Some((old, 2 * second)) }));
     }

@@ -117,7 +117,7 @@ async fn ask_for_slots(
         let detail = format!("CLUSTER SLOTS was answered {}", named(&refusal));
         return Err(SampleError { reason: FailureReason::Server, detail });
     }
-    let map = SlotMap::read(reply, address).map_err(protocol)?;
+    let map = SlotMap::read(reply, address).map_err(|error| protocol(&error.to_string()))?;
     let is_empty = || SampleError { reason: FailureReason::Server, detail: "no slots are given out".to_owned() };
     if map.masters().is_empty() { Err(is_empty()) } else { Ok(map) }
 }

@@ -43,6 +43,19 @@ pub(super) fn slot_of(key: &StreamKey) -> u16 {
 /// Replicas that are remembered, to be asked for the slots if no master answers: more than any cluster has.
 const MAX_REPLICAS: usize = 1000;
 
+/// How a reply to `CLUSTER SLOTS` is not what the specification says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InvalidSlots {
+    #[error("CLUSTER SLOTS was answered no list")]
+    NoList,
+    #[error("CLUSTER SLOTS was answered more ranges than there are slots")]
+    TooManyRanges,
+    #[error("CLUSTER SLOTS was answered a range without its ends")]
+    NoEnds,
+    #[error("CLUSTER SLOTS was answered a range whose ends are no slots")]
+    EndsAreNoSlots,
+}
+
 /// Which master has which slots, as one node of the cluster says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotMap {
@@ -59,19 +72,19 @@ impl SlotMap {
     ///
     /// # Errors
     /// What is no such answer.
-    pub(super) fn read(reply: Reply<'_>, asked: &Address) -> Result<Self, &'static str> {
+    pub(super) fn read(reply: Reply<'_>, asked: &Address) -> Result<Self, InvalidSlots> {
         let mut map = Self::default();
-        let ranges = reply.list().ok_or("CLUSTER SLOTS was answered no list")?;
+        let ranges = reply.list().ok_or(InvalidSlots::NoList)?;
         if ranges.len() > usize::from(SLOTS) {
-            return Err("CLUSTER SLOTS was answered more ranges than there are slots");
+            return Err(InvalidSlots::TooManyRanges);
         }
         for range in ranges {
             let mut parts = range.list().into_iter().flatten();
             let (Some(first), Some(last)) = (parts.next(), parts.next()) else {
-                return Err("CLUSTER SLOTS was answered a range without its ends");
+                return Err(InvalidSlots::NoEnds);
             };
             let (Some(first), Some(last)) = (slot(first), slot(last)) else {
-                return Err("CLUSTER SLOTS was answered a range whose ends are no slots");
+                return Err(InvalidSlots::EndsAreNoSlots);
             };
             let mut nodes = parts.map(|node| address(node, asked));
             // A master without an address has its slots all the same; they cannot be asked for.
@@ -191,7 +204,7 @@ mod tests {
         check("x{", 3596);
     }
 
-    fn read(reply: &str) -> Result<SlotMap, &'static str> {
+    fn read(reply: &str) -> Result<SlotMap, InvalidSlots> {
         let replies = whole(reply.as_bytes());
         SlotMap::read(replies.iter().next().unwrap(), &at(1))
     }

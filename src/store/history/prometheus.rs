@@ -1,6 +1,7 @@
 //! History from a server that speaks PromQL: Prometheus, Thanos, Mimir or VictoriaMetrics, by `query_range`.
 
 mod answer;
+pub(super) mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod promql;
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,10 +24,11 @@ use crate::analysis::history::{Point, resample};
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::room::{Answer, Asked, HistorySource, HistoryUnavailable, Job, Room, Take};
 use crate::store::lock;
-use crate::sys::files::{self, FileError};
-use crate::sys::http_client::{AnswerLimits, ClientError, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS, NoAnswer};
+use crate::sys::files;
+use crate::sys::http_client::{AnswerLimits, ClientError, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS};
 use crate::sys::own_metrics::HistoryMetrics;
 use answer::{Found, MAX_RATE_SPREAD};
+pub use error::{OtherServer, QueryError, TokenFileError};
 
 /// How long Prometheus may take for one query, from the connection to the end of the answer.
 const QUERY_TIME: Duration = Duration::from_secs(10);
@@ -78,17 +79,6 @@ pub struct PrometheusConfig {
     pub labels: Vec<(String, String)>,
 }
 
-/// Why a file gives no bearer token: what is expected of it.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFileError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] FileError),
-    /// What is in it is no token.
-    #[error("expected a file with one token of visible ASCII characters")]
-    NoToken,
-}
-
 /// A bearer token as a header has it.
 ///
 /// # Errors
@@ -101,47 +91,6 @@ pub fn token(file: &std::path::Path) -> Result<HeaderValue, TokenFileError> {
     let mut header = header.ok_or(TokenFileError::NoToken)?;
     header.set_sensitive(true);
     Ok(header)
-}
-
-/// What answers that is no Prometheus.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OtherServer {
-    /// It does not speak HTTP, or not this one.
-    #[error(transparent)]
-    Protocol(NoAnswer),
-    /// Prometheus has no such answer with that status.
-    #[error("{0} with a good answer")]
-    Status(StatusCode),
-    /// It leads elsewhere.
-    #[error("{0}: redirects are not followed")]
-    Redirect(StatusCode),
-    /// Its answer is not that of Prometheus.
-    #[error("{0} without the JSON of Prometheus's API")]
-    Answer(StatusCode),
-    /// The same, and from where on it is no such JSON. What is there is not repeated.
-    #[error("{status} without the JSON of Prometheus's API (line {line}, column {column})")]
-    Json {
-        /// The status.
-        status: StatusCode,
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1.
-        column: usize,
-    },
-}
-
-/// Why a query has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum QueryError {
-    /// Nobody answers, or not as it should.
-    #[error("{0}")]
-    Down(String),
-    /// Something else answers.
-    #[error(transparent)]
-    NoPrometheus(#[from] OtherServer),
-    /// Prometheus does not answer this query.
-    #[error("{0}")]
-    Refused(String),
 }
 
 /// A server that is asked for history.
@@ -175,8 +124,7 @@ impl Prometheus {
     /// What else answers.
     pub(super) async fn check(&self) -> Result<(), OtherServer> {
         let asked = timeout(START_TIME, self.ping()).await;
-        let result =
-            asked.unwrap_or_else(|_| Err(QueryError::Down(format!("no answer within {} s", START_TIME.as_secs()))));
+        let result = asked.unwrap_or(Err(QueryError::Late(START_TIME)));
         if let Err(QueryError::NoPrometheus(found)) = result {
             return Err(found);
         }
@@ -202,18 +150,18 @@ impl Prometheus {
         let mut is_down = lock(&self.is_down);
         let url = self.config.endpoint.without_path();
         match failure {
-            Some(error @ (QueryError::Down(_) | QueryError::NoPrometheus(_))) => {
+            // It refuses one query and answers.
+            None | Some(QueryError::Refused { .. }) => {
+                self.metrics.up.set(1);
+                if std::mem::replace(&mut is_down, false) {
+                    tracing::info!(url, "Prometheus answers again");
+                }
+            }
+            Some(error) => {
                 let error = error.to_string();
                 self.metrics.up.set(0);
                 if !std::mem::replace(&mut is_down, true) {
                     tracing::error!(url, error, "Prometheus does not answer; there is no history until it does");
-                }
-            }
-            // It refuses one query and answers.
-            None | Some(QueryError::Refused(_)) => {
-                self.metrics.up.set(1);
-                if std::mem::replace(&mut is_down, false) {
-                    tracing::info!(url, "Prometheus answers again");
                 }
             }
         }
@@ -226,7 +174,7 @@ impl Prometheus {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let mut sender = self.client.to(self.config.endpoint.below(path), &self.lookups);
         sender.ask(&headers, FORM, body.into(), LIMITS).await.map_err(|error| {
-            if error.is_other_protocol { OtherServer::Protocol(error).into() } else { QueryError::Down(error.why) }
+            if error.is_other_protocol { OtherServer::Protocol(error).into() } else { QueryError::NoAnswer(error) }
         })
     }
 
@@ -235,13 +183,9 @@ impl Prometheus {
         let Some(file) = self.config.token_file.clone() else { return Ok(None) };
         let reading = async {
             let permit = Arc::clone(&self.token_reads).acquire_owned().await;
-            off_worker(permit, move || token(&file)).await?.map_err(|error| QueryError::Down(error.to_string()))
+            off_worker(permit, move || token(&file)).await?.map_err(QueryError::Token)
         };
-        let late = |_| Err(QueryError::Down(format!("its file takes more than {} s", TOKEN_TIME.as_secs())));
-        match timeout(TOKEN_TIME, reading).await.unwrap_or_else(late) {
-            Ok(token) => Ok(Some(token)),
-            Err(failure) => Err(QueryError::Down(format!("the token: {failure}"))),
-        }
+        timeout(TOKEN_TIME, reading).await.unwrap_or(Err(QueryError::TokenLate(TOKEN_TIME))).map(Some)
     }
 
     /// Everything about some groups within a time, as text.
@@ -316,7 +260,7 @@ async fn off_worker<T: Send + 'static>(
         let _held = held;
         work()
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| QueryError::Down("the query was interrupted".to_owned()))
+    tokio::task::spawn_blocking(work).await.map_err(|_| QueryError::Interrupted)
 }
 
 /// What Prometheus itself is told of [`QUERY_TIME`].
@@ -328,12 +272,12 @@ impl Room for Prometheus {
             let Job { asked, take, permit } = job;
             let permit = Arc::new(permit);
             let answered = timeout(ANSWER_TIME, self.answer(&asked, take, &permit)).await;
-            let late = || QueryError::Down(format!("no whole answer within {} s", ANSWER_TIME.as_secs()));
-            let result = answered.unwrap_or_else(|_| Err(late()));
+            let result = answered.unwrap_or(Err(QueryError::Incomplete(ANSWER_TIME)));
             self.report(result.as_ref().err());
-            let authority = self.config.endpoint.authority();
-            result
-                .map_err(|failure| HistoryUnavailable(format!("Prometheus at {authority} does not answer: {failure}")))
+            result.map_err(|error| HistoryUnavailable::Prometheus {
+                authority: self.config.endpoint.authority(),
+                error,
+            })
         })
     }
 }

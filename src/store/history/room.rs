@@ -1,6 +1,7 @@
 //! Where history is read from.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
@@ -8,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::analysis::history::Point;
 use crate::analysis::history::query::Range;
 use crate::store::history::memory::SeriesKey;
+use crate::store::history::prometheus::error::QueryError;
 
 /// A place that history is read from.
 pub(super) trait Room: Debug + Send + Sync {
@@ -38,7 +40,7 @@ impl Job {
             work(&self.asked, &mut self.take);
             drop(self.permit);
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| HistoryUnavailable("the query was interrupted".to_owned()))
+        tokio::task::spawn_blocking(work).await.map_err(|_| HistoryUnavailable::Interrupted)
     }
 }
 
@@ -54,9 +56,23 @@ pub struct Asked {
 }
 
 /// Why nothing can be read now.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HistoryUnavailable(pub(super) String);
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryUnavailable {
+    /// Other queries took longer than this.
+    #[error("other queries took more than {} s", .0.as_secs())]
+    Busy(Duration),
+    /// The program ends.
+    #[error("the query was interrupted")]
+    Interrupted,
+    /// Prometheus has no answer.
+    #[error("Prometheus at {authority} does not answer: {error}")]
+    Prometheus {
+        /// Where it is.
+        authority: String,
+        /// Why.
+        error: QueryError,
+    },
+}
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::error::{OtherServer, QueryError};
 use super::promql::{PART, PARTS_COUNT, Part, TARGET};
-use super::{OtherServer, QueryError};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::Point;
 use crate::store::history::memory::SeriesKey;
@@ -29,18 +29,20 @@ struct PrometheusReply<'a, D> {
 
 /// The data of a good answer.
 pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -> Result<D, QueryError> {
-    let said = |error: Option<Cow<'_, str>>| format!("{status}: {}", shown(&error.unwrap_or_default()));
+    let words = |error: Option<Cow<'_, str>>| shown(&error.unwrap_or_default());
     if !status.is_success() {
         // What else there is in it is nothing that was asked for.
         return Err(match serde_json::from_slice::<PrometheusReply<'_, IgnoredAny>>(body) {
             Ok(PrometheusReply { status: word, error, .. }) if word == "error" && status.is_client_error() => {
-                QueryError::Refused(said(error))
+                QueryError::Refused { status, error: words(error) }
             }
-            Ok(PrometheusReply { status: word, error, .. }) if word == "error" => QueryError::Down(said(error)),
+            Ok(PrometheusReply { status: word, error, .. }) if word == "error" => {
+                QueryError::Failed { status, error: words(error) }
+            }
             Ok(PrometheusReply { status: word, .. }) if word == "success" => OtherServer::Status(status).into(),
             // A proxy may say so, and has its own words. None says that nobody asks like this.
             _ if is_about_access(status) || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) => {
-                QueryError::Down(status.to_string())
+                QueryError::Status(status)
             }
             _ if status.is_redirection() => OtherServer::Redirect(status).into(),
             _ => OtherServer::Answer(status).into(),
@@ -48,7 +50,9 @@ pub(super) fn data<'a, D: Deserialize<'a>>(status: StatusCode, body: &'a [u8]) -
     }
     match serde_json::from_slice::<PrometheusReply<'_, D>>(body) {
         Ok(PrometheusReply { status: word, data: Some(data), .. }) if word == "success" => Ok(data),
-        Ok(PrometheusReply { status: word, error, .. }) if word == "error" => Err(QueryError::Down(said(error))),
+        Ok(PrometheusReply { status: word, error, .. }) if word == "error" => {
+            Err(QueryError::Failed { status, error: words(error) })
+        }
         Ok(_) => Err(OtherServer::Answer(status).into()),
         Err(error) => Err(OtherServer::Json { status, line: error.line(), column: error.column() }.into()),
     }

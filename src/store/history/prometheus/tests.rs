@@ -137,10 +137,10 @@ fn what_comes_before_the_first_bucket_serves_rates_alone() {
 fn an_answer_is_prometheus_s_or_it_is_none() {
     let read = |status: u16, body: &str| {
         let failure = answer::data::<IgnoredAny>(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map(drop);
-        failure.map_err(|failure| match failure {
-            QueryError::Down(why) => ("down", why),
+        failure.map_err(|failure| match &failure {
             QueryError::NoPrometheus(found) => ("none", found.to_string()),
-            QueryError::Refused(why) => ("refused", why),
+            QueryError::Refused { .. } => ("refused", failure.to_string()),
+            _ => ("down", failure.to_string()),
         })
     };
     let good = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#;
