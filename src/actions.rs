@@ -1,4 +1,4 @@
-//! What streamlag does beside showing: it tells of incidents, and acts on plans.
+//! What streamlag does to others: notifies receivers of incidents, and carries out remediation plans.
 
 pub mod notify;
 pub mod remediate;

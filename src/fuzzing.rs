@@ -2,7 +2,7 @@
 //! panics where a promise is broken.
 //!
 //! `make fuzz` runs them under libFuzzer. The tests here run the same functions over the committed corpora and over
-//! bounded random input, with the compiler that everybody has. None of this is in the program itself.
+//! bounded random input, with a stable compiler. None of this is in the program itself.
 
 pub use crate::collector::fuzzing::sampling;
 pub use crate::config::fuzzing::{config_file, redis_url, web_config};

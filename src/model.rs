@@ -1,4 +1,4 @@
-//! The nouns of the program: names, entry ids, what a poll read, and what it means. Pure data, no I/O, no clock.
+//! The data types that every part shares: names, entry ids, what a poll read, and what it means. Pure data, no I/O, no clock.
 
 pub mod entry_id;
 pub mod failure;

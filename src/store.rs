@@ -1,4 +1,4 @@
-//! What readers see: the newest view of each target, what was, what will be, and what was told of it.
+//! What readers share: the newest view of each target, history, forecasts, remediation plans, and deliveries of notifications.
 
 pub mod deliveries;
 pub mod forecasts;

@@ -1,4 +1,4 @@
-//! Tells receivers of incidents: Alertmanagers, by the laws that Prometheus goes by, and webhooks.
+//! Notifies receivers of incidents: Alertmanagers, by the same rules as Prometheus, and webhooks.
 //!
 //! What is told is a state, not a list of messages: a receiver that was away is told what is so now, and what ended meanwhile. Each
 //! receiver has a task of its own, so that none waits for another.

@@ -1,4 +1,4 @@
-//! What an autoscaler is told: how much there is to do for a group, or that nobody knows. Pure.
+//! What an autoscaler is told: how much work there is for a group, or that this is unknown. Pure.
 //!
 //! **Never a zero that is not true.** A value comes from one sample in which every stream of the scaler was read. Where a lag is
 //! bounded its upper bound counts. Where anything is unknown the answer is [`DemandUnknown`], not a number: an autoscaler that gets an

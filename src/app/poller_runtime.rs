@@ -1,4 +1,4 @@
-//! Where pollers run: all on a thread of their own, taking turns. Each waits for its own Redis only.
+//! The runtime of the pollers: one thread for all of them, apart from that of the HTTP server. Each waits for its own Redis only.
 //!
 //! The thread waits for its sockets itself. On the runtime that serves, each answer would wake another thread first, which at a few
 //! streams takes longer than Redis does; and pages are served while a poller works.

@@ -1,4 +1,4 @@
-//! Signals: the first SIGTERM or SIGINT begins the end, a second one is the end.
+//! Signals: the first SIGTERM or SIGINT starts a graceful shutdown, a second one exits at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)). Where the program was not started by it, nothing is.
+//! Notifies systemd (sd_notify(3)). Where the program was not started by it, nothing is.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

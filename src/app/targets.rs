@@ -1,4 +1,4 @@
-//! The targets that are polled: begun, changed and ended as the configuration says.
+//! Starts, reconfigures and stops the poller of each target as the configuration says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

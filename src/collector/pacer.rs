@@ -1,4 +1,4 @@
-//! How fast a sample is taken: how much of it is asked at once, and when. A guest does not keep its host from serving others.
+//! Paces a sample: how much of it is asked at once, and when, so that Redis serves other clients meanwhile.
 //! No I/O.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Where pages are made: the lines about streams, the rest, and all of it in the forms in which it is served.
+//! Builds metrics pages: the lines about streams, the rest, and all of it in the encodings in which it is served.
 
 use std::sync::Arc;
 

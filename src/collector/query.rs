@@ -1,4 +1,4 @@
-//! What is asked of Redis, and what comes of it.
+//! Queries to Redis, and what their replies yield.
 
 use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
 use crate::collector::reading::{KeptStream, StreamReading};

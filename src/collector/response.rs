@@ -1,4 +1,4 @@
-//! What the answers to a batch say. No I/O: replies come in, samples and findings go out.
+//! Reads the replies to a batch. No I/O: replies come in, readings of streams and observations go out.
 
 use std::collections::BTreeSet;
 

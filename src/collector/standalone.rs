@@ -1,6 +1,6 @@
 //! One Redis server over one connection, asked in one pipelined round per sample where nothing more is missing.
 //!
-//! What a sample asks, and in which rounds, is in [`rounds`]; here is when a connection is made, kept and given up, and what is
+//! What a sample asks, and in which rounds, is in [`sample`](crate::collector::sample); here is when a connection is made, kept and given up, and what is
 //! remembered between samples.
 
 #[cfg(any(test, fuzzing))]

@@ -1,4 +1,4 @@
-//! What the source keeps of one stream from sample to sample. Pure.
+//! What is kept of one stream from sample to sample. Pure.
 
 use crate::analysis::lag::tracker::LagTracker;
 use crate::collector::query::{GroupQuery, Read, ReadOutcome};

@@ -1,4 +1,4 @@
-//! The name that may have been meant.
+//! The known name nearest to one that is unknown, to suggest it.
 
 /// Longer names have no near miss: they would only cost time.
 const MAX_BYTES: usize = 80;

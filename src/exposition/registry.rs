@@ -1,5 +1,5 @@
 //! The metrics page apart from the streams, as OpenMetrics text, through prometheus-client. The lines about streams, which
-//! are nearly all of it, are written in [`lines`](crate::exposition::series).
+//! are nearly all of it, are written in [`series`](crate::exposition::series).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Who may use the API.
+//! Authentication of API requests, by tokens.
 
 use std::sync::Arc;
 use std::time::SystemTime;

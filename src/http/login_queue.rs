@@ -1,8 +1,9 @@
 //! Passwords that wait to be checked.
 //!
-//! bcrypt is slow on purpose, so one password is checked at a time, and somebody may send more than can be checked. The queue is bounded in
-//! number and in time: who cannot be checked in time is told at once. Next comes whose address or connection has logged in before, then
-//! whose address has failed least, then who came last: whoever sends many guesses waits behind those who send one.
+//! bcrypt is slow on purpose, so one password is checked at a time, and clients may send more than can be checked. The queue is bounded in
+//! number and in time: a login that cannot be checked in time is refused at once. First come addresses and connections that have logged
+//! in before, then the addresses with the fewest failures, then the newest: a client that sends many guesses waits behind those that
+//! send one.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

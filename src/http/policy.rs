@@ -1,4 +1,4 @@
-//! What the server goes by, as far as a reload can change it: replaced whole.
+//! The configuration of the server, as far as a reload can change it: swapped as one.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::store::forecasts::Forecasts;
 use crate::store::history::History;
 use crate::store::remediation::Desk;
 
-/// What the server goes by.
+/// The configuration of the server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Where the metrics page is.

@@ -1,4 +1,4 @@
-//! Answers that are no success: what a client is told, and in what form.
+//! Error responses, as problem details (RFC 9457).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How often somebody may ask. Pure: the time is an argument.
+//! Rate limits of requests (the generic cell rate algorithm). Pure: the time is an argument.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;

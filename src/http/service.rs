@@ -1,4 +1,4 @@
-//! One request, one answer, from memory.
+//! Answers one request: checks it, routes it, and responds from memory.
 
 mod live;
 mod remediation;

@@ -1,4 +1,4 @@
-//! Which of several exporters a stream belongs to, agreed on without a word between them.
+//! Which of several exporters a stream belongs to, agreed on without communication.
 //!
 //! Rendezvous hashing (Thaler and Ravishankar 1998, "highest random weight"): every shard has a weight for every name, and
 //! the one with the highest has the stream. With one shard more, a name moves only where the new shard's weight is the

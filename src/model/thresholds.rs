@@ -1,4 +1,4 @@
-//! What a lag is called.
+//! Thresholds of lag, and the status that follows: healthy, degraded or unhealthy.
 
 use crate::model::{StreamKey, glob};
 

@@ -1,4 +1,4 @@
-//! One connection: made, greeted, asked, and what its failures are called.
+//! One connection: handshake, requests, clock, and the errors of its failures.
 
 use std::time::Duration;
 

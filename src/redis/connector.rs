@@ -1,4 +1,4 @@
-//! The way to Redis: from its name to a connection that is logged in.
+//! Connects to Redis: looks up the name, opens the socket, negotiates TLS, logs in.
 //!
 //! Nothing is kept from one connection to the next but what was configured: names are looked up, and the password and the
 //! TLS files are read again for each.

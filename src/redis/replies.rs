@@ -1,11 +1,11 @@
-//! Redis's replies to the model: pure, total, and deaf to fields it does not know.
+//! Decodes Redis's replies into the model: pure, total; unknown fields are ignored.
 //!
 //! A field that cannot be (a negative count, an id that is none, ids out of order, a value of another type) becomes unknown, and
 //! everything else is read: servers that are compatible with Redis answer such things, and Redis itself did. Only a reply without
 //! what nothing can be said without is an error, which names the field.
 //!
-//! The redis crate, which is used for its URLs only, has typed replies for these commands; they drop fields, wrap a negative lag to
-//! 18446744073709551517 and fail on a group whose name is not UTF-8, hence this decoder over [`Reply`].
+//! The redis crate has typed replies for these commands; they drop fields, wrap a negative lag to 18446744073709551517 and fail on a
+//! group whose name is not UTF-8, hence this decoder over [`Reply`].
 
 use crate::model::lag::EntryPage;
 use crate::model::names::{self, Name, RawName};

@@ -1,4 +1,4 @@
-//! RESP2, the language of Redis: commands written as bytes, replies read as a flat list of values over the bytes they came in.
+//! RESP2, Redis's protocol: commands written as bytes, replies read as a flat list of values over the bytes they came in.
 //! Pure.
 //!
 //! A sample is some hundred thousand small values. As a tree they would each be an allocation; here a value is 16 bytes in a

@@ -1,4 +1,4 @@
-//! The bytes between us and a Redis: requests go out, replies come in, in the same order.
+//! RESP over a socket: requests go out, replies come in, in the same order.
 //!
 //! Replies are taken off while requests are still being written, so that a server, or a proxy before it, that stops reading until
 //! it is read from does not stop everything.

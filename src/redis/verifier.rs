@@ -1,4 +1,4 @@
-//! Who a server is: one whose certificate a CA of the file signed, or one whose very certificate is in the file.
+//! Verifies a server's certificate: a CA of the file signed it, or it is in the file itself.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What became of telling receivers of incidents: written by those who tell, read by those who answer.
+//! Outcomes of notifications by receiver: written by the senders, read by the API.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

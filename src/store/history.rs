@@ -1,4 +1,4 @@
-//! What was, for readers: the last hours in memory, and more in a file where one is configured.
+//! History: the last hours in memory, and more in a file where one is configured.
 //!
 //! Pollers hand their snapshots over through a bounded queue and never wait. One thread keeps memory, another the file, so that a disk
 //! that hangs delays neither samples nor answers from memory.

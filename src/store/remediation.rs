@@ -1,4 +1,4 @@
-//! Where plans are shown and decided on: between the task that makes them and the API.
+//! Remediation plans, between the task that makes them and the API that shows them and takes decisions.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! From the name of a host to a connection.
+//! Looks up a host and connects to it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

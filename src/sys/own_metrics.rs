@@ -1,4 +1,4 @@
-//! The program's own counters: what it did, not what it saw. Those of polls belong to a target, the others to the process.
+//! The program's own metrics: of its work, not of Redis. Those of polls belong to a target, the others to the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Pushing to an Alertmanager, by the laws that Prometheus goes by: what changes is sent at once, everything every minute, to each of
+//! Pushes alerts to Alertmanagers, by the same rules as Prometheus: what changes is sent at once, everything every minute, to each of
 //! them; what ended for a quarter of an hour more. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashSet};

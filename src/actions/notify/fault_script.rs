@@ -1,5 +1,5 @@
-//! From views to a receiver through everything that goes wrong, in time that is only counted: groups that flap, a Redis that is away, a
-//! receiver that is away, busy, broken or takes a message and says nothing, a clock that jumps, and kill -9 at any step.
+//! Simulates notifications under faults, in virtual time: groups that flap, a Redis that is down, a receiver that is down, busy, broken or
+//! takes a message without a response, a clock that jumps, and kill -9 at any step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

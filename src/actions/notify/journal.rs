@@ -1,5 +1,5 @@
-//! What is kept over a restart: incidents, and what was told to whom. It is kept before anybody is told, so that a process that is killed
-//! goes on as the same one.
+//! What is kept over a restart: incidents, and what each receiver was sent. It is written before anything is sent, so that a process that
+//! is killed resumes where it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! The states of groups that were told.
+//! The state of each group that was reported last.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

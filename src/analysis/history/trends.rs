@@ -1,4 +1,4 @@
-//! Where a lag is going: direction, slope, peak, mean, and how fast entries come and go.
+//! The trend of a lag: direction, slope, peak, mean, and how fast entries come and go.
 
 use crate::analysis::history::Point;
 use crate::analysis::stats::{slope, sorted_quantile};

@@ -1,4 +1,4 @@
-//! Ctrl-C, where there are no signals: the first one begins the end, a second one is the end. Nothing asks for a reload but a request.
+//! Ctrl-C, where there are no signals: the first one starts a graceful shutdown, a second one exits at once. Nothing asks for a reload but a request.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How many calls of SCAN a poll may make, so that passes come round in time and Redis hardly notices.
+//! How many calls of SCAN a poll may make, so that a pass ends in time, at a bounded cost to Redis.
 
 use std::time::Duration;
 

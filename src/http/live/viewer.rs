@@ -1,4 +1,4 @@
-//! One viewer: what it is told next, and when it has to go.
+//! One viewer: the next message to it, and when its stream ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

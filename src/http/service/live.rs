@@ -1,4 +1,4 @@
-//! The answer that begins a live stream.
+//! The response that opens a live stream.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Plans, and decisions on them.
+//! Responses about remediation plans, and decisions on them.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Lines on their way to standard error. Who says something never waits for who reads it.
+//! Lines on their way to standard error. Logging never waits for standard error to be read.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! How many lines of one kind are said: those of one place in the program. What they say does not matter, and is not remembered, so
-//! that texts, names and addresses that are others each time make no line each.
+//! Rate limit of log lines by call site. The text of a line does not count and is not remembered, so that names and addresses that
+//! differ each time do not evade it.
 
 use std::collections::HashMap;
 use std::fmt;

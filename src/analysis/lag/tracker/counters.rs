@@ -1,4 +1,4 @@
-//! What a sample says of a stream, and whether the next sample can be of the same one.
+//! The counters of a stream in one sample, and whether the next sample can be of the same stream.
 
 use crate::model::EntryId;
 use crate::model::lag::Continuity;
@@ -62,7 +62,7 @@ impl StreamCounters {
     /// Whether no removal that leaves a trace took an entry above `id`: trimming takes from the front, and the first entry
     /// lies at or below `id`; `XDEL`, `XDELEX` and `XACKDEL` record the highest id that they ever removed.
     ///
-    /// Trims with `ACKED` leave no trace: see [`Untraced`](super::Untraced).
+    /// Trims with `ACKED` leave no trace: see [`Cursors`](super::cursors::Cursors).
     pub(in crate::analysis) fn no_trace_of_removal_above(&self, id: EntryId) -> bool {
         self.first.is_some_and(|first| first <= id) && self.max_deleted.is_some_and(|deleted| deleted <= id)
     }

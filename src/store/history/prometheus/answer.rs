@@ -1,4 +1,4 @@
-//! The answer of Prometheus, and points made of it.
+//! Decodes responses of Prometheus into points.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! The question to Prometheus: one expression for all that a point is made of.
+//! The query to Prometheus: one expression for all that a point is made of.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
