@@ -52,7 +52,7 @@ pub(super) struct Cluster {
     searched: Option<(SystemTime, Duration)>,
     map: Option<SlotMap>,
     /// When the cluster was asked for it, answered or not.
-    looked: Option<Instant>,
+    refreshed: Option<Instant>,
     /// Whether something calls for asking again.
     is_stale: bool,
     /// Whether streams may have other nodes than they had.
@@ -82,7 +82,7 @@ struct NodeState {
     /// How long its next sample may take; `None` where that is not known.
     patience: Option<Duration>,
     /// Whether it was asked for streams that are on their way to it.
-    has_guests: bool,
+    has_redirected: bool,
 }
 
 impl Cluster {
@@ -96,7 +96,7 @@ impl Cluster {
             streams: Vec::new(),
             searched: None,
             map: None,
-            looked: None,
+            refreshed: None,
             is_stale: false,
             is_new: true,
             turn: 0,
@@ -150,7 +150,7 @@ impl Cluster {
         let sampled_at = SystemTime::now();
         let deadline = Instant::now() + timeout;
         self.nodes.values_mut().for_each(|node| node.source.begin_sample());
-        self.look_where_due(deadline).await?;
+        self.refresh_slots_if_due(deadline).await?;
         self.distribute()?;
         let mut gathered = ClusterSample::new(sampled_at, self.named.iter().map(|(key, _)| key));
         for (key, slot) in &self.named {
@@ -210,7 +210,7 @@ impl Cluster {
             if ask.is_empty() {
                 return;
             }
-            self.ask_guests(std::mem::take(&mut ask), gathered, deadline).await;
+            self.ask_redirected(std::mem::take(&mut ask), gathered, deadline).await;
         }
     }
 
@@ -230,7 +230,7 @@ impl Cluster {
         }
         self.is_stale = true;
         // Without an answer everything stays as it is.
-        if self.look_where_due(deadline).await.is_err() {
+        if self.refresh_slots_if_due(deadline).await.is_err() {
             return Vec::new();
         }
         let mut ask = Vec::new();
@@ -250,8 +250,8 @@ impl Cluster {
 
     /// Asks nodes for streams that are not theirs yet, as far as there may be a connection to them. What a pattern found elsewhere
     /// and has moved there for good is theirs from now on.
-    async fn ask_guests(&mut self, ask: Vec<RedirectRequest>, gathered: &mut ClusterSample, deadline: Instant) {
-        let mut guests: BTreeMap<Address, [Vec<StreamKey>; 2]> = BTreeMap::new();
+    async fn ask_redirected(&mut self, ask: Vec<RedirectRequest>, gathered: &mut ClusterSample, deadline: Instant) {
+        let mut redirected: BTreeMap<Address, [Vec<StreamKey>; 2]> = BTreeMap::new();
         for RedirectRequest { key, node: address, asking } in ask {
             if !self.nodes.contains_key(&address) {
                 if self.nodes.len() >= self.most_nodes() {
@@ -263,12 +263,12 @@ impl Cluster {
             if let Some(node) = self.nodes.get_mut(&address).filter(|_| !asking && !gathered.is_named(&key)) {
                 node.source.add_found(key.clone());
             }
-            guests.entry(address).or_default()[usize::from(asking)].push(key);
+            redirected.entry(address).or_default()[usize::from(asking)].push(key);
         }
         let asked = self.nodes.iter_mut().filter_map(|(address, node)| {
-            let streams = guests.remove(address)?;
+            let streams = redirected.remove(address)?;
             Some(async move {
-                node.has_guests = true;
+                node.has_redirected = true;
                 let mut answers = Vec::new();
                 for (streams, asking) in streams.into_iter().zip([false, true]) {
                     if !streams.is_empty() {
@@ -303,7 +303,7 @@ impl Cluster {
         }
         let mut orphans = Vec::new();
         self.nodes.retain(|address, node| {
-            let stays = std::mem::take(&mut node.has_guests) || masters.contains(address);
+            let stays = std::mem::take(&mut node.has_redirected) || masters.contains(address);
             if !stays {
                 orphans.extend(node.source.streams().cloned());
             }
@@ -349,7 +349,7 @@ impl Cluster {
         let sampling = SamplingConfig { streams: self.sampling.streams.naming(Vec::new()), ..self.sampling.clone() };
         let source =
             Standalone::new(self.topology.endpoint_for(address.clone()), sampling, self.commands.clone()).of_cluster();
-        NodeState { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_guests: false }
+        NodeState { source, named: Vec::new(), is_outdated: false, is_up: false, patience: None, has_redirected: false }
     }
 
     /// One connection is for asking which node has which slots.

@@ -38,7 +38,7 @@ const MAX_PAYLOAD_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_FIRST_PAYLOAD_BYTES: u64 = 4 * MAX_PAYLOAD_BYTES;
 
 /// Streams that are read at once then.
-const STREAMS_PER_LOOK: usize = 16;
+const STREAMS_PER_LARGE_BATCH: usize = 16;
 
 /// Polls in a row in which a stream with large entries is only asked whether it changed; then it is read all the same. A
 /// stream that was created again can look the same, though hardly with the same groups.
@@ -163,7 +163,7 @@ impl<'a> SampleRun<'a> {
                 self.was_read(at);
             }
         }
-        self.look(&unknown).await
+        self.read_large(&unknown).await
     }
 
     /// Streams of which only the groups are asked for: they changed last time, and where no script may be run, to see that they
@@ -230,9 +230,9 @@ impl<'a> SampleRun<'a> {
 
     /// Reads streams whose entries are large or of unknown size: a few at a time, and no more once they were large. The
     /// others wait for the next poll.
-    async fn look(&mut self, places: &[usize]) -> Result<(), SampleError> {
+    async fn read_large(&mut self, places: &[usize]) -> Result<(), SampleError> {
         let mut bytes = 0;
-        for places in places.chunks(STREAMS_PER_LOOK) {
+        for places in places.chunks(STREAMS_PER_LARGE_BATCH) {
             if bytes > MAX_FIRST_PAYLOAD_BYTES {
                 for &at in places {
                     self.source.streams[at].read = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
@@ -315,7 +315,7 @@ impl<'a> SampleRun<'a> {
 
     /// Reads some streams whole, and hands on those of which nothing is missing.
     async fn read_whole(&mut self, places: &[usize]) -> Result<(), SampleError> {
-        for places in places.chunks(STREAMS_PER_LOOK) {
+        for places in places.chunks(STREAMS_PER_LARGE_BATCH) {
             let mut batch = self.source.empty_batch();
             for &at in places {
                 let state = &self.source.streams[at];

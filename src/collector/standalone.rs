@@ -216,20 +216,20 @@ impl Standalone {
         let streams = StreamSelection::default().and(streams, []);
         // As quick as can be: what was asked for elsewhere has taken its time already.
         let sampling = SamplingConfig { streams, stream_limit: usize::MAX, spread: 0.0, ..self.state.sampling.clone() };
-        let mut guests = Self::new(self.endpoint.clone(), sampling, self.state.commands.clone()).of_cluster();
-        guests.state.refused.clone_from(&self.state.refused);
-        guests.state.asking = asking;
+        let mut other = Self::new(self.endpoint.clone(), sampling, self.state.commands.clone()).of_cluster();
+        other.state.refused.clone_from(&self.state.refused);
+        other.state.asking = asking;
         let mut connected = match self.connection.take() {
             Some(kept) => kept,
             None => self.connect(deadline, timeout).await?,
         };
         let budget = CountBudget::new(count_budget, interval, began, timeout);
         let mut collected = Collected::default();
-        let sampling = guests.sample_over(&mut connected, budget, timeout, &mut collected);
-        let sample = timeout_at(deadline, sampling).await.map_err(|_| guests.unfinished(timeout))??;
+        let sampling = other.sample_over(&mut connected, budget, timeout, &mut collected);
+        let sample = timeout_at(deadline, sampling).await.map_err(|_| other.unfinished(timeout))??;
         connected.end_sample();
         self.connection = Some(connected);
-        self.redirected_memory.push(guests.state.memory);
+        self.redirected_memory.push(other.state.memory);
         Ok(TargetSample { streams: collected.streams(), ..sample })
     }
 

@@ -17,7 +17,7 @@ use crate::http::static_body::HttpResponse;
 use crate::http::targets::ServedTarget;
 use crate::store::forecasts::NotMade;
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Answer, Asked, History, MEMORY_RETENTION};
+use crate::store::history::{Answer, HistoryQuery, History, MEMORY_RETENTION};
 
 /// Names that an answer to an unknown one lists, at most.
 const MAX_LISTED: usize = 10;
@@ -52,8 +52,8 @@ impl<'a> Parameters<'a> {
         Self { query, target, history: &policy.history, is_first: policy.targets.is_first(target) }
     }
 
-    fn of(&self, keys: Vec<SeriesKey>, range: Range) -> Asked {
-        Asked { keys, range, of_first_target: self.is_first }
+    fn of(&self, keys: Vec<SeriesKey>, range: Range) -> HistoryQuery {
+        HistoryQuery { keys, range, of_first_target: self.is_first }
     }
 
     /// The points of one group.

@@ -20,7 +20,7 @@ use crate::analysis::stats::median;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Answer, Asked, History, HistoryUnavailable};
+use crate::store::history::{Answer, HistoryQuery, History, HistoryUnavailable};
 use crate::store::latest::Reader;
 use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;
@@ -251,7 +251,7 @@ impl Forecasts {
             (Vec::new(), 0.0, permit)
         } else {
             let range = Range::last(WINDOW, MINUTE, now);
-            let asked = Asked { keys: vec![key.clone()], range, of_first_target: shared.is_of_first(key) };
+            let asked = HistoryQuery { keys: vec![key.clone()], range, of_first_target: shared.is_of_first(key) };
             let answer = shared.history.points(asked).await.map_err(NotMade::Unavailable)?.ok_or(NotMade::Unknown)?;
             let work = move || {
                 let points = forecast_points(&answer, now);

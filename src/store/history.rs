@@ -3,11 +3,11 @@
 //! Pollers hand their snapshots over through a bounded queue and never wait. One thread keeps memory, another the file, so that a disk
 //! that hangs delays neither samples nor answers from memory.
 
+mod backend;
 pub mod file;
 mod local;
 pub mod memory;
 pub mod prometheus;
-mod room;
 mod schema;
 pub mod state;
 mod writer;
@@ -29,13 +29,13 @@ use crate::store::history::file::Limits;
 use crate::store::history::local::{InFile, InMemory, SharedHistory};
 use crate::store::history::memory::{Memory, SeriesKey};
 use crate::store::history::prometheus::{OtherServer, Prometheus, PrometheusConfig};
-use crate::store::history::room::{Job, Room};
+use crate::store::history::backend::{Job, HistoryBackend};
 use crate::store::history::state::{SavedState, StateFile};
 use crate::store::history::writer::{Minutes, Writer};
 use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
-pub use room::{Answer, Asked, HistorySource, HistoryUnavailable};
+pub use backend::{Answer, HistoryQuery, HistorySource, HistoryUnavailable};
 
 /// Time that memory keeps, seconds.
 pub const MEMORY_RETENTION: i64 = 2 * 60 * 60;
@@ -142,7 +142,7 @@ impl Recorder {
 pub struct History {
     /// Knows the groups that there have been lately, wherever their points are read.
     shared: Arc<SharedHistory>,
-    room: Arc<dyn Room>,
+    backend: Arc<dyn HistoryBackend>,
     prometheus: Option<Arc<Prometheus>>,
     queries: Arc<tokio::sync::Semaphore>,
 }
@@ -313,12 +313,12 @@ impl Recording {
 impl History {
     fn of(shared: Arc<SharedHistory>, prometheus: Option<Prometheus>) -> Self {
         let prometheus = prometheus.map(Arc::new);
-        let (room, at_once): (Arc<dyn Room>, usize) = match &prometheus {
-            Some(prometheus) => (Arc::clone(prometheus) as Arc<dyn Room>, prometheus::QUERIES_AT_ONCE),
+        let (backend, at_once): (Arc<dyn HistoryBackend>, usize) = match &prometheus {
+            Some(prometheus) => (Arc::clone(prometheus) as Arc<dyn HistoryBackend>, prometheus::QUERIES_AT_ONCE),
             None if shared.file.is_some() => (Arc::new(InFile(Arc::clone(&shared))), QUERIES_AT_ONCE),
             None => (Arc::new(InMemory(Arc::clone(&shared))), QUERIES_AT_ONCE),
         };
-        Self { shared, room, prometheus, queries: Arc::new(tokio::sync::Semaphore::new(at_once)) }
+        Self { shared, backend, prometheus, queries: Arc::new(tokio::sync::Semaphore::new(at_once)) }
     }
 
     /// A history that nobody keeps, for tests.
@@ -366,7 +366,7 @@ impl History {
     ///
     /// # Errors
     /// Where nothing can be read now.
-    pub async fn points(&self, asked: Asked) -> Result<Option<Answer>, HistoryUnavailable> {
+    pub async fn points(&self, asked: HistoryQuery) -> Result<Option<Answer>, HistoryUnavailable> {
         let key = asked.keys.first().cloned();
         let found = self.each(asked, |_, answer| answer).await?.pop();
         // Prometheus says nothing of a group without points in the range; memory knows whether there is one.
@@ -381,7 +381,7 @@ impl History {
     /// Where nothing can be read now.
     pub async fn each<T: Send + 'static>(
         &self,
-        asked: Asked,
+        asked: HistoryQuery,
         make: impl Fn(&SeriesKey, Answer) -> T + Send + 'static,
     ) -> Result<Vec<T>, HistoryUnavailable> {
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.queries).acquire_owned()).await;
@@ -390,7 +390,7 @@ impl History {
         let made = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&made);
         let take = Box::new(move |key: SeriesKey, answer| lock(&into).push(make(&key, answer)));
-        self.room.read(Job { asked, take, permit }).await?;
+        self.backend.read(Job { asked, take, permit }).await?;
         Ok(std::mem::take(&mut *lock(&made)))
     }
 

@@ -15,36 +15,36 @@ use crate::sys::own_metrics::RedisCommands;
 
 /// Interval of slot map refreshes while nothing calls for one. What does (a redirection, a node that does
 /// not answer, a slot that no node has) has it asked with the next sample.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often it is asked at most: not twice in one sample, but where samples are closest, in each of them.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many nodes are asked at a time for the slots, one after the other, until one answers. The next time others are.
-const NODES_PER_LOOK: usize = 8;
+const NODES_PER_REFRESH: usize = 8;
 
 /// How many of those are masters that answered the last sample: the others might know of each other only.
-const KNOWN_PER_LOOK: usize = 2;
+const KNOWN_PER_REFRESH: usize = 2;
 
 /// What part of the time that is left asking for the slots may take.
-const LOOK_SHARE: u32 = 2;
+const REFRESH_SHARE: u32 = 2;
 
 impl Cluster {
     /// Refreshes the slot map, where that is due.
     ///
     /// # Errors
     /// Where no node answers and none ever did.
-    pub(super) async fn look_where_due(&mut self, deadline: Instant) -> Result<(), SampleError> {
+    pub(super) async fn refresh_slots_if_due(&mut self, deadline: Instant) -> Result<(), SampleError> {
         let now = Instant::now();
-        let is_due = match (self.looked, &self.map) {
+        let is_due = match (self.refreshed, &self.map) {
             (None, _) | (_, None) => true,
-            (Some(looked), _) => now - looked >= if self.is_stale { LOOK_AT_MOST_EVERY } else { LOOK_EVERY },
+            (Some(refreshed), _) => now - refreshed >= if self.is_stale { MIN_REFRESH_INTERVAL } else { REFRESH_INTERVAL },
         };
         if !is_due {
             return Ok(());
         }
-        self.looked = Some(now);
-        match self.look(now + left(deadline) / LOOK_SHARE).await {
+        self.refreshed = Some(now);
+        match self.refresh_slots(now + left(deadline) / REFRESH_SHARE).await {
             Ok(map) => {
                 self.is_stale = false;
                 self.is_new |= self.map.as_ref() != Some(&map);
@@ -57,7 +57,7 @@ impl Cluster {
     }
 
     /// Asks one node after the other until one answers. None takes more than its share of the time.
-    async fn look(&mut self, deadline: Instant) -> Result<SlotMap, SampleError> {
+    async fn refresh_slots(&mut self, deadline: Instant) -> Result<SlotMap, SampleError> {
         let candidates = self.candidates();
         self.turn = self.turn.wrapping_add(1);
         let mut trouble = None;
@@ -93,13 +93,13 @@ impl Cluster {
         if let Some(map) = &self.map {
             others.extend(map.masters().iter().chain(map.replicas()).cloned());
         }
-        let mut candidates: Vec<Address> = turned(up).into_iter().take(KNOWN_PER_LOOK).collect();
+        let mut candidates: Vec<Address> = turned(up).into_iter().take(KNOWN_PER_REFRESH).collect();
         for address in turned(others) {
             if !candidates.contains(&address) {
                 candidates.push(address);
             }
         }
-        candidates.truncate(NODES_PER_LOOK);
+        candidates.truncate(NODES_PER_REFRESH);
         candidates
     }
 }

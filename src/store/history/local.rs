@@ -12,7 +12,7 @@ use crate::analysis::history::query::Range;
 use crate::analysis::history::{MINUTE, Point, resample};
 use crate::store::history::file::{self, Fault, FoundPoints};
 use crate::store::history::memory::{Memory, SeriesKey};
-use crate::store::history::room::{Answer, HistorySource, HistoryUnavailable, Job, Room, Take};
+use crate::store::history::backend::{Answer, HistorySource, HistoryUnavailable, Job, HistoryBackend, AnswerSink};
 use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 
@@ -95,7 +95,7 @@ impl SharedHistory {
 #[derive(Debug)]
 pub(super) struct InMemory(pub(super) Arc<SharedHistory>);
 
-impl Room for InMemory {
+impl HistoryBackend for InMemory {
     fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         let shared = Arc::clone(&self.0);
         Box::pin(job.block(move |asked, take| {
@@ -123,7 +123,7 @@ struct RecentPoints<'a> {
     points: Vec<Point>,
 }
 
-impl Room for InFile {
+impl HistoryBackend for InFile {
     fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         let shared = Arc::clone(&self.0);
         Box::pin(job.block(move |asked, take| {
@@ -134,7 +134,7 @@ impl Room for InFile {
 
 impl SharedHistory {
     /// Gives away the points of some groups.
-    pub(super) fn read_some(&self, keys: &[SeriesKey], range: Range, take: &mut Take) {
+    pub(super) fn read_some(&self, keys: &[SeriesKey], range: Range, take: &mut AnswerSink) {
         // By the minute from which on memory has everything: the same for most.
         let mut older: BTreeMap<i64, Vec<RecentPoints<'_>>> = BTreeMap::new();
         for key in keys {
@@ -159,7 +159,7 @@ impl SharedHistory {
     }
 
     /// Groups of which memory has all from this time on, and the file what was before.
-    fn read_older(&self, whole: i64, recent: Vec<RecentPoints<'_>>, range: Range, take: &mut Take) {
+    fn read_older(&self, whole: i64, recent: Vec<RecentPoints<'_>>, range: Range, take: &mut AnswerSink) {
         let Some(file) = &self.file else { return };
         let keys: Vec<&SeriesKey> = recent.iter().map(|recent| recent.key).collect();
         // Before the file is read: it may be written meanwhile.

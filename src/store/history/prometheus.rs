@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{Point, resample};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::room::{Answer, Asked, HistorySource, HistoryUnavailable, Job, Room, Take};
+use crate::store::history::backend::{Answer, HistoryQuery, HistorySource, HistoryUnavailable, Job, HistoryBackend, AnswerSink};
 use crate::store::lock;
 use crate::sys::files;
 use crate::sys::http_client::{AnswerLimits, ClientError, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS};
@@ -189,7 +189,7 @@ impl Prometheus {
     }
 
     /// Everything about some groups within a time, as text.
-    async fn ask(&self, asked: &Asked, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, QueryError> {
+    async fn ask(&self, asked: &HistoryQuery, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, QueryError> {
         let step = asked.range.step;
         let expression = promql::expression(keys, asked.of_first_target, &self.config.labels, step);
         let lead = MAX_RATE_SPREAD.max(step).div_euclid(step).saturating_mul(step);
@@ -210,8 +210,8 @@ impl Prometheus {
 
     async fn answer(
         &self,
-        asked: &Asked,
-        mut take: Take,
+        asked: &HistoryQuery,
+        mut take: AnswerSink,
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<(), QueryError> {
         let Range { from, to, step } = asked.range;
@@ -266,7 +266,7 @@ async fn off_worker<T: Send + 'static>(
 /// What Prometheus itself is told of [`QUERY_TIME`].
 const QUERY_TIMEOUT: &str = "10s";
 
-impl Room for Prometheus {
+impl HistoryBackend for Prometheus {
     fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>> {
         Box::pin(async move {
             let Job { asked, take, permit } = job;

@@ -2,7 +2,7 @@ use super::*;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::tests::point;
 use crate::store::history::memory::tests::key;
-use crate::store::history::room::Take;
+use crate::store::history::backend::AnswerSink;
 use crate::store::history::{HistoryConfig, HistorySource};
 use crate::sys::own_metrics::HistoryMetrics;
 
@@ -49,7 +49,7 @@ impl Fixture {
     fn lags(&self) -> Option<(HistorySource, Vec<u64>)> {
         let range = Range { from: self.now - 7200, to: self.now + 60, step: 60 };
         let (sender, answers) = std::sync::mpsc::sync_channel(1);
-        let mut take: Take = Box::new(move |_, answer| sender.send(answer).unwrap());
+        let mut take: AnswerSink = Box::new(move |_, answer| sender.send(answer).unwrap());
         self.shared.read_some(&[key("a")], range, &mut take);
         let answer = answers.try_recv().ok()?;
         Some((answer.source, answer.points.iter().map(|point| point.lag).collect()))

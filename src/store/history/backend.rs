@@ -1,4 +1,4 @@
-//! Where history is read from.
+//! What history is read from: memory, the file, or a server that speaks PromQL.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use crate::analysis::history::query::Range;
 use crate::store::history::memory::SeriesKey;
 use crate::store::history::prometheus::error::QueryError;
 
-/// A place that history is read from.
-pub(super) trait Room: Debug + Send + Sync {
+/// What history is read from.
+pub(super) trait HistoryBackend: Debug + Send + Sync {
     /// Gives away the points of each group that is asked for and that there has been, as far as is known, in buckets of the range's step.
     fn read(&self, job: Job) -> BoxFuture<'_, Result<(), HistoryUnavailable>>;
 }
 
 /// Takes the points of one group after another.
-pub(super) type Take = Box<dyn FnMut(SeriesKey, Answer) + Send>;
+pub(super) type AnswerSink = Box<dyn FnMut(SeriesKey, Answer) + Send>;
 
-/// What a room is to do.
+/// One read of history.
 pub(super) struct Job {
     /// What is asked.
-    pub(super) asked: Asked,
+    pub(super) asked: HistoryQuery,
     /// Where the answers go.
-    pub(super) take: Take,
+    pub(super) take: AnswerSink,
     /// Held until the work ends, also where nobody waits for it any more.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -34,7 +34,7 @@ impl Job {
     /// Does work that takes a core or waits for a disk.
     pub(super) async fn block(
         mut self,
-        work: impl FnOnce(&Asked, &mut Take) + Send + 'static,
+        work: impl FnOnce(&HistoryQuery, &mut AnswerSink) + Send + 'static,
     ) -> Result<(), HistoryUnavailable> {
         let work = move || {
             work(&self.asked, &mut self.take);
@@ -44,9 +44,9 @@ impl Job {
     }
 }
 
-/// What is asked of a room.
+/// A query for points.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct HistoryQuery {
     /// Groups of one target.
     pub keys: Vec<SeriesKey>,
     /// The time, and the buckets.
