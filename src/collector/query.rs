@@ -1,14 +1,11 @@
 //! Queries to Redis, and what their replies yield.
 
-use crate::analysis::lag::tracker::{CountRange, Moment, StreamCounters};
+use crate::analysis::lag::tracker::CountRange;
 use crate::collector::reading::{KeptStream, StreamReading};
 use crate::model::lag::EntryPage;
 use crate::model::reply::{GroupReply, StreamReply};
 use crate::model::sample::{ReadError, RefusedCommand};
 use crate::model::{EntryId, GroupName};
-
-/// What is known of a stream so far.
-pub(super) type Read = Result<StreamReading, ReadOutcome>;
 
 /// Why nothing is known of a stream.
 #[derive(Debug)]
@@ -46,8 +43,9 @@ pub(super) enum Query {
     First { at: usize, group: usize },
     /// Whether an entry that was the last one is still there.
     Anchor { at: usize },
-    /// Pages of counts for groups of one stream, and the stream in the same moment; its groups as well, where `with_groups`.
-    Counts { at: usize, pages: Vec<PageQuery>, after: CountAnchor, with_groups: bool },
+    /// Pages of counts for groups of one stream, and the stream in the same moment: either read again, or asked whether it is
+    /// `unchanged` since it was like this. Its groups as well, where `with_groups`.
+    Counts { at: usize, pages: Vec<PageQuery>, unchanged: Option<Box<StreamReply>>, with_groups: bool },
     /// How many of a group's pending entries lie before the first entry.
     Ghosts { at: usize, group: usize },
 }
@@ -97,15 +95,6 @@ pub(super) fn commands_of(groups: &[GroupQuery]) -> usize {
     groups.iter().map(|group| usize::from(group.consumers) + usize::from(group.pending)).sum()
 }
 
-/// How the stream is found in the same moment as pages of a count.
-#[derive(Debug)]
-pub(super) enum CountAnchor {
-    /// It is read.
-    Read,
-    /// It is asked whether it is still so.
-    Unchanged(Box<StreamReply>),
-}
-
 /// A page of a count to be asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageQuery {
@@ -119,7 +108,7 @@ pub(super) struct PageQuery {
     pub(super) most_bytes: u64,
 }
 
-/// An answer that is not part of a sample: it goes into the stream's ledger.
+/// An answer that is not part of a sample: it goes to the stream's tracker.
 #[derive(Debug)]
 pub(super) enum Observation {
     /// The first entry after a group's cursor.
@@ -135,24 +124,8 @@ pub(super) enum Observation {
 pub(super) struct PagesReply {
     /// The stream's place in the configuration.
     pub(super) at: usize,
-    pub(super) pages: Vec<PageReply>,
+    pub(super) pages: Vec<(PageQuery, EntryPage)>,
     /// The stream in the same moment, and all its groups where they were asked for.
-    pub(super) after: StreamReply,
+    pub(super) stream: StreamReply,
     pub(super) groups: Option<Vec<GroupReply>>,
-}
-
-impl PagesReply {
-    /// What the ledger takes of it.
-    pub(super) fn moment(&self) -> Moment<'_> {
-        Moment { facts: StreamCounters::from(&self.after), groups: self.groups.as_deref() }
-    }
-}
-
-/// A page of a count that was read.
-#[derive(Debug)]
-pub(super) struct PageReply {
-    pub(super) asked: PageQuery,
-    pub(super) page: EntryPage,
-    /// Bytes in the fields of its entries.
-    pub(super) bytes: u64,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::collector::query::{CountAnchor, GroupQuery, PageQuery, Query, commands_of};
+use crate::collector::query::{GroupQuery, PageQuery, Query, commands_of};
 use crate::collector::reading::KeptStream;
 use crate::model::reply::StreamReply;
 use crate::model::sample::RefusedCommand;
@@ -261,15 +261,15 @@ impl Batch {
             let to = if open { "+".to_owned() } else { page.range.to.to_string() };
             self.range(key, &page.range.from.to_string(), &to, page.limit, script);
         }
-        let after = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
+        let unchanged = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
             self.unchanged(key, stream, script);
-            CountAnchor::Unchanged(Box::new(stream.clone()))
+            Some(Box::new(stream.clone()))
         } else {
             self.facts(key, script);
-            CountAnchor::Read
+            None
         };
         self.end();
-        self.push(Query::Counts { at, pages, after, with_groups });
+        self.push(Query::Counts { at, pages, unchanged, with_groups });
     }
 
     /// Asks how many of a group's pending entries lie before the stream's first entry, where that is allowed.

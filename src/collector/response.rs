@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::collector::query::{CountAnchor, GroupQuery, Observation, PageQuery, PageReply, PagesReply, Query};
-use crate::collector::query::{ReadOutcome, commands_of};
+use crate::collector::query::{GroupQuery, Observation, PageQuery, PagesReply, Query, ReadOutcome, commands_of};
 use crate::collector::reading::{KeptGroup, KeptStream, StreamReading};
 use crate::collector::request::{Batch, COMMANDS_PER_STREAM};
 use crate::collector::stream_state::{DecodeMemory, GROUP_BYTES, NameCache, StreamState};
@@ -57,7 +56,9 @@ impl Reading<'_, '_> {
             Query::Details { at, groups } => self.details(*at, groups),
             Query::First { at, group } => self.first(*at, *group),
             Query::Unchanged { at, groups, kept, probes } => self.unchanged(*at, groups, kept, *probes),
-            Query::Counts { at, pages, after, with_groups } => self.counts(*at, pages, after, *with_groups),
+            Query::Counts { at, pages, unchanged, with_groups } => {
+                self.counts(*at, pages, unchanged.as_deref(), *with_groups)
+            }
             Query::Anchor { at } => self.anchor(*at),
             Query::Ghosts { at, group } => self.ghosts(*at, *group),
         }
@@ -163,11 +164,11 @@ impl Reading<'_, '_> {
         &mut self,
         at: usize,
         pages: &[PageQuery],
-        after: &CountAnchor,
+        unchanged: Option<&StreamReply>,
         with_groups: bool,
     ) -> Result<(), SampleError> {
         let before = usize::from(with_groups);
-        let commands = before + pages.len() + after.commands();
+        let commands = before + pages.len() + if unchanged.is_some() { 2 } else { 1 };
         let answer = if self.transacts {
             self.replies.transaction(commands)?
         } else {
@@ -178,12 +179,12 @@ impl Reading<'_, '_> {
         let names = with_groups.then_some((&state.names, &mut *memory));
         match answer {
             Ok(items) if self.transacts => {
-                self.findings.extend(pages_of(at, pages, after, names, items, self.refused));
+                self.findings.extend(pages_of(at, pages, unchanged, names, items, self.refused));
             }
             Ok(mut items) => {
                 // The first says what the last says.
                 let first = items.next();
-                self.findings.extend(pages_of(at, pages, after, names, items.chain(first), self.refused));
+                self.findings.extend(pages_of(at, pages, unchanged, names, items.chain(first), self.refused));
             }
             Err(StreamError::NotQueued(errors)) if errors.iter().all(|(_, error)| is_command_refused(error)) => {
                 let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
@@ -379,16 +380,6 @@ fn refused_by(error: &StreamError, parts: CommandParts<'_>) -> Vec<RefusedComman
     refusals.iter().map(refused).collect::<Option<_>>().unwrap_or_default()
 }
 
-impl CountAnchor {
-    /// How many commands it took.
-    fn commands(&self) -> usize {
-        match self {
-            Self::Read => 1,
-            Self::Unchanged(_) => 2,
-        }
-    }
-}
-
 /// Whether the answers to `XLEN` and to `XRANGE` above the last id say that a stream is what it was.
 fn is_unchanged(length: Reply<'_>, added: Reply<'_>, kept: &StreamReply) -> bool {
     replies::length(length) == Ok(kept.length) && replies::first_in_range(added) == Ok(None)
@@ -410,7 +401,7 @@ fn groups_go_on(now: &[GroupReply], before: &[KeptGroup]) -> bool {
 fn pages_of<'a>(
     at: usize,
     pages: &[PageQuery],
-    after: &CountAnchor,
+    unchanged: Option<&StreamReply>,
     names: Option<(&NameCache, &mut DecodeMemory)>,
     mut items: impl Iterator<Item = Reply<'a>>,
     refused: &mut BTreeSet<RefusedCommand>,
@@ -423,24 +414,20 @@ fn pages_of<'a>(
         refused.insert(RefusedCommand::Xrange);
         return None;
     }
-    let after = match (after, items.next()) {
-        (CountAnchor::Read, Some(reply)) => replies::stream(reply).ok().filter(|stream| !stream.ends_unknown),
-        (CountAnchor::Unchanged(kept), Some(length)) => {
-            items.next().filter(|added| is_unchanged(length, *added, kept)).map(|_| (**kept).clone())
-        }
-        (_, None) => None,
+    let last = items.next()?;
+    let stream = match unchanged {
+        None => replies::stream(last).ok().filter(|stream| !stream.ends_unknown)?,
+        Some(kept) => items.next().filter(|added| is_unchanged(last, *added, kept)).map(|_| kept.clone())?,
     };
-    let after = after?;
     let groups = match groups {
         Some(told) => Some(told?),
         None => None,
     };
     let page = |(asked, reply): (&PageQuery, Reply<'_>)| {
-        let (page, bytes) = replies::range(reply, asked.range.to, asked.limit, with_ids).ok()?;
-        Some(PageReply { asked: *asked, page, bytes })
+        Some((*asked, replies::range(reply, asked.range.to, asked.limit, with_ids).ok()?))
     };
     let pages = pages.iter().zip(read).filter_map(page).collect();
-    Some(Observation::Pages(Box::new(PagesReply { at, pages, after, groups })))
+    Some(Observation::Pages(Box::new(PagesReply { at, pages, stream, groups })))
 }
 
 /// Why a stream's transaction gave no sample.

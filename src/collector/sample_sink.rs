@@ -27,12 +27,12 @@ pub(super) struct SampleSink<'a> {
 enum AssessedStream {
     NotYet,
     Gone,
-    StreamAnalysis(StreamSnapshot),
+    Assessed(StreamSnapshot),
 }
 
 impl AssessedStream {
     fn seen(&self) -> Option<&StreamSnapshot> {
-        if let Self::StreamAnalysis(snapshot) = self { Some(snapshot) } else { None }
+        if let Self::Assessed(snapshot) = self { Some(snapshot) } else { None }
     }
 }
 
@@ -45,7 +45,7 @@ impl<'a> SampleSink<'a> {
     /// hold.
     pub(super) fn end(self) -> Vec<StreamSnapshot> {
         self.lines.commit();
-        let seen = |done| if let AssessedStream::StreamAnalysis(snapshot) = done { Some(snapshot) } else { None };
+        let seen = |done| if let AssessedStream::Assessed(snapshot) = done { Some(snapshot) } else { None };
         self.done.into_iter().filter_map(seen).collect()
     }
 
@@ -74,7 +74,7 @@ impl Sink for SampleSink<'_> {
 
     fn stream(&mut self, at: usize, read: Result<StreamSample, ReadError>) {
         let snapshot = self.assessor.stream(at, read, self.started.elapsed());
-        self.is_done(at, AssessedStream::StreamAnalysis(snapshot));
+        self.is_done(at, AssessedStream::Assessed(snapshot));
     }
 
     fn gone(&mut self, at: usize) {

@@ -1,7 +1,7 @@
 //! What is kept of one stream from sample to sample. Pure.
 
 use crate::analysis::lag::tracker::LagTracker;
-use crate::collector::query::{GroupQuery, Read, ReadOutcome};
+use crate::collector::query::{GroupQuery, ReadOutcome};
 use crate::collector::reading::{KeptGroup, KeptStream, StreamReading};
 use crate::collector::request::{COMMANDS_PER_STREAM, cost};
 use crate::model::reply::{ConsumerReply, GroupReply, OldestPending, StreamReply};
@@ -102,7 +102,7 @@ pub(super) const GROUP_BYTES: usize =
 pub(super) struct StreamState {
     pub(super) key: StreamKey,
     /// What this sample read of it so far; `None` once that was handed on.
-    pub(super) read: Option<Read>,
+    pub(super) read: Option<Result<StreamReading, ReadOutcome>>,
     /// What is known of it, to resolve lags.
     pub(super) tracker: LagTracker,
     /// The names that the last sample had.

@@ -114,4 +114,6 @@ pub struct EntryPage {
     pub ended: bool,
     /// All ids, where they were asked for, those beyond the range included.
     pub ids: Vec<EntryId>,
+    /// Bytes in the fields of all its entries.
+    pub bytes: u64,
 }

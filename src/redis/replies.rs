@@ -200,18 +200,17 @@ pub fn pending_count(reply: Reply<'_>) -> Decoded<u64> {
     Ok(items("XPENDING", reply)?.len() as u64)
 }
 
-/// `XRANGE key start end COUNT limit`: the entries counted, up to the id `to` and beyond it, and their size in bytes.
+/// `XRANGE key start end COUNT limit`: the entries counted, up to the id `to` and beyond it.
 ///
 /// # Errors
 /// Where the reply is not a list of entries.
-pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<(EntryPage, u64)> {
+pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decoded<EntryPage> {
     let mut page = EntryPage::default();
     let entries = items("XRANGE", reply)?;
     let told = entries.len() as u64;
     if told > limit {
         return Err(wrong("XRANGE", "more entries than were asked for"));
     }
-    let mut size = 0;
     let mut before = None;
     for entry in entries {
         let id = entry_id(entry).ok_or_else(|| wrong("XRANGE", "an entry without an id"))?;
@@ -229,10 +228,10 @@ pub fn range(reply: Reply<'_>, to: EntryId, limit: u64, with_ids: bool) -> Decod
         } else {
             page.beyond += 1;
         }
-        size = payload_bytes(entry).saturating_add(size);
+        page.bytes = payload_bytes(entry).saturating_add(page.bytes);
     }
     page.ended = told < limit;
-    Ok((page, size))
+    Ok(page)
 }
 
 /// `XRANGE key start + COUNT 1`: the first entry's id.
@@ -791,10 +790,11 @@ mod tests {
         };
         let reply = ["1-0", "2-0", "3-0"].map(entry);
         let id = |ms| EntryId { ms, seq: 0 };
-        let page = EntryPage { entries: 2, beyond: 1, first: Some(id(1)), last: Some(id(2)), ..EntryPage::default() };
-        assert_eq!(check(&reply, id(2), 3), Ok((page.clone(), 36)));
-        assert_eq!(check(&reply, id(2), 4), Ok((EntryPage { ended: true, ..page }, 36)));
-        assert_eq!(check(&[], id(2), 4), Ok((EntryPage { ended: true, ..EntryPage::default() }, 0)));
+        let (first, last) = (Some(id(1)), Some(id(2)));
+        let page = EntryPage { entries: 2, beyond: 1, first, last, bytes: 36, ..EntryPage::default() };
+        assert_eq!(check(&reply, id(2), 3), Ok(page.clone()));
+        assert_eq!(check(&reply, id(2), 4), Ok(EntryPage { ended: true, ..page }));
+        assert_eq!(check(&[], id(2), 4), Ok(EntryPage { ended: true, ..EntryPage::default() }));
         assert!(range(root(&SentValue::Nil.sent()), id(2), 4, false).is_err());
         assert!(check(&[entry("2-0"), entry("1-0")], id(2), 4).is_err());
         assert!(check(&[entry("2-0"), entry("2-0")], id(2), 4).is_err());

@@ -80,15 +80,6 @@ pub struct Queries {
     pub page: Option<u64>,
 }
 
-/// A stream in the moment of a page.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
-    /// What it says.
-    pub facts: StreamCounters,
-    /// All its groups, where they were asked for.
-    pub groups: Option<&'a [GroupReply]>,
-}
-
 /// What came of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
@@ -361,12 +352,20 @@ impl LagTracker {
         }
     }
 
-    /// Takes a page of a count. `after` is the stream in the same moment as the page.
-    pub fn counted(&mut self, whose: Option<&GroupName>, page: &EntryPage, after: &Moment<'_>) -> Counted {
+    /// Takes a page of a count. `stream` is what the server said of the stream in the same moment, and `groups` of all its groups,
+    /// where they were asked for.
+    pub fn counted(
+        &mut self,
+        whose: Option<&GroupName>,
+        page: &EntryPage,
+        stream: &StreamReply,
+        groups: Option<&[GroupReply]>,
+    ) -> Counted {
         let Some(now) = self.facts else { return Counted::Taken };
+        let after = StreamCounters::from(stream);
         let untraced = match &self.cursors {
-            Some(_) if after.groups.is_some() => self.untraced_since_facts(&after.facts, after.groups),
-            Some(_) if !after.facts.nothing_removed_since(&now) => after.facts.last_generated,
+            Some(_) if groups.is_some() => self.untraced_since_facts(&after, groups),
+            Some(_) if !after.nothing_removed_since(&now) => after.last_generated,
             _ => EntryId::default(),
         };
         if let (None, Some(held)) = (whose, &mut self.held) {
@@ -387,7 +386,7 @@ impl LagTracker {
             }
             return Counted::Taken;
         }
-        let holds = count.holds(&now, &after.facts, page, untraced);
+        let holds = count.holds(&now, &after, page, untraced);
         let lag = count.lag(&now).filter(|_| holds);
         if holds {
             count.boundaries().for_each(|(id, rank)| self.marks.add_counted(id, rank));
@@ -399,7 +398,7 @@ impl LagTracker {
             return if holds { Counted::Nearer } else { Counted::Taken };
         }
         let Some(lag) = lag else {
-            let tells_something = whose.is_some() && after.groups.is_some() && untraced > EntryId::default();
+            let tells_something = whose.is_some() && groups.is_some() && untraced > EntryId::default();
             return if tells_something { Counted::Outdated } else { Counted::Taken };
         };
         if tracked.contradicts(lag, &now, &self.marks) {

@@ -1,7 +1,6 @@
 //! Batches and the replies to them, as bytes. What real servers answer is in tests/it.
 
 use super::*;
-use crate::collector::query::Read;
 use crate::model::{EntryId, GroupName, OfStream, StreamKey};
 use crate::redis::reply_memory::ReplyMemory;
 use crate::redis::resp::tests::whole;
@@ -27,6 +26,8 @@ fn commands(batch: &Batch) -> Vec<String> {
     }
     commands
 }
+
+type Read = Result<StreamReading, ReadOutcome>;
 
 /// What became of one stream, and of the refused commands.
 fn read(batch: &Batch, replies: &str, refused: &mut BTreeSet<RefusedCommand>) -> Result<Option<Read>, SampleError> {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::analysis::lag::tracker::{CountRange, Counted, Queries};
 use crate::collector::count_budget::{CountBudget, CountRequest, FIRST_PAGE, PAGE_COST};
-use crate::collector::query::{GroupQuery, Observation, PageQuery, PageReply, PagesReply, Read};
+use crate::collector::query::{GroupQuery, Observation, PageQuery, PagesReply, ReadOutcome};
 use crate::collector::reading::{MonitoredGroup, StreamReading};
 use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
@@ -219,7 +219,7 @@ impl SampleRun<'_> {
         state.tracker.rest(wanted.group.map(|group| &stream.groups[group].name))
     }
 
-    /// Takes what was found into the ledgers, and what it cost out of the budget. Answers with the streams of which lags have to
+    /// Takes what was found into the trackers, and what it cost out of the budget. Answers with the streams of which lags have to
     /// be asked for again: they turned out to be others than they were, or their sample is now one of a later moment.
     fn apply(&mut self, findings: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
@@ -240,16 +240,16 @@ impl SampleRun<'_> {
                     }
                 }
                 Observation::Pages(found) => {
-                    let (state, moment) = (&mut streams[found.at], found.moment());
+                    let state = &mut streams[found.at];
                     let (mut is_outdated, mut is_nearer) = (false, false);
-                    for PageReply { asked, page, bytes } in &found.pages {
+                    for (asked, page) in &found.pages {
                         let read = page.entries + page.beyond;
-                        budget.settle(asked.limit, read, asked.most_bytes, *bytes);
+                        budget.settle(asked.limit, read, asked.most_bytes, page.bytes);
                         commands.counted(read);
-                        state.read_page(read, *bytes);
+                        state.read_page(read, page.bytes);
                         let whose = asked.group.and_then(|group| name_of(&state.read, group));
                         if whose.is_some() == asked.group.is_some() {
-                            let counted = state.tracker.counted(whose, page, &moment);
+                            let counted = state.tracker.counted(whose, page, &found.stream, found.groups.as_deref());
                             is_outdated |= counted == Counted::Outdated;
                             is_nearer |= counted == Counted::Nearer;
                         }
@@ -278,13 +278,13 @@ impl SampleRun<'_> {
         let later = found.groups.as_deref().unwrap_or_default();
         let same_groups = stream.groups.iter().map(|group| &group.name).eq(later.iter().map(|group| &group.name));
         if same_groups {
-            stream.move_on(&found.after, later);
+            stream.move_on(&found.stream, later);
             let tracker = &mut self.source.streams[found.at].tracker;
             let continuity = stream.open(tracker);
             if continuity != Continuity::Continuous {
                 stream.continuity = continuity;
             }
-            for PageReply { asked, page, .. } in &found.pages {
+            for (asked, page) in &found.pages {
                 if let Some(group) = asked.group {
                     tracker.counted_at_once(&stream.groups[group].name, &asked.range, page);
                 }
@@ -296,6 +296,6 @@ impl SampleRun<'_> {
 }
 
 /// The name of the group at this place of a stream, if that was read.
-fn name_of(read: &Option<Read>, group: usize) -> Option<&GroupName> {
+fn name_of(read: &Option<Result<StreamReading, ReadOutcome>>, group: usize) -> Option<&GroupName> {
     Some(&read.as_ref()?.as_ref().ok()?.groups[group].name)
 }

@@ -1,4 +1,4 @@
-//! The ledger against a stream that is only simulated, so that thousands of walks take seconds. `tests/it/lag_random_walks.rs` does the
+//! The tracker against a stream that is only simulated, so that thousands of walks take seconds. `tests/it/lag_random_walks.rs` does the
 //! same on real servers.
 
 use std::collections::BTreeSet;
@@ -34,9 +34,10 @@ struct TrackedSample {
 }
 
 impl TrackedSample {
-    fn moment(&self) -> Moment<'_> {
+    /// Gives the tracker a page of the same moment.
+    fn counted(&self, tracker: &mut LagTracker, name: &GroupName, page: &EntryPage) -> Counted {
         let groups = self.trims_acknowledged.then_some(&*self.groups);
-        Moment { facts: StreamCounters::from(&self.reply), groups }
+        tracker.counted(Some(name), page, &self.reply, groups)
     }
 
     fn open(&self, tracker: &mut LagTracker) {
@@ -44,7 +45,7 @@ impl TrackedSample {
     }
 }
 
-/// What a stream does, as far as the ledger can see it.
+/// What a stream does, as far as the tracker can see it.
 #[derive(Clone, Debug)]
 struct Simulated {
     server: Server,
@@ -221,6 +222,7 @@ impl Simulated {
             last: found.iter().rfind(within).copied().map(id),
             ended: (found.len() as u64) < limit,
             ids: found.into_iter().map(id).collect(),
+            bytes: 0,
         }
     }
 }
@@ -255,7 +257,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
         let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
         let (page, after) = (stream.page(&range, limit), stream.sample());
         budget -= (page.ids.len() as u64).clamp(1, limit);
-        match tracker.counted(Some(name), &page, &after.moment()) {
+        match after.counted(tracker, name, &page) {
             Counted::Taken => {}
             Counted::Nearer => ask_all(tracker, &sample),
             Counted::Outdated => {
@@ -351,7 +353,7 @@ fn a_count_ends_at_the_largest_id() {
     assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
     // A full page, as many as were asked for.
     let page = EntryPage { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..EntryPage::default() };
-    tracker.counted(Some(&"a".into()), &page, &sample.moment());
+    sample.counted(&mut tracker, &"a".into(), &page);
     assert_eq!(tracker.rest(Some(&"a".into())), None);
     assert_eq!(tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
@@ -389,8 +391,8 @@ fn a_page_of_another_stream_tells_nothing() {
     let mut other = Simulated::new(Server::Counting);
     other.step(&Step::Add(150));
     let page =
-        EntryPage { entries: 50, beyond: 0, first: Some(id(101)), last: Some(id(150)), ended: true, ids: vec![] };
-    tracker.counted(Some(&"a".into()), &page, &other.sample().moment());
+        EntryPage { entries: 50, first: Some(id(101)), last: Some(id(150)), ended: true, ..EntryPage::default() };
+    other.sample().counted(&mut tracker, &"a".into(), &page);
     let lag = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
 }
