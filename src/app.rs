@@ -31,9 +31,9 @@ mod lag;
 mod notify;
 mod poller_runtime;
 mod reloader;
-#[cfg_attr(not(unix), path = "app/elsewhere/signals.rs")]
+#[cfg_attr(not(unix), path = "app/not_unix/signals.rs")]
 pub mod signals;
-#[cfg_attr(not(unix), path = "app/elsewhere/systemd.rs")]
+#[cfg_attr(not(unix), path = "app/not_unix/systemd.rs")]
 pub mod systemd;
 mod targets;
 

@@ -2,9 +2,9 @@
 
 mod act;
 mod audit;
+mod connection;
 mod hook;
 mod login;
-mod place;
 mod remediator;
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::analysis::remediation::{RemediationMode, RemediationRule};
 use crate::model::TargetName;
 
 pub use audit::{Verified, VerifyError, verify};
-pub use place::{Doer, Place, PlaceMode, Sentinels, TlsPaths};
+pub use connection::{Doer, Place, PlaceMode, Sentinels, TlsPaths};
 pub use remediator::{Remediator, Watched};
 
 /// What may be done, by whom, and where that is recorded.

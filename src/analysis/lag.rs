@@ -1,9 +1,9 @@
 //! Lag: entries in the stream that a group has not been given yet, and how sure that is.
 
 pub mod bounds;
-mod needed;
+mod safe_to_trim;
 mod timeline;
 pub mod tracker;
 
-pub use needed::lowest_needed;
+pub use safe_to_trim::lowest_needed;
 pub use tracker::LagTracker;

@@ -7,8 +7,8 @@ pub mod incidents;
 mod logical;
 pub mod remediation;
 pub mod scale;
+mod summary;
 pub mod targets;
-mod whole;
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::analysis::group_state::GroupState;
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamSnapshot};
 use crate::analysis::view::View;
-use crate::http::api::whole::{HealthSummary, StateCounts, StatusCounts};
+use crate::http::api::summary::{HealthSummary, StateCounts, StatusCounts};
 use crate::model::sample::ReadError;
 use crate::model::text::{END_OF_RFC3339, rfc3339};
 use crate::model::thresholds::{Status, ThresholdRules};

@@ -18,8 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::http::Service;
 use crate::http::admission::{ConnectionPermit, ConnectionState, TrackedIo};
 use crate::http::live::PendingUpgrade;
-use crate::http::policy::Peer;
-use crate::http::static_body::StaticBody;
+use crate::http::response_body::StaticBody;
+use crate::http::server_config::Peer;
 use crate::sys::own_metrics::Closed;
 use crate::sys::shutdown::{self, Shutdown};
 

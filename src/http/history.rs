@@ -10,14 +10,14 @@ use crate::analysis::history::trends::Trend;
 use crate::http::api::Api;
 use crate::http::api::forecast::ForecastBody;
 use crate::http::api::history::{HistoryBody, TrendsBody};
-use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
+use crate::http::response_body::HttpResponse;
 use crate::http::route::query_parameter;
-use crate::http::static_body::HttpResponse;
+use crate::http::server_config::ServerConfig;
 use crate::http::targets::ServedTarget;
 use crate::store::forecasts::NotMade;
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Answer, HistoryQuery, History, MEMORY_RETENTION};
+use crate::store::history::{Answer, History, HistoryQuery, MEMORY_RETENTION};
 
 /// Names that an answer to an unknown one lists, at most.
 const MAX_LISTED: usize = 10;

@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::exposition::encoding::Pieces;
-use crate::http::policy::ServerConfig;
 use crate::http::reader_memory::{NoMemory, ReaderMemory, Reservation};
 use crate::http::route::ApiRoute;
+use crate::http::server_config::ServerConfig;
 use crate::model::TargetName;
 use crate::store::latest::Published;
 

@@ -23,9 +23,9 @@ use crate::http::auth::Admission;
 use crate::http::live::feed::{Channel, Version};
 use crate::http::live::request::RowFilter;
 use crate::http::live::viewer::{HEARTBEAT, Versions, ViewerPermit};
-use crate::http::policy::ServerConfig;
 use crate::http::reader_memory::ReaderMemory;
-use crate::http::static_body::EventBytes;
+use crate::http::response_body::EventBytes;
+use crate::http::server_config::ServerConfig;
 use crate::model::TargetName;
 use crate::sys::own_metrics::SelfMetrics;
 

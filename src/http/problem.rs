@@ -10,7 +10,7 @@ use hyper::header::{
 
 use crate::http::api::ProblemBody;
 use crate::http::auth::AuthError;
-use crate::http::static_body::HttpResponse;
+use crate::http::response_body::HttpResponse;
 use crate::http::targets::ServedTarget;
 
 /// An answer that is no success: a status, a sentence, and headers that go with the status.

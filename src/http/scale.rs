@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::analysis::scaling::{CONSUMERS_TARGET, DemandUnknown, LagForecasts, ScaledStreams, Scaler, Signal};
 use crate::http::api::scale::{MAX_LOOK_AHEAD, ScaleQuery, asked, nothing_asked, scale};
-use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, unavailable};
+use crate::http::server_config::ServerConfig;
 use crate::http::targets::ServedTarget;
 use crate::model::{GroupName, StreamKey};
 use crate::store::forecasts::{Forecasts, NotMade};
@@ -88,9 +88,7 @@ fn answer<'a>(
     let age = published.sampled.map_or(Duration::ZERO, |sampled| sampled.elapsed());
     let demand = scaler.demand_with(&published.view, target.drain_target, forecasts);
     let unknown = match demand {
-        Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => {
-            DemandUnknown::Aged(age)
-        }
+        Ok(_) if published.fresh_until.is_none_or(|until| until <= Instant::now()) => DemandUnknown::Aged(age),
         Ok(demand) => return Ok(scale(name, scaler, demand, published.view.last_success, age)),
         Err(unknown) => unknown,
     };

@@ -33,14 +33,14 @@ use crate::http::live::LiveHub;
 use crate::http::live::request::{check_origin, protocol_token};
 use crate::http::login_queue::{LoginOutcome, LoginQueue};
 use crate::http::login_throttle::{LoginAttempt, LoginThrottle};
-use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, nothing_there, too_many, unavailable, whole_seconds};
 use crate::http::rate_limit::{Gcra, RateDecision, RateLimit};
 use crate::http::reader_memory::ReaderMemory;
+use crate::http::response_body::{HttpResponse, StaticBody};
 use crate::http::route::{
     ApiRoute, HistoryRoute, PageFormat, Route, is_host, joined, parameters, query_parameter, query_parameters, scaler,
 };
-use crate::http::static_body::{HttpResponse, StaticBody};
+use crate::http::server_config::{Peer, ServerConfig};
 use crate::http::targets::ServedTarget;
 use crate::http::{api, history, landing, scale, ui};
 use crate::model::TargetName;

@@ -13,8 +13,8 @@ use hyper::header::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::http::response_body::HttpResponse;
 use crate::http::route::{UiFile, accepts_gzip, joined};
-use crate::http::static_body::HttpResponse;
 use crate::model::text::hex;
 
 /// What the page may do: run and show its own files, and talk to its own server. Nothing inline, nothing from elsewhere,

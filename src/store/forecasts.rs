@@ -20,7 +20,7 @@ use crate::analysis::stats::median;
 use crate::model::thresholds::ThresholdRules;
 use crate::model::{GroupName, StreamKey, TargetName};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::{Answer, HistoryQuery, History, HistoryUnavailable};
+use crate::store::history::{Answer, History, HistoryQuery, HistoryUnavailable};
 use crate::store::latest::Reader;
 use crate::store::lock;
 use crate::sys::own_metrics::ForecastMetrics;

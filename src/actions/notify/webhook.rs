@@ -3,7 +3,7 @@
 //! A message that fails for now is sent again, the same to the byte and with the same id, so that a receiver that took it can tell. What
 //! happens meanwhile is in the next one: nothing is lost by waiting, as every incident is told until a message with it was taken.
 
-mod kept;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use crate::model::text::hex;
 use crate::store::deliveries::Firing;
 use crate::sys::http_client::SendError;
 
-pub(in crate::actions::notify) use kept::{Clocks, Print};
+pub(in crate::actions::notify) use saved::{Clocks, Print};
 
 /// Alerts of one message: about a megabyte. The body says how many more there are; those come next.
 pub(super) const MAX_ALERTS: usize = 1000;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{ErrorKind, Script};
 
-use super::place::{Doer, described};
+use super::connection::{Doer, described};
 use crate::analysis::remediation::{Plan, PlanSubject};
 use crate::store::remediation::Ending;
 

@@ -38,7 +38,9 @@ impl Cluster {
         let now = Instant::now();
         let is_due = match (self.refreshed, &self.map) {
             (None, _) | (_, None) => true,
-            (Some(refreshed), _) => now - refreshed >= if self.is_stale { MIN_REFRESH_INTERVAL } else { REFRESH_INTERVAL },
+            (Some(refreshed), _) => {
+                now - refreshed >= if self.is_stale { MIN_REFRESH_INTERVAL } else { REFRESH_INTERVAL }
+            }
         };
         if !is_due {
             return Ok(());

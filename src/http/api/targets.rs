@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::analysis::view::View;
-use crate::http::api::whole::{HealthSummary, StateCounts};
+use crate::http::api::summary::{HealthSummary, StateCounts};
 use crate::http::api::{Word, seconds};
 use crate::model::TargetName;
 use crate::model::text::rfc3339;

@@ -14,8 +14,8 @@ use crate::http::admission::ANSWER_TIMEOUT;
 use crate::http::auth::{Admission, AdmissionStanding};
 use crate::http::live::Feed;
 use crate::http::live::feed::{Channel, MAX_PIECE_BYTES, MessageBody, MessageKind, Version};
-use crate::http::policy::ServerConfig;
 use crate::http::reader_memory::NoMemory;
+use crate::http::server_config::ServerConfig;
 use crate::sys::own_metrics::StreamEnd;
 use crate::sys::shutdown::{self, Shutdown};
 

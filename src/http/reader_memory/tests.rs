@@ -1,7 +1,7 @@
 use tokio::time::{advance, timeout};
 
 use super::*;
-use crate::http::static_body::StaticBody;
+use crate::http::response_body::StaticBody;
 
 const MIB: u64 = 1 << 20;
 

@@ -17,9 +17,9 @@ use super::{NOT_POLLED, Service, target};
 use crate::http::auth::Admission;
 use crate::http::live::request::{LiveQuery, LiveTransport, PROTOCOL, VARY_BY};
 use crate::http::live::{PendingUpgrade, Visit};
-use crate::http::policy::{Peer, ServerConfig};
 use crate::http::problem::{HttpProblem, unavailable, whole_seconds};
-use crate::http::static_body::{EventBytes, HttpResponse};
+use crate::http::response_body::{EventBytes, HttpResponse};
+use crate::http::server_config::{Peer, ServerConfig};
 
 /// When a viewer may come back for whom there is no place.
 const VIEWERS_RETRY: Duration = Duration::from_secs(10);

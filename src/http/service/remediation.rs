@@ -9,9 +9,9 @@ use hyper::http::request::Parts;
 use super::{HttpResponse, check_query, json};
 use crate::http::api;
 use crate::http::auth::Admission;
-use crate::http::policy::ServerConfig;
 use crate::http::problem::{HttpProblem, nothing_there, whole_seconds};
 use crate::http::route::{Route, plan};
+use crate::http::server_config::ServerConfig;
 use crate::store::remediation::{Decided, Ending, Undecided};
 
 /// When a client may come back where decisions wait.

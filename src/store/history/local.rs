@@ -10,9 +10,9 @@ use rusqlite::Connection;
 
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{MINUTE, Point, resample};
+use crate::store::history::backend::{Answer, AnswerSink, HistoryBackend, HistorySource, HistoryUnavailable, Job};
 use crate::store::history::file::{self, Fault, FoundPoints};
 use crate::store::history::memory::{Memory, SeriesKey};
-use crate::store::history::backend::{Answer, HistorySource, HistoryUnavailable, Job, HistoryBackend, AnswerSink};
 use crate::store::lock;
 use crate::sys::own_metrics::HistoryMetrics;
 

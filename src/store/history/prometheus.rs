@@ -21,8 +21,10 @@ use tokio::time::timeout;
 
 use crate::analysis::history::query::Range;
 use crate::analysis::history::{Point, resample};
+use crate::store::history::backend::{
+    Answer, AnswerSink, HistoryBackend, HistoryQuery, HistorySource, HistoryUnavailable, Job,
+};
 use crate::store::history::memory::SeriesKey;
-use crate::store::history::backend::{Answer, HistoryQuery, HistorySource, HistoryUnavailable, Job, HistoryBackend, AnswerSink};
 use crate::store::lock;
 use crate::sys::files;
 use crate::sys::http_client::{AnswerLimits, ClientError, HttpAnswer, HttpClient, HttpEndpoint, MAX_LOOKUPS};
@@ -189,7 +191,13 @@ impl Prometheus {
     }
 
     /// Everything about some groups within a time, as text.
-    async fn ask(&self, asked: &HistoryQuery, keys: &[SeriesKey], from: i64, to: i64) -> Result<HttpAnswer, QueryError> {
+    async fn ask(
+        &self,
+        asked: &HistoryQuery,
+        keys: &[SeriesKey],
+        from: i64,
+        to: i64,
+    ) -> Result<HttpAnswer, QueryError> {
         let step = asked.range.step;
         let expression = promql::expression(keys, asked.of_first_target, &self.config.labels, step);
         let lead = MAX_RATE_SPREAD.max(step).div_euclid(step).saturating_mul(step);
@@ -274,10 +282,8 @@ impl HistoryBackend for Prometheus {
             let answered = timeout(ANSWER_TIME, self.answer(&asked, take, &permit)).await;
             let result = answered.unwrap_or(Err(QueryError::Incomplete(ANSWER_TIME)));
             self.report(result.as_ref().err());
-            result.map_err(|error| HistoryUnavailable::Prometheus {
-                authority: self.config.endpoint.authority(),
-                error,
-            })
+            result
+                .map_err(|error| HistoryUnavailable::Prometheus { authority: self.config.endpoint.authority(), error })
         })
     }
 }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::tests::point;
-use crate::store::history::memory::tests::key;
 use crate::store::history::backend::AnswerSink;
+use crate::store::history::memory::tests::key;
 use crate::store::history::{HistoryConfig, HistorySource};
 use crate::sys::own_metrics::HistoryMetrics;
 
