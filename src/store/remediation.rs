@@ -48,7 +48,7 @@ pub enum Ending {
     Done,
     /// A precondition did not hold any more: nothing was changed.
     Refused,
-    /// It could not be carried out: nothing was changed.
+    /// It could not be carried out, or not to its end: nothing was changed but for what is told.
     Failed,
     /// Redis did not answer: it may have been carried out or not.
     Unknown,

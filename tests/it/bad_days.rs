@@ -5,7 +5,6 @@
 //! `make bad-days` takes hours of it: `STREAMLAG_BAD_DAYS` is how many seconds each place gets.
 
 mod consumer;
-mod gate;
 mod place;
 mod record;
 
@@ -19,11 +18,11 @@ use redis::Value as Reply;
 use serde_json::json;
 
 use crate::common::clock::Clock;
+use crate::common::gate::{DELAYS_ACT, DROPS_ACT, Gate, HOLDS_ANSWER, OPEN, caught_within};
 use crate::common::remedy::{Office, board};
 use crate::common::{Streamlag, eventually, servers};
 use crate::faults::host::STEPS;
 use consumer::{Consumer, KILLED, PAUSED, RENAMED, RETIRES, RUNS, Work};
-use gate::{DELAYS_ACT, DROPS_ACT, Gate, HOLDS_ANSWER, OPEN, caught_within};
 use place::{Kind, Place, Ports};
 use record::{OVER, Seen};
 
@@ -409,7 +408,7 @@ impl Day {
                 let Some(gate) = &exporter.gate else { return };
                 gate.set(mode);
                 let asked = exporter.decide(random, "approve");
-                let is_caught = caught_within(gate, CATCH);
+                let is_caught = caught_within(std::slice::from_ref(gate), CATCH);
                 if is_caught {
                     assert_eq!(exporter.open_intents(), 1, "seed {}: an act without an intent", self.seed);
                     exporter.kill();

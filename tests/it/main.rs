@@ -54,6 +54,7 @@ mod redis_load;
 mod redis_tls_auth;
 mod refused_commands;
 mod remediation;
+mod remediation_outcomes;
 mod remediation_scripts;
 mod reply_memory;
 mod safe_to_trim;

@@ -167,3 +167,79 @@ fn what_is_as_planned_is_carried_out() {
         assert_eq!(left.len(), 2, "3-0 and 4-0");
     }
 }
+
+#[test]
+fn entries_without_payload_do_not_block_those_behind_them() {
+    for server in servers() {
+        let redis = Redis::start_with(&server, &[]);
+        let add = |from: u64, to: u64| {
+            let mut pipe = redis::pipe();
+            for id in from..=to {
+                pipe.cmd("XADD").arg("s").arg(format!("{id}-0")).arg("n").arg(1).ignore();
+            }
+            pipe.query::<()>(&mut redis.connection()).unwrap();
+        };
+        let delete = |from: u64, to: u64| {
+            let ids: Vec<String> = (from..=to).map(|id| format!("{id}-0")).collect();
+            redis.run(&format!("XDEL s {}", ids.join(" ")));
+        };
+        add(1, 2000);
+        redis.run("XGROUP CREATE s g 0");
+        redis.run("XGROUP CREATE s other 0");
+        redis.read("s", "g", "dead", 1100);
+        redis.read("s", "g", "alive", 1);
+        // The first of all, so that none of these is before the stream's first entry, and two in between.
+        delete(2, 900);
+        delete(903, 904);
+        let release = |pending: u64, most: &str| {
+            let (pending, dead_after) = (pending.to_string(), DEAD_AFTER.to_string());
+            eventually("a consumer is dead beside one that is alive", || {
+                redis.run("XREADGROUP GROUP g alive COUNT 1 STREAMS s 0");
+                let arguments = ["g", "1101-0", "dead", &dead_after, &pending, "alive", most];
+                let (word, why, changed) = run(&redis, RELEASE, &["s"], &arguments);
+                (!why.ends_with(" alive")).then_some((word, why, changed))
+            })
+        };
+        let owned = |consumer: &str| -> Vec<String> {
+            let held = redis.run(&format!("XPENDING s g - + 3000 {consumer}"));
+            let held: Vec<(String, String, u64, u64)> = redis::from_redis_value(held).unwrap();
+            held.into_iter().map(|(id, ..)| id).collect()
+        };
+        let done = |changed| ("done".to_owned(), String::new(), changed);
+        assert_eq!(release(1100, "1"), done(1));
+        assert_eq!(release(1099, "1"), done(1), "899 without payload are before it");
+        assert_eq!(release(1098, "4"), done(4), "and two in between");
+        assert_eq!(owned("alive"), ["1-0", "901-0", "902-0", "905-0", "906-0", "907-0", "1101-0"]);
+        // The bound of what is passed over.
+        delete(908, 1010);
+        let (word, why, changed) = release(1094, "1");
+        assert_eq!((&*word, changed), ("refused", 0));
+        let passed: u64 = why.strip_prefix("none of its first ").unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!((1000..1004).contains(&passed), "{why}");
+        assert_eq!(owned("dead").len(), 1094);
+    }
+}
+
+#[test]
+fn an_error_after_a_first_write_tells_what_was_changed() {
+    // The scripts see to it that what follows a first write is allowed. This one does not: its second write is to a key of another type.
+    const COMMON: &str = include_str!("../../src/actions/remediate/scripts/common.lua");
+    let second = "local answer = redis.pcall('XADD', KEYS[2], '*', 'n', 1)
+        if type(answer) == 'table' and answer.err then return failed(answer, changed) end
+        return {'done', '', changed}";
+    for server in servers() {
+        let redis = filled(&server);
+        redis.run("SET d text");
+        let after = format!("{COMMON}\nlocal changed = redis.call('XACK', key, group, '2-0')\n{second}");
+        let (word, why, changed) = run(&redis, &after, &["s", "d"], &["g", "5-0"]);
+        assert_eq!((&*word, changed), ("failed", 1));
+        assert!(why.contains("WRONGTYPE"), "{why}");
+        // Before anything has changed, it is an error, as that of a script that reads what it may not.
+        let before = format!("{COMMON}\nlocal changed = 0\n{second}");
+        let script = Script::new(&before);
+        let mut call = script.prepare_invoke();
+        call.key("s").key("d").arg("g").arg("5-0");
+        let error = call.invoke::<Value>(&mut redis.connection()).unwrap_err();
+        assert!(error.to_string().contains("WRONGTYPE") || error.to_string().contains("wrong kind"), "{error}");
+    }
+}

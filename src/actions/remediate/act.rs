@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use redis::{ErrorKind, Script};
+use redis::{ErrorKind, RedisResult, Script};
 
-use super::connection::{Doer, described};
+use super::connection::{Doer, bounded, described};
 use crate::analysis::remediation::{Plan, PlanSubject};
 use crate::store::remediation::Ending;
 
@@ -34,6 +34,11 @@ pub(super) struct ActOutcome {
 impl ActOutcome {
     pub(super) fn of(ending: Ending, detail: String) -> Self {
         Self { ending, changed: 0, detail }
+    }
+
+    /// Whether Redis may not be as it was.
+    pub(super) fn may_have_changed(&self) -> bool {
+        matches!(self.ending, Ending::Done | Ending::Unknown) || self.changed > 0
     }
 }
 
@@ -76,18 +81,28 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> ActOutcome {
         }
         PlanSubject::Group { .. } => {}
     }
-    match call.invoke::<(String, String, u64)>(connection.as_like()) {
-        Ok((word, _, changed)) if word == "done" => ActOutcome { ending: Ending::Done, changed, detail: String::new() },
-        Ok((_, why, _)) => ActOutcome::of(Ending::Refused, why),
-        // It may have been carried out, and the answer lost or not understood.
-        Err(error)
-            if error.is_io_error()
-                || error.is_timeout()
-                || error.is_connection_dropped()
-                || matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType) =>
-        {
-            ActOutcome::of(Ending::Unknown, described(&error))
+    outcome_of(call.invoke(connection.as_like()))
+}
+
+/// What the answer of a script says.
+fn outcome_of(answer: RedisResult<(String, String, u64)>) -> ActOutcome {
+    let error = match answer {
+        Ok((word, detail, changed)) => {
+            let ending = match word.as_str() {
+                "done" => Ending::Done,
+                "refused" => Ending::Refused,
+                // A write after the first one: what was changed before it stays so.
+                "failed" => Ending::Failed,
+                _ => return ActOutcome::of(Ending::Unknown, "the answer of the script is not understood".to_owned()),
+            };
+            return ActOutcome { ending, changed, detail: bounded(&detail) };
         }
-        Err(error) => ActOutcome::of(Ending::Failed, described(&error)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        // What the server has against it comes before anything is changed, or else scripts tell of it.
+        ErrorKind::Server(_) | ErrorKind::Extension => ActOutcome::of(Ending::Failed, described(&error)),
+        // It may have been carried out, and the answer lost or not understood.
+        _ => ActOutcome::of(Ending::Unknown, described(&error)),
     }
 }

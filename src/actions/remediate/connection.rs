@@ -245,6 +245,11 @@ const MAX_SHOWN: usize = 200;
 
 /// What Redis or the network has against it, in one bounded line.
 pub(super) fn described(error: &RedisError) -> String {
-    let line: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    bounded(&error.to_string())
+}
+
+/// What Redis says, in one bounded line.
+pub(super) fn bounded(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     crate::model::names::text(line.as_bytes(), MAX_SHOWN)
 }

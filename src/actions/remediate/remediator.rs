@@ -357,11 +357,7 @@ impl Remediator {
         }
         self.metrics.remediated(plan.action.as_str(), outcome.ending.as_str());
         if let Some(watcher) = self.planners.get_mut(&plan.target) {
-            watcher.planner.acted(
-                &plan,
-                outcome.ending == Ending::Done || outcome.ending == Ending::Unknown,
-                SystemTime::now(),
-            );
+            watcher.planner.acted(&plan, outcome.may_have_changed(), SystemTime::now());
             if outcome.ending == Ending::Refused {
                 watcher.planner.refused(&plan, SystemTime::now());
             }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod compatible;
 pub mod disk;
 pub mod events;
+pub mod gate;
 pub mod grants;
 pub mod liar;
 pub mod memory_limit;

@@ -1,8 +1,15 @@
--- What every act checks first, in one script with what it changes. Anything that is not as planned ends it before it has written.
+-- What every act checks first, in one script with what it changes. Anything that is not as planned ends it before it has written. All that
+-- follows a first write is called so that its error can be told with what was changed.
 -- KEYS: stream[, dead-letter stream]. ARGV: group, cursor at the plan, ...
 local key, group, cursor = KEYS[1], ARGV[1], ARGV[2]
 
 local function refuse(why) return {'refused', why, 0} end
+
+-- The error of a write, and how much was changed before it: an error by itself says that nothing was.
+local function failed(answer, changed)
+  if changed == 0 then return redis.error_reply(answer.err) end
+  return {'failed', answer.err, changed}
+end
 
 local function field(list, name)
   for i = 1, #list, 2 do

@@ -15,4 +15,6 @@ for _, part in ipairs(stored[2]) do fields[#fields + 1] = part end
 -- If acknowledging is not allowed, this fails before there is a copy.
 redis.call('XACK', key, group, '0-0')
 redis.call('XADD', KEYS[2], '*', unpack(fields))
-return {'done', '', redis.call('XACK', key, group, id)}
+local acknowledged = redis.pcall('XACK', key, group, id)
+if type(acknowledged) == 'table' then return failed(acknowledged, 1) end
+return {'done', '', acknowledged}

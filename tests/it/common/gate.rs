@@ -1,12 +1,12 @@
-//! Between one streamlag and its Redis: holds the next act back, or its answer, so that it can be killed at that step.
+//! Between a streamlag and its Redis: holds the next act back, or its answer, so that it can be killed at that step; or spoils the answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::eventually;
+use super::eventually;
 
 /// Everything passes.
 pub const OPEN: u8 = 0;
@@ -16,14 +16,20 @@ pub const DROPS_ACT: u8 = 1;
 pub const DELAYS_ACT: u8 = 2;
 /// The next act passes, its answer is held.
 pub const HOLDS_ANSWER: u8 = 3;
+/// The next act passes, its connection is cut before it is answered.
+pub const CUTS_ANSWER: u8 = 4;
+/// The next act passes, and is answered in another way.
+const SPOILS_ANSWER: u8 = 5;
 /// It is gone.
-const ENDED: u8 = 4;
+const ENDED: u8 = 6;
 
 const LOOK: Duration = Duration::from_millis(2);
 
 struct Shared {
     mode: AtomicU8,
     caught: AtomicBool,
+    /// What an act is answered with instead.
+    spoiled: Mutex<&'static [u8]>,
 }
 
 pub struct Gate {
@@ -36,7 +42,8 @@ impl Gate {
     pub fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { mode: AtomicU8::new(OPEN), caught: AtomicBool::new(false) });
+        let shared = Shared { mode: AtomicU8::new(OPEN), caught: AtomicBool::new(false), spoiled: Mutex::default() };
+        let shared = Arc::new(shared);
         let of_listener = Arc::clone(&shared);
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -58,6 +65,12 @@ impl Gate {
     pub fn set(&self, mode: u8) {
         self.shared.caught.store(false, Ordering::Relaxed);
         self.shared.mode.store(mode, Ordering::Relaxed);
+    }
+
+    /// The next act is answered with this.
+    pub fn spoil(&self, answer: &'static [u8]) {
+        *self.shared.spoiled.lock().unwrap() = answer;
+        self.set(SPOILS_ANSWER);
     }
 
     /// Whether an act is held at the moment, or its answer.
@@ -106,11 +119,16 @@ impl Shared {
         let mut bytes = [0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut bytes) {
             let mode = self.mode.load(Ordering::Relaxed);
-            // The script may not be known yet, and is then sent again.
-            if mode == HOLDS_ANSWER && acts.load(Ordering::Relaxed) && !bytes[..read].starts_with(b"-NOSCRIPT") {
-                self.hold(mode);
+            // Scripts answer with three things. Before that, one may not be known yet, and is then sent.
+            let is_answer = acts.load(Ordering::Relaxed) && bytes[..read].starts_with(b"*3\r\n");
+            let mut answer = &bytes[..read];
+            match mode {
+                HOLDS_ANSWER if is_answer => self.hold(mode),
+                CUTS_ANSWER if is_answer => break,
+                SPOILS_ANSWER if is_answer => answer = *self.spoiled.lock().unwrap(),
+                _ => {}
             }
-            if to.write_all(&bytes[..read]).is_err() {
+            if to.write_all(answer).is_err() {
                 break;
             }
         }
@@ -119,10 +137,11 @@ impl Shared {
     }
 }
 
-/// Waits for what is caught, so long.
-pub fn caught_within(gate: &Gate, time: Duration) -> bool {
+/// Waits for what one of them catches, so long.
+pub fn caught_within(gates: &[Gate], time: Duration) -> bool {
     let deadline = std::time::Instant::now() + time;
+    let has_caught = || gates.iter().any(Gate::has_caught);
     eventually("an act, or the end of the wait", || {
-        (gate.has_caught() || std::time::Instant::now() >= deadline).then(|| gate.has_caught())
+        (has_caught() || std::time::Instant::now() >= deadline).then(has_caught)
     })
 }

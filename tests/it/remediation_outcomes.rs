@@ -1,0 +1,129 @@
+//! What an act came to, where that is not simply told: answers that are lost or not understood, and writes that a server refuses.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::common::gate::{CUTS_ANSWER, Gate, OPEN};
+use crate::common::remedy::{Office, Worker, board, decide, documented, grant, grant_all};
+use crate::common::{Redis, Streamlag, eventually, servers};
+
+/// A group with consumers that died: these hold nothing.
+fn sick(redis: &Redis, leftover: &[&str]) -> Worker {
+    redis.add_old("orders", 2000);
+    redis.run("XGROUP CREATE orders g 0");
+    for consumer in leftover {
+        redis.read("orders", "g", consumer, 1);
+        let held = redis.run(&format!("XPENDING orders g - + 1 {consumer}"));
+        let held: Vec<(String, String, u64, u64)> = redis::from_redis_value(held).unwrap();
+        redis.run(&format!("XACK orders g {}", held[0].0));
+    }
+    Worker::start(redis, "orders", "g", "here")
+}
+
+fn has(redis: &Redis, consumer: &str) -> bool {
+    let consumers: Vec<HashMap<String, redis::Value>> =
+        redis::from_redis_value(redis.run("XINFO CONSUMERS orders g")).unwrap();
+    consumers.iter().any(|one| one["name"] == redis::Value::BulkString(consumer.as_bytes().to_vec()))
+}
+
+fn plan_of(streamlag: &Streamlag, action: &str, consumer: &str) -> Value {
+    eventually(&format!("a plan to {action} of {consumer}"), || {
+        let plans = board(streamlag)["plans"].as_array().unwrap().clone();
+        plans.into_iter().find(|plan| plan["action"] == action && plan["evidence"]["consumer"] == consumer)
+    })
+}
+
+fn through(redis: &Redis, gate: &Gate) -> String {
+    redis.url().replace(&redis.port.to_string(), &gate.port.to_string())
+}
+
+const DELETE: &str = "delete_idle_consumers";
+
+#[test]
+fn an_answer_that_is_lost_or_not_understood_leaves_it_unknown() {
+    let redis = Redis::start();
+    let _here = sick(&redis, &["cut", "word", "type", "noise", "left"]);
+    grant_all(&redis);
+    let gate = Gate::start(redis.port);
+    let office = Office::new();
+    let rules = json!([{"stream": "orders", "group": "g", "mode": "approve", "actions": [DELETE]}]);
+    let streamlag = office.start(&through(&redis, &gate), &rules, &json!({}));
+    let spoil = |consumer: &str| match consumer {
+        "cut" => gate.set(CUTS_ANSWER),
+        "word" => gate.spoil(b"*3\r\n$3\r\nyes\r\n$0\r\n\r\n:1\r\n"),
+        "type" => gate.spoil(b":1\r\n"),
+        _ => gate.spoil(b"?what\r\n"),
+    };
+    for consumer in ["cut", "word", "type", "noise"] {
+        let plan = plan_of(&streamlag, DELETE, consumer);
+        spoil(consumer);
+        let answer = decide(&streamlag, &plan, "approve", &office.alice);
+        gate.set(OPEN);
+        let decided = answer.json();
+        assert_eq!((answer.status, &decided["outcome"], &decided["changed"]), (200, &json!("unknown"), &json!(0)));
+        assert_ne!(decided["detail"], "", "why it is not known");
+        // It was carried out all the same.
+        eventually("the consumer is gone", || (!has(&redis, consumer)).then_some(()));
+        let audit = office.audit();
+        let (intent, outcome) = (&audit[audit.len() - 2], &audit[audit.len() - 1]);
+        assert_eq!((&intent["kind"], &outcome["kind"]), (&json!("intent"), &json!("outcome")));
+        assert_eq!((&outcome["outcome"], &outcome["plan"]), (&json!("unknown"), &plan["id"]), "{consumer}");
+    }
+    let series = format!("streamlag_remediation_acts_total{{action=\"{DELETE}\",outcome=\"unknown\"}}");
+    eventually("they are counted", || streamlag.metric(&series).filter(|acts| *acts == 4.0));
+    let history = board(&streamlag)["history"].clone();
+    let unknown = history.as_array().unwrap().iter().filter(|past| past["outcome"] == "unknown").count();
+    assert_eq!(unknown, 4, "{history}");
+    // What is not known does not stand in the way of what comes after it.
+    let plan = plan_of(&streamlag, DELETE, "left");
+    assert_eq!(decide(&streamlag, &plan, "approve", &office.alice).json()["outcome"], "done");
+}
+
+/// An entry that nobody can process is to be copied; the server refuses one or the other write.
+fn refuses(server: &Path) {
+    let redis = Redis::start_with(server, &[]);
+    let _here = sick(&redis, &[]);
+    redis.read("orders", "g", "poisoned", 1);
+    let held = || -> Vec<(String, String, u64, u64)> {
+        redis::from_redis_value(redis.run("XPENDING orders g - + 1 poisoned")).unwrap()
+    };
+    let id = held()[0].0.clone();
+    redis.run(&format!("XCLAIM orders g poisoned 0 {id} RETRYCOUNT 3 JUSTID"));
+    let office = Office::new();
+    let to = json!({"stream": "orders:dead", "deliveries": 3, "idle": "100ms"});
+    let rules =
+        json!([{"stream": "orders", "group": "g", "mode": "approve", "actions": ["dead_letter"], "dead_letter": to}]);
+    let streamlag = office.start(&redis.url(), &rules, &json!({}));
+    let approve = || {
+        let plan = plan_of(&streamlag, "dead_letter", "poisoned");
+        decide(&streamlag, &plan, "approve", &office.alice).json()
+    };
+    // What takes dead letters is no stream.
+    grant_all(&redis);
+    redis.run("SET orders:dead text");
+    let decided = approve();
+    assert_eq!((&decided["outcome"], &decided["changed"]), (&json!("failed"), &json!(0)), "{decided}");
+    assert!(decided["detail"].as_str().unwrap().contains("WRONGTYPE"), "{decided}");
+    redis.run("DEL orders:dead");
+    // The second write is not allowed: nor is the first one made.
+    let grants: Vec<String> = documented("dead_letter").into_iter().filter(|grant| grant != "+xack").collect();
+    grant(&redis, &grants);
+    let decided = approve();
+    assert_eq!((&decided["outcome"], &decided["changed"]), (&json!("failed"), &json!(0)), "{decided}");
+    assert_eq!((redis.run("XLEN orders:dead"), held()[0].3), (redis::Value::Int(0), 3));
+    grant_all(&redis);
+    let decided = approve();
+    assert_eq!((&decided["outcome"], &decided["changed"]), (&json!("done"), &json!(1)), "{decided}");
+    assert_eq!((redis.run("XLEN orders:dead"), held().len()), (redis::Value::Int(1), 0));
+}
+
+#[test]
+fn a_write_that_the_server_refuses_changes_nothing() {
+    std::thread::scope(|scope| {
+        for server in servers() {
+            scope.spawn(move || refuses(&server));
+        }
+    });
+}
