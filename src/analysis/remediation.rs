@@ -266,6 +266,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The names of its target, stream and group.
+    #[must_use]
+    pub fn place(&self) -> [String; 3] {
+        [self.target.to_string(), self.stream.to_string(), self.group.to_string()]
+    }
+
     /// Whether enough of the group is healthy for something to be done without a person.
     #[must_use]
     pub fn is_group_healthy(&self) -> bool {

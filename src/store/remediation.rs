@@ -1,12 +1,11 @@
 //! Remediation plans, between the task that makes them and the API that shows them and takes decisions.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::analysis::remediation::Plan;
+use crate::analysis::remediation::{Action, Plan};
 
 /// Decisions that wait while an act is under way; more are told to come again.
 const MAX_WAITING: usize = 16;
@@ -61,6 +60,10 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Every ending.
+    const ALL: [Self; 7] =
+        [Self::Done, Self::Refused, Self::Failed, Self::Unknown, Self::Rejected, Self::Expired, Self::Void];
+
     /// What an act may come to.
     pub const OF_ACTS: [Self; 4] = [Self::Done, Self::Refused, Self::Failed, Self::Unknown];
 
@@ -77,17 +80,33 @@ impl Ending {
             Self::Void => "void",
         }
     }
+
+    /// The ending of this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| ending.as_str() == word)
+    }
 }
 
-/// A plan that ended.
-#[derive(Clone, Debug)]
+/// A plan that ended, in words: it may be one of before a restart, of which only the record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastPlan {
-    /// The plan.
-    pub plan: Plan,
+    /// Its id.
+    pub id: String,
+    /// What was to be done.
+    pub action: Action,
+    /// The Redis, the stream and the group.
+    pub place: [String; 3],
+    /// What it would have done.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// When it was made, as RFC 3339 has it.
+    pub made_at: String,
     /// How it ended.
     pub ending: Ending,
-    /// When.
-    pub at: SystemTime,
+    /// When, as RFC 3339 has it.
+    pub at: String,
     /// Who decided: names of tokens, or [`AUTO`]; nobody where it ended by itself.
     pub by: Vec<String>,
     /// Entries or consumers that were changed.

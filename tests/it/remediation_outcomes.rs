@@ -1,12 +1,14 @@
-//! What an act came to, where that is not simply told: answers that are lost or not understood, and writes that a server refuses.
+//! What an act came to, where that is not simply told: answers that are lost or not understood, writes that a server refuses, and what is
+//! shown of all that after a restart.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::gate::{CUTS_ANSWER, Gate, OPEN};
+use crate::common::gate::{CUTS_ANSWER, Gate, HOLDS_ANSWER, OPEN};
 use crate::common::remedy::{Office, Worker, board, decide, documented, grant, grant_all};
+use crate::common::schema::Document;
 use crate::common::{Redis, Streamlag, eventually, servers};
 
 /// A group with consumers that died: these hold nothing.
@@ -126,4 +128,54 @@ fn a_write_that_the_server_refuses_changes_nothing() {
             scope.spawn(move || refuses(&server));
         }
     });
+}
+
+#[test]
+fn how_plans_ended_is_shown_after_a_restart() {
+    let redis = Redis::start();
+    let _here = sick(&redis, &["done", "rejected", "cut"]);
+    grant_all(&redis);
+    let gate = Gate::start(redis.port);
+    let office = Office::new();
+    let rules = json!([{"stream": "orders", "group": "g", "mode": "approve", "actions": [DELETE]}]);
+    let start = || office.start(&through(&redis, &gate), &rules, &json!({}));
+    let mut streamlag = start();
+    let history = |streamlag: &Streamlag| board(streamlag)["history"].as_array().unwrap().clone();
+    let approve = plan_of(&streamlag, DELETE, "done");
+    assert_eq!(decide(&streamlag, &approve, "approve", &office.alice).json()["outcome"], "done");
+    let reject = plan_of(&streamlag, DELETE, "rejected");
+    assert_eq!(decide(&streamlag, &reject, "reject", &office.bob).json()["outcome"], "rejected");
+    // A plan that has become void meanwhile is not on record.
+    let ended = |past: &Value| past["outcome"] != "void";
+    let mut before: Vec<Value> = history(&streamlag).into_iter().filter(ended).collect();
+    assert_eq!(before.len(), 2);
+    let cut = plan_of(&streamlag, DELETE, "cut");
+    gate.set(HOLDS_ANSWER);
+    std::thread::scope(|scope| {
+        let (address, id, token) = (streamlag.address, cut["id"].as_str().unwrap(), &office.alice);
+        scope.spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let head = format!(
+                "POST /api/v1/remediation/{id}/approve HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+            );
+            let mut connection = std::net::TcpStream::connect(address).unwrap();
+            connection.write_all(head.as_bytes()).unwrap();
+            let _ = connection.read_to_end(&mut Vec::new());
+        });
+        eventually("the act is carried out", || gate.has_caught().then_some(()));
+        streamlag.signal("-KILL");
+        streamlag.wait();
+        gate.set(OPEN);
+    });
+    let streamlag = start();
+    let mut after = history(&streamlag);
+    Document::read().check(&json!({"$ref": "#/components/schemas/Remediation"}), &board(&streamlag), "after a restart");
+    // The record has when it was written.
+    before.iter_mut().chain(&mut after).for_each(|past| drop(past.as_object_mut().unwrap().remove("ended_at")));
+    assert_eq!((after.len(), &after[1..]), (3, &before[..]), "{after:#?}");
+    assert_eq!(
+        (&after[0]["id"], &after[0]["outcome"], &after[0]["by"]),
+        (&cut["id"], &json!("unknown"), &json!(["alice"]))
+    );
+    assert_eq!(after[0]["detail"], "the program ended before it knew");
 }

@@ -1,6 +1,8 @@
 //! What was done, by whom and why: JSON lines that are only added to. Each has the SHA-256 of the one before, so that a line that is
 //! changed, taken out or put in shows.
 
+mod past;
+
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take, Write as _};
@@ -14,7 +16,9 @@ use sha2::{Digest as _, Sha256};
 use super::act::ActOutcome;
 use crate::analysis::remediation::Plan;
 use crate::model::text::{hex, rfc3339};
-use crate::store::remediation::AUTO;
+use crate::store::remediation::{AUTO, Ending};
+
+pub(super) use past::past;
 
 /// Bytes of the end of the file that are read at the start at least: acts that were cut short, and nearly always all those of an hour.
 const TAIL: u64 = 4 << 20;
@@ -55,6 +59,9 @@ struct Record {
     what: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     why: String,
+    /// When the plan was made, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    made_at: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     by: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -81,7 +88,7 @@ impl AutoActs {
     pub(super) fn within_an_hour(&mut self, plan: &Plan, now: SystemTime) -> Option<u64> {
         let since = unix(now).saturating_sub(HOUR);
         self.by_plan.retain(|_, (at, _)| *at > since);
-        let place = place(plan);
+        let place = plan.place();
         let count = self.by_plan.values().filter(|(_, of)| *of == place).count();
         (since >= self.unknown_before).then_some(count as u64)
     }
@@ -199,10 +206,7 @@ impl Audit {
             audit.append(Record { kind: "recovered".to_owned(), detail, ..Record::default() }, now)?;
         }
         for (_, intent) in open {
-            let detail = "the program ended before it knew".to_owned();
-            let record =
-                Record { kind: "outcome".to_owned(), outcome: "unknown".to_owned(), detail, by: Vec::new(), ..intent };
-            audit.append(record, now)?;
+            audit.append(cut_short(intent), now)?;
         }
         Ok(audit)
     }
@@ -215,9 +219,9 @@ impl Audit {
         acts: &mut AutoActs,
         now: SystemTime,
     ) -> Result<(), AuditError> {
-        self.append(Record { by: by.to_vec(), why: plan.why(), ..record("intent", plan) }, now)?;
+        self.append(Record { by: by.to_vec(), ..decided("intent", plan) }, now)?;
         if by == [AUTO] {
-            acts.by_plan.insert(plan.id.clone(), (unix(now), place(plan)));
+            acts.by_plan.insert(plan.id.clone(), (unix(now), plan.place()));
         }
         Ok(())
     }
@@ -231,7 +235,8 @@ impl Audit {
 
     /// Records that a person does not want it.
     pub(super) fn rejected(&mut self, plan: &Plan, by: &str, now: SystemTime) -> Result<(), AuditError> {
-        self.append(Record { by: vec![by.to_owned()], outcome: "rejected".to_owned(), ..record("decision", plan) }, now)
+        let outcome = Ending::Rejected.as_str().to_owned();
+        self.append(Record { by: vec![by.to_owned()], outcome, ..decided("decision", plan) }, now)
     }
 
     fn append(&mut self, record: Record, now: SystemTime) -> Result<(), AuditError> {
@@ -318,7 +323,7 @@ impl<'a> Lines<'a> {
 }
 
 fn record(kind: &str, plan: &Plan) -> Record {
-    let [redis_target, stream, consumer_group] = place(plan);
+    let [redis_target, stream, consumer_group] = plan.place();
     Record {
         kind: kind.to_owned(),
         plan: plan.id.clone(),
@@ -331,8 +336,15 @@ fn record(kind: &str, plan: &Plan) -> Record {
     }
 }
 
-fn place(plan: &Plan) -> [String; 3] {
-    [plan.target.to_string(), plan.stream.to_string(), plan.group.to_string()]
+/// The outcome of an act of which only the intent is on record.
+fn cut_short(intent: Record) -> Record {
+    let (outcome, detail) = (Ending::Unknown.as_str().to_owned(), "the program ended before it knew".to_owned());
+    Record { kind: "outcome".to_owned(), outcome, detail, by: Vec::new(), ..intent }
+}
+
+/// With what speaks for it.
+fn decided(kind: &str, plan: &Plan) -> Record {
+    Record { why: plan.why(), made_at: rfc3339(plan.made_at), ..record(kind, plan) }
 }
 
 fn digest(line: &[u8]) -> String {

@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use super::RemediationConfig;
 use super::act::{ActOutcome, act};
-use super::audit::{Audit, AuditError, AutoActs};
+use super::audit::{Audit, AuditError, AutoActs, past};
 use super::hook;
 use crate::analysis::remediation::{Action, MIN_HEALTHY_PERCENT, Plan, Planner, RemediationMode};
 use crate::model::TargetName;
+use crate::model::text::rfc3339;
 use crate::store::latest::Reader;
 use crate::store::remediation::{
     AUTO, Board, Clerk, Decided, Decision, Ending, MAX_PAST, OpenPlan, PastPlan, Undecided,
@@ -97,6 +98,7 @@ impl Remediator {
             if !is_same {
                 let before = before.map(|before| before.config).unwrap_or_default();
                 self.begin(&before, &watched);
+                self.recall(&watched.config).await;
             }
             // It may have been moved away, and is to be made again.
             self.ledger.lock().unwrap_or_else(PoisonError::into_inner).open = None;
@@ -141,6 +143,18 @@ impl Remediator {
             if config.rules.iter().any(|rule| is_done(rule.mode) && rule.actions.contains(&action)) {
                 self.metrics.remediates(action.as_str(), &Ending::OF_ACTS.map(Ending::as_str));
             }
+        }
+    }
+
+    /// Shows how plans ended before a restart, as far as that is on record.
+    async fn recall(&mut self, config: &RemediationConfig) {
+        let Some(path) = config.audit_file.clone().filter(|_| config.is_on() && self.past.is_empty()) else { return };
+        match spawn_blocking(move || past(&path)).await {
+            Ok(Ok(past)) => self.past = past,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "audit file not read: how plans ended before the start is not shown")
+            }
+            Err(_) => {}
         }
     }
 
@@ -374,9 +388,14 @@ impl Remediator {
         let (what, changed, detail) = (plan.what(), outcome.changed, &outcome.detail);
         tracing::info!(plan_id, action, ending, by = by.join(","), what, changed, detail, "remediation plan ended");
         self.past.push_front(PastPlan {
-            plan,
+            place: plan.place(),
+            what,
+            why: plan.why(),
+            id: plan.id,
+            action: plan.action,
+            made_at: rfc3339(plan.made_at),
             ending: outcome.ending,
-            at: SystemTime::now(),
+            at: rfc3339(SystemTime::now()),
             by,
             changed: outcome.changed,
             detail: outcome.detail,

@@ -37,7 +37,7 @@ struct PastRow<'a> {
     #[serde(flatten)]
     plan: PlanRow<'a>,
     outcome: &'static str,
-    ended_at: String,
+    ended_at: &'a str,
     by: &'a [String],
     changed: u64,
     detail: &'a str,
@@ -50,9 +50,9 @@ struct PlanRow<'a> {
     redis_target: &'a str,
     stream: Cow<'a, str>,
     consumer_group: Cow<'a, str>,
-    what: String,
-    why: String,
-    made_at: String,
+    what: Cow<'a, str>,
+    why: Cow<'a, str>,
+    made_at: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -124,10 +124,21 @@ fn open(open: &OpenPlan) -> OpenRow<'_> {
 }
 
 fn past(past: &PastPlan) -> PastRow<'_> {
+    let [redis_target, stream, consumer_group] = past.place.each_ref().map(String::as_str);
+    let plan = PlanRow {
+        id: &past.id,
+        action: past.action.as_str(),
+        redis_target,
+        stream: stream.into(),
+        consumer_group: consumer_group.into(),
+        what: past.what.as_str().into(),
+        why: past.why.as_str().into(),
+        made_at: past.made_at.as_str().into(),
+    };
     PastRow {
-        plan: row(&past.plan),
+        plan,
         outcome: past.ending.as_str(),
-        ended_at: rfc3339(past.at),
+        ended_at: &past.at,
         by: &past.by,
         changed: past.changed,
         detail: &past.detail,
@@ -141,9 +152,9 @@ fn row(plan: &Plan) -> PlanRow<'_> {
         redis_target: plan.target.as_str(),
         stream: plan.stream.display_name(),
         consumer_group: plan.group.display_name(),
-        what: plan.what(),
-        why: plan.why(),
-        made_at: rfc3339(plan.made_at),
+        what: plan.what().into(),
+        why: plan.why().into(),
+        made_at: rfc3339(plan.made_at).into(),
     }
 }
 

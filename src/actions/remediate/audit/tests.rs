@@ -4,7 +4,7 @@ use super::*;
 use crate::analysis::group_state::GroupState;
 use crate::analysis::remediation::{Action, PLAN_LIFETIME, PlanEvidence, PlanSubject, RemediationMode};
 use crate::model::{EntryId, TargetName};
-use crate::store::remediation::Ending;
+use crate::store::remediation::{Ending, MAX_PAST, PastPlan};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -194,4 +194,30 @@ fn a_full_disk_and_a_second_program_are_errors() {
     }
     let _one = open(&path).unwrap();
     assert_eq!(open(&path).unwrap_err(), "another streamlag writes the audit file");
+}
+
+#[test]
+fn the_newest_are_shown_after_a_restart_and_no_more_than_that() {
+    let (_dir, path) = file();
+    assert!(past(&path).unwrap().is_empty() && !path.exists());
+    let mut audit = open(&path).unwrap();
+    for number in 0..MAX_PAST + 50 {
+        act(&mut audit, &format!("{number}"));
+    }
+    audit.rejected(&plan("no"), "alice", NOW + Duration::from_secs(7)).unwrap();
+    intend(&mut audit, "open", "bob").unwrap();
+    drop(audit);
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\": 1, half a li").unwrap();
+    let shown = past(&path).unwrap();
+    assert_eq!(shown.len(), MAX_PAST);
+    let of = |past: &PastPlan| (past.id.clone(), past.ending, past.by.clone());
+    let expected = |id: &str, ending, by: &str| (id.to_owned(), ending, vec![by.to_owned()]);
+    assert_eq!(of(&shown[0]), expected("open", Ending::Unknown, "bob"));
+    assert_eq!(of(&shown[1]), expected("no", Ending::Rejected, "alice"));
+    assert_eq!(of(&shown[2]), expected("149", Ending::Done, AUTO));
+    assert_eq!((&shown[1].made_at, &shown[1].at), (&rfc3339(NOW), &rfc3339(NOW + Duration::from_secs(7))));
+    assert_eq!(
+        (&shown[2].what, &shown[2].why, shown[2].action),
+        (&plan("").what(), &plan("").why(), Action::DropGhosts)
+    );
 }
