@@ -66,7 +66,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Connections that may wait to be accepted, as far as the kernel allows (net.core.somaxconn, 4096). Where they are more than
-/// that, whoever comes next waits a second for TCP to try again.
+/// that, the next client waits a second for TCP to try again.
 const BACKLOG: u32 = 4096;
 
 /// Bytes of an answer that the kernel holds for a client. Left to itself it takes up to 4 MB for each, and a thousand clients
@@ -91,7 +91,7 @@ pub struct Bound {
 /// A port that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody has it, or this user may not.
+    /// Another process has it, or this user may not.
     #[error("cannot listen on {address}: {source}")]
     Address {
         /// Which.

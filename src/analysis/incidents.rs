@@ -1,7 +1,7 @@
 //! Incidents: which alert rules hold for which streams and groups, since when, and when that ended.
 //!
 //! Each rule is one of `alerts/streamlag.rules.yml`, with its text, severity, `for` and `keep_firing_for`; only its condition is written
-//! anew, for a view in place of series. What cannot be known (Redis is down, a stream cannot be read) changes nothing: a firing incident
+//! in Rust, for a view in place of series. What cannot be known (Redis is down, a stream cannot be read) changes nothing: a firing incident
 //! neither ends nor begins by that.
 
 mod conditions;

@@ -334,7 +334,7 @@ impl<'a> Sum<'a> {
                 let (group, stream) = (group.clone(), stream.key.clone());
                 return Err(DemandUnknown::GroupLeftOut { group, stream });
             }
-            // Somebody has to start the first consumer, who makes the group.
+            // A first consumer has to be started, which creates the group.
             None | Some(Presence::Missing) => {
                 self.missing_groups.push(&stream.key);
                 self.lag = self.lag.saturating_add(Lag::exact(facts.length));
@@ -492,7 +492,7 @@ impl<'a> Sum<'a> {
     }
 }
 
-/// The value of [`Signal::Consumers`]. Where the recommendation is not known, there is work and somebody has to do it: as many as there
+/// The value of [`Signal::Consumers`]. Where the recommendation is not known, there is work, which needs consumers: as many as there
 /// are, and at least one.
 fn consumers(
     recommendation: &Recommendation,

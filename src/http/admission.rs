@@ -514,7 +514,7 @@ mod tests {
             assert!(!is_evicted(place).await, "the last one will have time in a moment");
         }
         drop((request, busy));
-        // With more, they are as everybody's.
+        // With more, they are as those of any other client.
         other = limiter.admit(address(1)).await.unwrap();
         other.activity.set_known(true);
         limiter.evict(Instant::now());

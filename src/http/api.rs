@@ -64,7 +64,7 @@ impl<'a> Api<'a> {
         shown.or_else(|| self.selection.contains(&by_name).then_some(by_name))
     }
 
-    /// The group to speak of where one is meant and none is asked for: the first that the configuration names, else the first
+    /// The default group, where one is meant and none is asked for: the first that the configuration names, else the first
     /// monitored one that exists. `None` where only patterns are configured and no group matches.
     #[must_use]
     pub fn first_group(&self) -> Option<GroupName> {

@@ -88,7 +88,7 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// The group to speak of where none is asked for.
+    /// The default group, where none is asked for.
     fn first_group(&self, policy: &ServerConfig) -> Option<String> {
         let published = self.target.reader.newest();
         let api = Api {

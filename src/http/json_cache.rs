@@ -1,4 +1,4 @@
-//! JSON answers, made once for each poll and shared by everybody who asks for the same.
+//! JSON responses, made once per poll and shared by all requests for the same.
 
 use std::collections::VecDeque;
 use std::io;

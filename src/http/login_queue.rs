@@ -310,7 +310,7 @@ mod tests {
         }
         let late = queue.push(standing(false, 2), now, "guess");
         assert_eq!((late.items, late.wait), (vec!["guess"], Duration::from_secs(5)));
-        // Somebody better takes the place of the oldest.
+        // A login of higher priority takes the place of the oldest.
         assert_eq!(queue.push(standing(false, 0), now, "first try").items, ["1"]);
         assert_eq!(queue.pop(now + Duration::from_secs(1)).0, Some("first try"));
         // The checks take longer than it seemed.

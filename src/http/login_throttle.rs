@@ -84,13 +84,13 @@ impl LoginThrottle {
         Ok(LoginAttempt { throttle: self.clone(), address, standing, is_counted: true })
     }
 
-    /// A login that does not count: of somebody who has logged in over the same connection by the same credentials.
+    /// A login that does not count: the same connection has logged in by the same credentials.
     pub(super) fn begin_known(&self, address: IpAddr) -> LoginAttempt {
         let standing = Standing { is_unknown: false, failures: 0 };
         LoginAttempt { throttle: self.clone(), address, standing, is_counted: false }
     }
 
-    /// Does something with the place of an address; what that gives, and whether somebody has logged in from there.
+    /// Does something with the place of an address; what that gives, and whether a login from there has succeeded.
     fn with<T>(&self, address: IpAddr, what: impl FnOnce(&mut Gcra) -> T) -> (T, bool) {
         let key = client_key(address);
         let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
 //! Memory that is held for readers, bounded for the whole process (`--limit.memory-for-readers`).
 //!
-//! The newest metrics page is held anyway, so whoever reads it costs nothing here. What costs is an answer of an older poll that somebody
+//! The newest metrics page is held anyway, so reading it costs nothing here. What costs is a response of an older poll that a client
 //! still reads, and whatever else is [reserved](ReaderMemory::reserve): JSON answers, and queues of clients. An answer is counted once,
-//! however many read it. Beyond the limit, the connections are closed of whoever reads slowest.
+//! however many read it. Beyond the limit, the connections of the slowest readers are closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +73,7 @@ struct Held {
     is_clock_running: bool,
 }
 
-/// An answer that somebody reads.
+/// A response that clients read.
 #[derive(Debug)]
 struct HeldAnswer {
     bytes: u64,
@@ -93,7 +93,7 @@ struct AnswerReader {
     is_closed: bool,
 }
 
-/// How fast somebody reads; the slowest is the least.
+/// How fast a client reads; the slowest is the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Speed {
     is_young: bool,
@@ -121,7 +121,7 @@ impl ReaderMemory {
         self.enforce(&mut self.held(), Instant::now());
     }
 
-    /// Reserves memory that is not shared with the newest page, until what is returned is dropped. Whoever reads slowest is closed where
+    /// Reserves memory that is not shared with the newest page, until what is returned is dropped. The slowest reader's connection is closed where
     /// that makes room.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl ReaderMemory {
         Reservation { memory: self.clone(), bytes: 0 }
     }
 
-    /// Somebody begins to read an answer.
+    /// A client begins to read a response.
     pub(super) fn reading(&self, pieces: Pieces, open: OpenRequest) -> AnswerReading {
         let now = Instant::now();
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -292,7 +292,7 @@ impl AnswerReader {
     }
 }
 
-/// Somebody reads an answer, until this is dropped.
+/// A client reads a response, until this is dropped.
 #[derive(Debug)]
 pub(super) struct AnswerReading {
     memory: ReaderMemory,

@@ -73,7 +73,7 @@ pub enum UiFile {
     Script,
 }
 
-/// The API's places that speak of the past.
+/// The API's paths of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryRoute {
     /// Points of a group.

@@ -323,7 +323,7 @@ impl Service {
         }
     }
 
-    /// Whether somebody may try to log in by these credentials.
+    /// Whether a client may try to log in by these credentials.
     fn begin_login(&self, peer: &Peer, credentials: &[u8]) -> Result<LoginAttempt, HttpProblem> {
         self.throttle.begin(peer.address).or_else(|wait| {
             if peer.is_known_by(credentials) {

@@ -150,7 +150,7 @@ async fn ask(wire: &mut RespStream, words: &[&[u8]]) -> Result<Option<Refusal>, 
     Ok(reply.error())
 }
 
-/// What Redis has against somebody who connects: never in its own words.
+/// Why Redis refuses a login: never in its own words.
 pub(crate) fn refused(refusal: &Refusal, otherwise: FailureReason) -> SampleError {
     let reason = reason_of(refusal.text(), otherwise);
     let reason = server_wide(refusal).map_or(reason, |error| error.reason);

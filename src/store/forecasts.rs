@@ -242,7 +242,7 @@ impl Forecasts {
         }
         // Before the points are read: who waits holds none.
         let permit = Arc::clone(&shared.one).acquire_owned().await.map_err(|_| NotMade::Interrupted)?;
-        // Somebody may have waited for the same.
+        // Another request may have waited for the same.
         let lately = reusable();
         let missing =
             || horizons.iter().zip(&lately).filter(|(_, lately)| lately.is_none()).map(|(horizon, _)| *horizon);

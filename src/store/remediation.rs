@@ -140,7 +140,7 @@ pub enum Decided {
         /// Why.
         detail: String,
     },
-    /// Somebody else has to approve it too.
+    /// Another token has to approve it too.
     OneMore,
 }
 

@@ -17,7 +17,7 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// How often that is waited for: a file that is written to again and again is refused.
 const SETTLE_ATTEMPTS: usize = 10;
 
-/// The permission of everybody to read.
+/// The permission of other users to read.
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// Why a file cannot be used: what is expected instead. It does not name the file.
@@ -35,7 +35,7 @@ pub enum FileError {
     /// It is not the same twice.
     #[error("expected a file that does not change while it is read")]
     Changing,
-    /// A secret that everybody can read: its mode.
+    /// A secret that any user can read: its mode.
     #[error("expected a file that not everybody can read, such as mode 0640; it has {0:04o}")]
     Exposed(u32),
     /// It is no UTF-8.
@@ -102,7 +102,7 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
     text(read(path)?)
 }
 
-/// The text of a secret in a file that not everybody may read. Never waits.
+/// The text of a secret in a file that other users may not read. Never waits.
 ///
 /// That a group can read it, or others write it, is a warning as with every file of secrets.
 ///
@@ -183,14 +183,14 @@ fn unsettled(file: &Metadata) -> Option<Duration> {
 /// The permission bits of a file of secrets, if users other than its owner may read it or write to it and need not; `None` also if there is
 /// no such file.
 ///
-/// A group that may read the file of somebody else is how Kubernetes hands us a secret.
+/// A group that may read the file of another user is how Kubernetes hands us a secret.
 #[cfg(unix)]
 #[must_use]
 pub fn exposed_mode(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
 
     let file = std::fs::metadata(path).ok()?;
-    // Who we are, as Linux says. Elsewhere every file is somebody else's, so that fewer count as exposed.
+    // Who we are, as Linux says. Elsewhere every file counts as another user's, so that fewer count as exposed.
     let is_ours = std::fs::metadata("/proc/self").is_ok_and(|us| us.uid() == file.uid());
     let mode = file.mode() & 0o7777;
     let needless = if is_ours { 0o066 } else { 0o026 };

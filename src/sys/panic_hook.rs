@@ -1,7 +1,7 @@
 //! What happens where the program has a defect.
 //!
 //! A task that serves one connection ends alone: its client sees a closed connection. Everything else ends the program,
-//! and its supervisor starts it again: a poller or a listener that is started anew within the process would go on with
+//! and its supervisor starts it again: a poller or a listener that is restarted within the process would go on with
 //! what the panic left behind, and the one promise that counts is that no number is wrong.
 
 use std::time::Duration;

@@ -41,7 +41,7 @@ impl Password {
         Self::of(files::read_text(file))
     }
 
-    /// The same of a file that not everybody may read.
+    /// The same of a file that other users may not read.
     ///
     /// # Errors
     /// What is expected instead.

@@ -123,7 +123,7 @@ impl Notifier {
             let (news, receiver) = watch::channel(Arc::new(News::default()));
             self.deliveries.set_receivers(config.keys().collect());
             let mut running = self.tasks(&config, &receiver);
-            // Receivers that are gone, and those that come later, begin anew.
+            // Receivers that are gone, and those that come later, start from nothing.
             self.kept = SavedState::default();
             let areas = config.keys().map(|(key, _)| key.to_string()).chain([INCIDENTS.to_owned()]).collect();
             self.state.save(vec![StateChange::Only(areas)]).await;
@@ -214,7 +214,7 @@ async fn look(
         let now: Vec<_> = published.iter().map(|published| Arc::clone(&published.view.incidents.all)).collect();
         let same = now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| Arc::ptr_eq(now, before));
         if polled && (!same || kept.has_failed()) {
-            // Before anybody is told.
+            // Before anything is sent.
             keep(kept, &now).await;
         }
         if polled && !same && is_anybody_told {

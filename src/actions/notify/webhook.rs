@@ -91,7 +91,7 @@ struct TargetOutbox {
 struct Known {
     alert: Alert,
     told: Option<Stamp>,
-    /// Since when nobody speaks of it any more.
+    /// Since when no snapshot lists it any more.
     unlisted: Option<Duration>,
 }
 
@@ -176,7 +176,7 @@ impl TargetOutbox {
             if alerts.contains_key(id) {
                 return true;
             }
-            // Nobody speaks of it any more: its target is gone, or it ended a while ago.
+            // No snapshot lists it any more: its target is gone, or it ended a while ago.
             known.alert.ends_at.get_or_insert(clock);
             // Not by the clock that people read: it may jump a day.
             let expired = now.saturating_sub(*known.unlisted.get_or_insert(now)) >= ENDS_EXPIRE;

@@ -59,7 +59,7 @@ impl RowFilter {
             && matches(&self.group, group.as_bytes(), group.display_name())
     }
 
-    /// Whether an incident of this is wanted. What is about all groups concerns everybody.
+    /// Whether an incident of this is wanted. What is about all groups concerns every viewer.
     pub(super) fn matches_subject(&self, subject: &IncidentSubject) -> bool {
         match subject {
             IncidentSubject::Target | IncidentSubject::Node(_) => true,

@@ -34,7 +34,7 @@ pub(super) async fn decide(
     let path = head.uri.path();
     let id = plan(path, if approve { "/approve" } else { "/reject" }).ok_or_else(nothing_there)?;
     let problem = |status, detail: &str| Err(HttpProblem::new(status, detail.to_owned()));
-    // Without tokens nobody could be told from anybody.
+    // Without tokens one client cannot be told from another.
     let Some(token) = policy.auth.token(admission, SystemTime::now()).filter(|token| token.may_remediate) else {
         return problem(
             StatusCode::FORBIDDEN,

@@ -38,7 +38,7 @@ pub(super) struct Memory {
     retention: i64,
     max_bytes: usize,
     bytes: usize,
-    /// Groups that found no room, since the last time somebody asked.
+    /// Groups that found no room since the last call of `take_refused`.
     refused: u64,
 }
 

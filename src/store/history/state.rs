@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::analysis::history::Point;
 use crate::store::history::memory::SeriesKey;
 
-/// How long the file is waited for. Whoever saves goes on then: a disk that hangs must keep nobody from being told.
+/// How long the file is waited for. After that, saving is given up: a disk that hangs must not hold notifications up.
 const SAVE_TIME: Duration = Duration::from_secs(5);
 
 /// One change of what is kept.

@@ -65,7 +65,7 @@ fn shown(why: &str) -> String {
     why.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }
 
-/// Whether somebody has to prove first who asks.
+/// Whether the status is about authentication or authorization.
 fn is_about_access(status: StatusCode) -> bool {
     [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status)
 }

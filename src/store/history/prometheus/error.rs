@@ -25,7 +25,7 @@ pub enum QueryError {
     /// There is no answer.
     #[error(transparent)]
     NoAnswer(NoAnswer),
-    /// Whoever answers cannot serve now, or needs to know first who asks.
+    /// A server or a proxy that cannot serve now, or refuses access.
     #[error("{0}")]
     Status(StatusCode),
     /// Prometheus answers an error that is not about the query.
