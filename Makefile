@@ -76,14 +76,11 @@ crate: ## what crates.io would be given: the files of the package, and cargo pub
 crate-build: ## the same, and cargo install of the package alone, without this repository (minutes)
 	scripts/check-crate --build
 
-# Tests that flood the program, or that expect no alert of a slow one: another test beside them would be slow or make it slow, and a
-# scrape that is too slow is cut off.
-BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load:: prometheus::dashboards_alerts
-# On two cores too: tests wait for servers more than they work.
-TEST_THREADS := $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
+# Tests that flood the program: another one beside them would be slow, and a scrape that is too slow is cut off.
+BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load::
 
 cargo-test: tools ## unit tests, and the program against real servers
-	cargo test --locked -- --test-threads=$(TEST_THREADS) $(addprefix --skip ,$(BY_THEMSELVES))
+	cargo test --locked -- $(addprefix --skip ,$(BY_THEMSELVES))
 	cargo test --locked --test it -- --test-threads=1 $(BY_THEMSELVES)
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
@@ -106,8 +103,9 @@ incident-kills: tools ## kill streamlag two hundred times, or INCIDENT_KILLS tim
 fault-runs: tools ## notifications under faults, a thousand simulated runs of hours, or FAULT_RUNS of them
 	FAULT_RUNS=$${FAULT_RUNS:-1000} cargo test --locked --lib notify::fault_script -- --nocapture
 
-bad-days: tools ## consumers, masters and streamlags are killed while acts are under way, BAD_DAYS_SECONDS (3600) per server: nothing is lost
-	STREAMLAG_BAD_DAYS=$${BAD_DAYS_SECONDS:-3600} cargo test --locked --test it bad_days:: -- --nocapture
+bad-days: tools ## BAD_DAYS (10000) on which consumers, masters and streamlags are killed while acts are under way: nothing is lost. One again: BAD_DAYS_SEED
+	BAD_DAYS=$${BAD_DAYS:-$$([ -n "$$BAD_DAYS_SEED" ] && echo 1 || echo 10000)} \
+		cargo test --locked --profile bad-days --test it bad_days:: -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
 	@cargo fuzz --version 2>/dev/null | grep -qx 'cargo-fuzz $(CARGO_FUZZ)' \

@@ -2,29 +2,28 @@
 //! streamlags act at once, one of them by another clock, and are killed at every step of an act. No entry may be lost, no living consumer
 //! deleted, and nothing written that is not on record.
 //!
-//! `make bad-days` takes hours of it: `STREAMLAG_BAD_DAYS` is how many seconds each place gets.
+//! `make bad-days` has ten thousand of them: see [`calendar`].
 
+mod calendar;
 mod consumer;
+mod exporter;
 mod place;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::Value as Reply;
-use serde_json::json;
 
-use crate::common::clock::Clock;
-use crate::common::gate::{DELAYS_ACT, DROPS_ACT, Gate, HOLDS_ANSWER, OPEN, caught_within};
-use crate::common::remedy::{Office, board};
-use crate::common::{Streamlag, eventually, servers};
+use crate::common::eventually;
+use crate::common::gate::{DELAYS_ACT, DROPS_ACT, HOLDS_ANSWER, OPEN, caught_within};
 use crate::faults::host::STEPS;
+use calendar::{Calendar, Tally};
 use consumer::{Consumer, KILLED, PAUSED, RENAMED, RETIRES, RUNS, Work};
-use place::{Kind, Place, Ports};
-use record::{OVER, Seen};
+use exporter::Exporter;
+use place::{Place, Ports};
+use record::{Listeners, Seen};
 
 /// What is watched, and where dead letters go: in one slot of a cluster.
 const STREAM: &str = "events:{orders}";
@@ -33,15 +32,22 @@ const DEAD: &str = "events:{orders}:dead";
 /// When a consumer counts as dead, as [`crate::common::remedy::SOON`] has it.
 const DEAD_AFTER: Duration = Duration::from_secs(1);
 
-/// Seconds of a day: of the one that each place has in the short form, and of each in the long form.
-const SHORT_DAY: Duration = Duration::from_secs(6);
-const LONG_DAY: Duration = Duration::from_secs(20);
+/// Steps of a day, some five seconds: what is wrong at its beginning is acted on before half of it is over. On a machine that is busy a day is
+/// longer, so that it is not less of one.
+const STEPS_OF_DAY: u64 = 40;
 
-/// Days at a time in the short form: two cores have enough of it.
-const AT_A_TIME: usize = 4;
+/// Between two of them.
+const STEP: Duration = Duration::from_millis(40);
 
-/// How long an act is waited for that is to be caught.
-const CATCH: Duration = Duration::from_millis(800);
+/// How long an act is waited for that is to be caught: plans are looked at twice a second.
+const CATCH: Duration = Duration::from_millis(550);
+
+/// How long before its death a master may have done something that its replicas do not know. What it executes, it sends with the answers,
+/// but it may have been stopped in between by a machine that is busy.
+const UNREPLICATED: Duration = Duration::from_millis(200);
+
+/// After a last failover, so that acts follow it.
+const EVENING: Duration = Duration::from_millis(800);
 
 /// Small, and the same for a seed.
 struct Random(u64);
@@ -82,102 +88,8 @@ fn ids(reply: &Reply) -> Vec<String> {
     }
 }
 
-/// What happened, for people.
-#[derive(Clone, Debug, Default)]
-struct Tally {
-    days: u64,
-    steps: u64,
-    entries: u64,
-    /// How often each thing was done to them.
-    blows: BTreeMap<&'static str, u64>,
-    /// Acts by action, outcome and why.
-    acts: BTreeMap<(String, String, String), u64>,
-    /// Entries that were processed more than once.
-    twice: u64,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.days += other.days;
-        self.steps += other.steps;
-        self.entries += other.entries;
-        self.twice += other.twice;
-        other.blows.into_iter().for_each(|(blow, count)| *self.blows.entry(blow).or_default() += count);
-        other.acts.into_iter().for_each(|(act, count)| *self.acts.entry(act).or_default() += count);
-    }
-}
-
-/// A streamlag that may act, and what can be done to it.
-struct Exporter {
-    office: Office,
-    gate: Option<Gate>,
-    /// Of one that goes by another clock.
-    clock: Option<Clock>,
-    /// Whether plans are approved by hand.
-    asks: bool,
-    running: Option<Streamlag>,
-}
-
-impl Exporter {
-    fn start(&mut self, place: &Place) {
-        let actions = ["delete_idle_consumers", "drop_ghosts", "release", "dead_letter"];
-        let to = json!({"stream": DEAD, "deliveries": 3, "idle": "500ms"});
-        let budget = json!({"acts_per_hour": 1000, "entries_per_act": 50});
-        let mode = if self.asks { "approve" } else { "auto" };
-        let rules = json!([{"stream": STREAM, "group": "*", "mode": mode, "actions": actions, "budget": budget, "dead_letter": to}]);
-        let file = self.office.path("sentinel-password");
-        let (url, flags) = place.settings(self.gate.as_ref().map(|gate| gate.port), &file);
-        let flags: Vec<&str> =
-            ["--poll.interval", "200ms"].into_iter().chain(flags.iter().map(String::as_str)).collect();
-        let env = self.clock.as_ref().map(Clock::env).into_iter().flatten().collect::<Vec<_>>();
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.running = Some(self.office.start_in(&url, &rules, &json!({}), &flags, &env));
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.signal("-KILL");
-            running.wait();
-            self.clock.iter().for_each(|clock| clock.clean_up(running.pid()));
-        }
-    }
-
-    /// Approves what there is, or rejects it; whoever asks may not live to hear the answer.
-    fn decide(&self, random: &mut Random, word: &str) -> Option<std::thread::JoinHandle<()>> {
-        let streamlag = self.running.as_ref().filter(|_| self.asks)?;
-        let plans = board(streamlag)["plans"].as_array().cloned().unwrap_or_default();
-        let id = plans.get(random.below(plans.len().max(1)))?["id"].as_str()?.to_owned();
-        let (address, token, word) = (streamlag.address, self.office.alice.clone(), word.to_owned());
-        Some(std::thread::spawn(move || {
-            use std::io::{Read as _, Write as _};
-            let head = format!(
-                "POST /api/v1/remediation/{id}/{word} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-                 Authorization: Bearer {token}\r\n\r\n"
-            );
-            let Ok(mut connection) = std::net::TcpStream::connect(address) else { return };
-            let _ = connection.write_all(head.as_bytes());
-            let _ = connection.read_to_end(&mut Vec::new());
-        }))
-    }
-
-    /// What was to be done last, by the record.
-    fn newest_intent(&self) -> String {
-        let text = std::fs::read_to_string(self.office.path("audit.jsonl")).unwrap_or_default();
-        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap_or("{}")).unwrap();
-        last["what"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// Intents on disk that have no outcome yet.
-    fn open_intents(&self) -> usize {
-        let text = std::fs::read_to_string(self.office.path("audit.jsonl")).unwrap_or_default();
-        let count = |kind: &str| text.matches(&format!("\"kind\":\"{kind}\"")).count();
-        count("intent") - count("outcome")
-    }
-}
-
 /// A day, as far as it has come.
 struct Day {
-    seed: u64,
     ports: Ports,
     connection: Option<redis::Connection>,
     work: Arc<Work>,
@@ -188,10 +100,44 @@ struct Day {
     /// Entries that the test deleted, and those that it trimmed after it had seen where they were.
     deleted: BTreeSet<String>,
     tally: Tally,
-    failed_over: u64,
+    /// Replicas that an entry has to be on to survive the master.
+    replicas: usize,
+    /// The master that there should be.
+    master: u16,
+    /// When masters died: from before they were killed until they were gone.
+    deaths: Vec<(Instant, Instant)>,
+    /// Plans that were carried out just then.
+    cut: BTreeSet<String>,
+    /// Whether a master was taken for dead that was not: when it lost what it was told then is not known.
+    has_lost_master: bool,
 }
 
 impl Day {
+    /// Kills the master; another one takes over. Whether it could.
+    fn fail_over(&mut self, place: &mut Place, exporters: &[Exporter; 2]) -> bool {
+        let before = exporters.each_ref().map(Exporter::on_file);
+        let from = Instant::now();
+        let Some(at) = place.kill_master() else { return false };
+        self.deaths.push((from, Instant::now()));
+        for (exporter, before) in exporters.iter().zip(before) {
+            self.cut.extend(exporter.on_file().intents.difference(&before.outcomes).cloned());
+        }
+        place.take_over(at);
+        (self.connection, self.replicas) = (None, place.replicas());
+        self.master = eventually("a master", || self.ports.find()).0;
+        self.blow("master killed");
+        true
+    }
+
+    /// Whether an entry may be delivered again because a master died with what it knew of its delivery or its acknowledgment.
+    fn may_be_forgotten(&self, id: &str) -> bool {
+        let moments = self.work.moments.lock().unwrap();
+        let is_then = |(sent, answered): &(Instant, Instant)| {
+            self.deaths.iter().any(|(from, gone)| *answered + UNREPLICATED >= *from && sent <= gone)
+        };
+        self.has_lost_master || moments.get(id).is_some_and(|moments| moments.iter().any(is_then))
+    }
+
     fn blow(&mut self, blow: &'static str) {
         *self.tally.blows.entry(blow).or_default() += 1;
     }
@@ -199,7 +145,13 @@ impl Day {
     /// Asks the master; nothing where it does not answer.
     fn ask<T>(&mut self, query: impl Fn(&mut redis::Connection) -> redis::RedisResult<T>) -> Option<T> {
         if self.connection.is_none() {
-            self.connection = self.ports.master();
+            let (port, connection) = self.ports.find()?;
+            if port != self.master {
+                self.has_lost_master = true;
+                self.master = port;
+                self.blow("master taken for dead");
+            }
+            self.connection = Some(connection);
         }
         let answer = query(self.connection.as_mut()?);
         if answer.is_err() {
@@ -217,7 +169,8 @@ impl Day {
     }
 
     /// Adds entries. Those that arrived on all replicas survive the master.
-    fn add(&mut self, replicas: usize) {
+    fn add(&mut self) {
+        let replicas = self.replicas;
         let added: Option<(Vec<String>, usize)> = self.ask(|connection| {
             let mut pipe = redis::pipe();
             for _ in 0..9 {
@@ -297,7 +250,7 @@ impl Day {
         };
         let asked = |id: &&String| up_to.is_none_or(|end| number(id).is_some_and(|id| id < end));
         let lost: Vec<&String> = self.safe.iter().filter(asked).filter(|id| !is_somewhere(id)).collect();
-        assert!(lost.is_empty(), "seed {}: lost {lost:?}, cursor {cursor:?}", self.seed);
+        assert!(lost.is_empty(), "lost: {lost:?}, cursor {cursor:?}");
         true
     }
 
@@ -381,6 +334,8 @@ impl Day {
             ["hand", _, "of", name, ..] => name.trim_end_matches("'s"),
             ["copy", "entry", id, ..] => {
                 self.work.processed.lock().unwrap().entry(id.to_owned()).or_default().push("late".to_owned());
+                // Whoever holds it may process it yet.
+                self.work.unsure.lock().unwrap().insert(id.to_owned());
                 let _ = self.run(&format!("XACK {STREAM} g {id}"));
                 return;
             }
@@ -390,6 +345,38 @@ impl Day {
         self.blow("the dead came back before an act");
     }
 
+    /// Kills a streamlag at a step of its next act, if there is one before long.
+    fn kill_at_step(&mut self, random: &mut Random, exporters: &mut [Exporter; 2], at: usize, place: &Place) {
+        let (mode, blow) = [
+            (DROPS_ACT, "streamlag killed before its act"),
+            (DELAYS_ACT, "streamlag killed before its act, which came later"),
+            (HOLDS_ANSWER, "streamlag killed after its act"),
+            (HOLDS_ANSWER, "streamlag killed after its act"),
+        ][random.below(4)];
+        let gates = Arc::clone(&exporters[at].gates);
+        if gates.is_empty() {
+            return;
+        }
+        gates.iter().for_each(|gate| gate.set(mode));
+        let asked = exporters[at].decide(random, "approve");
+        let mut killed = Vec::new();
+        if caught_within(&gates, CATCH) {
+            // Those of a cluster stand before both.
+            killed = (0..2).filter(|at| exporters[*at].open_intents() > 0).collect();
+            assert!(!killed.is_empty(), "off the record: an act without an intent");
+            for at in &killed {
+                exporters[*at].kill();
+                self.blow(blow);
+                if mode == DELAYS_ACT {
+                    self.come_back(&exporters[*at].newest_intent());
+                }
+            }
+        }
+        gates.iter().for_each(|gate| gate.set(OPEN));
+        killed.into_iter().for_each(|at| exporters[at].start(place));
+        asked.into_iter().for_each(|asked| asked.join().unwrap());
+    }
+
     /// One thing that happens to a streamlag.
     fn blow_to(&mut self, random: &mut Random, exporter: &mut Exporter, place: &Place, kind: usize) {
         match kind {
@@ -397,33 +384,6 @@ impl Day {
                 exporter.kill();
                 exporter.start(place);
                 self.blow("streamlag killed at any time");
-            }
-            1..=4 => {
-                let (mode, blow) = [
-                    (DROPS_ACT, "streamlag killed before its act"),
-                    (DELAYS_ACT, "streamlag killed before its act, which came later"),
-                    (HOLDS_ANSWER, "streamlag killed after its act"),
-                    (HOLDS_ANSWER, "streamlag killed after its act"),
-                ][kind - 1];
-                let Some(gate) = &exporter.gate else { return };
-                gate.set(mode);
-                let asked = exporter.decide(random, "approve");
-                let is_caught = caught_within(std::slice::from_ref(gate), CATCH);
-                if is_caught {
-                    assert_eq!(exporter.open_intents(), 1, "seed {}: an act without an intent", self.seed);
-                    exporter.kill();
-                    self.blow(blow);
-                    if mode == DELAYS_ACT {
-                        self.come_back(&exporter.newest_intent());
-                    }
-                }
-                if let Some(gate) = &exporter.gate {
-                    gate.set(OPEN);
-                }
-                if is_caught {
-                    exporter.start(place);
-                }
-                asked.into_iter().for_each(|asked| asked.join().unwrap());
             }
             5 => {
                 // What it goes by is older than it thinks.
@@ -454,14 +414,14 @@ impl Day {
 }
 
 /// A day at a place. Its end checks everything.
-fn day(place: &mut Place, length: Duration, seed: u64) -> Tally {
+fn day(place: &mut Place, seed: u64) -> Tally {
     let mut random = Random(seed);
     place.clear();
     place.grant();
     let ports = place.ports();
+    let (master, connection) = eventually("a master", || ports.find());
     let mut day = Day {
-        seed,
-        connection: ports.master(),
+        connection: Some(connection),
         ports,
         work: Arc::default(),
         consumers: Vec::new(),
@@ -469,106 +429,67 @@ fn day(place: &mut Place, length: Duration, seed: u64) -> Tally {
         safe: BTreeSet::new(),
         deleted: BTreeSet::new(),
         tally: Tally { days: 1, ..Tally::default() },
-        failed_over: 0,
+        replicas: place.replicas(),
+        master,
+        deaths: Vec::new(),
+        cut: BTreeSet::new(),
+        has_lost_master: false,
     };
     eventually("a group", || day.run(&format!("XGROUP CREATE {STREAM} g 0 MKSTREAM")));
-    (0..7).for_each(|_| day.add(place.replicas()));
+    (0..7).for_each(|_| day.add());
     let seen: Arc<Mutex<Seen>> = Arc::default();
-    let listening = record::listen(place.monitors(), &seen);
+    let listeners = Listeners::start(&day.ports.0, &seen);
     day.inherit();
     (0..5).for_each(|_| day.hire());
-    let gate = || match &*place {
-        Place::Alone(redis) => Some(Gate::start(redis.port)),
-        _ => None,
-    };
-    let mut exporters = [false, true].map(|asks| Exporter {
-        office: Office { stream: STREAM, ..Office::new() },
-        gate: gate(),
-        clock: asks.then(Clock::new),
-        asks,
-        running: None,
-    });
+    let mut exporters = [false, true].map(|asks| Exporter::new(place.gates(), asks));
     exporters.iter_mut().for_each(|exporter| exporter.start(place));
-    let begun = Instant::now();
-    while begun.elapsed() < length {
+    for step in 0..STEPS_OF_DAY {
         day.tally.steps += 1;
-        day.add(place.replicas());
+        day.add();
         match random.below(28) {
             kind @ 0..=9 => day.misfortune(&mut random, kind),
             kind @ 10..=17 => {
                 let at = random.below(2);
-                day.blow_to(&mut random, &mut exporters[at], place, kind - 10);
+                match kind - 10 {
+                    1..=4 => day.kill_at_step(&mut random, &mut exporters, at, place),
+                    other => day.blow_to(&mut random, &mut exporters[at], place, other),
+                }
             }
             18..=20 => day.blow_to(&mut random, &mut exporters[1], place, 7),
             // Not before acts may be under way.
-            21 if begun.elapsed() > length / 3 && place.fail_over() => {
-                day.failed_over += 1;
-                day.blow("master killed");
-            }
+            21 if step > STEPS_OF_DAY / 3 => drop(day.fail_over(place, &exporters)),
             _ => {}
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(STEP);
     }
     // A day of a place with replicas has at least one.
-    if day.failed_over == 0 && !matches!(place, Place::Alone(_)) && place.fail_over() {
-        day.failed_over += 1;
-        day.blow("master killed");
-        std::thread::sleep(Duration::from_secs(1));
+    if day.deaths.is_empty() && day.fail_over(place, &exporters) {
+        std::thread::sleep(EVENING);
     }
     exporters.iter_mut().for_each(Exporter::kill);
     let consumers = std::mem::take(&mut day.consumers);
     consumers.iter().for_each(|consumer| consumer.tell(KILLED));
-    consumers.into_iter().chain(std::mem::take(&mut day.gone)).for_each(|one| one.thread.join().unwrap());
-    place.say(OVER);
-    listening.into_iter().for_each(|listener| listener.join().unwrap());
+    consumers.into_iter().chain(std::mem::take(&mut day.gone)).for_each(Consumer::join);
+    listeners.end(place);
     eventually("the end of the day is accounted for", || day.account(None).then_some(()));
 
     let audits: Vec<_> = exporters.iter().map(|exporter| exporter.office.audit()).collect();
     let seen = seen.lock().unwrap();
-    let acts = seen.check(&audits, day.failed_over > 0);
+    if day.has_lost_master {
+        let intents = exporters.iter().flat_map(|exporter| exporter.on_file().intents);
+        day.cut.extend(intents);
+    }
+    let acts = seen.check(&audits, &day.cut);
     let unsure = day.work.unsure.lock().unwrap();
     let processed = day.work.processed.lock().unwrap();
     let twice: Vec<&String> = processed.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id).collect();
-    let is_allowed = |id: &&&String| seen.moved.contains(**id) || unsure.contains(**id) || day.failed_over > 0;
+    let is_allowed = |id: &String| seen.moved.contains(id) || unsure.contains(id) || day.may_be_forgotten(id);
     let wrong: Vec<_> = twice.iter().filter(|id| !is_allowed(id)).map(|id| (id, &processed[*id])).collect();
-    assert!(wrong.is_empty(), "seed {seed}: processed twice, and nobody had claimed it: {wrong:?}");
-    Tally { twice: twice.len() as u64, acts: acts.outcomes, ..day.tally }
+    assert!(wrong.is_empty(), "twice: processed twice, and nobody had claimed it: {wrong:?}");
+    Tally { twice: twice.len() as u64, acts: acts.outcomes, ..std::mem::take(&mut day.tally) }
 }
 
 #[test]
 fn no_entry_is_lost_and_nothing_is_done_off_the_record() {
-    let seconds = std::env::var("STREAMLAG_BAD_DAYS").ok().and_then(|text| text.parse().ok());
-    let whole: Option<Duration> = seconds.map(Duration::from_secs);
-    let mut places: Vec<(Kind, PathBuf)> = servers().into_iter().map(|server| (Kind::Alone, server)).collect();
-    // They take the longest.
-    places.insert(0, (Kind::Sentinels, PathBuf::from("redis-server")));
-    places.insert(0, (Kind::Cluster, PathBuf::from("redis-server")));
-    let next = AtomicUsize::new(0);
-    let all = Mutex::new(Tally::default());
-    let threads = if whole.is_some() { places.len() } else { AT_A_TIME };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((kind, server)) = places.get(at) else { return };
-                    let begun = Instant::now();
-                    let mut seed = 1_000_000 * (at as u64 + 1);
-                    let mut at_place = Tally::default();
-                    loop {
-                        // A master that was killed stays dead where sentinels watch: each day has servers of its own.
-                        let mut place = Place::start(kind, server);
-                        at_place.add(day(&mut place, if whole.is_some() { LONG_DAY } else { SHORT_DAY }, seed));
-                        seed += 1;
-                        if whole.is_none_or(|whole| begun.elapsed() >= whole) {
-                            break;
-                        }
-                    }
-                    println!("{}: {at_place:?}", server.display());
-                    all.lock().unwrap().add(at_place);
-                }
-            });
-        }
-    });
-    println!("in all: {:?}", all.into_inner().unwrap());
+    Calendar::of_environment().run();
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value as Reply;
 
@@ -31,19 +31,25 @@ pub struct Work {
     names: AtomicU64,
     /// Who processed an entry, once for each time.
     pub processed: Mutex<BTreeMap<String, Vec<String>>>,
-    /// Entries of which a consumer does not know whether its acknowledgment arrived.
+    /// Entries of which a consumer does not know whether its acknowledgment arrived, or that were acknowledged under the one who held them.
     pub unsure: Mutex<BTreeSet<String>>,
+    /// When an entry was delivered or acknowledged: from before the command was sent until its answer was there.
+    pub moments: Mutex<BTreeMap<String, Vec<(Instant, Instant)>>>,
 }
 
 impl Work {
+    fn moment(&self, id: &str, sent: Instant) {
+        self.moments.lock().unwrap().entry(id.to_owned()).or_default().push((sent, Instant::now()));
+    }
+
     fn name(&self) -> String {
         format!("c{}", self.names.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 pub struct Consumer {
-    pub state: Arc<AtomicU8>,
-    pub thread: JoinHandle<()>,
+    state: Arc<AtomicU8>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Consumer {
@@ -72,7 +78,7 @@ impl Consumer {
                 }
             }
         });
-        Self { state, thread }
+        Self { state, thread: Some(thread) }
     }
 
     pub fn tell(&self, state: u8) {
@@ -81,6 +87,20 @@ impl Consumer {
 
     pub fn is(&self, state: u8) -> bool {
         self.state.load(Ordering::Relaxed) == state
+    }
+
+    /// Waits until it has gone.
+    pub fn join(mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // Nobody waits for it where its day has failed.
+        if self.thread.is_some() {
+            self.tell(KILLED);
+        }
     }
 }
 
@@ -100,7 +120,11 @@ fn one_turn(
     let mut read = redis::cmd("XREADGROUP");
     read.arg("GROUP").arg("g").arg(name).arg("COUNT").arg(2).arg("STREAMS").arg(STREAM);
     read.arg(if is_again { "0" } else { ">" });
+    let sent = Instant::now();
     let held = entries(&read.query::<Reply>(connection).ok()?);
+    if !is_again {
+        held.iter().for_each(|id| work.moment(id, sent));
+    }
     std::thread::sleep(if held.is_empty() { LOOK } else { WORK });
     // Between reading and acknowledging is the worst moment for either.
     while told.load(Ordering::Relaxed) == PAUSED {
@@ -111,10 +135,12 @@ fn one_turn(
             return Some(());
         }
         work.processed.lock().unwrap().entry(id.clone()).or_default().push(name.to_owned());
+        let sent = Instant::now();
         if redis::cmd("XACK").arg(STREAM).arg("g").arg(&id).query::<i64>(connection).is_err() {
             work.unsure.lock().unwrap().insert(id);
             return None;
         }
+        work.moment(&id, sent);
     }
     Some(())
 }

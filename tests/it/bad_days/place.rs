@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value as Reply;
 
 use super::{DEAD, STREAM};
-use crate::common::cluster::Cluster;
-use crate::common::monitor::Monitor;
+use crate::common::cluster::{self, Cluster};
+use crate::common::gate::Gate;
 use crate::common::remedy::{documented, grant};
 use crate::common::sentinel::{self, Trio};
-use crate::common::{Redis, eventually, grants};
+use crate::common::{PATIENCE, Redis, eventually, grants};
 
 /// How long a connection of the test waits: longer than any pause, shorter than a day.
 const ANSWER: Duration = Duration::from_secs(3);
 
+#[derive(Debug)]
 pub enum Kind {
     Alone,
     Cluster,
@@ -24,17 +25,23 @@ pub enum Kind {
 
 pub enum Place {
     Alone(Redis),
-    Cluster(Cluster),
+    /// And what stands before each node: where it says that it is.
+    Cluster(Cluster, Arc<[Gate]>),
     Sentinels(Trio),
 }
 
 /// The ports of all servers, one of which has the stream.
 #[derive(Clone)]
-pub struct Ports(Arc<Vec<u16>>);
+pub struct Ports(pub Arc<Vec<u16>>);
 
 impl Ports {
     /// A connection to the master that has the stream, if there is one.
     pub fn master(&self) -> Option<redis::Connection> {
+        Some(self.find()?.1)
+    }
+
+    /// The same, and its port.
+    pub fn find(&self) -> Option<(u16, redis::Connection)> {
         self.0.iter().find_map(|port| {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
             let mut connection = client.get_connection_with_timeout(ANSWER).ok()?;
@@ -43,7 +50,7 @@ impl Ports {
             let role: Vec<Reply> = redis::cmd("ROLE").query(&mut connection).ok()?;
             let is_master = matches!(role.first(), Some(Reply::BulkString(role)) if role == b"master");
             let has_it = is_master && redis::cmd("XLEN").arg(STREAM).query::<u64>(&mut connection).is_ok();
-            has_it.then_some(connection)
+            has_it.then_some((*port, connection))
         })
     }
 }
@@ -52,15 +59,69 @@ impl Place {
     pub fn start(kind: &Kind, server: &Path) -> Self {
         match kind {
             Kind::Alone => Self::Alone(Redis::start_with(server, &[])),
-            Kind::Cluster => Self::Cluster(Cluster::start(server, &[])),
-            Kind::Sentinels => Self::Sentinels(Trio::start(server, &[])),
+            Kind::Cluster => {
+                let cluster = Cluster::start(server, &["--repl-diskless-sync-delay", "0"]);
+                let gates: Arc<[Gate]> = cluster.nodes.iter().map(|node| Gate::start(node.port)).collect();
+                cluster.nodes.iter().zip(gates.iter()).for_each(|(node, gate)| announce(node, gate));
+                Self::Cluster(cluster, gates)
+            }
+            Kind::Sentinels => {
+                let trio = Trio::start(server, &[]);
+                for sentinel in &trio.sentinels {
+                    // They begin no other failover within twice this.
+                    sentinel.try_run(&["SENTINEL", "SET", sentinel::MASTER, "failover-timeout", "2000"]).unwrap();
+                }
+                Self::Sentinels(trio)
+            }
         }
+    }
+
+    /// Makes it what it was before the day, with the servers that died. Whether that could be done: another place is needed where not.
+    pub fn mend(&mut self) -> bool {
+        let ports = self.ports();
+        match self {
+            Self::Alone(redis) => return redis.is_answering(),
+            Self::Cluster(..) => {}
+            Self::Sentinels(trio) => {
+                let Some((master, _)) = ports.find() else { return false };
+                for at in 0..trio.servers.len() {
+                    if !trio.servers[at].is_answering() {
+                        trio.start_again(at, master);
+                    }
+                }
+            }
+        }
+        let replicas = self.servers().len() - self.masters();
+        let deadline = Instant::now() + PATIENCE / 2;
+        loop {
+            if self.in_step() == replicas {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Servers that are no replicas, where all is well.
+    fn masters(&self) -> usize {
+        if let Self::Cluster(..) = self { cluster::MASTERS } else { 1 }
+    }
+
+    /// Replicas that have a master and are in step with it.
+    fn in_step(&self) -> usize {
+        let replication = |server: &Redis| {
+            redis::cmd("INFO").arg("replication").query::<String>(&mut server.client().get_connection()?)
+        };
+        let is_in_step = |server: &&Redis| replication(server).is_ok_and(|text| text.contains("master_link_status:up"));
+        self.servers().iter().filter(is_in_step).count()
     }
 
     fn servers(&self) -> &[Redis] {
         match self {
             Self::Alone(redis) => std::slice::from_ref(redis),
-            Self::Cluster(cluster) => &cluster.nodes,
+            Self::Cluster(cluster, _) => &cluster.nodes,
             Self::Sentinels(trio) => &trio.servers,
         }
     }
@@ -74,14 +135,21 @@ impl Place {
         self.servers().iter().filter(|server| server.is_answering()).for_each(grant_on);
     }
 
-    pub fn monitors(&self) -> Vec<Monitor> {
-        self.servers().iter().map(Monitor::start).collect()
+    /// What stands between a streamlag and its Redis: of its own before a single server. Not where sentinels say where the master is.
+    pub fn gates(&self) -> Arc<[Gate]> {
+        match self {
+            Self::Alone(redis) => Arc::new([Gate::start(redis.port)]),
+            Self::Cluster(_, gates) => Arc::clone(gates),
+            Self::Sentinels(_) => Arc::new([]),
+        }
     }
 
     /// Says something on every server that monitors hear.
     pub fn say(&self, word: &str) {
-        for server in self.servers().iter().filter(|server| server.is_answering()) {
-            server.run(&format!("ECHO {word}"));
+        let say = |server: &Redis| redis::cmd("ECHO").arg(word).exec(&mut server.client().get_connection()?);
+        for server in self.servers() {
+            // Sentinels may cut the connection just then.
+            eventually("it is said", || (say(server).is_ok() || !server.is_answering()).then_some(()));
         }
     }
 
@@ -95,40 +163,39 @@ impl Place {
     pub fn replicas(&self) -> usize {
         match self {
             Self::Alone(_) => 0,
-            Self::Cluster(_) => 1,
+            Self::Cluster(..) => 1,
             Self::Sentinels(trio) => trio.servers.iter().filter(|server| server.is_answering()).count() - 1,
         }
     }
 
-    /// Kills the master; another one takes over. Whether it could.
-    pub fn fail_over(&mut self) -> bool {
-        let ports = self.ports();
+    /// Kills the master, if another one can take over; which one it was.
+    pub fn kill_master(&mut self) -> Option<usize> {
+        if let Self::Alone(_) = self {
+            return None;
+        }
+        // Sentinels have no other left for a second time on a day.
+        if self.in_step() < self.servers().len() - self.masters() {
+            return None;
+        }
+        let (port, _) = self.ports().find()?;
+        let at = self.servers().iter().position(|server| server.port == port)?;
         match self {
-            Self::Alone(_) => false,
-            Self::Cluster(cluster) => {
-                let node = cluster.node_of(STREAM);
-                let in_step = |server: &Redis| server.info("replication").contains("master_link_status:up");
-                // Its replica must be there, and in step.
-                if cluster.nodes.iter().filter(|server| server.is_answering() && in_step(server)).count() < 3 {
-                    return false;
-                }
-                cluster.nodes[node].stop();
-                eventually("a replica takes over", || ports.master());
-                cluster.start_again(node);
-                grant_on(&cluster.nodes[node]);
-                true
-            }
-            Self::Sentinels(trio) => {
-                let alive: Vec<usize> = (0..3).filter(|at| trio.servers[*at].is_answering()).collect();
-                let role = |at: &usize| trio.servers[*at].info("replication");
-                let master = alive.iter().copied().find(|at| role(at).contains("role:master"));
-                let in_step = alive.iter().filter(|at| role(at).contains("master_link_status:up")).count();
-                // One that is started again would be another master without entries.
-                let Some(master) = master.filter(|_| alive.len() == 3 && in_step == 2) else { return false };
-                trio.servers[master].stop();
-                eventually("a replica takes over", || ports.master());
-                true
-            }
+            Self::Alone(_) => {}
+            Self::Cluster(cluster, _) => cluster.nodes[at].stop(),
+            Self::Sentinels(trio) => trio.servers[at].stop(),
+        }
+        Some(at)
+    }
+
+    /// Waits until another one has taken over from this one. A node of a cluster then comes back as its replica. One that is started again
+    /// under sentinels would be another master without entries for a while.
+    pub fn take_over(&mut self, at: usize) {
+        let ports = self.ports();
+        eventually("a replica takes over", || ports.master());
+        if let Self::Cluster(cluster, gates) = self {
+            cluster.start_again(at);
+            announce(&cluster.nodes[at], &gates[at]);
+            grant_on(&cluster.nodes[at]);
         }
     }
 
@@ -140,7 +207,7 @@ impl Place {
                 let port = gate.unwrap_or(redis.port);
                 (format!("redis://{}:{}@127.0.0.1:{port}/0", grants::USER, grants::PASSWORD), Vec::new())
             }
-            Self::Cluster(cluster) => {
+            Self::Cluster(cluster, _) => {
                 (cluster.url(), words(&["--redis.mode", "cluster", "--redis.nodes", &cluster.others()]))
             }
             Self::Sentinels(trio) => {
@@ -155,6 +222,11 @@ impl Place {
             }
         }
     }
+}
+
+/// Clients that ask a cluster where a node is come to what stands before it.
+fn announce(node: &Redis, gate: &Gate) {
+    node.run(&format!("CONFIG SET cluster-announce-port {}", gate.port));
 }
 
 fn grant_on(server: &Redis) {

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,8 +40,7 @@ impl Office {
         };
         write("password", PASSWORD);
         write("secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-        let (alice, one) = token("alice");
-        let (bob, two) = token("bob");
+        let [(alice, one), (bob, two)] = TOKENS.clone();
         write("tokens", &format!("{one}\n{two}\n"));
         Self { dir, stream: "orders", alice, bob }
     }
@@ -91,6 +90,9 @@ impl Office {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
+
+/// Those of alice and of bob.
+static TOKENS: LazyLock<[(String, String); 2]> = LazyLock::new(|| ["alice", "bob"].map(token));
 
 /// The secret and the line of a token that may decide.
 fn token(name: &str) -> (String, String) {

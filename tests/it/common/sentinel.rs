@@ -22,6 +22,7 @@ pub struct Trio {
     pub sentinels: Vec<Sentinel>,
     /// Whether sentinels know users: from 6.2 on.
     pub has_users: bool,
+    options: Vec<String>,
 }
 
 pub struct Sentinel {
@@ -52,7 +53,8 @@ impl Trio {
         }
         let has_users = grants::version(server) >= (6, 2);
         let sentinels = (0..3).map(|_| Sentinel::start(server, &port, has_users)).collect();
-        let trio = Self { servers, sentinels, has_users };
+        let options = options.into_iter().map(str::to_owned).collect();
+        let trio = Self { servers, sentinels, has_users, options };
         for sentinel in &trio.sentinels {
             eventually("every sentinel knows the others and the replicas", || {
                 let state = format!("{:?}", sentinel.try_run(&["SENTINEL", "MASTER", MASTER]).ok()?);
@@ -63,6 +65,15 @@ impl Trio {
             });
         }
         trio
+    }
+
+    /// Starts a server again that was stopped, as a replica of the one at this port.
+    pub fn start_again(&mut self, at: usize, master: u16) {
+        let port = master.to_string();
+        let replica_of = ["--replicaof", "127.0.0.1", &port];
+        let options: Vec<&str> = self.options.iter().map(String::as_str).chain(replica_of).collect();
+        self.servers[at].launch(&options);
+        self.servers[at].wait();
     }
 
     /// The server at a port.
