@@ -547,6 +547,93 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_of_a_stream_and_of_its_groups_stays_while_others_come_and_go() {
+        let selection = GroupSelection::new(vec!["*".to_owned()]);
+        let mut assessor = Assessor::new(vec!["s".into(), "t".into()], selection, WINDOWS, Bounds::default());
+        let behind = |names: &[&str]| Ok(stream(names.iter().map(|name| group(name, id(5000), 1, None)).collect()));
+        let mut check = |keys: [&str; 2], groups: &[&str], at: u64, expected: &[(&str, u64)]| {
+            assessor.follow_streams(&keys.map(StreamKey::from));
+            assert_eq!(assessor.keys().map(ToString::to_string).collect::<Vec<_>>(), keys);
+            let place = keys.iter().position(|key| *key == "t").unwrap();
+            let snapshot = assessor.stream(place, behind(groups), Duration::from_secs(at));
+            let behind_for = |group: &GroupSnapshot| group.present().unwrap().trend.behind_for.unwrap().as_secs();
+            let groups: Vec<_> =
+                snapshot.groups.iter().map(|group| (group.name.to_string(), behind_for(group))).collect();
+            let expected: Vec<_> = expected.iter().map(|(name, behind)| ((*name).to_owned(), *behind)).collect();
+            assert_eq!((snapshot.key, groups), ("t".into(), expected));
+        };
+        check(["s", "t"], &["a", "c"], 0, &[("a", 0), ("c", 0)]);
+        check(["t", "u"], &["a", "c"], 10, &[("a", 10), ("c", 10)]);
+        check(["r", "t"], &["b", "c"], 20, &[("b", 0), ("c", 20)]);
+        check(["r", "t"], &["a", "b", "c"], 25, &[("a", 0), ("b", 5), ("c", 25)]);
+    }
+
+    #[test]
+    fn a_stream_that_is_carried_on_says_of_its_groups_what_the_new_sample_says() {
+        let selection = GroupSelection::new(vec!["g".to_owned()]);
+        let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+        let with = |pending, change: fn(&mut GroupSample)| {
+            let mut group = GroupSample {
+                pending,
+                consumers: 3,
+                entries_read: Some(pending),
+                oldest_pending: Some(id(1000 * pending)),
+                oldest_pending_consumer: Some("c".into()),
+                oldest_pending_deliveries: Some(pending),
+                unowned_pending: Some(pending),
+                ghost_pending: Some(1),
+                ..group("g", id(1000 * pending), 1, Some(id(2000)))
+            };
+            change(&mut group);
+            vec![group]
+        };
+        let mut check = |change: fn(&mut GroupSample), expected: [Option<u64>; 3]| {
+            let whole = StreamSample { may_be_carried: true, ..stream(with(4, |_| {})) };
+            let before = assessor.stream(0, Ok(whole), Duration::ZERO);
+            let carried = StreamSample { carried: true, ..stream(with(2, change)) };
+            let now = assessor.stream(0, Ok(carried), Duration::from_secs(1));
+            let [before, now] = [&before, &now].map(|snapshot| snapshot.groups[0].present().unwrap());
+            assert_eq!((before.pending, before.consumers, before.last_delivered), (Some(4), Some(3), Some(id(4000))));
+            let cursor = expected[2].map(|seconds| id(1000 * seconds));
+            assert_eq!((now.pending, now.consumers, now.last_delivered), (expected[0], expected[1], cursor));
+            let oldest = (now.oldest_pending_seconds, now.oldest_pending.clone(), now.oldest_pending_deliveries);
+            assert_eq!(oldest, (Some(2.0), Some((id(2000), Some("c".into()))), Some(2)));
+            assert_eq!((now.unowned_pending, now.entries_read), (Some(2), Some(2)));
+            // What the lag is now is not known, and what follows from it neither.
+            assert!(before.lag_seconds.is_some() && before.ghost_pending.is_some());
+            assert_eq!((now.lag_seconds, now.ghost_pending, now.drain_seconds), (None, None, None));
+            assert_eq!((now.trim_headroom_entries, now.trim_headroom_seconds), (Some(0), None));
+        };
+        check(|_| {}, [Some(2), Some(3), Some(2)]);
+        check(|group| group.unknown.pending = true, [None, Some(3), Some(2)]);
+        check(|group| group.unknown.consumers = true, [Some(2), None, Some(2)]);
+        check(|group| group.unknown.last_delivered = true, [Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn a_stream_that_is_not_trimmed_has_no_time_until_a_group_loses() {
+        let check = |lengths: [u64; 2], expected: Option<f64>| {
+            let selection = GroupSelection::new(vec!["g".to_owned()]);
+            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let mut last = None;
+            for (n, length) in lengths.into_iter().enumerate() {
+                let sample = StreamSample {
+                    length,
+                    first: Some(id(100 * length)),
+                    entries_added: Some(100),
+                    continuity: Continuity::Continuous,
+                    ..stream(vec![group("g", id(1000), 0, None)])
+                };
+                last = Some(assessor.stream(0, Ok(sample), Duration::from_secs(10 * n as u64)));
+            }
+            assert_eq!(last.unwrap().groups[0].present().unwrap().trim_headroom_seconds, expected, "{lengths:?}");
+        };
+        check([60, 60], None);
+        // Two entries a second.
+        check([60, 40], Some(20.0));
+    }
+
+    #[test]
     fn an_unreadable_stream_keeps_its_named_groups_as_unknown() {
         let snapshot = assess_one(Err(ReadError::Server("no such key".into())), &["g", "x*"]);
         assert_eq!(snapshot.groups.len(), 1);

@@ -166,3 +166,17 @@ impl Limit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_by_its_setting_and_by_what_it_leaves_out() {
+        for (limit, what) in [(Limit::Streams, "streams"), (Limit::Groups, "groups"), (Limit::Consumers, "consumers")] {
+            let (setting, effect) = limit.describe();
+            assert_eq!(setting, format!("limit.{what}"));
+            assert!(effect.starts_with(&format!("{what} are ")), "{effect}");
+        }
+    }
+}

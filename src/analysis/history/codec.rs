@@ -432,7 +432,12 @@ mod tests {
         fn points_of_memory_come_back_as_they_were(points in proptest::collection::vec(any_point(), 0..40)) {
             let mut series = OpenSeries::default();
             points.iter().for_each(|point| series.push(point));
-            prop_assert_eq!(series.decode(), Ok(points));
+            let (first, last) = (points.first().map_or(0, |point| point.time), points.last().map_or(0, |point| point.time));
+            prop_assert_eq!((series.first(), series.last(), series.points() as usize), (first, last, points.len()));
+            prop_assert_eq!(series.decode(), Ok(points.clone()));
+            let (open_bytes, closed) = (series.bytes(), series.close());
+            prop_assert!(closed.bytes() >= points.len() && closed.bytes() <= open_bytes);
+            prop_assert_eq!((closed.first(), closed.last(), closed.decode()), (first, last, Ok(points)));
         }
 
         #[test]
