@@ -227,12 +227,11 @@ impl GroupHistory {
             self.lost_at = Some((at, lost));
         }
         let moved = now.cursor != before.cursor;
-        // Of lags that are not exact, the points are guesses; the rule looks at their bounds.
-        let exact = now.lag.uncertainty() == 0 && before.lag.uncertainty() == 0;
         // All that was there last time has been delivered: what is there now is younger, however much it is. Else a group that
         // reads in batches, seen at the same moment of each, would look as if it never caught up.
         let caught_up = now.cursor >= before.stream.last_generated;
-        let fell = caught_up || (exact && now.lag.point < before.lag.point) || now.lag.max < before.lag.min;
+        // Of lags that are not exact, the points are guesses; their bounds are not.
+        let fell = caught_up || now.lag.max < before.lag.min;
         if fell || now.lag.max == 0 {
             self.not_fallen_from = now.lag;
         }

@@ -98,7 +98,7 @@ impl StateEvidence {
         let fills = |streak: &Streak| streak.fills(self.at, windows);
         let stands = fills(&self.behind) && fills(&self.still);
         // Lags that are not exact prove it where even the least now is no less than the most then.
-        let no_less = self.lag.min > 0 && self.lag.min >= self.not_fallen_from.max;
+        let no_less = self.lag.min >= self.not_fallen_from.max;
         let lagging = no_less && fills(&self.not_fallen) && fills(&self.behind);
         if self.lost.is_some_and(|(when, _)| within(when)) {
             GroupState::Losing

@@ -389,7 +389,7 @@ fn a_forecast_whose_like_were_no_better_than_naive_has_no_points() {
     assert_eq!(judged.time_to, TimesTo::default());
     for good in [
         Skill { forecasts: MIN_OUTCOMES - 1, ..skill },
-        Skill { mase: Some(0.9), ..skill },
+        Skill { mase: Some(MAX_MASE), ..skill },
         // Neither forecast was wrong.
         Skill { mase: None, ..skill },
     ] {

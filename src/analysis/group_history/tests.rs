@@ -121,6 +121,9 @@ impl Story {
 fn one_sample_proves_nothing_and_a_window_does() {
     let mut story = Story::new();
     story.last = 150;
+    assert_eq!(story.sample().verdict.to_string(), "lag 50; no rule has held for a whole window");
+    let mut story = Story::new();
+    story.last = 150;
     let states = story.states(8, |_| {});
     // Samples 5 s apart: the seventh is 30 s after the first.
     assert_eq!(states[..6], [GroupState::Ok; 6]);
