@@ -150,6 +150,9 @@ pub fn resample(mut points: Vec<Point>, seconds: i64) -> Vec<Point> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::analysis::group_history::StreamRates;
+    use crate::analysis::snapshot::tests::present_group;
+    use crate::model::lag::Lag;
 
     /// A sample of an exact lag.
     pub(crate) fn point(time: i64, lag: u64) -> Point {
@@ -174,16 +177,48 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_sample_is_kept_in_thousandths_and_an_age_that_is_not_0_stays_so() {
+        let mut group = present_group(Lag { min: 1, max: 9, point: 4 });
+        (group.lag_seconds, group.trend.delivered_rate, group.trend.lost) = (Some(0.0001), Some(2.0004), 3);
+        (group.pending, group.consumers) = (Some(5), Some(6));
+        let rates = StreamRates { added: Some(1.2346), ..StreamRates::default() };
+        let facts = StreamFacts {
+            length: 10,
+            groups: 1,
+            first: None,
+            last: None,
+            now_ms: 0,
+            entries_added: None,
+            rates,
+            safe_to_trim: None,
+        };
+        let expected = Point {
+            bound_min: 1,
+            bound_max: 9,
+            lag_ms: Some(1),
+            pending: Some(5),
+            length: Some(10),
+            added_milli: Some(1235),
+            delivered_milli: Some(2000),
+            consumers: Some(6),
+            lost: Some(3),
+            ..point(77, 4)
+        };
+        assert_eq!(Point::sampled(77, &facts, &group), expected);
+    }
+
+    #[test]
     fn a_spike_inside_a_bucket_stays_and_bounds_stay_bounds() {
         let mut bounded = point(65, 900);
         (bounded.bound_min, bounded.bound_max, bounded.delivered_milli) = (5, 1000, Some(7));
+        bounded.added_milli = Some(8000);
         let merged = resample(vec![point(61, 10), bounded, point(119, 20), point(120, 1)], MINUTE);
         assert_eq!(merged.len(), 2, "a gap is a gap, and a bucket ends before the next begins");
         let Point { time, samples, lag, lowest, highest, bound_min, bound_max, .. } = merged[0];
         assert_eq!((time, samples, lag), (60, 3, 20));
         assert_eq!((lowest, highest, bound_min, bound_max), (10, 900, 5, 1000));
         assert!((merged[0].mean - 310.0).abs() < 1e-9, "{}", merged[0].mean);
-        assert_eq!((merged[0].added_milli, merged[0].delivered_milli), (Some(5000), Some(7)));
+        assert_eq!((merged[0].added_milli, merged[0].delivered_milli), (Some(6000), Some(7)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{PATIENCE, Redis, Streamlag, eventually, streamlag};
 
-/// Places that streamlag has for clients: `MAX_CONNECTIONS` of `src/server/room.rs`.
+/// Places that streamlag has for clients: `MAX_CONNECTIONS` of `src/http/admission.rs`.
 const PLACES: usize = 1024;
 
 /// Scrapes during each attack.

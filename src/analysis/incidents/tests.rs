@@ -333,3 +333,38 @@ fn a_restored_tracker_goes_on_as_the_one_before() {
     other.restore(later(0), over);
     assert_eq!(told(&other.update(later(0), &none)), []);
 }
+
+#[test]
+fn a_pending_incident_that_is_restored_is_as_old_as_it_was() {
+    const DAY: u64 = 24 * 60 * 60;
+    let hold = Some(Duration::from_secs(DAY));
+    let tracker = || {
+        let mut tracker = IncidentTracker::default();
+        tracker.reconfigure(IncidentSettings { hold, ..IncidentSettings::default() });
+        tracker
+    };
+    let lagging = view(&[("s", Some(1500))]);
+    let mut before = tracker();
+    let kept = before.update(now(1000), &lagging);
+    assert_eq!(told(&kept), [high("pending")]);
+    let mut after = tracker();
+    let later = |seconds| Now { at: Duration::from_secs(seconds), clock: now(1000 + DAY - 1 + seconds).clock };
+    after.restore(later(0), kept.all.iter().map(|incident| Incident::clone(incident)).collect());
+    assert_eq!(told(&after.update(later(0), &lagging)), [high("pending")]);
+    assert_eq!(told(&after.update(later(1), &lagging)), [high("firing")]);
+}
+
+#[test]
+fn another_redis_of_a_target_begins_without_incidents_and_with_the_settings() {
+    let target = TargetName::new("b").unwrap();
+    let settings = IncidentSettings { target: target.clone(), several_targets: true, hold: Some(Duration::ZERO) };
+    let mut tracker = IncidentTracker::default();
+    tracker.reconfigure(settings);
+    let lagging = view(&[("s", Some(1500))]);
+    assert_eq!(told(&tracker.update(now(0), &lagging)), [high("firing")]);
+    tracker.retarget();
+    assert_eq!(told(&tracker.update(now(5), &view(&[("s", Some(0))]))), []);
+    let found = tracker.update(now(10), &lagging);
+    assert_eq!(told(&found), [high("firing")]);
+    assert_eq!((&found.all[0].target, found.all[0].several_targets), (&target, true));
+}

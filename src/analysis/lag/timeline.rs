@@ -131,6 +131,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::reply::StreamReply;
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }
@@ -159,6 +160,35 @@ mod tests {
         marks.add_counted(id(10_050), 1060);
         assert_eq!(marks.at_or_below(id(10_060)), Some((id(10_050), 1060)));
         assert_eq!(marks.added_at_or_below(id(10_060)), Some(1001));
+    }
+
+    #[test]
+    fn what_went_without_a_trace_is_remembered_for_as_long_as_the_marks_and_for_ever() {
+        let stream = |first, max_deleted| StreamReply {
+            length: 5,
+            first: Some(id(first)),
+            max_deleted: Some(id(max_deleted)),
+            ..StreamReply::default()
+        };
+        let mut marks = Timeline::default();
+        let check = |marks: &Timeline, stream: &StreamReply, above, expected: (bool, bool)| {
+            let now = StreamCounters::from(stream);
+            let there = (marks.all_there_above(id(above), &now), marks.all_ever_there_above(id(above), &now));
+            assert_eq!(there, expected, "{marks:?} {above}");
+        };
+        check(&marks, &stream(10, 0), 10, (true, true));
+        check(&marks, &stream(11, 0), 10, (false, false));
+        check(&marks, &stream(10, 11), 10, (false, false));
+        marks.removed_up_to(id(15));
+        marks.removed_up_to(id(12));
+        assert_eq!((marks.untraced(), marks.ever_untraced()), (id(15), id(15)));
+        check(&marks, &stream(10, 0), 14, (false, false));
+        check(&marks, &stream(10, 0), 15, (true, true));
+        marks.clear();
+        assert_eq!((marks.untraced(), marks.ever_untraced()), (EntryId::default(), id(15)));
+        check(&marks, &stream(10, 0), 14, (true, false));
+        marks.begin(id(3));
+        assert_eq!((marks.untraced(), marks.ever_untraced()), (EntryId::default(), id(3)));
     }
 
     #[test]
