@@ -341,7 +341,21 @@ impl Day {
             }
             _ => return,
         };
-        let _ = self.run(&format!("XREADGROUP GROUP g {name} COUNT 1 STREAMS {STREAM} >"));
+        // Before 7.2 a read that finds nothing new shows nowhere.
+        let _ = self.ask(|connection| {
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("XADD").arg(STREAM).arg("*").arg("n").arg(1).ignore();
+            pipe.cmd("XREADGROUP")
+                .arg("GROUP")
+                .arg("g")
+                .arg(name)
+                .arg("COUNT")
+                .arg(1)
+                .arg("STREAMS")
+                .arg(STREAM)
+                .arg(">");
+            pipe.query::<Reply>(connection)
+        });
         self.blow("the dead came back before an act");
     }
 

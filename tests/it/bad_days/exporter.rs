@@ -12,8 +12,8 @@ use crate::common::clock::Clock;
 use crate::common::gate::Gate;
 use crate::common::remedy::{Office, board};
 
-/// As often as the settings admit: what is wrong is seen twice soon.
-const POLLS: &str = "50ms";
+/// Plans are made twice a second: more polls than this show it nothing more.
+const POLLS: &str = "200ms";
 
 pub struct Exporter {
     pub office: Office,

@@ -354,7 +354,8 @@ fn watched(mut command: Command) -> Streamlag {
     });
     let mut streamlag = Streamlag { address: ([127, 0, 0, 1], 0).into(), child, log, reader };
     streamlag.address = eventually("streamlag listens", || {
-        let line = streamlag.log_lines("listening").into_iter().next();
+        // Not by way of its threads in `/proc`: what is known of a process there is taken down again when it ends, and that takes time.
+        let line = streamlag.log.lock().unwrap().iter().find(|line| line.contains("listening")).cloned();
         assert!(line.is_some() || streamlag.is_running(), "streamlag ended: {:?}", streamlag.log());
         let line = line?.replace("\"address\":\"", " address=").replace('"', " ");
         line.split_whitespace().find_map(|field| field.strip_prefix("address="))?.parse().ok()
