@@ -90,6 +90,8 @@ pub struct Workload {
     pub threshold: f64,
     /// When entries were lost first, and again after half an hour without a loss.
     pub losses: Vec<f64>,
+    /// Every tick in which entries were lost.
+    pub losing: Vec<f64>,
 }
 
 /// Hours for which a workload goes on after its first origin.
@@ -169,7 +171,7 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
     }
     let mut points = Vec::new();
     let (mut added_sum, mut delivered_sum, mut lowest, mut ticks_seen) = (0.0, 0.0, f64::INFINITY, 0.0);
-    let (mut losses, mut last_loss) = (Vec::new(), f64::NEG_INFINITY);
+    let (mut losses, mut losing, mut last_loss) = (Vec::new(), Vec::new(), f64::NEG_INFINITY);
     let ticks = (total / TICK) as usize;
     for tick in 0..ticks {
         let time = tick as f64 * TICK;
@@ -264,6 +266,7 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
                 losses.push(time);
             }
             last_loss = time;
+            losing.push(time);
         }
         let on_the_way = if alive > 0.0 { (arrived / TICK * 0.3).round() } else { 0.0 };
         let seen_lag = lag.max(on_the_way.min(length));
@@ -293,5 +296,5 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
             (added_sum, delivered_sum, lowest, ticks_seen) = (0.0, 0.0, f64::INFINITY, 0.0);
         }
     }
-    Workload { points, first_origin: history, max_length, threshold, losses }
+    Workload { points, first_origin: history, max_length, threshold, losses, losing }
 }

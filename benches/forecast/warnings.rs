@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::families::{Half, Workload, simulate};
 use super::{known, lag_at, predict_linear, request};
-use streamlag::analysis::forecast::forecast;
+use streamlag::analysis::forecast::{LagPoint, forecast};
 
 /// How far warnings look ahead, in seconds.
 const HORIZON: f64 = 3_600.0;
@@ -33,8 +33,9 @@ struct Count {
 }
 
 impl Count {
-    /// `events` and evaluations, each of which says yes or no.
-    fn add(&mut self, events: &[f64], said: &[(f64, bool)], from: f64, until: f64) {
+    /// `events`, all moments at which it `holds` and evaluations, each of which says yes or no. An event is only what comes after half an hour
+    /// without; a warning is right if what it warns of comes, also where that is soon after the last time.
+    fn add(&mut self, events: &[f64], holds: &[f64], said: &[(f64, bool)], from: f64, until: f64) {
         let mut standing: Vec<(f64, f64)> = Vec::new();
         let mut row = 0;
         for (time, yes) in said {
@@ -55,7 +56,7 @@ impl Count {
         for (since, last) in standing.iter().filter(|(since, _)| *since + HORIZON <= until) {
             self.warnings += 1.0;
             let right = |event: &&f64| **event >= *since && **event <= last + 1.5 * HORIZON;
-            self.right += f64::from(events.iter().any(|event| right(&event)));
+            self.right += f64::from(holds.iter().any(|event| right(&event)));
         }
     }
 
@@ -85,6 +86,12 @@ fn crossings(workload: &Workload) -> Vec<f64> {
     found
 }
 
+/// When the lag is over the threshold.
+fn over(workload: &Workload) -> Vec<f64> {
+    let over = |point: &&LagPoint| point.lag_max.is_some_and(|lag| lag >= workload.threshold);
+    workload.points.iter().filter(over).map(|point| point.time).collect()
+}
+
 pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Option<&mut impl Write>) {
     for (family, loss) in CASES.into_iter().filter(|(family, _)| only(family)) {
         let (mut ours, mut linear) = (Count::default(), Count::default());
@@ -93,6 +100,7 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
             let (from, until) = (workload.first_origin, workload.points.last().unwrap().time);
             let events: Vec<f64> = if loss { workload.losses.clone() } else { crossings(&workload) };
             let events: Vec<f64> = events.into_iter().filter(|event| *event > from).collect();
+            let holds: Vec<f64> = if loss { workload.losing.clone() } else { over(&workload) };
             let (mut by_us, mut by_linear) = (Vec::new(), Vec::new());
             let mut now = from;
             while now < until {
@@ -108,8 +116,8 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 by_linear.push((now, !is_there && line.is_some_and(|lag| lag >= limit)));
                 now += EVERY;
             }
-            ours.add(&events, &by_us, from, until);
-            linear.add(&events, &by_linear, from, until);
+            ours.add(&events, &holds, &by_us, from, until);
+            linear.add(&events, &holds, &by_linear, from, until);
         }
         let what = if loss { "loss" } else { "over threshold" };
         println!(

@@ -26,6 +26,8 @@ use random::Random;
 use series::StepSeries;
 use simulation::{Paths, Simulation};
 
+use crate::analysis::stats::sorted_quantile;
+
 /// The most points that are read; of more, the newest. Four weeks by the minute.
 pub const MAX_POINTS: usize = 41_000;
 /// The longest horizon in seconds.
@@ -42,10 +44,14 @@ const PATHS: usize = 400;
 const MAX_AGE: f64 = 300.0;
 /// The share of the naive error that a forecast may have and still be called better.
 const MAX_MASE: f64 = 0.95;
-/// The share of outcomes that the 80% interval holds at least where it is as sure as it may be.
+/// The share of outcomes that the 80% intervals of the replay hold at least. Where it was less, later intervals held two of three.
+const MIN_REPLAY_COVERAGE: f64 = 0.7;
+/// The share of outcomes that the 80% intervals of forecasts that were made hold at least.
 const MIN_COVERAGE: f64 = 0.75;
 /// How many standard deviations below that the share must be: fewer may be chance.
 const COVERAGE_DOUBT: f64 = 1.64;
+/// The share of a horizon for which a backlog without a precedent must have lasted to be forecast over it.
+const BACKLOG_SHARE: f64 = 1.0 / 3.0;
 /// Outcomes without which forecasts that were made tell nothing of how good they are.
 pub const MIN_OUTCOMES: u64 = 20;
 
@@ -164,6 +170,13 @@ pub enum NoForecast {
     },
     /// Too little of the history tells what arrived or was delivered.
     NoRates,
+    /// The backlog grows, is young, and too few moments of the history had one.
+    NewBacklog {
+        /// For how many seconds there has been a backlog.
+        lasted: f64,
+        /// For how many it must have lasted to be forecast over this horizon.
+        need: f64,
+    },
     /// Past forecasts of this history were no better than the naive one.
     NoSkill {
         /// Their error, as a share of the naive forecast's.
@@ -206,6 +219,10 @@ impl fmt::Display for NoForecast {
             }
             Self::Stale { .. } => f.write_str("no point of the history has a known lag"),
             Self::NoRates => f.write_str("too little of the history tells what was added and delivered"),
+            Self::NewBacklog { lasted, need } => write!(
+                f,
+                "the backlog is new to this history: it has lasted {lasted:.0} seconds of {need:.0} that a forecast of its growth over this horizon needs"
+            ),
             Self::NoSkill { mase } => write!(
                 f,
                 "past forecasts were not better than the naive one: their error was {mase:.2} of its, expected at most {MAX_MASE}"
@@ -309,17 +326,25 @@ fn attempt(points: &[LagPoint], request: &ForecastRequest) -> Result<Forecast, (
         Simulation { series: &series, arrivals: &arrivals, capacity: &capacity, max_length: request.max_length };
     let mut random = Random::new(request.seed);
     let replay = Replay::run(&simulation, steps, &mut random);
-    let busy = capacity.is_busy(series.len() - 1);
-    let judged = replay.skill(busy);
-    let skill = judged.map(|(skill, _)| skill);
+    let now = series.len();
+    let busy = capacity.is_busy(now - 1);
+    let skill = replay.skill(busy);
     if let Some(skill) = skill.filter(|skill| skill.mase.is_some_and(|mase| mase > MAX_MASE)) {
         return Err((NoForecast::NoSkill { mase: skill.mase.unwrap_or(f64::INFINITY) }, Some(skill)));
     }
-    if let Some((coverage, least)) = judged.and_then(|(skill, independent)| too_narrow(&skill, independent)) {
-        return Err((NoForecast::NotCalibrated { coverage, least }, skill));
+    let coverage = skill.and_then(|skill| skill.coverage_80);
+    if let Some(coverage) = coverage.filter(|coverage| *coverage < MIN_REPLAY_COVERAGE) {
+        return Err((NoForecast::NotCalibrated { coverage, least: MIN_REPLAY_COVERAGE }, skill));
     }
-    let now = series.len();
     let mut paths = simulation.run(now, steps, PATHS, &mut random);
+    // One that drains ends at zero; one that grows without a precedent has no such bound.
+    if busy && skill.is_none() && sorted_quantile(&paths.sorted_at(steps - 1), 0.5) > simulation.start(now) {
+        let lasted = capacity.busy_steps(now) as f64 * step;
+        let need = BACKLOG_SHARE * request.horizon;
+        if lasted < need {
+            return Err((NoForecast::NewBacklog { lasted, need }, None));
+        }
+    }
     let correction = replay.correction(&paths, busy, steps);
     correction.apply(&mut paths, simulation.start(now), simulation.limit(now));
     let made_at = request.now;

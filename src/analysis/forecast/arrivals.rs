@@ -303,7 +303,8 @@ impl Arrivals {
                 let now = (baseline[ahead + inside] + doubt * self.drift_weight[ahead + inside]).max(0.0);
                 let then = self.expected(from - 1, if block == steps { inside } else { inside.min(steps - 1) });
                 let error = self.actual.get(from + inside).copied().unwrap_or(f64::NAN) - then;
-                let scale = (now.max(self.floor) / then.max(self.floor)).sqrt().clamp(0.3, 3.0);
+                // Loads vary by a share of what they are, more than by chance (a root of it).
+                let scale = (now.max(self.floor) / then.max(self.floor)).clamp(0.3, 3.0);
                 path[ahead + inside] = if error.is_nan() { now } else { (now + error * scale).max(0.0) };
             }
             ahead += block;

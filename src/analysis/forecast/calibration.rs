@@ -27,7 +27,7 @@ const FACTOR: (f64, f64) = (0.1, 6.0);
 /// Shares of the model's median in the forecast; the rest is the naive forecast.
 const BLENDS: [f64; 4] = [0.75, 0.5, 0.25, 0.0];
 /// The share of the naive error below which a forecast pretends to be no surer.
-const MIN_WIDTH: f64 = 0.04;
+const MIN_WIDTH: f64 = 0.02;
 /// Scores of forecasts whose width differs by this (a logarithm) count for a half.
 const KERNEL: f64 = 1.1;
 /// What a score counts that was made with a backlog where there is none now, or the other way round.
@@ -122,9 +122,8 @@ impl Replay {
     /// The error beside the naive one over all anchors, and the coverage at the end of the horizon, where each outcome is judged by corrections that
     /// do not know it.
     /// Only those count that were made in the state of now, with a backlog or without: that all was calm before says nothing of a backlog's forecast.
-    /// With that how many independent outcomes the coverage rests on.
-    pub(super) fn skill(&self, busy: bool) -> Option<(Skill, f64)> {
-        let (mut ratios, mut kept, mut told, mut squares) = (Vec::new(), 0.0, 0.0, 0.0);
+    pub(super) fn skill(&self, busy: bool) -> Option<Skill> {
+        let (mut ratios, mut kept, mut told) = (Vec::new(), 0.0, 0.0);
         let mut forecasts = 0;
         for (place, (_, outcomes)) in self.anchors.iter().enumerate() {
             let alike: Vec<(usize, &ReplayOutcome)> =
@@ -148,7 +147,6 @@ impl Replay {
                 let (low, high) = factors.interval(outcome);
                 kept += if outcome.actual >= low && outcome.actual <= high { outcome.weight } else { 0.0 };
                 told += outcome.weight;
-                squares += outcome.weight * outcome.weight;
             }
         }
         if forecasts == 0 {
@@ -156,10 +154,8 @@ impl Replay {
         }
         let known: Vec<f64> = ratios.iter().copied().filter(|ratio| !ratio.is_nan()).collect();
         // Where neither was wrong, neither is better.
-        // Where neither was wrong, neither is better.
         let mase = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
-        let independent = if squares > 0.0 { (told * told / squares).min(self.independent) } else { 0.0 };
-        Some((Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts }, independent))
+        Some(Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts })
     }
 
     /// The correction of the paths that were simulated for now.
@@ -206,13 +202,16 @@ impl Replay {
         let blend = blends[usize::from(busy)];
         let near = &self.anchors[place.saturating_sub(1)..(place + 2).min(self.anchors.len())];
         let own = &self.anchors[place].1;
-        let total: f64 = own.iter().map(|outcome| outcome.weight).sum();
         if own.len() < MIN_MOMENTS {
             return Factors { ahead, blend, low: [1.0; PAIRS], high: [1.0; PAIRS], least: 0.0 };
         }
-        let naive =
-            own.iter().map(|outcome| (outcome.actual - outcome.naive).abs() * outcome.weight).sum::<f64>() / total;
-        let least = MIN_WIDTH * naive;
+        // Of the state of now only: after a crash the naive forecast is off by more in a minute than a calm group's lag ever is.
+        let (mut naive, mut total) = (0.0, 0.0);
+        for outcome in own.iter().filter(|outcome| outcome.busy == busy) {
+            naive += (outcome.actual - outcome.naive).abs() * outcome.weight;
+            total += outcome.weight;
+        }
+        let least = if total > 0.0 { MIN_WIDTH * naive / total } else { 0.0 };
         let factor = |pair: usize, upper: bool| {
             let scores = near
                 .iter()

@@ -17,6 +17,8 @@ const DOWN: f64 = 0.75;
 const RECOVERED: f64 = 0.88;
 /// The significance of a drift, in standard deviations.
 const SIGNIFICANT: f64 = 3.0;
+/// The most steps without a backlog within one that lasts: a single sample is noise.
+const MAX_PAUSE: usize = 2;
 /// Points without which there is no drift.
 const MIN_POINTS: usize = 8;
 /// The doubt of a drift as a share of it: one standard deviation.
@@ -114,6 +116,19 @@ impl Capacity {
     /// Whether the consumers had lag all through the newest steps.
     pub(super) fn is_busy(&self, at: usize) -> bool {
         !self.busy[at].is_nan()
+    }
+
+    /// For how many steps before `end` there has been a backlog; a gap of a step or two does not end one.
+    pub(super) fn busy_steps(&self, end: usize) -> usize {
+        let busy = (0..end).rev().filter(|&at| self.is_busy(at));
+        let mut first = end;
+        for at in busy {
+            if first - at > MAX_PAUSE + 1 {
+                break;
+            }
+            first = at;
+        }
+        end - first
     }
 
     /// What is known before step `end`.
