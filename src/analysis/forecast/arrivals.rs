@@ -301,7 +301,7 @@ impl Arrivals {
             };
             for inside in 0..block.min(steps - ahead) {
                 let now = (baseline[ahead + inside] + doubt * self.drift_weight[ahead + inside]).max(0.0);
-                let then = self.expected(from - 1, if block == steps { inside } else { inside.min(steps - 1) });
+                let then = self.expected(from - 1, inside);
                 let error = self.actual.get(from + inside).copied().unwrap_or(f64::NAN) - then;
                 // Loads vary by a share of what they are, more than by chance (a root of it).
                 let scale = (now.max(self.floor) / then.max(self.floor)).clamp(0.3, 3.0);
@@ -367,4 +367,45 @@ fn unexplained(actual: &[f64], pattern: &[f64], mean: f64) -> f64 {
         all += (value - mean).powi(2);
     }
     if all > 0.0 { left / all } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::forecast::tests::numbers::{digest, same};
+
+    /// Half a day by the minute: a batch each hour, a slow wave, a step up, and a gap.
+    fn series() -> StepSeries {
+        let at = |minute: usize| {
+            let wave = 30.0 * (minute as f64 / 97.0).sin();
+            100.0 + wave + if minute % 60 == 40 { 600.0 } else { 0.0 } + if minute > 500 { 80.0 } else { 0.0 }
+        };
+        let arrivals = (0..720).map(|minute| if (300..310).contains(&minute) { f64::NAN } else { at(minute) });
+        let none = || vec![f64::NAN; 720];
+        StepSeries {
+            step: 60.0,
+            arrivals: arrivals.collect(),
+            delivered: none(),
+            lag: none(),
+            lowest: none(),
+            doubt: none(),
+            length: none(),
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_each_candidate() {
+        let (series, steps) = (series(), 30);
+        let (pattern, phases) = pattern_of(&series.arrivals, 60).unwrap();
+        let plain = Candidate { half_life: 30.0, robust: false, drift_left: 0.0, fades: false, unusual: false };
+        let check = |name: &str, candidate: Candidate, expected: [f64; 2]| {
+            let fitted = Arrivals::with(&series, &pattern, &phases, steps, 24 * steps, candidate);
+            same(name, &[("error", fitted.error(steps)), ("all", digest(&fitted))], &expected);
+        };
+        check("plain", plain, [2.407126992394e2, 1.406257357286e6]);
+        check("robust", Candidate { robust: true, ..plain }, [1.816761053723e2, 1.411974516797e6]);
+        check("drift", Candidate { drift_left: 0.5, ..plain }, [9.492850999260e1, 1.434333748686e6]);
+        check("unusual", Candidate { drift_left: 1.0, unusual: true, ..plain }, [9.511584402384e1, 1.436001715042e6]);
+        check("fades", Candidate { fades: true, ..plain }, [2.834597983200e2, 1.406225748315e6]);
+    }
 }

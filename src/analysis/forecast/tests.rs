@@ -1,3 +1,5 @@
+pub(super) mod numbers;
+
 use super::*;
 
 const MINUTE: f64 = 60.0;
@@ -217,14 +219,26 @@ fn what_cannot_be_told_has_a_reason() {
     let short = refused(&group.points[300..], &group.ask(HOUR));
     assert_eq!(short, NoForecast::TooShort { have: 3_540.0, need: 6_600.0 });
     assert_eq!(short.to_string(), "history is too short for this horizon: 3540 seconds of 6600 that are needed");
-    let late = ForecastRequest { now: group.now() + 400.0, ..group.ask(HOUR) };
-    assert_eq!(refused(&group.points, &late), NoForecast::Stale { age: 400.0 });
+    let late = |age| ForecastRequest { now: group.now() + age, ..group.ask(HOUR) };
+    assert_eq!(refused(&group.points, &late(400.0)), NoForecast::Stale { age: 400.0 });
+    let in_time = forecast(&group.points, &late(MAX_AGE)).points;
+    assert!(!matches!(in_time, Err(NoForecast::Stale { .. })), "{in_time:?}");
     assert_eq!(refused(&[], &group.ask(HOUR)), NoForecast::Stale { age: f64::INFINITY });
     let mut blank = group.points.clone();
     for point in &mut blank {
         (point.added_per_second, point.delivered_per_second) = (None, None);
     }
     assert_eq!(refused(&blank, &group.ask(HOUR)), NoForecast::NoRates);
+}
+
+#[test]
+fn a_history_that_is_just_long_enough_is() {
+    let group = ForecastGroup::new().minutes(51, |_| (100.0, 150.0));
+    let horizon = 20.0 * MINUTE;
+    assert_eq!(group.now() - group.points[0].time, history_needed(horizon));
+    let is_too_short =
+        |points: &[LagPoint]| matches!(forecast(points, &group.ask(horizon)).points, Err(NoForecast::TooShort { .. }));
+    assert!(!is_too_short(&group.points) && is_too_short(&group.points[1..]));
 }
 
 #[test]

@@ -1,0 +1,317 @@
+//! The numbers of every stage of a forecast, for histories of each kind: they change only on purpose. Whether they are good is what
+//! the tests beside this one and the backtest (`benches/forecast`) hold.
+
+use std::fmt::Debug;
+
+use super::*;
+
+/// A number that changes with each of the numbers of a value.
+pub(in crate::analysis::forecast) fn digest(value: &impl Debug) -> f64 {
+    let text = format!("{value:?}");
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+    let numbers = words.filter_map(|word| word.parse::<f64>().ok());
+    let term = |(place, number): (usize, f64)| (place % 13 + 1) as f64 * if number.is_finite() { number } else { 0.5 };
+    numbers.enumerate().map(term).sum()
+}
+
+/// What each stage comes to.
+fn stages(points: &[LagPoint], request: &ForecastRequest) -> Vec<(&'static str, f64)> {
+    let step = step_of(request.horizon);
+    let steps = (request.horizon / step).ceil() as usize;
+    let series = StepSeries::new(points, request.now, step);
+    let arrivals = Arrivals::fit(&series, steps);
+    let capacity = Capacity::observe(&series);
+    let max_length = request.max_length;
+    let simulation = Simulation { series: &series, arrivals: &arrivals, capacity: &capacity, max_length };
+    let mut random = Random::new(request.seed);
+    let replay = Replay::run(&simulation, steps, &mut random);
+    let (now, busy) = (series.len(), capacity.is_busy(series.len() - 1));
+    let mut paths = simulation.run(now, steps, PATHS, &mut random);
+    let drawn = digest(&paths);
+    let correction = replay.correction(&paths, busy, steps);
+    correction.apply(&mut paths, simulation.start(now), simulation.limit(now));
+    let quantiles: Vec<LagQuantiles> = (0..steps).map(|at| paths.quantiles_at(at, at as f64)).collect();
+    vec![
+        ("series", digest(&series)),
+        ("arrivals", digest(&arrivals)),
+        ("expected arrivals", digest(&arrivals.baseline(now, steps))),
+        ("capacity", digest(&capacity)),
+        ("outlook", digest(&capacity.outlook(now))),
+        ("replay", digest(&replay)),
+        ("skill", digest(&replay.skill(busy))),
+        ("limits", digest(&(simulation.limit(now), simulation.start(now), simulation.normal_lag(now)))),
+        ("drawn paths", drawn),
+        ("correction", digest(&correction)),
+        ("corrected paths", digest(&paths)),
+        ("quantiles", digest(&quantiles)),
+        ("times", digest(&times_to(&paths, &simulation, request))),
+    ]
+}
+
+/// Holds what was found against what is expected.
+pub(in crate::analysis::forecast) fn same(name: &str, found: &[(&str, f64)], expected: &[f64]) {
+    let numbers: Vec<String> = found.iter().map(|(_, number)| format!("{number:.12e}")).collect();
+    assert_eq!(found.len(), expected.len(), "{name}: [{}]", numbers.join(", "));
+    for ((stage, number), expected) in found.iter().zip(expected) {
+        let is_same = (number - expected).abs() <= 1e-9 * expected.abs().max(1.0);
+        assert!(is_same, "{name}, {stage}: {number:.12e} is not {expected:.12e}; all: [{}]", numbers.join(", "));
+    }
+}
+
+fn check(name: &str, group: &ForecastGroup, request: &ForecastRequest, expected: &[f64]) {
+    same(name, &stages(&group.points, request), expected);
+}
+
+#[test]
+fn a_steady_group() {
+    let group = ForecastGroup::new().minutes(100, |_| (100.0, 150.0));
+    let request = ForecastRequest { degraded: Some(50.0), ..group.ask(15.0 * MINUTE) };
+    check(
+        "steady",
+        &group,
+        &request,
+        &[
+            2.201718610000e8,
+            8.243640501243e6,
+            5.621910846885e5,
+            4.188807500000e6,
+            5.965000000000e2,
+            2.288050257541e3,
+            2.740000000000e2,
+            5.000000000000e-1,
+            1.500000000000e1,
+            5.111617831857e2,
+            1.500000000000e1,
+            7.240000000000e2,
+            0.0,
+        ],
+    );
+}
+
+#[test]
+fn a_backlog_with_limits() {
+    let group = overload();
+    let request = ForecastRequest {
+        max_length: Some(group.lag + 90_000.0),
+        degraded: Some(group.lag + 30_000.0),
+        unhealthy: Some(group.lag + 60_000.0),
+        ..group.ask(HOUR)
+    };
+    check(
+        "overload",
+        &group,
+        &request,
+        &[
+            2.830447885000e9,
+            3.008057002245e7,
+            2.399067378233e6,
+            1.501233700000e7,
+            3.083367168224e4,
+            2.424565941844e7,
+            0.0,
+            6.308460000000e5,
+            4.175355609063e10,
+            2.755078346006e3,
+            4.175520192789e10,
+            7.316774900000e8,
+            6.588000000000e4,
+        ],
+    );
+}
+
+#[test]
+fn a_backlog_that_drains() {
+    let rates = |minute: usize| (if (300..320).contains(&minute) { 400.0 } else { 100.0 }, 150.0);
+    let group = ForecastGroup::new().minutes(330, rates);
+    check(
+        "drain",
+        &group,
+        &group.ask(HOUR),
+        &[
+            2.476278831000e9,
+            3.213846663284e7,
+            3.635036619906e6,
+            1.615234100000e7,
+            6.505880993551e4,
+            1.958000581028e7,
+            0.0,
+            5.372025000000e5,
+            4.678722752605e10,
+            2.674352162982e3,
+            4.704997040082e10,
+            8.778797190000e8,
+            0.0,
+        ],
+    );
+}
+
+#[test]
+fn batches_every_hour() {
+    let batch = |minute: usize| if minute % 60 == 40 { (3_000.0, 100.0) } else { (0.5, 100.0) };
+    let group = ForecastGroup::new().minutes(10 * 60 + 35, batch);
+    check(
+        "batches",
+        &group,
+        &group.ask(15.0 * MINUTE),
+        &[
+            4.490619217000e9,
+            2.907401060011e7,
+            1.082574333333e6,
+            2.480670600000e7,
+            6.367220235376e4,
+            1.393149202770e9,
+            3.019793566087e2,
+            5.000000000000e-1,
+            4.214364792309e9,
+            3.978228450534e4,
+            4.278322706292e9,
+            7.581678400000e7,
+            0.0,
+        ],
+    );
+}
+
+#[test]
+fn consumers_that_break_down() {
+    let rates = |minute: usize| (100.0, if minute % 100 < 20 { 5.0 } else { 300.0 });
+    let group = ForecastGroup::new().minutes(910, rates);
+    check(
+        "breakdowns",
+        &group,
+        &group.ask(HOUR),
+        &[
+            1.765400493300e10,
+            7.626668285261e7,
+            2.397389851652e6,
+            4.842158650000e7,
+            4.364402221602e5,
+            1.340595328406e9,
+            2.393348785706e2,
+            1.146005000000e5,
+            1.197915626181e10,
+            5.858018335203e4,
+            1.225936025173e10,
+            4.336741110000e8,
+            3.420000000000e3,
+        ],
+    );
+}
+
+#[test]
+fn a_load_that_ramps_up_while_the_capacity_falls() {
+    let rates = |minute: usize| (50.0 + minute.saturating_sub(200) as f64 * 0.5, 140.0 - minute as f64 * 0.1);
+    let group = ForecastGroup::new().minutes(420, rates);
+    check(
+        "ramp",
+        &group,
+        &group.ask(30.0 * MINUTE),
+        &[
+            2.337666159000e9,
+            2.771851155499e7,
+            1.951303137559e6,
+            1.669887750000e7,
+            7.420048592672e4,
+            3.741862060339e8,
+            2.148428670482e2,
+            3.874465000000e5,
+            2.179546308143e10,
+            2.449506422511e4,
+            2.191207075487e10,
+            3.845936680000e8,
+            0.0,
+        ],
+    );
+}
+
+#[test]
+fn a_history_with_gaps_and_bounds() {
+    let mut group = ForecastGroup { max_length: 300_000.0, ..ForecastGroup::new() };
+    group.length = 300_000.0;
+    let day = |minute: usize| 100.0 + 80.0 * (minute as f64 / 1_440.0 * std::f64::consts::TAU).sin();
+    let mut group = group.minutes(4 * 1_440 + 200, |minute| (day(minute), 120.0));
+    for (place, point) in group.points.iter_mut().enumerate() {
+        point.lag_min = point.lag_min.map(|lag| (lag - (place % 7) as f64 * 50.0).max(0.0));
+        match place % 50 {
+            10..15 => *point = LagPoint { time: point.time, ..LagPoint::default() },
+            20 => point.added_per_second = None,
+            25 => point.delivered_per_second = None,
+            30 => point.lag_lowest = None,
+            _ => {}
+        }
+    }
+    // A point every five minutes, as a history of days has it.
+    group.points = group.points.chunks(5).map(|few| few[few.len() - 1]).collect();
+    check(
+        "gaps",
+        &group,
+        &group.ask(6.0 * HOUR),
+        &[
+            4.509610567000e9,
+            4.792620969366e8,
+            2.229561685058e7,
+            3.415861225000e8,
+            3.614411712030e5,
+            3.877723302716e9,
+            2.634787019266e2,
+            6.713620000000e5,
+            4.503965773827e10,
+            9.131384078017e4,
+            4.430574250186e10,
+            6.401151250000e8,
+            2.550000000000e4,
+        ],
+    );
+    // A step that no hour is a multiple of.
+    check(
+        "odd step",
+        &group,
+        &group.ask(8.0 * HOUR),
+        &[
+            3.449870628167e9,
+            4.786636099445e8,
+            4.437717345062e7,
+            3.374351623333e8,
+            4.474306667413e5,
+            5.559937262857e9,
+            2.592196170410e2,
+            6.723805000000e5,
+            5.588063609822e10,
+            1.306911549159e5,
+            5.523196188155e10,
+            8.941328220000e8,
+            5.082000000000e4,
+        ],
+    );
+}
+
+#[test]
+fn a_pattern_that_was_seen_three_times() {
+    let batch = |minute: usize| if minute % 60 == 40 { (3_000.0, 100.0) } else { (0.5, 100.0) };
+    let period = |minutes| {
+        let group = ForecastGroup::new().minutes(minutes, batch);
+        Arrivals::fit(&StepSeries::new(&group.points, group.now(), MINUTE), 15).period()
+    };
+    // The first point ends no step. Of an hour that was not seen three times, its half is what is known.
+    assert_eq!((period(180), period(181)), (Some(30), Some(60)));
+    let group = ForecastGroup::new().minutes(181, batch);
+    check(
+        "three",
+        &group,
+        &group.ask(15.0 * MINUTE),
+        &[
+            4.168586820000e8,
+            8.081395316667e6,
+            2.820000000000e3,
+            6.604054000000e6,
+            2.485123737812e4,
+            1.342395892665e9,
+            2.830062019891e2,
+            1.020505000000e5,
+            7.510387591408e8,
+            3.019088699076e4,
+            9.612717594378e8,
+            3.319741900000e7,
+            1.620000000000e3,
+        ],
+    );
+}
