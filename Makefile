@@ -104,7 +104,7 @@ fault-runs: tools ## notifications under faults, a thousand simulated runs of ho
 	FAULT_RUNS=$${FAULT_RUNS:-1000} cargo test --locked --lib notify::fault_script -- --nocapture
 
 bad-days: tools ## BAD_DAYS (10000) on which consumers, masters and streamlags are killed while acts are under way: nothing is lost. One again: BAD_DAYS_SEED
-	BAD_DAYS=$${BAD_DAYS:-$$([ -n "$$BAD_DAYS_SEED" ] && echo 1 || echo 10000)} \
+	BAD_DAYS=$${BAD_DAYS:-$${BAD_DAYS_SEED:+1}}; BAD_DAYS=$${BAD_DAYS:-10000} \
 		cargo test --locked --profile bad-days --test it bad_days:: -- --nocapture
 
 fuzz: tools ## every fuzzer for FUZZ_SECONDS (600); uses a nightly compiler where there is one
