@@ -116,6 +116,9 @@ impl Day {
     /// Kills the master; another one takes over. Whether it could.
     fn fail_over(&mut self, place: &mut Place, exporters: &[Exporter; 2]) -> bool {
         let before = exporters.each_ref().map(Exporter::on_file);
+        if self.ports.masters().count() > 1 {
+            self.loses_master();
+        }
         let from = Instant::now();
         let Some(at) = place.kill_master() else { return false };
         self.deaths.push((from, Instant::now()));
@@ -127,6 +130,23 @@ impl Day {
         self.master = eventually("a master", || self.ports.find()).0;
         self.blow("master killed");
         true
+    }
+
+    /// A master was taken for dead that is not: what it is told now, the other one does not know.
+    fn loses_master(&mut self) {
+        self.has_lost_master = true;
+        self.blow("master taken for dead");
+    }
+
+    /// When an entry was delivered and acknowledged, in milliseconds before each death of a master.
+    fn before_deaths(&self, id: &str) -> Vec<Vec<i128>> {
+        let moments = self.work.moments.lock().unwrap();
+        let before = |(from, _): &(Instant, Instant), at: &Instant| {
+            from.saturating_duration_since(*at).as_millis() as i128
+                - at.saturating_duration_since(*from).as_millis() as i128
+        };
+        let of_death = |death| moments.get(id).into_iter().flatten().map(|(_, at)| before(death, at)).collect();
+        self.deaths.iter().map(of_death).collect()
     }
 
     /// Whether an entry may be delivered again because a master died with what it knew of its delivery or its acknowledgment.
@@ -147,9 +167,8 @@ impl Day {
         if self.connection.is_none() {
             let (port, connection) = self.ports.find()?;
             if port != self.master {
-                self.has_lost_master = true;
+                self.loses_master();
                 self.master = port;
-                self.blow("master taken for dead");
             }
             self.connection = Some(connection);
         }
@@ -498,7 +517,8 @@ fn day(place: &mut Place, seed: u64) -> Tally {
     let processed = day.work.processed.lock().unwrap();
     let twice: Vec<&String> = processed.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id).collect();
     let is_allowed = |id: &String| seen.moved.contains(id) || unsure.contains(id) || day.may_be_forgotten(id);
-    let wrong: Vec<_> = twice.iter().filter(|id| !is_allowed(id)).map(|id| (id, &processed[*id])).collect();
+    let wrong: Vec<_> =
+        twice.iter().filter(|id| !is_allowed(id)).map(|id| (id, &processed[*id], day.before_deaths(id))).collect();
     assert!(wrong.is_empty(), "twice: processed twice, and nobody had claimed it: {wrong:?}");
     Tally { twice: twice.len() as u64, acts: acts.outcomes, ..std::mem::take(&mut day.tally) }
 }

@@ -42,7 +42,12 @@ impl Ports {
 
     /// The same, and its port.
     pub fn find(&self) -> Option<(u16, redis::Connection)> {
-        self.0.iter().find_map(|port| {
+        self.masters().next()
+    }
+
+    /// All that say so: more than one where a master was taken for dead that is not.
+    pub fn masters(&self) -> impl Iterator<Item = (u16, redis::Connection)> {
+        self.0.iter().filter_map(|port| {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
             let mut connection = client.get_connection_with_timeout(ANSWER).ok()?;
             connection.set_read_timeout(Some(ANSWER)).ok()?;
