@@ -44,9 +44,11 @@ const PATHS: usize = 400;
 const MAX_AGE: f64 = 300.0;
 /// The share of the naive error that a forecast may have and still be called better.
 const MAX_MASE: f64 = 0.95;
-/// The share of outcomes that the 80% intervals of the replay hold at least. Where it was less, later intervals held two of three.
-const MIN_REPLAY_COVERAGE: f64 = 0.7;
-/// The share of outcomes that the 80% intervals of forecasts that were made hold at least.
+/// Horizons in the history below which a replay gets no benefit of the doubt.
+const FEW_HORIZONS: f64 = 12.0;
+/// The share of outcomes that its 80% intervals must have held then. Where they held less, later ones held two of three.
+const MIN_COVERAGE_OF_FEW: f64 = 0.7;
+/// The share of outcomes that the 80% interval holds at least where it is as sure as it may be.
 const MIN_COVERAGE: f64 = 0.75;
 /// How many standard deviations below that the share must be: fewer may be chance.
 const COVERAGE_DOUBT: f64 = 1.64;
@@ -328,13 +330,20 @@ fn attempt(points: &[LagPoint], request: &ForecastRequest) -> Result<Forecast, (
     let replay = Replay::run(&simulation, steps, &mut random);
     let now = series.len();
     let busy = capacity.is_busy(now - 1);
-    let skill = replay.skill(busy);
+    let judged = replay.skill(busy);
+    let skill = judged.map(|(skill, _)| skill);
     if let Some(skill) = skill.filter(|skill| skill.mase.is_some_and(|mase| mase > MAX_MASE)) {
         return Err((NoForecast::NoSkill { mase: skill.mase.unwrap_or(f64::INFINITY) }, Some(skill)));
     }
-    let coverage = skill.and_then(|skill| skill.coverage_80);
-    if let Some(coverage) = coverage.filter(|coverage| *coverage < MIN_REPLAY_COVERAGE) {
-        return Err((NoForecast::NotCalibrated { coverage, least: MIN_REPLAY_COVERAGE }, skill));
+    let narrow = judged.and_then(|(skill, independent)| {
+        if replay.horizons < FEW_HORIZONS {
+            let coverage = skill.coverage_80.filter(|coverage| *coverage < MIN_COVERAGE_OF_FEW)?;
+            return Some((coverage, MIN_COVERAGE_OF_FEW));
+        }
+        too_narrow(&skill, independent)
+    });
+    if let Some((coverage, least)) = narrow {
+        return Err((NoForecast::NotCalibrated { coverage, least }, skill));
     }
     let mut paths = simulation.run(now, steps, PATHS, &mut random);
     // One that drains ends at zero; one that grows without a precedent has no such bound.

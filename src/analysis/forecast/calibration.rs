@@ -56,7 +56,7 @@ struct ReplayOutcome {
 pub(super) struct Replay {
     anchors: Vec<(usize, Vec<ReplayOutcome>)>,
     /// How many horizons the replayed moments cover: outcomes of moments that are closer than a horizon are not independent.
-    independent: f64,
+    pub(super) horizons: f64,
 }
 
 /// The correction at one anchor.
@@ -116,14 +116,15 @@ impl Replay {
                 outcomes.push(ReplayOutcome { actual, naive, low, median: of(0.5), high, busy, weight });
             }
         }
-        Self { anchors, independent: (room as f64 / steps as f64).max(1.0) }
+        Self { anchors, horizons: (room as f64 / steps as f64).max(1.0) }
     }
 
     /// The error beside the naive one over all anchors, and the coverage at the end of the horizon, where each outcome is judged by corrections that
     /// do not know it.
     /// Only those count that were made in the state of now, with a backlog or without: that all was calm before says nothing of a backlog's forecast.
-    pub(super) fn skill(&self, busy: bool) -> Option<Skill> {
-        let (mut ratios, mut kept, mut told) = (Vec::new(), 0.0, 0.0);
+    /// With that how many independent outcomes the coverage rests on.
+    pub(super) fn skill(&self, busy: bool) -> Option<(Skill, f64)> {
+        let (mut ratios, mut kept, mut told, mut squares) = (Vec::new(), 0.0, 0.0, 0.0);
         let mut forecasts = 0;
         for (place, (_, outcomes)) in self.anchors.iter().enumerate() {
             let alike: Vec<(usize, &ReplayOutcome)> =
@@ -147,6 +148,7 @@ impl Replay {
                 let (low, high) = factors.interval(outcome);
                 kept += if outcome.actual >= low && outcome.actual <= high { outcome.weight } else { 0.0 };
                 told += outcome.weight;
+                squares += outcome.weight * outcome.weight;
             }
         }
         if forecasts == 0 {
@@ -155,7 +157,8 @@ impl Replay {
         let known: Vec<f64> = ratios.iter().copied().filter(|ratio| !ratio.is_nan()).collect();
         // Where neither was wrong, neither is better.
         let mase = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
-        Some(Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts })
+        let independent = if squares > 0.0 { (told * told / squares).min(self.horizons) } else { 0.0 };
+        Some((Skill { mase, coverage_80: (told > 0.0).then_some(kept / told), forecasts }, independent))
     }
 
     /// The correction of the paths that were simulated for now.
@@ -226,7 +229,7 @@ impl Replay {
                 (outcome.score(pair, upper, blend, least), alike * outcome.weight / (1.0 + (apart / KERNEL).powi(2)))
             });
             let scores = scores.collect();
-            conformal(scores, 1.0 - SHARES[pair]) * (1.0 + STUDENT[pair] / self.independent)
+            conformal(scores, 1.0 - SHARES[pair]) * (1.0 + STUDENT[pair] / self.horizons)
         };
         Factors {
             ahead,

@@ -129,7 +129,7 @@ fn time_to_a_threshold_is_when_the_lag_gets_there() {
 fn what_comes_every_hour_is_expected_the_next_time() {
     // 40 minutes into each hour a batch, which takes half an hour to drain.
     let batch = |minute: usize| if minute % 60 == 40 { (3_000.0, 100.0) } else { (0.5, 100.0) };
-    let group = ForecastGroup::new().minutes(20 * 60 + 35, batch);
+    let group = ForecastGroup::new().minutes(10 * 60 + 35, batch);
     assert!(group.lag < 100.0, "{}", group.lag);
     // 15 minutes on, 9 after the batch.
     let end = group.end(15.0 * MINUTE);
@@ -278,7 +278,7 @@ fn where_past_intervals_held_too_little_there_is_no_forecast() {
     });
     let made = refused.expect("one of them");
     let Err(NoForecast::NotCalibrated { coverage, least }) = made.points else { panic!("{made:?}") };
-    assert!(coverage < least && least == MIN_REPLAY_COVERAGE, "{coverage} {least}");
+    assert!(coverage < least && least == MIN_COVERAGE_OF_FEW, "{coverage} {least}");
     assert_eq!(made.replay.unwrap().coverage_80, Some(coverage));
     assert_eq!(made.time_to, TimesTo::default());
 }
