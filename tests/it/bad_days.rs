@@ -504,6 +504,9 @@ fn day(place: &mut Place, seed: u64) -> Tally {
     consumers.iter().for_each(|consumer| consumer.tell(KILLED));
     consumers.into_iter().chain(std::mem::take(&mut day.gone)).for_each(Consumer::join);
     listeners.end(place);
+    if day.ports.masters().any(|(port, _)| port != day.master) {
+        day.loses_master();
+    }
     eventually("the end of the day is accounted for", || day.account(None).then_some(()));
 
     let audits: Vec<_> = exporters.iter().map(|exporter| exporter.office.audit()).collect();

@@ -70,14 +70,7 @@ impl Place {
                 cluster.nodes.iter().zip(gates.iter()).for_each(|(node, gate)| announce(node, gate));
                 Self::Cluster(cluster, gates)
             }
-            Kind::Sentinels => {
-                let trio = Trio::start(server, &[]);
-                for sentinel in &trio.sentinels {
-                    // They begin no other failover within twice this.
-                    sentinel.try_run(&["SENTINEL", "SET", sentinel::MASTER, "failover-timeout", "2000"]).unwrap();
-                }
-                Self::Sentinels(trio)
-            }
+            Kind::Sentinels => Self::Sentinels(Trio::start(server, &[])),
         }
     }
 

@@ -451,12 +451,17 @@ impl Streamlag {
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         // The server may close before it has read everything; what it said is what counts.
         let _ = connection.write_all(bytes);
-        let (deadline, mut reply) = (Instant::now() + PATIENCE, Vec::new());
+        let (begun, mut reply) = (Instant::now(), Vec::new());
+        let deadline = begun + PATIENCE;
         let mut bytes = [0; 64 * 1024];
         while let Ok(read @ 1..) = connection.read(&mut bytes) {
             reply.extend_from_slice(&bytes[..read]);
             // A stream of events, where none was expected.
             assert!(Instant::now() < deadline, "no end within {PATIENCE:?}");
+        }
+        if reply.is_empty() {
+            let log = self.log.lock().unwrap();
+            panic!("no answer after {:?}; the log ends {:?}", begun.elapsed(), &log[log.len().saturating_sub(5)..]);
         }
         Reply::parse(&reply)
     }
