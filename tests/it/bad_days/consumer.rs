@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use redis::Value as Reply;
 
@@ -25,12 +25,17 @@ pub const RENAMED: u8 = 4;
 const WORK: Duration = Duration::from_millis(120);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// When each consumer read, in seconds since the Unix epoch.
+pub type Reads = BTreeMap<String, Vec<f64>>;
+
 /// What all consumers of a day did.
 #[derive(Default)]
 pub struct Work {
     names: AtomicU64,
     /// Who processed an entry, once for each time.
     pub processed: Mutex<BTreeMap<String, Vec<String>>>,
+    /// Reads that found something, or asked for what is held.
+    pub found: Mutex<Reads>,
     /// Entries of which a consumer does not know whether its acknowledgment arrived, or that were acknowledged under the one who held them.
     pub unsure: Mutex<BTreeSet<String>>,
     /// When an entry was delivered or acknowledged: from before the command was sent until its answer was there.
@@ -38,6 +43,12 @@ pub struct Work {
 }
 
 impl Work {
+    /// Notes a read that found something.
+    pub fn has_found(&self, name: &str) {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        self.found.lock().unwrap().entry(name.to_owned()).or_default().push(now);
+    }
+
     fn moment(&self, id: &str, sent: Instant) {
         self.moments.lock().unwrap().entry(id.to_owned()).or_default().push((sent, Instant::now()));
     }
@@ -122,6 +133,10 @@ fn one_turn(
     read.arg(if is_again { "0" } else { ">" });
     let sent = Instant::now();
     let held = entries(&read.query::<Reply>(connection).ok()?);
+    if is_again || !held.is_empty() {
+        // A read of what is held shows on any server.
+        work.has_found(name);
+    }
     if !is_again {
         held.iter().for_each(|id| work.moment(id, sent));
     }

@@ -124,6 +124,15 @@ impl Place {
         }
     }
 
+    /// Whether consumers' idle times are of every read, also of those that found nothing: from 7.2 on.
+    pub fn shows_every_read(&self) -> bool {
+        let server = self.servers().iter().find(|server| server.is_answering()).unwrap();
+        let info = server.info("server");
+        let version = info.lines().find_map(|line| line.trim().strip_prefix("redis_version:")).unwrap();
+        let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap());
+        (numbers.next(), numbers.next()) >= (Some(7), Some(2))
+    }
+
     pub fn ports(&self) -> Ports {
         Ports(Arc::new(self.servers().iter().map(|server| server.port).collect()))
     }

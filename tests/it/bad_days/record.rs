@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::DEAD_AFTER;
+use super::consumer::Reads;
 use super::place::Place;
 use crate::common::eventually;
 use crate::common::monitor::{Executed, Monitor};
@@ -36,8 +37,8 @@ pub struct Seen {
     asked: BTreeMap<String, f64>,
     /// Whose entries the script that runs has looked at.
     looked_at: String,
-    /// Acts on the living.
-    wrong: Vec<String>,
+    /// Acts on consumers: what was done to whom and when, and when that consumer had last asked.
+    acted: Vec<(String, String, f64, f64)>,
 }
 
 /// Those who listen on all servers, until the day is over. Sentinels cut all connections of a server that they make a master or a replica, and
@@ -112,16 +113,24 @@ impl Seen {
     }
 
     fn must_be_dead(&mut self, name: &str, at: f64, what: &str) {
-        let silent = self.asked.get(name).map_or(f64::MAX, |asked| at - asked);
-        if silent < DEAD_AFTER.as_secs_f64() {
-            self.wrong.push(format!("{what} {name} {silent} s after it had asked for entries"));
-        }
+        let asked = self.asked.get(name).copied().unwrap_or_default();
+        self.acted.push((what.to_owned(), name.to_owned(), at, asked));
     }
 
     /// Holds it against the records: what was written is on record, and what is on record as done was written. Acts of which it is not
     /// known how they ended may be either, and so may those during which the master was killed: it may have said less than it did.
-    pub fn check(&self, audits: &[Vec<Value>], cut: &BTreeSet<String>) -> Acts {
-        assert!(self.wrong.is_empty(), "acts on the living: {:?}", self.wrong);
+    ///
+    /// `found` has the reads that found something, where the servers know of no others (before 7.2).
+    pub fn check(&self, audits: &[Vec<Value>], cut: &BTreeSet<String>, found: Option<&Reads>) -> Acts {
+        let living = |(what, name, at, asked): &(String, String, f64, f64)| {
+            let earlier = |reads: &Vec<f64>| reads.iter().copied().filter(|read| read < at).fold(0.0, f64::max);
+            let asked = found.map_or(*asked, |found| found.get(name).map_or(0.0, earlier));
+            // An answer comes a little after the read.
+            let least = DEAD_AFTER.as_secs_f64() - if found.is_some() { 0.1 } else { 0.0 };
+            (at - asked < least).then(|| format!("{what} {name} {} s after it had asked for entries", at - asked))
+        };
+        let wrong: Vec<String> = self.acted.iter().filter_map(living).collect();
+        assert!(wrong.is_empty(), "acts on the living: {wrong:?}");
         let acts = Acts::of(audits, cut);
         let hold = |what: &str, written: &BTreeMap<String, u64>, on_record: &BTreeMap<String, (u64, u64)>| {
             let names: BTreeSet<&String> = written.keys().chain(on_record.keys()).collect();
