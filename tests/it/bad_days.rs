@@ -375,7 +375,7 @@ impl Day {
                 .arg(">");
             pipe.query::<Reply>(connection)
         });
-        self.work.has_found(name);
+        self.work.note_read(name);
         self.blow("the dead came back before an act");
     }
 
@@ -516,8 +516,8 @@ fn day(place: &mut Place, seed: u64) -> Tally {
         let intents = exporters.iter().flat_map(|exporter| exporter.on_file().intents);
         day.cut.extend(intents);
     }
-    let found = day.work.found.lock().unwrap();
-    let acts = seen.check(&audits, &day.cut, (!place.shows_every_read()).then_some(&found));
+    let shown = day.work.reads.lock().unwrap();
+    let acts = seen.check(&audits, &day.cut, (!place.shows_every_read()).then_some(&shown));
     let unsure = day.work.unsure.lock().unwrap();
     let processed = day.work.processed.lock().unwrap();
     let twice: Vec<&String> = processed.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id).collect();

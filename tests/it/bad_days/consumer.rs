@@ -34,8 +34,8 @@ pub struct Work {
     names: AtomicU64,
     /// Who processed an entry, once for each time.
     pub processed: Mutex<BTreeMap<String, Vec<String>>>,
-    /// Reads that found something, or asked for what is held.
-    pub found: Mutex<Reads>,
+    /// Reads that any server shows.
+    pub reads: Mutex<Reads>,
     /// Entries of which a consumer does not know whether its acknowledgment arrived, or that were acknowledged under the one who held them.
     pub unsure: Mutex<BTreeSet<String>>,
     /// When an entry was delivered or acknowledged: from before the command was sent until its answer was there.
@@ -43,10 +43,10 @@ pub struct Work {
 }
 
 impl Work {
-    /// Notes a read that found something.
-    pub fn has_found(&self, name: &str) {
+    /// Notes a read that any server shows: one that found something, or asked for what is held.
+    pub fn note_read(&self, name: &str) {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        self.found.lock().unwrap().entry(name.to_owned()).or_default().push(now);
+        self.reads.lock().unwrap().entry(name.to_owned()).or_default().push(now);
     }
 
     fn moment(&self, id: &str, sent: Instant) {
@@ -134,8 +134,7 @@ fn one_turn(
     let sent = Instant::now();
     let held = entries(&read.query::<Reply>(connection).ok()?);
     if is_again || !held.is_empty() {
-        // A read of what is held shows on any server.
-        work.has_found(name);
+        work.note_read(name);
     }
     if !is_again {
         held.iter().for_each(|id| work.moment(id, sent));

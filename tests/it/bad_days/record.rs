@@ -120,13 +120,13 @@ impl Seen {
     /// Holds it against the records: what was written is on record, and what is on record as done was written. Acts of which it is not
     /// known how they ended may be either, and so may those during which the master was killed: it may have said less than it did.
     ///
-    /// `found` has the reads that found something, where the servers know of no others (before 7.2).
-    pub fn check(&self, audits: &[Vec<Value>], cut: &BTreeSet<String>, found: Option<&Reads>) -> Acts {
+    /// `shown` has the reads that servers show, where these are not all (before 7.2).
+    pub fn check(&self, audits: &[Vec<Value>], cut: &BTreeSet<String>, shown: Option<&Reads>) -> Acts {
         let living = |(what, name, at, asked): &(String, String, f64, f64)| {
             let earlier = |reads: &Vec<f64>| reads.iter().copied().filter(|read| read < at).fold(0.0, f64::max);
-            let asked = found.map_or(*asked, |found| found.get(name).map_or(0.0, earlier));
+            let asked = shown.map_or(*asked, |shown| shown.get(name).map_or(0.0, earlier));
             // An answer comes a little after the read.
-            let least = DEAD_AFTER.as_secs_f64() - if found.is_some() { 0.1 } else { 0.0 };
+            let least = DEAD_AFTER.as_secs_f64() - if shown.is_some() { 0.1 } else { 0.0 };
             (at - asked < least).then(|| format!("{what} {name} {} s after it had asked for entries", at - asked))
         };
         let wrong: Vec<String> = self.acted.iter().filter_map(living).collect();
