@@ -15,10 +15,10 @@ const USUAL: f64 = 0.9;
 const DOWN: f64 = 0.75;
 /// From this share on they count as recovered: the distance keeps noise from looking like recoveries.
 const RECOVERED: f64 = 0.88;
-/// The significance of a drift, in standard deviations.
-const SIGNIFICANT: f64 = 3.0;
 /// The most steps without a backlog within one that lasts: a single sample is noise.
 const MAX_PAUSE: usize = 2;
+/// The significance of a drift, in standard deviations.
+const SIGNIFICANT: f64 = 3.0;
 /// Points without which there is no drift.
 const MIN_POINTS: usize = 8;
 /// The doubt of a drift as a share of it: one standard deviation.
