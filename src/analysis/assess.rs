@@ -375,19 +375,13 @@ mod tests {
 
     use super::*;
     use crate::analysis::group_state::GroupState;
+    use crate::analysis::snapshot::tests::WINDOWS;
     use crate::model::EntryId;
     use crate::model::lag::{Continuity, Resolved};
     use crate::model::reply::UnknownFields;
     use crate::model::sample::TargetMeta;
 
     const NOW: u64 = 1_800_000_000_000;
-
-    const WINDOWS: Windows = Windows {
-        window: Duration::from_secs(30),
-        samples: 3,
-        dead_after: Duration::from_secs(60),
-        drain_target: Duration::from_secs(60),
-    };
 
     const TRIMMED_TO_2: Bounds = Bounds { max_length: Some(2), consumers: 2 };
 

@@ -184,12 +184,7 @@ mod tests {
     use crate::model::EntryId;
     use crate::model::reply::UnknownFields;
 
-    const WINDOWS: Windows = Windows {
-        window: Duration::from_secs(30),
-        samples: 6,
-        dead_after: Duration::from_secs(60),
-        drain_target: Duration::from_secs(60),
-    };
+    const WINDOWS: Windows = Windows { samples: 6, ..crate::analysis::snapshot::tests::WINDOWS };
 
     const QUIET: Work = Work { waiting_seconds: None, turn_seconds: None, pending: 0, consumers: 2 };
 

@@ -77,15 +77,9 @@ impl Trimming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::snapshot::tests::WINDOWS;
     use crate::model::lag::Lag;
     use crate::model::lag::Resolved;
-
-    const WINDOWS: Windows = Windows {
-        window: Duration::from_secs(30),
-        samples: 3,
-        dead_after: Duration::from_secs(60),
-        drain_target: Duration::from_secs(60),
-    };
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }

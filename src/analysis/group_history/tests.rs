@@ -6,12 +6,7 @@ use crate::analysis::group_state::GroupState;
 use crate::model::lag::Resolved;
 use crate::model::reply::ConsumerReply;
 
-const WINDOWS: Windows = Windows {
-    window: Duration::from_secs(30),
-    samples: 6,
-    dead_after: Duration::from_secs(60),
-    drain_target: Duration::from_secs(60),
-};
+const WINDOWS: Windows = Windows { samples: 6, ..crate::analysis::snapshot::tests::WINDOWS };
 
 const INTERVAL: Duration = Duration::from_secs(5);
 

@@ -1,16 +1,9 @@
 use super::*;
 use crate::analysis::assess::{Assessor, Bounds};
-use crate::analysis::window::Windows;
+use crate::analysis::snapshot::tests::WINDOWS;
 use crate::model::lag::{Lag, Resolved};
 use crate::model::sample::{GroupSample, ReadError, SampleError, Search, StreamSample, TargetMeta, TargetSample};
 use crate::model::{EntryId, FailureReason, GroupSelection};
-
-const WINDOWS: Windows = Windows {
-    window: Duration::from_secs(30),
-    samples: 3,
-    dead_after: Duration::from_secs(60),
-    drain_target: Duration::from_secs(60),
-};
 
 /// What is seen of streams with one group and this lag; `None` where the stream cannot be read.
 pub(crate) fn view(streams: &[(&str, Option<u64>)]) -> View {

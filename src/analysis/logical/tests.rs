@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::analysis::consumers::Recommendation;
 use crate::analysis::group_history::{GroupHistory, StreamRates};
+use crate::analysis::snapshot::tests::WINDOWS;
 use crate::analysis::snapshot::{GroupSnapshot, Presence, StreamFacts};
-use crate::analysis::window::Windows;
 use crate::model::EntryId;
 use crate::model::lag::Quality;
 use crate::model::sample::{GroupSample, ReadError, StreamSample};
@@ -91,13 +91,6 @@ fn lists_are_split_outside_of_braces() {
     assert_eq!(split_list(""), [""]);
     assert_eq!(split_list("a,{é,{b,c}},d"), ["a", "{é,{b,c}}", "d"]);
 }
-
-const WINDOWS: Windows = Windows {
-    window: Duration::from_secs(30),
-    samples: 3,
-    dead_after: Duration::from_secs(60),
-    drain_target: Duration::from_secs(60),
-};
 
 const THRESHOLDS: Thresholds = Thresholds { degraded: 100, unhealthy: 1000 };
 

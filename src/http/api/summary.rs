@@ -138,19 +138,12 @@ mod tests {
 
     use super::*;
     use crate::analysis::assess::{Assessor, Bounds, all_unreadable};
-    use crate::analysis::window::Windows;
+    use crate::analysis::snapshot::tests::WINDOWS;
     use crate::model::lag::Lag;
     use crate::model::lag::Resolved;
     use crate::model::sample::{GroupSample, ReadError, SampleError, StreamSample, TargetMeta, TargetSample};
     use crate::model::thresholds::Thresholds;
     use crate::model::{EntryId, FailureReason, GroupSelection};
-
-    const WINDOWS: Windows = Windows {
-        window: Duration::from_secs(30),
-        samples: 3,
-        dead_after: Duration::from_secs(60),
-        drain_target: Duration::from_secs(60),
-    };
 
     type Sampled<'a> = (&'a str, Option<&'a [(&'a str, u64)]>);
 

@@ -5,19 +5,12 @@ use serde_json::Value;
 
 use super::*;
 use crate::analysis::assess::{Assessor, Bounds};
-use crate::analysis::window::Windows;
+use crate::analysis::snapshot::tests::WINDOWS;
 use crate::http::live::request::LiveQuery;
 use crate::model::lag::{Lag, Resolved};
 use crate::model::sample::{GroupSample, StreamSample, TargetMeta, TargetSample};
 use crate::model::thresholds::Thresholds;
 use crate::model::{EntryId, GroupSelection};
-
-const WINDOWS: Windows = Windows {
-    window: Duration::from_secs(30),
-    samples: 3,
-    dead_after: Duration::from_secs(60),
-    drain_target: Duration::from_secs(60),
-};
 
 fn target() -> TargetName {
     TargetName::new("t").unwrap()
