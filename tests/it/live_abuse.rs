@@ -53,6 +53,12 @@ fn open_raw(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&upgrade("")).unwrap();
+    read_head(&mut stream);
+    stream
+}
+
+/// Reads the answer to an upgrade, and nothing of what follows.
+fn read_head(stream: &mut TcpStream) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -60,7 +66,6 @@ fn open_raw(address: SocketAddr) -> TcpStream {
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    stream
 }
 
 /// Reads frames of the server until it closes: the code and the reason of its close frame.
@@ -320,6 +325,21 @@ fn a_close_frame_is_answered() {
         close_code(&mut stream);
         drop(stream);
         no_viewers(&streamlag);
+    }
+}
+
+/// What is told and the close frame are there at the same moment: a viewer that watches on has the feed ready.
+#[test]
+fn a_close_frame_is_answered_where_there_is_news() {
+    let (_redis, streamlag) = watching();
+    let mut other = EventStream::open(streamlag.address, "");
+    other.next().unwrap();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(streamlag.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&[&upgrade("")[..], &frame(0x88, &[0x03, 0xe8])].concat()).unwrap();
+        read_head(&mut stream);
+        assert_eq!(close_code(&mut stream).map(|(code, _)| code), Some(1000));
     }
 }
 

@@ -138,8 +138,11 @@ async fn converse(viewer: &mut Viewer, socket: &mut ClientSocket) -> Option<Stre
                     Ok(WsMessage::Text(_) | WsMessage::Binary(_) | WsMessage::Frame(_)) => {
                         return Some(StreamEnd::UnexpectedMessage);
                     }
-                    // The answer goes out when the next is read, which is the end.
-                    Ok(WsMessage::Close(_)) => {}
+                    // The answer goes out with the next read. To send a message first would fail, and the answer be lost.
+                    Ok(WsMessage::Close(_)) => {
+                        let _ = timeout(CLOSE_TIMEOUT, socket.next()).await;
+                        return None;
+                    }
                     Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
                         return Some(StreamEnd::MessageTooLarge);
                     }
