@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::common::gate::{CUTS_ANSWER, Gate, HOLDS_ANSWER, OPEN};
-use crate::common::remedy::{Office, Worker, board, decide, documented, grant, grant_all};
+use crate::common::remedy::{Office, Worker, board, decide, documented, grant, grant_all, plan};
 use crate::common::schema::Document;
 use crate::common::{Redis, Streamlag, eventually, servers};
 
@@ -54,7 +54,7 @@ fn an_answer_that_is_lost_or_not_understood_leaves_it_unknown() {
     let streamlag = office.start(&through(&redis, &gate), &rules, &json!({}));
     let spoil = |consumer: &str| match consumer {
         "cut" => gate.set(CUTS_ANSWER),
-        "word" => gate.spoil(b"*3\r\n$3\r\nyes\r\n$0\r\n\r\n:1\r\n"),
+        "word" => gate.spoil(b"*4\r\n$3\r\nyes\r\n$0\r\n\r\n:1\r\n:0\r\n"),
         "type" => gate.spoil(b":1\r\n"),
         _ => gate.spoil(b"?what\r\n"),
     };
@@ -128,6 +128,42 @@ fn a_write_that_the_server_refuses_changes_nothing() {
             scope.spawn(move || refuses(&server));
         }
     });
+}
+
+/// It was deleted from within the stream, so that samples do not show it.
+#[test]
+fn an_entry_without_payload_is_dropped_once_a_script_has_met_it() {
+    let redis = Redis::start();
+    // Before it is an entry that has its payload.
+    let _here = sick(&redis, &["first"]);
+    grant_all(&redis);
+    redis.read("orders", "g", "poisoned", 2);
+    let held = || -> Vec<(String, String, u64, u64)> {
+        redis::from_redis_value(redis.run("XPENDING orders g - + 9 poisoned")).unwrap()
+    };
+    let ids: Vec<String> = held().into_iter().map(|(id, ..)| id).collect();
+    redis.run(&format!("XCLAIM orders g poisoned 0 {} RETRYCOUNT 3 JUSTID", ids.join(" ")));
+    redis.run(&format!("XDEL orders {}", ids[0]));
+    let office = Office::new();
+    let actions = ["drop_ghosts", "dead_letter"];
+    let to = json!({"stream": "orders:dead", "deliveries": 3, "idle": "100ms"});
+    let rules = json!([{"stream": "orders", "group": "g", "mode": "approve", "actions": actions, "dead_letter": to}]);
+    let streamlag = office.start(&redis.url(), &rules, &json!({}));
+    let approve = |plan: &Value| decide(&streamlag, plan, "approve", &office.alice).json();
+    let letter = plan(&streamlag, "dead_letter");
+    assert_eq!(letter["evidence"]["entry"], ids[0]);
+    assert!(board(&streamlag)["plans"].as_array().unwrap().iter().all(|plan| plan["action"] != "drop_ghosts"));
+    let refused = approve(&letter);
+    assert!(refused.to_string().contains("the payload of the entry is gone"), "{refused}");
+    let drop = plan(&streamlag, "drop_ghosts");
+    assert_eq!(drop["evidence"]["ghosts"], 1);
+    let dropped = approve(&drop);
+    assert_eq!((&dropped["outcome"], &dropped["changed"]), (&json!("done"), &json!(1)), "{dropped}");
+    // It no longer stands before the other one.
+    let letter = plan(&streamlag, "dead_letter");
+    assert_eq!(letter["evidence"]["entry"], ids[1]);
+    assert_eq!(approve(&letter)["outcome"], "done");
+    assert_eq!((redis.run("XLEN orders:dead"), held()), (redis::Value::Int(1), vec![]));
 }
 
 #[test]

@@ -47,8 +47,9 @@ fn filled(binary: &std::path::Path) -> Redis {
     redis
 }
 
-/// Runs a script as an act does: the keys, then group, cursor and the arguments of its own.
-fn run(redis: &Redis, text: &str, keys: &[&str], arguments: &[&str]) -> (String, String, u64) {
+/// Runs a script as an act does: the keys, then group, cursor and the arguments of its own. How it ended, why, what was changed, and the
+/// entries without payload that were left.
+fn run(redis: &Redis, text: &str, keys: &[&str], arguments: &[&str]) -> (String, String, u64, u64) {
     let script = Script::new(text);
     let mut call = script.prepare_invoke();
     for key in keys {
@@ -107,8 +108,8 @@ const REFUSALS: [Refusal; 23] = [
         "the consumer that was to take over is not alive",
     ),
     (DROP_GHOSTS, &["s"], &["other", "5-0", "1"], "the group is gone"),
-    (DROP_GHOSTS, &["s"], &["g", "5-0", "2"], "an entry has its payload"),
-    (DROP_GHOSTS, &["s"], &["ghosts", "1-0", "2"], "there are fewer pending entries than planned"),
+    (DROP_GHOSTS, &["s"], &["g", "5-0", "2"], "fewer pending entries without payload than planned were found"),
+    (DROP_GHOSTS, &["s"], &["ghosts", "1-0", "2"], "fewer pending entries without payload than planned were found"),
     (DEAD_LETTER, &["s", "d"], &["other", "5-0", "2-0", "dead", "1", "0", "why"], "the group is gone"),
     (DEAD_LETTER, &["s", "d"], &["g", "5-0", "5-0", "dead", "1", "0", "why"], "the entry was acknowledged"),
     (DEAD_LETTER, &["s", "d"], &["g", "5-0", "2-0", "alive", "1", "0", "why"], "the entry has another owner"),
@@ -123,8 +124,9 @@ fn what_is_not_as_planned_is_refused_and_changes_nothing() {
         let redis = filled(&server);
         let before = state(&redis);
         for (text, keys, arguments, expected) in REFUSALS {
-            let (word, why, changed) = run(&redis, text, keys, arguments);
-            assert_eq!((&*word, &*why, changed), ("refused", expected, 0), "{keys:?} {arguments:?}");
+            let (word, why, changed, ghosts) = run(&redis, text, keys, arguments);
+            let left = u64::from(expected.contains("payload of"));
+            assert_eq!((&*word, &*why, changed, ghosts), ("refused", expected, 0, left), "{keys:?} {arguments:?}");
             assert_eq!(state(&redis), before, "{keys:?} {arguments:?}");
         }
     }
@@ -136,8 +138,8 @@ fn what_is_as_planned_is_carried_out() {
         let redis = filled(&server);
         let dead_after = DEAD_AFTER.to_string();
         let done = |text: &str, keys: &[&str], arguments: &[&str]| match run(&redis, text, keys, arguments) {
-            (word, _, changed) if word == "done" => Ok(changed),
-            (_, why, _) => Err(why),
+            (word, _, changed, _) if word == "done" => Ok(changed),
+            (_, why, ..) => Err(why),
         };
         assert_eq!(done(DELETE_IDLE_CONSUMERS, &["s"], &["g", "5-0", "empty", "0"]), Ok(1));
         assert!(!names(&redis, "g").contains(&"empty".to_owned()));
@@ -196,8 +198,8 @@ fn entries_without_payload_do_not_block_those_behind_them() {
             eventually("a consumer is dead beside one that is alive", || {
                 redis.run("XREADGROUP GROUP g alive COUNT 1 STREAMS s 0");
                 let arguments = ["g", "1101-0", "dead", &dead_after, &pending, "alive", most];
-                let (word, why, changed) = run(&redis, RELEASE, &["s"], &arguments);
-                (!why.ends_with(" alive")).then_some((word, why, changed))
+                let (word, why, changed, ghosts) = run(&redis, RELEASE, &["s"], &arguments);
+                (!why.ends_with(" alive")).then_some((word, why, changed, ghosts))
             })
         };
         let owned = |consumer: &str| -> Vec<String> {
@@ -205,18 +207,25 @@ fn entries_without_payload_do_not_block_those_behind_them() {
             let held: Vec<(String, String, u64, u64)> = redis::from_redis_value(held).unwrap();
             held.into_iter().map(|(id, ..)| id).collect()
         };
-        let done = |changed| ("done".to_owned(), String::new(), changed);
-        assert_eq!(release(1100, "1"), done(1));
-        assert_eq!(release(1099, "1"), done(1), "899 without payload are before it");
-        assert_eq!(release(1098, "4"), done(4), "and two in between");
+        let done = |changed, ghosts| ("done".to_owned(), String::new(), changed, ghosts);
+        assert_eq!(release(1100, "1"), done(1, 0));
+        assert_eq!(release(1099, "1"), done(1, 899), "899 without payload are before it");
+        assert_eq!(release(1098, "4"), done(4, 901), "and two in between");
         assert_eq!(owned("alive"), ["1-0", "901-0", "902-0", "905-0", "906-0", "907-0", "1101-0"]);
         // The bound of what is passed over.
         delete(908, 1010);
-        let (word, why, changed) = release(1094, "1");
+        let (word, why, changed, ghosts) = release(1094, "1");
         assert_eq!((&*word, changed), ("refused", 0));
         let passed: u64 = why.strip_prefix("none of its first ").unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!((1000..1004).contains(&passed), "{why}");
+        assert!((1000..1004).contains(&passed) && ghosts == passed, "{why} {ghosts}");
         assert_eq!(owned("dead").len(), 1094);
+        // Those are dropped in spite of the entries with payload that are before and between them.
+        let drop = |count| run(&redis, DROP_GHOSTS, &["s"], &["g", "1101-0", count]);
+        assert_eq!(drop("1005").0, "refused", "there are 1,004");
+        assert_eq!(drop("1000"), done(1000, 0));
+        assert_eq!(drop("4"), done(4, 0));
+        assert_eq!(owned("alive"), ["1-0", "901-0", "902-0", "905-0", "906-0", "907-0", "1101-0"]);
+        assert_eq!(owned("dead").len(), 90, "1011-0 to 1100-0");
     }
 }
 
@@ -226,12 +235,12 @@ fn an_error_after_a_first_write_tells_what_was_changed() {
     const COMMON: &str = include_str!("../../src/actions/remediate/scripts/common.lua");
     let second = "local answer = redis.pcall('XADD', KEYS[2], '*', 'n', 1)
         if type(answer) == 'table' and answer.err then return failed(answer, changed) end
-        return {'done', '', changed}";
+        return {'done', '', changed, 0}";
     for server in servers() {
         let redis = filled(&server);
         redis.run("SET d text");
         let after = format!("{COMMON}\nlocal changed = redis.call('XACK', key, group, '2-0')\n{second}");
-        let (word, why, changed) = run(&redis, &after, &["s", "d"], &["g", "5-0"]);
+        let (word, why, changed, _) = run(&redis, &after, &["s", "d"], &["g", "5-0"]);
         assert_eq!((&*word, changed), ("failed", 1));
         assert!(why.contains("WRONGTYPE"), "{why}");
         // Before anything has changed, it is an error, as that of a script that reads what it may not.

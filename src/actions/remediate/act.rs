@@ -28,12 +28,14 @@ pub(super) struct ActOutcome {
     pub(super) ending: Ending,
     /// Entries or consumers that were changed.
     pub(super) changed: u64,
+    /// Pending entries without payload that the script saw and left.
+    pub(super) ghosts: u64,
     pub(super) detail: String,
 }
 
 impl ActOutcome {
     pub(super) fn of(ending: Ending, detail: String) -> Self {
-        Self { ending, changed: 0, detail }
+        Self { ending, changed: 0, ghosts: 0, detail }
     }
 
     /// Whether Redis may not be as it was.
@@ -85,9 +87,9 @@ pub(super) fn act(doer: &Doer, plan: &Plan) -> ActOutcome {
 }
 
 /// What the answer of a script says.
-fn outcome_of(answer: RedisResult<(String, String, u64)>) -> ActOutcome {
+fn outcome_of(answer: RedisResult<(String, String, u64, u64)>) -> ActOutcome {
     let error = match answer {
-        Ok((word, detail, changed)) => {
+        Ok((word, detail, changed, ghosts)) => {
             let ending = match word.as_str() {
                 "done" => Ending::Done,
                 "refused" => Ending::Refused,
@@ -95,7 +97,7 @@ fn outcome_of(answer: RedisResult<(String, String, u64)>) -> ActOutcome {
                 "failed" => Ending::Failed,
                 _ => return ActOutcome::of(Ending::Unknown, "the answer of the script is not understood".to_owned()),
             };
-            return ActOutcome { ending, changed, detail: bounded(&detail) };
+            return ActOutcome { ending, changed, ghosts, detail: bounded(&detail) };
         }
         Err(error) => error,
     };

@@ -28,7 +28,7 @@ pub(super) async fn call(hook: &Webhook, ca: Option<Arc<[u8]>>, plan: &Plan, now
     let headers = headers(hook.secret.as_deref(), &plan.id, now, &body);
     let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
     match client.to(hook.endpoint.clone(), &lookups).post(&headers, body).await {
-        Ok(()) => ActOutcome { ending: Ending::Done, changed: 1, detail: String::new() },
+        Ok(()) => ActOutcome { ending: Ending::Done, changed: 1, ghosts: 0, detail: String::new() },
         // Whether the receiver took it is not known where it did not answer.
         Err(error) if error.is_temporary => ActOutcome::of(Ending::Unknown, error.why),
         Err(error) => ActOutcome::of(Ending::Failed, error.why),

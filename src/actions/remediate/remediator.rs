@@ -297,7 +297,11 @@ impl Remediator {
                     } else {
                         let carried_out = self.carry_out(config, plan, approvals).await;
                         carried_out
-                            .map(|ActOutcome { ending, changed, detail }| Decided::Ended { ending, changed, detail })
+                            .map(|ActOutcome { ending, changed, detail, .. }| Decided::Ended {
+                                ending,
+                                changed,
+                                detail,
+                            })
                             .map_err(|why| Undecided::Stopped(why.to_string()))
                     }
                 }
@@ -374,6 +378,9 @@ impl Remediator {
             watcher.planner.acted(&plan, outcome.may_have_changed(), SystemTime::now());
             if outcome.ending == Ending::Refused {
                 watcher.planner.refused(&plan, SystemTime::now());
+            }
+            if matches!(outcome.ending, Ending::Done | Ending::Refused) {
+                watcher.planner.met_ghosts(&plan, outcome.ghosts, outcome.changed);
             }
         }
         self.end(plan, outcome.clone(), by);

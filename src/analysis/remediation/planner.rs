@@ -80,6 +80,8 @@ struct GroupMemory {
     sightings: BTreeMap<What, Sighting>,
     /// Samples from now on in which our own act may show.
     own_acts: u8,
+    /// Pending entries without payload that scripts have seen. Samples tell only of those before the first entry of the stream.
+    ghosts_met: u64,
 }
 
 /// Why and until when something is not planned again.
@@ -188,6 +190,18 @@ impl Planner {
         self.pause(key, now, time, refusals.saturating_add(1));
     }
 
+    /// The script of a plan, which was done or refused, has seen this many pending entries without payload and left them, and has changed
+    /// this much: there is no other way to learn of entries that were deleted from within the stream.
+    pub fn met_ghosts(&mut self, plan: &Plan, seen: u64, changed: u64) {
+        let Some(memory) = self.groups.get_mut(&(plan.stream.clone(), plan.group.clone())) else { return };
+        memory.ghosts_met = match plan.action {
+            // It found fewer than there were thought to be: the application has dropped some.
+            Action::DropGhosts if changed == 0 => 0,
+            Action::DropGhosts => memory.ghosts_met.saturating_sub(changed),
+            _ => memory.ghosts_met.max(seen),
+        };
+    }
+
     /// A person does not want it.
     pub fn reject(&mut self, plan: &Plan, now: SystemTime) {
         let key = ((plan.stream.clone(), plan.group.clone()), what(plan));
@@ -270,7 +284,7 @@ impl Planner {
         }
         memory.take(group, cursor, facts.now_ms, now);
         let claims = memory.claimed.is_some_and(|at| now < at + CLAIMS_REMEMBERED);
-        let mut candidates = candidates(facts, group, rule, claims);
+        let mut candidates = candidates(facts, group, rule, claims, memory.ghosts_met);
         if rule.dead_letter.as_ref().is_some_and(|to| to.stream == place.0) {
             // An entry would come back to where it was taken from.
             candidates.retain(|(action, _), _| *action != Action::DeadLetter);
@@ -407,6 +421,7 @@ fn candidates(
     group: &PresentGroup,
     rule: &RemediationRule,
     claims: bool,
+    ghosts_met: u64,
 ) -> BTreeMap<What, PlanSubject> {
     let may = |action: Action| rule.actions.contains(&action);
     let mut found = Vec::new();
@@ -425,8 +440,9 @@ fn candidates(
             found.push((Action::Release, PlanSubject::Consumer { name, pending, idle_ms, to: taker.clone() }));
         }
     }
-    if let Some(count) = group.ghost_pending.filter(|count| *count > 0 && may(Action::DropGhosts)) {
-        found.push((Action::DropGhosts, PlanSubject::Ghosts { count }));
+    let ghosts = ghosts_met.min(group.pending.unwrap_or(u64::MAX)).max(group.ghost_pending.unwrap_or_default());
+    if ghosts > 0 && may(Action::DropGhosts) {
+        found.push((Action::DropGhosts, PlanSubject::Ghosts { count: ghosts }));
     }
     if let (Some((id, Some(owner))), Some(deliveries), Some(to)) =
         (&group.oldest_pending, group.oldest_pending_deliveries, &rule.dead_letter)

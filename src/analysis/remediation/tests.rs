@@ -206,6 +206,28 @@ fn ghosts_and_poison_and_a_group_that_is_stuck() {
     let seen = plans(&mut drop, vec![ghosts(0), ghosts(3), ghosts(3), ghosts(5), ghosts(2)]);
     let planned: Vec<usize> = seen.iter().map(|(plans, _)| plans.len()).collect();
     assert_eq!((planned, seen[4].1), (vec![0, 0, 1, 1, 0], 1));
+    // What scripts have met counts as well, until it is dropped or turns out to be gone.
+    let seen = |before: &[(Action, u64, u64)], pending| {
+        let mut planner = planner(rule(RemediationMode::Plan, &[Action::DropGhosts]));
+        let mut samples = vec![PresentGroup { pending: Some(pending), ..group(Vec::new()) }; 2];
+        samples.iter_mut().for_each(|group| group.ghost_pending = Some(0));
+        plans(&mut planner, vec![ghosts(1), ghosts(1)]);
+        let plan = planner.plans().next().unwrap().clone();
+        planner.acted(&plan, false, at(150));
+        for (action, seen, changed) in before {
+            planner.met_ghosts(&Plan { action: *action, ..plan.clone() }, *seen, *changed);
+        }
+        planner.look(&stream(200_000, samples.remove(0)), at(200));
+        planner.look(&stream(201_000, samples.remove(0)), at(201));
+        planner.plans().map(|plan| plan.subject.clone()).next()
+    };
+    let count = |count| Some(PlanSubject::Ghosts { count });
+    assert_eq!(seen(&[], 9), None);
+    assert_eq!(seen(&[(Action::DeadLetter, 1, 0)], 9), count(1));
+    assert_eq!(seen(&[(Action::Release, 7, 2), (Action::DeadLetter, 1, 0)], 9), count(7));
+    assert_eq!(seen(&[(Action::Release, 7, 2)], 5), count(5), "no more than are pending");
+    assert_eq!(seen(&[(Action::Release, 7, 2), (Action::DropGhosts, 0, 3)], 9), count(4));
+    assert_eq!(seen(&[(Action::Release, 7, 2), (Action::DropGhosts, 0, 0)], 9), None);
     let mut letters = planner(rule(RemediationMode::Plan, &[Action::DeadLetter]));
     let samples = vec![poisoned(2, "a"), poisoned(3, "a"), poisoned(3, "a"), poisoned(4, "a"), poisoned(4, "b")];
     let planned: Vec<usize> = plans(&mut letters, samples).iter().map(|(plans, _)| plans.len()).collect();

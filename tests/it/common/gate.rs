@@ -119,8 +119,8 @@ impl Shared {
         let mut bytes = [0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut bytes) {
             let mode = self.mode.load(Ordering::Relaxed);
-            // Scripts answer with three things. Before that, one may not be known yet, and is then sent.
-            let is_answer = acts.load(Ordering::Relaxed) && bytes[..read].starts_with(b"*3\r\n");
+            // Scripts answer with four things. Before that, one may not be known yet, and is then sent.
+            let is_answer = acts.load(Ordering::Relaxed) && bytes[..read].starts_with(b"*4\r\n");
             let mut answer = &bytes[..read];
             match mode {
                 HOLDS_ANSWER if is_answer => self.hold(mode),

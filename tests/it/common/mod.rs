@@ -454,14 +454,20 @@ impl Streamlag {
         let (begun, mut reply) = (Instant::now(), Vec::new());
         let deadline = begun + PATIENCE;
         let mut bytes = [0; 64 * 1024];
-        while let Ok(read @ 1..) = connection.read(&mut bytes) {
-            reply.extend_from_slice(&bytes[..read]);
+        let last = loop {
+            match connection.read(&mut bytes) {
+                Ok(read @ 1..) => reply.extend_from_slice(&bytes[..read]),
+                last => break last,
+            }
             // A stream of events, where none was expected.
             assert!(Instant::now() < deadline, "no end within {PATIENCE:?}");
-        }
+        };
         if reply.is_empty() {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+            let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("gone").to_owned();
             let log = self.log.lock().unwrap();
-            panic!("no answer after {:?}; the log ends {:?}", begun.elapsed(), &log[log.len().saturating_sub(5)..]);
+            let end = &log[log.len().saturating_sub(5)..];
+            panic!("no answer after {:?} ({last:?}), process {state}; the log ends {end:?}", begun.elapsed());
         }
         Reply::parse(&reply)
     }

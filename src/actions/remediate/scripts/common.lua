@@ -1,14 +1,17 @@
 -- What every act checks first, in one script with what it changes. Anything that is not as planned ends it before it has written. All that
 -- follows a first write is called so that its error can be told with what was changed.
 -- KEYS: stream[, dead-letter stream]. ARGV: group, cursor at the plan, ...
+-- Answers: how it ended, why, what was changed, and the pending entries without payload that were seen and left.
 local key, group, cursor = KEYS[1], ARGV[1], ARGV[2]
+-- Entries that are passed over in search of others: some milliseconds of Redis's time.
+local MAX_PASSED = 1000
 
-local function refuse(why) return {'refused', why, 0} end
+local function refuse(why, without_payload) return {'refused', why, 0, without_payload or 0} end
 
 -- The error of a write, and how much was changed before it: an error by itself says that nothing was.
 local function failed(answer, changed)
   if changed == 0 then return redis.error_reply(answer.err) end
-  return {'failed', answer.err, changed}
+  return {'failed', answer.err, changed, 0}
 end
 
 local function field(list, name)

@@ -6,7 +6,7 @@ if entry[2] ~= owner then return refuse('the entry has another owner') end
 if tostring(entry[4]) ~= deliveries then return refuse('the entry was delivered again') end
 if entry[3] < idle then return refuse('the entry was delivered only just now') end
 local stored = redis.call('XRANGE', key, id, id)[1]
-if not stored then return refuse('the payload of the entry is gone') end
+if not stored then return refuse('the payload of the entry is gone', 1) end
 local fields = {
   'streamlag.stream', key, 'streamlag.group', group, 'streamlag.id', id, 'streamlag.consumer', owner,
   'streamlag.deliveries', deliveries, 'streamlag.reason', reason,
@@ -17,4 +17,4 @@ redis.call('XACK', key, group, '0-0')
 redis.call('XADD', KEYS[2], '*', unpack(fields))
 local acknowledged = redis.pcall('XACK', key, group, id)
 if type(acknowledged) == 'table' then return failed(acknowledged, 1) end
-return {'done', '', acknowledged}
+return {'done', '', acknowledged, 0}

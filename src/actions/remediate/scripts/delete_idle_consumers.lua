@@ -6,4 +6,4 @@ if field(found, 'pending') ~= 0 then return refuse('the consumer holds entries')
 if field(found, 'idle') < idle then return refuse('the consumer is alive') end
 if #redis.call('XPENDING', key, group, '-', '+', 1, name) > 0 then return refuse('the consumer holds entries') end
 redis.call('XGROUP', 'DELCONSUMER', key, group, name)
-return {'done', '', 1}
+return {'done', '', 1, 0}

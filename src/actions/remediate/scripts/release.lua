@@ -1,7 +1,5 @@
 -- ARGV: ..., consumer, its idle time and pending entries at the plan, who takes over, entries at most
 local name, idle, pending, to, most = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
--- Entries without payload that are passed over, so that they do not block those behind: some milliseconds of Redis's time.
-local MAX_PASSED = 1000
 local found, taker = consumer(name), consumer(to)
 if not found then return refuse('the consumer is gone') end
 if not taker then return refuse('the consumer that was to take over is gone') end
@@ -16,13 +14,14 @@ repeat
     if entry[2] ~= name then return refuse('an entry has another owner') end
     if entry[1] ~= last and #moved < most then
       is_over, last = false, entry[1]
-      -- An entry without payload is left: claiming it would drop it.
+      -- An entry without payload is left: claiming it would drop it. It does not block those behind it.
       if #redis.call('XRANGE', key, last, last) > 0 then moved[#moved + 1] = entry else passed = passed + 1 end
     end
   end
 until is_over or #moved == most or passed >= MAX_PASSED
 if #moved == 0 then
-  return refuse(passed < pending and 'none of its first ' .. passed .. ' entries has a payload' or 'none of its entries has a payload')
+  local of = passed < pending and 'its first ' .. passed or 'its'
+  return refuse('none of ' .. of .. ' entries has a payload', passed)
 end
 local count = 0
 for _, entry in ipairs(moved) do
@@ -30,4 +29,4 @@ for _, entry in ipairs(moved) do
   if claimed.err then return failed(claimed, count) end
   count = count + #claimed
 end
-return {'done', '', count}
+return {'done', '', count, passed}
