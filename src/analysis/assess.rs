@@ -206,6 +206,7 @@ impl SampleContext<'_> {
                 first: stream.first,
                 last: stream.last,
                 now_ms: self.now_ms,
+                idle_times_hold: seen.stream.idle_times_hold(self.at, self.windows),
                 entries_added: stream.entries_added,
                 rates,
                 safe_to_trim: stream.safe_to_trim.take(),

@@ -20,6 +20,8 @@ const ROTATIONS: u64 = 2;
 /// One stream over time.
 #[derive(Debug, Default)]
 pub struct StreamHistory {
+    /// Since when it is the same stream on the same connection.
+    begun: Option<Duration>,
     rates: Rates<2>,
     max_deleted: Option<EntryId>,
     /// When entries were last deleted, rather than trimmed.
@@ -43,6 +45,7 @@ impl StreamHistory {
         if matches!(stream.continuity, Continuity::Discontinuous | Continuity::Unknown) {
             *self = Self::default();
         }
+        self.begun.get_or_insert(at);
         if self.max_deleted.is_some() && self.max_deleted != stream.max_deleted {
             self.deleted_at = Some(at);
         }
@@ -53,6 +56,11 @@ impl StreamHistory {
         let (added, removed) = rates.map(|[added, removed]| (added, removed)).unzip();
         let deleting = self.deleted_at.is_some_and(|when| at.saturating_sub(when) < windows.window);
         StreamRates { added, removed, trimmed: removed.filter(|_| !deleting) }
+    }
+
+    /// Whether it was watched without a break for as long as it takes a consumer to be dead.
+    pub fn idle_times_hold(&self, at: Duration, windows: &Windows) -> bool {
+        self.begun.is_some_and(|begun| at.saturating_sub(begun) >= windows.dead_after)
     }
 }
 

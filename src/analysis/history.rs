@@ -188,6 +188,7 @@ pub(crate) mod tests {
             first: None,
             last: None,
             now_ms: 0,
+            idle_times_hold: true,
             entries_added: None,
             rates,
             safe_to_trim: None,

@@ -43,6 +43,9 @@ pub struct StreamFacts {
     pub last: Option<EntryId>,
     /// The server's clock when it was read, milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// Whether consumers' idle times can be acted on: the server was watched without a break for as long as it takes a consumer to be dead. One
+    /// that was a replica before, or was restarted, does not know of reads that found nothing, and tells of longer times.
+    pub idle_times_hold: bool,
     /// Entries ever added, where the server tells.
     pub entries_added: Option<u64>,
     /// How fast it changes.

@@ -73,6 +73,7 @@ mod tests {
             first: None,
             last: None,
             now_ms: 0,
+            idle_times_hold: true,
             entries_added: None,
             rates: StreamRates::default(),
         };

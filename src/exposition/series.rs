@@ -354,6 +354,7 @@ mod tests {
             first: None,
             last: None,
             now_ms: 0,
+            idle_times_hold: true,
             entries_added: Some(0),
             rates: crate::analysis::group_history::StreamRates::default(),
         };

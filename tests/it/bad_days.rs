@@ -47,7 +47,7 @@ const CATCH: Duration = Duration::from_millis(550);
 const UNREPLICATED: Duration = Duration::from_millis(200);
 
 /// After a last failover, so that acts follow it.
-const EVENING: Duration = Duration::from_millis(800);
+const EVENING: Duration = Duration::from_millis(2000);
 
 /// Small, and the same for a seed.
 struct Random(u64);
@@ -375,7 +375,7 @@ impl Day {
                 .arg(">");
             pipe.query::<Reply>(connection)
         });
-        self.work.note_read(name);
+        self.work.note_read(name, self.master);
         self.blow("the dead came back before an act");
     }
 
@@ -517,7 +517,8 @@ fn day(place: &mut Place, seed: u64) -> Tally {
         day.cut.extend(intents);
     }
     let shown = day.work.reads.lock().unwrap();
-    let acts = seen.check(&audits, &day.cut, (!place.shows_every_read()).then_some(&shown));
+    let shown = (!place.shows_every_read()).then_some(&*shown);
+    let acts = seen.check(&audits, &day.cut, shown, day.has_lost_master);
     let unsure = day.work.unsure.lock().unwrap();
     let processed = day.work.processed.lock().unwrap();
     let twice: Vec<&String> = processed.iter().filter(|(_, by)| by.len() > 1).map(|(id, _)| id).collect();

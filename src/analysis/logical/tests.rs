@@ -138,6 +138,7 @@ fn stream(key: &str, groups: Vec<GroupSnapshot>) -> StreamSnapshot {
         first: None,
         last: None,
         now_ms: 0,
+        idle_times_hold: true,
         entries_added: None,
         rates: StreamRates::default(),
     };

@@ -427,7 +427,8 @@ fn candidates(
     let mut found = Vec::new();
     let taker = taker(group);
     let mut dead_holding = 0;
-    for member in group.members.iter().flatten().filter(|member| member.active == Some(false)) {
+    let members = group.members.iter().flatten().filter(|_| facts.idle_times_hold);
+    for member in members.filter(|member| member.active == Some(false)) {
         let (Some(pending), Some(idle_ms)) = (member.sample.pending, member.sample.idle_ms) else { continue };
         dead_holding += u64::from(pending > 0);
         let name = member.sample.name.clone();

@@ -53,6 +53,7 @@ fn stream(now_ms: u64, group: PresentGroup) -> Vec<StreamSnapshot> {
         first: Some(EntryId { ms: 1, seq: 0 }),
         last: Some(EntryId { ms: 20, seq: 0 }),
         now_ms,
+        idle_times_hold: true,
         entries_added: None,
         rates: StreamRates::default(),
         safe_to_trim: None,
@@ -101,6 +102,23 @@ fn death_takes_two_sightings_and_never_time_alone() {
     let none = || (vec![], 0);
     let there = || (vec![Action::DeleteIdleConsumers], 0);
     assert_eq!(seen, [none(), none(), none(), none(), there(), there(), (vec![], 1), there()]);
+}
+
+/// After a failover, or where Redis was restarted, it may have read a moment ago.
+#[test]
+fn idle_times_of_a_server_that_was_not_watched_for_as_long_are_no_death() {
+    let mut planner =
+        planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers, Action::Release, Action::Hook]));
+    let mut look = |second: u64, pending, holds| {
+        let mut streams = stream(second * 1000, dead(60_000 + second * 1000, pending));
+        streams[0].read.as_mut().unwrap().idle_times_hold = holds;
+        let ended = planner.look(&streams, at(second)).len();
+        (planner.plans().count(), ended)
+    };
+    let seen = [look(100, 0, false), look(101, 0, false), look(102, 0, true), look(103, 0, true), look(104, 0, false)];
+    assert_eq!(seen, [(0, 0), (0, 0), (0, 0), (1, 0), (0, 1)]);
+    let seen = [look(105, 2, false), look(106, 2, false), look(107, 2, true), look(108, 2, true), look(109, 2, false)];
+    assert_eq!(seen, [(0, 0), (0, 0), (0, 0), (2, 0), (0, 2)]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn facts(length: u64, added: Option<f64>) -> StreamFacts {
         first: None,
         last: None,
         now_ms: 0,
+        idle_times_hold: true,
         entries_added: None,
         rates: StreamRates { added, ..StreamRates::default() },
         safe_to_trim: None,

@@ -25,8 +25,8 @@ pub const RENAMED: u8 = 4;
 const WORK: Duration = Duration::from_millis(120);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// When each consumer read, in seconds since the Unix epoch.
-pub type Reads = BTreeMap<String, Vec<f64>>;
+/// Where and when each consumer read: ports, and seconds since the Unix epoch.
+pub type Reads = BTreeMap<String, Vec<(u16, f64)>>;
 
 /// What all consumers of a day did.
 #[derive(Default)]
@@ -44,9 +44,9 @@ pub struct Work {
 
 impl Work {
     /// Notes a read that any server shows: one that found something, or asked for what is held.
-    pub fn note_read(&self, name: &str) {
+    pub fn note_read(&self, name: &str, port: u16) {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        self.reads.lock().unwrap().entry(name.to_owned()).or_default().push(now);
+        self.reads.lock().unwrap().entry(name.to_owned()).or_default().push((port, now));
     }
 
     fn moment(&self, id: &str, sent: Instant) {
@@ -118,23 +118,23 @@ impl Drop for Consumer {
 /// Reads and processes; nothing where the server does not answer.
 fn one_turn(
     ports: &Ports,
-    kept: &mut Option<redis::Connection>,
+    kept: &mut Option<(u16, redis::Connection)>,
     work: &Work,
     told: &AtomicU8,
     name: &str,
     is_again: bool,
 ) -> Option<()> {
     if kept.is_none() {
-        *kept = ports.master();
+        *kept = ports.find();
     }
-    let connection = kept.as_mut()?;
+    let (port, connection) = kept.as_mut()?;
     let mut read = redis::cmd("XREADGROUP");
     read.arg("GROUP").arg("g").arg(name).arg("COUNT").arg(2).arg("STREAMS").arg(STREAM);
     read.arg(if is_again { "0" } else { ">" });
     let sent = Instant::now();
     let held = entries(&read.query::<Reply>(connection).ok()?);
     if is_again || !held.is_empty() {
-        work.note_read(name);
+        work.note_read(name, *port);
     }
     if !is_again {
         held.iter().for_each(|id| work.moment(id, sent));

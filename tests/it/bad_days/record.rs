@@ -33,12 +33,21 @@ pub struct Seen {
     acknowledged: u64,
     /// Entries that acts gave to another consumer. The test claims them only for those who hold them, and replicas tell of deliveries as claims.
     pub moved: BTreeSet<String>,
-    /// When each consumer last asked for entries, in seconds of the servers' clocks.
-    asked: BTreeMap<String, f64>,
+    /// When each consumer last asked a server for entries, in seconds of the servers' clocks.
+    asked: BTreeMap<(String, u16), f64>,
     /// Whose entries the script that runs has looked at.
     looked_at: String,
-    /// Acts on consumers: what was done to whom and when, and when that consumer had last asked.
-    acted: Vec<(String, String, f64, f64)>,
+    acted: Vec<Acted>,
+}
+
+/// An act on a consumer.
+struct Acted {
+    what: &'static str,
+    consumer: String,
+    port: u16,
+    at: f64,
+    /// When the consumer had last asked each server.
+    asked: Vec<(u16, f64)>,
 }
 
 /// Those who listen on all servers, until the day is over. Sentinels cut all connections of a server that they make a master or a replica, and
@@ -59,7 +68,7 @@ impl Listeners {
                 loop {
                     match monitor.as_mut().and_then(Monitor::next_of_mortal) {
                         Some(executed) if executed.words.contains(OVER) => return,
-                        Some(executed) => seen.lock().unwrap().take(&executed),
+                        Some(executed) => seen.lock().unwrap().take(port, &executed),
                         None if is_over.load(Ordering::Relaxed) => return,
                         None => {
                             monitor = Monitor::at(port);
@@ -87,21 +96,21 @@ impl Listeners {
 }
 
 impl Seen {
-    fn take(&mut self, executed: &Executed) {
+    fn take(&mut self, port: u16, executed: &Executed) {
         let words: Vec<&str> = executed.words.trim_matches('"').split("\" \"").collect();
         let is_act = executed.client == "lua";
         match words[0].to_ascii_uppercase().as_str() {
-            "XREADGROUP" => drop(self.asked.insert(words[3].to_owned(), executed.at)),
+            "XREADGROUP" => drop(self.asked.insert((words[3].to_owned(), port), executed.at)),
             "XPENDING" if is_act && words.len() > 6 => words[6].clone_into(&mut self.looked_at),
             "XCLAIM" if is_act => {
-                self.must_be_dead(&self.looked_at.clone(), executed.at, "an act took entries of");
+                self.must_be_dead(port, &self.looked_at.clone(), executed.at, "an act took entries of");
                 self.moved.insert(words[5].to_owned());
                 *self.claimed.entry(words[3].to_owned()).or_default() += 1;
             }
             "XGROUP" if is_act => {
                 let name = words[4];
                 *self.deleted.entry(name.to_owned()).or_default() += 1;
-                self.must_be_dead(name, executed.at, "an act deleted");
+                self.must_be_dead(port, name, executed.at, "an act deleted");
             }
             "XADD" if is_act => {
                 let at = words.iter().position(|word| *word == "streamlag.id").unwrap_or_default();
@@ -112,22 +121,37 @@ impl Seen {
         }
     }
 
-    fn must_be_dead(&mut self, name: &str, at: f64, what: &str) {
-        let asked = self.asked.get(name).copied().unwrap_or_default();
-        self.acted.push((what.to_owned(), name.to_owned(), at, asked));
+    fn must_be_dead(&mut self, port: u16, name: &str, at: f64, what: &'static str) {
+        let of = self.asked.iter().filter(|((consumer, _), _)| consumer == name);
+        let asked = of.map(|((_, port), at)| (*port, *at)).collect();
+        self.acted.push(Acted { what, consumer: name.to_owned(), port, at, asked });
     }
 
     /// Holds it against the records: what was written is on record, and what is on record as done was written. Acts of which it is not
     /// known how they ended may be either, and so may those during which the master was killed: it may have said less than it did.
     ///
-    /// `shown` has the reads that servers show, where these are not all (before 7.2).
-    pub fn check(&self, audits: &[Vec<Value>], cut: &BTreeSet<String>, shown: Option<&Reads>) -> Acts {
-        let living = |(what, name, at, asked): &(String, String, f64, f64)| {
-            let earlier = |reads: &Vec<f64>| reads.iter().copied().filter(|read| read < at).fold(0.0, f64::max);
-            let asked = shown.map_or(*asked, |shown| shown.get(name).map_or(0.0, earlier));
+    /// `shown` has the reads that servers show, where these are not all (before 7.2). Where there were two masters, one does not know of
+    /// reads from the other.
+    pub fn check(
+        &self,
+        audits: &[Vec<Value>],
+        cut: &BTreeSet<String>,
+        shown: Option<&Reads>,
+        had_two_masters: bool,
+    ) -> Acts {
+        let living = |act: &Acted| {
+            let asked = match shown {
+                Some(shown) => shown.get(&act.consumer).map_or(&[][..], Vec::as_slice),
+                None => &act.asked,
+            };
+            let known = asked.iter().filter(|(port, at)| *at < act.at && !(had_two_masters && *port != act.port));
+            let (asked_at, asked) =
+                known.copied().fold((0, 0.0), |newest, read| if read.1 > newest.1 { read } else { newest });
             // An answer comes a little after the read.
             let least = DEAD_AFTER.as_secs_f64() - if shown.is_some() { 0.1 } else { 0.0 };
-            (at - asked < least).then(|| format!("{what} {name} {} s after it had asked for entries", at - asked))
+            let (after, Acted { what, consumer, port, .. }) = (act.at - asked, act);
+            (after < least)
+                .then(|| format!("{what} {consumer} at {port} {after} s after it had asked {asked_at} for entries"))
         };
         let wrong: Vec<String> = self.acted.iter().filter_map(living).collect();
         assert!(wrong.is_empty(), "acts on the living: {wrong:?}");
