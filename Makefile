@@ -76,11 +76,14 @@ crate: ## what crates.io would be given: the files of the package, and cargo pub
 crate-build: ## the same, and cargo install of the package alone, without this repository (minutes)
 	scripts/check-crate --build
 
-# Tests that flood the program: another one beside them would be slow, and a scrape that is too slow is cut off.
-BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load::
+# Tests that flood the program, or that expect no alert of a slow one: another test beside them would be slow or make it slow, and a
+# scrape that is too slow is cut off.
+BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load:: prometheus::dashboards_alerts
+# On two cores too: tests wait for servers more than they work.
+TEST_THREADS := $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 cargo-test: tools ## unit tests, and the program against real servers
-	cargo test --locked -- $(addprefix --skip ,$(BY_THEMSELVES))
+	cargo test --locked -- --test-threads=$(TEST_THREADS) $(addprefix --skip ,$(BY_THEMSELVES))
 	cargo test --locked --test it -- --test-threads=1 $(BY_THEMSELVES)
 	@# The reference parser of OpenMetrics on the page that the tests saw.
 	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
