@@ -177,9 +177,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sample_is_kept_in_thousandths_and_an_age_that_is_not_0_stays_so() {
+    fn a_sample_is_kept_in_thousandths_and_its_age_rounded_up() {
         let mut group = present_group(Lag { min: 1, max: 9, point: 4 });
-        (group.lag_seconds, group.trend.delivered_rate, group.trend.lost) = (Some(0.0001), Some(2.0004), 3);
+        (group.lag_seconds, group.trend.delivered_rate, group.trend.lost) = (Some(1.2341), Some(2.0004), 3);
         (group.pending, group.consumers) = (Some(5), Some(6));
         let rates = StreamRates { added: Some(1.2346), ..StreamRates::default() };
         let facts = StreamFacts {
@@ -196,7 +196,7 @@ pub(crate) mod tests {
         let expected = Point {
             bound_min: 1,
             bound_max: 9,
-            lag_ms: Some(1),
+            lag_ms: Some(1235),
             pending: Some(5),
             length: Some(10),
             added_milli: Some(1235),

@@ -155,3 +155,20 @@ impl View {
         self.newest_poll = Some(Err(error));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_sample_is_shown_with_its_time_and_its_nodes() {
+        let sampled_at = SystemTime::UNIX_EPOCH + Duration::from_secs(77);
+        let node = NodeStatus { address: "h:1".to_owned(), streams: 3, error: None };
+        let meta = TargetMeta { nodes: vec![node.clone()], streams_left_out: 2, ..TargetMeta::at(sampled_at) };
+        let view = View::from(TargetSnapshot { meta, streams: Vec::new() });
+        assert!(view.redis_up() && !View::unread(Duration::ZERO).redis_up());
+        assert_eq!((view.last_success, &*view.nodes), (Some(sampled_at), &[node][..]));
+        let fresh = view.fresh.unwrap();
+        assert_eq!((fresh.over.streams, fresh.is_share, fresh.meta.nodes.len()), (2, false, 0));
+    }
+}

@@ -329,8 +329,8 @@ fn a_restored_tracker_goes_on_as_the_one_before() {
 
 #[test]
 fn a_pending_incident_that_is_restored_is_as_old_as_it_was() {
-    const DAY: u64 = 24 * 60 * 60;
-    let hold = Some(Duration::from_secs(DAY));
+    const DAYS: u64 = 2 * 24 * 60 * 60;
+    let hold = Some(Duration::from_secs(DAYS));
     let tracker = || {
         let mut tracker = IncidentTracker::default();
         tracker.reconfigure(IncidentSettings { hold, ..IncidentSettings::default() });
@@ -341,7 +341,7 @@ fn a_pending_incident_that_is_restored_is_as_old_as_it_was() {
     let kept = before.update(now(1000), &lagging);
     assert_eq!(told(&kept), [high("pending")]);
     let mut after = tracker();
-    let later = |seconds| Now { at: Duration::from_secs(seconds), clock: now(1000 + DAY - 1 + seconds).clock };
+    let later = |seconds| Now { at: Duration::from_secs(seconds), clock: now(1000 + DAYS - 1 + seconds).clock };
     after.restore(later(0), kept.all.iter().map(|incident| Incident::clone(incident)).collect());
     assert_eq!(told(&after.update(later(0), &lagging)), [high("pending")]);
     assert_eq!(told(&after.update(later(1), &lagging)), [high("firing")]);
