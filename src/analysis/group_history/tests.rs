@@ -486,3 +486,23 @@ fn what_a_consumer_takes_with_enough_to_do_outlasts_quiet_times() {
     // They are stuck: that says nothing of what they could do.
     assert_eq!(phase(&mut story, 12, 2, 300, 0), Some(5.0));
 }
+
+#[test]
+fn idle_times_hold_once_the_server_was_watched_for_as_long_as_it_takes_to_be_dead() {
+    let mut history = StreamHistory::default();
+    let dead_after = WINDOWS.dead_after.as_secs();
+    assert!(!history.idle_times_hold(Duration::from_secs(9 * dead_after), &WINDOWS), "nothing was watched yet");
+    let mut take = |at: u64, continuity| {
+        history.take(&StreamSample { continuity, ..StreamSample::default() }, Duration::from_secs(at), &WINDOWS);
+        history.idle_times_hold(Duration::from_secs(at), &WINDOWS)
+    };
+    assert!(!take(100, Continuity::Unknown));
+    assert!(!take(100 + dead_after - 1, Continuity::Continuous));
+    assert!(take(100 + dead_after, Continuity::FullyReplaced));
+    // Connected anew.
+    let again = 200 + dead_after;
+    assert!(!take(again, Continuity::Unknown));
+    assert!(!take(again + dead_after - 1, Continuity::Continuous));
+    assert!(take(again + dead_after, Continuity::Continuous));
+    assert!(!take(again + 2 * dead_after, Continuity::Discontinuous));
+}
