@@ -86,7 +86,7 @@ def threads(pid):
             spent = int(pathlib.Path("/proc/%d/task/%s/schedstat" % (pid, thread)).read_text().split()[0]) / 1e9
         except FileNotFoundError:
             continue
-        kind = name if name in ("history", "history-file") else "others"
+        kind = name if name in ("pollers", "history", "history-file") else "others"
         kinds[kind] = kinds.get(kind, 0.0) + spent
     return kinds
 
@@ -146,13 +146,12 @@ def main():
     of = lambda with_file, kind: statistics.median(run.get(kind, 0.0) for run in runs[with_file])  # noqa: E731
     print("ms of CPU per poll of %d groups, median of %d runs of %d s each:" % (STREAMS * GROUPS, ROUNDS, SECONDS))
     print("%-14s %10s %10s" % ("threads", "memory", "file"))
-    for kind in ("others", "history", "history-file"):
+    for kind in ("pollers", "history", "history-file", "others"):
         print("%-14s %10.2f %10.2f" % (kind, of(False, kind), of(True, kind)))
-    ratio = of(True, "others") / of(False, "others")
-    print("polls and all else with a file, to those without: %.3f" % ratio)
+    print("polls with a file, to those without: %.3f" % (of(True, "pollers") / of(False, "pollers")))
     for with_file, name in ((False, "memory"), (True, "file")):
-        share = (of(with_file, "history") + of(with_file, "history-file")) / of(with_file, "others")
-        print("history in %s, to polls and all else: %.3f" % (name, share))
+        share = (of(with_file, "history") + of(with_file, "history-file")) / of(with_file, "pollers")
+        print("history in %s, to polls: %.3f" % (name, share))
 
 
 main()
