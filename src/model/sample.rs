@@ -309,3 +309,16 @@ pub struct SampleError {
     /// What was said, for the log and the API. Holds no secret.
     pub detail: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RefusedCommand::{Exec, Multi, Scan, Time, XinfoConsumers, Xlen, Xpending, Xrange};
+
+    #[test]
+    fn a_refused_command_is_told_by_its_name_and_by_what_is_lost() {
+        let all = [Time, XinfoConsumers, Xpending, Xlen, Xrange, Scan, Multi, Exec];
+        let names = all.map(|command| command.describe().0);
+        assert_eq!(names, ["TIME", "XINFO CONSUMERS", "XPENDING", "XLEN", "XRANGE", "SCAN", "MULTI", "EXEC"]);
+        assert!(all.iter().all(|command| command.describe().1.contains(' ')));
+    }
+}

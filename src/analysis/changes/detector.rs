@@ -289,6 +289,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn long_names_of_groups_are_told_once_until_there_are_none() {
+        let mut detector = ChangeDetector::default();
+        let of = |length: usize| {
+            let mut snapshot = snapshot(0..1);
+            snapshot.streams[0].groups[0].name = vec![b'g'; length].as_slice().into();
+            snapshot
+        };
+        // Longer than what Redis is asked about.
+        let long = of(5000);
+        let is_told = |snapshot: &TargetSnapshot| kinds(&told(&mut detector, snapshot)).contains(&"LongGroupNames");
+        let seen = [&long, &long, &long, &of(1), &long, &long].map(is_told);
+        assert_eq!(seen, [true, false, false, false, true, false]);
+    }
+
+    #[test]
     fn each_change_is_told_once() {
         let mut detector = ChangeDetector::default();
         let before = snapshot(0..1);

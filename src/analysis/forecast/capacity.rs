@@ -296,3 +296,34 @@ fn slope(times: &[f64], values: &[f64]) -> f64 {
     let found = stats::slope(&points);
     if found.significance.abs() < SIGNIFICANT { 0.0 } else { found.median }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The conditions of steps with a backlog in which so much was delivered.
+    fn conditions(delivered: &[f64]) -> Vec<Condition> {
+        let all = |value: f64| vec![value; delivered.len()];
+        let series = StepSeries {
+            step: 60.0,
+            arrivals: all(100.0),
+            delivered: delivered.to_vec(),
+            lag: all(1000.0),
+            lowest: all(1000.0),
+            doubt: all(0.0),
+            length: all(5000.0),
+        };
+        Capacity::observe(&series).condition
+    }
+
+    #[test]
+    fn consumers_that_are_down_have_recovered_at_a_higher_level_than_that_at_which_they_go_down() {
+        let between = 100.0 * (DOWN + RECOVERED) / 2.0;
+        let (usual, low) = ([100.0; 30], [50.0; 4]);
+        let story = [&usual[..], &[between; 4], &usual, &low, &[between; 4], &usual].concat();
+        let found = conditions(&story);
+        let is_down = |at: usize| found[at] == Condition::Down;
+        let down: Vec<usize> = (1..story.len()).filter(|at| is_down(*at)).collect();
+        assert_eq!(down, (64..72).collect::<Vec<_>>(), "the four low ones, and the four after them");
+    }
+}

@@ -122,6 +122,19 @@ fn idle_times_of_a_server_that_was_not_watched_for_as_long_are_no_death() {
 }
 
 #[test]
+fn a_word_says_which_action_or_mode_it_is() {
+    let actions = Action::ALL.map(Action::as_str);
+    assert_eq!(actions, ["delete_idle_consumers", "drop_ghosts", "release", "dead_letter", "hook"]);
+    assert_eq!(actions.map(Action::parse), Action::ALL.map(Some));
+    let modes = RemediationMode::ALL.map(RemediationMode::as_str);
+    assert_eq!(
+        (modes, modes.map(RemediationMode::parse)),
+        (["off", "plan", "approve", "auto"], RemediationMode::ALL.map(Some))
+    );
+    assert_eq!((Action::parse("Release"), RemediationMode::parse("")), (None, None));
+}
+
+#[test]
 fn two_sightings_of_two_deaths_are_one_of_each() {
     let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
     let look = |planner: &mut Planner, second: u64, idle_ms: u64| {
@@ -213,6 +226,9 @@ fn a_group_whose_applications_claim_is_left_to_them() {
         let seen = plans(&mut release(), samples);
         assert!(seen.iter().all(|(plans, _)| plans.is_empty()), "{seen:?}");
     }
+    // Its idle time did not grow: whether it did something itself is not known.
+    let seen = plans(&mut release(), vec![dead(60_000, 5), dead(60_000, 4), dead(61_000, 4), dead(62_000, 4)]);
+    assert_eq!(seen[3].0, [Action::Release]);
     let seen = plans(&mut release(), vec![oldest(60_000, "gone", 1), oldest(61_000, "gone", 1)]);
     assert_eq!(seen[1].0, [Action::Release]);
 }

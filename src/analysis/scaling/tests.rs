@@ -324,3 +324,12 @@ fn streams_with_most_lag_are_forecast_first() {
     let names: Vec<String> = over("p:*").present(&view).iter().map(ToString::to_string).collect();
     assert_eq!(names, ["p:2", "p:1", "p:4"]);
 }
+
+#[test]
+fn what_one_consumer_takes_is_of_all_streams_or_of_the_only_one() {
+    let sum = |potential, capacities: &[f64]| Sum { potential, capacities: capacities.to_vec(), ..Sum::default() };
+    assert_eq!(sum(5.0, &[3.0]).capacity(2), Some(2.5));
+    assert_eq!(sum(5.0, &[3.0]).capacity(0), Some(3.0), "nobody is active: what was measured");
+    assert_eq!(sum(5.0, &[3.0, 4.0]).capacity(0), None, "of which stream, is not known");
+    assert_eq!(sum(0.0, &[3.0]).capacity(2), None, "they take nothing");
+}

@@ -172,6 +172,7 @@ mod tests {
         check(same, |now| add(now, 10));
         check(same, |now| (now.length, now.first) = (80, Some(id(20))));
         check(same, |now| (now.length, now.max_deleted) = (88, Some(id(60))));
+        check(same, |now| (now.length, now.first) = (1, Some(id(100))));
         // A lower one than the highest that was deleted.
         check(same, |now| now.length = 88);
         check(same, |now| {

@@ -410,6 +410,29 @@ fn a_trim_that_leaves_holes_behind_a_pending_entry() {
 
 /// A group in mid-stream that reads on, with more ahead of it than a poll may count, of a stream that is trimmed from the front.
 #[test]
+fn what_is_held_is_counted_where_its_neighbours_do_not_tell() {
+    let group = GroupReply { name: GroupName::from("g"), last_delivered: id(10), ..GroupReply::default() };
+    let reply = StreamReply {
+        length: 10,
+        first: Some(id(1)),
+        last: Some(id(20)),
+        last_generated: id(20),
+        entries_added: Some(15),
+        max_deleted: Some(id(12)),
+        ..StreamReply::default()
+    };
+    let mut tracker = LagTracker::default();
+    let mut held = |safe| {
+        tracker.open(&reply, std::slice::from_ref(&group), std::iter::once(&group), false);
+        tracker.hold(&reply, safe, 100)
+    };
+    // The uncertainty without a count.
+    let ask = held(id(10));
+    assert_eq!((ask.count, ask.first), (Some(8), None), "its age is not asked for");
+    assert_eq!(held(EntryId::default()), Queries::default(), "nothing lies below");
+}
+
+#[test]
 fn a_long_count_goes_on_though_the_group_moves() {
     let (mut tracker, mut stream) = (LagTracker::with_small_lag(SMALL), Simulated::new(Server::TrimsAcknowledged));
     stream.step(&Step::Destroy(1));
