@@ -74,5 +74,6 @@ mod tests {
         let flat = slope(&[(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]);
         assert_eq!((flat.median, flat.significance, flat.strict), (0.0, 0.0, false));
         assert!(slope(&points[..1]).median.is_nan());
+        assert_eq!(slope(&[(10.0, 1.0), (12.0, 5.0)]).median, 2.0, "times begin anywhere");
     }
 }

@@ -161,6 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_share_of_few_streams_may_be_none() {
+        let meta = || TargetMeta::at(SystemTime::UNIX_EPOCH);
+        let mut view = View::from(TargetSnapshot { meta: meta(), streams: Vec::new() });
+        assert!(view.unwatched()[0].starts_with("no stream is watched"), "{:?}", view.unwatched());
+        view.fresh.as_mut().unwrap().is_share = true;
+        assert_eq!(view.unwatched(), [""; 0]);
+    }
+
+    #[test]
     fn a_good_sample_is_shown_with_its_time_and_its_nodes() {
         let sampled_at = SystemTime::UNIX_EPOCH + Duration::from_secs(77);
         let node = NodeStatus { address: "h:1".to_owned(), streams: 3, error: None };

@@ -361,3 +361,14 @@ fn another_redis_of_a_target_begins_without_incidents_and_with_the_settings() {
     assert_eq!(told(&found), [high("firing")]);
     assert_eq!((&found.all[0].target, found.all[0].several_targets), (&target, true));
 }
+
+#[test]
+fn other_settings_of_the_same_target_begin_nothing_anew() {
+    let hold = |seconds| IncidentSettings { hold: Some(Duration::from_secs(seconds)), ..IncidentSettings::default() };
+    let lagging = view(&[("s", Some(1500))]);
+    let mut tracker = IncidentTracker::default();
+    tracker.reconfigure(hold(100));
+    assert_eq!(told(&tracker.update(now(0), &lagging)), [high("pending")]);
+    tracker.reconfigure(hold(50));
+    assert_eq!(told(&tracker.update(now(50), &lagging)), [high("firing")], "it has held since then");
+}

@@ -333,3 +333,9 @@ fn what_one_consumer_takes_is_of_all_streams_or_of_the_only_one() {
     assert_eq!(sum(5.0, &[3.0, 4.0]).capacity(0), None, "of which stream, is not known");
     assert_eq!(sum(0.0, &[3.0]).capacity(2), None, "they take nothing");
 }
+
+#[test]
+fn a_word_says_which_signal_it_is() {
+    let words = Signal::ALL.map(Signal::as_str);
+    assert_eq!((words, words.map(Signal::parse)), (["lag", "work", "consumers", "forecast"], Signal::ALL.map(Some)));
+}
