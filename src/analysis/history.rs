@@ -151,7 +151,7 @@ pub fn resample(mut points: Vec<Point>, seconds: i64) -> Vec<Point> {
 pub(crate) mod tests {
     use super::*;
     use crate::analysis::group_history::StreamRates;
-    use crate::analysis::snapshot::tests::present_group;
+    use crate::analysis::snapshot::tests::{present_group, stream_facts};
     use crate::model::lag::Lag;
 
     /// A sample of an exact lag.
@@ -182,17 +182,7 @@ pub(crate) mod tests {
         (group.lag_seconds, group.trend.delivered_rate, group.trend.lost) = (Some(1.2341), Some(2.0004), 3);
         (group.pending, group.consumers) = (Some(5), Some(6));
         let rates = StreamRates { added: Some(1.2346), ..StreamRates::default() };
-        let facts = StreamFacts {
-            length: 10,
-            groups: 1,
-            first: None,
-            last: None,
-            now_ms: 0,
-            idle_times_hold: true,
-            entries_added: None,
-            rates,
-            safe_to_trim: None,
-        };
+        let facts = StreamFacts { length: 10, groups: 1, rates, ..stream_facts() };
         let expected = Point {
             bound_min: 1,
             bound_max: 9,
@@ -206,6 +196,8 @@ pub(crate) mod tests {
             ..point(77, 4)
         };
         assert_eq!(Point::sampled(77, &facts, &group), expected);
+        group.lag_seconds = Some(0.0001);
+        assert_eq!(Point::sampled(77, &facts, &group).lag_ms, Some(1), "an age that is not 0 stays so");
     }
 
     #[test]

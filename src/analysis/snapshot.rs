@@ -179,6 +179,21 @@ pub(crate) mod tests {
         drain_target: Duration::from_secs(60),
     };
 
+    /// A stream that was read, of which nothing is known.
+    pub(crate) fn stream_facts() -> StreamFacts {
+        StreamFacts {
+            length: 0,
+            groups: 0,
+            first: None,
+            last: None,
+            now_ms: 0,
+            idle_times_hold: true,
+            entries_added: None,
+            rates: StreamRates::default(),
+            safe_to_trim: None,
+        }
+    }
+
     /// A group with this lag, sampled for the first time, of which nothing else is known.
     pub(crate) fn present_group(lag: Lag) -> PresentGroup {
         let (sample, of) = (StreamSample::default(), GroupSample::default());

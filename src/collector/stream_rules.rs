@@ -61,22 +61,11 @@ impl StreamRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::group_history::StreamRates;
-    use crate::analysis::snapshot::StreamFacts;
+    use crate::analysis::snapshot::tests::stream_facts;
     use crate::model::sample::ReadError;
 
     fn seen(name: &str, readable: bool) -> StreamSnapshot {
-        let facts = StreamFacts {
-            safe_to_trim: None,
-            length: 0,
-            groups: 0,
-            first: None,
-            last: None,
-            now_ms: 0,
-            idle_times_hold: true,
-            entries_added: None,
-            rates: StreamRates::default(),
-        };
+        let facts = stream_facts();
         let read = if readable { Ok(facts) } else { Err(ReadError::Server(String::new())) };
         StreamSnapshot { key: name.into(), read, groups: Vec::new(), groups_left_out: 0 }
     }

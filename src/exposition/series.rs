@@ -314,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::analysis::snapshot::Presence;
+    use crate::analysis::snapshot::tests::stream_facts;
     use crate::model::sample::ReadError;
 
     fn unreadable(name: &str) -> StreamSnapshot {
@@ -347,17 +348,7 @@ mod tests {
     /// After any changes, the page equals one that is written from scratch.
     #[test]
     fn a_block_is_written_again_when_anything_in_it_changes() {
-        let facts = |length| StreamFacts {
-            safe_to_trim: None,
-            length,
-            groups: 0,
-            first: None,
-            last: None,
-            now_ms: 0,
-            idle_times_hold: true,
-            entries_added: Some(0),
-            rates: crate::analysis::group_history::StreamRates::default(),
-        };
+        let facts = |length| StreamFacts { length, entries_added: Some(0), ..stream_facts() };
         let readable = |name: &str, length| StreamSnapshot { read: Ok(facts(length)), ..unreadable(name) };
         let missing = |name: &str, group: &str| StreamSnapshot {
             groups: vec![GroupSnapshot { name: group.into(), presence: Presence::Missing }],

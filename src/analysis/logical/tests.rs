@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::consumers::Recommendation;
-use crate::analysis::group_history::{GroupHistory, StreamRates};
-use crate::analysis::snapshot::tests::WINDOWS;
-use crate::analysis::snapshot::{GroupSnapshot, Presence, StreamFacts};
+use crate::analysis::group_history::GroupHistory;
+use crate::analysis::snapshot::tests::{WINDOWS, stream_facts};
+use crate::analysis::snapshot::{GroupSnapshot, Presence};
 use crate::model::EntryId;
 use crate::model::lag::Quality;
 use crate::model::sample::{GroupSample, ReadError, StreamSample};
@@ -131,17 +131,7 @@ fn missing() -> GroupSnapshot {
 }
 
 fn stream(key: &str, groups: Vec<GroupSnapshot>) -> StreamSnapshot {
-    let facts = StreamFacts {
-        safe_to_trim: None,
-        length: 0,
-        groups: 0,
-        first: None,
-        last: None,
-        now_ms: 0,
-        idle_times_hold: true,
-        entries_added: None,
-        rates: StreamRates::default(),
-    };
+    let facts = stream_facts();
     StreamSnapshot { key: key.into(), read: Ok(facts), groups, groups_left_out: 0 }
 }
 

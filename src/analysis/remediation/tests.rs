@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::analysis::group_history::StreamRates;
-use crate::analysis::snapshot::tests::present_group;
+use crate::analysis::snapshot::tests::{present_group, stream_facts};
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Presence, PresentGroup, StreamFacts, StreamSnapshot};
 use crate::model::lag::Lag;
 use crate::model::reply::ConsumerReply;
@@ -53,10 +52,7 @@ fn stream(now_ms: u64, group: PresentGroup) -> Vec<StreamSnapshot> {
         first: Some(EntryId { ms: 1, seq: 0 }),
         last: Some(EntryId { ms: 20, seq: 0 }),
         now_ms,
-        idle_times_hold: true,
-        entries_added: None,
-        rates: StreamRates::default(),
-        safe_to_trim: None,
+        ..stream_facts()
     };
     let groups = vec![GroupSnapshot { name: "g".into(), presence: Presence::Present(Box::new(group)) }];
     vec![StreamSnapshot { key: "s".into(), read: Ok(facts), groups, groups_left_out: 0 }]

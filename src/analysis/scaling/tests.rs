@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::analysis::group_history::StreamRates;
-use crate::analysis::snapshot::tests::present_group;
+use crate::analysis::snapshot::tests::{present_group, stream_facts};
 use crate::analysis::snapshot::{ConsumerSnapshot, GroupSnapshot, Overflow, StreamFacts};
 use crate::analysis::view::OverLimits;
 use crate::model::FailureReason;
@@ -34,17 +34,7 @@ fn view(streams: Vec<StreamSnapshot>) -> View {
 }
 
 fn facts(length: u64, added: Option<f64>) -> StreamFacts {
-    StreamFacts {
-        length,
-        groups: 1,
-        first: None,
-        last: None,
-        now_ms: 0,
-        idle_times_hold: true,
-        entries_added: None,
-        rates: StreamRates { added, ..StreamRates::default() },
-        safe_to_trim: None,
-    }
+    StreamFacts { length, groups: 1, rates: StreamRates { added, ..StreamRates::default() }, ..stream_facts() }
 }
 
 fn stream(name: &str, length: u64, presence: Presence) -> StreamSnapshot {
