@@ -50,15 +50,12 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A raw WebSocket, past its handshake.
 fn open_raw(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&upgrade("")).unwrap();
-    read_head(&mut stream);
-    stream
+    open_saying(address, b"")
 }
 
-/// Reads the answer to an upgrade, and nothing of what follows.
-fn read_head(stream: &mut TcpStream) {
+/// The same, where the client says this in one breath with its upgrade.
+fn open_saying(address: SocketAddr, says: &[u8]) -> TcpStream {
+    let mut stream = ask(address, &[&upgrade("")[..], says].concat());
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -66,6 +63,15 @@ fn read_head(stream: &mut TcpStream) {
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// A connection over which this was sent.
+fn ask(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
 }
 
 /// Reads frames of the server until it closes: the code and the reason of its close frame.
@@ -285,9 +291,8 @@ fn compressed_bombs_and_reserved_bits() {
         is_closed(&streamlag, "reserved bits", &frame(bits | 0x02, b"a"), 1002);
     }
     // Offered, and not taken up.
-    let mut stream = TcpStream::connect(streamlag.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")).unwrap();
+    let extensions = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let mut stream = ask(streamlag.address, &upgrade(extensions));
     let mut head = [0; 2048];
     let read = stream.read(&mut head).unwrap();
     let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
@@ -335,10 +340,7 @@ fn a_close_frame_is_answered_where_there_is_news() {
     let mut other = EventStream::open(streamlag.address, "");
     other.next().unwrap();
     for _ in 0..200 {
-        let mut stream = TcpStream::connect(streamlag.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&[&upgrade("")[..], &frame(0x88, &[0x03, 0xe8])].concat()).unwrap();
-        read_head(&mut stream);
+        let mut stream = open_saying(streamlag.address, &frame(0x88, &[0x03, 0xe8]));
         assert_eq!(close_code(&mut stream).map(|(code, _)| code), Some(1000));
     }
 }
@@ -348,17 +350,13 @@ fn requests_that_are_smuggled_behind_an_upgrade() {
     let (_redis, streamlag) = watching();
     let smuggled = b"GET /api/v1/events/groups HTTP/1.1\r\nHost: x\r\n\r\n";
     // What comes behind is read as frames, and as nothing else.
-    let mut stream = TcpStream::connect(streamlag.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(&[&upgrade("")[..], smuggled].concat()).unwrap();
+    let mut stream = ask(streamlag.address, &[&upgrade("")[..], smuggled].concat());
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
     assert_eq!(String::from_utf8_lossy(&all).matches("HTTP/1.1 ").count(), 1);
     // A body, which no upgrade has.
     for more in ["Content-Length: 46\r\n", "Transfer-Encoding: chunked\r\n"] {
-        let mut stream = TcpStream::connect(streamlag.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&[&upgrade(more)[..], smuggled].concat()).unwrap();
+        let mut stream = ask(streamlag.address, &[&upgrade(more)[..], smuggled].concat());
         let _ = stream.shutdown(Shutdown::Write);
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all);
