@@ -145,8 +145,8 @@ impl Seen {
                 None => &act.asked,
             };
             let known = asked.iter().filter(|(port, at)| *at < act.at && !(had_two_masters && *port != act.port));
-            let (asked_at, asked) =
-                known.copied().fold((0, 0.0), |newest, read| if read.1 > newest.1 { read } else { newest });
+            let newest = known.max_by(|one, other| one.1.total_cmp(&other.1));
+            let (asked_at, asked) = newest.copied().unwrap_or_default();
             // An answer comes a little after the read.
             let least = DEAD_AFTER.as_secs_f64() - if shown.is_some() { 0.1 } else { 0.0 };
             let (after, Acted { what, consumer, port, .. }) = (act.at - asked, act);
