@@ -444,8 +444,8 @@ mod tests {
     fn named_groups_are_reported_where_they_are_missing_and_others_where_they_match() {
         let snapshot = assess_one(
             Ok(stream(vec![
-                group("b1", id(0), 0, None),
                 group("b2", id(0), 0, None),
+                group("b1", id(0), 0, None),
                 GroupSample { resolved: None, ..group("other", id(0), 0, None) },
             ])),
             &["missing", "b*"],
@@ -626,6 +626,82 @@ mod tests {
         check([60, 60], None);
         // Two entries a second.
         check([60, 40], Some(20.0));
+    }
+
+    #[test]
+    fn what_is_removed_behind_the_first_entry_spares_a_group_unless_it_loses() {
+        let check = |lags: [u64; 2], expected: Option<f64>| {
+            let selection = GroupSelection::new(vec!["g".to_owned()]);
+            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let snapshots = [100, 80].into_iter().zip(lags).zip([0, 10]).map(|((length, lag), at)| {
+                let behind = GroupSample { entries_read: Some(40), ..group("g", id(5000), lag, Some(id(1000))) };
+                let sample = StreamSample {
+                    length,
+                    last_generated: id(1000),
+                    entries_added: Some(100),
+                    max_deleted: Some(EntryId::default()),
+                    continuity: Continuity::Continuous,
+                    ..stream(vec![behind])
+                };
+                assessor.stream(0, Ok(sample), Duration::from_secs(at))
+            });
+            let group = snapshots.last().unwrap().groups.remove(0);
+            assert_eq!(group.present().unwrap().trim_headroom_seconds, expected, "{lags:?}");
+        };
+        check([60, 60], None);
+        // Two entries a second, of the thirty that it does not need.
+        check([60, 50], Some(15.0));
+    }
+
+    #[test]
+    fn the_oldest_pending_entry_is_the_consumers_that_holds_it() {
+        let member =
+            |name: &str| ConsumerReply { name: name.into(), pending: Some(1), idle_ms: Some(0), inactive_ms: None };
+        let held = GroupSample {
+            members: Some(vec![member("a"), member("b")]),
+            pending: 2,
+            oldest_pending: Some(id(7000)),
+            oldest_pending_consumer: Some("b".into()),
+            ..group("g", id(1000), 0, None)
+        };
+        let snapshot = assess_one(Ok(stream(vec![held])), &["g"]);
+        let members = &snapshot.groups[0].present().unwrap().members;
+        let ages: Vec<_> = members.iter().flatten().map(|member| member.oldest_pending_seconds).collect();
+        assert_eq!(ages, [None, Some(7.0)]);
+    }
+
+    #[test]
+    fn a_group_whose_consumers_are_all_dead_is_stopped_and_one_that_is_awake_makes_it_stalled() {
+        let check = |idle_ms: u64, expected| {
+            let selection = GroupSelection::new(vec!["g".to_owned()]);
+            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let member = ConsumerReply {
+                name: "c".into(),
+                pending: Some(0),
+                idle_ms: Some(idle_ms),
+                inactive_ms: Some(idle_ms),
+            };
+            let behind = GroupSample { members: Some(vec![member]), consumers: 1, ..group("g", id(5000), 1, None) };
+            let sample = StreamSample { continuity: Continuity::Continuous, ..stream(vec![behind]) };
+            let states = (0..=WINDOWS.samples).map(|n| {
+                let snapshot = assessor.stream(0, Ok(sample.clone()), WINDOWS.window * n);
+                snapshot.groups[0].present().unwrap().trend.verdict.state
+            });
+            assert_eq!(states.last(), Some(expected));
+        };
+        check(0, GroupState::Stalled);
+        check(u64::try_from(WINDOWS.dead_after.as_millis()).unwrap() + 1, GroupState::Stopped);
+    }
+
+    #[test]
+    fn other_settings_hold_from_the_next_sample_on() {
+        let mut assessor =
+            Assessor::new(vec!["s".into()], GroupSelection::new(vec!["a".to_owned()]), WINDOWS, Bounds::default());
+        let names =
+            |snapshot: StreamSnapshot| snapshot.groups.iter().map(|group| group.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(assessor.stream(0, Ok(stream(Vec::new())), Duration::ZERO)), ["a"]);
+        assessor.reconfigure(GroupSelection::new(vec!["b".to_owned()]), WINDOWS, Bounds::default());
+        assert_eq!(names(assessor.stream(0, Ok(stream(Vec::new())), Duration::ZERO)), ["b"]);
     }
 
     #[test]

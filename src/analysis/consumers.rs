@@ -278,6 +278,10 @@ mod tests {
         // Nobody is there, and there is something to do.
         check(0.0, Some(20.0), 600, 0, Some(5));
         check(0.0, Some(20.0), 6000, 0, Some(10));
+        // Nobody is active any more: what was delivered within the window says nothing of what one takes.
+        check(90.0, Some(20.0), 0, 0, Some(5));
+        // Nothing waits, so nobody is stuck.
+        check(0.0, Some(20.0), 0, 3, Some(5));
         // They are there and stuck: more of them may be stuck as well.
         check(0.0, Some(20.0), 600, 3, None);
         check(0.0, None, 0, 3, None);

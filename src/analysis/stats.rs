@@ -70,7 +70,10 @@ mod tests {
             (0..20).map(|n| (f64::from(n), if n == 7 { 1e6 } else { f64::from(3 * n) })).collect();
         let found = slope(&points);
         assert!((found.median - 3.0).abs() < 1e-9 && found.significance > 4.0 && !found.strict, "{found:?}");
-        assert!(slope(&points[8..]).strict);
+        let rising = slope(&points[10..]);
+        assert!(rising.strict);
+        // Kendall's score of ten that rise, 45, over its standard deviation without a trend: the root of 10 x 9 x 25 / 18.
+        assert!((rising.significance - 45.0 / 125_f64.sqrt()).abs() < 1e-9, "{rising:?}");
         let flat = slope(&[(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]);
         assert_eq!((flat.median, flat.significance, flat.strict), (0.0, 0.0, false));
         assert!(slope(&points[..1]).median.is_nan());

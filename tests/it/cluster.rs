@@ -268,47 +268,44 @@ fn grants_are_needed(cluster: &Cluster, server: &Path, stream: &str) {
     }
 }
 
+/// Both watch the same reshard: one that is told the streams, and one that looks for them.
 #[test]
-fn a_reshard_while_sampling_costs_no_lag_and_invents_no_loss() {
+fn a_reshard_while_sampling_costs_no_stream_and_no_lag_and_invents_no_loss() {
     for server in servers() {
-        a_reshard_while_sampling(&server, |cluster| watch(&cluster.url(), &[]));
+        let cluster = Cluster::start(&server, &[]);
+        let lags = cluster.fill();
+        let watchers = [watch(&cluster.url(), &[]), watch_for(&cluster, "events:*")].map(|streamlag| {
+            let streamlag = streamlag.ready();
+            all_are_exact(&streamlag, &lags, "before");
+            let observer = Observer::start(streamlag.address, truth(&lags));
+            (streamlag, observer)
+        });
+        let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
+        let before = node_metric(&watchers[0].0.metrics(), "streams", &cluster.nodes[0]).unwrap();
+        let [from, to] = [0, 1].map(|node| id(&cluster.nodes[node]));
+        let seed = address(&cluster.nodes[0]);
+        let way = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "1000", "--cluster-yes"];
+        cli(&[&["--cluster", "reshard", &seed][..], &way].concat());
+        for (streamlag, _) in &watchers {
+            eventually("streams have another node", || {
+                let page = streamlag.metrics();
+                let after = node_metric(&page, "streams", &cluster.nodes[0])?;
+                (after < before && readable(&page, lags.keys()) == STREAMS).then_some(())
+            });
+        }
+        let turns = traffic.stop();
+        for (streamlag, observer) in &watchers {
+            all_are_exact(streamlag, &lags, "after");
+            let [moved, asked] = ["moved", "ask"]
+                .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
+            observer.nothing_was_wrong();
+            assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, STREAMS));
+            let unread = streamlag.log_lines("stream read failed");
+            let server = server.display();
+            eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");
+            assert!(unread.is_empty(), "{unread:#?}");
+        }
     }
-}
-
-#[test]
-fn a_reshard_costs_no_stream_that_a_pattern_found() {
-    for server in servers() {
-        a_reshard_while_sampling(&server, |cluster| watch_for(cluster, "events:*"));
-    }
-}
-
-fn a_reshard_while_sampling(server: &Path, watch: impl Fn(&Cluster) -> Streamlag) {
-    let cluster = Cluster::start(server, &[]);
-    let lags = cluster.fill();
-    let streamlag = watch(&cluster).ready();
-    all_are_exact(&streamlag, &lags, "before");
-    let observer = Observer::start(streamlag.address, truth(&lags));
-    let traffic = Traffic::start(&cluster, lags.keys().cloned().collect());
-    let before = node_metric(&streamlag.metrics(), "streams", &cluster.nodes[0]).unwrap();
-    let [from, to] = [0, 1].map(|node| id(&cluster.nodes[node]));
-    let seed = address(&cluster.nodes[0]);
-    let way = ["--cluster-from", &from, "--cluster-to", &to, "--cluster-slots", "1000", "--cluster-yes"];
-    cli(&[&["--cluster", "reshard", &seed][..], &way].concat());
-    eventually("streams have another node", || {
-        let page = streamlag.metrics();
-        let after = node_metric(&page, "streams", &cluster.nodes[0])?;
-        (after < before && readable(&page, lags.keys()) == STREAMS).then_some(())
-    });
-    let turns = traffic.stop();
-    all_are_exact(&streamlag, &lags, "after");
-    let [moved, asked] = ["moved", "ask"]
-        .map(|kind| streamlag.metric(&format!("streamlag_redis_redirects_total{{kind=\"{kind}\"}}")).unwrap());
-    observer.nothing_was_wrong();
-    assert_eq!((observer.lost(), observer.fewest_streams()), (0.0, STREAMS));
-    let unread: Vec<String> = streamlag.log_lines("stream read failed");
-    let server = server.display();
-    eprintln!("{server}: {before} streams, {moved} moved, {asked} asked for; {turns} entries added and read");
-    assert!(unread.is_empty(), "{unread:#?}");
 }
 
 /// A master dies, or falls silent: only its streams are gone meanwhile, and the replica that takes over is followed.

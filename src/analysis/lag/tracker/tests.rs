@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::analysis::lag::safe_to_trim::lowest_needed;
 
 /// Lags up to this are counted afresh: next to nothing, so that short streams have lags of both kinds.
 const SMALL: u64 = 2;
@@ -31,13 +32,15 @@ struct TrackedSample {
     reply: StreamReply,
     groups: Vec<GroupReply>,
     trims_acknowledged: bool,
+    /// The lowest entry that some group still needs.
+    needed: Option<EntryId>,
 }
 
 impl TrackedSample {
-    /// Gives the tracker a page of the same moment.
-    fn counted(&self, tracker: &mut LagTracker, name: &GroupName, page: &EntryPage) -> Counted {
+    /// Gives the tracker a page of the same moment: of a group, or of what is held.
+    fn counted(&self, tracker: &mut LagTracker, whose: Option<&GroupName>, page: &EntryPage) -> Counted {
         let groups = self.trims_acknowledged.then_some(&*self.groups);
-        tracker.counted(Some(name), page, &self.reply, groups)
+        tracker.counted(whose, page, &self.reply, groups)
     }
 
     fn open(&self, tracker: &mut LagTracker) {
@@ -50,6 +53,8 @@ impl TrackedSample {
 struct Simulated {
     server: Server,
     entries: BTreeSet<u64>,
+    /// Every entry that was ever added.
+    ever: BTreeSet<u64>,
     next: u64,
     last_generated: u64,
     added: u64,
@@ -93,6 +98,7 @@ impl Simulated {
         Self {
             server,
             entries: BTreeSet::new(),
+            ever: BTreeSet::new(),
             next: 0,
             last_generated: 0,
             added: 0,
@@ -108,6 +114,7 @@ impl Simulated {
                     self.next += 1;
                     self.last_generated = self.next;
                     self.entries.insert(self.next);
+                    self.ever.insert(self.next);
                     self.added += 1;
                 }
             }
@@ -196,15 +203,29 @@ impl Simulated {
             max_deleted: counts.then_some(id(self.max_deleted)),
             ..StreamReply::default()
         };
-        TrackedSample {
-            reply,
-            trims_acknowledged: self.server == Server::TrimsAcknowledged,
-            groups: ["a", "b", "c"].into_iter().zip(&self.groups).filter_map(group).collect(),
-        }
+        let groups: Vec<GroupReply> = ["a", "b", "c"].into_iter().zip(&self.groups).filter_map(group).collect();
+        let oldest_pending = self.groups.iter().flatten().map(|group| group.pending.first().copied().map(id));
+        let needed = lowest_needed(groups.iter().zip(oldest_pending)).map(|(id, _)| id);
+        TrackedSample { reply, trims_acknowledged: self.server == Server::TrimsAcknowledged, groups, needed }
+    }
+
+    /// The entries there are that a group was not given.
+    fn undelivered(&self, group: &GroupReply) -> impl Iterator<Item = u64> {
+        self.entries.range(group.last_delivered.ms + 1..).copied()
     }
 
     fn lag(&self, group: &GroupReply) -> u64 {
-        self.entries.range(group.last_delivered.ms + 1..).count() as u64
+        self.undelivered(group).count() as u64
+    }
+
+    /// The entries that were ever added after a group's cursor.
+    fn added_after(&self, group: &GroupReply) -> u64 {
+        self.ever.range(group.last_delivered.ms + 1..).count() as u64
+    }
+
+    /// The entries there are below one.
+    fn below(&self, id: EntryId) -> u64 {
+        self.entries.range(..id.ms + u64::from(id.seq > 0)).count() as u64
     }
 
     fn page(&self, range: &CountRange, limit: u64) -> EntryPage {
@@ -232,8 +253,8 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
     let mut truth = stream.clone();
     let mut sample = stream.sample();
     sample.open(tracker);
+    let (mut budget, nothing_between) = (budget, between.is_empty());
     let mut between = between.iter();
-    let mut budget = budget;
     let ask_all = |tracker: &mut LagTracker, sample: &TrackedSample| {
         sample.groups.iter().for_each(|group| _ = tracker.ask(&sample.reply, group, 10));
     };
@@ -242,7 +263,11 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
         tracker.anchor_is_gone();
         ask_all(tracker, &sample);
     }
-    let names: Vec<GroupName> = sample.groups.iter().map(|group| group.name.clone()).collect();
+    if let Some(needed) = sample.needed {
+        tracker.hold(&sample.reply, needed, 10);
+    }
+    let names = sample.groups.iter().map(|group| Some(group.name.clone())).chain([None]);
+    let names: Vec<Option<GroupName>> = names.collect();
     for group in &sample.groups {
         let ask = tracker.ask(&sample.reply, group, 10);
         if let Some(cursor) = ask.first {
@@ -251,7 +276,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
         }
     }
     while budget > 0
-        && let Some((name, range)) = names.iter().find_map(|name| Some((name, tracker.rest(Some(name))?)))
+        && let Some((name, range)) = names.iter().find_map(|name| Some((name.as_ref(), tracker.rest(name.as_ref())?)))
     {
         between.next().iter().for_each(|step| stream.step(step));
         let limit = budget.min(if range.is_from_the_front() { AT_ONCE } else { 7 });
@@ -263,7 +288,7 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
             Counted::Outdated => {
                 (truth, sample) = (stream.clone(), stream.sample());
                 sample.open(tracker);
-                tracker.counted_at_once(name, &range, &page);
+                tracker.counted_at_once(name.expect("a group's"), &range, &page);
                 ask_all(tracker, &sample);
             }
         }
@@ -280,6 +305,18 @@ fn poll(tracker: &mut LagTracker, stream: &mut Simulated, budget: u64, between: 
         );
         assert!(lag.min <= lag.point && lag.point <= lag.max, "{lag:?}");
         exact += u64::from(lag.uncertainty() == 0);
+        // Where something happens meanwhile, it may be the oldest of a later moment.
+        if let Some(oldest) = resolved.oldest_undelivered.filter(|_| nothing_between) {
+            assert_eq!(Some(oldest.ms), truth.undelivered(group).next(), "{}: {truth:?} {tracker:?}", group.name);
+        }
+        if let Some((least, most)) = resolved.added_after {
+            let added = truth.added_after(group);
+            assert!(least <= added && added <= most, "{least} to {most}, but {added}: {truth:?} {tracker:?}");
+        }
+    }
+    if let Some(needed) = sample.needed {
+        let below = tracker.below_held(&sample.reply, needed);
+        assert!(below <= Some(truth.below(needed)), "{below:?} below {needed}: {truth:?} {tracker:?}");
     }
     (sample.groups.len() as u64, exact)
 }
@@ -348,12 +385,12 @@ fn a_count_ends_at_the_largest_id() {
         max_deleted: Some(id(0)),
         ..StreamReply::default()
     };
-    let sample = TrackedSample { reply, groups: vec![group], trims_acknowledged: false };
+    let sample = TrackedSample { reply, groups: vec![group], trims_acknowledged: false, needed: None };
     sample.open(&mut tracker);
     assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
     // A full page, as many as were asked for.
     let page = EntryPage { entries: 128, beyond: 0, first: Some(id(201)), last: Some(last), ..EntryPage::default() };
-    sample.counted(&mut tracker, &"a".into(), &page);
+    sample.counted(&mut tracker, Some(&"a".into()), &page);
     assert_eq!(tracker.rest(Some(&"a".into())), None);
     assert_eq!(tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag, Lag { min: 128, max: 128, point: 128 });
 }
@@ -392,7 +429,7 @@ fn a_page_of_another_stream_tells_nothing() {
     other.step(&Step::Add(150));
     let page =
         EntryPage { entries: 50, first: Some(id(101)), last: Some(id(150)), ended: true, ..EntryPage::default() };
-    other.sample().counted(&mut tracker, &"a".into(), &page);
+    other.sample().counted(&mut tracker, Some(&"a".into()), &page);
     let lag = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().lag;
     assert!(lag.min <= 200 && 200 <= lag.max, "{lag:?}");
 }
@@ -523,7 +560,7 @@ fn one_entry_more_is_one_more_in_the_estimate() {
     };
     let mut tracker = LagTracker::with_small_lag(SMALL);
     let mut resolved = |reply: StreamReply| {
-        let sample = TrackedSample { reply, groups: vec![group.clone()], trims_acknowledged: false };
+        let sample = TrackedSample { reply, groups: vec![group.clone()], trims_acknowledged: false, needed: None };
         sample.open(&mut tracker);
         tracker.resolve(&sample.reply, &group).unwrap().lag
     };
