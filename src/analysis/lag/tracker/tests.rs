@@ -1,6 +1,8 @@
 //! The tracker against a stream that is only simulated, so that thousands of walks take seconds. `tests/it/lag_random_walks.rs` does the
 //! same on real servers.
 
+mod rules;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

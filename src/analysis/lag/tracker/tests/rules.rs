@@ -1,0 +1,263 @@
+//! What is asked, and what is believed, in samples that are made up.
+
+use super::*;
+
+/// A stream with ids from `first` to `last`, to which so many entries were added, and a group that was given all up to `cursor`.
+#[derive(Clone, Copy)]
+struct Seen {
+    first: u64,
+    last: u64,
+    length: u64,
+    added: u64,
+    cursor: u64,
+    entries_read: Option<u64>,
+    server: Server,
+}
+
+/// Ids 1 to 1000, one of them missing, so that no counter tells the lag.
+const SEEN: Seen = Seen {
+    first: 1,
+    last: 1000,
+    length: 999,
+    added: 1000,
+    cursor: 500,
+    entries_read: Some(500),
+    server: Server::Counting,
+};
+
+impl Seen {
+    fn sample(self) -> TrackedSample {
+        let reply = StreamReply {
+            length: self.length,
+            first: Some(id(self.first)),
+            last: Some(id(self.last)),
+            last_generated: id(self.last),
+            entries_added: Some(self.added),
+            max_deleted: Some(EntryId::default()),
+            ..StreamReply::default()
+        };
+        let group = GroupReply {
+            name: "a".into(),
+            consumers: 1,
+            last_delivered: id(self.cursor),
+            entries_read: self.entries_read,
+            ..GroupReply::default()
+        };
+        let trims_acknowledged = self.server == Server::TrimsAcknowledged;
+        TrackedSample { reply, groups: vec![group], trims_acknowledged, needed: None }
+    }
+
+    fn open(self, tracker: &mut LagTracker) -> (Continuity, Queries) {
+        let TrackedSample { reply, groups, trims_acknowledged, .. } = self.sample();
+        let continuity = tracker.open(&reply, &groups, groups.iter(), trims_acknowledged);
+        (continuity, tracker.ask(&reply, &groups[0], 10))
+    }
+
+    fn resolved(self, tracker: &mut LagTracker) -> Resolved {
+        let TrackedSample { reply, groups, .. } = self.sample();
+        tracker.resolve(&reply, &groups[0]).unwrap()
+    }
+}
+
+/// A tracker that has counted the lag of [`SEEN`]: 500.
+fn counted() -> LagTracker {
+    let mut tracker = LagTracker::with_small_lag(SMALL);
+    let (_, ask) = SEEN.open(&mut tracker);
+    assert!(ask.count.is_some() && ask.comes_along, "{ask:?}");
+    let page =
+        EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
+    SEEN.sample().counted(&mut tracker, Some(&"a".into()), &page);
+    let resolved = SEEN.resolved(&mut tracker);
+    assert_eq!((resolved.lag, resolved.oldest_undelivered), (Lag { min: 500, max: 500, point: 500 }, Some(id(501))));
+    tracker
+}
+
+#[test]
+fn what_has_not_changed_is_not_asked_again() {
+    let mut tracker = counted();
+    assert_eq!(SEEN.open(&mut tracker), (Continuity::Continuous, Queries::default()));
+    assert_eq!(tracker.anchors(), []);
+    assert_eq!(tracker.rest(Some(&"a".into())), None);
+}
+
+#[test]
+fn a_lag_that_hangs_on_an_earlier_sample_is_believed_while_the_entries_of_then_are_there() {
+    let mut tracker = counted();
+    let grown = Seen { last: 1010, length: 1009, added: 1010, ..SEEN };
+    assert_eq!(grown.open(&mut tracker), (Continuity::Continuous, Queries::default()));
+    // The first that is undelivered, and the last of the sample before.
+    assert_eq!(tracker.anchors(), [id(501), id(1000)]);
+    assert_eq!(grown.resolved(&mut tracker).lag, Lag { min: 510, max: 510, point: 510 });
+    // One of them is not there: it is another stream.
+    tracker.anchor_is_gone();
+    assert!(grown.resolved(&mut tracker).lag.uncertainty() > 0);
+    let sample = grown.sample();
+    assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
+}
+
+#[test]
+fn over_a_new_connection_nothing_is_remembered() {
+    let mut tracker = counted();
+    tracker.forget();
+    let (continuity, ask) = SEEN.open(&mut tracker);
+    assert_eq!(continuity, Continuity::Unknown);
+    assert!(ask.count.is_some() && ask.first.is_some());
+    assert_eq!(tracker.groups().cloned().collect::<Vec<_>>(), ["a".into()]);
+}
+
+#[test]
+fn a_group_that_has_read_less_than_before_was_set_by_hand() {
+    let mut tracker = counted();
+    let (_, ask) = Seen { entries_read: Some(499), ..SEEN }.open(&mut tracker);
+    assert!(ask.count.is_some());
+    let mut tracker = counted();
+    let (_, ask) = Seen { entries_read: Some(501), ..SEEN }.open(&mut tracker);
+    assert_eq!(ask, Queries::default());
+}
+
+#[test]
+fn a_stream_that_has_lost_fewer_entries_than_it_must_have_is_another() {
+    let check = |length, expected| {
+        let mut tracker = counted();
+        Seen { last: 1010, length: 1009, added: 1010, ..SEEN }.open(&mut tracker);
+        // All thousand of the first sample are gone.
+        let now = Seen { first: 1001, last: 1020, length, added: 1020, ..SEEN };
+        assert_eq!(now.open(&mut tracker).0, expected, "{length}");
+    };
+    check(20, Continuity::Continuous);
+    check(21, Continuity::Discontinuous);
+}
+
+#[test]
+fn entries_may_have_gone_without_a_trace_where_the_server_can_do_that_and_some_are_gone() {
+    let check = |server, length, expected| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        let seen = Seen { server, length, ..SEEN };
+        seen.open(&mut tracker);
+        assert_eq!(seen.resolved(&mut tracker).untraced, id(expected), "{server:?} {length}");
+        assert_eq!(tracker.counts_with_groups(), expected > 0, "{server:?} {length}");
+        // Nothing is removed from here on.
+        let grown = Seen { last: 1001, length: length + 1, added: 1001, ..seen };
+        grown.open(&mut tracker);
+        assert_eq!(grown.resolved(&mut tracker).untraced, id(expected), "{server:?} {length}");
+    };
+    check(Server::Counting, 999, 0);
+    check(Server::Counting, 1000, 0);
+    check(Server::TrimsAcknowledged, 999, 1000);
+    check(Server::TrimsAcknowledged, 1000, 0);
+}
+
+#[test]
+fn pages_come_with_the_groups_from_the_sample_on_in_which_entries_may_have_gone_without_a_trace() {
+    let mut tracker = LagTracker::with_small_lag(SMALL);
+    let whole = Seen { length: 1000, server: Server::TrimsAcknowledged, ..SEEN };
+    whole.open(&mut tracker);
+    assert!(!tracker.counts_with_groups());
+    let trimmed = Seen { length: 990, ..whole };
+    trimmed.open(&mut tracker);
+    assert!(tracker.counts_with_groups());
+    // Up to the cursor of the only group.
+    assert_eq!(trimmed.resolved(&mut tracker).untraced, id(500));
+    trimmed.open(&mut tracker);
+    assert!(tracker.counts_with_groups());
+}
+
+#[test]
+fn a_small_lag_is_counted_though_the_counters_tell_it_unless_that_reads_too_much() {
+    let check = |entry_bytes, expected| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        // Read by name up to two before the end, in steps that were watched.
+        for (last, cursor) in [(998, 998), (1000, 998)] {
+            let seen = Seen { last, length: last, added: last, cursor, entries_read: Some(cursor), ..SEEN };
+            seen.open(&mut tracker);
+            let lag = seen.resolved(&mut tracker).lag;
+            assert_eq!((lag.min, lag.max), (last - cursor, last - cursor));
+        }
+        let grown = Seen { last: 1000, length: 1000, added: 1000, cursor: 998, entries_read: Some(998), ..SEEN };
+        let mut changed = grown.sample();
+        changed.reply.length = 999;
+        changed.reply.first = Some(id(2));
+        changed.open(&mut tracker);
+        let ask = tracker.ask(&changed.reply, &changed.groups[0], entry_bytes);
+        assert_eq!(ask.count, expected, "{entry_bytes}");
+    };
+    check(10, Some(1));
+    check(SMALL_BYTES / 2, Some(1));
+    check(SMALL_BYTES / 2 + 1, None);
+}
+
+#[test]
+fn what_no_group_needs_is_counted_once_it_stands_still_and_seldom_while_it_moves() {
+    let mut tracker = LagTracker::with_small_lag(SMALL);
+    let mut asked = Vec::new();
+    // Each is the lowest that a group needs: it moves for half a minute, and then stands.
+    for needed in (100..115).chain([114; 3]) {
+        let sample = SEEN.sample();
+        sample.open(&mut tracker);
+        let ask = tracker.hold(&sample.reply, id(needed), 10);
+        assert_eq!(ask.first, None, "its age is not asked for");
+        asked.push(ask.count.is_some());
+        if let Some(range) = tracker.rest(None) {
+            let entries = range.to.ms - range.from.ms + 1;
+            let page = EntryPage { entries, last: Some(id(needed - 1)), ended: true, ..EntryPage::default() };
+            assert_eq!(sample.counted(&mut tracker, None, &page), Counted::Taken);
+            assert_eq!(tracker.below_held(&sample.reply, id(needed)), Some(needed - 1));
+            assert_eq!(tracker.below_held(&sample.reply, id(needed - 1)), None, "what is held lies above");
+        }
+    }
+    let expected = [&[true][..], &[false; 12], &[true, false, true, false, false]].concat();
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn a_group_that_stands_at_the_lowest_entry_that_is_needed_has_counted_for_it() {
+    let mut tracker = counted();
+    let sample = SEEN.sample();
+    let after = EntryId { ms: 500, seq: 1 };
+    tracker.hold(&sample.reply, after, 10);
+    assert_eq!(tracker.below_held(&sample.reply, after), Some(499));
+    // That was before more were added.
+    let mut tracker = counted();
+    let grown = Seen { last: 1010, length: 1009, added: 1010, ..SEEN }.sample();
+    tracker.hold(&grown.reply, after, 10);
+    assert_ne!(tracker.below_held(&grown.reply, after), Some(509));
+}
+
+/// By the ids of a page that was read in the moment of the sample, the lag is known without any counter.
+#[test]
+fn a_page_of_the_moment_tells_the_lag_by_its_ids() {
+    let page = |ids: std::ops::RangeInclusive<u64>, ended| EntryPage {
+        entries: ids.clone().count() as u64,
+        first: Some(id(*ids.start())),
+        last: Some(id(*ids.end())),
+        ids: ids.map(id).collect(),
+        ended,
+        ..EntryPage::default()
+    };
+    let check = |range: CountRange, page: &EntryPage, first, expected| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        let seen = Seen { first, ..SEEN };
+        seen.open(&mut tracker);
+        tracker.counted_at_once(&"a".into(), &range, page);
+        let resolved = seen.resolved(&mut tracker);
+        let exact = (resolved.lag.uncertainty() == 0).then_some(resolved.lag.point);
+        assert_eq!(exact, expected, "{range:?}");
+        let next = page.ids.iter().find(|id| **id > EntryId { ms: 500, seq: 0 });
+        assert_eq!(resolved.oldest_undelivered, next.copied().filter(|_| expected.is_some()), "{range:?}");
+    };
+    let below = |from| CountRange { from: id(from), to: id(500), side: count::CountSide::Below };
+    check(below(1), &page(1..=510, false), 1, Some(499));
+    check(below(1), &page(1..=500, false), 1, Some(499));
+    check(below(1), &page(1..=499, false), 1, None);
+    check(below(3), &page(3..=510, false), 1, None);
+    let above = |from, to, rank| CountRange { from: id(from), to: id(to), side: count::CountSide::Above { rank } };
+    let after = CountRange { from: EntryId { ms: 500, seq: 1 }, ..above(501, 1000, None) };
+    check(after, &page(501..=1000, true), 1, Some(500));
+    check(after, &page(501..=999, false), 1, None);
+    check(above(490, 1000, None), &page(490..=1000, true), 1, Some(500));
+    check(above(510, 1000, None), &page(510..=1000, true), 1, None);
+    // Up to a mark, beyond which it is known how many were added.
+    check(above(490, 600, Some(620)), &page(490..=600, false), 1, Some(100 + 380));
+    check(above(490, 600, Some(620)), &page(490..=599, false), 1, None);
+    check(above(490, 499, Some(620)), &page(490..=600, false), 1, None);
+}
