@@ -124,4 +124,12 @@ mod tests {
         assert_eq!(id(NOW + CLOCK_SKEW_MS + 1, 0).age_seconds(NOW), None);
         assert_eq!(id(u64::MAX, 0).age_seconds(u64::MAX), Some(0.0));
     }
+
+    #[test]
+    fn an_id_that_is_a_clock_is_a_time_in_seconds() {
+        assert_eq!(id(1_526_919_030_474, 55).timestamp_seconds(NOW), Some(1_526_919_030.474));
+        for other in [id(1, 0), id(NOW + CLOCK_SKEW_MS + 1, 0)] {
+            assert_eq!(other.timestamp_seconds(NOW), None, "{other}");
+        }
+    }
 }

@@ -69,3 +69,16 @@ impl RedirectKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_the_labels_that_the_documentation_lists() {
+        let labels = FailureReason::ALL.map(FailureReason::as_str);
+        assert_eq!(labels, ["connect", "timeout", "auth", "loading", "protocol", "io", "server"]);
+        assert_eq!(FailureReason::ALL.map(|reason| reason.to_string()), labels);
+        assert_eq!(RedirectKind::ALL.map(RedirectKind::as_str), ["moved", "ask"]);
+    }
+}

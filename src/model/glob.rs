@@ -153,6 +153,21 @@ mod tests {
         check(r"a\*b", "axb", false);
         check(r"[\]]", "]", true);
         check("[a-", "a", true);
+        // What opens a class and what negates it are no members.
+        check("h[ae]llo", "h[llo", false);
+        check("h[^e]llo", "h[llo", true);
+        check("h[^e]llo", "h^llo", true);
+        check("h[^a-c]llo", "hdllo", true);
+        check("h[^a-c]llo", "hbllo", false);
+        check("h[a-cx-z]llo", "hyllo", true);
+        check("h[a-cx-z]llo", "hdllo", false);
+        // At the end it stands for itself.
+        check(r"a\", r"a\", true);
+        check(r"a\", "a", false);
+        check(r"a\", "ab", false);
+        check(r"[a\", r"\", true);
+        check(r"[a\", "a", true);
+        check(r"[a\", "b", false);
         check("orders:[0-9]*", "orders:17", true);
         check(&"*a".repeat(40), &"a".repeat(39), false);
     }

@@ -117,3 +117,15 @@ pub struct EntryPage {
     /// Bytes in the fields of all its entries.
     pub bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_length_alone_the_lag_is_anything_up_to_it_and_taken_for_half_of_it() {
+        for (length, point) in [(0, 0), (1, 0), (9, 4), (1000, 500)] {
+            assert_eq!(Lag::within_length(length), Lag { min: 0, max: length, point });
+        }
+    }
+}

@@ -408,6 +408,9 @@ mod tests {
     #[test]
     fn text_is_cut_at_a_character() {
         assert_eq!(text(b"7.4.1", 64), "7.4.1");
+        assert_eq!(text(b"7.4.1", 5), "7.4.1");
+        assert_eq!(text(b"7.4.1", 4), "7.4.…");
+        assert_eq!((text(b"", 0).as_str(), text(b"7.4.1", 0).as_str()), ("", "…"));
         assert_eq!(text("€€€".as_bytes(), 7), "€€…");
         assert_eq!(text(b"\xff\xffabc", 7), "\u{fffd}\u{fffd}a…");
         assert_eq!(text(&[b'v'; 5000], 64).len(), 64 + "…".len());

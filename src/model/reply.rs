@@ -106,3 +106,36 @@ pub struct ConsumerReply {
     /// Milliseconds since it last was given something (7.2 and later); `None` where never, or not told.
     pub inactive_ms: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_moves_on_and_its_consumers_stay_those_of_another_moment() {
+        let consumer = ConsumerReply { name: "c".into(), pending: Some(1), idle_ms: Some(5), inactive_ms: None };
+        let mut group = GroupReply {
+            name: "g".into(),
+            consumers: 1,
+            pending: 3,
+            last_delivered: EntryId { ms: 5, seq: 0 },
+            unowned_pending: Some(2),
+            members: Some(vec![consumer]),
+            ..GroupReply::default()
+        };
+        let later = GroupReply {
+            name: "g".into(),
+            consumers: 2,
+            pending: 4,
+            last_delivered: EntryId { ms: 6, seq: 1 },
+            entries_read: Some(7),
+            server_lag: Some(8),
+            unknown: UnknownFields { pending: true, ..UnknownFields::default() },
+            unowned_pending: Some(1),
+            ..GroupReply::default()
+        };
+        let members = group.members.clone();
+        group.move_on(&later);
+        assert_eq!(group, GroupReply { unowned_pending: None, members, ..later });
+    }
+}

@@ -313,6 +313,40 @@ pub struct SampleError {
 #[cfg(test)]
 mod tests {
     use super::RefusedCommand::{Exec, Multi, Scan, Time, XinfoConsumers, Xlen, Xpending, Xrange};
+    use super::ServerInfo;
+
+    fn server(name: &str, version: &str) -> ServerInfo {
+        ServerInfo { name: name.to_owned(), version: version.to_owned() }
+    }
+
+    #[test]
+    fn a_server_may_remove_entries_without_a_trace_unless_it_is_known_not_to() {
+        let check = |name: &str, version: &str, expected| {
+            assert_eq!(server(name, version).trims_acknowledged(), expected, "{name} {version}");
+        };
+        for version in ["6.0.20", "7.4.1", "8.0.3", "8.1.240"] {
+            check("redis", version, false);
+        }
+        for version in ["8.2.0", "8.2", "8.6.1", "8.10.0", "9.0.0", "10.1.0", "8", "", "unstable"] {
+            check("redis", version, true);
+        }
+        for version in ["7.2.5", "8.1.3", "9.0.0", "9.1.0"] {
+            check("valkey", version, false);
+        }
+        for version in ["9.2.0", "9.10.0", "10.0.0", "9", ""] {
+            check("valkey", version, true);
+        }
+        for name in ["keydb", "dragonfly", ""] {
+            check(name, "6.2.0", true);
+        }
+    }
+
+    #[test]
+    fn transactions_are_of_one_moment_but_in_dragonfly() {
+        let names = ["redis", "valkey", "", "dragonfly"];
+        let isolates = names.map(|name| server(name, "7.4.0").isolates_transactions());
+        assert_eq!(isolates, [true, true, true, false]);
+    }
 
     #[test]
     fn a_refused_command_is_told_by_its_name_and_by_what_is_lost() {

@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_owned_by_the_shard_that_owns_its_name() {
+        for name in ["events:chat", "events:ticket", "événements:€", ""] {
+            let owns = [0, 1, 2].map(|index| Shard::new(index, 3).unwrap().owns(&name.into()));
+            let expected = [0, 1, 2].map(|index| index == owner(name.as_bytes(), 3));
+            assert_eq!(owns, expected, "{name:?}");
+        }
+    }
+
+    #[test]
     fn shards_are_even_within_a_few_percent() {
         const NAMES: u32 = 100_000;
         for count in [2, 3, 7, 10] {
