@@ -159,6 +159,28 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::snapshot::tests::stream_facts;
+    use crate::model::FailureReason;
+
+    #[test]
+    fn what_nobody_watches_is_told_and_a_failed_poll_alone() {
+        let check = |streams_left_out, groups_left_out, expected: &[&str]| {
+            let meta = TargetMeta { streams_left_out, ..TargetMeta::at(SystemTime::UNIX_EPOCH) };
+            let stream =
+                StreamSnapshot { key: "s".into(), read: Ok(stream_facts()), groups: Vec::new(), groups_left_out };
+            let mut view = View::from(TargetSnapshot { meta, streams: vec![stream] });
+            assert_eq!(view.error(), (!expected.is_empty()).then(|| expected.join("; ")));
+            view.failed(SampleError { reason: FailureReason::Connect, detail: "refused".to_owned() });
+            assert_eq!(view.error().as_deref(), Some("refused"));
+        };
+        let streams = "streams over limit.streams, which nobody watches: 3";
+        let groups = "groups over limit.groups, which nobody watches: 2";
+        check(0, 0, &[]);
+        check(3, 0, &[streams]);
+        check(0, 2, &[groups]);
+        check(3, 2, &[streams, groups]);
+        assert_eq!(View::unread(Duration::ZERO).error(), None);
+    }
 
     #[test]
     fn a_share_of_few_streams_may_be_none() {

@@ -252,8 +252,13 @@ pub(super) mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::analysis::group_state::GroupState;
+    use crate::analysis::logical_snapshot::LogicalGroup;
+    use crate::analysis::snapshot::tests::{present_group, stream_facts};
     use crate::analysis::snapshot::{GroupSnapshot, StreamSnapshot};
+    use crate::model::lag::Lag;
     use crate::model::sample::{NodeStatus, TargetMeta};
+    use crate::model::thresholds::Status;
 
     const NOW: Duration = Duration::ZERO;
     const MS: Duration = Duration::from_millis(1);
@@ -388,5 +393,117 @@ pub(super) mod tests {
             "IntervalRestored { in_force: 10ms }",
         ];
         assert_eq!(told, expected);
+    }
+
+    pub(in crate::analysis::changes) fn in_state(state: GroupState) -> Presence {
+        let mut group = present_group(Lag::exact(7));
+        group.trend.verdict.state = state;
+        Presence::Present(Box::new(group))
+    }
+
+    #[test]
+    fn a_stream_that_can_be_read_again_is_told_once() {
+        let mut detector = ChangeDetector::default();
+        let unreadable = snapshot(0..1);
+        let mut readable = unreadable.clone();
+        readable.streams[0].read = Ok(stream_facts());
+        assert_eq!(kinds(&told(&mut detector, &readable)), ["Server", "GroupMissing"]);
+        assert_eq!(kinds(&told(&mut detector, &unreadable)), ["StreamUnreadable"]);
+        assert_eq!(kinds(&told(&mut detector, &readable)), ["StreamReadable"]);
+        assert_eq!(told(&mut detector, &readable), [""; 0]);
+    }
+
+    #[test]
+    fn a_group_that_is_there_again_is_told_once() {
+        let mut detector = ChangeDetector::default();
+        let missing = snapshot(0..2);
+        told(&mut detector, &missing);
+        let mut found = missing.clone();
+        found.streams[1].groups[0].presence = in_state(GroupState::Ok);
+        assert_eq!(told(&mut detector, &found), [r#"GroupFound { stream: "s:1", group: "g" }"#]);
+        assert_eq!(told(&mut detector, &found), [""; 0], "the other is missing still");
+        assert_eq!(told(&mut detector, &missing), [r#"GroupMissing { stream: "s:1", group: "g" }"#]);
+    }
+
+    #[test]
+    fn a_round_trip_is_slow_over_the_limit_and_normal_below_half_of_it() {
+        let mut detector = ChangeDetector::default();
+        let mut told = Vec::new();
+        for round_trip in [10, 11, 12, 5, 4, 4] {
+            let mut emit = |change: Change<'_>| told.push(format!("{change:?}"));
+            detector.round_trip(round_trip * MS, 10 * MS, &mut emit);
+        }
+        let expected = ["RoundTripSlow { round_trip: 11ms, limit: 10ms }", "RoundTripNormal { round_trip: 4ms }"];
+        assert_eq!(told, expected);
+    }
+
+    /// What a search that ended at this second is told to have found.
+    fn search(detector: &mut ChangeDetector, second: u64, streams: &[&str]) -> Vec<(usize, usize, usize)> {
+        let streams: Vec<StreamKey> = streams.iter().map(|name| (*name).into()).collect();
+        let mut told = Vec::new();
+        let ended = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        detector.discovered(streams.iter(), ended, &mut |change| {
+            let Change::StreamsDiscovered { new, gone, streams } = change else { panic!("{change:?}") };
+            told.push((new, gone, streams));
+        });
+        told
+    }
+
+    fn selection(streams: &[&str]) -> StreamSelection {
+        StreamSelection::new(&streams.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn streams_that_come_and_go_are_told_once_per_search() {
+        let mut detector = ChangeDetector::of(&selection(&["named", "s:*"]));
+        assert_eq!(search(&mut detector, 1, &["named", "s:1", "s:2"]), [(2, 0, 3)], "a named one is not new");
+        assert_eq!(search(&mut detector, 1, &["named"]), [], "the search is the same");
+        assert_eq!(search(&mut detector, 2, &["named", "s:1", "s:2"]), []);
+        assert_eq!(search(&mut detector, 3, &["named", "s:3"]), [(1, 2, 2)]);
+        assert_eq!(search(&mut detector, 4, &["named"]), [(0, 1, 1)]);
+    }
+
+    #[test]
+    fn by_another_redis_no_stream_comes_or_goes_and_states_are_news() {
+        let mut detector = ChangeDetector::of(&selection(&["named", "s:*"]));
+        let mut stopped = snapshot(0..1);
+        stopped.streams[0].groups[0].presence = in_state(GroupState::Stopped);
+        assert_eq!(kinds(&told(&mut detector, &stopped)), ["Server", "StreamUnreadable", "GroupState"]);
+        search(&mut detector, 1, &["named", "s:1", "s:2"]);
+        detector.retarget(&selection(&["other", "s:*"]));
+        assert_eq!(search(&mut detector, 1, &["other", "s:1"]), [(1, 0, 2)]);
+        assert_eq!(kinds(&told(&mut detector, &stopped)), ["GroupState"]);
+    }
+
+    #[test]
+    fn a_logical_stream_is_told_where_it_becomes_empty_and_where_it_is_filled() {
+        let logical = |name: &str, groups: usize| {
+            let group = LogicalGroup {
+                name: "g".into(),
+                partitions: 1,
+                unknown: 1,
+                lag: None,
+                worst: None,
+                skew: None,
+                lag_seconds: None,
+                pending: None,
+                status: Status::Unknown,
+                state: None,
+            };
+            LogicalSnapshot { name: name.into(), groups: vec![group; groups] }
+        };
+        let mut detector = ChangeDetector::default();
+        let mut tell = |streams: &[LogicalSnapshot]| {
+            let mut told = Vec::new();
+            detector.logical(streams, &mut |change| told.push(format!("{change:?}")));
+            told
+        };
+        let (empty, filled) = ([r#"LogicalStreamEmpty("a")"#], [r#"LogicalStreamFilled("a")"#]);
+        assert_eq!(tell(&[logical("a", 0), logical("b", 1)]), empty);
+        assert_eq!(tell(&[logical("a", 0), logical("b", 1)]), [""; 0]);
+        assert_eq!(tell(&[logical("a", 2), logical("b", 1)]), filled);
+        assert_eq!(tell(&[logical("a", 1), logical("b", 2)]), [""; 0]);
+        assert_eq!(tell(&[logical("a", 0), logical("b", 1)]), empty);
+        assert_eq!(tell(&[logical("b", 1)]), [""; 0], "it is not configured any more");
     }
 }

@@ -75,7 +75,7 @@ impl GroupStates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::changes::detector::tests::snapshot;
+    use crate::analysis::changes::detector::tests::{in_state, snapshot};
     use crate::analysis::snapshot::Presence;
     use crate::model::sample::ReadError;
 
@@ -103,5 +103,34 @@ mod tests {
         let mut states = told();
         states.clear();
         assert!(states.told.is_empty());
+    }
+
+    #[test]
+    fn a_state_is_told_where_it_is_another_than_before() {
+        use GroupState::{NoGroup, Ok, Stalled, Stopped};
+
+        let mut states = GroupStates::default();
+        let mut check = |now: [GroupState; 2], expected: &[(&str, GroupState, GroupState)]| {
+            let mut snapshot = snapshot(0..2);
+            for (stream, state) in snapshot.streams.iter_mut().zip(now) {
+                stream.groups[0].presence = in_state(state);
+            }
+            let mut told = Vec::new();
+            states.sample(&snapshot, &mut |change| {
+                let Change::GroupState(change) = change else { panic!("{change:?}") };
+                told.push((change.stream.to_string(), change.was, change.verdict.state));
+            });
+            let expected: Vec<_> =
+                expected.iter().map(|(stream, was, state)| ((*stream).to_owned(), *was, *state)).collect();
+            assert_eq!(told, expected, "{now:?}");
+        };
+        check([Ok, Ok], &[]);
+        check([Stalled, Ok], &[("s:0", Ok, Stalled)]);
+        check([Stalled, Ok], &[]);
+        check([Stopped, Stalled], &[("s:0", Stalled, Stopped), ("s:1", Ok, Stalled)]);
+        check([Stopped, Ok], &[("s:1", Stalled, Ok)]);
+        // That there is no group is told as such.
+        check([Ok, NoGroup], &[("s:0", Stopped, Ok)]);
+        check([Ok, Ok], &[]);
     }
 }

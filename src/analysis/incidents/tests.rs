@@ -1,8 +1,11 @@
 use super::*;
 use crate::analysis::assess::{Assessor, Bounds};
+use crate::analysis::snapshot::StreamSnapshot;
 use crate::analysis::snapshot::tests::WINDOWS;
 use crate::model::lag::{Lag, Resolved};
-use crate::model::sample::{GroupSample, ReadError, SampleError, Search, StreamSample, TargetMeta, TargetSample};
+use crate::model::sample::{
+    GroupSample, NodeStatus, ReadError, SampleError, Search, StreamSample, TargetMeta, TargetSample,
+};
 use crate::model::{EntryId, FailureReason, GroupSelection};
 
 /// What is seen of streams with one group and this lag; `None` where the stream cannot be read.
@@ -158,6 +161,75 @@ fn what_is_not_known_resolves_nothing() {
     assert_eq!(told(&gone), [high("resolved")]);
 }
 
+/// A tracker whose rules fire at once.
+fn at_once() -> IncidentTracker {
+    let mut tracker = IncidentTracker::default();
+    tracker.reconfigure(IncidentSettings { hold: Some(Duration::ZERO), ..IncidentSettings::default() });
+    tracker
+}
+
+#[test]
+fn a_group_that_is_not_known_resolves_nothing() {
+    let group_unknown = |stream: &mut StreamSnapshot| stream.groups[0].presence = Presence::Unknown;
+    // Groups that only a pattern means are not listed where their stream cannot be read.
+    let stream_unreadable = |stream: &mut StreamSnapshot| {
+        stream.read = Err(ReadError::Server("WRONGTYPE".to_owned()));
+        stream.groups.clear();
+    };
+    for change in [group_unknown, stream_unreadable] {
+        let mut tracker = at_once();
+        assert_eq!(told(&tracker.update(now(0), &view(&[("s", Some(1500))]))), [high("firing")]);
+        let mut unknown = view(&[("s", Some(0))]);
+        let mut streams = unknown.streams.to_vec();
+        change(&mut streams[0]);
+        unknown.streams = streams.into();
+        assert!(told(&tracker.update(now(5000), &unknown)).contains(&high("firing")));
+        assert!(told(&tracker.update(now(5005), &view(&[("s", Some(0))]))).contains(&high("resolved")));
+    }
+}
+
+#[test]
+fn a_node_that_is_down_stays_down_while_no_server_answers() {
+    let nodes = |error: Option<&str>| {
+        let error = error.map(ToOwned::to_owned);
+        View { nodes: vec![NodeStatus { address: "a:1".to_owned(), streams: 0, error }].into(), ..view(&[]) }
+    };
+    let mut tracker = at_once();
+    let mut at = |seconds, view: &View| {
+        let incidents = tracker.update(now(seconds), view);
+        let of_node = incidents.all.iter().find(|incident| incident.rule.name == "StreamlagRedisNodeDown").unwrap();
+        (of_node.status, of_node.resolved_at)
+    };
+    let firing = (IncidentStatus::Firing, None);
+    assert_eq!(at(0, &nodes(Some("refused"))), firing);
+    assert_eq!(at(10, &down(nodes(Some("refused")))), firing);
+    assert_eq!(at(5000, &down(nodes(Some("refused")))), firing);
+    // Its rule has 5m of keep_firing_for.
+    assert_eq!(at(6000, &nodes(None)), firing);
+    assert_eq!(at(6300, &nodes(None)), (IncidentStatus::Resolved, Some(now(6300).clock)));
+}
+
+#[test]
+fn what_is_over_comes_after_what_is_not() {
+    let mut tracker = at_once();
+    tracker.update(now(0), &view(&[("s", Some(1500)), ("t", Some(1500))]));
+    let of = |status, stream: &str| ("HighEventConsumerLag", status, format!("{stream} g"));
+    let after = tracker.update(now(5), &view(&[("s", Some(0)), ("t", Some(1500))]));
+    assert_eq!(told(&after), [of("firing", "t"), of("resolved", "s")]);
+}
+
+/// Receivers look at a list again only where it is another.
+#[test]
+fn a_poll_that_changes_nothing_leaves_the_list_as_it_is() {
+    let mut tracker = at_once();
+    let mut at = |seconds, lag| tracker.update(now(seconds), &view(&[("s", Some(lag))])).all;
+    let first = at(0, 1500);
+    assert!(Arc::ptr_eq(&first, &at(5, 1500)));
+    let changed = at(10, 1501);
+    assert!(!Arc::ptr_eq(&first, &changed) && changed[0].evidence.value == 1501.0);
+    assert!(Arc::ptr_eq(&changed, &at(15, 1501)));
+}
+
 #[test]
 fn too_many_are_counted_and_the_worst_are_kept() {
     let mut tracker = IncidentTracker::default();
@@ -190,6 +262,7 @@ fn a_worse_incident_that_begins_later_takes_the_place_of_the_least_severe() {
     let of = |incidents: &Incidents, name: &str| incidents.all.iter().filter(|it| it.rule.name == name).count();
     let full = tracker.update(now(0), &storm);
     assert_eq!((of(&full, "HighEventConsumerLag"), full.left_out), (MAX_INCIDENTS, 10));
+    assert_eq!(tracker.update(now(2), &view(&streams[..MAX_INCIDENTS + 5])).left_out, 5);
     let error = SampleError { reason: FailureReason::Connect, detail: "refused".to_owned() };
     storm.failed(error);
     storm.fresh = None;
@@ -371,4 +444,24 @@ fn other_settings_of_the_same_target_begin_nothing_anew() {
     assert_eq!(told(&tracker.update(now(0), &lagging)), [high("pending")]);
     tracker.reconfigure(hold(50));
     assert_eq!(told(&tracker.update(now(50), &lagging)), [high("firing")], "it has held since then");
+}
+
+#[test]
+fn another_target_begins_without_incidents() {
+    for (target, several_targets) in [("default", true), ("b", false), ("b", true)] {
+        let mut tracker = at_once();
+        assert_eq!(told(&tracker.update(now(0), &view(&[("s", Some(1500))]))), [high("firing")]);
+        let target = TargetName::new(target).unwrap();
+        tracker.reconfigure(IncidentSettings { target, several_targets, hold: Some(Duration::ZERO) });
+        assert_eq!(told(&tracker.update(now(5), &view(&[("s", Some(0))]))), []);
+    }
+}
+
+#[test]
+fn a_lag_is_told_with_its_bounds_where_it_is_not_exact() {
+    let mut incident = Incident::clone(&at_once().update(now(0), &view(&[("s", Some(1500))])).all[0]);
+    for ((min, max), expected) in [((1500, 1500), "1500"), ((1200, 1900), "1500 (1200 to 1900)")] {
+        incident.evidence.lag = Some(Lag { min, max, point: 1500 });
+        assert_eq!(incident.annotations(&incident.labels())["lag"], expected);
+    }
 }

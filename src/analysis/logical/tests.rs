@@ -76,11 +76,16 @@ fn what_is_no_definition_is_said() {
 
 #[test]
 fn names_and_patterns_are_told_apart_and_one_name_may_be_given_twice() {
-    let streams = parse(&["orders=orders:{0..1}", "mail=mail:*", r"odd=a\*\{b\}", "orders = orders:{1..2}"]).unwrap();
+    let definitions = ["orders=orders:{0..1}", "mail=mail:*", r"odd=a\*\{b\}", "orders = orders:{1..2}", "mail=mail:*"];
+    let streams = parse(&definitions).unwrap();
     let names: Vec<String> = streams.names().map(ToString::to_string).collect();
     assert_eq!(names, ["orders:0", "orders:1", "orders:2", "a*{b}"]);
     assert_eq!(streams.patterns().collect::<Vec<_>>(), ["mail:*"]);
     assert_eq!(streams.definitions.len(), 3);
+    let orders = ["orders:0", "orders:1", "orders:2"].map(StreamKey::from);
+    assert_eq!(streams.partitions("orders"), Some((&orders[..], &[][..])));
+    assert_eq!(streams.partitions("mail"), Some((&[][..], &["mail:*".to_owned()][..])));
+    assert_eq!(streams.partitions("mail:*"), None);
     assert!(!streams.is_empty() && parse(&[]).unwrap().is_empty());
 }
 
@@ -174,6 +179,8 @@ fn lags_are_summed_and_the_worst_partition_is_named() {
 fn even_partitions_have_no_skew_and_none_is_told_without_lag() {
     let even = summary((0..4).map(|n| stream(&format!("p:{n}"), vec![exact(7)])).collect());
     assert_eq!(even.skew, Some(1.0));
+    let first = WorstPartition { stream: "p:0".into(), lag: 7 };
+    assert_eq!(even.worst, Some(first), "the name does not jump about");
     let drained = summary((0..4).map(|n| stream(&format!("p:{n}"), vec![exact(0)])).collect());
     assert_eq!((drained.skew, drained.lag.map(|lag| lag.point), drained.status), (None, Some(0), Status::Healthy));
     assert_eq!(drained.quality(), Some(Quality::Exact));

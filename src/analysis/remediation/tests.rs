@@ -341,6 +341,46 @@ fn most_of_a_group_must_be_healthy() {
     }
 }
 
+#[test]
+fn a_group_without_consumers_is_not_healthy() {
+    let mut planner = planner(rule(RemediationMode::Auto, &[Action::Hook]));
+    let shown = || {
+        let mut group = group(Vec::new());
+        group.trend.verdict.state = GroupState::Stopped;
+        group
+    };
+    plans(&mut planner, vec![shown(), shown()]);
+    let plan = planner.plans().next().unwrap();
+    assert_eq!((plan.evidence.consumers, plan.is_group_healthy()), (Some((0, 0)), false));
+}
+
+#[test]
+fn a_rule_is_for_its_target_its_streams_and_its_groups_alone() {
+    let [target, stream, group] = ["eu-*", "orders:*", "mail"].map(ToOwned::to_owned);
+    let rule = RemediationRule { target, stream, group, ..rule(RemediationMode::Plan, &[]) };
+    for (target, stream, group, expected) in [
+        ("eu-1", "orders:1", "mail", true),
+        ("us-1", "orders:1", "mail", false),
+        ("eu-1", "invoices", "mail", false),
+        ("eu-1", "orders:1", "audit", false),
+    ] {
+        let matches = rule.matches(&TargetName::new(target).unwrap(), &stream.into(), &group.into());
+        assert_eq!(matches, expected, "{target} {stream} {group}");
+    }
+}
+
+#[test]
+fn an_act_touches_no_more_entries_than_its_rule_allows() {
+    let budget = |entries_per_act| Some(Budget { acts_per_hour: 5, entries_per_act });
+    for (budget, expected) in [(budget(10), 10), (budget(5000), 5000), (None, DEFAULT_ENTRIES)] {
+        let rule = RemediationRule { budget, ..rule(RemediationMode::Approve, &[Action::DeleteIdleConsumers]) };
+        assert_eq!(rule.entries(), expected);
+        let mut planner = planner(rule);
+        plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
+        assert_eq!(planner.plans().next().unwrap().entries, expected);
+    }
+}
+
 /// Shows a dead consumer that holds three entries; what is planned.
 fn look(planner: &mut Planner, second: u64) -> Option<Plan> {
     planner.look(&stream(second * 1000, dead(100_000 + second, 3)), at(second));

@@ -241,6 +241,32 @@ fn recommended_consumers_count_each_consumer_once() {
 }
 
 #[test]
+fn what_consumers_were_measured_to_take_counts_for_each_that_is_active() {
+    let measured = |name: &str, capacity, delivered, consumers: &[&str]| {
+        let members = consumers.iter().map(|name| member(name, Some(0), Some(true))).collect();
+        let mut group = PresentGroup { members: Some(members), ..group((600, 600), Some(0)) };
+        (group.trend.capacity, group.trend.delivered_rate) = (Some(capacity), Some(delivered));
+        StreamSnapshot { read: Ok(facts(600, Some(10.0))), ..stream(name, 600, present(group)) }
+    };
+    let streams = vec![measured("p:1", 4.0, 1.0, &["a", "b"]), measured("p:2", 7.0, 2.0, &["c"])];
+    let demand = Scaler { signal: Signal::Consumers, ..over("p:*") }.demand(&view(streams), DRAIN).unwrap();
+    // 20/s come and 1200 wait for a minute: 40/s. The three can take 15/s, and take 3/s of what there is.
+    assert_eq!((demand.value, demand.recommended), (8, Some(8)), "{demand:?}");
+}
+
+#[test]
+fn streams_that_are_given_twice_are_taken_in_once() {
+    let streams = |names: &[&str], patterns: &[&str]| ScaledStreams {
+        names: names.iter().map(|name| (*name).into()).collect(),
+        patterns: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(),
+    };
+    let mut all = ScaledStreams::named("a".into());
+    all.add(&streams(&[], &["p:*"]));
+    all.add(&streams(&["b", "a"], &["q:*", "p:*"]));
+    assert_eq!(all, streams(&["a", "b"], &["p:*", "q:*"]));
+}
+
+#[test]
 fn in_flight_is_what_living_consumers_hold() {
     let demand = |change: fn(&mut PresentGroup)| {
         let members =
@@ -259,10 +285,17 @@ fn in_flight_is_what_living_consumers_hold() {
 
 #[test]
 fn reasons_name_a_few_streams() {
-    let streams = (0..100).map(|n| stream(&format!("p:{n:03}"), 1, Presence::Missing)).collect();
-    let demand = over("p:*").demand(&view(streams), DRAIN).unwrap();
-    assert_eq!(demand.value, 100);
-    assert!(demand.reason.ends_with("of p:000, p:001, p:002, 97 more"), "{}", demand.reason);
+    for (count, named) in [
+        (1, "of p:000"),
+        (3, "of p:000, p:001, p:002"),
+        (4, "of p:000, p:001, p:002, 1 more"),
+        (100, "of p:000, p:001, p:002, 97 more"),
+    ] {
+        let streams = (0..count).map(|n| stream(&format!("p:{n:03}"), 1, Presence::Missing)).collect();
+        let demand = over("p:*").demand(&view(streams), DRAIN).unwrap();
+        assert_eq!(demand.value, count);
+        assert!(demand.reason.ends_with(named), "{}", demand.reason);
+    }
 }
 
 #[test]
