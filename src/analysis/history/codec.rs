@@ -391,6 +391,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::analysis::history::tests::point;
 
     fn any_point() -> impl Strategy<Value = Point> {
         let number = || prop_oneof![Just(0), Just(u64::MAX), Just(u64::MAX - 1), 0..2000_u64, any::<u64>()];
@@ -465,6 +466,48 @@ mod tests {
         fn any_bytes_are_points_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = (decode(&bytes, 1000), decode_first(&bytes));
         }
+    }
+
+    /// A point a minute, with these lags.
+    fn minutes(series: u64, count: u64, lag: impl Fn(u64) -> u64) -> Vec<(u64, Point)> {
+        let of = |n: u64| Point { lag_ms: None, ..point(n.cast_signed() * 60, lag(n)) };
+        (0..count).map(|n| (series, of(n))).collect()
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_is_read() {
+        let points = [minutes(7, 40, |n| 100 + n * n), minutes(9, 3, |n| 3 * n)].concat();
+        let mut bytes = Vec::new();
+        put(&mut bytes, points.len() as u64);
+        let (mut last_series, mut last_time, mut last_step) = (0, 0, 0);
+        for (series, point) in &points {
+            let step = point.time - last_time;
+            put(&mut bytes, zigzag(series.wrapping_sub(last_series).cast_signed()));
+            put(&mut bytes, zigzag(step - last_step));
+            (last_series, last_time, last_step) = (*series, point.time, step);
+        }
+        let rows: Vec<_> = points.iter().map(|(_, point)| columns(point)).collect();
+        for place in 0..COLUMNS {
+            let short = |value: i64| {
+                if SHORTENED.contains(&place) { shortened(value.cast_unsigned()).cast_signed() } else { value }
+            };
+            packed::put_column(&mut bytes, &rows.iter().map(|row| row[place].map(short)).collect::<Vec<_>>());
+        }
+        assert_eq!(decode_first(&bytes), Ok(points));
+        assert_eq!(decode_first(&bytes[..bytes.len() - 1]), Err(Corrupt));
+    }
+
+    #[test]
+    fn a_point_takes_the_bits_in_which_it_differs_from_those_around_it() {
+        let bits = |lag: fn(u64) -> u64| {
+            let size = |count| encode(&minutes(7, count, lag)).len() as f64 * 8.0;
+            (size(6400) - size(3200)) / 3200.0
+        };
+        let check = |lag, most| assert!(bits(lag) <= most, "{} bits, more than {most}", bits(lag));
+        check(|_| 1_000_000, 0.0);
+        // Blocks of 32 points take a few bytes each.
+        check(|n| 1_000_000 + n * 1000, 2.0);
+        check(|n| 1_000_000 + n * 7919 % 1000, 13.0);
     }
 
     #[test]

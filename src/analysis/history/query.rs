@@ -176,5 +176,28 @@ mod tests {
         assert!(Range::parse("-14d", "now", "1m49s", NOW).is_err());
         assert!(Range::parse("-10999s", "now", "1s", NOW).is_ok());
         assert!(Range::parse("-11000s", "now", "1s", NOW).is_err());
+        for from in ["-11000s", "-22000s", "-1d", "-14d", "-366d"] {
+            let text = wrong(from, "now", "1s");
+            let (_, step) = text.split_once("a step of at least ").unwrap();
+            let step = step.split(' ').next().unwrap();
+            assert!(Range::parse(from, "now", step, NOW).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_range_may_be_asked_for_and_no_longer_one() {
+        let text = wrong("0", "now", "1d");
+        let (_, longest) = text.split_once("a time at most ").unwrap();
+        let seconds = seconds(longest.strip_suffix(" before to").unwrap()).unwrap();
+        let of = |seconds| Range::parse(&format!("-{seconds}s"), "now", "1d", NOW).map(|range| range.from);
+        assert_eq!(of(seconds), Ok(NOW - seconds), "{text}");
+        assert!(of(seconds + 1).is_err(), "{text}");
+    }
+
+    #[test]
+    fn seconds_are_rounded_down_on_both_sides_of_the_epoch() {
+        let millis = Duration::from_millis;
+        assert_eq!([0, 999, 1500].map(|since| unix_seconds(UNIX_EPOCH + millis(since))), [0, 0, 1]);
+        assert_eq!([1, 999, 1500].map(|before| unix_seconds(UNIX_EPOCH - millis(before))), [-1, -1, -2]);
     }
 }

@@ -137,6 +137,53 @@ mod tests {
         let spike = of(|n| if n == 50 { 1_000_000 } else { 100 + n as u64 * 30 });
         assert_eq!((spike.peak, spike.peak_at), (1_000_000, 3000));
         assert!((spike.slope.unwrap() - 0.5).abs() < 0.05);
+        assert_eq!(spike.direction, Some(Direction::Growing));
+    }
+
+    #[test]
+    fn a_change_counts_where_it_is_sure_and_large_beside_the_lag() {
+        const NOW: i64 = 1_800_000_000;
+        let lags = |lags: &[f64]| -> Vec<Point> {
+            let points = lags.iter().zip(0..);
+            points.map(|(lag, n)| Point { mean: *lag, ..point(NOW + n * 64, *lag as u64) }).collect()
+        };
+        let ramp = |first: f64, last: f64| -> Vec<f64> {
+            (0..60).map(|n| first + (last - first) * f64::from(n) / 59.0).collect()
+        };
+        for (values, expected) in [
+            (ramp(1000.0, 1300.0), Direction::Growing),
+            (ramp(1000.0, 1030.0), Direction::Steady),
+            (ramp(1300.0, 1000.0), Direction::Shrinking),
+            (ramp(1030.0, 1000.0), Direction::Steady),
+            // One entry more, of few.
+            (vec![10.0, 10.5, 11.0], Direction::Growing),
+            (vec![0.0, 0.25, 0.5], Direction::Steady),
+            // It came and went.
+            (vec![0.0, 1000.0, 500.0], Direction::Steady),
+        ] {
+            assert_eq!(Trend::of(&lags(&values)).unwrap().direction, Some(expected), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn directions_have_the_words_of_the_api() {
+        let words = [Direction::Growing, Direction::Steady, Direction::Shrinking].map(Direction::as_str);
+        assert_eq!(words, ["growing", "steady", "shrinking"]);
+    }
+
+    #[test]
+    fn a_mean_is_one_of_samples_and_not_of_buckets() {
+        let busy = Point { samples: 3, ..point(60, 40) };
+        assert_eq!(Trend::of(&[point(0, 10), busy]).unwrap().mean, 32.5);
+    }
+
+    #[test]
+    fn a_long_ramp_is_as_steep_as_a_short_one() {
+        for count in [60, 120, 1000] {
+            let ramp: Vec<Point> = (0..count).map(|n| point(n * 60, 100 + n as u64 * 30)).collect();
+            let slope = Trend::of(&ramp).unwrap().slope.unwrap();
+            assert!((slope - 0.5).abs() < 1e-9, "{slope} of {count}");
+        }
     }
 
     #[test]
@@ -150,9 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn capacity_is_what_was_delivered_while_there_was_lag() {
-        let mut points = vec![point(0, 0), point(60, 10), point(120, 10)];
-        for (point, rate) in points.iter_mut().zip([9000, 2000, 4000]) {
+    fn capacity_is_what_was_delivered_while_there_certainly_was_lag() {
+        let perhaps = Point { bound_min: 0, ..point(180, 10) };
+        let mut points = vec![point(0, 0), point(60, 10), point(120, 10), perhaps];
+        for (point, rate) in points.iter_mut().zip([9000, 2000, 4000, 9000]) {
             point.delivered_milli = Some(rate);
         }
         assert_eq!(Trend::of(&points).unwrap().capacity.unwrap().q50, 3.0);
