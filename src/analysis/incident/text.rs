@@ -110,6 +110,7 @@ mod tests {
             (1.0, "1", "1s"),
             (0.25, "0.25", "250ms"),
             (59.5, "59.5", "59.5s"),
+            (60.0, "60", "1m 0s"),
             (90.0, "90", "1m 30s"),
             (999.0, "999", "16m 39s"),
             (1000.0, "1k", "16m 40s"),
@@ -127,8 +128,11 @@ mod tests {
         check("{{ $value }} of {{ $labels.stream }}, {{ $labels.nothing }}.", 1500.0, "1500 of orders, .");
         check("{{ if lt $value 1.0 }}now{{ else }}in {{ $value | humanizeDuration }}{{ end }}!", 0.5, "now!");
         check("{{ if lt $value 1.0 }}now{{ else }}in {{ $value | humanizeDuration }}{{ end }}!", 90.0, "in 1m 30s!");
+        check("{{ if lt $value 1.0 }}now{{ else }}in {{ $value | humanizeDuration }}{{ end }}!", 1.0, "in 1s!");
+        check("<{{ if lt $value 1.0 }}{{ with $labels.stream }}{{ . }}{{ end }}{{ end }}>", 2.0, "<>");
         check("{{ with $labels.stream }}<{{ . }}>{{ else }}none{{ end }}", 0.0, "<orders>");
         check("{{ with $labels.nothing }}<{{ . }}>{{ else }}none{{ end }}", 0.0, "none");
         check("{{ query \"x\" }} {{", 0.0, "{{ query \"x\" }} {{");
+        check("{{ end }} of {{ $labels.stream }}", 0.0, "{{ end }} of orders");
     }
 }

@@ -363,3 +363,6 @@ fn evidence(group: &GroupSnapshot, value: f64) -> IncidentEvidence {
         lag: present.map(|group| group.lag),
     }
 }
+
+#[cfg(test)]
+mod tests;

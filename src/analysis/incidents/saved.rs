@@ -149,8 +149,20 @@ mod tests {
                 },
             };
             assert_eq!(Incident::from_text(&incident.to_text()).as_ref(), Some(&incident));
-            let pending = Incident { status: IncidentStatus::Pending, ..incident.clone() };
-            assert_eq!(Incident::from_text(&pending.to_text()), None, "pending, and it fired");
+            for (status, fired_at, resolved_at, is_whole) in [
+                (IncidentStatus::Pending, None, None, true),
+                (IncidentStatus::Pending, Some(at(2)), None, false),
+                (IncidentStatus::Pending, None, Some(at(3)), false),
+                (IncidentStatus::Firing, Some(at(2)), None, true),
+                (IncidentStatus::Firing, None, None, false),
+                (IncidentStatus::Firing, Some(at(2)), Some(at(3)), false),
+                (IncidentStatus::Resolved, None, Some(at(3)), false),
+                (IncidentStatus::Resolved, Some(at(2)), None, false),
+            ] {
+                let kept = Incident { status, fired_at, resolved_at, ..incident.clone() };
+                let read = Incident::from_text(&kept.to_text());
+                assert_eq!(read, is_whole.then_some(kept), "{status:?} {fired_at:?} {resolved_at:?}");
+            }
             let other = incident.to_text().replace(&incident.rule.name, "AnotherRule");
             assert_eq!(Incident::from_text(&other), None);
         }
