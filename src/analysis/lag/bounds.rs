@@ -101,6 +101,9 @@ mod tests {
         for (cursor, added) in [(301, Some(400)), (149, Some(300)), (150, Some(299))] {
             check(cursor, 300, added, None);
         }
+        // All that was undelivered is of one millisecond: the ids tell nothing.
+        let told = LastTold::new(150, id(300), 300, EntryId { ms: 300, seq: 150 }, Some(300));
+        assert_eq!(told.moved(EntryId { ms: 300, seq: 75 }, 300, Some(300)), None);
     }
 
     fn id(ms: u64) -> EntryId {

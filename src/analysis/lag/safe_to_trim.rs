@@ -53,6 +53,8 @@ mod tests {
         check(&[], None);
         check(&[group("a", 50, None), group("b", 40, None)], Some((after(40), "b")));
         check(&[group("a", 50, Some(Some(20))), group("b", 40, None)], Some((id(20), "a")));
+        // Of groups that need the same one, the first is named.
+        check(&[group("a", 40, None), group("b", 40, None)], Some((after(40), "a")));
         // Set back: what it is given again lies below what is pending.
         check(&[group("a", 10, Some(Some(20)))], Some((after(10), "a")));
         // Not told.

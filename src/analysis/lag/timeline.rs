@@ -144,6 +144,7 @@ mod tests {
         for n in 1..=1000 {
             marks.add(id(10 * n), n, Some(id(25)));
             marks.add(id(10 * n), n, Some(id(25)));
+            assert!(marks.marks.is_sorted_by(|one, next| one.id < next.id), "the same sample adds nothing");
         }
         assert_eq!(marks.marks.len(), MAX_MARKS);
         assert!(marks.marks.is_sorted_by_key(|mark| (mark.id, mark.rank)));
@@ -158,6 +159,8 @@ mod tests {
         assert_eq!(marks.marks, [Mark { id: id(10_010), rank: 1001, counted: false }]);
         // What was counted says how much is there, and not how much was ever added.
         marks.add_counted(id(10_050), 1060);
+        marks.add_counted(id(10_050), 1061);
+        assert_eq!(marks.marks.len(), 2, "it is known already");
         assert_eq!(marks.at_or_below(id(10_060)), Some((id(10_050), 1060)));
         assert_eq!(marks.added_at_or_below(id(10_060)), Some(1001));
     }

@@ -278,3 +278,107 @@ impl Count {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EntryId {
+        EntryId { ms, seq: 0 }
+    }
+
+    const NOW: StreamCounters = StreamCounters {
+        length: 10_000,
+        first: Some(EntryId { ms: 1, seq: 0 }),
+        last: Some(EntryId { ms: 10_000, seq: 0 }),
+        last_generated: EntryId { ms: 10_000, seq: 0 },
+        added: Some(10_000),
+        max_deleted: Some(EntryId { ms: 0, seq: 0 }),
+    };
+
+    /// A count of all after the cursor, up to the end.
+    fn count(cursor: u64) -> Count {
+        let left = NOW.length - cursor;
+        Count::begin(&NOW, id(cursor), None, Lag { min: 1, max: 10_000, point: left }, Sides::Above).unwrap()
+    }
+
+    fn page(from: u64, entries: u64) -> EntryPage {
+        let last = from + entries - 1;
+        EntryPage {
+            entries,
+            first: Some(id(from)),
+            last: Some(id(last)),
+            ended: last >= 10_000,
+            ..EntryPage::default()
+        }
+    }
+
+    #[test]
+    fn the_ends_of_many_pages_become_marks_that_are_as_sound_and_fewer() {
+        let mut count = count(1000);
+        let pages: Vec<bool> = (0..90).map(|n| count.take(&page(1001 + 100 * n, 100))).collect();
+        assert_eq!((pages.iter().filter(|complete| **complete).count(), pages[89]), (1, true));
+        assert_eq!(count.lag(&NOW), Some(9000));
+        let marks: Vec<(EntryId, u64)> = count.boundaries().collect();
+        assert!((MAX_ENDS / 2..=MAX_ENDS).contains(&marks.len()), "{}", marks.len());
+        // Nothing was removed: up to each id as many were added.
+        assert!(marks.iter().all(|(id, rank)| id.ms == *rank), "{marks:?}");
+    }
+
+    #[test]
+    fn a_count_is_complete_at_its_end_at_the_end_of_the_stream_or_with_what_lies_beyond() {
+        let check = |to: Option<(EntryId, u64)>, page: EntryPage, expected: bool| {
+            let lag = Lag { min: 1, max: 10_000, point: 9000 };
+            let mut count = Count::begin(&NOW, id(1000), to, lag, Sides::Above).unwrap();
+            assert_eq!(count.take(&page), expected, "{page:?}");
+        };
+        check(None, page(1001, 100), false);
+        check(None, EntryPage { ended: true, ..page(1001, 100) }, true);
+        check(None, EntryPage { beyond: 1, ..page(1001, 100) }, true);
+        check(None, EntryPage::default(), false);
+        let mark = Some((id(1100), 1100));
+        check(mark, page(1001, 99), false);
+        check(mark, page(1001, 100), true);
+    }
+
+    #[test]
+    fn what_was_counted_ahead_of_a_group_is_of_use_when_it_moves_on() {
+        let mut begun = count(1000);
+        begun.take(&page(1001, 1000));
+        let ahead = begun.clone().go_on_from(id(1500)).unwrap();
+        assert!(ahead.is_ahead() && !begun.is_ahead());
+        assert_eq!(ahead.range, begun.range);
+        // Beyond all that was counted there is nothing in it.
+        assert!(begun.clone().go_on_from(id(2500)).is_none());
+        // Nor in one of the other side.
+        let sides = Sides::Any { floor: None, below: u64::MAX };
+        let below = Count::begin(&NOW, id(1000), None, Lag { min: 1, max: 10_000, point: 9000 }, sides).unwrap();
+        assert!(below.range.is_from_the_front() && below.go_on_from(id(1500)).is_none());
+    }
+
+    #[test]
+    fn a_count_of_all_that_is_undelivered_hangs_on_nothing_until_it_has_begun() {
+        assert!(count(1000).is_self_contained());
+        let mut begun = count(1000);
+        begun.take(&page(1001, 100));
+        assert!(!begun.is_self_contained());
+        let lag = Lag { min: 1, max: 10_000, point: 9000 };
+        let to_a_mark = Count::begin(&NOW, id(1000), Some((id(2000), 2000)), lag, Sides::Above).unwrap();
+        assert!(!to_a_mark.is_self_contained());
+        let sides = Sides::Any { floor: None, below: u64::MAX };
+        assert!(!Count::begin(&NOW, id(1000), None, lag, sides).unwrap().is_self_contained());
+    }
+
+    /// Nearest is a cursor of before, from which the lag is known.
+    #[test]
+    fn a_count_begins_at_the_nearest_id_of_which_something_is_known() {
+        let begin = |above, below| {
+            let sides = Sides::Any { floor: Some((id(900), above)), below };
+            Count::begin(&NOW, id(1000), None, Lag { min: 1, max: 10_000, point: 9000 }, sides).unwrap().range
+        };
+        assert_eq!((begin(9100, u64::MAX).from, begin(9100, u64::MAX).to), (EntryId { ms: 900, seq: 1 }, id(1000)));
+        // The beginning is as near, and far better than the end.
+        assert!(begin(18_000, u64::MAX).is_from_the_front());
+        assert_eq!(begin(18_000, 999).from, EntryId { ms: 1000, seq: 1 });
+    }
+}

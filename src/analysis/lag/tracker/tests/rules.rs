@@ -1,9 +1,10 @@
 //! What is asked, and what is believed, in samples that are made up.
 
 use super::*;
+use crate::model::reply::UnknownFields;
 
 /// A stream with ids from `first` to `last`, to which so many entries were added, and a group that was given all up to `cursor`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Seen {
     first: u64,
     last: u64,
@@ -102,6 +103,8 @@ fn over_a_new_connection_nothing_is_remembered() {
     let (continuity, ask) = SEEN.open(&mut tracker);
     assert_eq!(continuity, Continuity::Unknown);
     assert!(ask.count.is_some() && ask.first.is_some());
+    tracker.found_first(&"a".into(), Some(id(501)));
+    assert_eq!(SEEN.resolved(&mut tracker).oldest_undelivered, Some(id(501)));
     assert_eq!(tracker.groups().cloned().collect::<Vec<_>>(), ["a".into()]);
 }
 
@@ -110,6 +113,9 @@ fn a_group_that_has_read_less_than_before_was_set_by_hand() {
     let mut tracker = counted();
     let (_, ask) = Seen { entries_read: Some(499), ..SEEN }.open(&mut tracker);
     assert!(ask.count.is_some());
+    // The new count hangs on nothing that was seen before.
+    Seen { entries_read: Some(499), last: 1010, length: 1009, added: 1010, ..SEEN }.open(&mut tracker);
+    assert_eq!(tracker.anchors(), []);
     let mut tracker = counted();
     let (_, ask) = Seen { entries_read: Some(501), ..SEEN }.open(&mut tracker);
     assert_eq!(ask, Queries::default());
@@ -145,6 +151,127 @@ fn entries_may_have_gone_without_a_trace_where_the_server_can_do_that_and_some_a
     check(Server::Counting, 1000, 0);
     check(Server::TrimsAcknowledged, 999, 1000);
     check(Server::TrimsAcknowledged, 1000, 0);
+}
+
+#[test]
+fn a_stream_that_is_another_begins_with_what_may_have_gone_without_a_trace_from_it() {
+    let check = |server, length, expected| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        let seen = Seen { server, ..SEEN };
+        Seen { length: 1000, ..seen }.open(&mut tracker);
+        Seen { last: 1010, added: 1010, length, ..seen }.open(&mut tracker);
+        tracker.anchor_is_gone();
+        let resolved = Seen { last: 1010, added: 1010, length, ..seen }.resolved(&mut tracker);
+        assert_eq!(resolved.untraced, id(expected), "{server:?} {length}");
+    };
+    check(Server::Counting, 1005, 0);
+    check(Server::TrimsAcknowledged, 1005, 1010);
+    check(Server::TrimsAcknowledged, 1010, 0);
+}
+
+/// From the front, if that is less than half as much.
+#[test]
+fn what_is_shorter_is_counted() {
+    let check = |server, trimmed: bool, cursor, page, expected: bool| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        let whole = Seen { length: 5001, last: 5001, added: 5001, cursor, entries_read: None, server, ..SEEN };
+        whole.open(&mut tracker);
+        tracker.forget();
+        whole.open(&mut tracker);
+        let now = Seen { length: 5001 - u64::from(trimmed), ..whole };
+        let (_, ask) = now.open(&mut tracker);
+        assert_eq!(ask.page, page, "{server:?} {trimmed} {cursor}");
+        let range = tracker.rest(Some(&"a".into())).unwrap();
+        assert_eq!((range.is_from_the_front(), range.is_to_the_end()), (expected, false), "{cursor}");
+        (tracker, now)
+    };
+    for server in [Server::Counting, Server::TrimsAcknowledged] {
+        check(server, false, 1500, None, true);
+        check(server, false, 1800, None, false);
+    }
+    // From here on nothing may be removed until it is counted.
+    check(Server::Counting, true, 500, None, false);
+    check(Server::TrimsAcknowledged, true, 1500, None, false);
+    // Or it is counted in one page, which comes with the groups.
+    let (mut tracker, now) = check(Server::TrimsAcknowledged, true, 500, Some(AT_ONCE), true);
+    let more = EntryPage { entries: 100, last: Some(id(101)), ..EntryPage::default() };
+    assert_eq!(now.sample().counted(&mut tracker, Some(&"a".into()), &more), Counted::Taken);
+    assert_eq!(tracker.rest(Some(&"a".into())), None, "a second page would tell nothing");
+    // There were more than fit in a page, so it is not tried again while the stream is trimmed.
+    let trimmed = Seen { length: 4990, ..now };
+    assert_eq!(trimmed.open(&mut tracker).1.page, None);
+}
+
+/// Of a page that came without the groups nobody knows up to where entries may have gone without a trace.
+#[test]
+fn a_page_without_the_groups_tells_a_lag_if_nothing_was_removed() {
+    let page =
+        EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
+    let check = |with_groups, length, expected| {
+        let mut tracker = LagTracker::with_small_lag(SMALL);
+        let seen = Seen { length: 1000, server: Server::TrimsAcknowledged, ..SEEN };
+        seen.open(&mut tracker);
+        let later = Seen { length, ..seen }.sample();
+        let groups = Some(&*later.groups).filter(|_| with_groups);
+        assert_eq!(tracker.counted(Some(&"a".into()), &page, &later.reply, groups), Counted::Taken);
+        assert_eq!(seen.resolved(&mut tracker).lag.uncertainty() == 0, expected, "{with_groups} {length}");
+    };
+    check(true, 1000, true);
+    check(false, 1000, true);
+    // Up to the cursor of the only group.
+    check(true, 990, true);
+    check(false, 990, false);
+}
+
+#[test]
+fn the_oldest_undelivered_entry_is_the_one_of_before_while_nothing_can_have_taken_it() {
+    let check = |now: Seen, max_deleted, expected: Option<u64>| {
+        let mut tracker = counted();
+        let mut sample = now.sample();
+        sample.reply.max_deleted = Some(id(max_deleted));
+        sample.open(&mut tracker);
+        let oldest = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().oldest_undelivered;
+        assert_eq!(oldest, expected.map(id), "{now:?} {max_deleted}");
+    };
+    let grown = Seen { last: 1010, added: 1010, length: 1009, ..SEEN };
+    check(grown, 0, Some(501));
+    check(Seen { first: 201, length: 809, ..grown }, 0, Some(501));
+    check(Seen { length: 1008, ..grown }, 500, Some(501));
+    check(Seen { length: 1008, ..grown }, 501, None);
+    check(Seen { length: 1008, ..grown }, 502, None);
+}
+
+#[test]
+fn up_to_the_lowest_cursor_that_only_rose_entries_may_have_gone_without_a_trace() {
+    let group = |name: &str, at, read, consumers| GroupReply {
+        name: name.into(),
+        last_delivered: id(at),
+        entries_read: read,
+        consumers,
+        ..GroupReply::default()
+    };
+    let before = [group("a", 10, Some(5), 2), group("b", 20, None, 1)];
+    let check = |now: &[GroupReply], expected: Option<u64>| {
+        assert_eq!(Cursors::of(&before).lowest_that_only_rose(now), expected.map(id), "{now:?}");
+    };
+    check(&before, Some(10));
+    check(&[group("a", 30, Some(7), 3), group("b", 20, None, 1)], Some(20));
+    check(&[group("b", 25, None, 1), group("a", 30, Some(7), 3)], Some(25));
+    check(&[group("0", 1, None, 1), group("a", 10, Some(5), 2), group("b", 20, None, 1)], Some(10));
+    // Set back or created again, as far as that shows.
+    check(&[group("a", 9, Some(5), 2), group("b", 20, None, 1)], Some(20));
+    check(&[group("a", 10, Some(4), 2), group("b", 20, None, 1)], Some(20));
+    check(&[group("a", 10, None, 2), group("b", 20, None, 1)], Some(20));
+    check(&[group("a", 10, Some(5), 1), group("b", 20, None, 1)], Some(20));
+    check(&[group("c", 5, None, 1)], None);
+    let unknown = |unknown| [GroupReply { unknown, ..group("a", 10, Some(5), 2) }];
+    for field in [
+        UnknownFields { last_delivered: true, ..UnknownFields::default() },
+        UnknownFields { consumers: true, ..UnknownFields::default() },
+    ] {
+        check(&unknown(field), None);
+        assert_eq!(Cursors::of(&unknown(field)).lowest_that_only_rose(&before), None);
+    }
 }
 
 #[test]
