@@ -23,6 +23,9 @@ struct Story {
     entries_read: Option<u64>,
     /// Whether the server tells how many entries were added.
     counts: bool,
+    /// The highest entry that was deleted, and how many are missing between the cursor and the end.
+    deleted: Option<u64>,
+    missing: u64,
     /// By how much the lag may be less.
     uncertainty: u64,
     consumers: Vec<ConsumerReply>,
@@ -48,6 +51,8 @@ impl Story {
             alive: 1,
             entries_read: Some(100),
             counts: true,
+            deleted: None,
+            missing: 0,
             uncertainty: 0,
             consumers: Vec::new(),
             continuity: Continuity::Continuous,
@@ -58,16 +63,16 @@ impl Story {
     fn sample(&mut self) -> GroupTrend {
         self.at += self.interval;
         let stream = StreamSample {
-            length: (self.last + 1).saturating_sub(self.first),
+            length: (self.last + 1).saturating_sub(self.first) - self.missing,
             first: (self.first <= self.last).then_some(id(self.first)),
             last: (self.first <= self.last).then_some(id(self.last)),
             last_generated: id(self.last),
             entries_added: self.counts.then_some(self.last),
-            max_deleted: self.counts.then_some(id(0)),
+            max_deleted: self.counts.then_some(id(self.deleted.unwrap_or(0))),
             continuity: std::mem::replace(&mut self.continuity, Continuity::Continuous),
             ..StreamSample::default()
         };
-        let lag = self.last.saturating_sub(self.cursor.max(self.first - 1));
+        let lag = self.last.saturating_sub(self.cursor.max(self.first - 1)) - self.missing;
         let after = self.last.saturating_sub(self.cursor);
         let resolved = Resolved {
             lag: Lag { min: lag.saturating_sub(self.uncertainty), max: lag, point: lag },
@@ -318,6 +323,14 @@ fn losses_are_a_lower_bound_and_never_a_delivered_entry() {
     // A cursor ahead of every id: what is added below it was skipped, not lost.
     let ahead = |story: &mut Story| (story.cursor, story.last) = (300, 200);
     assert_eq!(lost(ahead, |story| story.last = 400), 0);
+    // What was added was there: of fifty more that are gone at once, none was delivered.
+    assert_eq!(lost(nothing, |story| (story.first, story.last) = (301, 300)), 200);
+    // It was set back and read on to where it was, or read and was set back, so far as the counters tell.
+    assert_eq!(lost(nothing, |story| (story.first, story.entries_read) = (121, Some(110))), 0);
+    assert_eq!(lost(nothing, |story| (story.first, story.pending) = (121, 5)), 0);
+    // Read on, and nothing is pending any more.
+    let pending = |story: &mut Story| story.pending = 5;
+    assert_eq!(lost(pending, |story| (story.first, story.pending) = (121, 0)), 20);
     // Before 7.0: no consumer to read it, or one that may have.
     let old = |story: &mut Story| (story.counts, story.entries_read) = (false, None);
     assert_eq!(lost(old, |story| story.first = 121), 20);
@@ -398,6 +411,21 @@ fn a_stream_that_looks_new_hides_no_cursor_that_moved_back() {
 }
 
 #[test]
+fn what_was_missing_before_is_not_lost_again_where_it_was_not_passed() {
+    let mut story = Story::new();
+    (story.last, story.cursor, story.entries_read) = (200, 100, Some(100));
+    // Ten were deleted before.
+    story.deleted = Some(150);
+    story.missing = 10;
+    story.sample();
+    (story.cursor, story.entries_read) = (110, Some(110));
+    assert_eq!(story.sample().lost, 0);
+    story.missing = 13;
+    (story.cursor, story.entries_read) = (120, Some(120));
+    assert_eq!(story.sample().lost, 3);
+}
+
+#[test]
 fn rates_are_taken_over_the_window() {
     let mut story = Story::new();
     assert_eq!(story.sample().delivered_rate, None);
@@ -426,6 +454,35 @@ fn rates_are_taken_over_the_window() {
     story.read(5);
     story.entries_read = None;
     assert_eq!(story.sample().delivered_rate, None);
+    // From there on it can be, as long as none are.
+    story.read(20);
+    story.sample();
+    story.read(10);
+    assert_eq!(story.sample().delivered_rate, Some(2.0));
+}
+
+#[test]
+fn where_the_server_does_not_count_what_was_read_the_lags_tell_what_was_delivered() {
+    let delivered = |change: fn(&mut Story)| {
+        let mut story = Story::new();
+        (story.last, story.cursor, story.entries_read) = (200, 100, None);
+        story.sample();
+        change(&mut story);
+        story.sample().delivered_rate
+    };
+    assert_eq!(delivered(|story| (story.last, story.cursor) = (250, 150)), Some(10.0));
+    // What was lost was not delivered, as far as that shows.
+    assert_eq!(delivered(|story| (story.first, story.consumers) = (121, vec![consumer(60_000)])), Some(0.0));
+    assert_eq!(
+        delivered(|story| {
+            (story.first, story.consumers) = (121, vec![consumer(60_000)]);
+            story.sample();
+            story.read(50);
+        }),
+        Some(3.0)
+    );
+    // A lag that is only bounded tells nothing.
+    assert_eq!(delivered(|story| (story.last, story.cursor, story.uncertainty) = (250, 150, 5)), None);
 }
 
 #[test]
@@ -505,6 +562,16 @@ fn pending_entries_of_deleted_consumers_and_cleared_ones_are_not_acknowledged() 
     // Twenty in five seconds.
     assert_eq!(acknowledged(|story| (story.pending, story.consumers[0].pending) = (30, Some(0))), Some(4.0));
     assert_eq!(acknowledged(|story| (story.pending, _) = (30, story.consumers.remove(0))), Some(0.0));
+    // A consumer that holds nothing goes: those were acknowledged.
+    assert_eq!(
+        acknowledged(|story| {
+            story.consumers[0].pending = Some(0);
+            story.pending = 30;
+            story.sample();
+            (story.pending, _) = (25, story.consumers.remove(0));
+        }),
+        Some(2.5)
+    );
     // Five more went, in addition to the twenty that it held.
     assert_eq!(acknowledged(|story| (story.pending, _) = (25, story.consumers.remove(0))), Some(1.0));
     // The whole stream is trimmed, so all that is pending has no payload; then it is cleared.
