@@ -227,9 +227,7 @@ impl GroupHistory {
         } else {
             self.high_water.lost_above(&now)
         };
-        if now.cursor > self.high_water.id {
-            self.high_water.raise_to(now.cursor, None);
-        }
+        self.high_water.raise_to(now.cursor, None);
         if lost > 0 {
             self.lost = self.lost.saturating_add(lost);
             self.lost_at = Some((at, lost));

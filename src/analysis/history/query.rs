@@ -43,7 +43,11 @@ impl InvalidQuery {
 pub fn unix_seconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds - 1),
+        Err(before) => {
+            let before = before.duration();
+            let begun = i64::from(before.subsec_nanos() > 0);
+            i64::try_from(before.as_secs()).map_or(i64::MIN, |seconds| -seconds - begun)
+        }
     }
 }
 
@@ -96,7 +100,7 @@ impl Range {
         let (length, width) = (range.to - 1 - range.from, range.step);
         let points = length / width + 1;
         if points > MAX_POINTS {
-            let enough = (length / (MAX_POINTS - 1) + 1).max(1);
+            let enough = length / MAX_POINTS + 1;
             let expected = format!(
                 "a step of at least {} for this range: {points} points are more than {MAX_POINTS}",
                 written(enough)
@@ -176,11 +180,12 @@ mod tests {
         assert!(Range::parse("-14d", "now", "1m49s", NOW).is_err());
         assert!(Range::parse("-10999s", "now", "1s", NOW).is_ok());
         assert!(Range::parse("-11000s", "now", "1s", NOW).is_err());
-        for from in ["-11000s", "-22000s", "-1d", "-14d", "-366d"] {
+        for from in ["-11000s", "-21998s", "-21999s", "-22000s", "-1d", "-14d", "-366d"] {
             let text = wrong(from, "now", "1s");
             let (_, step) = text.split_once("a step of at least ").unwrap();
-            let step = step.split(' ').next().unwrap();
-            assert!(Range::parse(from, "now", step, NOW).is_ok(), "{text}");
+            let step = seconds(step.split(' ').next().unwrap()).unwrap();
+            assert!(Range::parse(from, "now", &format!("{step}s"), NOW).is_ok(), "{text}");
+            assert!(Range::parse(from, "now", &format!("{}s", step - 1), NOW).is_err(), "{text}");
         }
     }
 
@@ -198,6 +203,6 @@ mod tests {
     fn seconds_are_rounded_down_on_both_sides_of_the_epoch() {
         let millis = Duration::from_millis;
         assert_eq!([0, 999, 1500].map(|since| unix_seconds(UNIX_EPOCH + millis(since))), [0, 0, 1]);
-        assert_eq!([1, 999, 1500].map(|before| unix_seconds(UNIX_EPOCH - millis(before))), [-1, -1, -2]);
+        assert_eq!([1, 999, 1000, 1500].map(|before| unix_seconds(UNIX_EPOCH - millis(before))), [-1, -1, -1, -2]);
     }
 }
