@@ -24,6 +24,8 @@ fn braces_are_expanded_as_shells_do_it() {
     check("orders:{0..2}", &["orders:0", "orders:1", "orders:2"]);
     check("orders:{08..10}", &["orders:08", "orders:09", "orders:10"]);
     check("orders:{8..010}", &["orders:008", "orders:009", "orders:010"]);
+    check("orders:{9..11}", &["orders:9", "orders:10", "orders:11"]);
+    check("{0..10}", &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
     check("{eu,us}:orders:{0..1}", &["eu:orders:0", "eu:orders:1", "us:orders:0", "us:orders:1"]);
     check("a{,b}", &["a", "ab"]);
     check("{a,b{1,2}}", &["a", "b1", "b2"]);
@@ -72,6 +74,23 @@ fn what_is_no_definition_is_said() {
     assert_eq!(LogicalStreams::parse(&many), Err(LogicalProblem::Partitions("o".to_owned())));
     check("o={0..100}:*", "o has more than 100 patterns");
     assert!(parse(&["o={0..9999}", "p={0..9999}", "q={0..99}:*"]).is_ok());
+}
+
+#[test]
+fn a_definition_may_be_as_large_as_the_bounds_and_no_larger() {
+    let count = |text: &str| braces::expand(text).map(|texts| texts.len());
+    let nested = |depth: usize, open: &str| format!("{}{}", open.repeat(depth), "}".repeat(depth));
+    for (open, expected) in [("{", 1), ("{a,", 9)] {
+        assert_eq!(count(&nested(8, open)), Ok(expected));
+        assert_eq!(count(&nested(9, open)), Err(LogicalProblem::Nesting(nested(9, open))));
+    }
+    let too_many = |text: &str| Err(LogicalProblem::Partitions(text.to_owned()));
+    assert_eq!(count("{a,{1..9999}}"), Ok(braces::MAX_PARTITIONS));
+    assert_eq!(count("{a,{0..9999}}"), too_many("{a,{0..9999}}"));
+    let bytes = |bytes: usize| "x".repeat(bytes);
+    assert_eq!(count(&bytes(braces::MAX_EXPANDED_BYTES)), Ok(1));
+    let larger = bytes(braces::MAX_EXPANDED_BYTES + 1);
+    assert!(count(&larger) == too_many(&larger));
 }
 
 #[test]

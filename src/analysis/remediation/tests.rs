@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::*;
@@ -454,4 +455,247 @@ fn acts_that_move_no_entry_hide_no_claim() {
     assert!(claims_after(Action::DeleteIdleConsumers, true));
     assert!(claims_after(Action::Release, false), "it was refused");
     assert!(!claims_after(Action::Release, true), "it may have been our own act");
+}
+
+#[test]
+fn a_plan_says_what_it_would_do_and_why_and_what_it_changes_and_leaves() {
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+    plans(&mut planner, vec![dead(60_000, 0), dead(61_000, 0)]);
+    let plan = planner.plans().next().unwrap().clone();
+    let consumer = |pending, to| PlanSubject::Consumer { name: "gone".into(), pending, idle_ms: 61_999, to };
+    let cases = [
+        (
+            consumer(0, None),
+            [
+                "delete consumer gone of group g of s",
+                "gone did nothing for 61 s though there was something to do, holds 0 entries, and was seen so twice",
+                "the list of consumers",
+                "entries, cursor, pending entries; a consumer that comes back is made again by its next read",
+            ],
+        ),
+        (
+            consumer(4, Some("here".into())),
+            [
+                "hand 4 of gone's 4 pending entries in group g of s to here, with their idle time and deliveries",
+                "gone did nothing for 61 s though there was something to do, holds 4 entries, and was seen so twice",
+                "who holds the entries",
+                "entries, cursor, idle times, numbers of deliveries",
+            ],
+        ),
+        (
+            PlanSubject::Ghosts { count: 3 },
+            [
+                "acknowledge 3 pending entries of group g of s whose payload is gone",
+                "3 pending entries or more are not in the stream any more: nobody can process them",
+                "the list of pending entries",
+                "entries, cursor, pending entries with a payload",
+            ],
+        ),
+        (
+            PlanSubject::Entry { id: EntryId { ms: 5, seq: 1 }, owner: "here".into(), deliveries: 7 },
+            [
+                "copy entry 5-1 of s to {s}:dead and acknowledge it in group g",
+                "5-1 was delivered 7 times, last to here, and not acknowledged",
+                "the list of pending entries; the other stream gets one entry",
+                "the entry in its own stream, the cursor, other groups",
+            ],
+        ),
+        (
+            PlanSubject::Group { state: GroupState::Stalled, dead: 2 },
+            [
+                "call the webhook for group g of s",
+                "the group is stalled; dead consumers that hold entries: 2",
+                "nothing in Redis",
+                "everything in Redis",
+            ],
+        ),
+    ];
+    for (subject, expected) in cases {
+        let plan = Plan { subject, ..plan.clone() };
+        assert_eq!([&*plan.what(), &*plan.why(), plan.changes(), plan.keeps()], expected);
+    }
+    // No more than the budget allows.
+    let what = |subject| Plan { subject, ..plan.clone() }.what();
+    assert!(what(consumer(11, Some("here".into()))).starts_with("hand 10 of gone's 11 pending entries"));
+    assert!(what(PlanSubject::Ghosts { count: 11 }).starts_with("acknowledge 10 pending entries"));
+}
+
+/// These consumers, all dead; each has been idle since the server's clock began.
+fn all_dead(consumers: Range<u32>, second: u64) -> Vec<StreamSnapshot> {
+    let members = consumers.map(|n| member(&format!("c{n:04}"), 0, second * 1000, Some(false)));
+    stream(second * 1000, group(members.collect()))
+}
+
+fn planned(planner: &Planner) -> Vec<Plan> {
+    planner.plans().cloned().collect()
+}
+
+#[test]
+fn a_plan_is_found_by_its_id_alone() {
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+    planner.look(&all_dead(0..2, 100), at(100));
+    planner.look(&all_dead(0..2, 101), at(101));
+    assert_eq!(planned(&planner).len(), 2);
+    for plan in planned(&planner) {
+        assert_eq!(planner.find(&plan.id), Some(&plan));
+    }
+    assert_eq!(planner.find(""), None);
+}
+
+#[test]
+fn a_thousand_rejections_are_remembered_and_more_once_those_are_over() {
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+    planner.look(&all_dead(0..1001, 100), at(100));
+    planner.look(&all_dead(0..1001, 101), at(101));
+    let rejected = planned(&planner);
+    assert_eq!(rejected.len(), 1000);
+    rejected.iter().for_each(|plan| planner.reject(plan, at(102)));
+    planner.look(&all_dead(0..1001, 103), at(103));
+    let [last] = &planned(&planner)[..] else { panic!("{}", planned(&planner).len()) };
+    planner.reject(last, at(104));
+    planner.look(&all_dead(0..1001, 105), at(105));
+    assert_eq!(planned(&planner).iter().map(|plan| plan.subject.key()).collect::<Vec<_>>(), ["c1000"]);
+    planner.reject(last, at(102 + 3600));
+    planner.look(&all_dead(1000..1001, 3703), at(3703));
+    assert_eq!(planned(&planner), []);
+}
+
+#[test]
+fn refusals_are_remembered_for_an_hour_beyond_the_pause() {
+    for (second, pause) in [(161, 120), (3759, 120), (3760, 60)] {
+        let mut planner = planner(rule(RemediationMode::Auto, &[Action::Release]));
+        look(&mut planner, 99);
+        let plan = look(&mut planner, 100).unwrap();
+        planner.acted(&plan, false, at(100));
+        planner.refused(&plan, at(100));
+        planner.reject(&Plan { group: "other".into(), ..plan.clone() }, at(second));
+        planner.refused(&plan, at(second));
+        let next = (second + 1..second + 200).find(|second| look(&mut planner, *second).is_some());
+        assert_eq!(next, Some(second + pause), "{second}");
+    }
+}
+
+#[test]
+fn more_than_ten_new_plans_within_a_minute_are_a_storm() {
+    for (then, now, seconds, expected) in [(6, 5, 60, true), (6, 5, 61, false), (6, 4, 60, false), (0, 10, 60, false)] {
+        let mut planner = planner(rule(RemediationMode::Auto, &[Action::DeleteIdleConsumers]));
+        let end = 101 + seconds;
+        for (second, dead) in [(100, then), (101, then), (end - 1, then + now), (end, then + now)] {
+            planner.look(&all_dead(0..dead, second), at(second));
+        }
+        assert_eq!(planner.plans().count(), then as usize + now as usize);
+        assert_eq!(planner.storm_until(at(end)).is_some(), expected, "{then} {now} {seconds}");
+    }
+}
+
+#[test]
+fn nothing_is_planned_where_the_name_is_not_known_whole() {
+    let long = "s".repeat(5000);
+    for (stream, group, expected) in [("s", "g", 1), (&*long, "g", 0), ("s", &*long, 0)] {
+        let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+        for second in 100..102 {
+            let mut streams = all_dead(0..1, second);
+            streams[0].key = stream.into();
+            streams[0].groups[0].name = group.into();
+            planner.look(&streams, at(second));
+        }
+        assert_eq!(planner.plans().count(), expected, "{} {}", stream.len(), group.len());
+    }
+}
+
+#[test]
+fn a_claim_is_remembered_for_an_hour() {
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::Release]));
+    let seen = [(100, 5), (101, 4), (3699, 4), (3700, 4), (3701, 4), (3702, 4)].map(|(second, pending)| {
+        planner.look(&stream(second * 1000, dead(second * 1000, pending)), at(second));
+        planner.plans().count()
+    });
+    assert_eq!(seen, [0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn an_oldest_entry_that_is_another_one_is_no_claim() {
+    let oldest = |ms, owner: &str, idle| PresentGroup {
+        oldest_pending: Some((EntryId { ms, seq: 0 }, Some(owner.into()))),
+        oldest_pending_deliveries: Some(1),
+        ..dead(idle, 5)
+    };
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::Release]));
+    let seen = plans(&mut planner, vec![oldest(5, "gone", 60_000), oldest(6, "here", 61_000)]);
+    assert_eq!(seen[1].0, [Action::Release]);
+}
+
+#[test]
+fn an_act_of_our_own_hides_claims_in_the_next_three_samples_and_no_longer() {
+    for (claimed, is_seen) in [(1, false), (3, false), (4, true)] {
+        let mut planner = planner(rule(RemediationMode::Plan, &[Action::Release]));
+        look(&mut planner, 101);
+        let plan = look(&mut planner, 102).unwrap();
+        planner.acted(&plan, true, at(102));
+        for sample in 1..=7 {
+            let (second, pending) = (102 + sample, if sample < claimed { 3 } else { 2 });
+            planner.look(&stream(second * 1000, dead(100_000 + second, pending)), at(second));
+        }
+        assert_eq!(planner.plans().count() == 0, is_seen, "{claimed}");
+    }
+}
+
+#[test]
+fn an_entry_is_not_moved_to_the_stream_that_it_is_in() {
+    let both: &[Action] = &[Action::Release, Action::DeadLetter];
+    for (to, expected) in [("other", both), ("s", &[Action::Release])] {
+        let dead_letter = DeadLetter { stream: to.into(), deliveries: 3, idle: Duration::from_secs(1) };
+        let rule = RemediationRule { dead_letter: Some(dead_letter), ..rule(RemediationMode::Plan, both) };
+        let shown = |idle| PresentGroup { members: dead(idle, 3).members, ..poisoned(3, "gone") };
+        let seen = plans(&mut planner(rule), vec![shown(60_000), shown(61_000)]);
+        assert_eq!(seen[1].0, expected, "{to}");
+    }
+}
+
+#[test]
+fn a_plan_ends_when_its_taker_is_gone_and_not_when_another_would_be_better() {
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::Release]));
+    let alive = |name, pending| member(name, pending, 10, Some(true));
+    let mut look = |second: u64, mut members: Vec<ConsumerSnapshot>| {
+        members.push(member("gone", 4, second * 1000, Some(false)));
+        let ended = planner.look(&stream(second * 1000, group(members)), at(second)).len();
+        let to = planner.plans().find_map(|plan| match &plan.subject {
+            PlanSubject::Consumer { to, .. } => to.as_ref().map(ToString::to_string),
+            _ => None,
+        });
+        (to.unwrap_or_default(), ended)
+    };
+    look(100, vec![alive("a", 2)]);
+    assert_eq!(look(101, vec![alive("a", 2)]), ("a".to_owned(), 0));
+    assert_eq!(look(102, vec![alive("a", 2), alive("b", 1)]), ("a".to_owned(), 0));
+    assert_eq!(look(103, vec![alive("b", 1)]), ("b".to_owned(), 1));
+}
+
+#[test]
+fn an_idle_time_that_began_anew_differs_by_more_than_half_of_it() {
+    for (idle_ms, expected) in [(69_999, 0), (70_000, 1)] {
+        let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+        planner.look(&stream(100_000, dead(60_000, 0)), at(100));
+        planner.look(&stream(140_000, dead(idle_ms, 0)), at(140));
+        assert_eq!(planner.plans().count(), expected, "{idle_ms}");
+    }
+    // Not looked at again for longer than that.
+    let mut planner = planner(rule(RemediationMode::Plan, &[Action::DeleteIdleConsumers]));
+    for (second, idle_ms) in [(100, 60_000), (140, 60_000), (141, 101_000)] {
+        planner.look(&stream(second * 1000, dead(idle_ms, 0)), at(second));
+    }
+    assert_eq!(planner.plans().next().unwrap().evidence.first_seen, at(100));
+}
+
+#[test]
+fn what_a_dead_consumer_holds_decides_what_can_be_done() {
+    for (action, if_nothing, if_something) in
+        [(Action::DeleteIdleConsumers, true, false), (Action::Release, false, true), (Action::Hook, false, true)]
+    {
+        for (pending, expected) in [(0, if_nothing), (3, if_something)] {
+            let mut planner = planner(rule(RemediationMode::Plan, &[action]));
+            let seen = plans(&mut planner, vec![dead(60_000, pending), dead(61_000, pending)]);
+            assert_eq!(seen[1].0 == [action], expected, "{action:?} {pending}");
+        }
+    }
 }
