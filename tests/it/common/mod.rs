@@ -514,8 +514,14 @@ impl Drop for Streamlag {
     }
 }
 
+/// The value of the first series of this name and these labels on a page. Pages are long and looked at often.
 pub fn value_of(page: &str, series: &str) -> Option<f64> {
-    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    let mut places = memchr::memmem::find_iter(page.as_bytes(), series);
+    places.find_map(|at| {
+        let is_line = at == 0 || page.as_bytes()[at - 1] == b'\n';
+        let value = page[at + series.len()..].strip_prefix(' ').filter(|_| is_line)?;
+        value.split('\n').next()?.parse().ok()
+    })
 }
 
 #[derive(Debug)]
