@@ -48,3 +48,45 @@ pub fn present(forecasts: &Arc<[GroupForecast]>, streams: &[StreamSnapshot]) -> 
     };
     forecasts.iter().filter(is_there).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::forecast::{NoForecast, TimesTo};
+    use crate::analysis::snapshot::tests::{present_group, stream_facts};
+    use crate::analysis::snapshot::{GroupSnapshot, Presence};
+    use crate::model::lag::Lag;
+
+    fn forecast(points: Result<Vec<LagQuantiles>, NoForecast>) -> Option<GroupForecast> {
+        let forecast = Forecast { made_at: 0.0, horizon: 900.0, points, time_to: TimesTo::default(), replay: None };
+        GroupForecast::of(&"s".into(), &"g".into(), "15m", &forecast)
+    }
+
+    fn at(time: f64, lag: f64) -> LagQuantiles {
+        LagQuantiles { time, q025: lag, q05: lag, q10: lag, q50: lag, q90: lag, q95: lag, q975: lag }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_forecast_is_the_end_of_its_horizon() {
+        let shown = forecast(Ok(vec![at(60.0, 5.0), at(900.0, 7.0)])).unwrap();
+        assert_eq!((shown.lag, shown.horizon, shown.loss), (at(900.0, 7.0), "15m", None));
+        assert_eq!(forecast(Err(NoForecast::NoRates)), None);
+        assert_eq!(forecast(Ok(Vec::new())), None);
+    }
+
+    #[test]
+    fn forecasts_of_groups_that_are_gone_are_not_shown() {
+        let forecasts: Arc<[GroupForecast]> = forecast(Ok(vec![at(900.0, 7.0)])).into_iter().collect();
+        let check = |stream: &str, group: &str, presence: Presence, expected: usize| {
+            let groups = vec![GroupSnapshot { name: group.into(), presence }];
+            let stream = StreamSnapshot { key: stream.into(), read: Ok(stream_facts()), groups, groups_left_out: 0 };
+            assert_eq!(present(&forecasts, &[stream]).len(), expected);
+        };
+        let there = || Presence::Present(Box::new(present_group(Lag::exact(7))));
+        check("s", "g", there(), 1);
+        check("s", "g", Presence::Missing, 0);
+        check("s", "h", there(), 0);
+        check("t", "g", there(), 0);
+        assert_eq!(present(&forecasts, &[]).len(), 0);
+    }
+}

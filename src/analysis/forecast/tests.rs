@@ -224,6 +224,9 @@ fn what_cannot_be_told_has_a_reason() {
     let in_time = forecast(&group.points, &late(MAX_AGE)).points;
     assert!(!matches!(in_time, Err(NoForecast::Stale { .. })), "{in_time:?}");
     assert_eq!(refused(&[], &group.ask(HOUR)), NoForecast::Stale { age: f64::INFINITY });
+    assert!(NoForecast::Stale { age: 400.0 }.to_string().starts_with("the newest known lag is 400 seconds old"));
+    let never = NoForecast::Stale { age: f64::INFINITY }.to_string();
+    assert_eq!(never, "no point of the history has a known lag");
     let mut blank = group.points.clone();
     for point in &mut blank {
         (point.added_per_second, point.delivered_per_second) = (None, None);
