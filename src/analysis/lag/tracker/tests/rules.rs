@@ -5,7 +5,7 @@ use crate::model::reply::UnknownFields;
 
 /// A stream with ids from `first` to `last`, to which so many entries were added, and a group that was given all up to `cursor`.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SimpleStream {
     first: u64,
     last: u64,
     length: u64,
@@ -16,7 +16,7 @@ struct Seen {
 }
 
 /// Ids 1 to 1000, one of them missing, so that no counter tells the lag.
-const SEEN: Seen = Seen {
+const SIMPLE: SimpleStream = SimpleStream {
     first: 1,
     last: 1000,
     length: 999,
@@ -26,7 +26,7 @@ const SEEN: Seen = Seen {
     server: Server::Counting,
 };
 
-impl Seen {
+impl SimpleStream {
     fn sample(self) -> TrackedSample {
         let reply = StreamReply {
             length: self.length,
@@ -60,15 +60,15 @@ impl Seen {
     }
 }
 
-/// A tracker that has counted the lag of [`SEEN`]: 500.
+/// A tracker that has counted the lag of [`SIMPLE`]: 500.
 fn counted() -> LagTracker {
     let mut tracker = LagTracker::with_small_lag(SMALL);
-    let (_, ask) = SEEN.open(&mut tracker);
+    let (_, ask) = SIMPLE.open(&mut tracker);
     assert!(ask.count.is_some() && ask.comes_along, "{ask:?}");
     let page =
         EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
-    SEEN.sample().counted(&mut tracker, Some(&"a".into()), &page);
-    let resolved = SEEN.resolved(&mut tracker);
+    SIMPLE.sample().counted(&mut tracker, Some(&"a".into()), &page);
+    let resolved = SIMPLE.resolved(&mut tracker);
     assert_eq!((resolved.lag, resolved.oldest_undelivered), (Lag { min: 500, max: 500, point: 500 }, Some(id(501))));
     tracker
 }
@@ -76,7 +76,7 @@ fn counted() -> LagTracker {
 #[test]
 fn what_has_not_changed_is_not_asked_again() {
     let mut tracker = counted();
-    assert_eq!(SEEN.open(&mut tracker), (Continuity::Continuous, Queries::default()));
+    assert_eq!(SIMPLE.open(&mut tracker), (Continuity::Continuous, Queries::default()));
     assert_eq!(tracker.anchors(), []);
     assert_eq!(tracker.rest(Some(&"a".into())), None);
 }
@@ -84,7 +84,7 @@ fn what_has_not_changed_is_not_asked_again() {
 #[test]
 fn a_lag_that_hangs_on_an_earlier_sample_is_believed_while_the_entries_of_then_are_there() {
     let mut tracker = counted();
-    let grown = Seen { last: 1010, length: 1009, added: 1010, ..SEEN };
+    let grown = SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE };
     assert_eq!(grown.open(&mut tracker), (Continuity::Continuous, Queries::default()));
     // The first that is undelivered, and the last of the sample before.
     assert_eq!(tracker.anchors(), [id(501), id(1000)]);
@@ -100,24 +100,24 @@ fn a_lag_that_hangs_on_an_earlier_sample_is_believed_while_the_entries_of_then_a
 fn over_a_new_connection_nothing_is_remembered() {
     let mut tracker = counted();
     tracker.forget();
-    let (continuity, ask) = SEEN.open(&mut tracker);
+    let (continuity, ask) = SIMPLE.open(&mut tracker);
     assert_eq!(continuity, Continuity::Unknown);
     assert!(ask.count.is_some() && ask.first.is_some());
     tracker.found_first(&"a".into(), Some(id(501)));
-    assert_eq!(SEEN.resolved(&mut tracker).oldest_undelivered, Some(id(501)));
+    assert_eq!(SIMPLE.resolved(&mut tracker).oldest_undelivered, Some(id(501)));
     assert_eq!(tracker.groups().cloned().collect::<Vec<_>>(), ["a".into()]);
 }
 
 #[test]
 fn a_group_that_has_read_less_than_before_was_set_by_hand() {
     let mut tracker = counted();
-    let (_, ask) = Seen { entries_read: Some(499), ..SEEN }.open(&mut tracker);
+    let (_, ask) = SimpleStream { entries_read: Some(499), ..SIMPLE }.open(&mut tracker);
     assert!(ask.count.is_some());
     // The new count hangs on nothing that was seen before.
-    Seen { entries_read: Some(499), last: 1010, length: 1009, added: 1010, ..SEEN }.open(&mut tracker);
+    SimpleStream { entries_read: Some(499), last: 1010, length: 1009, added: 1010, ..SIMPLE }.open(&mut tracker);
     assert_eq!(tracker.anchors(), []);
     let mut tracker = counted();
-    let (_, ask) = Seen { entries_read: Some(501), ..SEEN }.open(&mut tracker);
+    let (_, ask) = SimpleStream { entries_read: Some(501), ..SIMPLE }.open(&mut tracker);
     assert_eq!(ask, Queries::default());
 }
 
@@ -125,9 +125,9 @@ fn a_group_that_has_read_less_than_before_was_set_by_hand() {
 fn a_stream_that_has_lost_fewer_entries_than_it_must_have_is_another() {
     let check = |length, expected| {
         let mut tracker = counted();
-        Seen { last: 1010, length: 1009, added: 1010, ..SEEN }.open(&mut tracker);
+        SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE }.open(&mut tracker);
         // All thousand of the first sample are gone.
-        let now = Seen { first: 1001, last: 1020, length, added: 1020, ..SEEN };
+        let now = SimpleStream { first: 1001, last: 1020, length, added: 1020, ..SIMPLE };
         assert_eq!(now.open(&mut tracker).0, expected, "{length}");
     };
     check(20, Continuity::Continuous);
@@ -138,12 +138,12 @@ fn a_stream_that_has_lost_fewer_entries_than_it_must_have_is_another() {
 fn entries_may_have_gone_without_a_trace_where_the_server_can_do_that_and_some_are_gone() {
     let check = |server, length, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = Seen { server, length, ..SEEN };
+        let seen = SimpleStream { server, length, ..SIMPLE };
         seen.open(&mut tracker);
         assert_eq!(seen.resolved(&mut tracker).untraced, id(expected), "{server:?} {length}");
         assert_eq!(tracker.counts_with_groups(), expected > 0, "{server:?} {length}");
         // Nothing is removed from here on.
-        let grown = Seen { last: 1001, length: length + 1, added: 1001, ..seen };
+        let grown = SimpleStream { last: 1001, length: length + 1, added: 1001, ..seen };
         grown.open(&mut tracker);
         assert_eq!(grown.resolved(&mut tracker).untraced, id(expected), "{server:?} {length}");
     };
@@ -157,11 +157,11 @@ fn entries_may_have_gone_without_a_trace_where_the_server_can_do_that_and_some_a
 fn a_stream_that_is_another_begins_with_what_may_have_gone_without_a_trace_from_it() {
     let check = |server, length, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = Seen { server, ..SEEN };
-        Seen { length: 1000, ..seen }.open(&mut tracker);
-        Seen { last: 1010, added: 1010, length, ..seen }.open(&mut tracker);
+        let seen = SimpleStream { server, ..SIMPLE };
+        SimpleStream { length: 1000, ..seen }.open(&mut tracker);
+        SimpleStream { last: 1010, added: 1010, length, ..seen }.open(&mut tracker);
         tracker.anchor_is_gone();
-        let resolved = Seen { last: 1010, added: 1010, length, ..seen }.resolved(&mut tracker);
+        let resolved = SimpleStream { last: 1010, added: 1010, length, ..seen }.resolved(&mut tracker);
         assert_eq!(resolved.untraced, id(expected), "{server:?} {length}");
     };
     check(Server::Counting, 1005, 0);
@@ -174,11 +174,12 @@ fn a_stream_that_is_another_begins_with_what_may_have_gone_without_a_trace_from_
 fn what_is_shorter_is_counted() {
     let check = |server, trimmed: bool, cursor, page, expected: bool| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let whole = Seen { length: 5001, last: 5001, added: 5001, cursor, entries_read: None, server, ..SEEN };
+        let whole =
+            SimpleStream { length: 5001, last: 5001, added: 5001, cursor, entries_read: None, server, ..SIMPLE };
         whole.open(&mut tracker);
         tracker.forget();
         whole.open(&mut tracker);
-        let now = Seen { length: 5001 - u64::from(trimmed), ..whole };
+        let now = SimpleStream { length: 5001 - u64::from(trimmed), ..whole };
         let (_, ask) = now.open(&mut tracker);
         assert_eq!(ask.page, page, "{server:?} {trimmed} {cursor}");
         let range = tracker.rest(Some(&"a".into())).unwrap();
@@ -198,7 +199,7 @@ fn what_is_shorter_is_counted() {
     assert_eq!(now.sample().counted(&mut tracker, Some(&"a".into()), &more), Counted::Taken);
     assert_eq!(tracker.rest(Some(&"a".into())), None, "a second page would tell nothing");
     // There were more than fit in a page, so it is not tried again while the stream is trimmed.
-    let trimmed = Seen { length: 4990, ..now };
+    let trimmed = SimpleStream { length: 4990, ..now };
     assert_eq!(trimmed.open(&mut tracker).1.page, None);
 }
 
@@ -209,9 +210,9 @@ fn a_page_without_the_groups_tells_a_lag_if_nothing_was_removed() {
         EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
     let check = |with_groups, length, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = Seen { length: 1000, server: Server::TrimsAcknowledged, ..SEEN };
+        let seen = SimpleStream { length: 1000, server: Server::TrimsAcknowledged, ..SIMPLE };
         seen.open(&mut tracker);
-        let later = Seen { length, ..seen }.sample();
+        let later = SimpleStream { length, ..seen }.sample();
         let groups = Some(&*later.groups).filter(|_| with_groups);
         assert_eq!(tracker.counted(Some(&"a".into()), &page, &later.reply, groups), Counted::Taken);
         assert_eq!(seen.resolved(&mut tracker).lag.uncertainty() == 0, expected, "{with_groups} {length}");
@@ -225,7 +226,7 @@ fn a_page_without_the_groups_tells_a_lag_if_nothing_was_removed() {
 
 #[test]
 fn the_oldest_undelivered_entry_is_the_one_of_before_while_nothing_can_have_taken_it() {
-    let check = |now: Seen, max_deleted, expected: Option<u64>| {
+    let check = |now: SimpleStream, max_deleted, expected: Option<u64>| {
         let mut tracker = counted();
         let mut sample = now.sample();
         sample.reply.max_deleted = Some(id(max_deleted));
@@ -233,12 +234,12 @@ fn the_oldest_undelivered_entry_is_the_one_of_before_while_nothing_can_have_take
         let oldest = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().oldest_undelivered;
         assert_eq!(oldest, expected.map(id), "{now:?} {max_deleted}");
     };
-    let grown = Seen { last: 1010, added: 1010, length: 1009, ..SEEN };
+    let grown = SimpleStream { last: 1010, added: 1010, length: 1009, ..SIMPLE };
     check(grown, 0, Some(501));
-    check(Seen { first: 201, length: 809, ..grown }, 0, Some(501));
-    check(Seen { length: 1008, ..grown }, 500, Some(501));
-    check(Seen { length: 1008, ..grown }, 501, None);
-    check(Seen { length: 1008, ..grown }, 502, None);
+    check(SimpleStream { first: 201, length: 809, ..grown }, 0, Some(501));
+    check(SimpleStream { length: 1008, ..grown }, 500, Some(501));
+    check(SimpleStream { length: 1008, ..grown }, 501, None);
+    check(SimpleStream { length: 1008, ..grown }, 502, None);
 }
 
 #[test]
@@ -277,10 +278,10 @@ fn up_to_the_lowest_cursor_that_only_rose_entries_may_have_gone_without_a_trace(
 #[test]
 fn pages_come_with_the_groups_from_the_sample_on_in_which_entries_may_have_gone_without_a_trace() {
     let mut tracker = LagTracker::with_small_lag(SMALL);
-    let whole = Seen { length: 1000, server: Server::TrimsAcknowledged, ..SEEN };
+    let whole = SimpleStream { length: 1000, server: Server::TrimsAcknowledged, ..SIMPLE };
     whole.open(&mut tracker);
     assert!(!tracker.counts_with_groups());
-    let trimmed = Seen { length: 990, ..whole };
+    let trimmed = SimpleStream { length: 990, ..whole };
     trimmed.open(&mut tracker);
     assert!(tracker.counts_with_groups());
     // Up to the cursor of the only group.
@@ -295,12 +296,13 @@ fn a_small_lag_is_counted_though_the_counters_tell_it_unless_that_reads_too_much
         let mut tracker = LagTracker::with_small_lag(SMALL);
         // Read by name up to two before the end, in steps that were watched.
         for (last, cursor) in [(998, 998), (1000, 998)] {
-            let seen = Seen { last, length: last, added: last, cursor, entries_read: Some(cursor), ..SEEN };
+            let seen = SimpleStream { last, length: last, added: last, cursor, entries_read: Some(cursor), ..SIMPLE };
             seen.open(&mut tracker);
             let lag = seen.resolved(&mut tracker).lag;
             assert_eq!((lag.min, lag.max), (last - cursor, last - cursor));
         }
-        let grown = Seen { last: 1000, length: 1000, added: 1000, cursor: 998, entries_read: Some(998), ..SEEN };
+        let grown =
+            SimpleStream { last: 1000, length: 1000, added: 1000, cursor: 998, entries_read: Some(998), ..SIMPLE };
         let mut changed = grown.sample();
         changed.reply.length = 999;
         changed.reply.first = Some(id(2));
@@ -319,7 +321,7 @@ fn what_no_group_needs_is_counted_once_it_stands_still_and_seldom_while_it_moves
     let mut asked = Vec::new();
     // Each is the lowest that a group needs: it moves for half a minute, and then stands.
     for needed in (100..115).chain([114; 3]) {
-        let sample = SEEN.sample();
+        let sample = SIMPLE.sample();
         sample.open(&mut tracker);
         let ask = tracker.hold(&sample.reply, id(needed), 10);
         assert_eq!(ask.first, None, "its age is not asked for");
@@ -339,13 +341,13 @@ fn what_no_group_needs_is_counted_once_it_stands_still_and_seldom_while_it_moves
 #[test]
 fn a_group_that_stands_at_the_lowest_entry_that_is_needed_has_counted_for_it() {
     let mut tracker = counted();
-    let sample = SEEN.sample();
+    let sample = SIMPLE.sample();
     let after = EntryId { ms: 500, seq: 1 };
     tracker.hold(&sample.reply, after, 10);
     assert_eq!(tracker.below_held(&sample.reply, after), Some(499));
     // That was before more were added.
     let mut tracker = counted();
-    let grown = Seen { last: 1010, length: 1009, added: 1010, ..SEEN }.sample();
+    let grown = SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE }.sample();
     tracker.hold(&grown.reply, after, 10);
     assert_ne!(tracker.below_held(&grown.reply, after), Some(509));
 }
@@ -363,7 +365,7 @@ fn a_page_of_the_moment_tells_the_lag_by_its_ids() {
     };
     let check = |range: CountRange, page: &EntryPage, first, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = Seen { first, ..SEEN };
+        let seen = SimpleStream { first, ..SIMPLE };
         seen.open(&mut tracker);
         tracker.counted_at_once(&"a".into(), &range, page);
         let resolved = seen.resolved(&mut tracker);
