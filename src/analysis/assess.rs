@@ -390,14 +390,19 @@ mod tests {
         EntryId { ms: NOW - ms_ago, seq: 0 }
     }
 
+    fn selection(groups: &[&str]) -> GroupSelection {
+        GroupSelection::new(groups.iter().map(|group| (*group).to_owned()).collect())
+    }
+
+    /// Of one stream, and of the groups that are selected.
+    fn assessor(groups: &[&str], bounds: Bounds) -> Assessor {
+        Assessor::new(vec!["s".into()], selection(groups), WINDOWS, bounds)
+    }
+
     fn assess_one(stream: Result<StreamSample, ReadError>, groups: &[&str]) -> StreamSnapshot {
         let meta = TargetMeta { server_now_ms: NOW, ..TargetMeta::at(SystemTime::UNIX_EPOCH) };
         let sample = TargetSample { meta, streams: vec![("s".into(), stream)], redis_time: Duration::ZERO };
-        let selection = GroupSelection::new(groups.iter().map(|g| (*g).to_owned()).collect());
-        Assessor::new(vec!["s".into()], selection, WINDOWS, TRIMMED_TO_2)
-            .assess(sample, Duration::ZERO)
-            .streams
-            .remove(0)
+        assessor(groups, TRIMMED_TO_2).assess(sample, Duration::ZERO).streams.remove(0)
     }
 
     fn stream(groups: Vec<GroupSample>) -> StreamSample {
@@ -475,8 +480,7 @@ mod tests {
         let continuity = Continuity::Unknown;
         let odd_ends = StreamSample { first: None, last: None, continuity, groups: vec![bounded], ..good() };
         for odd in [odd_group, odd_ends] {
-            let selection = GroupSelection::new(vec!["g".to_owned()]);
-            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let mut assessor = assessor(&["g"], Bounds::default());
             let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];
             for (n, sample) in samples.into_iter().enumerate() {
                 let is_odd = sample == odd;
@@ -527,8 +531,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_carried_on_keeps_the_groups_that_are_there_and_those_that_are_named() {
-        let selection = GroupSelection::new(vec!["named".to_owned(), "b*".to_owned()]);
-        let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+        let mut assessor = assessor(&["named", "b*"], Bounds::default());
         let groups = |names: &[&str]| names.iter().map(|name| group(name, id(5000), 1, None)).collect();
         let whole = StreamSample { may_be_carried: true, ..stream(groups(&["b1", "b2", "named"])) };
         let carried = StreamSample { carried: true, length: 7, ..stream(groups(&["b1"])) };
@@ -543,8 +546,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_of_a_stream_and_of_its_groups_stays_while_others_come_and_go() {
-        let selection = GroupSelection::new(vec!["*".to_owned()]);
-        let mut assessor = Assessor::new(vec!["s".into(), "t".into()], selection, WINDOWS, Bounds::default());
+        let mut assessor = Assessor::new(vec!["s".into(), "t".into()], selection(&["*"]), WINDOWS, Bounds::default());
         let behind = |names: &[&str]| Ok(stream(names.iter().map(|name| group(name, id(5000), 1, None)).collect()));
         let mut check = |keys: [&str; 2], groups: &[&str], at: u64, expected: &[(&str, u64)]| {
             assessor.follow_streams(&keys.map(StreamKey::from));
@@ -566,8 +568,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_carried_on_says_of_its_groups_what_the_new_sample_says() {
-        let selection = GroupSelection::new(vec!["g".to_owned()]);
-        let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+        let mut assessor = assessor(&["g"], Bounds::default());
         let with = |pending, change: fn(&mut GroupSample)| {
             let mut group = GroupSample {
                 pending,
@@ -609,8 +610,7 @@ mod tests {
     #[test]
     fn a_stream_that_is_not_trimmed_has_no_time_until_a_group_loses() {
         let check = |lengths: [u64; 2], expected: Option<f64>| {
-            let selection = GroupSelection::new(vec!["g".to_owned()]);
-            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let mut assessor = assessor(&["g"], Bounds::default());
             let mut last = None;
             for (n, length) in lengths.into_iter().enumerate() {
                 let sample = StreamSample {
@@ -632,8 +632,7 @@ mod tests {
     #[test]
     fn what_is_removed_behind_the_first_entry_spares_a_group_unless_it_loses() {
         let check = |lags: [u64; 2], expected: Option<f64>| {
-            let selection = GroupSelection::new(vec!["g".to_owned()]);
-            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let mut assessor = assessor(&["g"], Bounds::default());
             let snapshots = [100, 80].into_iter().zip(lags).zip([0, 10]).map(|((length, lag), at)| {
                 let behind = GroupSample { entries_read: Some(40), ..group("g", id(5000), lag, Some(id(1000))) };
                 let sample = StreamSample {
@@ -674,8 +673,7 @@ mod tests {
     #[test]
     fn a_group_whose_consumers_are_all_dead_is_stopped_and_one_that_is_awake_makes_it_stalled() {
         let check = |idle_ms: u64, expected| {
-            let selection = GroupSelection::new(vec!["g".to_owned()]);
-            let mut assessor = Assessor::new(vec!["s".into()], selection, WINDOWS, Bounds::default());
+            let mut assessor = assessor(&["g"], Bounds::default());
             let member = ConsumerReply {
                 name: "c".into(),
                 pending: Some(0),
@@ -696,12 +694,11 @@ mod tests {
 
     #[test]
     fn other_settings_hold_from_the_next_sample_on() {
-        let mut assessor =
-            Assessor::new(vec!["s".into()], GroupSelection::new(vec!["a".to_owned()]), WINDOWS, Bounds::default());
+        let mut assessor = assessor(&["a"], Bounds::default());
         let names =
             |snapshot: StreamSnapshot| snapshot.groups.iter().map(|group| group.name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(assessor.stream(0, Ok(stream(Vec::new())), Duration::ZERO)), ["a"]);
-        assessor.reconfigure(GroupSelection::new(vec!["b".to_owned()]), WINDOWS, Bounds::default());
+        assessor.reconfigure(selection(&["b"]), WINDOWS, Bounds::default());
         assert_eq!(names(assessor.stream(0, Ok(stream(Vec::new())), Duration::ZERO)), ["b"]);
     }
 

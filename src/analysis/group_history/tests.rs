@@ -23,8 +23,8 @@ struct Story {
     entries_read: Option<u64>,
     /// Whether the server tells how many entries were added.
     counts: bool,
-    /// The highest entry that was deleted, and how many are missing between the cursor and the end.
-    deleted: Option<u64>,
+    /// The highest entry that was deleted, 0 for none, and how many are missing between the cursor and the end.
+    deleted: u64,
     missing: u64,
     /// By how much the lag may be less.
     uncertainty: u64,
@@ -51,7 +51,7 @@ impl Story {
             alive: 1,
             entries_read: Some(100),
             counts: true,
-            deleted: None,
+            deleted: 0,
             missing: 0,
             uncertainty: 0,
             consumers: Vec::new(),
@@ -68,7 +68,7 @@ impl Story {
             last: (self.first <= self.last).then_some(id(self.last)),
             last_generated: id(self.last),
             entries_added: self.counts.then_some(self.last),
-            max_deleted: self.counts.then_some(id(self.deleted.unwrap_or(0))),
+            max_deleted: self.counts.then_some(id(self.deleted)),
             continuity: std::mem::replace(&mut self.continuity, Continuity::Continuous),
             ..StreamSample::default()
         };
@@ -415,7 +415,7 @@ fn what_was_missing_before_is_not_lost_again_where_it_was_not_passed() {
     let mut story = Story::new();
     (story.last, story.cursor, story.entries_read) = (200, 100, Some(100));
     // Ten were deleted before.
-    story.deleted = Some(150);
+    story.deleted = 150;
     story.missing = 10;
     story.sample();
     (story.cursor, story.entries_read) = (110, Some(110));

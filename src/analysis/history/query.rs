@@ -44,9 +44,7 @@ pub fn unix_seconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(before) => {
-            let before = before.duration();
-            let begun = i64::from(before.subsec_nanos() > 0);
-            i64::try_from(before.as_secs()).map_or(i64::MIN, |seconds| -seconds - begun)
+            i64::try_from(before.duration().as_nanos().div_ceil(1_000_000_000)).map_or(i64::MIN, |seconds| -seconds)
         }
     }
 }

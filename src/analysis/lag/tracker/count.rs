@@ -296,10 +296,12 @@ mod tests {
         max_deleted: Some(EntryId { ms: 0, seq: 0 }),
     };
 
-    /// A count of all after the cursor, up to the end.
-    fn count(cursor: u64) -> Count {
-        let left = NOW.length - cursor;
-        Count::begin(&NOW, id(cursor), None, Lag { min: 1, max: 10_000, point: left }, Sides::Above).unwrap()
+    /// Whichever is shorter, with nothing known in between.
+    const EITHER: Sides = Sides::Any { floor: None, below: u64::MAX };
+
+    /// A count for a group that was given 1000 of them.
+    fn begin(to: Option<(EntryId, u64)>, sides: Sides) -> Count {
+        Count::begin(&NOW, id(1000), to, Lag { min: 1, max: 10_000, point: 9000 }, sides).unwrap()
     }
 
     fn page(from: u64, entries: u64) -> EntryPage {
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_many_pages_become_marks_that_are_as_sound_and_fewer() {
-        let mut count = count(1000);
+        let mut count = begin(None, Sides::Above);
         let pages: Vec<bool> = (0..90).map(|n| count.take(&page(1001 + 100 * n, 100))).collect();
         assert_eq!((pages.iter().filter(|complete| **complete).count(), pages[89]), (1, true));
         assert_eq!(count.lag(&NOW), Some(9000));
@@ -328,9 +330,7 @@ mod tests {
     #[test]
     fn a_count_is_complete_at_its_end_at_the_end_of_the_stream_or_with_what_lies_beyond() {
         let check = |to: Option<(EntryId, u64)>, page: EntryPage, expected: bool| {
-            let lag = Lag { min: 1, max: 10_000, point: 9000 };
-            let mut count = Count::begin(&NOW, id(1000), to, lag, Sides::Above).unwrap();
-            assert_eq!(count.take(&page), expected, "{page:?}");
+            assert_eq!(begin(to, Sides::Above).take(&page), expected, "{page:?}");
         };
         check(None, page(1001, 100), false);
         check(None, EntryPage { ended: true, ..page(1001, 100) }, true);
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_ahead_of_a_group_is_of_use_when_it_moves_on() {
-        let mut begun = count(1000);
+        let mut begun = begin(None, Sides::Above);
         begun.take(&page(1001, 1000));
         let ahead = begun.clone().go_on_from(id(1500)).unwrap();
         assert!(ahead.is_ahead() && !begun.is_ahead());
@@ -351,34 +351,28 @@ mod tests {
         // Beyond all that was counted there is nothing in it.
         assert!(begun.clone().go_on_from(id(2500)).is_none());
         // Nor in one of the other side.
-        let sides = Sides::Any { floor: None, below: u64::MAX };
-        let below = Count::begin(&NOW, id(1000), None, Lag { min: 1, max: 10_000, point: 9000 }, sides).unwrap();
+        let below = begin(None, EITHER);
         assert!(below.range.is_from_the_front() && below.go_on_from(id(1500)).is_none());
     }
 
     #[test]
     fn a_count_of_all_that_is_undelivered_hangs_on_nothing_until_it_has_begun() {
-        assert!(count(1000).is_self_contained());
-        let mut begun = count(1000);
+        assert!(begin(None, Sides::Above).is_self_contained());
+        let mut begun = begin(None, Sides::Above);
         begun.take(&page(1001, 100));
         assert!(!begun.is_self_contained());
-        let lag = Lag { min: 1, max: 10_000, point: 9000 };
-        let to_a_mark = Count::begin(&NOW, id(1000), Some((id(2000), 2000)), lag, Sides::Above).unwrap();
-        assert!(!to_a_mark.is_self_contained());
-        let sides = Sides::Any { floor: None, below: u64::MAX };
-        assert!(!Count::begin(&NOW, id(1000), None, lag, sides).unwrap().is_self_contained());
+        assert!(!begin(Some((id(2000), 2000)), Sides::Above).is_self_contained(), "to a mark");
+        assert!(!begin(None, EITHER).is_self_contained());
     }
 
     /// Nearest is a cursor of before, from which the lag is known.
     #[test]
     fn a_count_begins_at_the_nearest_id_of_which_something_is_known() {
-        let begin = |above, below| {
-            let sides = Sides::Any { floor: Some((id(900), above)), below };
-            Count::begin(&NOW, id(1000), None, Lag { min: 1, max: 10_000, point: 9000 }, sides).unwrap().range
-        };
-        assert_eq!((begin(9100, u64::MAX).from, begin(9100, u64::MAX).to), (EntryId { ms: 900, seq: 1 }, id(1000)));
+        let range = |above, below| begin(None, Sides::Any { floor: Some((id(900), above)), below }).range;
+        let nearest = range(9100, u64::MAX);
+        assert_eq!((nearest.from, nearest.to), (EntryId { ms: 900, seq: 1 }, id(1000)));
         // The beginning is as near, and far better than the end.
-        assert!(begin(18_000, u64::MAX).is_from_the_front());
-        assert_eq!(begin(18_000, 999).from, EntryId { ms: 1000, seq: 1 });
+        assert!(range(18_000, u64::MAX).is_from_the_front());
+        assert_eq!(range(18_000, 999).from, EntryId { ms: 1000, seq: 1 });
     }
 }

@@ -26,6 +26,9 @@ const SIMPLE: SimpleStream = SimpleStream {
     server: Server::Counting,
 };
 
+/// The same, to which ten more were added.
+const GROWN: SimpleStream = SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE };
+
 impl SimpleStream {
     fn sample(self) -> TrackedSample {
         let reply = StreamReply {
@@ -60,14 +63,17 @@ impl SimpleStream {
     }
 }
 
+/// A page of all that the group was not given.
+fn undelivered() -> EntryPage {
+    EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() }
+}
+
 /// A tracker that has counted the lag of [`SIMPLE`]: 500.
 fn counted() -> LagTracker {
     let mut tracker = LagTracker::with_small_lag(SMALL);
     let (_, ask) = SIMPLE.open(&mut tracker);
     assert!(ask.count.is_some() && ask.comes_along, "{ask:?}");
-    let page =
-        EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
-    SIMPLE.sample().counted(&mut tracker, Some(&"a".into()), &page);
+    SIMPLE.sample().counted(&mut tracker, Some(&"a".into()), &undelivered());
     let resolved = SIMPLE.resolved(&mut tracker);
     assert_eq!((resolved.lag, resolved.oldest_undelivered), (Lag { min: 500, max: 500, point: 500 }, Some(id(501))));
     tracker
@@ -84,15 +90,14 @@ fn what_has_not_changed_is_not_asked_again() {
 #[test]
 fn a_lag_that_hangs_on_an_earlier_sample_is_believed_while_the_entries_of_then_are_there() {
     let mut tracker = counted();
-    let grown = SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE };
-    assert_eq!(grown.open(&mut tracker), (Continuity::Continuous, Queries::default()));
+    assert_eq!(GROWN.open(&mut tracker), (Continuity::Continuous, Queries::default()));
     // The first that is undelivered, and the last of the sample before.
     assert_eq!(tracker.anchors(), [id(501), id(1000)]);
-    assert_eq!(grown.resolved(&mut tracker).lag, Lag { min: 510, max: 510, point: 510 });
+    assert_eq!(GROWN.resolved(&mut tracker).lag, Lag { min: 510, max: 510, point: 510 });
     // One of them is not there: it is another stream.
     tracker.anchor_is_gone();
-    assert!(grown.resolved(&mut tracker).lag.uncertainty() > 0);
-    let sample = grown.sample();
+    assert!(GROWN.resolved(&mut tracker).lag.uncertainty() > 0);
+    let sample = GROWN.sample();
     assert!(tracker.ask(&sample.reply, &sample.groups[0], 10).count.is_some());
 }
 
@@ -114,7 +119,7 @@ fn a_group_that_has_read_less_than_before_was_set_by_hand() {
     let (_, ask) = SimpleStream { entries_read: Some(499), ..SIMPLE }.open(&mut tracker);
     assert!(ask.count.is_some());
     // The new count hangs on nothing that was seen before.
-    SimpleStream { entries_read: Some(499), last: 1010, length: 1009, added: 1010, ..SIMPLE }.open(&mut tracker);
+    SimpleStream { entries_read: Some(499), ..GROWN }.open(&mut tracker);
     assert_eq!(tracker.anchors(), []);
     let mut tracker = counted();
     let (_, ask) = SimpleStream { entries_read: Some(501), ..SIMPLE }.open(&mut tracker);
@@ -125,7 +130,7 @@ fn a_group_that_has_read_less_than_before_was_set_by_hand() {
 fn a_stream_that_has_lost_fewer_entries_than_it_must_have_is_another() {
     let check = |length, expected| {
         let mut tracker = counted();
-        SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE }.open(&mut tracker);
+        GROWN.open(&mut tracker);
         // All thousand of the first sample are gone.
         let now = SimpleStream { first: 1001, last: 1020, length, added: 1020, ..SIMPLE };
         assert_eq!(now.open(&mut tracker).0, expected, "{length}");
@@ -157,12 +162,11 @@ fn entries_may_have_gone_without_a_trace_where_the_server_can_do_that_and_some_a
 fn a_stream_that_is_another_begins_with_what_may_have_gone_without_a_trace_from_it() {
     let check = |server, length, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = SimpleStream { server, ..SIMPLE };
-        SimpleStream { length: 1000, ..seen }.open(&mut tracker);
-        SimpleStream { last: 1010, added: 1010, length, ..seen }.open(&mut tracker);
+        SimpleStream { length: 1000, server, ..SIMPLE }.open(&mut tracker);
+        let now = SimpleStream { length, server, ..GROWN };
+        now.open(&mut tracker);
         tracker.anchor_is_gone();
-        let resolved = SimpleStream { last: 1010, added: 1010, length, ..seen }.resolved(&mut tracker);
-        assert_eq!(resolved.untraced, id(expected), "{server:?} {length}");
+        assert_eq!(now.resolved(&mut tracker).untraced, id(expected), "{server:?} {length}");
     };
     check(Server::Counting, 1005, 0);
     check(Server::TrimsAcknowledged, 1005, 1010);
@@ -206,15 +210,13 @@ fn what_is_shorter_is_counted() {
 /// Of a page that came without the groups nobody knows up to where entries may have gone without a trace.
 #[test]
 fn a_page_without_the_groups_tells_a_lag_if_nothing_was_removed() {
-    let page =
-        EntryPage { entries: 500, first: Some(id(501)), last: Some(id(1000)), ended: true, ..EntryPage::default() };
     let check = |with_groups, length, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
         let seen = SimpleStream { length: 1000, server: Server::TrimsAcknowledged, ..SIMPLE };
         seen.open(&mut tracker);
         let later = SimpleStream { length, ..seen }.sample();
         let groups = Some(&*later.groups).filter(|_| with_groups);
-        assert_eq!(tracker.counted(Some(&"a".into()), &page, &later.reply, groups), Counted::Taken);
+        assert_eq!(tracker.counted(Some(&"a".into()), &undelivered(), &later.reply, groups), Counted::Taken);
         assert_eq!(seen.resolved(&mut tracker).lag.uncertainty() == 0, expected, "{with_groups} {length}");
     };
     check(true, 1000, true);
@@ -234,12 +236,11 @@ fn the_oldest_undelivered_entry_is_the_one_of_before_while_nothing_can_have_take
         let oldest = tracker.resolve(&sample.reply, &sample.groups[0]).unwrap().oldest_undelivered;
         assert_eq!(oldest, expected.map(id), "{now:?} {max_deleted}");
     };
-    let grown = SimpleStream { last: 1010, added: 1010, length: 1009, ..SIMPLE };
-    check(grown, 0, Some(501));
-    check(SimpleStream { first: 201, length: 809, ..grown }, 0, Some(501));
-    check(SimpleStream { length: 1008, ..grown }, 500, Some(501));
-    check(SimpleStream { length: 1008, ..grown }, 501, None);
-    check(SimpleStream { length: 1008, ..grown }, 502, None);
+    check(GROWN, 0, Some(501));
+    check(SimpleStream { first: 201, length: 809, ..GROWN }, 0, Some(501));
+    check(SimpleStream { length: 1008, ..GROWN }, 500, Some(501));
+    check(SimpleStream { length: 1008, ..GROWN }, 501, None);
+    check(SimpleStream { length: 1008, ..GROWN }, 502, None);
 }
 
 #[test]
@@ -294,18 +295,14 @@ fn pages_come_with_the_groups_from_the_sample_on_in_which_entries_may_have_gone_
 fn a_small_lag_is_counted_though_the_counters_tell_it_unless_that_reads_too_much() {
     let check = |entry_bytes, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        // Read by name up to two before the end, in steps that were watched.
+        // Read up to two before the end, in steps that were watched; then the first entry is trimmed.
         for (last, cursor) in [(998, 998), (1000, 998)] {
             let seen = SimpleStream { last, length: last, added: last, cursor, entries_read: Some(cursor), ..SIMPLE };
             seen.open(&mut tracker);
             let lag = seen.resolved(&mut tracker).lag;
             assert_eq!((lag.min, lag.max), (last - cursor, last - cursor));
         }
-        let grown =
-            SimpleStream { last: 1000, length: 1000, added: 1000, cursor: 998, entries_read: Some(998), ..SIMPLE };
-        let mut changed = grown.sample();
-        changed.reply.length = 999;
-        changed.reply.first = Some(id(2));
+        let changed = SimpleStream { first: 2, cursor: 998, entries_read: Some(998), ..SIMPLE }.sample();
         changed.open(&mut tracker);
         let ask = tracker.ask(&changed.reply, &changed.groups[0], entry_bytes);
         assert_eq!(ask.count, expected, "{entry_bytes}");
@@ -347,7 +344,7 @@ fn a_group_that_stands_at_the_lowest_entry_that_is_needed_has_counted_for_it() {
     assert_eq!(tracker.below_held(&sample.reply, after), Some(499));
     // That was before more were added.
     let mut tracker = counted();
-    let grown = SimpleStream { last: 1010, length: 1009, added: 1010, ..SIMPLE }.sample();
+    let grown = GROWN.sample();
     tracker.hold(&grown.reply, after, 10);
     assert_ne!(tracker.below_held(&grown.reply, after), Some(509));
 }
@@ -363,30 +360,29 @@ fn a_page_of_the_moment_tells_the_lag_by_its_ids() {
         ended,
         ..EntryPage::default()
     };
-    let check = |range: CountRange, page: &EntryPage, first, expected| {
+    let check = |range: CountRange, page: &EntryPage, expected| {
         let mut tracker = LagTracker::with_small_lag(SMALL);
-        let seen = SimpleStream { first, ..SIMPLE };
-        seen.open(&mut tracker);
+        SIMPLE.open(&mut tracker);
         tracker.counted_at_once(&"a".into(), &range, page);
-        let resolved = seen.resolved(&mut tracker);
+        let resolved = SIMPLE.resolved(&mut tracker);
         let exact = (resolved.lag.uncertainty() == 0).then_some(resolved.lag.point);
         assert_eq!(exact, expected, "{range:?}");
-        let next = page.ids.iter().find(|id| **id > EntryId { ms: 500, seq: 0 });
+        let next = page.ids.iter().find(|found| **found > id(500));
         assert_eq!(resolved.oldest_undelivered, next.copied().filter(|_| expected.is_some()), "{range:?}");
     };
     let below = |from| CountRange { from: id(from), to: id(500), side: count::CountSide::Below };
-    check(below(1), &page(1..=510, false), 1, Some(499));
-    check(below(1), &page(1..=500, false), 1, Some(499));
-    check(below(1), &page(1..=499, false), 1, None);
-    check(below(3), &page(3..=510, false), 1, None);
+    check(below(1), &page(1..=510, false), Some(499));
+    check(below(1), &page(1..=500, false), Some(499));
+    check(below(1), &page(1..=499, false), None);
+    check(below(3), &page(3..=510, false), None);
     let above = |from, to, rank| CountRange { from: id(from), to: id(to), side: count::CountSide::Above { rank } };
     let after = CountRange { from: EntryId { ms: 500, seq: 1 }, ..above(501, 1000, None) };
-    check(after, &page(501..=1000, true), 1, Some(500));
-    check(after, &page(501..=999, false), 1, None);
-    check(above(490, 1000, None), &page(490..=1000, true), 1, Some(500));
-    check(above(510, 1000, None), &page(510..=1000, true), 1, None);
+    check(after, &page(501..=1000, true), Some(500));
+    check(after, &page(501..=999, false), None);
+    check(above(490, 1000, None), &page(490..=1000, true), Some(500));
+    check(above(510, 1000, None), &page(510..=1000, true), None);
     // Up to a mark, beyond which it is known how many were added.
-    check(above(490, 600, Some(620)), &page(490..=600, false), 1, Some(100 + 380));
-    check(above(490, 600, Some(620)), &page(490..=599, false), 1, None);
-    check(above(490, 499, Some(620)), &page(490..=600, false), 1, None);
+    check(above(490, 600, Some(620)), &page(490..=600, false), Some(100 + 380));
+    check(above(490, 600, Some(620)), &page(490..=599, false), None);
+    check(above(490, 499, Some(620)), &page(490..=600, false), None);
 }
