@@ -18,7 +18,8 @@ fn display_name(name: &[u8]) -> String {
 
 fn start(redis: &Redis, arguments: &[&str]) -> Streamlag {
     let url = redis.url_of_everybody();
-    let basic = ["--redis.url", &url, "--poll.interval", "200ms", "--redis.timeout", "5s"];
+    // Redis composes an answer of 1.5 GB before it sends any of it, which takes seconds beside other tests.
+    let basic = ["--redis.url", &url, "--poll.interval", "200ms", "--redis.timeout", "20s"];
     crate::common::streamlag(&[&basic, arguments].concat()).ready()
 }
 
