@@ -3,7 +3,7 @@
 
     python3 -B benches/forecast/report.py target/forecast [--referee SEEDS] [--write docs/forecast.md]
 
---referee fits AutoETS, AutoTheta and MFLES (statsforecast from PyPI) to the same series first: one origin of each of the first SEEDS seeds, the lag
+--referee fits AutoETS, AutoTheta and MFLES (statsforecast and scikit-learn from PyPI) to the same series first: one origin of each of the first SEEDS seeds, the lag
 every five minutes. Their forecasts are kept in referee.jsonl beside the others; what is there already is not made again.
 """
 
