@@ -315,3 +315,54 @@ fn a_pattern_that_was_seen_three_times() {
         ],
     );
 }
+
+#[test]
+fn a_day_that_was_seen_five_times() {
+    // Over capacity for four hours a day, by a little more or less each day.
+    let rates = |minute: usize| {
+        let (day, hour) = (minute / 1_440, minute / 60 % 24);
+        (if (9..13).contains(&hour) { 160.0 + 7.0 * (day * day % 5) as f64 } else { 60.0 }, 150.0)
+    };
+    let group = ForecastGroup::new().minutes(5 * 1_440 + 8 * 60, rates);
+    check(
+        "day",
+        &group,
+        &group.ask(3.0 * HOUR),
+        &[
+            3.271262781940e11,
+            5.497601814624e8,
+            1.009390742720e7,
+            3.450193870000e8,
+            2.700028725584e5,
+            1.510960177712e9,
+            4.724375155705e2,
+            5.000000000000e-1,
+            1.102660312060e10,
+            3.901754021957e4,
+            1.064280574196e10,
+            2.173711410000e8,
+            0.0,
+        ],
+    );
+    // An hour is not long.
+    check(
+        "day, an hour",
+        &group,
+        &group.ask(HOUR),
+        &[
+            9.797931643600e11,
+            5.495053276399e8,
+            1.445663555243e6,
+            3.461568490000e8,
+            1.718053924510e5,
+            1.438255411379e9,
+            4.912602999102e2,
+            5.000000000000e-1,
+            6.000000000000e1,
+            7.623741012747e3,
+            1.746386344674e6,
+            5.890100000000e4,
+            0.0,
+        ],
+    );
+}
