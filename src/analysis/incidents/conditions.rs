@@ -197,26 +197,31 @@ pub(super) struct RecentEvents {
 
 #[derive(Debug, Default)]
 struct RecentOfGroup {
-    /// When entries were lost, and how many had been lost before.
+    /// When entries were lost, and how many.
     losses: VecDeque<(Duration, u64)>,
     /// Entries lost so far, as of the newest poll.
     lost: u64,
-    /// When loss was last near, and how near.
-    near: Option<(Duration, f64)>,
+    /// When loss was nearest, and how near; and when it was near for the last time.
+    nearest: Option<(Duration, f64)>,
+    last_near: Option<(Duration, f64)>,
     rewound: Option<Duration>,
 }
 
 impl RecentOfGroup {
     fn see(&mut self, at: Duration, group: &PresentGroup) {
+        // A count that falls has begun anew.
         let lost = group.trend.lost;
-        if lost > self.lost && self.losses.back().is_none_or(|(when, _)| at.saturating_sub(*when) >= LOSS_STEP) {
-            self.losses.push_back((at, self.lost));
-        }
+        let more = lost.checked_sub(self.lost).unwrap_or(lost);
         self.lost = lost;
+        match self.losses.back_mut() {
+            Some((when, of_step)) if at.saturating_sub(*when) < LOSS_STEP => *of_step = of_step.saturating_add(more),
+            _ if more > 0 => self.losses.push_back((at, more)),
+            _ => {}
+        }
         if let Some(seconds) = group.trim_headroom_seconds.filter(|seconds| *seconds < 600.0) {
-            // The least of the look back; which poll it was matters little.
-            let least = self.near.filter(|(when, least)| !is_past(at, *when) && *least < seconds);
-            self.near = Some(least.unwrap_or((at, seconds)));
+            let nearest = self.nearest.filter(|(when, nearest)| !is_past(at, *when) && *nearest < seconds);
+            self.nearest = nearest.or(Some((at, seconds)));
+            self.last_near = Some((at, seconds));
         }
         if group.trend.verdict.state == GroupState::Rewound {
             self.rewound = Some(at);
@@ -224,13 +229,17 @@ impl RecentOfGroup {
         while self.losses.front().is_some_and(|(when, _)| is_past(at, *when)) {
             self.losses.pop_front();
         }
-        self.near = self.near.filter(|(when, _)| !is_past(at, *when));
+        // Where the least value is past, that of the newest poll of those that are not: it holds for as long as the alert, and the value is one
+        // of its own.
+        let within = |near: &(Duration, f64)| !is_past(at, near.0);
+        self.nearest = self.nearest.filter(within).or(self.last_near.filter(within));
         self.rewound = self.rewound.filter(|when| !is_past(at, *when));
     }
 
     /// Entries lost within the look back; `None` where none was.
     fn lost(&self) -> Option<f64> {
-        self.losses.front().map(|(_, before)| self.lost.saturating_sub(*before) as f64)
+        let lost = self.losses.iter().map(|(_, lost)| *lost).fold(0_u64, u64::saturating_add);
+        (lost > 0).then_some(lost as f64)
     }
 }
 
@@ -314,7 +323,7 @@ impl Conditions<'_> {
             (ConditionKind::Missing, _) => (group.state() == Some(GroupState::NoGroup)).then_some(1.0),
             (ConditionKind::Losing, Some(_)) => recent()?.lost(),
             (ConditionKind::LossNear, Some(group)) => {
-                let (_, seconds) = recent()?.near?;
+                let (_, seconds) = recent()?.nearest?;
                 let room = group.trim_headroom_entries?.saturating_add(group.lag.uncertainty());
                 (group.lag.point > room).then_some(seconds)
             }
@@ -348,7 +357,8 @@ impl Conditions<'_> {
             let there: std::collections::BTreeSet<&StreamKey> =
                 self.view.streams.iter().map(|stream| &stream.key).collect();
             self.recent.groups.retain(|(stream, _), recent| {
-                there.contains(stream) && (recent.lost > 0 || recent.near.is_some() || recent.rewound.is_some())
+                let is_recent = !recent.losses.is_empty() || recent.nearest.is_some() || recent.rewound.is_some();
+                there.contains(stream) && (recent.lost > 0 || is_recent)
             });
         }
     }

@@ -122,6 +122,13 @@ fn loss_is_as_near_as_it_was_within_five_minutes() {
         (500, Some(599.0), Some(599.0)),
         (799, None, Some(599.0)),
         (800, Some(600.0), None),
+        (1000, Some(100.0), Some(100.0)),
+        (1100, Some(400.0), Some(100.0)),
+        (1200, Some(300.0), Some(100.0)),
+        (1299, None, Some(100.0)),
+        (1300, None, Some(300.0)),
+        (1499, None, Some(300.0)),
+        (1500, None, None),
     ] {
         let expected = nearest.map(|nearest| ("EventConsumerLossNear", nearest));
         assert_eq!(holding(&mut recent, at, &near(seconds)), Vec::from_iter(expected), "{at}");
@@ -146,6 +153,10 @@ fn losses_count_anew_where_the_count_does() {
     assert_eq!(holding(&mut recent, 0, &losing(40)), losses(40.0));
     assert_eq!(holding(&mut recent, 5, &view(&[])), []);
     assert_eq!(holding(&mut recent, 400, &losing(3)), losses(3.0), "the stream was away");
-    let of_none = holding(&mut recent, 405, &losing(0));
-    assert!(of_none.iter().all(|(_, lost)| *lost > 0.0), "{of_none:?}");
+    assert_eq!(holding(&mut recent, 405, &losing(0)), losses(3.0), "the count began anew");
+    assert_eq!(holding(&mut recent, 500, &losing(2)), losses(5.0));
+    assert_eq!(holding(&mut recent, 510, &losing(1)), losses(6.0), "likewise");
+    assert_eq!(holding(&mut recent, 699, &losing(0)), losses(6.0));
+    assert_eq!(holding(&mut recent, 700, &losing(0)), losses(3.0));
+    assert_eq!(holding(&mut recent, 810, &losing(0)), []);
 }
