@@ -390,13 +390,14 @@ fn ten_thousand_groups_in_a_window_of_rows() {
     }
     pipe.query::<()>(&mut redis.connection()).unwrap();
     redis.add("s:07777", 2000);
-    let (url, slow) = (redis.url_of_everybody(), ["--poll.interval", "2s", "--redis.timeout", "10s"]);
+    let (url, slow) = (redis.url_of_everybody(), ["--poll.interval", "2s", "--redis.timeout", "30s"]);
     let streamlag =
         streamlag(&[&["--redis.url", &url, "--streams", "s:*", "--groups", "*"][..], &slow].concat()).ready();
     let mut browser = Browser::start();
     log_in(&mut browser, &page(&streamlag), TOKEN);
     browser.wait("document.querySelector('#count').innerText === '10,000 groups'");
-    assert_eq!(streams(&mut browser)[0], "s:07777");
+    // Groups whose newest sample is too old, as on a busy machine, are gone until the next one.
+    browser.wait("document.querySelector('#rows [data-column=stream]')?.innerText === 's:07777'");
     let drawn = browser.eval("document.querySelectorAll('#rows tr').length");
     assert!(drawn.as_u64().unwrap() < 100, "{drawn}");
     browser.eval("document.querySelector('#scroll').focus()");

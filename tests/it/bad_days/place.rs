@@ -90,7 +90,7 @@ impl Place {
             }
         }
         let replicas = self.servers().len() - self.masters();
-        let deadline = Instant::now() + PATIENCE / 2;
+        let deadline = Instant::now() + PATIENCE / 4;
         loop {
             if self.in_step() == replicas {
                 return true;
