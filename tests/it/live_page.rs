@@ -272,7 +272,8 @@ fn a_redis_that_is_gone_is_what_is_seen_first() {
 fn tokens_wrong_expired_and_kept() {
     let redis = redis();
     let file = tempfile::NamedTempFile::new().unwrap();
-    let made = command(&["token", "short", "--expires", "8s"], &[]).output().unwrap();
+    // Until it expires, streamlag, Chromium and the page have to start, and the rows to be seen.
+    let made = command(&["token", "short", "--expires", "20s"], &[]).output().unwrap();
     let text = String::from_utf8(made.stdout).unwrap();
     let mut made = text.lines().filter_map(|line| line.strip_prefix("  "));
     let (short, line) = (made.next().unwrap(), made.next().unwrap());
