@@ -33,7 +33,8 @@ const KERNEL: f64 = 1.1;
 /// What a score counts that was made with a backlog where there is none now, or the other way round.
 const OTHER_STATE: f64 = 0.08;
 /// Horizons, in seconds, beyond which one more score of a pattern counts as much as the scores that there are, on average, and not 1. With 1, 80%
-/// intervals of daily workloads held 90 to 93% of what came; at an hour and less they do not (both on the half of the backtest that is tuned on).
+/// intervals of daily workloads held 90 to 93% of what came. At an hour, weekly ones would hold 75% instead of 80% without it (on the half of the
+/// backtest that is tuned on).
 const LONG_HORIZON: f64 = 3_600.0;
 /// Over how many moments back a score's weight falls to a half.
 const HALF_WEIGHT: f64 = 40.0;
@@ -283,8 +284,8 @@ impl Factors {
     }
 }
 
-/// The weighted quantile of the scores at `level`, drawn towards 1 while they are few. Where `average`, a score counts for the average weight of those
-/// that there are, each as often as it weighs (then they are as many as their effective sample size by Kish), and otherwise for 1.
+/// The weighted quantile of the scores at `level`, drawn towards 1 while they are few. How many there are is the sum of their weights, or, where
+/// `average`, that over their average weight (itself weighted): Kish's effective sample size.
 fn conformal(mut scores: Vec<(f64, f64)>, level: f64, average: bool) -> f64 {
     scores.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
     let total: f64 = scores.iter().map(|(_, weight)| weight).sum();

@@ -37,6 +37,9 @@ use std::time::{Duration, Instant};
 /// How long a condition may take to come true. Generous: a loaded machine must not fail a test that would pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Seconds that the ages of what a test has just added stay below. What is older was reckoned by another clock.
+pub const SMALL_AGE: f64 = 30.0;
+
 pub const TOKEN: &str = "test-token-3f9a";
 
 /// Polls until `check` gives something.

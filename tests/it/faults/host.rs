@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::common::clock::Clock;
 use crate::common::proxy::{Fault, Proxy};
 use crate::common::storm::Storm;
-use crate::common::{PATIENCE, Redis, Streamlag, eventually, streamlag_logging_to, value_of};
+use crate::common::{PATIENCE, Redis, SMALL_AGE, Streamlag, eventually, streamlag_logging_to, value_of};
 
 fn goes_up_and_down(mut streamlag: Streamlag, redis: &mut Redis) {
     let up_is = |value| eventually("up", || streamlag.metric("streamlag_redis_up").filter(|up| *up == value));
@@ -136,7 +136,7 @@ fn the_clock_of_streamlag_steps() {
                     let seconds = storm.streamlag.metric("streamlag_last_successful_poll_timestamp_seconds")?;
                     ((seconds - now() - step as f64).abs() < 4.0).then_some(())
                 });
-                ages_are_small(storm, PATIENCE.as_secs_f64());
+                ages_are_small(storm, SMALL_AGE);
             }
         },
         |_| clock.step(0),
@@ -164,7 +164,7 @@ fn the_clock_of_redis_steps() {
                     )
                 })));
                 storm.observer.next_poll();
-                ages_are_small(storm, PATIENCE.as_secs_f64() + step.max(0) as f64);
+                ages_are_small(storm, SMALL_AGE + step.max(0) as f64);
                 let lag = storm.streamlag.json("consumer-lag");
                 let oldest = lag["streams"]["events:chat"]["oldest_pending_seconds"].as_f64();
                 assert!(oldest.is_none_or(|oldest| oldest >= step as f64), "the clock has not stepped: {lag}");
