@@ -65,6 +65,8 @@ pub(super) struct ConnectionLimiter {
 struct OpenConnections {
     next: u64,
     places: HashMap<u64, (IpAddr, Arc<ConnectionState>)>,
+    /// Those that were evicted last, no longer among `places`. Some may still hold theirs.
+    evicted: Vec<Arc<ConnectionState>>,
 }
 
 /// A connection's place; dropping it leaves the room.
@@ -114,6 +116,11 @@ impl ConnectionLimiter {
 
     fn evict(&self, now: Instant) {
         let mut open = self.open();
+        // On a busy machine they leave more slowly than new ones come: more of them for each new one would soon be clients that read.
+        if open.evicted.iter().any(|activity| activity.holds_slot()) {
+            return;
+        }
+        open.evicted.clear();
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         let mut known: HashMap<IpAddr, usize> = HashMap::new();
         for (address, activity) in open.places.values() {
@@ -136,6 +143,7 @@ impl ConnectionLimiter {
         for (.., id) in own.take((count / EVICTED_SHARE).max(1)) {
             if let Some((_, activity)) = open.places.remove(id) {
                 activity.close(Closed::Evicted);
+                open.evicted.push(activity);
             }
         }
     }
@@ -278,6 +286,10 @@ impl ConnectionState {
     /// Leaves its place among the connections to others.
     fn give_up_slot(&self) {
         drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn holds_slot(&self) -> bool {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn read(&self) {
@@ -489,6 +501,33 @@ mod tests {
         many.remove(1);
         assert!(admitting.await.unwrap().is_some());
         drop(answering);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_else_is_evicted_while_those_that_were_are_leaving() {
+        let places = 16;
+        let limiter = Arc::new(ConnectionLimiter::new(places, Gauge::default()));
+        let mut silent = Vec::new();
+        for _ in 0..places {
+            silent.push(limiter.admit(address(1)).await.unwrap());
+            advance(Duration::from_millis(1)).await;
+        }
+        // Longer than `SLOW_ANSWER`.
+        let scraper = silent.pop().unwrap();
+        let scrape = scraper.activity.request();
+        advance(Duration::from_secs(2)).await;
+        // One that waits for a place looks for one again and again.
+        for _ in 0..places {
+            limiter.evict(Instant::now());
+        }
+        let evicted = silent.iter().filter(|place| place.activity.is_closing().is_some()).count();
+        assert_eq!(evicted, places / EVICTED_SHARE);
+        assert_eq!(scraper.activity.is_closing(), None);
+        // When they are gone, others may have to go.
+        silent.retain(|place| place.activity.is_closing().is_none());
+        limiter.evict(Instant::now());
+        assert!(silent.iter().any(|place| place.activity.is_closing().is_some()));
+        drop(scrape);
     }
 
     #[tokio::test(start_paused = true)]

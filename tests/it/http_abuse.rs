@@ -91,10 +91,16 @@ pub fn scrapes(streamlag: &Streamlag) -> Vec<Duration> {
         .map(|_| {
             let began = Instant::now();
             let reply = streamlag.request("GET", "/metrics", &[]);
-            assert!(reply.status == 200 && reply.text().ends_with('\n'), "{:?}", reply.headers);
+            let took = began.elapsed();
+            assert_eq!(reply.status, 200, "{:?}", reply.headers);
             let length = reply.header("content-length").unwrap().parse::<usize>().unwrap();
-            assert_eq!(reply.body.len(), length, "a page was cut off");
-            began.elapsed()
+            if reply.body.len() != length {
+                let closed = streamlag.metrics();
+                let closed: Vec<&str> =
+                    closed.lines().filter(|line| line.contains("connections_closed_total{")).collect();
+                panic!("a page was cut off after {} of {length} bytes and {took:?}: {closed:#?}", reply.body.len());
+            }
+            took
         })
         .collect();
     times.sort_unstable();
