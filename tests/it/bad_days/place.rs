@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::Value as Reply;
 
 use super::{DEAD, STREAM};
-use crate::common::cluster::{self, Cluster};
+use crate::common::cluster::{self, Cluster, TAKES_OVER};
 use crate::common::gate::Gate;
 use crate::common::remedy::{documented, grant};
 use crate::common::sentinel::{self, Trio};
@@ -65,7 +65,8 @@ impl Place {
         match kind {
             Kind::Alone => Self::Alone(Redis::start_with(server, &[])),
             Kind::Cluster => {
-                let cluster = Cluster::start(server, &["--repl-diskless-sync-delay", "0"]);
+                let cluster =
+                    Cluster::start(server, &["--repl-diskless-sync-delay", "0", TAKES_OVER[0], TAKES_OVER[1]]);
                 let gates: Arc<[Gate]> = cluster.nodes.iter().map(|node| Gate::start(node.port)).collect();
                 cluster.nodes.iter().zip(gates.iter()).for_each(|(node, gate)| announce(node, gate));
                 Self::Cluster(cluster, gates)
