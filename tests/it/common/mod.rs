@@ -26,7 +26,7 @@ pub mod storm;
 pub mod tls;
 pub mod viewer;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -144,6 +144,8 @@ impl Redis {
         let dir = self.dir.path().to_str().unwrap();
         let child = Command::new(&self.binary)
             .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
+            // Else a master waits five seconds for more replicas.
+            .args(["--repl-diskless-sync-delay", "0"])
             .args(if self.has_users { grants::options(&self.binary) } else { Vec::new() })
             .args(options)
             .stdin(Stdio::null())
@@ -460,6 +462,8 @@ impl Streamlag {
         let last = loop {
             match connection.read(&mut bytes) {
                 Ok(read @ 1..) => reply.extend_from_slice(&bytes[..read]),
+                // Else each test that forgets to ask for the end would take this long.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("not closed within {PATIENCE:?}"),
                 last => break last,
             }
             // A stream of events, where none was expected.
