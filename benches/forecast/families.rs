@@ -33,6 +33,7 @@ pub enum Half {
     HeldOut,
 }
 
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -81,6 +82,7 @@ impl Parameters<'_> {
 }
 
 /// A simulated group.
+#[derive(Default)]
 pub struct Workload {
     pub points: Vec<LagPoint>,
     /// The first moment from which forecasts are made.
@@ -92,12 +94,18 @@ pub struct Workload {
     pub losses: Vec<f64>,
     /// Every tick in which entries were lost.
     pub losing: Vec<f64>,
+    /// What it was at each of [`ORIGINS`].
+    pub at_origins: Vec<Simulation>,
 }
+
+/// Hours after the first origin at which forecasts are made.
+pub const ORIGINS: [f64; 4] = [0.0, 4.0, 8.0, 12.0];
 
 /// Hours for which a workload goes on after its first origin.
 pub const TEST_HOURS: f64 = 18.0;
 
 /// An AR(1) factor around 1.
+#[derive(Clone)]
 struct Wave {
     state: f64,
     keep: f64,
@@ -115,136 +123,271 @@ impl Wave {
     }
 }
 
-/// A process that switches at random times.
-struct Switch {
-    until: f64,
-    value: f64,
-    down: bool,
+/// How long something lasts, in seconds.
+#[derive(Clone, Copy)]
+enum Law {
+    Exponential(f64),
+    Uniform(f64, f64),
 }
 
-pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
-    let mut random =
-        Random::new(seed * 1_000 + FAMILIES.iter().position(|name| *name == family).unwrap_or(0) as u64 + 1);
-    for _ in 0..10 {
-        random.uniform();
-    }
-    let mut parameters = Parameters { random: &mut random, half };
-    let p = &mut parameters;
-    let history = match family {
-        "daily" => 8.0 * DAY,
-        "weekly" => 28.0 * DAY,
-        _ => 2.0 * DAY,
-    };
-    let total = history + TEST_HOURS * HOUR;
-    let rate = p.log_between(2.0, 500.0);
-    let slow_noise = p.between(0.02, 0.12);
-    let fast_noise = p.between(0.05, 0.3);
-    let capacity_noise = p.between(0.02, 0.1);
-    let headroom = p.between(1.3, 2.5);
-    let (one, two, three, four) = (p.share(), p.share(), p.share(), p.share());
-    let scale = |share: f64, low: f64, high: f64| low + (high - low) * share;
-    let consumers = 1.0 + (one * 6.0).floor();
-    let threshold = rate * scale(p.share(), 300.0, 1_200.0);
-    let max_length = match family {
-        "trim" => Some((rate * scale(four, 1.0, 6.0) * HOUR).round()),
-        _ => None,
-    };
-    let mut slow = Wave::new(900.0, slow_noise);
-    let mut capacity_wave = Wave::new(300.0, capacity_noise);
-    let mut level_of_day = 1.0;
-    let mut switch = Switch { until: random.exponential(6.0 * HOUR), value: 1.0, down: false };
-    let mut burst = (random.exponential(scale(two, 1.0, 6.0) * HOUR), 0.0, 0.0);
-    // What happens once has begun when the first forecast is made: nothing tells of it before.
-    let begun =
-        if family == "trim" { scale(random.uniform(), -3.0, -0.25) } else { scale(random.uniform(), -10.0, -0.5) };
-    let starts = history + begun * HOUR;
-    let batch_period = [900.0, 1_800.0, 3_600.0, 7_200.0][(two * 4.0) as usize];
-    let mut leak_start = 0.0;
-    let mut leak_until = 0.0;
-    let mut gap_until = 0.0;
-    let mut gap_next = random.exponential(8.0 * HOUR);
+/// What ends at a random time.
+#[derive(Clone, Copy)]
+struct Span {
+    since: f64,
+    law: Law,
+    until: f64,
+}
 
-    let (mut lag, mut length) = (0.0_f64, 0.0_f64);
-    if family == "idle" && one < 0.5 {
-        lag = (two * 10_000.0).round();
-        length = lag;
+impl Span {
+    fn new(since: f64, law: Law, random: &mut Random) -> Self {
+        let lasts = match law {
+            Law::Exponential(mean) => random.exponential(mean),
+            Law::Uniform(low, high) => between(random.uniform(), low, high),
+        };
+        Self { since, law, until: since + lasts }
     }
-    let mut points = Vec::new();
-    let (mut added_sum, mut delivered_sum, mut lowest, mut ticks_seen) = (0.0, 0.0, f64::INFINITY, 0.0);
-    let (mut losses, mut losing, mut last_loss) = (Vec::new(), Vec::new(), f64::NEG_INFINITY);
-    let ticks = (total / TICK) as usize;
-    for tick in 0..ticks {
-        let time = tick as f64 * TICK;
-        let hour_of_day = (time % DAY) / HOUR;
+
+    /// Another end, of those that are possible as it goes on at `now`.
+    fn redraw(&mut self, now: f64, random: &mut Random) {
+        // Where it is over, nothing depends on it.
+        if self.until <= now {
+            return;
+        }
+        // A wait of this kind does not remember how long it has lasted; one that is still to begin does so later.
+        if matches!(self.law, Law::Exponential(_)) {
+            self.since = self.since.max(now);
+        }
+        loop {
+            *self = Self::new(self.since, self.law, random);
+            if self.until > now {
+                return;
+            }
+        }
+    }
+}
+
+fn between(share: f64, low: f64, high: f64) -> f64 {
+    low + (high - low) * share
+}
+
+/// A group, its parameters, and what chance has brought so far.
+#[derive(Clone)]
+pub struct Simulation {
+    family: &'static str,
+    random: Random,
+    tick: usize,
+    rate: f64,
+    fast_noise: f64,
+    headroom: f64,
+    /// Parameters whose meaning is the family's own.
+    shares: (f64, f64, f64, f64),
+    consumers: f64,
+    max_length: Option<f64>,
+    /// When what happens once begins.
+    starts: f64,
+    slow: Wave,
+    capacity_wave: Wave,
+    level_of_day: f64,
+    /// How long capacity stays what it is, and what share of the usual that is.
+    switch: Span,
+    switched_to: f64,
+    is_down: bool,
+    calm: Span,
+    burst: Span,
+    burst_rate: f64,
+    leak: Span,
+    gap: Span,
+    until_gap: Span,
+    lag: f64,
+    length: f64,
+}
+
+/// What is known at the end of a tick.
+struct Seen {
+    arrived: f64,
+    taken: f64,
+    lag: f64,
+    is_losing: bool,
+    is_sampled: bool,
+}
+
+impl Simulation {
+    /// It, and a lag that would be an alert.
+    fn new(family: &'static str, half: Half, seed: u64, history: f64) -> (Self, f64) {
+        let mut random =
+            Random::new(seed * 1_000 + FAMILIES.iter().position(|name| *name == family).unwrap_or(0) as u64 + 1);
+        for _ in 0..10 {
+            random.uniform();
+        }
+        let mut parameters = Parameters { random: &mut random, half };
+        let p = &mut parameters;
+        let rate = p.log_between(2.0, 500.0);
+        let slow_noise = p.between(0.02, 0.12);
+        let fast_noise = p.between(0.05, 0.3);
+        let capacity_noise = p.between(0.02, 0.1);
+        let headroom = p.between(1.3, 2.5);
+        let (one, two, three, four) = (p.share(), p.share(), p.share(), p.share());
+        let threshold = rate * between(p.share(), 300.0, 1_200.0);
+        let max_length = (family == "trim").then(|| (rate * between(four, 1.0, 6.0) * HOUR).round());
+        let switch = Span::new(0.0, Law::Exponential(6.0 * HOUR), &mut random);
+        let calm = Span::new(0.0, Law::Exponential(between(two, 1.0, 6.0) * HOUR), &mut random);
+        // What happens once has begun when the first forecast is made: nothing tells of it before.
+        let begun = if family == "trim" {
+            between(random.uniform(), -3.0, -0.25)
+        } else {
+            between(random.uniform(), -10.0, -0.5)
+        };
+        let until_gap = Span::new(0.0, Law::Exponential(8.0 * HOUR), &mut random);
+        let over = Span { since: 0.0, law: Law::Uniform(0.0, 0.0), until: 0.0 };
+        let lag = if family == "idle" && one < 0.5 { (two * 10_000.0).round() } else { 0.0 };
+        let simulation = Self {
+            family,
+            random,
+            tick: 0,
+            rate,
+            fast_noise,
+            headroom,
+            shares: (one, two, three, four),
+            consumers: 1.0 + (one * 6.0).floor(),
+            max_length,
+            starts: history + begun * HOUR,
+            slow: Wave::new(900.0, slow_noise),
+            capacity_wave: Wave::new(300.0, capacity_noise),
+            level_of_day: 1.0,
+            switch,
+            switched_to: 1.0,
+            is_down: false,
+            calm,
+            burst: over,
+            burst_rate: 0.0,
+            leak: over,
+            gap: over,
+            until_gap,
+            lag,
+            length: lag,
+        };
+        (simulation, threshold)
+    }
+
+    /// Seconds since the beginning.
+    fn time(&self) -> f64 {
+        self.tick as f64 * TICK
+    }
+
+    /// What may come instead of what does: from now on, chance is another.
+    fn other_future(&self, seed: u64) -> Self {
+        let mut other = Self { random: Random::new(seed), ..self.clone() };
+        for _ in 0..10 {
+            other.random.uniform();
+        }
+        let now = other.time();
+        for span in [
+            &mut other.switch,
+            &mut other.calm,
+            &mut other.burst,
+            &mut other.leak,
+            &mut other.gap,
+            &mut other.until_gap,
+        ] {
+            span.redraw(now, &mut other.random);
+        }
+        other
+    }
+
+    /// The lag after each of these times in `futures` other futures, sorted: what is known to who knows all but what chance will bring.
+    pub fn outcomes(&self, horizons: &[f64], futures: u64) -> Vec<Vec<f64>> {
+        let mut outcomes = vec![Vec::new(); horizons.len()];
+        for seed in 1..=futures {
+            let mut future = self.other_future(seed);
+            let mut lag = 0.0;
+            for (outcomes, horizon) in outcomes.iter_mut().zip(horizons) {
+                while future.time() < self.time() + horizon {
+                    lag = future.step().lag;
+                }
+                outcomes.push(lag);
+            }
+        }
+        for lags in &mut outcomes {
+            lags.sort_by(f64::total_cmp);
+        }
+        outcomes
+    }
+
+    fn step(&mut self) -> Seen {
+        let time = self.time();
+        let random = &mut self.random;
+        let (rate, consumers, (one, two, three, four)) = (self.rate, self.consumers, self.shares);
         if time % DAY < TICK {
-            level_of_day = (0.06 * random.normal()).exp();
+            self.level_of_day = (0.06 * random.normal()).exp();
         }
         let mut wanted = rate;
-        let mut able = rate * headroom;
+        let mut able = rate * self.headroom;
         let mut alive = consumers;
-        match family {
+        match self.family {
             "ramp" => {
-                able = rate * scale(one, 1.05, 1.4);
-                let grown = (time - starts).max(0.0) / (scale(two, 4.0, 12.0) * HOUR);
-                wanted = rate * (1.0 + scale(three, 0.4, 1.2) * grown);
+                able = rate * between(one, 1.05, 1.4);
+                let grown = (time - self.starts).max(0.0) / (between(two, 4.0, 12.0) * HOUR);
+                wanted = rate * (1.0 + between(three, 0.4, 1.2) * grown);
             }
             "daily" | "weekly" => {
-                let height = scale(two, 0.5, 0.95);
-                let peak = scale(three, 8.0, 20.0);
-                let wave = ((hour_of_day - peak) / 24.0 * std::f64::consts::TAU).cos();
-                wanted = rate * level_of_day * (1.0 + height * wave);
-                if family == "weekly" && (time / DAY) as usize % 7 >= 5 {
+                let height = between(two, 0.5, 0.95);
+                let peak = between(three, 8.0, 20.0);
+                let wave = (((time % DAY) / HOUR - peak) / 24.0 * std::f64::consts::TAU).cos();
+                wanted = rate * self.level_of_day * (1.0 + height * wave);
+                if self.family == "weekly" && (time / DAY) as usize % 7 >= 5 {
                     wanted *= 0.35;
                 }
-                able = rate * (1.0 + scale(four, 0.3, 0.8) * height);
+                able = rate * (1.0 + between(four, 0.3, 0.8) * height);
             }
             "burst" => {
-                if time >= burst.0 {
-                    let lasts = scale(random.uniform(), 60.0, 300.0);
-                    burst.1 = time + lasts;
-                    burst.2 = rate * scale(random.uniform(), 200.0, 4_000.0) / lasts;
-                    burst.0 = burst.1 + random.exponential(scale(two, 1.0, 6.0) * HOUR);
+                if time >= self.calm.until {
+                    self.burst = Span::new(time, Law::Uniform(60.0, 300.0), random);
+                    self.burst_rate =
+                        rate * between(random.uniform(), 200.0, 4_000.0) / (self.burst.until - self.burst.since);
+                    self.calm = Span::new(self.burst.until, Law::Exponential(between(two, 1.0, 6.0) * HOUR), random);
                 }
-                if time < burst.1 {
-                    wanted += burst.2;
+                if time < self.burst.until {
+                    wanted += self.burst_rate;
                 }
             }
             "batch" => {
+                let period = [900.0, 1_800.0, 3_600.0, 7_200.0][(two * 4.0) as usize];
                 wanted = 0.02 * rate;
-                if time % batch_period < 60.0 {
-                    wanted += rate * batch_period / 60.0;
+                if time % period < 60.0 {
+                    wanted += rate * period / 60.0;
                 }
-                able = rate * scale(three, 1.3, 5.0);
+                able = rate * between(three, 1.3, 5.0);
             }
             "consumer_crash" | "capacity_step" | "restart_gap" => {
-                if time >= switch.until {
-                    switch.down = !switch.down;
-                    if family == "consumer_crash" {
-                        let repair = scale(three, 10.0, 90.0) * 60.0 * scale(random.uniform(), 0.5, 1.5);
-                        let lasts = random.exponential(scale(two, 4.0, 12.0) * HOUR);
-                        switch.until = time + if switch.down { repair } else { lasts };
+                if time >= self.switch.until {
+                    self.is_down = !self.is_down;
+                    if self.family == "consumer_crash" {
+                        let repair = between(three, 10.0, 90.0) * 60.0;
+                        let repair = Span::new(time, Law::Uniform(0.5 * repair, 1.5 * repair), random);
+                        let lasts = Span::new(time, Law::Exponential(between(two, 4.0, 12.0) * HOUR), random);
+                        self.switch = if self.is_down { repair } else { lasts };
                         let left = if random.uniform() < 0.5 { 0.0 } else { (consumers * 0.4).floor() };
-                        switch.value = if switch.down { left / consumers } else { 1.0 };
+                        self.switched_to = if self.is_down { left / consumers } else { 1.0 };
                     } else {
-                        let lasts = random.exponential(scale(two, 3.0, 8.0) * HOUR);
-                        switch.until = time + if switch.down { lasts * 0.5 } else { lasts };
-                        let slow = scale(random.uniform(), 0.5, 0.95) / headroom;
-                        switch.value = if switch.down { slow } else { 1.0 };
+                        let mean = between(two, 3.0, 8.0) * HOUR * if self.is_down { 0.5 } else { 1.0 };
+                        self.switch = Span::new(time, Law::Exponential(mean), random);
+                        let slow = between(random.uniform(), 0.5, 0.95) / self.headroom;
+                        self.switched_to = if self.is_down { slow } else { 1.0 };
                     }
                 }
-                able *= switch.value;
-                if family == "consumer_crash" {
-                    alive = (consumers * switch.value).round();
+                able *= self.switched_to;
+                if self.family == "consumer_crash" {
+                    alive = (consumers * self.switched_to).round();
                 }
             }
             "leak" => {
-                if time >= leak_until {
-                    leak_start = time;
-                    leak_until = time + scale(random.uniform(), 18.0, 40.0) * HOUR;
+                if time >= self.leak.until {
+                    self.leak = Span::new(time, Law::Uniform(18.0 * HOUR, 40.0 * HOUR), random);
                 }
-                able = rate * (headroom * (1.0 - (time - leak_start) / (scale(two, 30.0, 60.0) * HOUR))).max(0.1);
+                let leaked = (time - self.leak.since) / (between(two, 30.0, 60.0) * HOUR);
+                able = rate * (self.headroom * (1.0 - leaked)).max(0.1);
             }
-            "trim" if time > starts => able = rate * scale(one, 0.5, 0.95),
+            "trim" if time > self.starts => able = rate * between(one, 0.5, 0.95),
             "idle" => {
                 wanted = 0.0;
                 alive = 0.0;
@@ -252,49 +395,68 @@ pub fn simulate(family: &str, half: Half, seed: u64) -> Workload {
             }
             _ => {}
         }
-        let mean = wanted * slow.next(&mut random) * TICK;
-        let arrived = (mean + (mean.sqrt() + fast_noise * mean) * random.normal()).max(0.0).round();
-        let could = (able * capacity_wave.next(&mut random) * TICK * (1.0 + 0.1 * random.normal())).max(0.0).round();
+        let mean = wanted * self.slow.next(random) * TICK;
+        let arrived = (mean + (mean.sqrt() + self.fast_noise * mean) * random.normal()).max(0.0).round();
+        let could = (able * self.capacity_wave.next(random) * TICK * (1.0 + 0.1 * random.normal())).max(0.0).round();
         // Entries of the last moment of the tick are on their way.
-        let taken = could.min(lag + arrived);
-        lag += arrived - taken;
-        length += arrived;
-        length = length.min(max_length.unwrap_or(f64::INFINITY));
-        if lag > length {
-            lag = length;
+        let taken = could.min(self.lag + arrived);
+        self.lag += arrived - taken;
+        self.length = (self.length + arrived).min(self.max_length.unwrap_or(f64::INFINITY));
+        let is_losing = self.lag > self.length;
+        self.lag = self.lag.min(self.length);
+        let on_the_way = if alive > 0.0 { (arrived / TICK * 0.3).round() } else { 0.0 };
+        let is_sampled = self.family != "restart_gap" || time >= self.gap.until;
+        if self.family == "restart_gap" && time >= self.until_gap.until {
+            self.gap = Span::new(time, Law::Uniform(5.0 * 60.0, 60.0 * 60.0), random);
+            self.until_gap = Span::new(self.gap.until, Law::Exponential(8.0 * HOUR), random);
+        }
+        self.tick += 1;
+        Seen { arrived, taken, lag: self.lag.max(on_the_way.min(self.length)), is_losing, is_sampled }
+    }
+}
+
+pub fn simulate(family: &'static str, half: Half, seed: u64) -> Workload {
+    let history = match family {
+        "daily" => 8.0 * DAY,
+        "weekly" => 28.0 * DAY,
+        _ => 2.0 * DAY,
+    };
+    let (mut simulation, threshold) = Simulation::new(family, half, seed, history);
+    let mut workload =
+        Workload { first_origin: history, max_length: simulation.max_length, threshold, ..Workload::default() };
+    let (mut added_sum, mut delivered_sum, mut lowest) = (0.0, 0.0, f64::INFINITY);
+    let mut last_loss = f64::NEG_INFINITY;
+    while simulation.time() < history + TEST_HOURS * HOUR {
+        let time = simulation.time();
+        if ORIGINS.iter().any(|hours| time == history + hours * HOUR) {
+            workload.at_origins.push(simulation.clone());
+        }
+        let seen = simulation.step();
+        if seen.is_losing {
             if time - last_loss > 1_800.0 {
-                losses.push(time);
+                workload.losses.push(time);
             }
             last_loss = time;
-            losing.push(time);
+            workload.losing.push(time);
         }
-        let on_the_way = if alive > 0.0 { (arrived / TICK * 0.3).round() } else { 0.0 };
-        let seen_lag = lag.max(on_the_way.min(length));
-        let sampled = family != "restart_gap" || time >= gap_until;
-        if family == "restart_gap" && time >= gap_next {
-            gap_until = time + scale(random.uniform(), 5.0, 60.0) * 60.0;
-            gap_next = gap_until + random.exponential(8.0 * HOUR);
-        }
-        added_sum += arrived;
-        delivered_sum += taken;
-        ticks_seen += 1.0;
-        lowest = lowest.min(seen_lag);
-        if tick % TICKS == TICKS - 1 {
-            let seconds = ticks_seen * TICK;
-            let known = |value: f64| sampled.then_some(value);
-            let time = time + TICK;
-            points.push(LagPoint {
-                time,
-                lag_min: known(seen_lag),
-                lag_max: known(seen_lag),
+        added_sum += seen.arrived;
+        delivered_sum += seen.taken;
+        lowest = lowest.min(seen.lag);
+        if simulation.tick.is_multiple_of(TICKS) {
+            let seconds = TICKS as f64 * TICK;
+            let known = |value: f64| seen.is_sampled.then_some(value);
+            workload.points.push(LagPoint {
+                time: simulation.time(),
+                lag_min: known(seen.lag),
+                lag_max: known(seen.lag),
                 lag_lowest: known(lowest),
                 // A rate over a gap is not known: counters are compared from sample to sample of one run.
                 added_per_second: known(added_sum / seconds),
                 delivered_per_second: known(delivered_sum / seconds),
-                length: known(length),
+                length: known(simulation.length),
             });
-            (added_sum, delivered_sum, lowest, ticks_seen) = (0.0, 0.0, f64::INFINITY, 0.0);
+            (added_sum, delivered_sum, lowest) = (0.0, 0.0, f64::INFINITY);
         }
     }
-    Workload { points, first_origin: history, max_length, threshold, losses, losing }
+    workload
 }

@@ -1,7 +1,7 @@
 //! The backtest of the forecast: twelve families of workloads, beside naive and `predict_linear`; `report.py` adds the others and writes the table.
 //!
 //! `cargo bench --bench forecast -- --seeds 100 --out target/forecast`; `--tuning` draws from the half of the parameters that the model was tuned on.
-//! `--first N` begins with a later seed. `--replay FOLDER` forecasts what `day.py` has recorded.
+//! `--first N` begins with a later seed. `--oracle FUTURES` adds what the best of all forecasts would say: of so many other futures. `--replay FOLDER` forecasts what `day.py` has recorded.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,14 +19,13 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::time::Instant;
 
-use families::{FAMILIES, GROWTH, Half, Workload, simulate};
+use families::{FAMILIES, GROWTH, Half, ORIGINS, Workload, simulate};
 use streamlag::analysis::forecast::{Forecast, ForecastRequest, LagPoint, forecast};
 
 /// Seconds ahead.
 const HORIZONS: [f64; 5] = [300.0, 900.0, 3_600.0, 10_800.0, 21_600.0];
-/// Hours after the first origin at which forecasts are made.
-const ORIGINS: [f64; 4] = [0.0, 4.0, 8.0, 12.0];
-
+/// Those that forecasts have.
+const QUANTILES: [f64; 7] = [0.025, 0.05, 0.1, 0.5, 0.9, 0.95, 0.975];
 #[derive(Default)]
 struct Tally {
     asked: f64,
@@ -120,6 +119,8 @@ fn main() {
     let first: u64 = argument("--first").map_or(0, |seed| seed.parse().expect("--first: expected a number"));
     let half = if std::env::args().any(|argument| argument == "--tuning") { Half::Tuning } else { Half::HeldOut };
     let only = argument("--family");
+    let futures: u64 =
+        argument("--oracle").map_or(0, |futures| futures.parse().expect("--oracle: expected a number of futures"));
     let mut out = argument("--out").map(|folder| {
         std::fs::create_dir_all(&folder).expect("--out: expected a folder that can be made");
         let file = |name: &str| {
@@ -136,10 +137,11 @@ fn main() {
             let workload = simulate(family, half, seed);
             let scales: BTreeMap<u64, f64> =
                 HORIZONS.iter().map(|horizon| (*horizon as u64, scale(&workload.points, *horizon))).collect();
-            for hours in ORIGINS {
+            for (hours, state) in ORIGINS.into_iter().zip(&workload.at_origins) {
                 let now = workload.first_origin + hours * 3_600.0;
                 let history = &as_kept(known(&workload.points, now), now)[..];
-                for horizon in HORIZONS {
+                let outcomes = state.outcomes(&HORIZONS, futures);
+                for (horizon, outcomes) in HORIZONS.into_iter().zip(&outcomes) {
                     let started = Instant::now();
                     let made: Forecast = forecast(history, &request(&workload, now, horizon));
                     let took = started.elapsed().as_secs_f64();
@@ -167,7 +169,14 @@ fn main() {
                                 skill.forecasts
                             )
                         });
-                        writeln!(file, "{{\"family\":\"{family}\",\"seed\":{seed},\"origin\":{hours},\"horizon\":{horizon},\"actual\":{actual},\"naive\":{naive},\"linear\":{linear:.1},\"scale\":{scale:.3},\"ours\":{quantiles},\"replay\":{replay}}}").unwrap();
+                        let oracle = match &outcomes[..] {
+                            [] => "null".to_owned(),
+                            lags => format!(
+                                "{:?}",
+                                QUANTILES.map(|share| lags[(share * (lags.len() - 1) as f64).round() as usize])
+                            ),
+                        };
+                        writeln!(file, "{{\"family\":\"{family}\",\"seed\":{seed},\"origin\":{hours},\"horizon\":{horizon},\"actual\":{actual},\"naive\":{naive},\"linear\":{linear:.1},\"scale\":{scale:.3},\"ours\":{quantiles},\"replay\":{replay},\"oracle\":{oracle}}}").unwrap();
                     }
                     let Some(end) = end else {
                         if std::env::var("WHY").is_ok() {
