@@ -141,13 +141,14 @@ impl SharedHistory {
             let memory = lock(&self.memory);
             let (first, mut points) = (memory.first(key), memory.points(key, range.from, range.to));
             drop(memory);
-            if first.is_some_and(|first| first <= range.from) {
+            // Of its first second it may have a part only: another process may have ended in it.
+            if first.is_some_and(|first| first < range.from) {
                 let points = resample(points, range.step);
                 take(key.clone(), Answer { source: HistorySource::Sqlite, points, hours_until: None });
                 continue;
             }
             let whole =
-                first.map_or(range.to, |first| Point::bucket(first + MINUTE - 1, MINUTE).clamp(range.from, range.to));
+                first.map_or(range.to, |first| Point::bucket(first + MINUTE, MINUTE).clamp(range.from, range.to));
             let in_whole = points.iter().position(|point| point.time >= whole).unwrap_or(points.len());
             let later = resample(points.split_off(in_whole), range.step);
             points.extend(later);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::analysis::history::query::Range;
 use crate::analysis::history::tests::point;
-use crate::store::history::backend::AnswerSink;
+use crate::store::history::backend::{Answer, AnswerSink};
 use crate::store::history::memory::tests::key;
 use crate::store::history::{HistoryConfig, HistorySource};
 use crate::sys::own_metrics::HistoryMetrics;
@@ -47,12 +47,15 @@ impl Fixture {
     }
 
     fn lags(&self) -> Option<(HistorySource, Vec<u64>)> {
-        let range = Range { from: self.now - 7200, to: self.now + 60, step: 60 };
+        let answer = self.answer(Range { from: self.now - 7200, to: self.now + 60, step: 60 })?;
+        Some((answer.source, answer.points.iter().map(|point| point.lag).collect()))
+    }
+
+    fn answer(&self, range: Range) -> Option<Answer> {
         let (sender, answers) = std::sync::mpsc::sync_channel(1);
         let mut take: AnswerSink = Box::new(move |_, answer| sender.send(answer).unwrap());
         self.shared.read_some(&[key("a")], range, &mut take);
-        let answer = answers.try_recv().ok()?;
-        Some((answer.source, answer.points.iter().map(|point| point.lag).collect()))
+        answers.try_recv().ok()
     }
 
     fn others(&self) -> Vec<String> {
@@ -72,6 +75,21 @@ fn minutes_are_written_and_read() {
     assert!(history.up());
     assert_eq!(history.lags(), Some((HistorySource::Sqlite, vec![1, 2])));
     assert_eq!(history.shared.metrics.points.get(), 2);
+}
+
+#[test]
+fn two_processes_share_the_second_in_which_a_minute_begins() {
+    let mut history = Fixture::new();
+    history.write(1, 40);
+    // The next one knows nothing of what was written.
+    let written = std::mem::take(&mut *lock(&history.shared.file.as_ref().unwrap().written));
+    assert!(!written.is_empty());
+    lock(&history.shared.memory).push(&key("a"), point(history.now - MINUTE, 70));
+    for from in [history.now - 7200, history.now - MINUTE] {
+        let answer = history.answer(Range { from, to: history.now, step: 60 }).unwrap();
+        let lags: Vec<_> = answer.points.iter().map(|point| (point.lowest, point.lag, point.highest)).collect();
+        assert_eq!(lags, [(40, 70, 70)], "from {from}");
+    }
 }
 
 #[test]
