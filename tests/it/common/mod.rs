@@ -144,8 +144,6 @@ impl Redis {
         let dir = self.dir.path().to_str().unwrap();
         let child = Command::new(&self.binary)
             .args(["--port", &port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"])
-            // Else a master waits five seconds for more replicas.
-            .args(["--repl-diskless-sync-delay", "0"])
             .args(if self.has_users { grants::options(&self.binary) } else { Vec::new() })
             .args(options)
             .stdin(Stdio::null())

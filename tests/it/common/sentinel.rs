@@ -38,6 +38,7 @@ impl Trio {
             [["--user", "streamlag-ha", "on", ">pw"].map(str::to_owned).to_vec(), grants::on(server, "*")].concat();
         let mut options: Vec<&str> = user.iter().map(String::as_str).collect();
         options.extend(user_words);
+        options.extend(["--repl-diskless-sync-delay", "0"]);
         let master = Redis::start_with(server, &options);
         let port = master.port.to_string();
         let mut servers = vec![master];
