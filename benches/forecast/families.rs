@@ -38,7 +38,12 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1)
+        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1);
+        // The first numbers of seeds that are alike are alike.
+        for _ in 0..10 {
+            random.uniform();
+        }
+        random
     }
 
     pub fn uniform(&mut self) -> f64 {
@@ -216,9 +221,6 @@ impl Simulation {
     fn new(family: &'static str, half: Half, seed: u64, history: f64) -> (Self, f64) {
         let mut random =
             Random::new(seed * 1_000 + FAMILIES.iter().position(|name| *name == family).unwrap_or(0) as u64 + 1);
-        for _ in 0..10 {
-            random.uniform();
-        }
         let mut parameters = Parameters { random: &mut random, half };
         let p = &mut parameters;
         let rate = p.log_between(2.0, 500.0);
@@ -277,9 +279,6 @@ impl Simulation {
     /// What may come instead of what does: from now on, chance is another.
     fn other_future(&self, seed: u64) -> Self {
         let mut other = Self { random: Random::new(seed), ..self.clone() };
-        for _ in 0..10 {
-            other.random.uniform();
-        }
         let now = other.time();
         for span in [
             &mut other.switch,

@@ -1,7 +1,8 @@
 //! The backtest of the forecast: twelve families of workloads, beside naive and `predict_linear`; `report.py` adds the others and writes the table.
 //!
 //! `cargo bench --bench forecast -- --seeds 100 --out target/forecast`; `--tuning` draws from the half of the parameters that the model was tuned on.
-//! `--first N` begins with a later seed. `--oracle FUTURES` adds what the best of all forecasts would say: of so many other futures. `--replay FOLDER` forecasts what `day.py` has recorded.
+//! `--first N` begins with a later seed. `--oracle FUTURES` adds what the best of all forecasts would say: of so many other futures.
+//! `--replay FOLDER` forecasts what `day.py` has recorded.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,6 +27,7 @@ use streamlag::analysis::forecast::{Forecast, ForecastRequest, LagPoint, forecas
 const HORIZONS: [f64; 5] = [300.0, 900.0, 3_600.0, 10_800.0, 21_600.0];
 /// Those that forecasts have.
 const QUANTILES: [f64; 7] = [0.025, 0.05, 0.1, 0.5, 0.9, 0.95, 0.975];
+
 #[derive(Default)]
 struct Tally {
     asked: f64,

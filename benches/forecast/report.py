@@ -142,9 +142,8 @@ def table(folder):
         if family in GROWTH and known and beside > 0.8 * min(known)[0]:
             least, name = min(known)
             miss(f"{at}: error {beside / max(least, 1e-9):.2f} of {name}'s, the oracle's {oracle_beside / max(least, 1e-9):.2f} (aim: at most 0.8)", oracle_beside <= 0.8 * least)
-        for values, share, low, high in [(in_80, 80, 75, 85), (in_95, 95, 92, 98)]:
+        for values, pair, share, low, high in [(in_80, 1, 80, 75, 85), (in_95, 3, 95, 92, 98)]:
             if is_off(values, low, high):
-                pair = {80: 1, 95: 3}[share]
                 best_values = coverage(done, MEDIAN - pair, MEDIAN + pair, "oracle")
                 miss(f"{at}: {show_coverage(values)} in the {share}% interval, {show_coverage(best_values)} in the oracle's (aim: {low} to {high})", not is_off(best_values, low, high))
     warned = []

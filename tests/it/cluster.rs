@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::common::cluster::{Cluster, GROUP, MASTERS, STREAMS, TAKES_OVER, Traffic, USER};
+use crate::common::cluster::{Cluster, GOES_ON, GROUP, MASTERS, STREAMS, TAKES_OVER, Traffic, USER};
 use crate::common::cluster::{address, cli, id, is_master, owns, slot};
 use crate::common::observer::{Observer, Truth};
 use crate::common::{Redis, Streamlag, cluster, eventually, grants, servers, streamlag, value_of};
 use redis::Value;
-
-/// A cluster whose other masters go on where one is gone.
-const GOES_ON: [&str; 4] = ["--cluster-require-full-coverage", "no", TAKES_OVER[0], TAKES_OVER[1]];
 
 fn keys() -> String {
     (0..STREAMS).map(|n| format!("events:{n}")).collect::<Vec<_>>().join(",")

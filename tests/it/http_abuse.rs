@@ -100,6 +100,7 @@ pub fn scrapes(streamlag: &Streamlag) -> Vec<Duration> {
                     closed.lines().filter(|line| line.contains("connections_closed_total{")).collect();
                 panic!("a page was cut off after {} of {length} bytes and {took:?}: {closed:#?}", reply.body.len());
             }
+            assert!(reply.text().ends_with('\n'), "{:?}", reply.headers);
             took
         })
         .collect();

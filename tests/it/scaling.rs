@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::cluster::{Cluster, GROUP as CLUSTER_GROUP, TAKES_OVER};
+use crate::common::cluster::{Cluster, GOES_ON, GROUP as CLUSTER_GROUP};
 use crate::common::prometheus::{Prometheus, prometheuses, repository};
 use crate::common::{
     Redis, Reply, Streamlag, TOKEN, command, eventually, eventually_right, servers, streamlag, streamlag_with_env,
@@ -458,7 +458,7 @@ fn the_query_for_keda_has_a_number_only_while_streamlag_has_one() {
 fn while_a_master_is_down_its_streams_have_no_number() {
     // The others go on without it.
     let server = std::path::Path::new("redis-server");
-    let mut cluster = Cluster::start(server, &["--cluster-require-full-coverage", "no", TAKES_OVER[0], TAKES_OVER[1]]);
+    let mut cluster = Cluster::start(server, &GOES_ON);
     let lags = cluster.fill();
     cluster.grant_scan();
     let all: u64 = lags.values().sum();

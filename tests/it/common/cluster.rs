@@ -34,6 +34,9 @@ pub const STREAMS: usize = 60;
 /// is no failover.
 pub const TAKES_OVER: [&str; 2] = ["--cluster-node-timeout", "1000"];
 
+/// Besides, the other masters go on where one is gone.
+pub const GOES_ON: [&str; 4] = ["--cluster-require-full-coverage", "no", TAKES_OVER[0], TAKES_OVER[1]];
+
 pub struct Cluster {
     pub nodes: Vec<Redis>,
     options: Vec<String>,
