@@ -65,8 +65,7 @@ impl Place {
         match kind {
             Kind::Alone => Self::Alone(Redis::start_with(server, &[])),
             Kind::Cluster => {
-                let sooner = ["--repl-diskless-sync-delay", "0"];
-                let cluster = Cluster::start(server, &[sooner, TAKES_OVER].concat());
+                let cluster = Cluster::start(server, &TAKES_OVER);
                 let gates: Arc<[Gate]> = cluster.nodes.iter().map(|node| Gate::start(node.port)).collect();
                 cluster.nodes.iter().zip(gates.iter()).for_each(|(node, gate)| announce(node, gate));
                 Self::Cluster(cluster, gates)

@@ -79,8 +79,8 @@ impl Cluster {
     pub fn start(server: &Path, options: &[&str]) -> Self {
         let words = [grants::on(server, "events:*"), documented_grants()].concat();
         let user = [["--user", USER, "on", ">pw"].map(str::to_owned).to_vec(), words].concat();
-        let mut all: Vec<String> =
-            ["--cluster-enabled", "yes"].iter().chain(options).map(|word| (*word).to_owned()).collect();
+        let base = ["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0"];
+        let mut all: Vec<String> = base.iter().chain(options).map(|word| (*word).to_owned()).collect();
         all.extend(user);
         let words: Vec<&str> = all.iter().map(String::as_str).collect();
         let nodes = (0..2 * MASTERS).map(|_| Redis::start_at(free_port(), server, &words)).collect();
@@ -132,7 +132,7 @@ impl Cluster {
         })
     }
 
-    /// Makes streams with groups that have read some of their entries; the lag of each.
+    /// Makes streams with groups that have read some of their entries, and waits until the replicas have them; the lag of each.
     pub fn fill(&self) -> BTreeMap<String, u64> {
         let mut lags = BTreeMap::new();
         for n in 0..STREAMS {
@@ -145,6 +145,9 @@ impl Cluster {
                 node.read(&stream, GROUP, "instance-1", read);
             }
             lags.insert(stream, (entries - read) as u64);
+        }
+        for master in self.nodes.iter().filter(|node| is_master(node)) {
+            eventually("the replica has acknowledged everything", || has_copies(master).then_some(()));
         }
         lags
     }
@@ -178,6 +181,17 @@ pub fn owns(node: &Redis, stream: &str) -> bool {
 pub fn is_master(node: &Redis) -> bool {
     let role: Result<Value, _> = redis::cmd("ROLE").query(&mut node.connection());
     matches!(role, Ok(Value::Array(parts)) if parts[0] == Value::BulkString(b"master".to_vec()))
+}
+
+/// Whether a master has replicas, and each has acknowledged all that was written. One whose link is up may still wait for the first command.
+fn has_copies(master: &Redis) -> bool {
+    let replication = master.info("replication");
+    let offset_in = |text: &str, name: &str| {
+        text.split([',', '\r', '\n']).find_map(|field| field.strip_prefix(name)?.parse::<u64>().ok())
+    };
+    let written = offset_in(&replication, "master_repl_offset:").unwrap();
+    let mut replicas = replication.lines().filter(|line| line.contains(",state=online,")).peekable();
+    replicas.peek().is_some() && replicas.all(|replica| offset_in(replica, "offset=").is_some_and(|has| has >= written))
 }
 
 /// `redis-cli` with these arguments; what it printed.
@@ -220,7 +234,7 @@ impl Traffic {
                         None => drop(known.remove(stream.as_str())),
                     }
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(10));
             }
             turns
         });
