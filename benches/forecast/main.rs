@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use families::{FAMILIES, GROWTH, Half, ORIGINS, Workload, simulate};
 use streamlag::analysis::forecast::{Forecast, ForecastRequest, LagPoint, forecast};
+use streamlag::analysis::stats::sorted_quantile;
 
 /// Seconds ahead.
 const HORIZONS: [f64; 5] = [300.0, 900.0, 3_600.0, 10_800.0, 21_600.0];
@@ -173,10 +174,7 @@ fn main() {
                         });
                         let oracle = match &outcomes[..] {
                             [] => "null".to_owned(),
-                            lags => format!(
-                                "{:?}",
-                                QUANTILES.map(|share| lags[(share * (lags.len() - 1) as f64).round() as usize])
-                            ),
+                            lags => format!("{:?}", QUANTILES.map(|share| sorted_quantile(lags, share).round())),
                         };
                         writeln!(file, "{{\"family\":\"{family}\",\"seed\":{seed},\"origin\":{hours},\"horizon\":{horizon},\"actual\":{actual},\"naive\":{naive},\"linear\":{linear:.1},\"scale\":{scale:.3},\"ours\":{quantiles},\"replay\":{replay},\"oracle\":{oracle}}}").unwrap();
                     }

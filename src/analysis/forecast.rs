@@ -10,6 +10,7 @@
 mod arrivals;
 mod calibration;
 mod capacity;
+mod ramp;
 mod random;
 mod score;
 mod series;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::ramp::{Ramp, ramps};
 use super::random::Random;
 use super::series::StepSeries;
 use crate::analysis::stats::sorted_quantile;
@@ -17,10 +18,12 @@ const DRIFTS_LEFT: [f64; 2] = [0.5, 1.0];
 const UNUSUAL: f64 = 1.5;
 /// Over how many half-lives of the level the usual size of a drift is taken.
 const USUAL_HALF_LIVES: f64 = 20.0;
-/// The doubt of a drift as a share of it: one standard deviation.
+/// The doubt of a drift as a share of it: one standard deviation. That of a ramp may be smaller.
 const DRIFT_DOUBT: f64 = 0.4;
 /// Over how many horizons back the weight of an error falls to a half.
 const HALF_WEIGHT: f64 = 4.0;
+/// The shortest horizon in seconds over which ramps go on: over shorter ones waves of minutes decide.
+const MIN_RAMP_HORIZON: f64 = 7_200.0;
 /// What share of a deviation from the pattern is left after one hour.
 const DEVIATION_LEFT: f64 = 0.5;
 /// Periods that are tried, in seconds: those at which schedules run, the day and the week.
@@ -64,6 +67,8 @@ pub(super) struct Arrivals {
     /// After each step: the level of the deviations, and their drift per step.
     level: Vec<f64>,
     drift: Vec<f64>,
+    /// After each step: the doubt of the drift as a share of it.
+    drift_doubt: Vec<f64>,
     /// What of level and drift is left in each step of the horizon.
     level_weight: Vec<f64>,
     drift_weight: Vec<f64>,
@@ -119,9 +124,12 @@ impl Arrivals {
         memory: usize,
         fades: bool,
     ) -> (Self, f64) {
+        // On the flank of a wave that a pattern does not quite explain, every day would be a ramp.
+        let may_ramp = phases.is_empty() && steps as f64 * series.step >= MIN_RAMP_HORIZON;
+        let ramps = if may_ramp { ramps(&series.arrivals) } else { vec![Ramp::default(); pattern.len()] };
         let mut best: Option<(Self, f64)> = None;
         let mut consider = |candidate: Candidate, handicap: f64| {
-            let fitted = Self::with(series, pattern, &phases, steps, memory, candidate);
+            let fitted = Self::with(series, pattern, &phases, &ramps, steps, memory, candidate);
             let error = fitted.error(steps) * handicap;
             if best.as_ref().is_none_or(|(_, least)| error < *least) {
                 best = Some((fitted, error));
@@ -144,7 +152,7 @@ impl Arrivals {
         // There is always one: the list of half-lives is not empty.
         best.unwrap_or_else(|| {
             let candidate = Candidate { half_life: 60.0, robust: false, drift_left: 0.0, fades: false, unusual: false };
-            (Self::with(series, pattern, &phases, steps, memory, candidate), f64::INFINITY)
+            (Self::with(series, pattern, &phases, &ramps, steps, memory, candidate), f64::INFINITY)
         })
     }
 
@@ -152,6 +160,7 @@ impl Arrivals {
         series: &StepSeries,
         pattern: &[f64],
         phases: &[f64],
+        ramps: &[Ramp],
         steps: usize,
         memory: usize,
         candidate: Candidate,
@@ -162,8 +171,9 @@ impl Arrivals {
         // Brown's double exponential smoothing; the single one is its first half. Started as a mean: the weight of the first values is their share.
         let (mut once, mut twice, mut seen) = (0.0, 0.0, 0.0);
         let (mut usual, slowly) = (0.0, 1.0 - 0.5_f64.powf(1.0 / (USUAL_HALF_LIVES * candidate.half_life)));
+        let mut drift_doubt = Vec::with_capacity(actual.len());
         let mut recent = RecentArrivals::new(2 * candidate.half_life as usize);
-        for (value, expected) in actual.iter().zip(pattern) {
+        for (at, (value, expected)) in actual.iter().zip(pattern).enumerate() {
             let deviation = value - expected;
             if !deviation.is_nan() {
                 seen += 1.0;
@@ -190,9 +200,16 @@ impl Arrivals {
                 level.push(once);
                 drift.push(0.0);
             }
+            // Whatever else is best, a ramp goes on.
+            let ramp = ramps[at];
+            level[at] += ramp.share * (ramp.level - level[at]);
+            drift[at] += ramp.share * (ramp.slope - drift[at]);
+            drift_doubt.push(DRIFT_DOUBT - ramp.share * (DRIFT_DOUBT - ramp.doubt.min(DRIFT_DOUBT)));
         }
         let fade = if candidate.fades { DEVIATION_LEFT.powf(series.step / 3_600.0) } else { 1.0 };
-        let damping = candidate.drift_left.powf(1.0 / steps as f64);
+        // The drift of a ramp is left as a whole.
+        let left = if candidate.drift_left > 0.0 { candidate.drift_left } else { 1.0 };
+        let damping = left.powf(1.0 / steps as f64);
         let (mut level_left, mut drift_left, mut drifted) = (1.0, 1.0, 0.0);
         let (mut level_weight, mut drift_weight) = (Vec::with_capacity(steps), Vec::with_capacity(steps));
         for _ in 0..steps {
@@ -208,6 +225,7 @@ impl Arrivals {
             phases: phases.to_vec(),
             level,
             drift,
+            drift_doubt,
             level_weight,
             drift_weight,
             floor: 0.0,
@@ -279,7 +297,7 @@ impl Arrivals {
     /// Writes one future after `end` into `path`: what is expected, and the errors that followed after some past step.
     pub(super) fn draw(&self, end: usize, baseline: &[f64], path: &mut [f64], random: &mut Random) {
         let steps = path.len();
-        let doubt = DRIFT_DOUBT * random.normal() * self.drift[end - 1];
+        let doubt = self.drift_doubt[end - 1] * random.normal() * self.drift[end - 1];
         let first = end.saturating_sub(self.memory).max(4);
         let room = end.saturating_sub(steps + first);
         // Where history is short, the errors of a part of the horizon are drawn several times.
@@ -397,15 +415,16 @@ mod tests {
     fn the_numbers_of_each_candidate() {
         let (series, steps) = (series(), 30);
         let (pattern, phases) = pattern_of(&series.arrivals, 60).unwrap();
+        let none = vec![Ramp::default(); pattern.len()];
         let plain = Candidate { half_life: 30.0, robust: false, drift_left: 0.0, fades: false, unusual: false };
         let check = |name: &str, candidate: Candidate, expected: [f64; 2]| {
-            let fitted = Arrivals::with(&series, &pattern, &phases, steps, 24 * steps, candidate);
+            let fitted = Arrivals::with(&series, &pattern, &phases, &none, steps, 24 * steps, candidate);
             same(name, &[("error", fitted.error(steps)), ("all", digest(&fitted))], &expected);
         };
-        check("plain", plain, [2.407126992394e2, 1.406257357286e6]);
-        check("robust", Candidate { robust: true, ..plain }, [1.816761053723e2, 1.411974516797e6]);
-        check("drift", Candidate { drift_left: 0.5, ..plain }, [9.492850999260e1, 1.434333748686e6]);
-        check("unusual", Candidate { drift_left: 1.0, unusual: true, ..plain }, [9.511584402384e1, 1.436001715042e6]);
-        check("fades", Candidate { fades: true, ..plain }, [2.834597983200e2, 1.406225748315e6]);
+        check("plain", plain, [2.407126992394e2, 1.405841357286e6]);
+        check("robust", Candidate { robust: true, ..plain }, [1.816761053723e2, 1.411558516797e6]);
+        check("drift", Candidate { drift_left: 0.5, ..plain }, [9.492850999260e1, 1.430650295284e6]);
+        check("unusual", Candidate { drift_left: 1.0, unusual: true, ..plain }, [9.511584402384e1, 1.432336715042e6]);
+        check("fades", Candidate { fades: true, ..plain }, [2.834597983200e2, 1.405806776139e6]);
     }
 }

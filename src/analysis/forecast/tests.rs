@@ -75,6 +75,21 @@ fn a_backlog_grows_by_what_arrives_less_what_is_taken() {
 }
 
 #[test]
+fn a_load_that_has_ramped_up_for_hours_is_expected_to_go_on() {
+    // 100/s with slow waves in it, for two days; then a tenth more each hour, of which 130/s can be taken.
+    let rates = |minute: usize| {
+        let waves = 8.0 * ((minute as f64 / 11.0).sin() + (minute as f64 / 29.0).sin());
+        (100.0 + waves + minute.saturating_sub(2_880) as f64 / 6.0, 130.0)
+    };
+    for hours in [8, 10, 12] {
+        let until = 2_880 + hours * 60;
+        let group = ForecastGroup::new().minutes(until, rates);
+        let then = ForecastGroup::new().minutes(until + 360, rates);
+        near(group.end(6.0 * HOUR).q50, then.lag, 0.05);
+    }
+}
+
+#[test]
 fn a_backlog_drains_at_the_capacity_and_stops_at_what_is_normal() {
     let group =
         ForecastGroup::new().minutes(410, |minute| (if (380..400).contains(&minute) { 400.0 } else { 100.0 }, 150.0));
