@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_noise_nor_a_burst_nor_what_stands_still_is_a_trend() {
+    fn neither_noise_nor_a_burst_nor_what_stands_still_is_a_ramp() {
         let mut random = Random::new(1);
         let noise: Vec<f64> = (0..600).map(|_| 100.0 + 10.0 * random.normal()).collect();
         assert_eq!(ramps(&noise).iter().filter(|ramp| ramp.share > 0.0).count(), 0);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_more_noise_the_less_a_trend_counts_and_the_more_its_slope_is_in_doubt() {
+    fn the_more_noise_the_less_a_ramp_counts_and_the_more_its_slope_is_in_doubt() {
         let with_noise = |noise: f64, seed: u64| {
             let mut random = Random::new(seed);
             let values: Vec<f64> = grown(91, 1.0).into_iter().map(|value| value + noise * random.normal()).collect();
