@@ -32,7 +32,7 @@ const PERIODS: [f64; 12] =
 /// How many patterns are tried thoroughly: those that explain most.
 const MAX_PATTERNS: usize = 2;
 /// How many periods a pattern needs.
-const MIN_PERIODS: usize = 3;
+pub(super) const MIN_PERIODS: usize = 3;
 /// How much less than a part of it a longer period must leave unexplained.
 const LONGER: f64 = 0.8;
 /// How much smaller the error must be for a pattern, or a drift, to be believed.

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::MIN_HISTORY_STEPS;
+use super::arrivals::MIN_PERIODS;
 use super::random::Random;
 use super::score::Skill;
 use super::simulation::{Paths, Simulation};
@@ -24,10 +25,15 @@ const OTHER_PHASE: f64 = 0.1;
 const SAME_PHASE: f64 = 0.04;
 /// Bounds of a correction.
 const FACTOR: (f64, f64) = (0.1, 6.0);
+/// What a quantile beyond all scores is taken to be, in units of the largest of them.
+const BEYOND: f64 = 2.0;
 /// Shares of the model's median in the forecast; the rest is the naive forecast.
 const BLENDS: [f64; 4] = [0.75, 0.5, 0.25, 0.0];
-/// The share of the naive error below which a forecast pretends to be no surer.
-const MIN_WIDTH: f64 = 0.02;
+/// The share of the naive error below which a forecast pretends to be no surer upwards: a lag can rise as far as it ever did.
+const MIN_WIDTH_ABOVE: f64 = 0.02;
+/// The same downwards, of how far outcomes were below the forecast on average. A lag that keeps up falls no lower for having been high: with the naive
+/// error, 80% intervals of a calm group that has bursts began at 0 and held 90% of what came.
+const MIN_WIDTH_BELOW: f64 = 0.4;
 /// Scores of forecasts whose width differs by this (a logarithm) count for a half.
 const KERNEL: f64 = 1.1;
 /// What a score counts that was made with a backlog where there is none now, or the other way round.
@@ -75,8 +81,8 @@ struct Factors {
     /// Of the widths below and above the median, from the inner to the outer pair.
     low: [f64; PAIRS],
     high: [f64; PAIRS],
-    /// The least width.
-    least: f64,
+    /// The least width below and above the median.
+    least: (f64, f64),
 }
 
 /// Corrections over the horizon.
@@ -97,7 +103,9 @@ impl Replay {
         let len = simulation.series.len();
         let mut anchors: Vec<(usize, Vec<ReplayOutcome>)> =
             anchors(steps).into_iter().map(|ahead| (ahead, Vec::new())).collect();
-        let first = MIN_HISTORY_STEPS.max(len / 8);
+        let pattern = simulation.arrivals.period().map_or(0, |period| MIN_PERIODS * period);
+        // What was forecast before the pattern was known says little of how good it is now, if enough has come since.
+        let first = MIN_HISTORY_STEPS.max(if len >= 2 * pattern { pattern } else { 0 }).max(len / 8);
         let room = len.saturating_sub(steps + first);
         let count = MOMENTS.min(room);
         let phase = CyclePhase { now: len, period: simulation.arrivals.period() };
@@ -213,21 +221,23 @@ impl Replay {
         let near = &self.anchors[place.saturating_sub(1)..(place + 2).min(self.anchors.len())];
         let own = &self.anchors[place].1;
         if own.len() < MIN_MOMENTS {
-            return Factors { ahead, blend, low: [1.0; PAIRS], high: [1.0; PAIRS], least: 0.0 };
+            return Factors { ahead, blend, low: [1.0; PAIRS], high: [1.0; PAIRS], least: (0.0, 0.0) };
         }
         // Of the state of now only: after a crash the naive forecast is off by more in a minute than a calm group's lag ever is.
-        let (mut naive, mut total) = (0.0, 0.0);
+        let (mut naive, mut above, mut total) = (0.0, 0.0, 0.0);
         for outcome in own.iter().filter(|outcome| outcome.busy == busy) {
             naive += (outcome.actual - outcome.naive).abs() * outcome.weight;
+            above += (outcome.blended(blend) - outcome.actual).max(0.0) * outcome.weight;
             total += outcome.weight;
         }
-        let least = if total > 0.0 { MIN_WIDTH * naive / total } else { 0.0 };
+        let least =
+            if total > 0.0 { (MIN_WIDTH_BELOW * above / total, MIN_WIDTH_ABOVE * naive / total) } else { (0.0, 0.0) };
         let factor = |pair: usize, upper: bool| {
             let scores = near
                 .iter()
                 .flat_map(|(_, outcomes)| outcomes.iter().enumerate())
                 .filter(|(index, _)| Some(*index) != without);
-            let width = if upper { widths.1 } else { widths.0 };
+            let (width, least) = if upper { (widths.1, least.1) } else { (widths.0, least.0) };
             let scores = scores.map(|(_, outcome)| {
                 let other = if upper { outcome.widths().1 } else { outcome.widths().0 };
                 let apart = (width.max(least) + 1.0).ln() - (other.max(least) + 1.0).ln();
@@ -278,8 +288,8 @@ impl Factors {
     /// The corrected 80% interval of an outcome.
     fn interval(&self, outcome: &ReplayOutcome) -> (f64, f64) {
         let median = outcome.blended(self.blend);
-        let low = median - self.low[0] * (outcome.median - outcome.low[0]).max(self.least);
-        let high = median + self.high[0] * (outcome.high[0] - outcome.median).max(self.least);
+        let low = median - self.low[0] * (outcome.median - outcome.low[0]).max(self.least.0);
+        let high = median + self.high[0] * (outcome.high[0] - outcome.median).max(self.least.1);
         (low.max(0.0).round(), high.round())
     }
 }
@@ -294,15 +304,12 @@ fn conformal(mut scores: Vec<(f64, f64)>, level: f64, average: bool) -> f64 {
     // One more score than there are, and that the highest: the finite-sample correction.
     let wanted = level * (total + one);
     let mut sum = 0.0;
-    let mut found = FACTOR.1;
-    for (score, weight) in &scores {
+    let reached = scores.iter().find(|(_, weight)| {
         sum += weight;
-        if sum >= wanted {
-            found = *score;
-            break;
-        }
-    }
-    let found = found.clamp(FACTOR.0, FACTOR.1);
+        sum >= wanted
+    });
+    let beyond = || scores.last().map_or(1.0, |(largest, _)| (BEYOND * largest).max(1.0));
+    let found = reached.map_or_else(beyond, |(score, _)| *score).clamp(FACTOR.0, FACTOR.1);
     // Anchors next to each other see the same futures: their scores count for a third.
     let count = total / one / 3.0;
     ((found.ln() * count) / (count + PRIOR)).exp()
@@ -358,8 +365,8 @@ impl Correction {
             let of = |share| sorted_quantile(&sorted, share);
             let median = of(0.5);
             let middle = factors.blend * median + (1.0 - factors.blend) * naive;
-            let low = Side::new(SHARES.map(|share| median - of(share)), factors.low, factors.least);
-            let high = Side::new(SHARES.map(|share| of(1.0 - share) - median), factors.high, factors.least);
+            let low = Side::new(SHARES.map(|share| median - of(share)), factors.low, factors.least.0);
+            let high = Side::new(SHARES.map(|share| of(1.0 - share) - median), factors.high, factors.least.1);
             paths.map_at(ahead, |lag, rank| {
                 let moved = if rank < 0.5 {
                     middle - low.map(median - lag, (0.5 - rank) / (0.5 - SHARES[0]))
@@ -386,7 +393,7 @@ impl Correction {
             blend: mix(left.blend, right.blend),
             low: std::array::from_fn(|pair| mix(left.low[pair], right.low[pair])),
             high: std::array::from_fn(|pair| mix(left.high[pair], right.high[pair])),
-            least: mix(left.least, right.least),
+            least: (mix(left.least.0, right.least.0), mix(left.least.1, right.least.1)),
         }
     }
 }
@@ -427,16 +434,35 @@ impl Side {
 
 #[cfg(test)]
 mod tests {
-    use super::conformal;
+    use super::*;
+
+    #[test]
+    fn a_lag_that_bursts_is_not_expected_to_fall_lower_when_calm() {
+        // Each fifth of these forecasts of a calm group was followed by a burst.
+        let outcome = |moment: usize| ReplayOutcome {
+            actual: if moment % 5 == 4 { 50_000.0 } else { 22.0 + (moment % 7) as f64 },
+            naive: 25.0,
+            low: [21.0, 20.0, 20.0],
+            median: 25.0,
+            high: [30.0, 30.0, 60_000.0],
+            busy: false,
+            weight: 1.0,
+        };
+        let outcomes: Vec<ReplayOutcome> = (0..40).map(outcome).collect();
+        let replay = Replay { anchors: vec![(0, outcomes.clone())], horizons: 40.0, long_in_pattern: false };
+        let factors = replay.factors(0, [1.0; 2], false, outcomes[0].widths(), None);
+        let (low, high) = factors.interval(&outcomes[0]);
+        assert!((18.0..=23.0).contains(&low) && high > 100.0, "{low} to {high}");
+    }
 
     #[test]
     fn scores_of_small_weight_are_few_or_as_many_as_there_are() {
         let scores = |weight: f64| (1..20).map(|score| (f64::from(score) / 10.0, weight)).collect();
         // 88% of 20 scores of 1/8, one more than there are, is the 18th; 88% of these and a score of 1 is beyond all.
-        let expected = |found: f64, count: f64| (found.ln() * count / 3.0 / (count / 3.0 + super::PRIOR)).exp();
+        let expected = |found: f64, count: f64| (found.ln() * count / 3.0 / (count / 3.0 + PRIOR)).exp();
         let is = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
         is(conformal(scores(0.125), 0.88, true), expected(1.8, 19.0));
-        is(conformal(scores(0.125), 0.88, false), expected(super::FACTOR.1, 19.0 / 8.0));
+        is(conformal(scores(0.125), 0.88, false), expected(2.0 * 1.9, 19.0 / 8.0));
         for average in [true, false] {
             is(conformal(scores(1.0), 0.88, average), expected(1.8, 19.0));
             is(conformal(scores(0.0), 0.88, average), 1.0);
