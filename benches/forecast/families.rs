@@ -25,6 +25,8 @@ const TICK: f64 = 5.0;
 const TICKS: usize = 12;
 const HOUR: f64 = 3_600.0;
 const DAY: f64 = 86_400.0;
+/// Entries that Redis trims at once: those of a node (`stream-node-max-entries`).
+const NODE: f64 = 100.0;
 
 /// Which half of each parameter's range is drawn from: what is tuned on never sees the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -400,7 +402,10 @@ impl Simulation {
         // Entries of the last moment of the tick are on their way.
         let taken = could.min(self.lag + arrived);
         self.lag += arrived - taken;
-        self.length = (self.length + arrived).min(self.max_length.unwrap_or(f64::INFINITY));
+        self.length += arrived;
+        if let Some(excess) = self.max_length.map(|length| self.length - length).filter(|excess| *excess > 0.0) {
+            self.length -= (excess / NODE).floor() * NODE;
+        }
         let is_losing = self.lag > self.length;
         self.lag = self.lag.min(self.length);
         let on_the_way = if alive > 0.0 { (arrived / TICK * 0.3).round() } else { 0.0 };

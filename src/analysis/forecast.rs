@@ -356,7 +356,7 @@ fn attempt(points: &[LagPoint], request: &ForecastRequest) -> Result<Forecast, (
         }
     }
     let correction = replay.correction(&paths, busy, steps);
-    correction.apply(&mut paths, simulation.start(now), simulation.limit(now));
+    correction.apply(&mut paths, simulation.start(now), simulation.highest_lag(now));
     let made_at = request.now;
     let points = (0..steps).map(|at| paths.quantiles_at(at, made_at + (at + 1) as f64 * step)).collect();
     Ok(Forecast {

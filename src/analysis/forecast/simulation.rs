@@ -5,7 +5,7 @@ use super::capacity::Capacity;
 use super::random::Random;
 use super::series::StepSeries;
 use super::{LagQuantiles, TimeTo};
-use crate::analysis::stats::{quantile, sorted_quantile};
+use crate::analysis::stats::{median, quantile, sorted_quantile};
 
 /// Steps from which the normal lag of a group that keeps up is taken, at most.
 const MAX_NORMAL: usize = 500;
@@ -15,6 +15,8 @@ const STILL_STEPS: usize = 10;
 const STILL: f64 = 0.02;
 /// A third of the share of the stream that must have arrived meanwhile.
 const MIN_PASSED: f64 = 0.003;
+/// The share of what a full stream takes in beyond what is delivered that must be lost for it to count as full.
+const LOST: f64 = 0.5;
 /// The smallest share of the probability for which a time is told.
 const TOLD: f64 = 0.1;
 
@@ -53,9 +55,45 @@ impl Simulation<'_> {
         let lengths = self.series.length[from..end].iter().copied();
         let (low, high) =
             lengths.fold((f64::INFINITY, 0.0_f64), |(low, high), length| (low.min(length), high.max(length)));
-        let still = high - low <= (STILL * high).max(100.0).min(0.2 * high);
+        let still = high - low <= varies(high);
         let passed = arrived > 3.0 * (high - low).max(MIN_PASSED * high);
         if end >= STILL_STEPS && still && passed && high > 0.0 { high } else { f64::INFINITY }
+    }
+
+    /// Lags of a group that loses entries because the stream is trimmed at `limit`. Redis trims whole nodes, so these vary, and are below the length: those
+    /// of steps before `end` in which that was so, or else what follows from the lengths of the newest steps.
+    fn full_lags(&self, end: usize, limit: f64) -> Vec<f64> {
+        if limit.is_infinite() || end < STILL_STEPS {
+            return Vec::new();
+        }
+        let series = self.series;
+        let near = limit - varies(limit)..=limit + varies(limit);
+        let rates = |at: usize| {
+            let sum = |values: &[f64]| values[at + 1 - STILL_STEPS..=at].iter().sum::<f64>();
+            (sum(&series.arrivals), sum(&series.delivered))
+        };
+        let is_full = |at: usize| {
+            let (arrived, delivered) = rates(at);
+            let kept = series.lag[at] - series.lag[at - STILL_STEPS];
+            near.contains(&series.lag[at]) && arrived > delivered && kept <= (1.0 - LOST) * (arrived - delivered)
+        };
+        let full = (STILL_STEPS..end).rev().filter(|&at| is_full(at));
+        let lags: Vec<f64> = full.take(MAX_NORMAL).map(|at| series.lag[at]).collect();
+        if !lags.is_empty() {
+            return lags;
+        }
+        // Until the next node is trimmed, the lag grows by what arrives and is not delivered.
+        let (arrived, delivered) = rates(end - 1);
+        let share = ((arrived - delivered) / arrived).clamp(0.0, 1.0);
+        let lengths = series.length[end - STILL_STEPS..end].iter().copied().filter(|length| near.contains(length));
+        let lowest = lengths.clone().fold(limit, f64::min);
+        if share.is_nan() { Vec::new() } else { lengths.map(|length| lowest + share * (length - lowest)).collect() }
+    }
+
+    /// The highest lag that the group can have; infinite where that is unknown.
+    pub(super) fn highest_lag(&self, end: usize) -> f64 {
+        let limit = self.limit(end);
+        self.full_lags(end, limit).into_iter().fold(limit, f64::max)
     }
 
     /// Lags of steps before `end` in which the group kept up, in order of time.
@@ -78,6 +116,8 @@ impl Simulation<'_> {
         let baseline = self.arrivals.baseline(end, steps);
         let normal = self.normal_lags(end);
         let limit = self.limit(end);
+        let full = self.full_lags(end, limit);
+        let limit = if full.is_empty() { limit } else { median(&mut full.clone()) };
         let start = self.start(end);
         let doubt = self.series.last_known(&self.series.doubt, end, 6);
         let keeps_up = !self.capacity.is_busy(end - 1);
@@ -98,13 +138,15 @@ impl Simulation<'_> {
             for ahead in 0..steps {
                 let waiting = lag + arrivals[ahead];
                 lag = (waiting - capacity[ahead]).max(0.0);
+                let mut when_full = None;
                 if lag > limit {
                     loss = loss.or(Some(ahead));
                     lag = limit;
+                    when_full = (!full.is_empty()).then(|| full[random.below(full.len())]);
                 }
                 let on_the_way = normal.get(noise).copied().unwrap_or(0.0).min(limit);
                 noise = (noise + 1) % normal.len().max(1);
-                lags.push(lag.max(on_the_way));
+                lags.push(when_full.unwrap_or(lag.max(on_the_way)));
             }
             losses.push(loss);
         }
@@ -156,6 +198,11 @@ impl Paths {
     pub(super) fn time_to_loss(&self, step: f64) -> Option<TimeTo> {
         times(self.losses.clone(), step)
     }
+}
+
+/// By how much the length of a trimmed stream varies, at most.
+fn varies(length: f64) -> f64 {
+    (STILL * length).max(100.0).min(0.2 * length)
 }
 
 fn times(first: Vec<Option<usize>>, step: f64) -> Option<TimeTo> {

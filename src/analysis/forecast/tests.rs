@@ -10,13 +10,16 @@ struct ForecastGroup {
     lag: f64,
     length: f64,
     max_length: f64,
+    /// Entries that are trimmed at once.
+    node: f64,
     points: Vec<LagPoint>,
     random: Random,
 }
 
 impl ForecastGroup {
     fn new() -> Self {
-        Self { lag: 0.0, length: 0.0, max_length: f64::INFINITY, points: Vec::new(), random: Random::new(1) }
+        let (points, random) = (Vec::new(), Random::new(1));
+        Self { lag: 0.0, length: 0.0, max_length: f64::INFINITY, node: 1.0, points, random }
     }
 
     fn minute(&mut self, added: f64, able: f64) {
@@ -24,7 +27,8 @@ impl ForecastGroup {
         let able = (able * MINUTE * (0.97 + 0.06 * self.random.uniform())).round();
         let taken = able.min(self.lag + added);
         let before = self.lag;
-        self.length = (self.length + added).min(self.max_length);
+        self.length += added;
+        self.length -= ((self.length - self.max_length).max(0.0) / self.node).floor() * self.node;
         self.lag = (self.lag + added - taken).min(self.length);
         self.points.push(LagPoint {
             time: (self.points.len() + 1) as f64 * MINUTE,
@@ -122,6 +126,34 @@ fn a_lag_never_exceeds_the_maximum_length_and_loss_is_told_when_it_gets_there() 
     let limit = group.max_length;
     assert!(made.time_to.loss.is_some());
     assert!(made.points.unwrap().iter().all(|point| point.q95 <= limit.round()));
+}
+
+#[test]
+fn the_lag_of_a_group_that_loses_entries_varies_by_what_is_trimmed_at_once() {
+    // 40/s come, 30/s are taken; the stream is full of what was not read after 17 minutes.
+    let group = ForecastGroup { max_length: 10_000.0, node: 100.0, ..ForecastGroup::new() };
+    let group = group.minutes(600, |_| (40.0, 30.0));
+    let lags = group.points[100..].iter().map(|point| point.lag_max.unwrap());
+    for max_length in [None, Some(10_000.0)] {
+        let made = forecast(&group.points, &ForecastRequest { max_length, ..group.ask(HOUR) });
+        let points = made.points.unwrap_or_else(|reason| panic!("{max_length:?}: {reason}"));
+        let end = points.last().unwrap();
+        let held = lags.clone().filter(|lag| (end.q10..=end.q90).contains(lag)).count() as f64 / lags.len() as f64;
+        assert!((0.75..=0.9).contains(&held), "{max_length:?}: {held} within {end:?}");
+        near(made.time_to.loss.unwrap().q10, MINUTE, 0.0);
+    }
+}
+
+#[test]
+fn where_a_full_stream_is_new_to_a_group_its_lag_stays_between_the_trimmed_lengths() {
+    // The stream is full from minute 17 on, the group keeps up until minute 300 and loses entries from minute 317 on.
+    let group = ForecastGroup { max_length: 10_000.0, node: 100.0, ..ForecastGroup::new() };
+    let group = group.minutes(312, |minute| (40.0, if minute < 300 { 50.0 } else { 30.0 }));
+    assert!(group.lag < 10_000.0);
+    let made = forecast(&group.points, &group.ask(0.5 * HOUR));
+    let end = *made.points.unwrap().last().unwrap();
+    // A quarter of 100 entries, until the next 100 are trimmed.
+    assert!(end.q10 >= 10_000.0 && end.q90 <= 10_025.0 && end.q10 < end.q90, "{end:?}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn stages(points: &[LagPoint], request: &ForecastRequest) -> Vec<(&'static str, 
     let mut paths = simulation.run(now, steps, PATHS, &mut random);
     let drawn = digest(&paths);
     let correction = replay.correction(&paths, busy, steps);
-    correction.apply(&mut paths, simulation.start(now), simulation.limit(now));
+    correction.apply(&mut paths, simulation.start(now), simulation.highest_lag(now));
     let quantiles: Vec<LagQuantiles> = (0..steps).map(|at| paths.quantiles_at(at, at as f64)).collect();
     vec![
         ("series", digest(&series)),
@@ -272,13 +272,13 @@ fn a_history_with_gaps_and_bounds() {
             4.450060208937e7,
             3.374351623333e8,
             4.474306667413e5,
-            5.583178685153e9,
-            3.080411532723e2,
+            5.639801327470e9,
+            3.078769259885e2,
             6.723805000000e5,
-            5.417991955776e10,
-            1.030217826232e6,
-            5.227416936274e10,
-            7.706169710000e8,
+            5.447115707086e10,
+            9.593577575557e5,
+            5.249423804197e10,
+            7.829492740000e8,
             4.788000000000e4,
         ],
     );
