@@ -15,7 +15,7 @@ const STILL_STEPS: usize = 10;
 const STILL: f64 = 0.02;
 /// A third of the share of the stream that must have arrived meanwhile.
 const MIN_PASSED: f64 = 0.003;
-/// The share of what a full stream takes in beyond what is delivered that must be lost for it to count as full.
+/// The share of what arrives and is not delivered that a group with a full stream loses, at least.
 const LOST: f64 = 0.5;
 /// The smallest share of the probability for which a time is told.
 const TOLD: f64 = 0.1;
@@ -72,12 +72,12 @@ impl Simulation<'_> {
             let sum = |values: &[f64]| values[at + 1 - STILL_STEPS..=at].iter().sum::<f64>();
             (sum(&series.arrivals), sum(&series.delivered))
         };
-        let is_full = |at: usize| {
+        let loses = |at: usize| {
             let (arrived, delivered) = rates(at);
             let kept = series.lag[at] - series.lag[at - STILL_STEPS];
-            near.contains(&series.lag[at]) && arrived > delivered && kept <= (1.0 - LOST) * (arrived - delivered)
+            arrived > delivered && kept <= (1.0 - LOST) * (arrived - delivered)
         };
-        let full = (STILL_STEPS..end).rev().filter(|&at| is_full(at));
+        let full = (STILL_STEPS..end).rev().filter(|&at| near.contains(&series.lag[at]) && loses(at));
         let lags: Vec<f64> = full.take(MAX_NORMAL).map(|at| series.lag[at]).collect();
         if !lags.is_empty() {
             return lags;
