@@ -37,24 +37,9 @@ enum ConditionKind {
     Losing,
     LossNear,
     Rewound,
-    Group(fn(&GroupFacts<'_>) -> Option<f64>),
-}
-
-/// A group that is there.
-struct GroupFacts<'a> {
-    group: &'a PresentGroup,
-    /// The thresholds of its stream, where it has its own.
-    thresholds: Option<Thresholds>,
-}
-
-macro_rules! lag_over {
-    ($limit:literal) => {
-        ConditionKind::Group(|group| {
-            let limit =
-                group.thresholds.map_or($limit, |thresholds| thresholds.unhealthy.saturating_mul($limit / 1000));
-            over(group.group.lag.point as f64, limit as f64)
-        })
-    };
+    /// The lag is above this, or above as many times the stream's own threshold of unhealthy as this is of 1,000.
+    LagOver(u64),
+    Group(fn(&PresentGroup) -> Option<f64>),
 }
 
 /// Every rule that is evaluated here, the worst first. Rules about trends (PromQL over 15 minutes), about streamlag itself and about
@@ -101,62 +86,58 @@ pub(super) const CONDITIONS: &[IncidentCondition] = &[
         rule: "EventConsumerGroupStopped",
         expr: "(event_consumer_group_state{state=\"stopped\"} == 1) * ignoring (state) group_left () event_consumer_lag",
         state: Some(GroupState::Stopped),
-        kind: ConditionKind::Group(|group| {
-            in_state(group, GroupState::Stopped).then_some(group.group.lag.point as f64)
-        }),
+        kind: ConditionKind::Group(|group| in_state(group, GroupState::Stopped).then_some(group.lag.point as f64)),
     },
     IncidentCondition {
         rule: "CriticalEventConsumerLag",
         expr: "( event_consumer_lag > 5000 unless ignoring (consumer_group, level) event_stream_lag_threshold{level=\"unhealthy\"} ) \
                or event_consumer_lag > ignoring (consumer_group, level) group_left () (5 * event_stream_lag_threshold{level=\"unhealthy\"})",
         state: None,
-        kind: lag_over!(5000),
+        kind: ConditionKind::LagOver(5_000),
     },
     IncidentCondition {
         rule: "CriticalEventConsumerLagSeconds",
         expr: "event_consumer_lag_seconds > 600",
         state: None,
-        kind: ConditionKind::Group(|group| over(group.group.lag_seconds?, 600.0)),
+        kind: ConditionKind::Group(|group| over(group.lag_seconds?, 600.0)),
     },
     IncidentCondition {
         rule: "EventConsumerGroupStalled",
         expr: "(event_consumer_group_state{state=\"stalled\"} == 1) * ignoring (state) group_left () event_consumer_lag",
         state: Some(GroupState::Stalled),
-        kind: ConditionKind::Group(|group| {
-            in_state(group, GroupState::Stalled).then_some(group.group.lag.point as f64)
-        }),
+        kind: ConditionKind::Group(|group| in_state(group, GroupState::Stalled).then_some(group.lag.point as f64)),
     },
     IncidentCondition {
         rule: "HighEventConsumerLag",
         expr: "( event_consumer_lag > 1000 unless ignoring (consumer_group, level) event_stream_lag_threshold{level=\"unhealthy\"} ) \
                or event_consumer_lag > ignoring (consumer_group, level) group_left () event_stream_lag_threshold{level=\"unhealthy\"}",
         state: None,
-        kind: lag_over!(1000),
+        kind: ConditionKind::LagOver(1_000),
     },
     IncidentCondition {
         rule: "HighEventConsumerLagSeconds",
         expr: "event_consumer_lag_seconds > 60",
         state: None,
-        kind: ConditionKind::Group(|group| over(group.group.lag_seconds?, 60.0)),
+        kind: ConditionKind::Group(|group| over(group.lag_seconds?, 60.0)),
     },
     IncidentCondition {
         rule: "EventConsumerDeadWithPending",
         expr: "event_consumer_group_dead_consumers_with_pending > 0",
         state: None,
-        kind: ConditionKind::Group(|group| over(group.group.dead?.0 as f64, 0.0)),
+        kind: ConditionKind::Group(|group| over(group.dead?.0 as f64, 0.0)),
     },
     IncidentCondition {
         rule: "EventConsumerGhostPending",
         expr: "event_consumer_group_ghost_pending > 0",
         state: None,
-        kind: ConditionKind::Group(|group| over(group.group.ghost_pending? as f64, 0.0)),
+        kind: ConditionKind::Group(|group| over(group.ghost_pending? as f64, 0.0)),
     },
     IncidentCondition {
         rule: "EventConsumerPendingOld",
         expr: "event_consumer_group_oldest_pending_seconds and event_consumer_group_oldest_pending_seconds \
                - (event_consumer_lag_seconds or 0 * event_consumer_group_oldest_pending_seconds) > 300",
         state: None,
-        kind: ConditionKind::Group(|group| is_pending_old(group).then_some(group.group.oldest_pending_seconds?)),
+        kind: ConditionKind::Group(|group| is_pending_old(group).then_some(group.oldest_pending_seconds?)),
     },
     IncidentCondition {
         rule: "EventConsumerGroupAckStalled",
@@ -179,14 +160,14 @@ fn over(value: f64, limit: f64) -> Option<f64> {
     (value > limit).then_some(value)
 }
 
-fn in_state(group: &GroupFacts<'_>, state: GroupState) -> bool {
-    group.group.trend.verdict.state == state
+fn in_state(group: &PresentGroup, state: GroupState) -> bool {
+    group.trend.verdict.state == state
 }
 
 /// Whether the oldest pending entry is more than five minutes older than the oldest undelivered one.
-fn is_pending_old(group: &GroupFacts<'_>) -> bool {
-    let undelivered = group.group.lag_seconds.unwrap_or(0.0);
-    group.group.oldest_pending_seconds.is_some_and(|pending| pending - undelivered > 300.0)
+fn is_pending_old(group: &PresentGroup) -> bool {
+    let undelivered = group.lag_seconds.unwrap_or(0.0);
+    group.oldest_pending_seconds.is_some_and(|pending| pending - undelivered > 300.0)
 }
 
 /// What happened to groups within [`LOOK_BACK`].
@@ -328,7 +309,11 @@ impl Conditions<'_> {
                 (group.lag.point > room).then_some(seconds)
             }
             (ConditionKind::Rewound, Some(_)) => recent()?.rewound.map(|_| 1.0),
-            (ConditionKind::Group(condition), Some(group)) => condition(&GroupFacts { group, thresholds: own }),
+            (ConditionKind::LagOver(limit), Some(group)) => {
+                let limit = own.map_or(limit, |own| own.unhealthy.saturating_mul(limit / 1_000));
+                over(group.lag.point as f64, limit as f64)
+            }
+            (ConditionKind::Group(condition), Some(group)) => condition(group),
             _ => None,
         }
     }
