@@ -13,7 +13,7 @@ use crate::analysis::assess::Bounds;
 use crate::analysis::incident::Incident;
 use crate::analysis::incidents::IncidentSettings;
 use crate::app::poller_runtime::{Running, Start};
-use crate::collector::poller::{self, Poller, PollerConfig, PollerSettings, SelfRegistries};
+use crate::collector::poller::{self, Poller, PollerConfig, SelfRegistries};
 use crate::collector::{SamplingConfig, Source};
 use crate::config::{Config, TargetConfig};
 use crate::exposition::collectors::Collector;
@@ -115,7 +115,7 @@ impl PolledTargets {
         };
         let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
         let (publisher, reader) = latest::channel(poller::first(&plan, &own), history);
-        let mut poller = Poller::new(&plan, source, publisher, own, metrics);
+        let mut poller = Poller::new(plan.clone(), source, publisher, own, metrics);
         poller.restore(self.incidents.iter().filter(|incident| incident.target == config.name).cloned().collect());
         let (plans, new_plans) = watch::channel(plan);
         // Where there is one target, its lines need not say which.
@@ -156,10 +156,20 @@ fn forecast_target(polled: &PolledTarget) -> ForecastTarget {
 
 /// What a poller is to do. `changes` counts those of the Redis that is sampled.
 fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) -> PollerConfig {
-    let logical = target.logical.clone();
-    let streams = target.stream_selection(config.shard);
-    let settings = PollerSettings {
+    let sampling = SamplingConfig {
+        streams: target.stream_selection(config.shard),
+        stream_limit: target.limits.streams,
+        discovery_interval: target.discovery_interval,
         selection: target.groups.clone(),
+        group_limit: target.limits.groups,
+        consumers: target.consumers,
+        interval: target.interval,
+        count_budget: target.count_budget,
+        spread: target.spread,
+    };
+    PollerConfig {
+        redis: target.redis.clone(),
+        target: changes,
         windows: target.windows,
         bounds: Bounds { max_length: target.stream_max_len, consumers: target.limits.consumers },
         thresholds: target.thresholds.clone(),
@@ -173,24 +183,13 @@ fn plan(config: &Config, target: &TargetConfig, is_first: bool, changes: u64) ->
         page: PageSettings {
             poll_interval: target.interval,
             max_redis_share: target.max_redis_share,
-            discovery_interval: (!streams.patterns().is_empty()).then_some(target.discovery_interval),
+            discovery_interval: (!sampling.streams.patterns().is_empty()).then_some(target.discovery_interval),
             shard: config.shard,
             round_trip_limit: config.transport.publish_timeout,
             thresholds: target.thresholds.otherwise,
             whole: is_first,
         },
-        logical,
-    };
-    let sampling = SamplingConfig {
-        streams,
-        stream_limit: target.limits.streams,
-        discovery_interval: target.discovery_interval,
-        selection: target.groups.clone(),
-        group_limit: target.limits.groups,
-        consumers: target.consumers,
-        interval: target.interval,
-        count_budget: target.count_budget,
-        spread: target.spread,
-    };
-    PollerConfig { settings, sampling, redis: target.redis.clone(), target: changes }
+        logical: target.logical.clone(),
+        sampling,
+    }
 }

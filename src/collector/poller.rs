@@ -27,7 +27,7 @@ use crate::exposition::registry::PageSettings;
 use crate::exposition::series::SeriesWriter;
 use crate::model::sample::{ReadError, SampleError};
 use crate::model::thresholds::ThresholdRules;
-use crate::model::{FailureReason, GroupSelection, StreamKey};
+use crate::model::{FailureReason, StreamKey};
 use crate::store::latest::{Published, Publisher};
 use crate::sys::own_metrics::{PollMetrics, PollOutcome};
 
@@ -37,11 +37,15 @@ const PUBLISHING_TIME: Duration = Duration::from_secs(10);
 /// The error while a poll takes longer than the last sample is shown.
 const SILENT: &str = "Redis has not answered for too long";
 
-/// What a poller needs to know.
+/// What a poller is to do.
 #[derive(Clone, Debug)]
-pub struct PollerSettings {
-    /// The monitored groups.
-    pub selection: GroupSelection,
+pub struct PollerConfig {
+    /// What it is to ask for.
+    pub sampling: SamplingConfig,
+    /// Whom it is to ask.
+    pub redis: Topology,
+    /// How often whom to ask has changed.
+    pub target: u64,
     /// What verdicts on groups take.
     pub windows: Windows,
     /// What the operator says of streams and groups.
@@ -60,22 +64,9 @@ pub struct PollerSettings {
     pub page: PageSettings,
 }
 
-/// What a poller is to do from now on.
-#[derive(Clone, Debug)]
-pub struct PollerConfig {
-    /// What it needs to know.
-    pub settings: PollerSettings,
-    /// What it is to ask for.
-    pub sampling: SamplingConfig,
-    /// Whom it is to ask.
-    pub redis: Topology,
-    /// How often whom to ask has changed.
-    pub target: u64,
-}
-
 /// Polls one target and publishes what it finds.
 pub struct Poller {
-    settings: PollerSettings,
+    plan: PollerConfig,
     source: Source,
     assessor: Assessor,
     page_builder: PageBuilder,
@@ -96,23 +87,17 @@ impl Poller {
     /// A poller of these streams, and of those that it will find, that has not polled yet. What it publishes first is in [`first`].
     #[must_use]
     pub fn new(
-        plan: &PollerConfig,
+        plan: PollerConfig,
         source: Source,
         publisher: Publisher,
         own: SelfRegistries,
         metrics: PollMetrics,
     ) -> Self {
-        let settings = plan.settings.clone();
-        let streams = plan.sampling.streams.literals();
         let mut poller = Self {
-            view: unread_view(&settings, streams),
-            assessor: assessor(&settings, streams),
-            settings,
+            view: unread_view(&plan),
+            assessor: assessor(&plan),
             source,
-            page_builder: PageBuilder {
-                lines: SeriesWriter::shown_by(plan.settings.collectors),
-                ..PageBuilder::default()
-            },
+            page_builder: PageBuilder { lines: SeriesWriter::shown_by(plan.collectors), ..PageBuilder::default() },
             rules: StreamRules::default(),
             started: Instant::now(),
             publisher,
@@ -122,8 +107,9 @@ impl Poller {
             schedule: Schedule::default(),
             changes: ChangeDetector::of(&plan.sampling.streams),
             incidents: IncidentTracker::default(),
+            plan,
         };
-        poller.incidents.reconfigure(poller.settings.incidents.clone());
+        poller.incidents.reconfigure(poller.plan.incidents.clone());
         poller
     }
 
@@ -139,17 +125,15 @@ impl Poller {
     /// A plan with other streams, another pace, other collectors or another Redis is followed at once, any other with the next poll. What was seen
     /// of the streams that stay is kept. The first poll is at `first`.
     pub async fn run(mut self, mut plans: watch::Receiver<PollerConfig>, first: Instant) {
-        let mut plan = plans.borrow_and_update().clone();
         let mut next = first;
         loop {
             tokio::select! {
                 biased;
                 Ok(()) = plans.changed() => {
                     let new = plans.borrow_and_update().clone();
-                    if self.reconfigure(&plan, &new) {
+                    if self.reconfigure(new) {
                         next = Instant::now();
                     }
-                    plan = new;
                 }
                 () = sleep_until(next) => {
                     let began = Instant::now();
@@ -161,40 +145,39 @@ impl Poller {
     }
 
     /// Goes by a new plan from now on; whether that calls for a poll at once.
-    fn reconfigure(&mut self, plan: &PollerConfig, new: &PollerConfig) -> bool {
-        let (before, now) = (&plan.settings.page, &new.settings.page);
-        let another = plan.target != new.target;
+    fn reconfigure(&mut self, new: PollerConfig) -> bool {
+        let (before, now) = (&self.plan.page, &new.page);
+        let another = self.plan.target != new.target;
         let same_pace = before.poll_interval == now.poll_interval && before.max_redis_share == now.max_redis_share;
-        let same_lines = plan.settings.collectors == new.settings.collectors;
+        let same_lines = self.plan.collectors == new.collectors;
         let same_page = same_pace && same_lines && before.whole == now.whole;
-        let at_once = another || !same_page || plan.sampling.streams != new.sampling.streams;
-        self.source.reconfigure(new.sampling.clone(), another.then(|| new.redis.clone()));
-        self.settings = new.settings.clone();
-        self.incidents.reconfigure(self.settings.incidents.clone());
+        let at_once = another || !same_page || self.plan.sampling.streams != new.sampling.streams;
+        self.plan = new;
+        let plan = &self.plan;
+        self.source.reconfigure(plan.sampling.clone(), another.then(|| plan.redis.clone()));
+        self.incidents.reconfigure(plan.incidents.clone());
         self.rules.clear();
         if another {
             // Nothing of the one server is to be held against the other.
-            let streams = new.sampling.streams.literals();
-            self.assessor = assessor(&self.settings, streams);
+            self.assessor = assessor(plan);
             let newest_poll = self.view.newest_poll.clone();
-            self.view = View { newest_poll, ..unread_view(&self.settings, streams) };
+            self.view = View { newest_poll, ..unread_view(plan) };
             self.sampled = None;
             self.schedule.retarget();
             self.incidents.retarget();
-            self.changes.retarget(&new.sampling.streams);
+            self.changes.retarget(&plan.sampling.streams);
         } else {
-            let PollerSettings { selection, windows, bounds, .. } = &self.settings;
-            self.assessor.reconfigure(selection.clone(), *windows, *bounds);
+            self.assessor.reconfigure(plan.sampling.selection.clone(), plan.windows, plan.bounds);
         }
         if !same_lines {
             // Of what readers see now: should the next poll fail, its page is made of them.
-            self.page_builder.lines = SeriesWriter::of(&self.view.streams, new.settings.collectors);
+            self.page_builder.lines = SeriesWriter::of(&self.view.streams, plan.collectors);
         }
         at_once
     }
 
     fn rate(&self) -> Rate {
-        let PageSettings { poll_interval, max_redis_share, .. } = self.settings.page;
+        let PageSettings { poll_interval, max_redis_share, .. } = self.plan.page;
         Rate { interval: poll_interval, max_redis_share }
     }
 
@@ -212,7 +195,7 @@ impl Poller {
         };
         self.metrics.poll_ended(outcome, began.elapsed());
         self.view.interval = self.interval();
-        self.changes.interval(self.settings.page.poll_interval, self.view.interval, &mut emit);
+        self.changes.interval(self.plan.page.poll_interval, self.view.interval, &mut emit);
         log.end();
         let now = Now { at: self.started.elapsed(), clock: SystemTime::now() };
         self.view.incidents = self.incidents.update(now, &self.view);
@@ -222,15 +205,15 @@ impl Poller {
 
     /// Samples, and publishes meanwhile that the last sample is too old to be shown, and Redis silent, should it become so.
     async fn sample_while_fresh(&mut self) -> Result<TargetSnapshot, SampleError> {
-        let timeout = self.settings.timeout;
+        let timeout = self.plan.timeout;
         // A timer is a system call, and mostly the sample has ended by then.
         let ends_by = Instant::now() + timeout;
         let stale_at = self.stale_at().filter(|at| self.view.fresh.is_some() && *at < ends_by);
         let before: Vec<StreamKey> = stale_at.iter().flat_map(|_| self.assessor.keys().cloned()).collect();
-        let Self { source, view, settings, publisher, own, sampled, assessor, page_builder, .. } = self;
-        let mut assembly = SampleSink::new(assessor, &mut page_builder.lines, self.started);
+        let Self { source, view, plan, publisher, own, sampled, assessor, page_builder, .. } = self;
+        let mut sink = SampleSink::new(assessor, &mut page_builder.lines, self.started);
         let sample = {
-            let sampling = source.sample_into(timeout, &mut assembly);
+            let sampling = source.sample_into(timeout, &mut sink);
             tokio::pin!(sampling);
             let stale = async {
                 match stale_at {
@@ -242,16 +225,16 @@ impl Poller {
                 sample = &mut sampling => sample?,
                 () = stale => {
                     // However this poll ends: redis_up must not be 1 where no lag is shown.
-                    make_stale(view, settings, &before, &ReadError::Target(SILENT.to_owned()));
+                    make_stale(view, plan, &before, &ReadError::Target(SILENT.to_owned()));
                     view.newest_poll = Some(Err(SampleError { reason: FailureReason::Timeout, detail: SILENT.to_owned() }));
-                    let page = print_without_streams(view.clone(), settings.page, own.clone());
-                    let next_by = next_by(settings, view.interval);
+                    let page = print_without_streams(view.clone(), plan.page, own.clone());
+                    let next_by = next_by(plan, view.interval);
                     publisher.publish(Published { view: view.clone(), sampled: *sampled, fresh_until: None, next_by, page });
                     sampling.await?
                 }
             }
         };
-        let streams = assembly.end();
+        let streams = sink.end();
         self.metrics.redis_time(sample.redis_time);
         self.schedule.sampled(sample.redis_time);
         Ok(TargetSnapshot { meta: sample.meta, streams })
@@ -263,18 +246,18 @@ impl Poller {
 
     fn sampled(&mut self, began: Instant, snapshot: TargetSnapshot, emit: &mut dyn FnMut(Change<'_>)) -> PollOutcome {
         let at = self.started.elapsed();
-        self.changes.sample(at, &snapshot, self.settings.page.round_trip_limit, emit);
+        self.changes.sample(at, &snapshot, self.plan.page.round_trip_limit, emit);
         let all_read = snapshot.streams.iter().all(|stream| stream.read.is_ok());
         let complete = all_read && snapshot.meta.refused.is_empty();
         self.sampled = Some(began);
         self.view = View::from(snapshot);
         if let Some(fresh) = &mut self.view.fresh {
-            fresh.is_share = self.settings.page.shard.is_some();
+            fresh.is_share = self.plan.page.shard.is_some();
         }
-        if self.settings.collectors.contains(Collector::Forecast) {
+        if self.plan.collectors.contains(Collector::Forecast) {
             self.view.forecasts = group_forecast::present(&self.own.forecasts.newest(), &self.view.streams);
         }
-        let (rules, PollerSettings { thresholds, logical, .. }) = (&mut self.rules, &self.settings);
+        let (rules, PollerConfig { thresholds, logical, .. }) = (&mut self.rules, &self.plan);
         rules.follow(thresholds, logical, &self.view.streams);
         self.view.thresholds = rules.thresholds(&self.view.streams);
         let logical =
@@ -301,17 +284,17 @@ impl Poller {
         self.metrics.poll_failed(error.reason);
         if self.stale_at().is_none_or(|stale_at| Instant::now() >= stale_at) {
             let streams: Vec<StreamKey> = self.assessor.keys().cloned().collect();
-            make_stale(&mut self.view, &self.settings, &streams, &ReadError::Target(error.to_string()));
+            make_stale(&mut self.view, &self.plan, &streams, &ReadError::Target(error.to_string()));
         }
         self.view.failed(error);
         PollOutcome::Failure
     }
 
     async fn publish(&mut self) {
-        let (view, shown, own) = (self.view.clone(), self.settings.page, self.own.clone());
+        let (view, shown, own) = (self.view.clone(), self.plan.page, self.own.clone());
         let page = self.page_builder.print(view, shown, own).await;
         let Some(page) = page else { return };
-        let next_by = next_by(&self.settings, self.view.interval);
+        let next_by = next_by(&self.plan, self.view.interval);
         let fresh_until = self.stale_at();
         self.publisher.publish(Published {
             view: self.view.clone(),
@@ -323,34 +306,106 @@ impl Poller {
     }
 }
 
-fn assessor(settings: &PollerSettings, streams: &[StreamKey]) -> Assessor {
-    Assessor::new(streams.to_vec(), settings.selection.clone(), settings.windows, settings.bounds)
+fn assessor(plan: &PollerConfig) -> Assessor {
+    let SamplingConfig { streams, selection, .. } = &plan.sampling;
+    Assessor::new(streams.literals().to_vec(), selection.clone(), plan.windows, plan.bounds)
 }
 
 /// What readers see before the first poll has ended.
 #[must_use]
 pub fn first(plan: &PollerConfig, own: &SelfRegistries) -> Published {
-    let view = unread_view(&plan.settings, plan.sampling.streams.literals());
-    let page = print_without_streams(view.clone(), plan.settings.page, own.clone());
-    Published { next_by: next_by(&plan.settings, view.interval), view, sampled: None, fresh_until: None, page }
+    let view = unread_view(plan);
+    let page = print_without_streams(view.clone(), plan.page, own.clone());
+    Published { next_by: next_by(plan, view.interval), view, sampled: None, fresh_until: None, page }
 }
 
-fn unread_view(settings: &PollerSettings, streams: &[StreamKey]) -> View {
-    let mut view = View::unread(settings.page.poll_interval);
-    make_stale(&mut view, settings, streams, &ReadError::NotRead);
+fn unread_view(plan: &PollerConfig) -> View {
+    let mut view = View::unread(plan.page.poll_interval);
+    make_stale(&mut view, plan, plan.sampling.streams.literals(), &ReadError::NotRead);
     view
 }
 
 /// Shows the streams as unreadable, for this reason.
-fn make_stale(view: &mut View, settings: &PollerSettings, streams: &[StreamKey], reason: &ReadError) {
+fn make_stale(view: &mut View, plan: &PollerConfig, streams: &[StreamKey], reason: &ReadError) {
     view.fresh = None;
-    view.streams = all_unreadable(streams, &settings.selection, reason).into();
+    view.streams = all_unreadable(streams, &plan.sampling.selection, reason).into();
     view.logical = Vec::new().into();
     view.thresholds = Arc::default();
     view.forecasts = Arc::default();
 }
 
 /// When the next page is due, if all is well: after an interval and a poll, and with a generous time to make it in.
-fn next_by(settings: &PollerSettings, interval: Duration) -> Instant {
-    Instant::now() + interval + settings.timeout + PUBLISHING_TIME
+fn next_by(plan: &PollerConfig, interval: Duration) -> Instant {
+    Instant::now() + interval + plan.timeout + PUBLISHING_TIME
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::model::GroupSelection;
+    use crate::model::thresholds::Thresholds;
+    use crate::redis::connector::{Address, Credentials, Endpoint, Resolver};
+    use crate::store::forecasts::ShownForecasts;
+    use crate::store::latest;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// Each hour, of a Redis that is not there.
+    fn plan() -> PollerConfig {
+        let thresholds = Thresholds { degraded: 100, unhealthy: 1_000 };
+        let (window, dead_after) = (Duration::from_secs(60), Duration::from_secs(300));
+        PollerConfig {
+            sampling: SamplingConfig::of(
+                vec!["orders".into()],
+                GroupSelection::new(vec!["billing".to_owned()]),
+                HOUR,
+                0,
+            ),
+            redis: Topology::standalone(Endpoint {
+                address: Address::Unix("/nowhere/redis.sock".into()),
+                tls: None,
+                credentials: Credentials::default(),
+                db: 0,
+                resolver: Resolver::default(),
+            }),
+            target: 0,
+            windows: Windows { window, samples: 3, dead_after, drain_target: dead_after },
+            bounds: Bounds::default(),
+            logical: LogicalStreams::default(),
+            thresholds: thresholds.into(),
+            incidents: IncidentSettings::default(),
+            collectors: Collectors::default(),
+            timeout: Duration::from_secs(5),
+            page: PageSettings {
+                poll_interval: HOUR,
+                max_redis_share: 1.0,
+                discovery_interval: None,
+                shard: None,
+                round_trip_limit: Duration::from_millis(1),
+                thresholds,
+                whole: true,
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_changes_before_a_poller_begins_is_followed() {
+        let mut registry = Registry::default();
+        let metrics = PollMetrics::register(&mut registry);
+        let own =
+            SelfRegistries { polls: Arc::new(registry), process: Arc::default(), forecasts: ShownForecasts::default() };
+        let plan = plan();
+        let source = Source::new(plan.redis.clone(), plan.sampling.clone(), metrics.redis_commands.clone());
+        let (publisher, mut reader) = latest::channel(first(&plan, &own), None);
+        let poller = Poller::new(plan.clone(), source, publisher, own, metrics);
+        let (plans, new_plans) = watch::channel(plan.clone());
+        plans.send_replace(PollerConfig { page: PageSettings { poll_interval: 2 * HOUR, ..plan.page }, ..plan });
+        let (began, running) = (Instant::now(), tokio::spawn(poller.run(new_plans, Instant::now() + HOUR)));
+        reader.polled().await;
+        assert!(began.elapsed() < HOUR, "another interval is followed at once");
+        assert!(reader.newest().view.interval >= 2 * HOUR);
+        running.abort();
+    }
 }
