@@ -28,7 +28,7 @@ const BYTES_PER_STREAM: usize = 512;
 pub(super) struct Batch {
     requests: Vec<u8>,
     commands: usize,
-    pub(super) questions: Vec<Query>,
+    pub(super) queries: Vec<Query>,
     /// For each of them, how many replies there are up to its end.
     ends: Vec<usize>,
     without: BTreeSet<RefusedCommand>,
@@ -59,7 +59,7 @@ impl Batch {
         Self {
             requests: Vec::new(),
             commands: 0,
-            questions: Vec::new(),
+            queries: Vec::new(),
             ends: Vec::new(),
             without: refused.clone(),
             isolated: true,
@@ -86,7 +86,7 @@ impl Batch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.questions.is_empty()
+        self.queries.is_empty()
     }
 
     /// What is to be sent.
@@ -96,7 +96,7 @@ impl Batch {
 
     /// The streams that it reads.
     pub(super) fn streams(&self) -> impl Iterator<Item = usize> {
-        self.questions.iter().filter_map(|question| match question {
+        self.queries.iter().filter_map(|query| match query {
             Query::Stream { at, .. } | Query::Unchanged { at, .. } => Some(*at),
             _ => None,
         })
@@ -109,7 +109,7 @@ impl Batch {
 
     /// How many replies there are up to the end of each question, and the stream that it is about.
     pub(super) fn ends(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        self.ends.iter().copied().zip(self.questions.iter().map(Query::at))
+        self.ends.iter().copied().zip(self.queries.iter().map(Query::at))
     }
 
     /// It was sent: its bytes are of no use any more.
@@ -327,8 +327,8 @@ impl Batch {
         }
     }
 
-    fn push(&mut self, question: Query) {
-        self.questions.push(question);
+    fn push(&mut self, query: Query) {
+        self.queries.push(query);
         self.ends.push(self.commands);
     }
 

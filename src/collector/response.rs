@@ -13,7 +13,7 @@ use crate::redis::replies::{self, DecodeError};
 use crate::redis::resp::{Items, Refusal, Reply};
 
 impl Batch {
-    /// Reads the replies into `streams`, as far as there is memory for them, into `findings` what is not part of a sample, and into
+    /// Reads the replies into `streams`, as far as there is memory for them, into `observations` what is not part of a sample, and into
     /// `refused` what Redis refuses and what it allows again.
     ///
     /// # Errors
@@ -23,13 +23,13 @@ impl Batch {
         replies: &crate::redis::resp::ReplyReader,
         streams: &mut [StreamState],
         memory: &mut DecodeMemory,
-        findings: &mut Vec<Observation>,
+        observations: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
         let replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
         let transacts = self.transacts();
-        let mut reading = Reading { transacts, replies, streams, memory, findings, refused };
-        let read = self.questions.iter().try_for_each(|query| reading.read(query));
+        let mut reading = Reading { transacts, replies, streams, memory, observations, refused };
+        let read = self.queries.iter().try_for_each(|query| reading.read(query));
         if reading.replies.exec_refused {
             refused.insert(RefusedCommand::Exec);
         }
@@ -44,7 +44,7 @@ struct Reading<'a, 'r> {
     replies: Replies<'r>,
     streams: &'a mut [StreamState],
     memory: &'a mut DecodeMemory,
-    findings: &'a mut Vec<Observation>,
+    observations: &'a mut Vec<Observation>,
     refused: &'a mut BTreeSet<RefusedCommand>,
 }
 
@@ -127,7 +127,7 @@ impl Reading<'_, '_> {
             self.refused.insert(RefusedCommand::Xrange);
         } else if let Ok(id) = replies::first_in_range(reply) {
             // A stream that went away since has no entry to show; the next sample will say why.
-            self.findings.push(Observation::First { at, group, id });
+            self.observations.push(Observation::First { at, group, id });
         }
         Ok(())
     }
@@ -179,12 +179,12 @@ impl Reading<'_, '_> {
         let names = with_groups.then_some((&state.names, &mut *memory));
         match answer {
             Ok(items) if self.transacts => {
-                self.findings.extend(pages_of(at, pages, unchanged, names, items, self.refused));
+                self.observations.extend(pages_of(at, pages, unchanged, names, items, self.refused));
             }
             Ok(mut items) => {
                 // The first says what the last says.
                 let first = items.next();
-                self.findings.extend(pages_of(at, pages, unchanged, names, items.chain(first), self.refused));
+                self.observations.extend(pages_of(at, pages, unchanged, names, items.chain(first), self.refused));
             }
             Err(StreamError::NotQueued(errors)) if errors.iter().all(|(_, error)| is_command_refused(error)) => {
                 let of_pages = errors.iter().any(|(place, _)| *place != before + pages.len());
@@ -202,7 +202,7 @@ impl Reading<'_, '_> {
             self.refused.insert(RefusedCommand::Xrange);
         }
         if !matches!(replies::first_in_range(reply), Ok(Some(_))) {
-            self.findings.push(Observation::AnchorGone { at });
+            self.observations.push(Observation::AnchorGone { at });
         }
         Ok(())
     }

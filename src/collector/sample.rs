@@ -336,7 +336,7 @@ impl<'a> SampleRun<'a> {
 
     /// Asks batch after batch, and reads the answers as they come, while Redis works at the later ones.
     async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Observation>, SampleError> {
-        let mut findings = Vec::new();
+        let mut observations = Vec::new();
         let mut unsent = VecDeque::from(batches);
         let mut in_flight = InFlight::default();
         while !unsent.is_empty() || !in_flight.is_empty() {
@@ -346,9 +346,9 @@ impl<'a> SampleRun<'a> {
                 in_flight.send(self, batch).await?;
                 continue;
             }
-            findings.extend(in_flight.receive(self).await?.1);
+            observations.extend(in_flight.receive(self).await?.1);
         }
-        Ok(findings)
+        Ok(observations)
     }
 
     /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.

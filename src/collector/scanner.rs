@@ -87,7 +87,7 @@ impl Scanner {
     /// named ones first.
     #[must_use]
     pub fn new(selection: StreamSelection, interval: Duration, limit: usize) -> Self {
-        let mut discovery = Self {
+        let mut scanner = Self {
             literals: selection.literals().iter().cloned().collect(),
             selection,
             limit,
@@ -99,8 +99,8 @@ impl Scanner {
             streams: Vec::new(),
             stats: ScanStats::default(),
         };
-        discovery.changed();
-        discovery
+        scanner.changed();
+        scanner
     }
 
     /// Goes by other settings from now on. What was found and is still meant stays; a pass begins at once.

@@ -47,7 +47,7 @@ pub struct Standalone {
     pub(super) state: SampleState,
     /// Whether a replica is the wrong one to ask.
     masters_only: bool,
-    discovery: Scanner,
+    scanner: Scanner,
     /// Whether the answer to SCAN is waited for.
     is_scanning: bool,
     /// From when the time counts that discovery is told.
@@ -62,13 +62,13 @@ impl Standalone {
     /// A source for these streams. It connects at the first sample.
     #[must_use]
     pub fn new(endpoint: Endpoint, sampling: SamplingConfig, commands: RedisCommands) -> Self {
-        let discovery = Scanner::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+        let scanner = Scanner::new(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
         Self {
             endpoint,
             connection: None,
-            state: SampleState::new(discovery.streams(), sampling, commands),
+            state: SampleState::new(scanner.streams(), sampling, commands),
             masters_only: false,
-            discovery,
+            scanner,
             is_scanning: false,
             started: Instant::now(),
             searched_at: SystemTime::UNIX_EPOCH,
@@ -89,9 +89,9 @@ impl Standalone {
 
     /// Samples this from now on, of another server where there is one. What is known of the streams that stay is kept.
     pub fn reconfigure(&mut self, sampling: SamplingConfig, another: Option<Endpoint>) {
-        self.discovery.reconfigure(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
-        if self.discovery.changed() {
-            self.state.sample_these(self.discovery.streams());
+        self.scanner.reconfigure(sampling.streams.clone(), sampling.discovery_interval, sampling.stream_limit);
+        if self.scanner.changed() {
+            self.state.sample_these(self.scanner.streams());
         }
         if sampling.streams.patterns().is_empty() {
             // Nothing asks for it any more, so nothing would take it back.
@@ -166,7 +166,7 @@ impl Standalone {
             return false;
         }
         if std::mem::take(&mut self.is_scanning) {
-            return self.discovery.told_too_much();
+            return self.scanner.told_too_much();
         }
         let Some(at) = self
             .state
@@ -188,7 +188,7 @@ impl Standalone {
     async fn connect(&mut self, deadline: Instant, timeout: Duration) -> Result<Connection, SampleError> {
         // Nothing that is remembered need be true of who answers next: a replica, or the same server from an old file.
         self.state.streams.iter_mut().for_each(StreamState::forget);
-        self.discovery.interrupted();
+        self.scanner.interrupted();
         let connecting = async {
             let mut new = Connection::new(&mut self.endpoint, deadline, &self.state.commands).await?;
             if self.masters_only {
@@ -251,12 +251,12 @@ impl Standalone {
 
     /// A stream that another server had is to be found here.
     pub(super) fn add_found(&mut self, key: StreamKey) {
-        self.discovery.add_found(key);
+        self.scanner.add_found(key);
     }
 
     /// A stream that was found here has gone to another server.
     pub(super) fn remove_found(&mut self, key: &StreamKey) {
-        self.discovery.is_gone(key);
+        self.scanner.is_gone(key);
     }
 
     async fn sample_over(
@@ -279,20 +279,20 @@ impl Standalone {
         let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
         self.forget_gone();
         let mut sample = sample?;
-        (sample.meta.streams_left_out, sample.meta.search) = (self.discovery.stats().left_out, self.search());
+        (sample.meta.streams_left_out, sample.meta.search) = (self.scanner.stats().left_out, self.search());
         Ok(sample)
     }
 
     /// Streams that a sample found to be gone are to be found again.
     fn forget_gone(&mut self) {
-        self.state.gone.drain(..).for_each(|key| self.discovery.is_gone(&key));
+        self.state.gone.drain(..).for_each(|key| self.scanner.is_gone(&key));
     }
 
     /// Looks for streams that patterns mean, a little further than the last sample did.
     async fn discover(&mut self, connected: &mut Connection, most: Duration) -> Result<(), SampleError> {
         let until = Instant::now() + most;
         while Instant::now() < until
-            && let Some(ask) = self.discovery.next(self.started.elapsed())
+            && let Some(ask) = self.scanner.next(self.started.elapsed())
         {
             if self.state.pace.round_trip().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
@@ -318,17 +318,17 @@ impl Standalone {
             // streams that are named are none the worse for it.
             let Ok((cursor, keys)) = replies::scan(reply) else {
                 self.state.refused.insert(RefusedCommand::Scan);
-                self.discovery.interrupted();
+                self.scanner.interrupted();
                 break;
             };
             self.state.refused.remove(&RefusedCommand::Scan);
-            self.discovery.answer(cursor, keys, self.started.elapsed());
+            self.scanner.answer(cursor, keys, self.started.elapsed());
             if cursor == 0 {
                 self.searched_at = SystemTime::now();
             }
         }
-        if self.discovery.changed() {
-            self.state.sample_these(self.discovery.streams());
+        if self.scanner.changed() {
+            self.state.sample_these(self.scanner.streams());
         }
         Ok(())
     }
@@ -338,7 +338,7 @@ impl Standalone {
         if self.state.sampling.streams.patterns().is_empty() {
             return None;
         }
-        let stats = self.discovery.stats();
+        let stats = self.scanner.stats();
         let completed = stats.took.map(|took| (self.searched_at, took));
         Some(Search { found: stats.found as u64, completed })
     }

@@ -13,10 +13,10 @@ const MAX_COUNT: u64 = i64::MAX as u64;
 
 /// Bytes as Redis would send them, to every function that reads a reply.
 pub fn decoder(data: &[u8]) {
-    let (mut replies, mut allowance) = (ReplyReader::default(), DecodeBudget::default());
+    let (mut replies, mut budget) = (ReplyReader::default(), DecodeBudget::default());
     replies.buffer().extend_from_slice(data);
     // Up to the first that is none, or is not all there.
-    while replies.read(1, &mut allowance) == Ok(true) {
+    while replies.read(1, &mut budget) == Ok(true) {
         for reply in replies.iter() {
             stream(reply);
             groups(reply);

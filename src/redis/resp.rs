@@ -349,13 +349,13 @@ impl ReplyReader {
     ///
     /// # Errors
     /// What is wrong with what came: it is no RESP2, or more than may come.
-    pub fn read(&mut self, wanted: usize, allowance: &mut DecodeBudget) -> Result<bool, RespError> {
+    pub fn read(&mut self, wanted: usize, budget: &mut DecodeBudget) -> Result<bool, RespError> {
         while self.whole < wanted {
             self.is_short = self.nodes.len() == self.nodes.capacity() && !self.make_room_for_values()?;
             if self.is_short {
                 return Ok(false);
             }
-            let Some(after) = self.value(allowance)? else {
+            let Some(after) = self.value(budget)? else {
                 return if self.bytes.len() <= MAX_HELD_BYTES {
                     Ok(false)
                 } else {
@@ -365,15 +365,15 @@ impl ReplyReader {
             let took = (after - self.read) as u64 + std::mem::take(&mut self.skipped);
             self.announced = 0;
             self.of_this_one = if self.open.is_empty() { 0 } else { self.of_this_one + took };
-            allowance.take_bytes(took)?;
-            allowance.take_value()?;
+            budget.take_bytes(took)?;
+            budget.take_value()?;
             self.read = after;
         }
         Ok(true)
     }
 
     /// Reads one value, or the head of a list. Where it ends; `None` where it is not all there.
-    fn value(&mut self, allowance: &DecodeBudget) -> Result<Option<usize>, RespError> {
+    fn value(&mut self, budget: &DecodeBudget) -> Result<Option<usize>, RespError> {
         if self.cutting.is_some() {
             return self.cut();
         }
@@ -393,9 +393,9 @@ impl ReplyReader {
                 });
                 if read.is_err() { self.long_number() } else { read }
             }
-            b'$' => self.number(|replies, length, after| replies.text(allowance, length, after)),
+            b'$' => self.number(|replies, length, after| replies.text(budget, length, after)),
             b'*' => self.number(|replies, items, after| {
-                replies.list(allowance, items)?;
+                replies.list(budget, items)?;
                 Ok(Some(after))
             }),
             _ => Err(RespError::NoReply),
@@ -403,13 +403,13 @@ impl ReplyReader {
     }
 
     /// Text of this length; below 0 it is null, and has no bytes.
-    fn text(&mut self, allowance: &DecodeBudget, length: i64, after: usize) -> Result<Option<usize>, RespError> {
+    fn text(&mut self, budget: &DecodeBudget, length: i64, after: usize) -> Result<Option<usize>, RespError> {
         let Ok(length) = u64::try_from(length) else {
             self.push(ReplyNode::Nil);
             return Ok(Some(after));
         };
         self.announced = length;
-        allowance.may_come(length)?;
+        budget.may_come(length)?;
         if length > MAX_TEXT_BYTES {
             self.cutting = Some(PartialCut { at: after, length, came: 0, digest: Sha256::new() });
             return self.cut();
@@ -462,7 +462,7 @@ impl ReplyReader {
     }
 
     /// The head of a list; below 0 it is null.
-    fn list(&mut self, allowance: &DecodeBudget, items: i64) -> Result<(), RespError> {
+    fn list(&mut self, budget: &DecodeBudget, items: i64) -> Result<(), RespError> {
         match u64::try_from(items) {
             Err(_) => self.push(ReplyNode::Nil),
             Ok(0) => self.push(ReplyNode::List { items: 0, end: self.nodes.len() as u32 + 1 }),
@@ -471,7 +471,7 @@ impl ReplyReader {
             }
             Ok(items) => {
                 self.announced = items.saturating_mul(LEAST_BYTES);
-                allowance.values_may_come(items)?;
+                budget.values_may_come(items)?;
                 self.open.push((self.nodes.len(), items as u32));
                 self.nodes.push(ReplyNode::List { items: items as u32, end: 0 });
             }
@@ -794,15 +794,15 @@ pub(crate) mod tests {
     /// Reads replies in pieces of every size; all must say the same.
     fn check(bytes: &[u8], expected: Result<u64, &str>) {
         for size in [1, 2, 3, 7, bytes.len().max(1)] {
-            let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
+            let (mut budget, mut replies) = (DecodeBudget::default(), ReplyReader::default());
             let read = bytes.chunks(size).try_for_each(|piece| {
                 replies.buffer().extend_from_slice(piece);
-                replies.read(usize::MAX, &mut allowance).map(drop)
+                replies.read(usize::MAX, &mut budget).map(drop)
             });
             match (read, expected) {
                 (Ok(()), Ok(expected)) => {
-                    assert_eq!(MAX_REPLY_VALUES - allowance.values, expected, "{}", bytes.escape_ascii());
-                    assert_eq!(MAX_REPLY_BYTES - allowance.bytes, bytes.len() as u64);
+                    assert_eq!(MAX_REPLY_VALUES - budget.values, expected, "{}", bytes.escape_ascii());
+                    assert_eq!(MAX_REPLY_BYTES - budget.bytes, bytes.len() as u64);
                     assert!(replies.open.is_empty() && replies.unread() == 0);
                 }
                 (Err(error), Err(expected)) => {
@@ -860,10 +860,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_sample_reads_only_so_much() {
-        let read = |bytes: &[u8], mut allowance: DecodeBudget| {
+        let read = |bytes: &[u8], mut budget: DecodeBudget| {
             let mut replies = ReplyReader::default();
             replies.buffer().extend_from_slice(bytes);
-            replies.read(usize::MAX, &mut allowance)
+            replies.read(usize::MAX, &mut budget)
         };
         let six = DecodeBudget { bytes: 6, ..DecodeBudget::default() };
         // Neither what is announced nor what comes.
@@ -902,14 +902,14 @@ pub(crate) mod tests {
         }
         sent.extend(b":7\r\n");
         for size in [1000, 4097, 65_536, sent.len()] {
-            let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
+            let (mut budget, mut replies) = (DecodeBudget::default(), ReplyReader::default());
             let mut most = 0;
             for piece in sent.chunks(size) {
                 replies.buffer().extend_from_slice(piece);
-                replies.read(1, &mut allowance).unwrap();
+                replies.read(1, &mut budget).unwrap();
                 most = most.max(replies.bytes.len());
             }
-            assert_eq!(MAX_REPLY_BYTES - allowance.bytes, sent.len() as u64, "{size}");
+            assert_eq!(MAX_REPLY_BYTES - budget.bytes, sent.len() as u64, "{size}");
             assert!(size > 100_000 || most < 3 * MAX_TEXT_BYTES as usize + 2 * size, "{most} held at {size}");
             let items: Vec<Reply<'_>> = replies.iter().next().unwrap().list().unwrap().collect();
             assert_eq!(items.last().unwrap().int(), Some(7));
@@ -932,13 +932,13 @@ pub(crate) mod tests {
 
     #[test]
     fn no_more_is_held_than_may_be() {
-        let (mut allowance, mut replies) = (DecodeBudget::default(), ReplyReader::default());
+        let (mut budget, mut replies) = (DecodeBudget::default(), ReplyReader::default());
         let text = [format!("${MAX_TEXT_BYTES}\r\n").as_bytes(), &[b'x'; MAX_TEXT_BYTES as usize], b"\r\n"].concat();
         replies.buffer().extend_from_slice(b"*100000\r\n");
         let mut held = 0;
         let refused = loop {
             replies.buffer().extend_from_slice(&text);
-            match replies.read(1, &mut allowance) {
+            match replies.read(1, &mut budget) {
                 Ok(_) => held = replies.bytes.len(),
                 Err(why) => break why.to_string(),
             }
@@ -956,16 +956,16 @@ pub(crate) mod tests {
 
     #[test]
     fn what_comes_after_the_replies_that_are_wanted_is_kept() {
-        let (mut replies, mut allowance) = (ReplyReader::default(), DecodeBudget::default());
+        let (mut replies, mut budget) = (ReplyReader::default(), DecodeBudget::default());
         replies.buffer().extend_from_slice(b":1\r\n:2\r\n:3");
         for expected in [1, 2] {
-            assert_eq!(replies.read(1, &mut allowance), Ok(true));
+            assert_eq!(replies.read(1, &mut budget), Ok(true));
             assert_eq!(replies.iter().map(Reply::int).collect::<Vec<_>>(), [Some(expected)]);
             replies.next();
         }
-        assert_eq!(replies.read(1, &mut allowance), Ok(false));
+        assert_eq!(replies.read(1, &mut budget), Ok(false));
         replies.buffer().extend_from_slice(b"\r\n");
-        assert_eq!(replies.read(1, &mut allowance), Ok(true));
+        assert_eq!(replies.read(1, &mut budget), Ok(true));
         assert_eq!(replies.iter().next().and_then(Reply::int), Some(3));
     }
 

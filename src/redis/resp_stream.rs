@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 pub(crate) struct RespStream {
     socket: Box<dyn Socket>,
     replies: ReplyReader,
-    allowance: DecodeBudget,
+    budget: DecodeBudget,
     /// Whether it waits until there is memory for more replies.
     is_waiting: bool,
 }
@@ -68,12 +68,12 @@ impl RespStream {
     /// A connection over this socket. Nothing has been sent yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
         let replies = ReplyReader::of(&reply_memory::PROCESS);
-        Self { socket, replies, allowance: DecodeBudget::default(), is_waiting: false }
+        Self { socket, replies, budget: DecodeBudget::default(), is_waiting: false }
     }
 
     /// A sample begins, and may read as much as any.
     pub(crate) fn begin_sample(&mut self) {
-        self.allowance = DecodeBudget::default();
+        self.budget = DecodeBudget::default();
     }
 
     /// Sends one command, given as its words, and waits for the answer.
@@ -130,7 +130,7 @@ impl RespStream {
     /// Waits for this many replies.
     pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
         self.replies.next();
-        while !self.replies.read(wanted, &mut self.allowance)? {
+        while !self.replies.read(wanted, &mut self.budget)? {
             if self.replies.is_short() || !self.replies.make_room(READ_BYTES)? {
                 self.is_waiting = true;
                 self.replies.wait_for_memory().await;
@@ -171,7 +171,7 @@ impl RespStream {
             Err(error) => return Poll::Ready(Err(error.into())),
         }
         let unread = self.replies.unread();
-        Poll::Ready(Ok(self.allowance.may_come(unread)?))
+        Poll::Ready(Ok(self.budget.may_come(unread)?))
     }
 }
 

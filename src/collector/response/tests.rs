@@ -45,9 +45,9 @@ fn read_within(
     replies: &str,
     refused: &mut BTreeSet<RefusedCommand>,
 ) -> Result<Option<Read>, SampleError> {
-    let (mut streams, mut findings) = ([StreamState::new(key())], Vec::new());
-    batch.read(&whole(replies.as_bytes()), &mut streams, memory, &mut findings, refused)?;
-    assert!(findings.is_empty(), "{findings:?}");
+    let (mut streams, mut observations) = ([StreamState::new(key())], Vec::new());
+    batch.read(&whole(replies.as_bytes()), &mut streams, memory, &mut observations, refused)?;
+    assert!(observations.is_empty(), "{observations:?}");
     let [stream] = streams;
     Ok(stream.read)
 }

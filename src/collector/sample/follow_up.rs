@@ -45,8 +45,8 @@ impl SampleRun<'_> {
             if batches.is_empty() {
                 return Ok(());
             }
-            let findings = self.ask(std::mem::take(&mut batches)).await?;
-            let another = self.apply(findings, &mut budget);
+            let observations = self.ask(std::mem::take(&mut batches)).await?;
+            let another = self.apply(observations, &mut budget);
             let mut wanted = std::mem::take(&mut self.wanted);
             wanted.retain(|wanted| self.rest_of(wanted).is_some() && !another.contains(&wanted.at));
             self.wanted = wanted;
@@ -221,12 +221,12 @@ impl SampleRun<'_> {
 
     /// Takes what was found into the trackers, and what it cost out of the budget. Answers with the streams of which lags have to
     /// be asked for again: they turned out to be others than they were, or their sample is now one of a later moment.
-    fn apply(&mut self, findings: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
+    fn apply(&mut self, observations: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
         let mut outdated = Vec::new();
         let SampleState { streams, commands, .. } = &mut *self.source;
-        for finding in findings {
-            match finding {
+        for observation in observations {
+            match observation {
                 Observation::First { at, group, id } => {
                     let StreamState { tracker, read, .. } = &mut streams[at];
                     if let Some(name) = name_of(read, group) {

@@ -70,15 +70,15 @@ impl InFlight {
         // The way there and back shows in the first of those that are on their way together only.
         let round_trip = if since == sent { Duration::ZERO } else { source.pace.round_trip() };
         source.pace.answered(batch.cost, waited + round_trip);
-        let mut findings = Vec::new();
+        let mut observations = Vec::new();
         let SampleState { streams, memory, refused, .. } = &mut **source;
-        let read = batch.read(replies, streams, memory, &mut findings, refused);
+        let read = batch.read(replies, streams, memory, &mut observations, refused);
         source.leave_out_what_takes_too_much();
         read?;
         if connected.release() {
             source.awaited.clear();
         }
-        Ok((batch, findings))
+        Ok((batch, observations))
     }
 }
 
