@@ -46,7 +46,7 @@ elsewhere: ## compiles for Windows and macOS, unit tests included (cargo check; 
 deny: tools ## licences, sources and bans of dependencies
 	@# Optimized, it would take minutes more to build than it ever runs.
 	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(CARGO_DENY)' \
-		|| cargo install cargo-deny --locked --debug --version $(CARGO_DENY)
+		|| CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --locked --debug --version $(CARGO_DENY)
 	cargo deny --locked check bans licenses sources
 
 advisories: deny ## known vulnerabilities of dependencies; fetches the advisory database from GitHub
