@@ -155,32 +155,32 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_evenly_by_cost() {
-        let mut pace = Pacer::default();
-        pace.spread(100 * MS, 1000);
-        let began = pace.began;
-        let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pace.next(cost, began) - began).to_vec();
+        let mut pacer = Pacer::default();
+        pacer.spread(100 * MS, 1000);
+        let began = pacer.began;
+        let starts: Vec<Duration> = [250, 250, 250, 250, 250].map(|cost| pacer.next(cost, began) - began).to_vec();
         assert_eq!(starts, [0, 25, 50, 75, 100].map(|ms| ms * MS));
-        pace.spread(Duration::ZERO, 1000);
-        let began = pace.began;
-        assert!(!pace.is_spread() && pace.next(999, began) == began && pace.next(1, began) == began);
-        pace.begin_unplanned(began);
-        assert!(pace.next(999, began) == began && pace.next(1, began) == began);
+        pacer.spread(Duration::ZERO, 1000);
+        let began = pacer.began;
+        assert!(!pacer.is_spread() && pacer.next(999, began) == began && pacer.next(1, began) == began);
+        pacer.begin_unplanned(began);
+        assert!(pacer.next(999, began) == began && pacer.next(1, began) == began);
     }
 
     #[test]
     fn what_was_not_foreseen_is_asked_with_pauses_and_does_not_wait_for_the_end() {
-        let mut pace = Pacer::default();
-        pace.spread(100 * MS, 1000);
-        let began = pace.began;
-        assert_eq!(pace.next(1000, began), began);
-        pace.begin_unplanned(began + 2 * MS);
+        let mut pacer = Pacer::default();
+        pacer.spread(100 * MS, 1000);
+        let began = pacer.began;
+        assert_eq!(pacer.next(1000, began), began);
+        pacer.begin_unplanned(began + 2 * MS);
         // A millisecond of Redis's time each, and four of its own.
-        assert_eq!([1000, 1000].map(|cost| pace.next(cost, began + 2 * MS) - began), [2, 7].map(|ms| ms * MS));
+        assert_eq!([1000, 1000].map(|cost| pacer.next(cost, began + 2 * MS) - began), [2, 7].map(|ms| ms * MS));
         // An answer that was long in coming.
-        assert_eq!(pace.next(1000, began + 50 * MS), began + 12 * MS);
-        assert_eq!(pace.next(10_000, began + 50 * MS), began + 55 * MS);
+        assert_eq!(pacer.next(1000, began + 50 * MS), began + 12 * MS);
+        assert_eq!(pacer.next(10_000, began + 50 * MS), began + 55 * MS);
         // No later than by when all would have been asked.
-        assert_eq!([1000, 1000].map(|cost| pace.next(cost, began + 60 * MS) - began), [100, 100].map(|ms| ms * MS));
+        assert_eq!([1000, 1000].map(|cost| pacer.next(cost, began + 60 * MS) - began), [100, 100].map(|ms| ms * MS));
     }
 
     #[test]

@@ -50,7 +50,7 @@ const MAX_READINGS: usize = 3;
 
 /// One sample on its way.
 pub(super) struct SampleRun<'a> {
-    source: &'a mut SampleState,
+    server: &'a mut SampleState,
     connected: &'a mut Connection,
     sink: &'a mut dyn Sink,
     /// What is to be asked in the second round.
@@ -67,15 +67,15 @@ pub(super) struct SampleRun<'a> {
 }
 
 impl<'a> SampleRun<'a> {
-    pub(super) fn new(source: &'a mut SampleState, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
-        if source.of_cluster {
+    pub(super) fn new(server: &'a mut SampleState, connected: &'a mut Connection, sink: &'a mut dyn Sink) -> Self {
+        if server.of_cluster {
             // Until all masters had answered, whole streams were held.
-            source.streams.iter_mut().for_each(|state| source.memory.keep(state));
+            server.streams.iter_mut().for_each(|state| server.memory.keep(state));
         }
-        source.memory.recount(&source.streams);
-        source.streams.iter_mut().for_each(StreamState::begin_sample);
+        server.memory.recount(&server.streams);
+        server.streams.iter_mut().for_each(StreamState::begin_sample);
         Self {
-            source,
+            server,
             connected,
             sink,
             rest: Vec::new(),
@@ -89,27 +89,27 @@ impl<'a> SampleRun<'a> {
     }
 
     pub(super) async fn run(mut self, mut budget: CountBudget) -> Result<TargetSample, SampleError> {
-        self.clock_asked = Some(self.connected.ask_time(&self.source.commands).await?);
-        if self.source.pace.is_spread() || self.source.streams.is_empty() {
+        self.clock_asked = Some(self.connected.ask_time(&self.server.commands).await?);
+        if self.server.pacer.is_spread() || self.server.streams.is_empty() {
             self.read_clock().await?;
         }
         self.first_round().await?;
         let now = Instant::now();
-        self.source.pace.begin_unplanned(now);
+        self.server.pacer.begin_unplanned(now);
         budget.begin(now);
         self.read_again().await?;
         self.later_rounds(budget).await?;
-        for at in 0..self.source.streams.len() {
+        for at in 0..self.server.streams.len() {
             self.hand_on(at);
         }
         let meta = TargetMeta {
             server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| unix_millis(self.sampled_at)),
             server: self.connected.server.clone(),
             round_trip: self.clock.round_trip,
-            refused: self.source.refused.iter().copied().collect(),
+            refused: self.server.refused.iter().copied().collect(),
             ..TargetMeta::at(self.sampled_at)
         };
-        Ok(TargetSample { meta, streams: Vec::new(), redis_time: self.source.pace.taken() })
+        Ok(TargetSample { meta, streams: Vec::new(), redis_time: self.server.pacer.taken() })
     }
 
     /// Takes the answer of the clock, which comes before all others. Where there is no hurry it is waited for at once; else it
@@ -118,10 +118,10 @@ impl<'a> SampleRun<'a> {
         let Some(asked) = self.clock_asked.take() else { return Ok(()) };
         self.clock = self.connected.time(asked).await?;
         self.clock_read = Instant::now();
-        self.source.pace.measured_round_trip(self.clock.round_trip);
+        self.server.pacer.measured_round_trip(self.clock.round_trip);
         match self.clock.server_now_ms {
-            Some(_) => self.source.refused.remove(&RefusedCommand::Time),
-            None => self.source.refused.insert(RefusedCommand::Time),
+            Some(_) => self.server.refused.remove(&RefusedCommand::Time),
+            None => self.server.refused.insert(RefusedCommand::Time),
         };
         Ok(())
     }
@@ -130,16 +130,16 @@ impl<'a> SampleRun<'a> {
     async fn first_round(&mut self) -> Result<(), SampleError> {
         let unprobed = self.not_to_be_probed();
         let may_check = self.may_check_unchanged();
-        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.source.streams.len())
-            .filter(|&at| self.source.streams[at].may_be_asked())
-            .partition(|&at| self.source.streams[at].may_be_asked_with_others(may_check));
-        let most = self.source.pace.batch_cost();
+        let (known, unknown): (Vec<usize>, Vec<usize>) = (0..self.server.streams.len())
+            .filter(|&at| self.server.streams[at].may_be_asked())
+            .partition(|&at| self.server.streams[at].may_be_asked_with_others(may_check));
+        let most = self.server.pacer.batch_cost();
         let mut batches = VecDeque::new();
         let mut rest = known.as_slice();
         while !rest.is_empty() {
             let mut cost = 0;
             let fits = |at: &&usize| {
-                cost += self.source.streams[**at].cost();
+                cost += self.server.streams[**at].cost();
                 cost <= most
             };
             let streams = rest.iter().take(STREAMS_PER_BATCH).take_while(fits).count().max(1);
@@ -149,10 +149,10 @@ impl<'a> SampleRun<'a> {
         let mut recheck_refused = true;
         let mut in_flight = InFlight::default();
         while !batches.is_empty() || !in_flight.is_empty() {
-            if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.source.pace)) {
+            if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.server.pacer)) {
                 let mut batch = self.batch(places, &unprobed);
                 if std::mem::take(&mut recheck_refused) {
-                    batch.recheck_refused(&self.source.streams[places[0]].key);
+                    batch.recheck_refused(&self.server.streams[places[0]].key);
                 }
                 in_flight.send(self, batch).await?;
                 batches.pop_front();
@@ -172,7 +172,7 @@ impl<'a> SampleRun<'a> {
         let mut unprobed = BTreeSet::new();
         let mut bytes: u64 = 0;
         for at in self.in_turn() {
-            let state = &self.source.streams[at];
+            let state = &self.server.streams[at];
             let Some(kept) = &state.kept else { continue };
             if state.changed && self.connected.script.is_none() {
                 bytes = bytes.saturating_add(kept.reply.payload_bytes);
@@ -188,11 +188,11 @@ impl<'a> SampleRun<'a> {
     }
 
     fn may(&self, command: RefusedCommand) -> bool {
-        !self.source.refused.contains(&command)
+        !self.server.refused.contains(&command)
     }
 
     fn transacts(&self) -> bool {
-        self.source.isolated && self.may(RefusedCommand::Multi) && self.may(RefusedCommand::Exec)
+        self.server.isolated && self.may(RefusedCommand::Multi) && self.may(RefusedCommand::Exec)
     }
 
     fn may_check_unchanged(&self) -> bool {
@@ -201,20 +201,20 @@ impl<'a> SampleRun<'a> {
 
     /// All streams, the one that has waited longest first.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
-        (self.source.turn..self.source.streams.len()).chain(0..self.source.turn)
+        (self.server.turn..self.server.streams.len()).chain(0..self.server.turn)
     }
 
     /// What is asked about a stream's groups.
     fn groups_asked(&self, state: &StreamState) -> Vec<GroupQuery> {
-        let consumers = self.source.sampling.consumers && self.may(RefusedCommand::XinfoConsumers);
+        let consumers = self.server.sampling.consumers && self.may(RefusedCommand::XinfoConsumers);
         state.groups_asked(consumers, self.may(RefusedCommand::Xpending))
     }
 
     /// The questions of some streams, each in the way that its entries call for.
     fn batch(&self, places: &[usize], unprobed: &BTreeSet<usize>) -> Batch {
-        let mut batch = self.source.empty_batch().with_room_for(places.len());
+        let mut batch = self.server.empty_batch().with_room_for(places.len());
         for &at in places {
-            let state = &self.source.streams[at];
+            let state = &self.server.streams[at];
             let (key, groups) = (&state.key, self.groups_asked(state));
             let script = state.script(self.connected.script);
             match state.kept.as_ref().filter(|_| self.may_check_unchanged()) {
@@ -235,13 +235,13 @@ impl<'a> SampleRun<'a> {
         for places in places.chunks(STREAMS_PER_LARGE_BATCH) {
             if bytes > MAX_FIRST_PAYLOAD_BYTES {
                 for &at in places {
-                    self.source.streams[at].read = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
+                    self.server.streams[at].read = Some(Err(ReadOutcome::Error(ReadError::Deferred)));
                 }
                 continue;
             }
             let batch = self.batch(places, &BTreeSet::new());
             self.ask(vec![batch]).await?;
-            let read = places.iter().filter_map(|&at| Some(self.source.streams[at].reading()?.reply.payload_bytes));
+            let read = places.iter().filter_map(|&at| Some(self.server.streams[at].reading()?.reply.payload_bytes));
             bytes = read.fold(bytes, u64::saturating_add);
             for &at in places {
                 self.was_read(at);
@@ -252,7 +252,7 @@ impl<'a> SampleRun<'a> {
 
     /// A stream's first answers are here: asks for what is missing, or hands it on.
     fn was_read(&mut self, at: usize) {
-        let state = &mut self.source.streams[at];
+        let state = &mut self.server.streams[at];
         match &state.read {
             // Read again once all are known.
             Some(Err(ReadOutcome::Refused(_) | ReadOutcome::Changed(_))) => {}
@@ -278,7 +278,7 @@ impl<'a> SampleRun<'a> {
         let (mut bytes, mut first_left_out): (u64, _) = (0, None);
         let mut again = Vec::new();
         for at in self.in_turn() {
-            let state = &mut self.source.streams[at];
+            let state = &mut self.server.streams[at];
             let expected = state.payload_bytes();
             match &mut state.read {
                 None | Some(Ok(_) | Err(ReadOutcome::Error(_))) => continue,
@@ -299,10 +299,10 @@ impl<'a> SampleRun<'a> {
             state.checks = 0;
             again.push(at);
         }
-        self.source.turn = first_left_out.unwrap_or(0);
+        self.server.turn = first_left_out.unwrap_or(0);
         self.read_whole(&again).await?;
         for _ in 0..MAX_READINGS {
-            let streams = self.source.streams.iter().enumerate();
+            let streams = self.server.streams.iter().enumerate();
             let moved = streams.filter(|(_, stream)| matches!(stream.read, Some(Err(ReadOutcome::Refused(_)))));
             let moved: Vec<usize> = moved.map(|(at, _)| at).collect();
             if moved.is_empty() {
@@ -316,15 +316,15 @@ impl<'a> SampleRun<'a> {
     /// Reads some streams whole, and hands on those of which nothing is missing.
     async fn read_whole(&mut self, places: &[usize]) -> Result<(), SampleError> {
         for places in places.chunks(STREAMS_PER_LARGE_BATCH) {
-            let mut batch = self.source.empty_batch();
+            let mut batch = self.server.empty_batch();
             for &at in places {
-                let state = &self.source.streams[at];
+                let state = &self.server.streams[at];
                 let groups = self.groups_asked(state);
                 batch.stream(at, &state.key, groups, state.script(self.connected.script));
             }
             self.ask(vec![batch]).await?;
             for &at in places {
-                if let Some(Ok(_)) = self.source.streams[at].read
+                if let Some(Ok(_)) = self.server.streams[at].read
                     && !self.ask_for_the_rest(at)
                 {
                     self.hand_on(at);
@@ -340,7 +340,7 @@ impl<'a> SampleRun<'a> {
         let mut unsent = VecDeque::from(batches);
         let mut in_flight = InFlight::default();
         while !unsent.is_empty() || !in_flight.is_empty() {
-            if in_flight.has_room(&self.source.pace)
+            if in_flight.has_room(&self.server.pacer)
                 && let Some(batch) = unsent.pop_front()
             {
                 in_flight.send(self, batch).await?;
@@ -353,9 +353,9 @@ impl<'a> SampleRun<'a> {
 
     /// Hands a stream on, with what follows for its lags, and keeps what the next sample needs.
     fn hand_on(&mut self, at: usize) {
-        let Some(read) = self.source.streams[at].read.take() else { return };
-        let source = &mut *self.source;
-        let state = &mut source.streams[at];
+        let Some(read) = self.server.streams[at].read.take() else { return };
+        let server = &mut *self.server;
+        let state = &mut server.streams[at];
         let read = match read {
             Ok(reading) => {
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -365,18 +365,18 @@ impl<'a> SampleRun<'a> {
             Err(unread) => {
                 state.forget_all();
                 let error = unread.into_error();
-                Err(if source.of_cluster { error } else { error.outside_a_cluster() })
+                Err(if server.of_cluster { error } else { error.outside_a_cluster() })
             }
         };
         // Whole streams of a cluster are held until all masters have answered.
-        if !source.of_cluster {
-            source.memory.keep(state);
+        if !server.of_cluster {
+            server.memory.keep(state);
         }
         if let Err(error) = &read
-            && self.source.was_found(at)
+            && self.server.was_found(at)
             && error.is_gone()
         {
-            self.source.gone.push(self.source.streams[at].key.clone());
+            self.server.gone.push(self.server.streams[at].key.clone());
             self.sink.gone(at);
             return;
         }
@@ -387,6 +387,6 @@ impl<'a> SampleRun<'a> {
 impl Drop for SampleRun<'_> {
     /// However a sample ends, nothing of what it read is left behind.
     fn drop(&mut self) {
-        self.source.streams.iter_mut().for_each(|stream| stream.read = None);
+        self.server.streams.iter_mut().for_each(|stream| stream.read = None);
     }
 }

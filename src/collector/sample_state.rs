@@ -70,7 +70,7 @@ pub(super) struct SampleState {
     pub(super) asking: bool,
     /// Whether the answers of a transaction are of one moment.
     pub(super) isolated: bool,
-    pub(super) pace: Pacer,
+    pub(super) pacer: Pacer,
     /// Of the batch whose answers are waited for: how many replies there are up to the end of each query, and the stream that it is
     /// about.
     pub(super) awaited: Vec<(usize, Option<usize>)>,
@@ -90,7 +90,7 @@ impl SampleState {
             refused: BTreeSet::new(),
             asking: false,
             isolated: true,
-            pace: Pacer::default(),
+            pacer: Pacer::default(),
             awaited: Vec::new(),
             memory: DecodeMemory::of(&reply_memory::PROCESS),
         }

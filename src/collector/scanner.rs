@@ -58,7 +58,7 @@ const MAX_LONG_NAMES: usize = 1000;
 pub struct Scanner {
     selection: StreamSelection,
     limit: usize,
-    pace: ScanRate,
+    rate: ScanRate,
     /// Keys that one call looks at.
     count: u32,
     /// The names among the selection, for looking one up.
@@ -91,7 +91,7 @@ impl Scanner {
             literals: selection.literals().iter().cloned().collect(),
             selection,
             limit,
-            pace: ScanRate::new(interval),
+            rate: ScanRate::new(interval),
             count: SCAN_COUNT,
             found: BTreeSet::new(),
             pass: None,
@@ -116,7 +116,7 @@ impl Scanner {
         while self.found.len() > room {
             self.found.pop_last();
         }
-        self.pace.reconfigure(interval);
+        self.rate.reconfigure(interval);
         self.count = SCAN_COUNT;
         self.interrupted();
     }
@@ -124,7 +124,7 @@ impl Scanner {
     /// The next call to make in this poll; `None` where enough is done, and then the poll is not to ask again. `now` counts
     /// from any fixed moment by a clock that never steps.
     pub fn next(&mut self, now: Duration) -> Option<ScanRequest> {
-        if self.selection.patterns().is_empty() || !self.pace.may_ask(self.pass.is_some(), now) {
+        if self.selection.patterns().is_empty() || !self.rate.may_ask(self.pass.is_some(), now) {
             return None;
         }
         let pass =
@@ -170,7 +170,7 @@ impl Scanner {
         if cursor == 0 {
             self.stats.completed_at = Some(now);
             self.stats.took = Some(now.saturating_sub(pass.began));
-            self.pace.completed();
+            self.rate.completed();
             self.found = pass.met;
             self.left_out = pass.left_out;
         } else {
@@ -182,7 +182,7 @@ impl Scanner {
     /// What was found stays until a complete pass has not met it.
     pub fn interrupted(&mut self) {
         self.pass = None;
-        self.pace.interrupted();
+        self.rate.interrupted();
     }
 
     /// A stream that another server had is here now: where it is meant, it counts as found.

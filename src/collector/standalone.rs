@@ -99,7 +99,7 @@ impl Standalone {
         }
         self.state.sampling = sampling;
         if let Some(endpoint) = another {
-            (self.endpoint, self.connection, self.state.pace) = (endpoint, None, Pacer::default());
+            (self.endpoint, self.connection, self.state.pacer) = (endpoint, None, Pacer::default());
             self.state.refused.clear();
         }
     }
@@ -181,7 +181,7 @@ impl Standalone {
 
     /// Why a sample has no more time: a Redis that is asked for too much is another trouble than one that is silent.
     fn unfinished(&self, timeout: Duration) -> SampleError {
-        let what = if self.state.pace.has_answers() { "answers, but not to all questions," } else { "no answer" };
+        let what = if self.state.pacer.has_answers() { "answers, but not to all questions," } else { "no answer" };
         late(what, timeout)
     }
 
@@ -235,13 +235,13 @@ impl Standalone {
 
     /// A sample begins that may end before this server is asked.
     pub(super) fn begin_sample(&mut self) {
-        self.state.pace.begin();
+        self.state.pacer.begin();
         self.redirected_memory.clear();
     }
 
     /// What the newest sample took of Redis's time until it ended, well or not.
     pub(super) fn redis_time(&self) -> Duration {
-        self.state.pace.taken()
+        self.state.pacer.taken()
     }
 
     /// The streams of the newest sample: those that are named, then those that were found.
@@ -275,7 +275,7 @@ impl Standalone {
         self.discover(connected, timeout / DISCOVERY_SHARE).await?;
         sink.begin(&self.state.keys().cloned().collect::<Vec<_>>());
         let spread = self.state.sampling.interval.min(timeout).mul_f64(self.state.sampling.spread);
-        self.state.pace.spread(spread, self.state.streams.iter().map(StreamState::cost).sum());
+        self.state.pacer.spread(spread, self.state.streams.iter().map(StreamState::cost).sum());
         let sample = SampleRun::new(&mut self.state, connected, sink).run(budget).await;
         self.forget_gone();
         let mut sample = sample?;
@@ -294,10 +294,10 @@ impl Standalone {
         while Instant::now() < until
             && let Some(ask) = self.scanner.next(self.started.elapsed())
         {
-            if self.state.pace.round_trip().is_zero() {
+            if self.state.pacer.round_trip().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
                 let asked = connected.ask_time(&self.state.commands).await?;
-                self.state.pace.measured_round_trip(connected.time(asked).await?.round_trip);
+                self.state.pacer.measured_round_trip(connected.time(asked).await?.round_trip);
             }
             self.state.commands.add("scan", 1);
             let asked = Instant::now();
@@ -310,7 +310,7 @@ impl Standalone {
             self.is_scanning = true;
             let reply = connected.ask(&words).await?;
             self.is_scanning = false;
-            self.state.pace.answered(0, asked.elapsed());
+            self.state.pacer.answered(0, asked.elapsed());
             if let Some(error) = reply.error().and_then(|refusal| server_wide(&refusal)) {
                 return Err(error);
             }

@@ -26,7 +26,7 @@ impl SampleRun<'_> {
     pub(super) async fn later_rounds(&mut self, mut budget: CountBudget) -> Result<(), SampleError> {
         let mut batches = std::mem::take(&mut self.rest);
         loop {
-            let page_time = self.source.pace.expected(PAGE_COST);
+            let page_time = self.server.pacer.expected(PAGE_COST);
             let pages = budget.round(&mut self.wanted, Instant::now(), page_time);
             self.add_counts(&mut batches, &pages);
             // A count that must wait does not bring the first entry along.
@@ -36,9 +36,9 @@ impl SampleRun<'_> {
                 if wanted.asked == 0
                     && let (Some(cursor), Some(group)) = (wanted.first.take(), group)
                 {
-                    let state = &self.source.streams[at];
+                    let state = &self.server.streams[at];
                     let script = state.script(self.connected.script);
-                    room(&mut batches, self.source).first(at, &state.key, group, cursor, script);
+                    room(&mut batches, self.server).first(at, &state.key, group, cursor, script);
                 }
             }
             batches.retain(|batch| !batch.is_empty());
@@ -53,13 +53,13 @@ impl SampleRun<'_> {
             for at in another {
                 if let Some(stream) = self.take_read(at) {
                     self.ask_for_lags(at, &stream);
-                    self.source.streams[at].read = Some(Ok(stream));
+                    self.server.streams[at].read = Some(Ok(stream));
                 }
             }
             for at in std::mem::take(&mut self.detailed) {
                 if let Some(stream) = self.take_read(at) {
                     self.ask_for_ghosts(at, &stream);
-                    self.source.streams[at].read = Some(Ok(stream));
+                    self.server.streams[at].read = Some(Ok(stream));
                 }
             }
             batches = std::mem::take(&mut self.rest);
@@ -70,18 +70,18 @@ impl SampleRun<'_> {
     pub(super) fn ask_for_the_rest(&mut self, at: usize) -> bool {
         let Some(mut stream) = self.take_read(at) else { return false };
         if stream.is_partial {
-            self.source.streams[at].read = Some(Ok(stream));
+            self.server.streams[at].read = Some(Ok(stream));
             return false;
         }
         let asked_before = self.asked_so_far();
-        let source = &mut *self.source;
-        let state = &mut source.streams[at];
+        let server = &mut *self.server;
+        let state = &mut server.streams[at];
         state.sampled(&stream.reply);
-        stream.select(&source.sampling.selection, source.sampling.group_limit);
+        stream.select(&server.sampling.selection, server.sampling.group_limit);
         let may = state.left_out() == Omitted::Nothing;
         let (may_ask_consumers, may_ask_pending) = (
-            may && source.sampling.consumers && !source.refused.contains(&RefusedCommand::XinfoConsumers),
-            may && !source.refused.contains(&RefusedCommand::Xpending),
+            may && server.sampling.consumers && !server.refused.contains(&RefusedCommand::XinfoConsumers),
+            may && !server.refused.contains(&RefusedCommand::Xpending),
         );
         let (mut details, first) = (Vec::new(), stream.reply.first);
         for (place, monitored) in stream.monitored.iter_mut().enumerate() {
@@ -97,14 +97,14 @@ impl SampleRun<'_> {
             }
         }
         if !details.is_empty() {
-            room(&mut self.rest, source).details(at, &source.streams[at].key, details);
+            room(&mut self.rest, server).details(at, &server.streams[at].key, details);
             self.detailed.push(at);
         }
-        let state = &mut source.streams[at];
+        let state = &mut server.streams[at];
         if stream.reply.ends_unknown {
             // Nothing that is remembered of it can be held against what cannot be.
             state.tracker.forget();
-            self.source.streams[at].read = Some(Ok(stream));
+            self.server.streams[at].read = Some(Ok(stream));
             return asked_before != self.asked_so_far();
         }
         // Without its counters nothing is concluded from what leaves a trace and what does not.
@@ -113,14 +113,14 @@ impl SampleRun<'_> {
         self.ask_for_ghosts(at, &stream);
         self.ask_for_lags(at, &stream);
         self.ask_for_held(at, &stream);
-        let source = &mut *self.source;
-        let script = source.streams[at].script(self.connected.script);
-        for anchor in source.streams[at].tracker.anchors() {
-            if !room(&mut self.rest, source).anchor(at, &source.streams[at].key, anchor, script) {
-                source.streams[at].tracker.anchor_is_gone();
+        let server = &mut *self.server;
+        let script = server.streams[at].script(self.connected.script);
+        for anchor in server.streams[at].tracker.anchors() {
+            if !room(&mut self.rest, server).anchor(at, &server.streams[at].key, anchor, script) {
+                server.streams[at].tracker.anchor_is_gone();
             }
         }
-        self.source.streams[at].read = Some(Ok(stream));
+        self.server.streams[at].read = Some(Ok(stream));
         asked_before != self.asked_so_far()
     }
 
@@ -131,10 +131,10 @@ impl SampleRun<'_> {
 
     /// Takes a stream out that was read, for as long as it is looked at.
     fn take_read(&mut self, at: usize) -> Option<StreamReading> {
-        match self.source.streams[at].read.take() {
+        match self.server.streams[at].read.take() {
             Some(Ok(stream)) => Some(stream),
             other => {
-                self.source.streams[at].read = other;
+                self.server.streams[at].read = other;
                 None
             }
         }
@@ -147,8 +147,8 @@ impl SampleRun<'_> {
                 (monitored.oldest_pending(group), stream.reply.first, monitored.ghosts(group))
                 && oldest.id < first
             {
-                let source = &*self.source;
-                room(&mut self.rest, source).ghosts(at, &source.streams[at].key, (monitored.place, &group.name), first);
+                let server = &*self.server;
+                room(&mut self.rest, server).ghosts(at, &server.streams[at].key, (monitored.place, &group.name), first);
             }
         }
     }
@@ -156,11 +156,11 @@ impl SampleRun<'_> {
     /// What is missing to know the lags of a stream's groups, in entries and in time.
     fn ask_for_lags(&mut self, at: usize, stream: &StreamReading) {
         for (MonitoredGroup { place, .. }, group) in stream.with_cursors() {
-            let state = &mut self.source.streams[at];
+            let state = &mut self.server.streams[at];
             let ask = state.tracker.ask(&stream.reply, group, state.entry_bytes());
             if let Some(cursor) = ask.first.filter(|_| !ask.comes_along) {
-                let (source, script) = (&*self.source, self.source.streams[at].script(self.connected.script));
-                room(&mut self.rest, source).first(at, &source.streams[at].key, *place, cursor, script);
+                let (server, script) = (&*self.server, self.server.streams[at].script(self.connected.script));
+                room(&mut self.rest, server).first(at, &server.streams[at].key, *place, cursor, script);
             }
             self.want(at, Some(*place), ask);
         }
@@ -169,7 +169,7 @@ impl SampleRun<'_> {
     /// Asks for the count of a group's lag, or of what no group needs, where there is one to be asked for.
     fn want(&mut self, at: usize, group: Option<usize>, ask: Queries) {
         let Some(uncertainty) = ask.count else { return };
-        let state = &self.source.streams[at];
+        let state = &self.server.streams[at];
         self.wanted.push(CountRequest {
             at,
             group,
@@ -185,7 +185,7 @@ impl SampleRun<'_> {
     /// What is missing to know how many entries no group needs any more.
     fn ask_for_held(&mut self, at: usize, stream: &StreamReading) {
         let Some((safe, _)) = stream.lowest_needed() else { return };
-        let state = &mut self.source.streams[at];
+        let state = &mut self.server.streams[at];
         let ask = state.tracker.hold(&stream.reply, safe, state.entry_bytes());
         self.want(at, None, ask);
     }
@@ -200,11 +200,11 @@ impl SampleRun<'_> {
             }
         }
         for (at, pages) in by_stream {
-            let state = &self.source.streams[at];
+            let state = &self.server.streams[at];
             if let Some(stream) = state.reading() {
                 let (key, script) = (&state.key, state.script(self.connected.script));
                 for pages in pages.chunks(PAGES_AT_ONCE) {
-                    let batch = room(batches, self.source);
+                    let batch = room(batches, self.server);
                     let with_groups = state.tracker.counts_with_groups();
                     batch.counts((at, key, &stream.reply), pages.to_vec(), with_groups, state.is_large(), script);
                 }
@@ -214,7 +214,7 @@ impl SampleRun<'_> {
 
     /// What is left of a count.
     fn rest_of(&self, wanted: &CountRequest) -> Option<CountRange> {
-        let state = &self.source.streams[wanted.at];
+        let state = &self.server.streams[wanted.at];
         let stream = state.reading()?;
         state.tracker.rest(wanted.group.map(|group| &stream.groups[group].name))
     }
@@ -224,7 +224,7 @@ impl SampleRun<'_> {
     fn apply(&mut self, observations: Vec<Observation>, budget: &mut CountBudget) -> Vec<usize> {
         let mut another = Vec::new();
         let mut outdated = Vec::new();
-        let SampleState { streams, commands, .. } = &mut *self.source;
+        let SampleState { streams, commands, .. } = &mut *self.server;
         for observation in observations {
             match observation {
                 Observation::First { at, group, id } => {
@@ -279,7 +279,7 @@ impl SampleRun<'_> {
         let same_groups = stream.groups.iter().map(|group| &group.name).eq(later.iter().map(|group| &group.name));
         if same_groups {
             stream.move_on(&found.stream, later);
-            let tracker = &mut self.source.streams[found.at].tracker;
+            let tracker = &mut self.server.streams[found.at].tracker;
             let continuity = stream.open(tracker);
             if continuity != Continuity::Continuous {
                 stream.continuity = continuity;
@@ -290,7 +290,7 @@ impl SampleRun<'_> {
                 }
             }
         }
-        self.source.streams[found.at].read = Some(Ok(stream));
+        self.server.streams[found.at].read = Some(Ok(stream));
         same_groups
     }
 }

@@ -33,17 +33,17 @@ impl InFlight {
         self.batches.is_empty()
     }
 
-    pub(super) fn has_room(&self, pace: &Pacer) -> bool {
-        self.batches.len() < if pace.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
+    pub(super) fn has_room(&self, pacer: &Pacer) -> bool {
+        self.batches.len() < if pacer.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
     }
 
     pub(super) async fn send(&mut self, rounds: &mut SampleRun<'_>, mut batch: Batch) -> Result<(), SampleError> {
-        let due = rounds.source.pace.next(batch.cost, Instant::now());
-        if rounds.source.pace.is_spread() {
+        let due = rounds.server.pacer.next(batch.cost, Instant::now());
+        if rounds.server.pacer.is_spread() {
             sleep_until(due).await;
         }
         let sent = Instant::now();
-        rounds.connected.send(batch.requests(), batch.sent(), &rounds.source.commands).await?;
+        rounds.connected.send(batch.requests(), batch.sent(), &rounds.server.commands).await?;
         batch.was_sent();
         self.batches.push_back((batch, sent));
         Ok(())
@@ -58,9 +58,9 @@ impl InFlight {
         let Some((batch, sent)) = self.batches.pop_front() else {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
-        let SampleRun { source, connected, .. } = rounds;
-        source.awaited.clear();
-        source.awaited.extend(batch.ends());
+        let SampleRun { server, connected, .. } = rounds;
+        server.awaited.clear();
+        server.awaited.extend(batch.ends());
         let replies = connected.receive(batch.commands()).await?;
         let now = Instant::now();
         // Redis began with it when it was done with the one before.
@@ -68,25 +68,25 @@ impl InFlight {
         let waited = now - since;
         self.answered = Some(now);
         // The way there and back shows in the first of those that are on their way together only.
-        let round_trip = if since == sent { Duration::ZERO } else { source.pace.round_trip() };
-        source.pace.answered(batch.cost, waited + round_trip);
+        let round_trip = if since == sent { Duration::ZERO } else { server.pacer.round_trip() };
+        server.pacer.answered(batch.cost, waited + round_trip);
         let mut observations = Vec::new();
-        let SampleState { streams, memory, refused, .. } = &mut **source;
+        let SampleState { streams, memory, refused, .. } = &mut **server;
         let read = batch.read(replies, streams, memory, &mut observations, refused);
-        source.leave_out_what_takes_too_much();
+        server.leave_out_what_takes_too_much();
         read?;
         if connected.release() {
-            source.awaited.clear();
+            server.awaited.clear();
         }
         Ok((batch, observations))
     }
 }
 
 /// A batch with room for more.
-pub(super) fn room<'b>(batches: &'b mut Vec<Batch>, source: &SampleState) -> &'b mut Batch {
-    let most = source.pace.batch_cost().min(MAX_REST_COST);
+pub(super) fn room<'b>(batches: &'b mut Vec<Batch>, server: &SampleState) -> &'b mut Batch {
+    let most = server.pacer.batch_cost().min(MAX_REST_COST);
     if batches.last().is_none_or(|batch| batch.cost >= most) {
-        batches.push(source.empty_batch());
+        batches.push(server.empty_batch());
     }
     let last = batches.len() - 1;
     &mut batches[last]
