@@ -10,6 +10,7 @@
 mod arrivals;
 mod calibration;
 mod capacity;
+mod line;
 mod ramp;
 mod random;
 mod score;
@@ -23,6 +24,7 @@ pub use score::{Scorer, Skill};
 use arrivals::Arrivals;
 use calibration::Replay;
 use capacity::Capacity;
+use line::LagLine;
 use random::Random;
 use series::StepSeries;
 use simulation::{Paths, Simulation};
@@ -356,7 +358,8 @@ fn attempt(points: &[LagPoint], request: &ForecastRequest) -> Result<Forecast, (
         }
     }
     let correction = replay.correction(&paths, busy, steps);
-    correction.apply(&mut paths, simulation.start(now), simulation.highest_lag(now));
+    let line = LagLine::fit(&series, now);
+    correction.apply(&mut paths, simulation.start(now), line, simulation.highest_lag(now));
     let made_at = request.now;
     let points = (0..steps).map(|at| paths.quantiles_at(at, made_at + (at + 1) as f64 * step)).collect();
     Ok(Forecast {

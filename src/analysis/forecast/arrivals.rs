@@ -23,7 +23,7 @@ const DRIFT_DOUBT: f64 = 0.4;
 /// Over how many horizons back the weight of an error falls to a half.
 const HALF_WEIGHT: f64 = 4.0;
 /// The shortest horizon in seconds over which ramps go on: over shorter ones waves of minutes decide.
-const MIN_RAMP_HORIZON: f64 = 7_200.0;
+const MIN_RAMP_HORIZON: f64 = 900.0;
 /// What share of a deviation from the pattern is left after one hour.
 const DEVIATION_LEFT: f64 = 0.5;
 /// Periods that are tried, in seconds: those at which schedules run, the day and the week.
@@ -126,7 +126,7 @@ impl Arrivals {
     ) -> (Self, f64) {
         // On the flank of a wave that a pattern does not quite explain, every day would be a ramp.
         let may_ramp = phases.is_empty() && steps as f64 * series.step >= MIN_RAMP_HORIZON;
-        let ramps = if may_ramp { ramps(&series.arrivals) } else { vec![Ramp::default(); pattern.len()] };
+        let ramps = if may_ramp { ramps(&series.arrivals, series.step) } else { vec![Ramp::default(); pattern.len()] };
         let mut best: Option<(Self, f64)> = None;
         let mut consider = |candidate: Candidate, handicap: f64| {
             let fitted = Self::with(series, pattern, &phases, &ramps, steps, memory, candidate);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::MIN_HISTORY_STEPS;
 use super::arrivals::MIN_PERIODS;
+use super::line::LagLine;
 use super::random::Random;
 use super::score::Skill;
 use super::simulation::{Paths, Simulation};
@@ -27,8 +28,14 @@ const SAME_PHASE: f64 = 0.04;
 const FACTOR: (f64, f64) = (0.1, 6.0);
 /// What a quantile beyond all scores is taken to be, in units of the largest of them.
 const BEYOND: f64 = 2.0;
-/// Shares of the model's median in the forecast; the rest is the naive forecast.
-const BLENDS: [f64; 4] = [0.75, 0.5, 0.25, 0.0];
+/// Shares of the model's median in the middle of a forecast; the rest is the naive forecast.
+const BESIDE_NAIVE: [f64; 4] = [0.75, 0.5, 0.25, 0.0];
+/// The same; the rest is the line. With the line alone, intervals hold less than they say.
+const BESIDE_LINE: [f64; 2] = [0.75, 0.5];
+/// How small, beside the error of the model's median, one must be that has a part of the naive forecast.
+const ADVANTAGE_OF_NAIVE: f64 = 0.97;
+/// The same with a part of the line, which a few moments favour by chance more often.
+const ADVANTAGE_OF_LINE: f64 = 0.85;
 /// The share of the naive error below which a forecast pretends to be no surer upwards: a lag can rise as far as it ever did.
 const MIN_WIDTH_ABOVE: f64 = 0.02;
 /// The same downwards, of how far outcomes were below the forecast on average. A lag that keeps up falls no lower for having been high: with the naive
@@ -53,6 +60,8 @@ const PAIRS: usize = 3;
 struct ReplayOutcome {
     actual: f64,
     naive: f64,
+    /// Where the line of the last hour was then.
+    line: f64,
     low: [f64; PAIRS],
     median: f64,
     high: [f64; PAIRS],
@@ -71,13 +80,27 @@ pub(super) struct Replay {
     long_in_pattern: bool,
 }
 
+/// What the middle of a forecast is made of: these shares of the model's median and of the line; the rest is the naive forecast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Blend {
+    model: f64,
+    line: f64,
+}
+
+impl Blend {
+    const MODEL: Self = Self { model: 1.0, line: 0.0 };
+
+    fn of(self, median: f64, line: f64, naive: f64) -> f64 {
+        self.model * median + self.line * line + (1.0 - self.model - self.line) * naive
+    }
+}
+
 /// The correction at one anchor.
 #[derive(Clone, Copy, Debug)]
 struct Factors {
     /// Steps ahead.
     ahead: usize,
-    /// The share of the model's median.
-    blend: f64,
+    blend: Blend,
     /// Of the widths below and above the median, from the inner to the outer pair.
     low: [f64; PAIRS],
     high: [f64; PAIRS],
@@ -115,6 +138,7 @@ impl Replay {
                 continue;
             }
             let busy = simulation.capacity.is_busy(end - 1);
+            let lines = LagLine::fit(simulation.series, end);
             let paths = simulation.run(end, steps, PATHS, random);
             let age = (len - steps - end) as f64 / room as f64 * count as f64;
             let weight = phase.weight(end) * 0.5_f64.powf(age / HALF_WEIGHT);
@@ -127,7 +151,8 @@ impl Replay {
                 let of = |share| sorted_quantile(&sorted, share);
                 let low = SHARES.map(of);
                 let high = SHARES.map(|share| of(1.0 - share));
-                outcomes.push(ReplayOutcome { actual, naive, low, median: of(0.5), high, busy, weight });
+                let (line, median) = (lines.at(*ahead), of(0.5));
+                outcomes.push(ReplayOutcome { actual, naive, line, low, median, high, busy, weight });
             }
         }
         let long_in_pattern = phase.period.is_some() && simulation.series.step * steps as f64 > LONG_HORIZON;
@@ -187,20 +212,23 @@ impl Replay {
         Correction { factors: (0..self.anchors.len()).map(at).collect(), steps }
     }
 
-    /// The share of the model's median that made the smallest error at an anchor.
-    fn blend(&self, place: usize, busy: bool) -> f64 {
+    /// What made the smallest error at an anchor.
+    fn blend(&self, place: usize, busy: bool) -> Blend {
         let own: Vec<&ReplayOutcome> = self.anchors[place].1.iter().filter(|outcome| outcome.busy == busy).collect();
         if own.len() < MIN_MOMENTS {
-            return 1.0;
+            return Blend::MODEL;
         }
-        let error = |blend: f64| {
+        let error = |blend: Blend| {
             own.iter().map(|outcome| (outcome.actual - outcome.blended(blend)).abs() * outcome.weight).sum::<f64>()
         };
-        let (mut best, mut least) = (1.0, error(1.0) * 0.97);
-        for share in BLENDS {
-            let error = error(share);
-            if error < least {
-                (best, least) = (share, error);
+        let of_model = error(Blend::MODEL);
+        let with_naive = BESIDE_NAIVE.map(|model| (Blend { model, line: 0.0 }, ADVANTAGE_OF_NAIVE));
+        let with_line = BESIDE_LINE.map(|model| (Blend { model, line: 1.0 - model }, ADVANTAGE_OF_LINE));
+        let (mut best, mut least) = (Blend::MODEL, f64::INFINITY);
+        for (blend, advantage) in with_naive.into_iter().chain(with_line) {
+            let error = error(blend);
+            if error < least && error < advantage * of_model {
+                (best, least) = (blend, error);
             }
         }
         best
@@ -211,7 +239,7 @@ impl Replay {
     fn factors(
         &self,
         place: usize,
-        blends: [f64; 2],
+        blends: [Blend; 2],
         busy: bool,
         widths: (f64, f64),
         without: Option<usize>,
@@ -264,12 +292,12 @@ impl ReplayOutcome {
         (self.median - self.low[0], self.high[0] - self.median)
     }
 
-    fn blended(&self, blend: f64) -> f64 {
-        blend * self.median + (1.0 - blend) * self.naive
+    fn blended(&self, blend: Blend) -> f64 {
+        blend.of(self.median, self.line, self.naive)
     }
 
     /// How far above (or below) the median it came, in widths of the forecast.
-    fn score(&self, pair: usize, upper: bool, blend: f64, least: f64) -> f64 {
+    fn score(&self, pair: usize, upper: bool, blend: Blend, least: f64) -> f64 {
         let distance = self.actual - self.blended(blend);
         let (distance, width) =
             if upper { (distance, self.high[pair] - self.median) } else { (-distance, self.median - self.low[pair]) };
@@ -357,14 +385,14 @@ fn anchors(steps: usize) -> Vec<usize> {
 }
 
 impl Correction {
-    /// Corrects the lags of the paths: the median towards the naive forecast, and the distances from it.
-    pub(super) fn apply(&self, paths: &mut Paths, naive: f64, limit: f64) {
+    /// Corrects the lags of the paths: the median towards the naive forecast or the line, and the distances from it.
+    pub(super) fn apply(&self, paths: &mut Paths, naive: f64, line: LagLine, limit: f64) {
         for ahead in 0..self.steps {
             let factors = self.at(ahead);
             let sorted = paths.sorted_at(ahead);
             let of = |share| sorted_quantile(&sorted, share);
             let median = of(0.5);
-            let middle = factors.blend * median + (1.0 - factors.blend) * naive;
+            let middle = factors.blend.of(median, line.at(ahead), naive);
             let low = Side::new(SHARES.map(|share| median - of(share)), factors.low, factors.least.0);
             let high = Side::new(SHARES.map(|share| of(1.0 - share) - median), factors.high, factors.least.1);
             paths.map_at(ahead, |lag, rank| {
@@ -390,7 +418,10 @@ impl Correction {
         let mix = |left: f64, right: f64| left + (right - left) * share.clamp(0.0, 1.0);
         Factors {
             ahead,
-            blend: mix(left.blend, right.blend),
+            blend: Blend {
+                model: mix(left.blend.model, right.blend.model),
+                line: mix(left.blend.line, right.blend.line),
+            },
             low: std::array::from_fn(|pair| mix(left.low[pair], right.low[pair])),
             high: std::array::from_fn(|pair| mix(left.high[pair], right.high[pair])),
             least: (mix(left.least.0, right.least.0), mix(left.least.1, right.least.1)),
@@ -442,6 +473,7 @@ mod tests {
         let outcome = |moment: usize| ReplayOutcome {
             actual: if moment % 5 == 4 { 50_000.0 } else { 22.0 + (moment % 7) as f64 },
             naive: 25.0,
+            line: 25.0,
             low: [21.0, 20.0, 20.0],
             median: 25.0,
             high: [30.0, 30.0, 60_000.0],
@@ -450,9 +482,28 @@ mod tests {
         };
         let outcomes: Vec<ReplayOutcome> = (0..40).map(outcome).collect();
         let replay = Replay { anchors: vec![(0, outcomes.clone())], horizons: 40.0, long_in_pattern: false };
-        let factors = replay.factors(0, [1.0; 2], false, outcomes[0].widths(), None);
+        let factors = replay.factors(0, [Blend::MODEL; 2], false, outcomes[0].widths(), None);
         let (low, high) = factors.interval(&outcomes[0]);
         assert!((18.0..=23.0).contains(&low) && high > 100.0, "{low} to {high}");
+    }
+
+    #[test]
+    fn the_middle_is_drawn_to_the_line_or_to_the_naive_forecast_where_that_was_clearly_better() {
+        let blend_of = |naive: f64, line: f64, busy: bool| {
+            let outcome = |moment: usize| {
+                let actual = 1_000.0 + moment as f64;
+                let [naive, line, median] = [naive, line, 100.0].map(|off| actual + off);
+                let (low, high) = ([median - 50.0; PAIRS], [median + 50.0; PAIRS]);
+                ReplayOutcome { actual, naive, line, low, median, high, busy: true, weight: 1.0 }
+            };
+            let anchors = vec![(0, (0..10).map(outcome).collect())];
+            Replay { anchors, horizons: 10.0, long_in_pattern: false }.blend(0, busy)
+        };
+        assert_eq!(blend_of(200.0, 0.0, true), Blend { model: 0.5, line: 0.5 });
+        assert_eq!(blend_of(200.0, 75.0, true), Blend::MODEL, "an eighth less is chance");
+        assert_eq!(blend_of(200.0, 0.0, false), Blend::MODEL, "nothing is known of that state");
+        // It errs to the other side: with a quarter of it, a quarter of the error is left.
+        assert_eq!(blend_of(-200.0, 75.0, true), Blend { model: 0.75, line: 0.0 });
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! explains most is the most likely one. Whether there is a ramp at all is told by the share of the variance that is explained: a burst or a wave
 //! leaves most of it, a ramp that has grown out of the noise does not.
 
+/// The shortest step in seconds.
+const MIN_STEP: f64 = 300.0;
 /// How many steps ago a ramp may have begun: from one to the next by the root of 2.
 const BEGINNINGS: [usize; 9] = [16, 23, 32, 45, 64, 91, 128, 181, 256];
 /// Level and line together are as many times as long as the line.
@@ -67,8 +69,32 @@ impl Sums {
     }
 }
 
-/// The ramp after each step, as the steps until then tell it. NaN is a gap.
-pub(super) fn ramps(values: &[f64]) -> Vec<Ramp> {
+/// The ramp after each step of so many seconds, as the steps until then tell it. NaN is a gap. Shorter steps than [`MIN_STEP`] are taken together: chance
+/// would make most of their variance.
+pub(super) fn ramps(values: &[f64], step: f64) -> Vec<Ramp> {
+    let size = (MIN_STEP / step).ceil().max(1.0) as usize;
+    // The newest group ends at the newest step.
+    let first = values.len() % size;
+    let means: Vec<f64> = values[first..].chunks(size).map(mean_of_known).collect();
+    let of_groups = ramps_of_groups(&means);
+    let at = |at: usize| {
+        let ended = (at + 1).checked_sub(first)? / size;
+        let ramp = of_groups.get(ended.checked_sub(1)?)?;
+        let slope = ramp.slope / size as f64;
+        // The mean of a group is that of its middle.
+        let since_middle = (at + 1 - first - ended * size) as f64 + (size - 1) as f64 / 2.0;
+        Some(Ramp { level: ramp.level + slope * since_middle, slope, ..*ramp })
+    };
+    (0..values.len()).map(|step| at(step).unwrap_or_default()).collect()
+}
+
+/// The mean of the known values; NaN where there are none.
+fn mean_of_known(values: &[f64]) -> f64 {
+    let known = values.iter().copied().filter(|value| !value.is_nan());
+    known.clone().sum::<f64>() / known.count() as f64
+}
+
+fn ramps_of_groups(values: &[f64]) -> Vec<Ramp> {
     let mut sums = Vec::with_capacity(values.len() + 1);
     let mut sum = Sums::default();
     sums.push(sum);
@@ -131,7 +157,7 @@ mod tests {
     }
 
     fn last(values: &[f64]) -> Ramp {
-        *ramps(values).last().unwrap()
+        *ramps(values, MIN_STEP).last().unwrap()
     }
 
     fn near(found: f64, expected: f64, by: f64) {
@@ -163,7 +189,7 @@ mod tests {
     #[test]
     fn each_step_knows_what_came_before_it_only() {
         let values = grown(64, 0.5);
-        let all = ramps(&values);
+        let all = ramps(&values, MIN_STEP);
         assert_eq!(all.len(), values.len());
         for end in [1, 31, 32, 300, 537, 560, 600] {
             let known = last(&values[..end]);
@@ -183,10 +209,35 @@ mod tests {
     }
 
     #[test]
+    fn short_steps_are_taken_together_so_that_their_noise_hides_no_ramp() {
+        let mut random = Random::new(3);
+        // Each step five times, with noise that a mean of five has less of.
+        let noisy = |value: f64| [value; 5].map(|value| value + 20.0 * random.normal());
+        let values: Vec<f64> = grown(91, 1.0).into_iter().flat_map(noisy).collect();
+        let by_the_step = *ramps(&values, MIN_STEP).last().unwrap();
+        let together = *ramps(&values, MIN_STEP / 5.0).last().unwrap();
+        assert!(by_the_step.share < 0.5 && together.share > 0.9, "{by_the_step:?}, {together:?}");
+        near(together.slope, 0.2, 0.02);
+        near(together.level, 101.0, 10.0);
+    }
+
+    #[test]
+    fn a_step_of_a_group_that_has_not_ended_is_further_on_the_line_of_the_last_one() {
+        let exact: Vec<f64> = (0..1_200_usize).map(|at| 10.0 + at.saturating_sub(900) as f64).collect();
+        let all = ramps(&exact, MIN_STEP / 4.0);
+        // A ramp of about 64 groups, each of them at another place in its group.
+        for at in 1_154..1_158 {
+            near(all[at].slope, 1.0, 0.03);
+            near(all[at].level, exact[at], 2.0);
+        }
+        assert_eq!(ramps(&exact[..3], MIN_STEP / 4.0).len(), 3, "fewer steps than make a group");
+    }
+
+    #[test]
     fn neither_noise_nor_a_burst_nor_what_stands_still_is_a_ramp() {
         let mut random = Random::new(1);
         let noise: Vec<f64> = (0..600).map(|_| 100.0 + 10.0 * random.normal()).collect();
-        assert_eq!(ramps(&noise).iter().filter(|ramp| ramp.share > 0.0).count(), 0);
+        assert_eq!(ramps(&noise, MIN_STEP).iter().filter(|ramp| ramp.share > 0.0).count(), 0);
         let mut burst = noise.clone();
         burst[590..595].fill(5_000.0);
         near(last(&burst).share, 0.0, 0.0);
