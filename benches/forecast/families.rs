@@ -101,9 +101,18 @@ pub struct Workload {
     pub losses: Vec<f64>,
     /// Every tick in which entries were lost.
     pub losing: Vec<f64>,
-    /// What it was at each of [`ORIGINS`].
-    pub at_origins: Vec<Simulation>,
+    /// What it was at the first origin and every [`STATES_EVERY`] seconds from there.
+    states: Vec<Simulation>,
 }
+
+impl Workload {
+    /// What it was at a moment from the first origin on.
+    pub fn state_at(&self, time: f64) -> &Simulation {
+        &self.states[((time - self.first_origin) / STATES_EVERY) as usize]
+    }
+}
+
+const STATES_EVERY: f64 = 300.0;
 
 /// Hours after the first origin at which forecasts are made.
 pub const ORIGINS: [f64; 4] = [0.0, 4.0, 8.0, 12.0];
@@ -210,11 +219,11 @@ pub struct Simulation {
 }
 
 /// What is known at the end of a tick.
-struct Seen {
+pub struct Seen {
     arrived: f64,
     taken: f64,
-    lag: f64,
-    is_losing: bool,
+    pub lag: f64,
+    pub is_losing: bool,
     is_sampled: bool,
 }
 
@@ -312,6 +321,21 @@ impl Simulation {
             lags.sort_by(f64::total_cmp);
         }
         outcomes
+    }
+
+    /// In what share of so many other futures something comes within `horizon` seconds.
+    pub fn share_of_futures(&self, horizon: f64, futures: u64, comes: impl Fn(&Seen) -> bool) -> f64 {
+        let until = self.time() + horizon;
+        let comes_in = |seed: &u64| {
+            let mut future = self.other_future(*seed);
+            while future.time() < until {
+                if comes(&future.step()) {
+                    return true;
+                }
+            }
+            false
+        };
+        (1..=futures).filter(comes_in).count() as f64 / futures as f64
     }
 
     fn step(&mut self) -> Seen {
@@ -432,8 +456,8 @@ pub fn simulate(family: &'static str, half: Half, seed: u64) -> Workload {
     let mut last_loss = f64::NEG_INFINITY;
     while simulation.time() < history + TEST_HOURS * HOUR {
         let time = simulation.time();
-        if ORIGINS.iter().any(|hours| time == history + hours * HOUR) {
-            workload.at_origins.push(simulation.clone());
+        if time >= history && (time - history) % STATES_EVERY == 0.0 {
+            workload.states.push(simulation.clone());
         }
         let seen = simulation.step();
         if seen.is_losing {

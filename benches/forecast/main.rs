@@ -140,10 +140,10 @@ fn main() {
             let workload = simulate(family, half, seed);
             let scales: BTreeMap<u64, f64> =
                 HORIZONS.iter().map(|horizon| (*horizon as u64, scale(&workload.points, *horizon))).collect();
-            for (hours, state) in ORIGINS.into_iter().zip(&workload.at_origins) {
+            for hours in ORIGINS {
                 let now = workload.first_origin + hours * 3_600.0;
                 let history = &as_kept(known(&workload.points, now), now)[..];
-                let outcomes = state.outcomes(&HORIZONS, futures);
+                let outcomes = workload.state_at(now).outcomes(&HORIZONS, futures);
                 for (horizon, outcomes) in HORIZONS.into_iter().zip(&outcomes) {
                     let started = Instant::now();
                     let made: Forecast = forecast(history, &request(&workload, now, horizon));

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::families::{Half, Workload, simulate};
+use super::families::{Half, Seen, Workload, simulate};
 use super::{known, lag_at, predict_linear, request};
 use streamlag::analysis::forecast::{LagPoint, forecast};
 
@@ -14,6 +14,8 @@ const EVERY: f64 = 300.0;
 const LEAD: f64 = 300.0;
 /// How many evaluations in a row must say so before a warning is one: the `for` of a rule.
 const FOR: usize = 2;
+/// Of how many other futures the oracle's warnings are. It warns where half of them reach the threshold.
+const FUTURES: u64 = 40;
 const CASES: [(&str, bool); 7] = [
     ("ramp", false),
     ("daily", false),
@@ -67,6 +69,10 @@ impl Count {
     fn recall(&self) -> f64 {
         self.warned / self.events
     }
+
+    fn shown(&self) -> String {
+        format!("precision {:.2} recall {:.2} ({} warnings)", self.precision(), self.recall(), self.warnings)
+    }
 }
 
 /// When the lag rises over the threshold after half an hour below it.
@@ -94,14 +100,14 @@ fn over(workload: &Workload) -> Vec<f64> {
 
 pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Option<&mut impl Write>) {
     for (family, loss) in CASES.into_iter().filter(|(family, _)| only(family)) {
-        let (mut ours, mut linear) = (Count::default(), Count::default());
+        let (mut ours, mut oracle, mut linear) = (Count::default(), Count::default(), Count::default());
         for seed in 0..seeds {
             let workload = simulate(family, half, seed);
             let (from, until) = (workload.first_origin, workload.points.last().unwrap().time);
             let events: Vec<f64> = if loss { workload.losses.clone() } else { crossings(&workload) };
             let events: Vec<f64> = events.into_iter().filter(|event| *event > from).collect();
             let holds: Vec<f64> = if loss { workload.losing.clone() } else { over(&workload) };
-            let (mut by_us, mut by_linear) = (Vec::new(), Vec::new());
+            let (mut by_us, mut by_oracle, mut by_linear) = (Vec::new(), Vec::new(), Vec::new());
             let mut now = from;
             while now < until {
                 let history = known(&workload.points, now);
@@ -112,31 +118,34 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 let reached = if loss { made.time_to.loss } else { made.time_to.degraded };
                 let is_there = lag_at(history, now).is_some_and(|lag| lag >= if loss { limit - 1.0 } else { limit });
                 by_us.push((now, !is_there && reached.is_some_and(|reached| reached.q50.is_some())));
+                let comes = |seen: &Seen| if loss { seen.is_losing } else { seen.lag >= limit };
+                let share =
+                    if is_there { 0.0 } else { workload.state_at(now).share_of_futures(HORIZON, FUTURES, comes) };
+                by_oracle.push((now, share >= 0.5));
                 let line = predict_linear(history, now, HORIZON);
                 by_linear.push((now, !is_there && line.is_some_and(|lag| lag >= limit)));
                 now += EVERY;
             }
             ours.add(&events, &holds, &by_us, from, until);
+            oracle.add(&events, &holds, &by_oracle, from, until);
             linear.add(&events, &holds, &by_linear, from, until);
         }
         let what = if loss { "loss" } else { "over threshold" };
         println!(
-            "{family:15} {what:14} events {:>4}  ours: precision {:.2} recall {:.2} ({} warnings)  predict_linear: precision {:.2} recall {:.2} ({} warnings)",
+            "{family:15} {what:14} events {:>4}  ours: {}  oracle: {}  predict_linear: {}",
             ours.events,
-            ours.precision(),
-            ours.recall(),
-            ours.warnings,
-            linear.precision(),
-            linear.recall(),
-            linear.warnings
+            ours.shown(),
+            oracle.shown(),
+            linear.shown()
         );
         if let Some(file) = &mut out {
             let side = |count: &Count| format!("[{:.3},{:.3},{}]", count.precision(), count.recall(), count.warnings);
             writeln!(
                 file,
-                "{{\"family\":\"{family}\",\"what\":\"{what}\",\"events\":{},\"ours\":{},\"linear\":{}}}",
+                "{{\"family\":\"{family}\",\"what\":\"{what}\",\"events\":{},\"ours\":{},\"oracle\":{},\"linear\":{}}}",
                 ours.events,
                 side(&ours),
+                side(&oracle),
                 side(&linear)
             )
             .unwrap();
