@@ -112,6 +112,7 @@ impl Workload {
     }
 }
 
+/// How often the state of a workload is kept, in seconds: each moment at which forecasts are made or warnings evaluated.
 const STATES_EVERY: f64 = 300.0;
 
 /// Hours after the first origin at which forecasts are made.

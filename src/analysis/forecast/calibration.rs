@@ -138,7 +138,7 @@ impl Replay {
                 continue;
             }
             let busy = simulation.capacity.is_busy(end - 1);
-            let lines = LagLine::fit(simulation.series, end);
+            let lag_line = LagLine::fit(simulation.series, end);
             let paths = simulation.run(end, steps, PATHS, random);
             let age = (len - steps - end) as f64 / room as f64 * count as f64;
             let weight = phase.weight(end) * 0.5_f64.powf(age / HALF_WEIGHT);
@@ -151,7 +151,7 @@ impl Replay {
                 let of = |share| sorted_quantile(&sorted, share);
                 let low = SHARES.map(of);
                 let high = SHARES.map(|share| of(1.0 - share));
-                let (line, median) = (lines.at(*ahead), of(0.5));
+                let (line, median) = (lag_line.at(*ahead), of(0.5));
                 outcomes.push(ReplayOutcome { actual, naive, line, low, median, high, busy, weight });
             }
         }

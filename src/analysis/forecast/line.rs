@@ -1,6 +1,7 @@
 //! The line through the lags of the last hour: what `predict_linear` of Prometheus forecasts. Where a backlog grows steadily it is hard to beat, as it
 //! does not have the errors of arrivals and capacity. How much of it is in a forecast is told by the replay.
 
+use super::ramp::Sums;
 use super::series::StepSeries;
 
 /// The seconds of history through which the line is laid.
@@ -23,16 +24,11 @@ impl LagLine {
         let window = ((WINDOW / series.step) as usize).max(MIN_STEPS);
         let steps = end.saturating_sub(window)..end;
         let known = steps.map(|at| (at as f64 + 1.0 - end as f64, series.lag[at])).filter(|(_, lag)| !lag.is_nan());
-        let known: Vec<(f64, f64)> = known.collect();
-        if known.len() < window / 2 {
+        let sums = known.fold(Sums::default(), |sums, (x, lag)| sums.with(x, lag));
+        if sums.n < (window / 2) as f64 {
             return Self { now: series.lag_before(end), slope: 0.0 };
         }
-        let count = known.len() as f64;
-        let x = known.iter().map(|(x, _)| x).sum::<f64>() / count;
-        let y = known.iter().map(|(_, y)| y).sum::<f64>() / count;
-        let xx: f64 = known.iter().map(|known| (known.0 - x).powi(2)).sum();
-        let xy: f64 = known.iter().map(|known| (known.0 - x) * (known.1 - y)).sum();
-        let slope = xy / xx;
+        let (slope, (x, y)) = sums.line();
         Self { now: y - slope * x, slope }
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Ramp {
 
 /// Sums over known values `y` at steps `x`.
 #[derive(Clone, Copy, Default)]
-struct Sums {
-    n: f64,
+pub(super) struct Sums {
+    pub(super) n: f64,
     x: f64,
     xx: f64,
     y: f64,
@@ -46,7 +46,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn with(self, x: f64, y: f64) -> Self {
+    pub(super) fn with(self, x: f64, y: f64) -> Self {
         Self {
             n: self.n + 1.0,
             x: self.x + x,
@@ -55,6 +55,12 @@ impl Sums {
             xy: self.xy + x * y,
             yy: self.yy + y * y,
         }
+    }
+
+    /// The line of least squares: its slope, and the middle of the values, through which it goes.
+    pub(super) fn line(&self) -> (f64, (f64, f64)) {
+        let x = self.x / self.n;
+        ((self.xy - x * self.y) / (self.xx - x * self.x), (x, self.y / self.n))
     }
 
     fn without(&self, other: &Self) -> Self {
@@ -135,11 +141,10 @@ fn since(sums: &[Sums], steps: usize) -> Option<(f64, Ramp)> {
     let explained = (hy - h * all.y / all.n).powi(2) / (hh - h * h / all.n);
     let ratio = (explained / variance).min(1.0);
     // The level would make its slope steeper where the ramp is older: the slope is that of the line alone.
-    let middle = line.x / line.n;
-    let slope = (line.xy - middle * line.y) / (line.xx - middle * line.x);
+    let (slope, (middle, mean)) = line.line();
     let ramp = Ramp {
         share: ((ratio - NOT_EXPLAINED) / (EXPLAINED - NOT_EXPLAINED)).clamp(0.0, 1.0),
-        level: line.y / line.n + slope * ((now - 1) as f64 - middle),
+        level: mean + slope * ((now - 1) as f64 - middle),
         slope,
         doubt: ALIKE * ((1.0 - ratio) / ratio / line.n).sqrt(),
     };
