@@ -1,6 +1,7 @@
 # make demo   the main job on real input: Redis, a load generator and streamlag; Ctrl-C stops all of it
-# make test   the checks of a change; .ci/run runs these and more
-# Both install what is missing (Debian packages, as root or through sudo) or say exactly what to install.
+# make test   unit tests, and the program against real servers
+# make check  what needs no server: formatting, lints, licences, alert rules, deployment files; .ci/run runs it, the tests and more
+# They install what is missing (Debian packages, as root or through sudo) or say exactly what to install.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,7 +14,7 @@ CARGO_FUZZ := 0.13.2
 # How long each fuzzer runs.
 export FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build cargo-test soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test first-lag cross release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
+.PHONY: help demo test tools format lint doc elsewhere deny advisories audit alerts dashboards pictures deploy crate crate-build check soak history-kills history-figures incident-kills fault-runs bad-days fuzz image packages package-test first-lag cross release clean bench bench-guest bench-profile bench-core bench-scaling bench-history bench-tools callgrind
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -21,8 +22,23 @@ help: ## this list
 demo: ## run Redis, a load generator and streamlag, and print what to try
 	@scripts/demo
 
-test: format lint doc deny alerts dashboards deploy crate cargo-test ## format, lint, doc, deny, alerts, dashboards, deploy, crate and cargo-test, in this order
+# Tests that flood the program, or that expect no alert of a slow one: another test beside them would be slow or make it slow, and a
+# scrape that is too slow is cut off.
+BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load:: prometheus::dashboards_alerts
+# On two cores too: tests wait for servers more than they work.
+TEST_THREADS := $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
+
+test: tools ## unit tests, and the program against real servers
+	cargo test --locked -- --test-threads=$(TEST_THREADS) $(addprefix --skip ,$(BY_THEMSELVES))
+	cargo test --locked --test it -- --test-threads=1 $(BY_THEMSELVES)
+	@# The reference parser of OpenMetrics on the page that the tests saw.
+	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
+	@# The reference implementation of JSON Schema on the answers that they saw.
+	scripts/check-openapi "$${CARGO_TARGET_DIR:-target}/tmp/openapi-answers.json"
 	@echo "make test: all passed"
+
+check: format lint doc deny alerts dashboards deploy crate ## format, lint, doc, deny, alerts, dashboards, deploy and crate, in this order
+	@echo "make check: all passed"
 
 tools:
 	@scripts/install cc:build-essential redis-server:redis-server prometheus:prometheus promtool:prometheus \
@@ -76,20 +92,6 @@ crate: ## what crates.io would be given: the files of the package, and cargo pub
 
 crate-build: ## the same, and cargo install of the package alone, without this repository (minutes)
 	scripts/check-crate --build
-
-# Tests that flood the program, or that expect no alert of a slow one: another test beside them would be slow or make it slow, and a
-# scrape that is too slow is cut off.
-BY_THEMSELVES := http_abuse:: live_abuse:: reader_memory:: logins:: redis_load:: prometheus::dashboards_alerts
-# On two cores too: tests wait for servers more than they work.
-TEST_THREADS := $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
-
-cargo-test: tools ## unit tests, and the program against real servers
-	cargo test --locked -- --test-threads=$(TEST_THREADS) $(addprefix --skip ,$(BY_THEMSELVES))
-	cargo test --locked --test it -- --test-threads=1 $(BY_THEMSELVES)
-	@# The reference parser of OpenMetrics on the page that the tests saw.
-	scripts/check-openmetrics "$${CARGO_TARGET_DIR:-target}/tmp/openmetrics.txt"
-	@# The reference implementation of JSON Schema on the answers that they saw.
-	scripts/check-openapi "$${CARGO_TARGET_DIR:-target}/tmp/openapi-answers.json"
 
 soak: tools ## faults, churn and abuse for an hour, or for SOAK_SECONDS: memory (below 1 MB/h), descriptors, threads and tasks stay flat
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it soak:: -- --ignored --nocapture
