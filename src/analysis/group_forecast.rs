@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::analysis::forecast::{Forecast, LagQuantiles, TimeTo};
+use crate::analysis::forecast::{Forecast, LagQuantiles, TimesTo};
 use crate::analysis::snapshot::StreamSnapshot;
 use crate::model::{GroupName, StreamKey};
 
@@ -18,8 +18,8 @@ pub struct GroupForecast {
     pub horizon: &'static str,
     /// The lag at the end of the horizon, in entries.
     pub lag: LagQuantiles,
-    /// When entries are lost; `None` where that is unlikely within the horizon or cannot be told.
-    pub loss: Option<TimeTo>,
+    /// When the lag reaches the thresholds and entries are lost.
+    pub time_to: TimesTo,
 }
 
 impl GroupForecast {
@@ -27,7 +27,7 @@ impl GroupForecast {
     #[must_use]
     pub fn of(stream: &StreamKey, group: &GroupName, horizon: &'static str, forecast: &Forecast) -> Option<Self> {
         let lag = *forecast.points.as_ref().ok()?.last()?;
-        Some(Self { stream: stream.clone(), group: group.clone(), horizon, lag, loss: forecast.time_to.loss })
+        Some(Self { stream: stream.clone(), group: group.clone(), horizon, lag, time_to: forecast.time_to })
     }
 }
 
@@ -52,13 +52,18 @@ pub fn present(forecasts: &Arc<[GroupForecast]>, streams: &[StreamSnapshot]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::forecast::{NoForecast, TimesTo};
+    use crate::analysis::forecast::{NoForecast, TimeTo};
     use crate::analysis::snapshot::tests::{present_group, stream_facts};
     use crate::analysis::snapshot::{GroupSnapshot, Presence};
     use crate::model::lag::Lag;
 
+    const SOON: TimesTo = {
+        let soon = TimeTo { q10: 60.0, q50: None, q90: None };
+        TimesTo { degraded: Some(soon), unhealthy: None, drained: None, loss: None }
+    };
+
     fn forecast(points: Result<Vec<LagQuantiles>, NoForecast>) -> Option<GroupForecast> {
-        let forecast = Forecast { made_at: 0.0, horizon: 900.0, points, time_to: TimesTo::default(), replay: None };
+        let forecast = Forecast { made_at: 0.0, horizon: 900.0, points, time_to: SOON, replay: None };
         GroupForecast::of(&"s".into(), &"g".into(), "15m", &forecast)
     }
 
@@ -69,7 +74,7 @@ mod tests {
     #[test]
     fn what_is_shown_of_a_forecast_is_the_end_of_its_horizon() {
         let shown = forecast(Ok(vec![at(60.0, 5.0), at(900.0, 7.0)])).unwrap();
-        assert_eq!((shown.lag, shown.horizon, shown.loss), (at(900.0, 7.0), "15m", None));
+        assert_eq!((shown.lag, shown.horizon, shown.time_to), (at(900.0, 7.0), "15m", SOON));
         assert_eq!(forecast(Err(NoForecast::NoRates)), None);
         assert_eq!(forecast(Ok(Vec::new())), None);
     }

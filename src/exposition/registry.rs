@@ -10,6 +10,7 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::registry::Registry;
 
+use crate::analysis::forecast::TimeTo;
 use crate::analysis::group_forecast::GroupForecast;
 use crate::analysis::incident::IncidentStatus;
 use crate::analysis::incidents::rules;
@@ -87,6 +88,24 @@ fn since_epoch(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
+/// The quantiles 0.1, 0.5 and 0.9 of a forecast, as far as there are any.
+fn quantiles(
+    family: &mut FamilyCollector<'_>,
+    of: &GroupForecast,
+    level: Option<&str>,
+    values: [Option<f64>; 3],
+) -> fmt::Result {
+    let (stream, group) = (of.stream.display_name(), of.group.display_name());
+    for (quantile, value) in ["0.1", "0.5", "0.9"].into_iter().zip(values) {
+        let Some(value) = value else { continue };
+        let labels = [("stream", &*stream), ("consumer_group", &*group)].into_iter();
+        let labels = labels.chain(level.map(|level| ("level", level)));
+        let labels: Vec<_> = labels.chain([("horizon", of.horizon), ("quantile", quantile)]).collect();
+        family.sample(&labels, value.into())?;
+    }
+    Ok(())
+}
+
 impl PageContent {
     /// The thresholds of streams that have their own.
     fn thresholds(&self, page: &mut FamilyCollectors<'_, '_>) -> fmt::Result {
@@ -126,32 +145,19 @@ impl PageContent {
         if self.view.forecasts.is_empty() {
             return Ok(());
         }
-        let sample = |family: &mut FamilyCollector<'_>, of: &GroupForecast, quantile: &str, value: f64| {
-            let labels = [
-                ("stream", &*of.stream.display_name()),
-                ("consumer_group", &*of.group.display_name()),
-                ("horizon", of.horizon),
-                ("quantile", quantile),
-            ];
-            family.sample(&labels, value.into())
-        };
+        let forecasts = || self.view.forecasts.iter();
         page.family(&metric_catalog::LAG_FORECAST, |family| {
-            self.view.forecasts.iter().try_for_each(|of| {
-                sample(family, of, "0.1", of.lag.q10)?;
-                sample(family, of, "0.5", of.lag.q50)?;
-                sample(family, of, "0.9", of.lag.q90)
+            forecasts().try_for_each(|of| quantiles(family, of, None, [of.lag.q10, of.lag.q50, of.lag.q90].map(Some)))
+        })?;
+        let times = |time: Option<TimeTo>| time.map_or([None; 3], |time| [Some(time.q10), time.q50, time.q90]);
+        page.family(&metric_catalog::THRESHOLD_FORECAST, |family| {
+            forecasts().try_for_each(|of| {
+                quantiles(family, of, Some("degraded"), times(of.time_to.degraded))?;
+                quantiles(family, of, Some("unhealthy"), times(of.time_to.unhealthy))
             })
         })?;
         page.family(&metric_catalog::LOSS_FORECAST, |family| {
-            self.view.forecasts.iter().try_for_each(|of| {
-                let Some(loss) = of.loss else { return Ok(()) };
-                sample(family, of, "0.1", loss.q10)?;
-                let later = [("0.5", loss.q50), ("0.9", loss.q90)];
-                later
-                    .into_iter()
-                    .filter_map(|(quantile, value)| Some((quantile, value?)))
-                    .try_for_each(|(quantile, value)| sample(family, of, quantile, value))
-            })
+            forecasts().try_for_each(|of| quantiles(family, of, None, times(of.time_to.loss)))
         })
     }
 

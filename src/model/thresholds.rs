@@ -38,6 +38,12 @@ impl Status {
 }
 
 impl Thresholds {
+    /// The lowest lag that is unhealthy.
+    #[must_use]
+    pub fn unhealthy_from(&self) -> u64 {
+        self.unhealthy.saturating_add(1)
+    }
+
     /// Status of a lag of this many entries.
     #[must_use]
     pub fn status(&self, lag: u64) -> Status {
@@ -110,5 +116,6 @@ mod tests {
         check(100, Status::Degraded);
         check(1000, Status::Degraded);
         check(1001, Status::Unhealthy);
+        assert_eq!(thresholds.unhealthy_from(), 1001);
     }
 }

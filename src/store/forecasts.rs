@@ -370,7 +370,7 @@ impl SharedForecasts {
             horizon: horizon as f64,
             max_length: target.and_then(|target| target.max_length).map(|length| length as f64),
             degraded: thresholds.map(|thresholds| thresholds.degraded as f64),
-            unhealthy: thresholds.map(|thresholds| thresholds.unhealthy as f64),
+            unhealthy: thresholds.map(|thresholds| thresholds.unhealthy_from() as f64),
             seed: now as u64,
         }
     }

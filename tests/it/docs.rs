@@ -112,6 +112,7 @@ fn the_running_program_has_the_metrics_of_the_table_and_no_other() {
             "streamlag_redis_node_",
             "streamlag_notifications_total",
             "event_consumer_lag_forecast",
+            "event_consumer_lag_threshold_forecast_seconds",
             "event_consumer_loss_forecast_seconds",
             "streamlag_forecast_mase",
             "streamlag_forecast_coverage_ratio",

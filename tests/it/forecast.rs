@@ -85,7 +85,10 @@ fn is_grown(lag: f64) -> bool {
 #[test]
 fn with_the_collector_the_page_has_forecasts_of_the_groups_that_are_there() {
     let (redis, folder) = (redis(), tempfile::tempdir().unwrap());
-    let streamlag = start(&redis, &grown(&folder), &["--collector.forecast"]);
+    // Both thresholds are ahead: the first in a quarter of an hour, the second in half of one.
+    let thresholds = [LAG + 10 * PER_MINUTE, LAG + 30 * PER_MINUTE].map(|lag| lag.to_string());
+    let thresholds = ["--lag.degraded", &thresholds[0], "--lag.unhealthy", &thresholds[1]];
+    let streamlag = start(&redis, &grown(&folder), &[&["--collector.forecast"], &thresholds[..]].concat());
     let of = |name: &str, horizon: &str, quantile: &str| {
         format!(
             "{name}{{stream=\"{STREAM}\",consumer_group=\"{GROUP}\",horizon=\"{horizon}\",quantile=\"{quantile}\"}}"
@@ -97,6 +100,15 @@ fn with_the_collector_the_page_has_forecasts_of_the_groups_that_are_there() {
     let (low, high) = (lag("15m", "0.1").unwrap(), lag("15m", "0.9").unwrap());
     assert!(low <= median && median <= high, "{low} {median} {high}");
     assert!(lag("1h", "0.5").unwrap() > median);
+    let reached = |level: &str, horizon: &str| {
+        let labels = format!("level=\"{level}\",horizon=\"{horizon}\"");
+        let name = of("event_consumer_lag_threshold_forecast_seconds", horizon, "0.5");
+        streamlag.metric(&name.replace(&format!("horizon=\"{horizon}\""), &labels))
+    };
+    let (degraded, unhealthy) = (reached("degraded", "15m").unwrap(), reached("unhealthy", "1h").unwrap());
+    assert!((300.0..=900.0).contains(&degraded), "{degraded} s");
+    assert!((1_200.0..=2_400.0).contains(&unhealthy), "{unhealthy} s");
+    assert_eq!(reached("unhealthy", "15m"), None);
     assert_eq!(streamlag.metric("streamlag_forecast_groups_left_out"), Some(0.0));
     // Nothing has been scored yet, and nothing is trimmed.
     let page = streamlag.metrics();
@@ -119,11 +131,14 @@ fn with_the_collector_the_page_has_forecasts_of_the_groups_that_are_there() {
 fn without_the_collector_a_forecast_is_made_when_asked_for() {
     let (redis, folder) = (redis(), tempfile::tempdir().unwrap());
     let path = grown(&folder);
-    let streamlag = start(&redis, &path, &[]);
+    let streamlag = start(&redis, &path, &["--lag.unhealthy", &LAG.to_string()]);
     let made = eventually("a forecast", || Some(api(&streamlag)).filter(|made| !made["points"].is_null()));
     let end = made["points"].as_array().unwrap().last().unwrap().clone();
     assert!(is_grown(end["q50"].as_f64().unwrap()), "{made}");
     assert_eq!((&made["reason"], &made["skill"]["forecasts"]), (&Value::Null, &Value::from(0)), "{made}");
+    // A lag at the threshold is degraded, and not unhealthy yet.
+    let time_to = |level: &str| made["time_to"][level]["q10"].as_f64().unwrap();
+    assert!(time_to("degraded") == 0.0 && time_to("unhealthy") > 0.0, "{made}");
     // In the minute that has just begun nothing is known to be delivered: then there is no past moment of that kind to replay.
     assert!(made["replay"]["forecasts"].as_u64().is_none_or(|replayed| replayed > 8), "{made}");
     assert!(!streamlag.metrics().contains("event_consumer_lag_forecast"));

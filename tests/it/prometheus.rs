@@ -83,8 +83,9 @@ const RULES: [(&str, &[&str]); 33] = [
 ];
 
 /// Beginnings of metrics that these exporters do not tell: they have no cluster, no sentinels and too little history for forecasts.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "event_consumer_lag_forecast",
+    "event_consumer_lag_threshold_forecast",
     "event_consumer_loss_forecast",
     "streamlag_forecast_coverage",
     "streamlag_forecast_mase",

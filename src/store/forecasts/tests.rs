@@ -1,4 +1,5 @@
 use super::*;
+use crate::analysis::forecast::TimesTo;
 use crate::analysis::group_state::GroupState;
 use crate::analysis::history::tests::point;
 use crate::store::history::memory::tests::key;
@@ -127,7 +128,8 @@ async fn a_name_that_was_never_sampled_takes_no_room_and_room_is_bounded() {
 async fn what_is_shown_ages() {
     let shown = ShownForecasts::default();
     let end = *made(&two_hours(growing), START + 3_600).await.forecast.points.unwrap().last().unwrap();
-    let row = GroupForecast { stream: "s".into(), group: "g".into(), horizon: "15m", lag: end, loss: None };
+    let row =
+        GroupForecast { stream: "s".into(), group: "g".into(), horizon: "15m", lag: end, time_to: TimesTo::default() };
     shown.set(vec![row.clone()]);
     assert_eq!(*shown.newest(), [row]);
     tokio::time::advance(SHOWN).await;
