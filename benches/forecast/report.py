@@ -22,6 +22,8 @@ STEP = 300
 DAY = 86400 // STEP
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 GROWTH = ["ramp", "daily", "weekly", "capacity_step", "leak", "trim"]
+# What warnings.jsonl counts of each seed.
+WARNED, WARNINGS, RIGHT = range(3)
 # How often the seeds are drawn again to tell what may be chance, and in which share of these an aim is met where a miss may be.
 SAMPLES = 1000
 CHANCE = 0.05
@@ -118,6 +120,22 @@ def show(value, form="{:.2f}"):
     return "–" if value is None or value != value else form.format(value)
 
 
+def total(rows, of, count):
+    return sum(row[of][count] for row in rows)
+
+
+def precision(rows, of):
+    """The share of warnings that were right."""
+    warnings_of = total(rows, of, WARNINGS)
+    return total(rows, of, RIGHT) / warnings_of if warnings_of else None
+
+
+def recall(rows, of):
+    """The share of events that were warned of."""
+    events = sum(row["events"] for row in rows)
+    return total(rows, of, WARNED) / events if events else None
+
+
 def table(folder):
     cells = collections.defaultdict(list)
     for row in lines(folder / "forecasts.jsonl"):
@@ -184,17 +202,23 @@ def table(folder):
                 lambda rows, of: not is_off(coverage(rows, MEDIAN - pair, MEDIAN + pair, of), low, high),
                 f"{at}: {show_coverage(values)} in the {share}% interval, {show_coverage(best_values)} in the oracle's (aim: {low} to {high})",
             )
-    warned = []
-    for path in [folder / "warnings.jsonl"]:
-        rows = lines(path) if path.exists() else []
-        if rows:
-            warned = [
-                "| family | warned of | events | streamlag: precision | recall | warnings | oracle: precision | recall | warnings | predict_linear: precision | recall | warnings |",
-                "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-            ]
-        for row in rows:
-            side = lambda values: [show(values[0]), show(values[1]), f"{values[2]:.0f}"]
-            warned.append("| " + " | ".join([row["family"], row["what"], f"{row['events']:.0f}", *side(row["ours"]), *side(row["oracle"]), *side(row["linear"])]) + " |")
+    warned = [
+        "| family | warned of | events | streamlag: precision | recall | warnings | oracle: precision | recall | warnings | predict_linear: precision | recall | warnings |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    cells = collections.defaultdict(list)
+    for row in lines(folder / "warnings.jsonl"):
+        cells[row["family"], row["what"]].append(row)
+    for (family, what), rows in cells.items():
+        side = lambda of: [show(precision(rows, of)), show(recall(rows, of)), f"{total(rows, of, WARNINGS):.0f}"]
+        events = f"{sum(row['events'] for row in rows):.0f}"
+        warned.append("| " + " | ".join([family, what, events, *side("ours"), *side("oracle"), *side("linear")]) + " |")
+        for name, measure in [("precision", precision), ("recall", recall)]:
+            judge(
+                rows,
+                lambda rows, of: (measure(rows, of) or 0) >= 0.9,
+                f"{family}, {what}: {name} of warnings {show(measure(rows, 'ours'))}, the oracle's {show(measure(rows, 'oracle'))} (aim: at least 0.9)",
+            )
     return text, warned, missed, perhaps, beyond
 
 

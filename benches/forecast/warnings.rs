@@ -12,8 +12,10 @@ const HORIZON: f64 = 3_600.0;
 const EVERY: f64 = 300.0;
 /// How long before an event a warning must stand, in seconds.
 const LEAD: f64 = 300.0;
-/// How many evaluations in a row must say so before a warning is one: the `for` of a rule.
-const FOR: usize = 2;
+/// For how many seconds the condition must have held before a warning fires: the `for` of the forecast alerts.
+const FOR: f64 = 300.0;
+/// For how many seconds a warning fires on once the condition holds no more: their `keep_firing_for`.
+const KEEP_FIRING_FOR: f64 = 600.0;
 /// Of how many other futures the oracle's warnings are. It warns where half of them reach the threshold.
 const FUTURES: u64 = 40;
 const CASES: [(&str, bool); 7] = [
@@ -26,7 +28,40 @@ const CASES: [(&str, bool); 7] = [
     ("trim", true),
 ];
 
-#[derive(Default)]
+/// A warning: when it began to fire, when the condition held last, and when it fired last.
+struct Warning {
+    since: f64,
+    held: f64,
+    fired: f64,
+}
+
+/// The warnings of evaluations, each of which says whether the condition holds, as Prometheus would fire them.
+fn warnings(said: &[(f64, bool)]) -> Vec<Warning> {
+    let mut found: Vec<Warning> = Vec::new();
+    let (mut active, mut is_firing) = (None, false);
+    for (time, holds) in said {
+        if *holds {
+            let active = *active.get_or_insert(*time);
+            if is_firing && let Some(warning) = found.last_mut() {
+                (warning.held, warning.fired) = (*time, *time);
+            } else if time - active >= FOR {
+                found.push(Warning { since: *time, held: *time, fired: *time });
+                is_firing = true;
+            }
+        } else {
+            let kept = found.last_mut().filter(|warning| is_firing && time - warning.held <= KEEP_FIRING_FOR);
+            if let Some(warning) = kept {
+                warning.fired = *time;
+            } else {
+                (active, is_firing) = (None, false);
+            }
+        }
+    }
+    found
+}
+
+/// How many events there were, how many of them were warned of, how many warnings there were, and how many of them were right.
+#[derive(Clone, Copy, Default)]
 struct Count {
     events: f64,
     warned: f64,
@@ -35,31 +70,29 @@ struct Count {
 }
 
 impl Count {
-    /// `events`, all moments at which it `holds` and evaluations, each of which says yes or no. An event is only what comes after half an hour
-    /// without; a warning is right if what it warns of comes, also where that is soon after the last time.
-    fn add(&mut self, events: &[f64], holds: &[f64], said: &[(f64, bool)], from: f64, until: f64) {
-        let mut standing: Vec<(f64, f64)> = Vec::new();
-        let mut row = 0;
-        for (time, yes) in said {
-            row = if *yes { row + 1 } else { 0 };
-            if row == FOR {
-                standing.push((*time, *time));
-            } else if row > FOR
-                && let Some(last) = standing.last_mut()
-            {
-                last.1 = *time;
-            }
+    /// Of `events`, all moments at which it `holds`, and evaluations. An event is only what comes after half an hour without; a warning is
+    /// right if what it warns of comes, also where that is soon after the last time.
+    fn of(events: &[f64], holds: &[f64], said: &[(f64, bool)], from: f64, until: f64) -> Self {
+        let mut count = Self::default();
+        let warnings = warnings(said);
+        for event in events.iter().filter(|event| **event > from + FOR + EVERY + LEAD) {
+            count.events += 1.0;
+            let in_time = |warning: &Warning| warning.since <= event - LEAD && warning.fired >= event - LEAD - EVERY;
+            count.warned += f64::from(warnings.iter().any(in_time));
         }
-        for event in events.iter().filter(|event| **event > from + FOR as f64 * EVERY + LEAD) {
-            self.events += 1.0;
-            let in_time = |(since, last): &&(f64, f64)| *since <= event - LEAD && *last >= event - 2.0 * LEAD;
-            self.warned += f64::from(standing.iter().any(|warning| in_time(&warning)));
+        for warning in warnings.iter().filter(|warning| warning.since + HORIZON <= until) {
+            count.warnings += 1.0;
+            let right = |event: &f64| *event >= warning.since && *event <= warning.held + 1.5 * HORIZON;
+            count.right += f64::from(holds.iter().any(right));
         }
-        for (since, last) in standing.iter().filter(|(since, _)| *since + HORIZON <= until) {
-            self.warnings += 1.0;
-            let right = |event: &&f64| **event >= *since && **event <= last + 1.5 * HORIZON;
-            self.right += f64::from(holds.iter().any(|event| right(&event)));
-        }
+        count
+    }
+
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.warned += other.warned;
+        self.warnings += other.warnings;
+        self.right += other.right;
     }
 
     fn precision(&self) -> f64 {
@@ -100,6 +133,7 @@ fn over(workload: &Workload) -> Vec<f64> {
 
 pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Option<&mut impl Write>) {
     for (family, loss) in CASES.into_iter().filter(|(family, _)| only(family)) {
+        let what = if loss { "loss" } else { "over threshold" };
         let (mut ours, mut oracle, mut linear) = (Count::default(), Count::default(), Count::default());
         for seed in 0..seeds {
             let workload = simulate(family, half, seed);
@@ -126,11 +160,21 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 by_linear.push((now, !is_there && line.is_some_and(|lag| lag >= limit)));
                 now += EVERY;
             }
-            ours.add(&events, &holds, &by_us, from, until);
-            oracle.add(&events, &holds, &by_oracle, from, until);
-            linear.add(&events, &holds, &by_linear, from, until);
+            let counts = [by_us, by_oracle, by_linear].map(|said| Count::of(&events, &holds, &said, from, until));
+            for (all, of_seed) in [&mut ours, &mut oracle, &mut linear].into_iter().zip(counts) {
+                all.add(of_seed);
+            }
+            if let Some(file) = &mut out {
+                let [ours, oracle, linear] =
+                    counts.map(|count| format!("[{},{},{}]", count.warned, count.warnings, count.right));
+                writeln!(
+                    file,
+                    "{{\"family\":\"{family}\",\"what\":\"{what}\",\"seed\":{seed},\"events\":{},\"ours\":{ours},\"oracle\":{oracle},\"linear\":{linear}}}",
+                    counts[0].events
+                )
+                .unwrap();
+            }
         }
-        let what = if loss { "loss" } else { "over threshold" };
         println!(
             "{family:15} {what:14} events {:>4}  ours: {}  oracle: {}  predict_linear: {}",
             ours.events,
@@ -138,17 +182,5 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
             oracle.shown(),
             linear.shown()
         );
-        if let Some(file) = &mut out {
-            let side = |count: &Count| format!("[{:.3},{:.3},{}]", count.precision(), count.recall(), count.warnings);
-            writeln!(
-                file,
-                "{{\"family\":\"{family}\",\"what\":\"{what}\",\"events\":{},\"ours\":{},\"oracle\":{},\"linear\":{}}}",
-                ours.events,
-                side(&ours),
-                side(&oracle),
-                side(&linear)
-            )
-            .unwrap();
-        }
     }
 }
