@@ -85,7 +85,7 @@ fn is_grown(lag: f64) -> bool {
 #[test]
 fn with_the_collector_the_page_has_forecasts_of_the_groups_that_are_there() {
     let (redis, folder) = (redis(), tempfile::tempdir().unwrap());
-    // Both thresholds are ahead: the first in a quarter of an hour, the second in half of one.
+    // Both thresholds are ahead: the first in ten minutes, the second in half an hour.
     let thresholds = [LAG + 10 * PER_MINUTE, LAG + 30 * PER_MINUTE].map(|lag| lag.to_string());
     let thresholds = ["--lag.degraded", &thresholds[0], "--lag.unhealthy", &thresholds[1]];
     let streamlag = start(&redis, &grown(&folder), &[&["--collector.forecast"], &thresholds[..]].concat());
