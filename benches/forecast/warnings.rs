@@ -134,7 +134,7 @@ fn over(workload: &Workload) -> Vec<f64> {
 pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Option<&mut impl Write>) {
     for (family, loss) in CASES.into_iter().filter(|(family, _)| only(family)) {
         let what = if loss { "loss" } else { "over threshold" };
-        let (mut ours, mut oracle, mut linear) = (Count::default(), Count::default(), Count::default());
+        let mut totals = [Count::default(); 3];
         for seed in 0..seeds {
             let workload = simulate(family, half, seed);
             let (from, until) = (workload.first_origin, workload.points.last().unwrap().time);
@@ -161,9 +161,7 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 now += EVERY;
             }
             let counts = [by_us, by_oracle, by_linear].map(|said| Count::of(&events, &holds, &said, from, until));
-            for (all, of_seed) in [&mut ours, &mut oracle, &mut linear].into_iter().zip(counts) {
-                all.add(of_seed);
-            }
+            totals.iter_mut().zip(counts).for_each(|(total, of_seed)| total.add(of_seed));
             if let Some(file) = &mut out {
                 let [ours, oracle, linear] =
                     counts.map(|count| format!("[{},{},{}]", count.warned, count.warnings, count.right));
@@ -175,6 +173,7 @@ pub fn measure(half: Half, seeds: u64, only: impl Fn(&str) -> bool, mut out: Opt
                 .unwrap();
             }
         }
+        let [ours, oracle, linear] = totals;
         println!(
             "{family:15} {what:14} events {:>4}  ours: {}  oracle: {}  predict_linear: {}",
             ours.events,

@@ -76,7 +76,7 @@ const STREAM: &[&str] = &["stream"];
 const GROUP: &[&str] = &["stream", "consumer_group"];
 const LOGICAL: &[&str] = &["logical_stream", "consumer_group"];
 const FORECAST: &[&str] = &["stream", "consumer_group", "horizon", "quantile"];
-const THRESHOLD_FORECAST_LABELS: &[&str] = &["stream", "consumer_group", "level", "horizon", "quantile"];
+const LEVEL_FORECAST: &[&str] = &["stream", "consumer_group", "level", "horizon", "quantile"];
 const CONSUMER: &[&str] = &["stream", "consumer_group", "consumer"];
 
 /// Metrics of the process, not of a target. The version is in both: dashboards identify a streamlag by it.
@@ -211,7 +211,7 @@ names! {
         "Number of partitions that could not be read or do not have the group.";
     LAG_FORECAST = "event_consumer_lag_forecast", Gauge, FORECAST,
         "Quantile of the group's lag at the end of the horizon, in entries; absent without history, or if forecasts are no better than the current lag.";
-    THRESHOLD_FORECAST = "event_consumer_lag_threshold_forecast_seconds", Gauge, THRESHOLD_FORECAST_LABELS,
+    THRESHOLD_FORECAST = "event_consumer_lag_threshold_forecast_seconds", Gauge, LEVEL_FORECAST,
         "Quantile of the time until the group's lag reaches the threshold of the level, in seconds; 0 if it has, absent if that is not expected within the horizon.";
     LOSS_FORECAST = "event_consumer_loss_forecast_seconds", Gauge, FORECAST,
         "Quantile of the time until entries are trimmed before they are delivered to the group, in seconds; absent if that is not expected within the horizon.";

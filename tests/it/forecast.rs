@@ -101,9 +101,9 @@ fn with_the_collector_the_page_has_forecasts_of_the_groups_that_are_there() {
     assert!(low <= median && median <= high, "{low} {median} {high}");
     assert!(lag("1h", "0.5").unwrap() > median);
     let reached = |level: &str, horizon: &str| {
-        let labels = format!("level=\"{level}\",horizon=\"{horizon}\"");
-        let name = of("event_consumer_lag_threshold_forecast_seconds", horizon, "0.5");
-        streamlag.metric(&name.replace(&format!("horizon=\"{horizon}\""), &labels))
+        streamlag.metric(&format!(
+            "event_consumer_lag_threshold_forecast_seconds{{stream=\"{STREAM}\",consumer_group=\"{GROUP}\",level=\"{level}\",horizon=\"{horizon}\",quantile=\"0.5\"}}"
+        ))
     };
     let (degraded, unhealthy) = (reached("degraded", "15m").unwrap(), reached("unhealthy", "1h").unwrap());
     assert!((300.0..=900.0).contains(&degraded), "{degraded} s");
