@@ -130,7 +130,7 @@ pub fn resolve(core: &mut Core, samples: Vec<StreamRead>) -> Vec<StreamSnapshot>
             GroupSample::new(group, resolved)
         };
         let groups = groups.into_iter().map(resolved).collect();
-        let stream = StreamSample { continuity, now_ms, groups, ..StreamSample::from(stream) };
+        let stream = StreamSample { reply: stream, continuity, now_ms, groups, ..StreamSample::default() };
         core.assessor.stream(place, Ok(stream), at)
     });
     resolved.collect()

@@ -201,13 +201,13 @@ impl SampleContext<'_> {
         let snapshot = StreamSnapshot {
             key: seen.key.clone(),
             read: Ok(StreamFacts {
-                length: stream.length,
+                length: stream.reply.length,
                 groups: group_count,
-                first: stream.first,
-                last: stream.last,
+                first: stream.reply.first,
+                last: stream.reply.last,
                 now_ms: self.now_ms,
                 idle_times_hold: seen.stream.idle_times_hold(self.at, self.windows),
-                entries_added: stream.entries_added,
+                entries_added: stream.reply.entries_added,
                 rates,
                 safe_to_trim: stream.safe_to_trim.take(),
             }),
@@ -221,7 +221,7 @@ impl SampleContext<'_> {
     /// A stream of which this sample tells the length and the groups only: the rest is as it was.
     fn carry_on(&self, mut snapshot: StreamSnapshot, stream: &StreamSample) -> StreamSnapshot {
         if let Ok(facts) = &mut snapshot.read {
-            facts.length = stream.length;
+            facts.length = stream.reply.length;
             facts.groups = stream.groups.len() as u64;
             facts.safe_to_trim = None;
         }
@@ -231,7 +231,7 @@ impl SampleContext<'_> {
             let now = stream.groups.iter().find(|now| now.name == group.name);
             group.presence = match (std::mem::replace(&mut group.presence, Presence::Missing), now) {
                 (Presence::Present(known), Some(now)) => Presence::Present(Box::new(PresentGroup {
-                    lag: Lag::within_length(stream.length),
+                    lag: Lag::within_length(stream.reply.length),
                     lag_seconds: None,
                     oldest_pending_seconds: now.oldest_pending.and_then(|id| id.age_seconds(self.now_ms)),
                     oldest_pending: now.oldest_pending.map(|id| (id, now.oldest_pending_consumer.clone())),
@@ -275,7 +275,7 @@ impl SampleContext<'_> {
             consumers: group.consumers,
         };
         // What is above the length to which the stream is trimmed may go at any moment.
-        let kept = self.bounds.max_length.map_or(stream.length, |max| max.min(stream.length));
+        let kept = self.bounds.max_length.map_or(stream.reply.length, |max| max.min(stream.reply.length));
         let headroom = kept.saturating_sub(lag.max);
         let trimmed = rates.trimmed.filter(|rate| *rate > 0.0 && !spares);
         let mut members = members.map(|members| self.members(members, &group, &work));
@@ -332,7 +332,7 @@ impl SampleContext<'_> {
         if resolved.lag.max == 0 {
             return Some(0.0);
         }
-        let oldest = match stream.first {
+        let oldest = match stream.reply.first {
             Some(first) if group.last_delivered < first && !group.unknown.last_delivered => first,
             _ => resolved.oldest_undelivered?,
         };
@@ -379,7 +379,7 @@ mod tests {
     use crate::analysis::snapshot::tests::WINDOWS;
     use crate::model::EntryId;
     use crate::model::lag::{Continuity, Resolved};
-    use crate::model::reply::UnknownFields;
+    use crate::model::reply::{StreamReply, UnknownFields};
     use crate::model::sample::TargetMeta;
 
     const NOW: u64 = 1_800_000_000_000;
@@ -408,9 +408,7 @@ mod tests {
     fn stream(groups: Vec<GroupSample>) -> StreamSample {
         StreamSample {
             now_ms: NOW,
-            length: 3,
-            first: Some(id(9000)),
-            last: Some(id(1000)),
+            reply: StreamReply { length: 3, first: Some(id(9000)), last: Some(id(1000)), ..StreamReply::default() },
             groups,
             ..StreamSample::default()
         }
@@ -466,8 +464,11 @@ mod tests {
     fn what_cannot_be_is_no_rewind_no_loss_and_no_state() {
         let within = Some(Resolved { lag: Lag::within_length(3), ..Resolved::default() });
         let known = || GroupSample { pending: 4, consumers: 2, ..group("g", id(5000), 1, None) };
-        let good =
-            || StreamSample { continuity: Continuity::Continuous, entries_added: Some(9), ..stream(vec![known()]) };
+        let good = || {
+            let stream = stream(vec![known()]);
+            let reply = StreamReply { entries_added: Some(9), ..stream.reply };
+            StreamSample { reply, continuity: Continuity::Continuous, ..stream }
+        };
         let no_cursor = || GroupSample {
             last_delivered: EntryId::default(),
             unknown: UnknownFields { last_delivered: true, pending: true, consumers: true },
@@ -478,7 +479,8 @@ mod tests {
         let bounded = GroupSample { resolved: within, ..known() };
         // How an impossible sample goes on is unknown.
         let continuity = Continuity::Unknown;
-        let odd_ends = StreamSample { first: None, last: None, continuity, groups: vec![bounded], ..good() };
+        let reply = StreamReply { first: None, last: None, ..good().reply };
+        let odd_ends = StreamSample { reply, continuity, groups: vec![bounded], ..good() };
         for odd in [odd_group, odd_ends] {
             let mut assessor = assessor(&["g"], Bounds::default());
             let samples = [good(), good(), odd.clone(), good(), odd.clone(), odd.clone(), good(), good()];
@@ -490,7 +492,7 @@ mod tests {
                 assert_eq!((group.trend.lost, group.trend.verdict.state), (0, GroupState::Ok), "{n}: {group:?}");
                 assert_eq!(group.lag.uncertainty() > 0, is_odd);
                 assert!(group.lag_seconds.is_none(), "{n}: {group:?}");
-                if is_odd && odd.first.is_some() {
+                if is_odd && odd.reply.first.is_some() {
                     assert_eq!((group.pending, group.consumers, group.last_delivered), (None, None, None));
                 }
             }
@@ -534,7 +536,8 @@ mod tests {
         let mut assessor = assessor(&["named", "b*"], Bounds::default());
         let groups = |names: &[&str]| names.iter().map(|name| group(name, id(5000), 1, None)).collect();
         let whole = StreamSample { may_be_carried: true, ..stream(groups(&["b1", "b2", "named"])) };
-        let carried = StreamSample { carried: true, length: 7, ..stream(groups(&["b1"])) };
+        let reply = StreamReply { length: 7, ..whole.reply };
+        let carried = StreamSample { reply, carried: true, ..stream(groups(&["b1"])) };
         let _ = assessor.stream(0, Ok(whole), Duration::ZERO);
         let snapshot = assessor.stream(0, Ok(carried), Duration::from_secs(1));
         let names: Vec<String> = snapshot.groups.iter().map(|group| group.name.to_string()).collect();
@@ -613,13 +616,10 @@ mod tests {
             let mut assessor = assessor(&["g"], Bounds::default());
             let mut last = None;
             for (n, length) in lengths.into_iter().enumerate() {
-                let sample = StreamSample {
-                    length,
-                    first: Some(id(100 * length)),
-                    entries_added: Some(100),
-                    continuity: Continuity::Continuous,
-                    ..stream(vec![group("g", id(1000), 0, None)])
-                };
+                let stream = stream(vec![group("g", id(1000), 0, None)]);
+                let first = Some(id(100 * length));
+                let reply = StreamReply { length, first, entries_added: Some(100), ..stream.reply };
+                let sample = StreamSample { reply, continuity: Continuity::Continuous, ..stream };
                 last = Some(assessor.stream(0, Ok(sample), Duration::from_secs(10 * n as u64)));
             }
             assert_eq!(last.unwrap().groups[0].present().unwrap().trim_headroom_seconds, expected, "{lengths:?}");
@@ -635,14 +635,15 @@ mod tests {
             let mut assessor = assessor(&["g"], Bounds::default());
             let snapshots = [100, 80].into_iter().zip(lags).zip([0, 10]).map(|((length, lag), at)| {
                 let behind = GroupSample { entries_read: Some(40), ..group("g", id(5000), lag, Some(id(1000))) };
-                let sample = StreamSample {
+                let stream = stream(vec![behind]);
+                let reply = StreamReply {
                     length,
                     last_generated: id(1000),
                     entries_added: Some(100),
                     max_deleted: Some(EntryId::default()),
-                    continuity: Continuity::Continuous,
-                    ..stream(vec![behind])
+                    ..stream.reply
                 };
+                let sample = StreamSample { reply, continuity: Continuity::Continuous, ..stream };
                 assessor.stream(0, Ok(sample), Duration::from_secs(at))
             });
             let group = snapshots.last().unwrap().groups.remove(0);

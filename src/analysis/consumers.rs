@@ -170,8 +170,8 @@ pub fn ghost_pending(stream: &StreamSample, group: &GroupSample) -> Option<u64> 
     if group.unknown.pending {
         return None;
     }
-    match (stream.first, group.oldest_pending) {
-        (None, _) => (stream.length == 0).then_some(group.pending),
+    match (stream.reply.first, group.oldest_pending) {
+        (None, _) => (stream.reply.length == 0).then_some(group.pending),
         (Some(_), None) => (group.pending == 0).then_some(0),
         (Some(first), Some(oldest)) if oldest >= first => Some(0),
         (Some(_), Some(_)) => group.ghost_pending.map(|counted| counted.min(group.pending)),
@@ -182,7 +182,7 @@ pub fn ghost_pending(stream: &StreamSample, group: &GroupSample) -> Option<u64> 
 mod tests {
     use super::*;
     use crate::model::EntryId;
-    use crate::model::reply::UnknownFields;
+    use crate::model::reply::{StreamReply, UnknownFields};
 
     const WINDOWS: Windows = Windows { samples: 6, ..crate::analysis::snapshot::tests::WINDOWS };
 
@@ -293,7 +293,10 @@ mod tests {
         let check = |pending, oldest_pending, ghost_pending, first: Option<EntryId>, expected| {
             let group = GroupSample { pending, oldest_pending, ghost_pending, ..GroupSample::default() };
             let length = if first.is_some() { 9 } else { 0 };
-            let stream = StreamSample { first, length, ..StreamSample::default() };
+            let stream = StreamSample {
+                reply: StreamReply { first, length, ..StreamReply::default() },
+                ..StreamSample::default()
+            };
             assert_eq!(super::ghost_pending(&stream, &group), expected, "{group:?}");
         };
         check(3, id(5), None, id(5), Some(0));
@@ -305,7 +308,8 @@ mod tests {
         check(3, None, None, id(5), None);
         // Where the stream begins is not known, or how many are pending.
         let group = GroupSample { pending: 3, oldest_pending: id(4), ..GroupSample::default() };
-        let no_ends = StreamSample { length: 9, ..StreamSample::default() };
+        let no_ends =
+            StreamSample { reply: StreamReply { length: 9, ..StreamReply::default() }, ..StreamSample::default() };
         assert_eq!(ghost_pending(&no_ends, &group), None);
         let unknown = UnknownFields { pending: true, ..UnknownFields::default() };
         assert_eq!(ghost_pending(&StreamSample::default(), &GroupSample { unknown, ..group }), None);

@@ -46,12 +46,12 @@ impl StreamHistory {
             *self = Self::default();
         }
         self.begun.get_or_insert(at);
-        if self.max_deleted.is_some() && self.max_deleted != stream.max_deleted {
+        if self.max_deleted.is_some() && self.max_deleted != stream.reply.max_deleted {
             self.deleted_at = Some(at);
         }
-        self.max_deleted = stream.max_deleted;
-        let Some(added) = stream.entries_added else { return StreamRates::default() };
-        let removed = added.saturating_sub(stream.length);
+        self.max_deleted = stream.reply.max_deleted;
+        let Some(added) = stream.reply.entries_added else { return StreamRates::default() };
+        let removed = added.saturating_sub(stream.reply.length);
         let rates = self.rates.take(at, [added, removed], windows);
         let (added, removed) = rates.map(|[added, removed]| (added, removed)).unzip();
         let deleting = self.deleted_at.is_some_and(|when| at.saturating_sub(when) < windows.window);
@@ -165,7 +165,7 @@ impl GroupHistory {
             *self = Self { lost: self.lost, ..Self::new(stream, group, at) };
             if rewound {
                 // Where it is the stream of before after all, what is there now may have been delivered already.
-                self.high_water.raise_to(now.stream.last_generated, now.stream.added);
+                self.high_water.raise_to(now.stream.last_generated, now.stream.entries_added);
             }
         } else if at > self.at {
             let known = stream.continuity != Continuity::Unknown;
@@ -214,7 +214,7 @@ impl GroupHistory {
             self.rewound_at = Some((at, before.cursor));
         }
         if now.may_hide_a_rewind(&before, at.saturating_sub(self.at)) {
-            self.high_water.raise_to(now.stream.last_generated, now.stream.added);
+            self.high_water.raise_to(now.stream.last_generated, now.stream.entries_added);
         }
         let lost = if !known {
             self.flow = Flow::default();

@@ -42,23 +42,23 @@ impl Trimming {
         if stream.continuity != Continuity::Continuous {
             *self = Self::default();
         }
-        let Some(removed) = stream.entries_added.and_then(|added| added.checked_sub(stream.length)) else {
+        let Some(removed) = stream.reply.entries_added.and_then(|added| added.checked_sub(stream.reply.length)) else {
             return false;
         };
-        let now = (removed, stream.first, stream.max_deleted);
+        let now = (removed, stream.reply.first, stream.reply.max_deleted);
         let Some(before) = self.last.replace(now) else { return false };
         if removed > before.0 {
             self.removed_at = Some(at);
             let lowest = groups.iter().min_by_key(|group| group.last_delivered);
             let behind_the_first = (now.1, now.2) == (before.1, before.2)
-                && lowest.zip(stream.first).is_some_and(|(lowest, first)| first <= lowest.last_delivered);
+                && lowest.zip(stream.reply.first).is_some_and(|(lowest, first)| first <= lowest.last_delivered);
             // A plain trim does not spare pending entries either: then some are older than the first entry.
-            let spared = |group: &&GroupSample| group.oldest_pending >= stream.first;
+            let spared = |group: &&GroupSample| group.oldest_pending >= stream.reply.first;
             let ghosts = groups.iter().any(|group| group.oldest_pending.is_some() && !spared(&group));
             let pending = groups.iter().filter(spared).map(|group| group.pending).fold(0, u64::saturating_add);
             let left_only_pending = lowest
                 .and_then(|lowest| lowest.resolved)
-                .is_some_and(|resolved| !ghosts && stream.length.saturating_sub(resolved.lag.min) <= pending);
+                .is_some_and(|resolved| !ghosts && stream.reply.length.saturating_sub(resolved.lag.min) <= pending);
             if behind_the_first && !lost {
                 self.hole_at = Some(at);
             }
@@ -80,6 +80,7 @@ mod tests {
     use crate::analysis::snapshot::tests::WINDOWS;
     use crate::model::lag::Lag;
     use crate::model::lag::Resolved;
+    use crate::model::reply::StreamReply;
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }
@@ -88,10 +89,13 @@ mod tests {
     /// A stream to which 1000 entries were added, of which this many are there from `first` on, and a group at `cursor`.
     fn sample(length: u64, first: u64, cursor: u64, pending: u64, lag: u64) -> (StreamSample, Vec<GroupSample>) {
         let stream = StreamSample {
-            length,
-            first: Some(id(first)),
-            max_deleted: Some(id(0)),
-            entries_added: Some(1000),
+            reply: StreamReply {
+                length,
+                first: Some(id(first)),
+                max_deleted: Some(id(0)),
+                entries_added: Some(1000),
+                ..StreamReply::default()
+            },
             continuity: Continuity::Continuous,
             ..StreamSample::default()
         };

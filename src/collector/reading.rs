@@ -113,7 +113,7 @@ impl StreamReading {
     /// Takes what a later moment of the same poll says of the stream and of its groups, which are the same ones in the same order.
     /// Consumers and the oldest pending entry stay as they were.
     pub(super) fn move_on(&mut self, later: &StreamReply, groups: &[GroupReply]) {
-        self.reply = later.clone();
+        self.reply = *later;
         for (group, later) in self.groups.iter_mut().zip(groups) {
             group.move_on(later);
         }
@@ -148,7 +148,7 @@ impl KeptStream {
             last_delivered: group.last_delivered,
             entries_read: group.entries_read,
         };
-        Self { reply: reading.reply.clone(), groups: reading.groups.iter().map(group).collect() }
+        Self { reply: reading.reply, groups: reading.groups.iter().map(group).collect() }
     }
 }
 

@@ -263,7 +263,7 @@ impl Batch {
         }
         let unchanged = if large && self.may(RefusedCommand::Xlen) && self.transacts() {
             self.unchanged(key, stream, script);
-            Some(Box::new(stream.clone()))
+            Some(Box::new(*stream))
         } else {
             self.facts(key, script);
             None

@@ -327,7 +327,7 @@ fn changed_or_not(
     let length = next(&mut items, CommandPart::Optional(RefusedCommand::Xlen))?;
     let added = if probes { items.next() } else { None };
     let mut listed = groups_of(next(&mut items, XINFO_GROUPS)?, names, memory)?;
-    let reply = StreamReply { length: replies::length(length)?, ..kept.reply.clone() };
+    let reply = StreamReply { length: replies::length(length)?, ..kept.reply };
     add_details(&mut listed, &mut items, groups, names, true, memory);
     let is_same = added.is_some_and(|added| is_unchanged(length, added, &kept.reply));
     let reading = StreamReading::of(reply, listed);
@@ -417,7 +417,7 @@ fn pages_of<'a>(
     let last = items.next()?;
     let stream = match unchanged {
         None => replies::stream(last).ok().filter(|stream| !stream.ends_unknown)?,
-        Some(kept) => items.next().filter(|added| is_unchanged(last, *added, kept)).map(|_| kept.clone())?,
+        Some(kept) => items.next().filter(|added| is_unchanged(last, *added, kept)).map(|_| *kept)?,
     };
     let groups = match groups {
         Some(told) => Some(told?),

@@ -3,7 +3,7 @@
 use crate::model::{ConsumerName, EntryId, GroupName};
 
 /// The reply to `XINFO STREAM`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamReply {
     /// Entries in the stream.
     pub length: u64,

@@ -140,18 +140,8 @@ impl ServerInfo {
 /// One stream at one moment, and what follows for its groups from this moment and those before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamSample {
-    /// Entries in the stream.
-    pub length: u64,
-    /// The id of the first entry; `None` where the stream is empty, or where its ends are unknown.
-    pub first: Option<EntryId>,
-    /// The id of the last entry; `None` where the stream is empty, or where its ends are unknown.
-    pub last: Option<EntryId>,
-    /// The highest id the stream ever gave out.
-    pub last_generated: EntryId,
-    /// Entries ever added (Redis 7.0 and later).
-    pub entries_added: Option<u64>,
-    /// The highest id that `XDEL` ever removed (Redis 7.0 and later); trimming does not count.
-    pub max_deleted: Option<EntryId>,
+    /// What the server said of it.
+    pub reply: StreamReply,
     /// Whether only the length and the groups are of this sample, and the rest of an earlier one: the stream's entries are
     /// too large to be read every time.
     pub carried: bool,
@@ -168,21 +158,6 @@ pub struct StreamSample {
     pub groups_left_out: u64,
     /// Every group of the stream, monitored or not.
     pub groups: Vec<GroupSample>,
-}
-
-impl From<StreamReply> for StreamSample {
-    /// Without groups, and with nothing known of samples before.
-    fn from(reply: StreamReply) -> Self {
-        Self {
-            length: reply.length,
-            first: reply.first,
-            last: reply.last,
-            last_generated: reply.last_generated,
-            entries_added: reply.entries_added,
-            max_deleted: reply.max_deleted,
-            ..Self::default()
-        }
-    }
 }
 
 /// Up to where a stream may be trimmed without taking anything from any group.

@@ -566,7 +566,7 @@ mod tests {
             payload_bytes: 24,
             ..StreamReply::default()
         };
-        assert_eq!(stream(root(&flat(&stream_fields()).sent())), Ok(expected.clone()));
+        assert_eq!(stream(root(&flat(&stream_fields()).sent())), Ok(expected));
         let mut old = stream_fields();
         old.retain(|(name, _)| !["max-deleted-entry-id", "entries-added"].contains(name));
         assert_eq!(
@@ -597,7 +597,7 @@ mod tests {
     #[test]
     fn a_field_of_a_stream_that_cannot_be_is_unknown_and_the_rest_is_read() {
         let right = stream(root(&flat(&stream_fields()).sent())).unwrap();
-        let no_ends = StreamReply { first: None, last: None, ends_unknown: true, ..right.clone() };
+        let no_ends = StreamReply { first: None, last: None, ends_unknown: true, ..right };
         let check = |name: &str, values: &[SentValue], expected: &StreamReply| {
             for value in values {
                 let read = stream(root(&flat(&with(name, value.clone())).sent())).unwrap();
@@ -614,11 +614,11 @@ mod tests {
             text("18446744073709551608"),
         ];
         let ids = [text("nonsense"), text("-1"), text("1-18446744073709551616"), SentValue::Int(3)];
-        let unknown = StreamReply { entries_added: None, ..right.clone() };
+        let unknown = StreamReply { entries_added: None, ..right };
         check("entries-added", &[&odd[..], &numbers].concat(), &unknown);
         // Fewer were ever added than are there.
         check("entries-added", &[SentValue::Int(1)], &unknown);
-        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamReply { max_deleted: None, ..right.clone() });
+        check("max-deleted-entry-id", &[&odd[..], &ids].concat(), &StreamReply { max_deleted: None, ..right });
         // The last entry is the least that was given out; here it is what was given out last.
         check("last-generated-id", &[&odd[..], &ids, &[text("9-0")]].concat(), &right);
         check("first-entry", &[&odd[..], &ids, &[entry("nonsense"), entry("99-0")]].concat(), &no_ends);

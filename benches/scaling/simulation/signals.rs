@@ -7,7 +7,7 @@ use streamlag::analysis::scaling::{CONSUMERS_TARGET, DEFAULT_LOOK_AHEAD, ScaledS
 use streamlag::analysis::view::View;
 use streamlag::analysis::window::Windows;
 use streamlag::model::lag::{Continuity, Lag, Resolved};
-use streamlag::model::reply::ConsumerReply;
+use streamlag::model::reply::{ConsumerReply, StreamReply};
 use streamlag::model::sample::{GroupSample, StreamSample, TargetMeta, TargetSample};
 use streamlag::model::{EntryId, GroupName, GroupSelection, StreamKey};
 
@@ -164,12 +164,15 @@ fn sample(world: &World) -> TargetSample {
         ..GroupSample::default()
     };
     let stream = StreamSample {
-        length: world.added() - world.first,
-        first: if is_empty { None } else { id(world.first) },
-        last: if is_empty { None } else { newest },
-        last_generated: newest.unwrap_or_default(),
-        entries_added: Some(world.added()),
-        max_deleted: Some(EntryId::default()),
+        reply: StreamReply {
+            length: world.added() - world.first,
+            first: if is_empty { None } else { id(world.first) },
+            last: if is_empty { None } else { newest },
+            last_generated: newest.unwrap_or_default(),
+            entries_added: Some(world.added()),
+            max_deleted: Some(EntryId::default()),
+            ..StreamReply::default()
+        },
         continuity: if world.now <= POLL_SECONDS { Continuity::Unknown } else { Continuity::Continuous },
         now_ms,
         groups: vec![group],

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::analysis::lag::tracker::StreamCounters;
 use crate::model::EntryId;
 use crate::model::lag::Lag;
-use crate::model::reply::ConsumerReply;
+use crate::model::reply::{ConsumerReply, StreamReply};
 use crate::model::sample::{GroupSample, StreamSample};
 
 /// How far the distance of two samples may be off, as it is taken on this side and not where they were taken.
@@ -32,7 +31,7 @@ impl HighWatermark {
     /// there any more.
     pub(super) fn lost_above(&mut self, now: &GroupObservation) -> u64 {
         let begins_above = now.stream.first.is_none_or(|first| first > self.id);
-        let added = now.stream.added.zip(self.rank).and_then(|(added, rank)| added.checked_sub(rank));
+        let added = now.stream.entries_added.zip(self.rank).and_then(|(added, rank)| added.checked_sub(rank));
         let Some(added) = added.filter(|_| begins_above) else { return 0 };
         let gone = added.saturating_sub(now.stream.length);
         let lost = gone.saturating_sub(self.counted);
@@ -52,7 +51,7 @@ pub(super) struct GroupObservation {
     pub(super) entries_read: Option<u64>,
     pub(super) pending: u64,
     pub(super) oldest_pending: Option<EntryId>,
-    pub(super) stream: StreamCounters,
+    pub(super) stream: StreamReply,
     /// How long ago any of the consumers may have been given something; `None` where Redis does not tell.
     pub(super) served_ago: Option<Duration>,
 }
@@ -74,7 +73,7 @@ impl GroupObservation {
             entries_read: group.entries_read,
             pending: group.pending,
             oldest_pending: group.oldest_pending,
-            stream: StreamCounters::from(stream),
+            stream: stream.reply,
             served_ago: group.members.as_deref().map(served_ago),
         }
     }

@@ -62,7 +62,7 @@ impl Anchor {
         Self {
             cursor: seen.cursor,
             lag: seen.lag,
-            added: seen.stream.added,
+            added: seen.stream.entries_added,
             last_generated: seen.stream.last_generated,
             entries_read: seen.entries_read,
             pending: seen.pending,
@@ -72,7 +72,7 @@ impl Anchor {
 
     /// Entries added until `now`, where the server tells.
     pub(super) fn added_until(&self, now: &GroupObservation) -> Option<u64> {
-        match (now.stream.added, self.added) {
+        match (now.stream.entries_added, self.added) {
             (Some(now), Some(then)) => now.checked_sub(then),
             _ => (now.stream.last_generated == self.last_generated).then_some(0),
         }

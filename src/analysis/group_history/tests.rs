@@ -4,7 +4,7 @@
 use super::*;
 use crate::analysis::group_state::GroupState;
 use crate::model::lag::Resolved;
-use crate::model::reply::ConsumerReply;
+use crate::model::reply::{ConsumerReply, StreamReply};
 
 const WINDOWS: Windows = Windows { samples: 6, ..crate::analysis::snapshot::tests::WINDOWS };
 
@@ -63,12 +63,15 @@ impl Story {
     fn sample(&mut self) -> GroupTrend {
         self.at += self.interval;
         let stream = StreamSample {
-            length: (self.last + 1).saturating_sub(self.first) - self.missing,
-            first: (self.first <= self.last).then_some(id(self.first)),
-            last: (self.first <= self.last).then_some(id(self.last)),
-            last_generated: id(self.last),
-            entries_added: self.counts.then_some(self.last),
-            max_deleted: self.counts.then_some(id(self.deleted)),
+            reply: StreamReply {
+                length: (self.last + 1).saturating_sub(self.first) - self.missing,
+                first: (self.first <= self.last).then_some(id(self.first)),
+                last: (self.first <= self.last).then_some(id(self.last)),
+                last_generated: id(self.last),
+                entries_added: self.counts.then_some(self.last),
+                max_deleted: self.counts.then_some(id(self.deleted)),
+                ..StreamReply::default()
+            },
             continuity: std::mem::replace(&mut self.continuity, Continuity::Continuous),
             ..StreamSample::default()
         };
@@ -526,18 +529,21 @@ fn rates_of_a_stream() {
     let mut history = StreamHistory::default();
     let mut stream = StreamSample {
         continuity: Continuity::Continuous,
-        length: 100,
-        entries_added: Some(100),
-        max_deleted: Some(id(0)),
+        reply: StreamReply {
+            length: 100,
+            entries_added: Some(100),
+            max_deleted: Some(id(0)),
+            ..StreamReply::default()
+        },
         ..StreamSample::default()
     };
     let mut take = |at: u64, stream: &StreamSample| history.take(stream, Duration::from_secs(at), &WINDOWS);
     assert_eq!(take(0, &stream), StreamRates::default());
-    (stream.length, stream.entries_added) = (110, Some(160));
+    (stream.reply.length, stream.reply.entries_added) = (110, Some(160));
     let expected = StreamRates { added: Some(6.0), removed: Some(5.0), trimmed: Some(5.0) };
     assert_eq!(take(10, &stream), expected);
     // Deleting is not trimming.
-    stream.max_deleted = Some(id(7));
+    stream.reply.max_deleted = Some(id(7));
     assert_eq!(take(20, &stream).trimmed, None);
     assert_eq!(take(49, &stream).trimmed, None);
     assert_eq!(take(50, &stream).trimmed, Some(0.0), "a window later");

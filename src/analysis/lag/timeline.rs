@@ -1,7 +1,7 @@
 //! How many entries were ever added up to certain ids: the stream's timeline.
 
-use crate::analysis::lag::tracker::counters::StreamCounters;
 use crate::model::EntryId;
+use crate::model::reply::StreamReply;
 
 /// Marks kept per stream. With more, those are dropped whose neighbours are closest, so that the whole timeline stays
 /// covered, only more coarsely.
@@ -63,12 +63,12 @@ impl Timeline {
     }
 
     /// Whether every entry above `id`, which is a mark or above one, that was added is there.
-    pub(in crate::analysis) fn all_there_above(&self, id: EntryId, now: &StreamCounters) -> bool {
+    pub(in crate::analysis) fn all_there_above(&self, id: EntryId, now: &StreamReply) -> bool {
         now.no_trace_of_removal_above(id) && self.untraced <= id
     }
 
     /// Whether every entry above `id` that was ever added is there.
-    pub(in crate::analysis) fn all_ever_there_above(&self, id: EntryId, now: &StreamCounters) -> bool {
+    pub(in crate::analysis) fn all_ever_there_above(&self, id: EntryId, now: &StreamReply) -> bool {
         now.no_trace_of_removal_above(id) && self.ever_untraced <= id
     }
 
@@ -131,7 +131,6 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::reply::StreamReply;
 
     fn id(ms: u64) -> EntryId {
         EntryId { ms, seq: 0 }
@@ -175,8 +174,7 @@ mod tests {
         };
         let mut marks = Timeline::default();
         let check = |marks: &Timeline, stream: &StreamReply, above, expected: (bool, bool)| {
-            let now = StreamCounters::from(stream);
-            let there = (marks.all_there_above(id(above), &now), marks.all_ever_there_above(id(above), &now));
+            let there = (marks.all_there_above(id(above), stream), marks.all_ever_there_above(id(above), stream));
             assert_eq!(there, expected, "{marks:?} {above}");
         };
         check(&marks, &stream(10, 0), 10, (true, true));

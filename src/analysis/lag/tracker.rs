@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 
 pub use count::CountRange;
 use count::{Count, Sides};
-pub use counters::StreamCounters;
 use cursors::Cursors;
 use group_tracker::GroupTracker;
 
@@ -44,7 +43,7 @@ pub struct LagTracker {
     /// A lag up to this is counted afresh whenever anything changed: [`SMALL_LAG`].
     small: u64,
     /// The newest sample.
-    facts: Option<StreamCounters>,
+    facts: Option<StreamReply>,
     /// The last entry of the sample before: as long as it is there, the stream is not a fork of the one that was seen.
     anchor: Option<EntryId>,
     /// Whether anything was removed between the newest sample and the one before.
@@ -140,7 +139,7 @@ impl LagTracker {
         monitored: impl Iterator<Item = &'a GroupReply> + Clone,
         trims_acknowledged: bool,
     ) -> Continuity {
-        let now = StreamCounters::from(stream);
+        let now = *stream;
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
         let untraced = self.untraced_since_facts(&now, trims_acknowledged.then_some(groups));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
@@ -183,7 +182,7 @@ impl LagTracker {
             tracked.entries_read = group.entries_read;
             tracked.at(group.last_delivered);
         }
-        if let Some(added) = now.added {
+        if let Some(added) = now.entries_added {
             let lowest = self.groups.iter().map(|tracked| tracked.here.cursor).min();
             self.marks.add(now.last_generated, added, lowest);
         }
@@ -192,7 +191,7 @@ impl LagTracker {
 
     /// The highest entry that may have been removed without a trace between the newest sample and `now`. `groups` are all groups
     /// then; `None` where the server does no such thing.
-    fn untraced_since_facts(&self, now: &StreamCounters, groups: Option<&[GroupReply]>) -> EntryId {
+    fn untraced_since_facts(&self, now: &StreamReply, groups: Option<&[GroupReply]>) -> EntryId {
         match (groups, self.facts) {
             (Some(groups), Some(before)) if !now.nothing_removed_since(&before) => {
                 let limit = self.cursors.as_ref().and_then(|cursors| cursors.lowest_that_only_rose(groups));
@@ -228,22 +227,21 @@ impl LagTracker {
     }
 
     /// How many entries lie below `safe`, the lowest one that some group still needs: a lower bound.
-    pub fn below_held(&mut self, stream: &StreamReply, safe: EntryId) -> Option<u64> {
-        let now = StreamCounters::from(stream);
+    pub fn below_held(&mut self, now: &StreamReply, safe: EntryId) -> Option<u64> {
         // What was asked about may be a lower one, where groups have moved on since.
         let cursor = self.held.as_ref().map(|held| held.tracked.here.cursor).filter(|cursor| *cursor < safe)?;
         // A group that stands just there has counted for it.
         let standing = self.groups.iter().find(|group| group.here.cursor == cursor).and_then(|group| group.here.exact);
         let tracked = &mut self.held.as_mut()?.tracked;
-        let lag = match (ends(stream, cursor), standing) {
+        let lag = match (ends(now, cursor), standing) {
             (Some(lag), _) => lag,
-            (None, Some((lag, then))) if then == now => Lag::bounded(lag, lag, lag),
-            (None, _) => tracked.lag(&now, &self.marks, None),
+            (None, Some((lag, then))) if then == *now => Lag::bounded(lag, lag, lag),
+            (None, _) => tracked.lag(now, &self.marks, None),
         };
         if lag.uncertainty() == 0 {
-            tracked.remember(lag.point, &now, &self.marks);
+            tracked.remember(lag.point, now, &self.marks);
         }
-        tracked.most = Some((lag.max, now));
+        tracked.most = Some((lag.max, *now));
         Some(now.length.saturating_sub(lag.max))
     }
 
@@ -256,23 +254,22 @@ impl LagTracker {
     fn ask_of(
         &mut self,
         whose: Option<&GroupName>,
-        stream: &StreamReply,
+        now: &StreamReply,
         cursor: EntryId,
         server_lag: Option<u64>,
         entry_bytes: u64,
     ) -> Queries {
-        let now = StreamCounters::from(stream);
         let at_once = self.counts_with_groups();
         let (marks, shrinking) = (&self.marks, self.shrinking);
         let Some(tracked) = tracker_of(&mut self.groups, &mut self.held, whose) else { return Queries::default() };
         tracked.depends_on_earlier = false;
         tracked.many_below &= shrinking;
-        if ends(stream, cursor).is_some() {
+        if ends(now, cursor).is_some() {
             // The first entry tells the rest.
             return Queries::default();
         }
-        let lag = tracked.lag(&now, marks, server_lag);
-        let unchanged = tracked.here.exact.is_some_and(|(_, then)| then == now);
+        let lag = tracked.lag(now, marks, server_lag);
+        let unchanged = tracked.here.exact.is_some_and(|(_, then)| then == *now);
         let small =
             lag.point <= self.small && (lag.uncertainty() > 0 || lag.max.saturating_mul(entry_bytes) <= SMALL_BYTES);
         let mut ask = Queries::default();
@@ -280,27 +277,27 @@ impl LagTracker {
             // A small lag is counted to the end of the stream, so that it does not hang on any counter.
             let beyond_removed = tracked.here.cursor.max(now.max_deleted.unwrap_or_default()).max(marks.untraced());
             let to = if small { None } else { marks.at_or_above(beyond_removed) };
-            let resumed = tracked.count.take().filter(|count| count.still_good(&now) && !(small && count.is_ahead()));
+            let resumed = tracked.count.take().filter(|count| count.still_good(now) && !(small && count.is_ahead()));
             let below = match (shrinking, at_once) {
                 (false, _) => u64::MAX,
                 (true, true) if !tracked.many_below => AT_ONCE,
                 (true, _) => 0,
             };
-            let sides = if small { Sides::Above } else { Sides::Any { floor: tracked.floor(&now, marks), below } };
-            tracked.count = resumed.or_else(|| Count::begin(&now, cursor, to, lag, sides).map(Box::new));
+            let sides = if small { Sides::Above } else { Sides::Any { floor: tracked.floor(now, marks), below } };
+            tracked.count = resumed.or_else(|| Count::begin(now, cursor, to, lag, sides).map(Box::new));
             ask.count = tracked.count.as_ref().map(|_| lag.uncertainty().max(1));
             ask.page = tracked.count.as_ref().filter(|count| count.is_at_once()).map(|_| AT_ONCE);
         } else {
             if lag.uncertainty() == 0 {
                 // It may be exact thanks to what is counted so far.
-                tracked.remember(lag.point, &now, marks);
+                tracked.remember(lag.point, now, marks);
             }
             tracked.count = None;
         }
         let counts_afresh = tracked.count.as_deref().is_some_and(Count::is_self_contained);
         tracked.depends_on_earlier = !unchanged && !counts_afresh;
         ask.comes_along = tracked.count.as_ref().is_some_and(|count| count.range.begins_after(tracked.here.cursor));
-        ask.first = tracked.oldest_undelivered(&now).is_none().then_some(tracked.here.cursor);
+        ask.first = tracked.oldest_undelivered(now).is_none().then_some(tracked.here.cursor);
         ask
     }
 
@@ -352,19 +349,18 @@ impl LagTracker {
         }
     }
 
-    /// Takes a page of a count. `stream` is what the server said of the stream in the same moment, and `groups` of all its groups,
+    /// Takes a page of a count. `after` is what the server said of the stream in the same moment, and `groups` of all its groups,
     /// where they were asked for.
     pub fn counted(
         &mut self,
         whose: Option<&GroupName>,
         page: &EntryPage,
-        stream: &StreamReply,
+        after: &StreamReply,
         groups: Option<&[GroupReply]>,
     ) -> Counted {
         let Some(now) = self.facts else { return Counted::Taken };
-        let after = StreamCounters::from(stream);
         let untraced = match &self.cursors {
-            Some(_) if groups.is_some() => self.untraced_since_facts(&after, groups),
+            Some(_) if groups.is_some() => self.untraced_since_facts(after, groups),
             Some(_) if !after.nothing_removed_since(&now) => after.last_generated,
             _ => EntryId::default(),
         };
@@ -386,7 +382,7 @@ impl LagTracker {
             }
             return Counted::Taken;
         }
-        let holds = count.holds(&now, &after, page, untraced);
+        let holds = count.holds(&now, after, page, untraced);
         let lag = count.lag(&now).filter(|_| holds);
         if holds {
             count.boundaries().for_each(|(id, rank)| self.marks.add_counted(id, rank));
@@ -427,22 +423,22 @@ impl LagTracker {
     }
 
     /// The lag of a monitored group, from everything known by now.
-    pub fn resolve(&mut self, stream: &StreamReply, group: &GroupReply) -> Option<Resolved> {
-        let now = StreamCounters::from(stream);
+    pub fn resolve(&mut self, now: &StreamReply, group: &GroupReply) -> Option<Resolved> {
         let tracked = named(&mut self.groups, &group.name)?;
-        let lag = match ends(stream, group.last_delivered) {
+        let lag = match ends(now, group.last_delivered) {
             Some(lag) => lag,
-            None => tracked.lag(&now, &self.marks, group.server_lag),
+            None => tracked.lag(now, &self.marks, group.server_lag),
         };
         if lag.uncertainty() == 0 {
-            tracked.remember(lag.point, &now, &self.marks);
+            tracked.remember(lag.point, now, &self.marks);
         }
-        tracked.most = Some((lag.max, now));
-        tracked.told = now.last.map(|last| LastTold::new(lag.point, tracked.here.cursor, now.length, last, now.added));
+        tracked.most = Some((lag.max, *now));
+        tracked.told =
+            now.last.map(|last| LastTold::new(lag.point, tracked.here.cursor, now.length, last, now.entries_added));
         Some(Resolved {
             lag,
-            added_after: tracked.added_after(&now, &self.marks),
-            oldest_undelivered: tracked.oldest_undelivered(&now),
+            added_after: tracked.added_after(now, &self.marks),
+            oldest_undelivered: tracked.oldest_undelivered(now),
             untraced: self.marks.ever_untraced(),
         })
     }

@@ -250,6 +250,7 @@ impl ClusterSample {
 mod tests {
     use super::*;
     use crate::model::RedirectKind;
+    use crate::model::reply::StreamReply;
 
     fn at(port: u16) -> Address {
         Address::Tcp("h".to_owned(), port)
@@ -272,7 +273,7 @@ mod tests {
     }
 
     fn stream(length: u64) -> Result<StreamSample, ReadError> {
-        Ok(StreamSample { length, ..StreamSample::default() })
+        Ok(StreamSample { reply: StreamReply { length, ..StreamReply::default() }, ..StreamSample::default() })
     }
 
     fn error(text: &str) -> Result<StreamSample, ReadError> {
@@ -292,7 +293,7 @@ mod tests {
         fn name(key: &StreamKey) -> &str {
             std::str::from_utf8(key.as_bytes()).unwrap()
         }
-        sample.streams.iter().map(|(key, read)| (name(key), read.as_ref().map(|stream| stream.length))).collect()
+        sample.streams.iter().map(|(key, read)| (name(key), read.as_ref().map(|stream| stream.reply.length))).collect()
     }
 
     #[test]

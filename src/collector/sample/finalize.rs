@@ -11,7 +11,7 @@ use crate::model::sample::{GroupSample, SafeToTrim, StreamSample};
 pub(super) fn resolve(state: &mut StreamState, at: usize, mut reading: StreamReading, now_ms: u64) -> StreamSample {
     if reading.is_partial {
         let groups = reading.groups.into_iter().map(|group| GroupSample::new(group, None)).collect();
-        return StreamSample { carried: true, now_ms, groups, ..StreamSample::from(reading.reply) };
+        return StreamSample { reply: reading.reply, carried: true, now_ms, groups, ..StreamSample::default() };
     }
     state.keep(at, &reading);
     let may_be_carried = reading.may_be_carried(state.is_large());
@@ -39,12 +39,13 @@ pub(super) fn resolve(state: &mut StreamState, at: usize, mut reading: StreamRea
         Box::new(SafeToTrim { id, held_by, reclaimable })
     });
     StreamSample {
+        reply: reading.reply,
+        carried: false,
         may_be_carried,
         continuity: reading.continuity,
         now_ms,
         safe_to_trim,
         groups_left_out: reading.groups_left_out,
         groups,
-        ..StreamSample::from(reading.reply)
     }
 }

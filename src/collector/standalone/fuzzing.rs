@@ -97,7 +97,10 @@ fn lags_lie_within_their_bounds(sample: &TargetSample) {
     for stream in sample.streams.iter().filter_map(|(_, stream)| stream.as_ref().ok()) {
         for group in &stream.groups {
             let Some(lag) = group.resolved.map(|resolved| resolved.lag) else { continue };
-            assert!(lag.min <= lag.point && lag.point <= lag.max && lag.max <= stream.length, "{lag:?} of {stream:?}");
+            assert!(
+                lag.min <= lag.point && lag.point <= lag.max && lag.max <= stream.reply.length,
+                "{lag:?} of {stream:?}"
+            );
         }
     }
 }

@@ -58,7 +58,7 @@ impl Sampled {
         // Whether a poll is quick is not what these tests are about.
         let sample = self.runtime.block_on(self.source.sample(Duration::from_secs(60))).unwrap();
         self.at += INTERVAL;
-        self.ends = sample.streams[0].1.as_ref().ok().and_then(|stream| stream.first.zip(stream.last));
+        self.ends = sample.streams[0].1.as_ref().ok().and_then(|stream| stream.reply.first.zip(stream.reply.last));
         self.assessor.assess(sample, self.at).streams
     }
 

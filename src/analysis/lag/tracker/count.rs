@@ -1,9 +1,9 @@
 //! Counting: entries in a range of ids, page by page, over several samples where it is long.
 
 use crate::analysis::lag::timeline::Timeline;
-use crate::analysis::lag::tracker::counters::StreamCounters;
 use crate::model::EntryId;
 use crate::model::lag::{Continuity, EntryPage, Lag};
+use crate::model::reply::StreamReply;
 
 /// A range of ids to be counted; both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl CountRange {
         &self,
         page: &EntryPage,
         cursor: EntryId,
-        now: &StreamCounters,
+        now: &StreamReply,
         marks: &Timeline,
     ) -> Option<u64> {
         let up_to = |id: EntryId| page.ids.partition_point(|found| *found <= id) as u64;
@@ -48,7 +48,7 @@ impl CountRange {
                 match rank {
                     // Every entry beyond the mark that was added is there.
                     Some(rank) => within
-                        .checked_add(now.added?.checked_sub(rank)?)
+                        .checked_add(now.entries_added?.checked_sub(rank)?)
                         .filter(|_| marks.all_there_above(self.to, now)),
                     None => page.ended.then_some(page.ids.len() as u64 - up_to(cursor)),
                 }
@@ -95,7 +95,7 @@ pub(in crate::analysis) struct Count {
     pub(in crate::analysis) range: CountRange,
     pub(in crate::analysis) counted: u64,
     /// The sample in which it began.
-    pub(in crate::analysis) begun: StreamCounters,
+    pub(in crate::analysis) begun: StreamReply,
     /// It holds while nothing is removed above this id, or nothing at all.
     floor: EntryId,
     /// Entries up to this id may have been removed without a trace since it began.
@@ -114,15 +114,15 @@ const MAX_ENDS: usize = 64;
 impl Count {
     /// A count that will tell the lag; `None` where there is no id to begin at.
     pub(in crate::analysis) fn begin(
-        now: &StreamCounters,
+        now: &StreamReply,
         cursor: EntryId,
         to: Option<(EntryId, u64)>,
         lag: Lag,
         sides: Sides,
     ) -> Option<Self> {
-        let (to, rank) = to.map_or((now.last_generated, now.added), |(id, rank)| (id, Some(rank)));
+        let (to, rank) = to.map_or((now.last_generated, now.entries_added), |(id, rank)| (id, Some(rank)));
         // What lies between the end of the range and the end of the stream is known from the marks.
-        let beyond = rank.zip(now.added).map_or(0, |(rank, added)| added.saturating_sub(rank));
+        let beyond = rank.zip(now.entries_added).map_or(0, |(rank, added)| added.saturating_sub(rank));
         let mut best = CountRange { from: cursor.next()?, to, side: CountSide::Above { rank } };
         let (mut length, mut floor) = (lag.point.saturating_sub(beyond), cursor);
         if let Sides::Any { floor: Some((id, above)), .. } = sides
@@ -191,7 +191,7 @@ impl Count {
     }
 
     /// Whether what was counted so far still stands at the sample `now`.
-    pub(in crate::analysis) fn still_good(&self, now: &StreamCounters) -> bool {
+    pub(in crate::analysis) fn still_good(&self, now: &StreamReply) -> bool {
         if now.nothing_removed_since(&self.begun) {
             return true;
         }
@@ -202,8 +202,8 @@ impl Count {
     /// Whether a complete count tells the lag at the sample `now`, when at the last page the stream was as in `after`.
     pub(in crate::analysis) fn holds(
         &self,
-        now: &StreamCounters,
-        after: &StreamCounters,
+        now: &StreamReply,
+        after: &StreamReply,
         page: &EntryPage,
         untraced: EntryId,
     ) -> bool {
@@ -215,7 +215,7 @@ impl Count {
         }
         // Before 7.0: what was added meanwhile was counted beyond the end of the range, and the length has grown by just
         // that, so nothing was removed.
-        now.added.is_none()
+        now.entries_added.is_none()
             && self.range.is_to_the_end()
             && page.ended
             && after.length.checked_sub(self.begun.length) == Some(page.beyond)
@@ -242,9 +242,9 @@ impl Count {
     }
 
     /// The lag at the sample `now`, where the count is complete.
-    pub(in crate::analysis) fn lag(&self, now: &StreamCounters) -> Option<u64> {
+    pub(in crate::analysis) fn lag(&self, now: &StreamReply) -> Option<u64> {
         match self.range.side {
-            CountSide::Above { rank: Some(rank) } => self.counted.checked_add(now.added?.checked_sub(rank)?),
+            CountSide::Above { rank: Some(rank) } => self.counted.checked_add(now.entries_added?.checked_sub(rank)?),
             CountSide::Above { rank: None } => Some(self.counted),
             CountSide::Below => now.length.checked_sub(self.counted),
             CountSide::Between { above } => self.grown(above, now)?.checked_sub(self.counted),
@@ -252,7 +252,7 @@ impl Count {
     }
 
     /// How many of that kind there are at the sample `now`, when there were `above` as it began.
-    fn grown(&self, above: u64, now: &StreamCounters) -> Option<u64> {
+    fn grown(&self, above: u64, now: &StreamReply) -> Option<u64> {
         above.checked_add(now.added_since(&self.begun)?)
     }
 
@@ -264,10 +264,10 @@ impl Count {
     }
 
     /// What a count says before it is complete: at least what was counted lies on its side of the cursor.
-    pub(in crate::analysis) fn bounds(&self, now: &StreamCounters) -> (u64, u64) {
+    pub(in crate::analysis) fn bounds(&self, now: &StreamReply) -> (u64, u64) {
         match self.range.side {
             CountSide::Above { rank: Some(rank) } => {
-                let beyond = now.added.map_or(0, |added| added.saturating_sub(rank));
+                let beyond = now.entries_added.map_or(0, |added| added.saturating_sub(rank));
                 (self.counted.saturating_add(beyond), u64::MAX)
             }
             CountSide::Above { rank: None } => (self.counted, u64::MAX),
@@ -287,13 +287,15 @@ mod tests {
         EntryId { ms, seq: 0 }
     }
 
-    const NOW: StreamCounters = StreamCounters {
+    const NOW: StreamReply = StreamReply {
         length: 10_000,
         first: Some(EntryId { ms: 1, seq: 0 }),
         last: Some(EntryId { ms: 10_000, seq: 0 }),
         last_generated: EntryId { ms: 10_000, seq: 0 },
-        added: Some(10_000),
+        entries_added: Some(10_000),
         max_deleted: Some(EntryId { ms: 0, seq: 0 }),
+        ends_unknown: false,
+        payload_bytes: 0,
     };
 
     /// Whichever is shorter, with nothing known in between.

@@ -1,51 +1,13 @@
-//! The counters of a stream in one sample, and whether the next sample can be of the same stream.
+//! What the counters of a stream say from one sample to the next, and whether both can be of the same stream.
 
 use crate::model::EntryId;
 use crate::model::lag::Continuity;
 use crate::model::reply::StreamReply;
-use crate::model::sample::StreamSample;
 
-/// What a sample says of a stream, as far as lags hang on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamCounters {
-    pub(in crate::analysis) length: u64,
-    pub(in crate::analysis) first: Option<EntryId>,
-    pub(in crate::analysis) last: Option<EntryId>,
-    pub(in crate::analysis) last_generated: EntryId,
-    pub(in crate::analysis) added: Option<u64>,
-    pub(in crate::analysis) max_deleted: Option<EntryId>,
-}
-
-impl From<&StreamReply> for StreamCounters {
-    fn from(stream: &StreamReply) -> Self {
-        Self {
-            length: stream.length,
-            first: stream.first,
-            last: stream.last,
-            last_generated: stream.last_generated,
-            added: stream.entries_added,
-            max_deleted: stream.max_deleted,
-        }
-    }
-}
-
-impl From<&StreamSample> for StreamCounters {
-    fn from(stream: &StreamSample) -> Self {
-        Self {
-            length: stream.length,
-            first: stream.first,
-            last: stream.last,
-            last_generated: stream.last_generated,
-            added: stream.entries_added,
-            max_deleted: stream.max_deleted,
-        }
-    }
-}
-
-impl StreamCounters {
+impl StreamReply {
     /// Entries ever removed: every one lowers the length and leaves entries-added as it is.
     pub(in crate::analysis) fn removed(&self) -> Option<u64> {
-        self.added?.checked_sub(self.length)
+        self.entries_added?.checked_sub(self.length)
     }
 
     /// Whether nothing was removed from `earlier` until now, and nothing else happened than that entries were added.
@@ -69,7 +31,7 @@ impl StreamCounters {
 
     /// Entries added since `earlier`. Before 7.0 only known where there were none.
     pub(in crate::analysis) fn added_since(&self, earlier: &Self) -> Option<u64> {
-        match (self.added, earlier.added) {
+        match (self.entries_added, earlier.entries_added) {
             (Some(now), Some(then)) => now.checked_sub(then),
             _ => (self.last_generated == earlier.last_generated).then_some(0),
         }
@@ -80,7 +42,7 @@ impl StreamCounters {
         let ids_rise = self.last_generated >= earlier.last_generated
             && self.max_deleted >= earlier.max_deleted
             && self.first.zip(earlier.first).is_none_or(|(first, before)| first >= before);
-        if !ids_rise || self.added.is_some() != earlier.added.is_some() {
+        if !ids_rise || self.entries_added.is_some() != earlier.entries_added.is_some() {
             return Continuity::Discontinuous;
         }
         let nothing_is_left = self.first.is_none_or(|first| first > earlier.last_generated);
@@ -88,7 +50,7 @@ impl StreamCounters {
             Some(added) => self.counters_agree(earlier, added, nothing_is_left, untraced),
             // Before 7.0 the number of entries added is not told, so nothing more can be checked; nor has a counter that
             // fell a difference.
-            None => self.added.is_none(),
+            None => self.entries_added.is_none(),
         };
         match (counters_agree, nothing_is_left) {
             (false, _) => Continuity::Discontinuous,
@@ -109,7 +71,7 @@ impl StreamCounters {
         let ids_and_entries = (added == 0) == (self.last_generated == earlier.last_generated);
         // What was given out last is the last entry, unless just that was deleted or all is gone.
         let top_is_there = added == 0
-            || self.added.is_none()
+            || self.entries_added.is_none()
             || self.last.is_none_or(|last| last == self.last_generated)
             || self.max_deleted >= Some(self.last_generated);
         // Nothing vanishes unless it is removed, and then the first entry or the highest deleted id moves, or a lower id
@@ -143,26 +105,27 @@ mod tests {
     }
 
     /// Entries 11 to 100; ten were trimmed before, and 50 was deleted.
-    fn facts() -> StreamCounters {
-        StreamCounters {
+    fn facts() -> StreamReply {
+        StreamReply {
             length: 89,
             first: Some(id(11)),
             last: Some(id(100)),
             last_generated: id(100),
-            added: Some(100),
+            entries_added: Some(100),
             max_deleted: Some(id(50)),
+            ..StreamReply::default()
         }
     }
 
-    fn add(now: &mut StreamCounters, entries: u64) {
+    fn add(now: &mut StreamReply, entries: u64) {
         let top = id(now.last_generated.ms + entries);
-        (now.length, now.added) = (now.length + entries, now.added.map(|added| added + entries));
+        (now.length, now.entries_added) = (now.length + entries, now.entries_added.map(|added| added + entries));
         (now.last, now.last_generated) = (Some(top), top);
     }
 
     #[test]
     fn what_can_follow_and_what_cannot() {
-        let check = |expected, change: fn(&mut StreamCounters)| {
+        let check = |expected, change: fn(&mut StreamReply)| {
             let mut now = facts();
             change(&mut now);
             assert_eq!(now.since(&facts(), EntryId::default()), expected, "{now:?}");
@@ -189,9 +152,9 @@ mod tests {
         check(broken, |now| now.last_generated = id(99));
         check(broken, |now| now.first = Some(id(10)));
         check(broken, |now| now.max_deleted = Some(id(49)));
-        check(broken, |now| (now.added, now.max_deleted) = (None, None));
-        check(broken, |now| now.added = Some(99));
-        check(broken, |now| now.added = Some(101));
+        check(broken, |now| (now.entries_added, now.max_deleted) = (None, None));
+        check(broken, |now| now.entries_added = Some(99));
+        check(broken, |now| now.entries_added = Some(101));
         check(broken, |now| now.last_generated = id(101));
         check(broken, |now| now.max_deleted = Some(id(60)));
         check(broken, |now| now.first = Some(id(12)));
@@ -199,12 +162,12 @@ mod tests {
         check(broken, |now| {
             add(now, 100);
             (now.length, now.first) = (70, Some(id(131)));
-            now.added = Some(150);
+            now.entries_added = Some(150);
         });
         // Entries that were added and are not there, though none was deleted above and the first one stands.
         check(broken, |now| {
             add(now, 10);
-            now.added = Some(250);
+            now.entries_added = Some(250);
         });
         // An id given out and no entry of it, nor a deleted one.
         check(broken, |now| {
@@ -215,8 +178,8 @@ mod tests {
 
     #[test]
     fn before_7_0_only_what_stands_still_tells() {
-        let old = StreamCounters { added: None, max_deleted: None, ..facts() };
-        let check = |expected, change: fn(&mut StreamCounters)| {
+        let old = StreamReply { entries_added: None, max_deleted: None, ..facts() };
+        let check = |expected, change: fn(&mut StreamReply)| {
             let mut now = old;
             change(&mut now);
             assert_eq!((now.since(&old, EntryId::default()), now.nothing_removed_since(&old)), expected, "{now:?}");

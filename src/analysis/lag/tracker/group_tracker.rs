@@ -3,8 +3,8 @@
 use crate::analysis::lag::bounds::{LastTold, estimate};
 use crate::analysis::lag::timeline::Timeline;
 use crate::analysis::lag::tracker::count::Count;
-use crate::analysis::lag::tracker::counters::StreamCounters;
 use crate::model::lag::Lag;
+use crate::model::reply::StreamReply;
 use crate::model::{EntryId, GroupName};
 
 /// What is known of one group.
@@ -18,7 +18,7 @@ pub(super) struct GroupTracker {
     /// What was known of the last one that the group has moved on from.
     pub(super) before: Option<Box<CursorKnowledge>>,
     /// The first entry after the cursor, and the sample for which it was found.
-    pub(super) oldest_undelivered: Option<(EntryId, StreamCounters)>,
+    pub(super) oldest_undelivered: Option<(EntryId, StreamReply)>,
     /// Entries up to this id may have been removed without a trace since then.
     pub(super) oldest_untraced: EntryId,
     /// Whether the lag at this sample depends on earlier samples.
@@ -26,7 +26,7 @@ pub(super) struct GroupTracker {
     /// Seldom there, and large.
     pub(super) count: Option<Box<Count>>,
     /// The most that the lag was at some sample, with this cursor or a lower one.
-    pub(super) most: Option<(u64, StreamCounters)>,
+    pub(super) most: Option<(u64, StreamReply)>,
     /// More entries lie at or below the cursor than one page reads.
     pub(super) many_below: bool,
     /// The lag that was told at the last sample.
@@ -38,7 +38,7 @@ pub(super) struct GroupTracker {
 pub(super) struct CursorKnowledge {
     pub(super) cursor: EntryId,
     /// The lag at some sample, exact then.
-    pub(super) exact: Option<(u64, StreamCounters)>,
+    pub(super) exact: Option<(u64, StreamReply)>,
     /// Entries up to this id may have been removed without a trace since then.
     pub(super) untraced: EntryId,
     /// Entries ever added up to and including the cursor.
@@ -50,7 +50,7 @@ impl CursorKnowledge {
     ///
     /// It was exact at an earlier sample, and what was added since was added above the cursor. Since then nothing was removed at
     /// all, or nothing above the cursor: no such removal left a trace, and those that leave none took lower entries only.
-    pub(super) fn exact_by_counters(&self, now: &StreamCounters) -> Option<u64> {
+    pub(super) fn exact_by_counters(&self, now: &StreamReply) -> Option<u64> {
         let (lag, then) = self.exact.filter(|(_, then)| self.cursor <= then.last_generated)?;
         let none_above = || now.no_trace_of_removal_above(self.cursor) && self.untraced <= self.cursor;
         let intact = now.nothing_removed_since(&then) || none_above();
@@ -109,31 +109,31 @@ impl GroupTracker {
     }
 
     /// The highest id at or below the cursor above which the number of entries is known, and that number.
-    pub(super) fn floor(&self, now: &StreamCounters, marks: &Timeline) -> Option<(EntryId, u64)> {
+    pub(super) fn floor(&self, now: &StreamReply, marks: &Timeline) -> Option<(EntryId, u64)> {
         let before = self.before.as_ref().and_then(|before| Some((before.cursor, before.exact_by_counters(now)?)));
         let mark = marks.at_or_below(self.here.cursor).filter(|(id, _)| marks.all_there_above(*id, now));
-        let mark = mark.and_then(|(id, rank)| Some((id, now.added?.checked_sub(rank)?)));
+        let mark = mark.and_then(|(id, rank)| Some((id, now.entries_added?.checked_sub(rank)?)));
         before.max(mark)
     }
 
     /// Whether a lag that was counted cannot be true if the counters are.
-    pub(super) fn contradicts(&self, lag: u64, now: &StreamCounters, marks: &Timeline) -> bool {
+    pub(super) fn contradicts(&self, lag: u64, now: &StreamReply, marks: &Timeline) -> bool {
         let whole = marks.all_ever_there_above(self.here.cursor, now);
-        let told = self.here.rank.filter(|_| whole).and_then(|rank| now.added?.checked_sub(rank));
-        told.is_some_and(|told| told != lag) || !marks.allow(self.here.cursor, now.added, lag, whole)
+        let told = self.here.rank.filter(|_| whole).and_then(|rank| now.entries_added?.checked_sub(rank));
+        told.is_some_and(|told| told != lag) || !marks.allow(self.here.cursor, now.entries_added, lag, whole)
     }
 
     /// Keeps a lag that is exact at the sample `now`.
-    pub(super) fn remember(&mut self, lag: u64, now: &StreamCounters, marks: &Timeline) {
+    pub(super) fn remember(&mut self, lag: u64, now: &StreamReply, marks: &Timeline) {
         (self.here.exact, self.here.untraced) = (Some((lag, *now)), EntryId::default());
         // A cursor ahead of every id (`XGROUP SETID`) may still see entries added below it.
         if marks.all_ever_there_above(self.here.cursor, now) && self.here.cursor <= now.last_generated {
-            self.here.rank = now.added.and_then(|added| added.checked_sub(lag));
+            self.here.rank = now.entries_added.and_then(|added| added.checked_sub(lag));
         }
     }
 
     /// The lag of a cursor in mid-stream.
-    pub(super) fn lag(&self, now: &StreamCounters, marks: &Timeline, server_lag: Option<u64>) -> Lag {
+    pub(super) fn lag(&self, now: &StreamReply, marks: &Timeline, server_lag: Option<u64>) -> Lag {
         // The first entry lies at or below the cursor, so at most length - 1 lie above it; the last entry lies above it,
         // so at least one does.
         let widest = (1, now.length.saturating_sub(1).max(1));
@@ -150,7 +150,7 @@ impl GroupTracker {
             };
             narrow(if all_there { least } else { 0 }, most);
         }
-        if let Some((added, (_, rank))) = now.added.zip(marks.at_or_below(self.here.cursor)) {
+        if let Some((added, (_, rank))) = now.entries_added.zip(marks.at_or_below(self.here.cursor)) {
             narrow(0, added.saturating_sub(rank));
         }
         if let Some((then, facts)) = self.here.exact.filter(|(_, facts)| self.here.cursor <= facts.last_generated) {
@@ -179,14 +179,14 @@ impl GroupTracker {
             (min, max) = widest;
         }
         let ids = (now.first, self.here.cursor, now.last);
-        let moved = self.told.and_then(|told| told.moved(self.here.cursor, now.length, now.added));
+        let moved = self.told.and_then(|told| told.moved(self.here.cursor, now.length, now.entries_added));
         Lag::bounded(min, max, estimate(now.length, ids, (server_lag, moved), (min, max)))
     }
 
     /// How many entries were ever added after the cursor. Sound by definition of entries-added: a mark says how many
     /// were added up to its id, and ids only rise.
-    pub(super) fn added_after(&self, now: &StreamCounters, marks: &Timeline) -> Option<(u64, u64)> {
-        let added = now.added?;
+    pub(super) fn added_after(&self, now: &StreamReply, marks: &Timeline) -> Option<(u64, u64)> {
+        let added = now.entries_added?;
         if let Some(rank) = self.here.rank {
             let after = added.checked_sub(rank)?;
             return Some((after, after));
@@ -197,7 +197,7 @@ impl GroupTracker {
     }
 
     /// The first entry after the cursor, where it must be the one of last time: it is neither trimmed nor deleted.
-    pub(super) fn oldest_undelivered(&self, now: &StreamCounters) -> Option<EntryId> {
+    pub(super) fn oldest_undelivered(&self, now: &StreamReply) -> Option<EntryId> {
         let (oldest, found) = self.oldest_undelivered?;
         let not_trimmed = now.first.is_some_and(|first| first <= oldest);
         let not_deleted = now.max_deleted.is_some_and(|deleted| deleted < oldest) && self.oldest_untraced < oldest;
