@@ -48,12 +48,9 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamReply> {
         };
         slot.get_or_insert(value);
     })?;
-    let field = |name, value| Field { command: COMMAND, name, value };
-    let length = field("length", length).count()?;
-    let (first, last) = (field("first-entry", first), field("last-entry", last));
-    let payload_bytes = first.payload_bytes().saturating_add(last.payload_bytes());
-    let ends = (first.entry(), last.entry());
-    let (first, last) = match ends {
+    let length = needed_count(COMMAND, "length", length)?;
+    let payload_bytes = [first, last].into_iter().flatten().map(payload_bytes).fold(0, u64::saturating_add);
+    let (first, last) = match (first.and_then(entry_id), last.and_then(entry_id)) {
         (first, last) if length == 0 => {
             // Either the length or the entry is wrong, and which is unknown: it must not become 0.
             if let Some(id) = first.or(last) {
@@ -65,15 +62,15 @@ pub fn stream(reply: Reply<'_>) -> Decoded<StreamReply> {
         _ => (None, None),
     };
     // The last entry is there for all to see: an id below it is not the last one given out.
-    let last_generated = field("last-generated-id", last_generated).id().max(last).unwrap_or_default();
+    let last_generated = last_generated.and_then(id).max(last).unwrap_or_default();
     Ok(StreamReply {
         length,
         first,
         last,
         ends_unknown: length > 0 && first.is_none(),
         last_generated,
-        entries_added: field("entries-added", added).known_count().filter(|added| *added >= length),
-        max_deleted: field("max-deleted-entry-id", deleted).id(),
+        entries_added: added.and_then(count).filter(|added| *added >= length),
+        max_deleted: deleted.and_then(id),
         payload_bytes,
     })
 }
@@ -99,17 +96,16 @@ pub fn groups(reply: Reply<'_>, known: &[GroupName]) -> Decoded<Vec<GroupReply>>
             };
             slot.get_or_insert(value);
         })?;
-        let field = |name, value| Field { command: COMMAND, name, value };
-        let consumers = field("consumers", consumers).known_count();
-        let pending = field("pending", pending).known_count();
-        let delivered = field("last-delivered-id", delivered).id();
+        let consumers = consumers.and_then(count);
+        let pending = pending.and_then(count);
+        let delivered = delivered.and_then(id);
         Ok(GroupReply {
-            name: known.name(field("name", name).raw_name()?),
+            name: known.name(needed_name(COMMAND, name)?),
             consumers: consumers.unwrap_or_default(),
             pending: pending.unwrap_or_default(),
             last_delivered: delivered.unwrap_or_default(),
-            entries_read: field("entries-read", read).known_count(),
-            server_lag: field("lag", lag).known_count(),
+            entries_read: read.and_then(count),
+            server_lag: lag.and_then(count),
             unknown: UnknownFields {
                 consumers: consumers.is_none(),
                 pending: pending.is_none(),
@@ -144,12 +140,11 @@ pub fn consumers(reply: Reply<'_>, known: &[ConsumerName]) -> Decoded<Vec<Consum
             };
             slot.get_or_insert(value);
         })?;
-        let field = |name, value| Field { command: COMMAND, name, value };
         Ok(ConsumerReply {
-            name: known.name(field("name", name).raw_name()?),
-            pending: field("pending", pending).known_count(),
-            idle_ms: field("idle", idle).known_count(),
-            inactive_ms: field("inactive", inactive).known_count(),
+            name: known.name(needed_name(COMMAND, name)?),
+            pending: pending.and_then(count),
+            idle_ms: idle.and_then(count),
+            inactive_ms: inactive.and_then(count),
         })
     };
     let consumers = all(items(COMMAND, reply)?, decode)?;
@@ -172,7 +167,7 @@ pub fn oldest_pending(reply: Reply<'_>) -> Decoded<Option<OldestPending>> {
     let Some(mut parts) = first.list() else {
         return Err(wrong(COMMAND, &format!("{} where a pending entry belongs", first.kind())));
     };
-    let id = parts.next().and_then(Reply::bytes).and_then(EntryId::parse);
+    let id = parts.next().and_then(id);
     let id = id.ok_or_else(|| wrong(COMMAND, "a pending entry without an id"))?;
     let name = parts.next().and_then(Reply::name);
     let idle = parts.next().and_then(Reply::int);
@@ -329,57 +324,21 @@ fn each_field<'a>(command: &'static str, reply: Reply<'a>, mut take: impl FnMut(
     Ok(())
 }
 
-/// One field of a reply, if it is there.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    command: &'static str,
-    name: &'static str,
-    value: Option<Reply<'a>>,
+/// A count that must be there.
+fn needed_count(command: &'static str, name: &str, value: Option<Reply<'_>>) -> Decoded<u64> {
+    let value = value.ok_or_else(|| missing(command, name))?;
+    count(value).ok_or_else(|| wrong(command, &format!("{name} is {}, not a count", value.kind())))
 }
 
-impl<'a> Field<'a> {
-    #[inline]
-    fn need(self) -> Decoded<Reply<'a>> {
-        self.value.ok_or_else(|| wrong(self.command, &format!("no field {}", self.name)))
-    }
+/// A name that must be there.
+#[inline]
+fn needed_name<'a>(command: &'static str, value: Option<Reply<'a>>) -> Decoded<RawName<'a>> {
+    let value = value.ok_or_else(|| missing(command, "name"))?;
+    value.name().ok_or_else(|| wrong(command, "name is not a string"))
+}
 
-    /// A count that must be there.
-    #[inline]
-    fn count(self) -> Decoded<u64> {
-        let value = self.need()?;
-        count(value).ok_or_else(|| self.wrong(&format!("is {}, not a count", value.kind())))
-    }
-
-    /// A count, where the server tells one that can be. Older servers do not tell some, and others only sometimes; a negative one
-    /// is an unknown one: servers answer `-1` for "never", and a negative lag where their own arithmetic broke.
-    #[inline]
-    fn known_count(self) -> Option<u64> {
-        count(self.value?)
-    }
-
-    /// An entry id, where the server tells one.
-    #[inline]
-    fn id(self) -> Option<EntryId> {
-        self.value?.bytes().and_then(EntryId::parse)
-    }
-
-    /// The id of an entry, `[id, [field, value, …]]`.
-    fn entry(self) -> Option<EntryId> {
-        entry_id(self.value?)
-    }
-
-    fn payload_bytes(self) -> u64 {
-        self.value.map_or(0, payload_bytes)
-    }
-
-    #[inline]
-    fn raw_name(self) -> Decoded<RawName<'a>> {
-        self.need()?.name().ok_or_else(|| self.wrong("is not a string"))
-    }
-
-    fn wrong(self, what: &str) -> DecodeError {
-        wrong(self.command, &format!("{} {what}", self.name))
-    }
+fn missing(command: &'static str, name: &str) -> DecodeError {
+    wrong(command, &format!("no field {name}"))
 }
 
 /// The names of last time, each of which was there once. Redis lists names in order, and mostly they are the same.
@@ -452,10 +411,19 @@ fn payload_bytes(entry: Reply<'_>) -> u64 {
     }
 }
 
+/// The id of an entry, `[id, [field, value, …]]`.
 fn entry_id(entry: Reply<'_>) -> Option<EntryId> {
-    entry.list()?.next().and_then(Reply::bytes).and_then(EntryId::parse)
+    entry.list()?.next().and_then(id)
 }
 
+/// An id, where the server tells one.
+#[inline]
+fn id(value: Reply<'_>) -> Option<EntryId> {
+    value.bytes().and_then(EntryId::parse)
+}
+
+/// A count, where the server tells one that can be. Older servers do not tell some, and others only sometimes; a negative one is an
+/// unknown one: servers answer `-1` for "never", and a negative lag where their own arithmetic broke.
 #[inline]
 fn count(value: Reply<'_>) -> Option<u64> {
     if let Some(number) = value.int() {
