@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 pub use count::CountRange;
 use count::{Count, Sides};
-use cursors::Cursors;
+use cursors::{Cursor, cursors_of, lowest_that_only_rose};
 use group_tracker::GroupTracker;
 
 use crate::analysis::lag::bounds::{LastTold, ends};
@@ -49,7 +49,7 @@ pub struct LagTracker {
     /// Whether anything was removed between the newest sample and the one before.
     shrinking: bool,
     /// Where all groups stood, where the server can remove entries without a trace.
-    cursors: Option<Cursors>,
+    cursors: Option<Vec<Cursor>>,
     marks: Timeline,
     groups: Vec<GroupTracker>,
     /// What is known of the entries that some group still needs: [`LagTracker::hold`].
@@ -162,7 +162,7 @@ impl LagTracker {
         }
         self.anchor = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
         self.facts = Some(now);
-        self.cursors = trims_acknowledged.then(|| Cursors::of(groups));
+        self.cursors = trims_acknowledged.then(|| cursors_of(groups));
         if !monitored.clone().map(|group| &group.name).eq(self.groups.iter().map(|tracked| &tracked.name)) {
             let mut old = VecDeque::from(std::mem::take(&mut self.groups));
             self.groups.reserve_exact(monitored.clone().count());
@@ -194,7 +194,7 @@ impl LagTracker {
     fn untraced_since_facts(&self, now: &StreamReply, groups: Option<&[GroupReply]>) -> EntryId {
         match (groups, self.facts) {
             (Some(groups), Some(before)) if !now.nothing_removed_since(&before) => {
-                let limit = self.cursors.as_ref().and_then(|cursors| cursors.lowest_that_only_rose(groups));
+                let limit = self.cursors.as_ref().and_then(|cursors| lowest_that_only_rose(cursors, groups));
                 limit.unwrap_or(now.last_generated)
             }
             _ => EntryId::default(),

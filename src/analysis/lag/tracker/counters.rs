@@ -24,7 +24,7 @@ impl StreamReply {
     /// Whether no removal that leaves a trace took an entry above `id`: trimming takes from the front, and the first entry
     /// lies at or below `id`; `XDEL`, `XDELEX` and `XACKDEL` record the highest id that they ever removed.
     ///
-    /// Trims with `ACKED` leave no trace: see [`Cursors`](super::cursors::Cursors).
+    /// Trims with `ACKED` leave no trace: see [`cursors`](super::cursors).
     pub(in crate::analysis) fn no_trace_of_removal_above(&self, id: EntryId) -> bool {
         self.first.is_some_and(|first| first <= id) && self.max_deleted.is_some_and(|deleted| deleted <= id)
     }

@@ -7,46 +7,42 @@
 use crate::model::reply::GroupReply;
 use crate::model::{EntryId, GroupName};
 
-/// What a sample tells of all groups of a stream, monitored or not.
+/// Where a group of a stream stood at a sample.
 #[derive(Debug)]
-pub(in crate::analysis) struct Cursors(Vec<Cursor>);
-
-#[derive(Debug)]
-struct Cursor {
+pub(super) struct Cursor {
     group: GroupName,
     at: EntryId,
     entries_read: Option<u64>,
     consumers: u64,
 }
 
-impl Cursors {
-    pub(in crate::analysis) fn of(groups: &[GroupReply]) -> Self {
-        let cursor = |group: &GroupReply| Cursor {
-            group: group.name.clone(),
-            at: group.last_delivered,
-            entries_read: group.entries_read,
-            consumers: group.consumers,
-        };
-        Self(groups.iter().filter(|group| is_known(group)).map(cursor).collect())
-    }
+/// What a sample tells of all groups of a stream, monitored or not.
+pub(super) fn cursors_of(groups: &[GroupReply]) -> Vec<Cursor> {
+    let cursor = |group: &GroupReply| Cursor {
+        group: group.name.clone(),
+        at: group.last_delivered,
+        entries_read: group.entries_read,
+        consumers: group.consumers,
+    };
+    groups.iter().filter(|group| is_known(group)).map(cursor).collect()
+}
 
-    /// The lowest cursor, of the groups that were there all the time until they were as in `now`, and only read on: no entry above it
-    /// was removed without a trace meanwhile. `None` where there is no such group.
-    ///
-    /// A group that was set back, or created again, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
-    /// or none known any more (`SETID` and `CREATE` forget them), fewer consumers.
-    pub(in crate::analysis) fn lowest_that_only_rose(&self, now: &[GroupReply]) -> Option<EntryId> {
-        let only_rose = |(place, group): (usize, &GroupReply)| {
-            // Redis lists groups in the same order each time.
-            let likely = self.0.get(place).filter(|before| before.group == group.name);
-            let before = likely.or_else(|| self.0.iter().find(|before| before.group == group.name))?;
-            let rose = before.at <= group.last_delivered
-                && before.entries_read <= group.entries_read
-                && before.consumers <= group.consumers;
-            rose.then_some(group.last_delivered)
-        };
-        now.iter().enumerate().filter(|(_, group)| is_known(group)).filter_map(only_rose).min()
-    }
+/// The lowest cursor, of the groups that were there all the time from `before` until they were as in `now`, and only read on: no entry
+/// above it was removed without a trace meanwhile. `None` where there is no such group.
+///
+/// A group that was set back, or created again, may have stood anywhere. What it can show of that: a lower cursor, fewer entries read
+/// or none known any more (`SETID` and `CREATE` forget them), fewer consumers.
+pub(super) fn lowest_that_only_rose(before: &[Cursor], now: &[GroupReply]) -> Option<EntryId> {
+    let only_rose = |(place, group): (usize, &GroupReply)| {
+        // Redis lists groups in the same order each time.
+        let likely = before.get(place).filter(|before| before.group == group.name);
+        let before = likely.or_else(|| before.iter().find(|before| before.group == group.name))?;
+        let rose = before.at <= group.last_delivered
+            && before.entries_read <= group.entries_read
+            && before.consumers <= group.consumers;
+        rose.then_some(group.last_delivered)
+    };
+    now.iter().enumerate().filter(|(_, group)| is_known(group)).filter_map(only_rose).min()
 }
 
 /// Whether the server told what is looked at here, and nothing that cannot be.
