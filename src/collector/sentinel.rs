@@ -172,8 +172,8 @@ impl Sentinel {
         wire.begin_sample();
         self.commands.add("sentinel_get_master_addr_by_name", 1);
         let name = &self.topology.sentinel_master;
-        let reply = wire.ask(&[b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()]).await;
-        let found = master_of(reply.map_err(|broken| broken.into_error(FailureReason::Io))?, name)?;
+        let reply = wire.ask(&[b"SENTINEL", b"get-master-addr-by-name", name.as_bytes()]).await?;
+        let found = master_of(reply, name)?;
         self.kept = Some(wire);
         Ok(found)
     }

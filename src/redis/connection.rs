@@ -11,7 +11,7 @@ use crate::redis::refusals::{is_command_refused, protocol, server_wide};
 use crate::redis::replies;
 use crate::redis::replies::role;
 use crate::redis::resp::{Refusal, Reply, ReplyReader, command};
-use crate::redis::resp_stream::{ConnectionError, RespStream};
+use crate::redis::resp_stream::{RespStream, while_connecting};
 use crate::redis::script::Script;
 use crate::sys::own_metrics::RedisCommands;
 
@@ -41,7 +41,7 @@ impl Connection {
         let mut wire = endpoint.connect(deadline).await?;
         commands.add("hello", 1);
         // The 2 asks for RESP2; 6.0 insists on being asked.
-        let failed = |broken: ConnectionError| endpoint.with_hint(broken.into_error(FailureReason::Connect));
+        let failed = |error| endpoint.with_hint(while_connecting(error));
         let reply = wire.ask(&[b"HELLO", b"2"]).await.map_err(failed)?;
         let server = match reply.error() {
             None if replies::is_sentinel(reply) => {
@@ -83,7 +83,7 @@ impl Connection {
     /// Makes sure that it is not a replica, where that may be asked.
     pub(crate) async fn must_be_master(&mut self, commands: &RedisCommands) -> Result<(), SampleError> {
         commands.add("role", 1);
-        let reply = self.wire.ask(&[b"ROLE"]).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+        let reply = self.wire.ask(&[b"ROLE"]).await.map_err(while_connecting)?;
         match role(reply) {
             Some(role) if role != "master" => {
                 // What else it may say is nothing to repeat.
@@ -107,13 +107,13 @@ impl Connection {
         let asked = Instant::now();
         let mut request = Vec::new();
         command(&mut request, [b"TIME".as_slice()]);
-        self.wire.send(&request).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+        self.wire.send(&request).await?;
         Ok(asked)
     }
 
     /// What the clock was, when it was asked for at this time and nothing was received since.
     pub(crate) async fn time(&mut self, asked: Instant) -> Result<Clock, SampleError> {
-        let replies = self.wire.receive(1).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+        let replies = self.wire.receive(1).await?;
         let round_trip = asked.elapsed();
         let reply = replies.iter().next().ok_or_else(|| protocol("no reply"))?;
         let server_now_ms = match reply.error() {
@@ -137,12 +137,12 @@ impl Connection {
         for (command, count) in sent {
             commands.add(command, *count);
         }
-        self.wire.send(requests).await.map_err(|broken| broken.into_error(FailureReason::Io))
+        self.wire.send(requests).await
     }
 
     /// Waits for this many replies: those to the oldest message that has none yet.
     pub(crate) async fn receive(&mut self, replies: usize) -> Result<&ReplyReader, SampleError> {
-        self.wire.receive(replies).await.map_err(|broken| broken.into_error(FailureReason::Io))
+        self.wire.receive(replies).await
     }
 
     /// How many replies of those that are waited for are whole, and how many bytes came of the next one.
@@ -152,7 +152,7 @@ impl Connection {
 
     /// Sends one command; the answer, or what Redis has against it.
     pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, SampleError> {
-        self.wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Io))
+        self.wire.ask(words).await
     }
 }
 
@@ -160,7 +160,7 @@ impl Connection {
 async fn may_run(script: Script, wire: &mut RespStream, commands: &RedisCommands) -> Result<bool, SampleError> {
     commands.add(script.name(), 1);
     let words: [&[u8]; 3] = [script.word().as_bytes(), b"return 1", b"0"];
-    let reply = wire.ask(&words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+    let reply = wire.ask(&words).await.map_err(while_connecting)?;
     let refusal: Option<Refusal> = reply.error();
     refusal.map_or(Ok(true), |refusal| server_wide(&refusal).map_or(Ok(false), Err))
 }

@@ -19,7 +19,7 @@ use crate::model::FailureReason;
 use crate::model::sample::SampleError;
 use crate::redis::refusals::{named, server_wide};
 use crate::redis::resp::Refusal;
-use crate::redis::resp_stream::{RespStream, Socket};
+use crate::redis::resp_stream::{RespStream, Socket, while_connecting};
 use crate::sys::dial::connect_tcp;
 
 /// Where a Redis is, and who we are there. Shown without the credentials.
@@ -146,7 +146,7 @@ impl Endpoint {
 
 /// Sends one command; what Redis has against it.
 async fn ask(wire: &mut RespStream, words: &[&[u8]]) -> Result<Option<Refusal>, SampleError> {
-    let reply = wire.ask(words).await.map_err(|broken| broken.into_error(FailureReason::Connect))?;
+    let reply = wire.ask(words).await.map_err(while_connecting)?;
     Ok(reply.error())
 }
 

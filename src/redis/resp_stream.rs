@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::model::FailureReason;
 use crate::model::sample::SampleError;
+use crate::redis::refusals::protocol;
 use crate::redis::reply_memory;
 use crate::redis::resp::{DecodeBudget, Reply, ReplyReader, RespError, command};
 use crate::redis::tls::described;
@@ -36,34 +37,6 @@ pub(crate) struct RespStream {
     is_waiting: bool,
 }
 
-/// Why a connection is of no use any more.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
-    /// What came is more than may come, or is no reply.
-    #[error(transparent)]
-    Resp(#[from] RespError),
-    /// It is closed, or broke.
-    #[error("{0}")]
-    Ended(String),
-}
-
-impl ConnectionError {
-    /// What it means for a sample; `otherwise` where the connection itself is to blame.
-    pub(crate) fn into_error(self, otherwise: FailureReason) -> SampleError {
-        let reason = match self {
-            Self::Resp(_) => FailureReason::Protocol,
-            Self::Ended(_) => otherwise,
-        };
-        SampleError { reason, detail: self.to_string() }
-    }
-}
-
-impl From<io::Error> for ConnectionError {
-    fn from(error: io::Error) -> Self {
-        Self::Ended(described(&error))
-    }
-}
-
 impl RespStream {
     /// A connection over this socket. Nothing has been sent yet.
     pub(crate) fn over(socket: Box<dyn Socket>) -> Self {
@@ -77,29 +50,24 @@ impl RespStream {
     }
 
     /// Sends one command, given as its words, and waits for the answer.
-    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, ConnectionError> {
+    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply<'_>, SampleError> {
         let mut bytes = Vec::new();
         command(&mut bytes, words.iter().copied());
-        if let Err(broken) = self.send(&bytes).await {
+        if let Err(error) = self.send(&bytes).await {
             // Redis may have said why it hung up.
-            return self.receive(1).await.ok().and_then(|replies| replies.iter().next()).ok_or(broken);
+            return self.receive(1).await.ok().and_then(|replies| replies.iter().next()).ok_or(error);
         }
         let replies = self.receive(1).await?;
-        replies.iter().next().ok_or_else(|| ConnectionError::Ended("no reply".to_owned()))
+        replies.iter().next().ok_or_else(|| ended("no reply".to_owned()))
     }
 
     /// Sends requests.
-    pub(crate) async fn send(&mut self, requests: &[u8]) -> Result<(), ConnectionError> {
+    pub(crate) async fn send(&mut self, requests: &[u8]) -> Result<(), SampleError> {
         let mut sent = 0;
         poll_fn(|cx| self.poll_send(cx, requests, &mut sent)).await
     }
 
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        requests: &[u8],
-        sent: &mut usize,
-    ) -> Poll<Result<(), ConnectionError>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, requests: &[u8], sent: &mut usize) -> Poll<Result<(), SampleError>> {
         loop {
             let writing = match Pin::new(&mut self.socket).poll_write(cx, &requests[*sent..]) {
                 Poll::Ready(Ok(0)) if *sent < requests.len() => return Poll::Ready(Err(closed())),
@@ -107,14 +75,14 @@ impl RespStream {
                     *sent += more;
                     if *sent < requests.len() { continue } else { Pin::new(&mut self.socket).poll_flush(cx) }
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
                 Poll::Pending => Poll::Pending,
             };
             if let Poll::Ready(flushed) = writing {
-                return Poll::Ready(flushed.map_err(ConnectionError::from));
+                return Poll::Ready(flushed.map_err(broken));
             }
             // Not before there is room for more; meanwhile what is there is taken off.
-            let has_room = self.replies.make_room(READ_BYTES)?;
+            let has_room = self.replies.make_room(READ_BYTES).map_err(unreadable)?;
             if self.replies.unread() > MAX_UNREAD_BYTES || !has_room {
                 return Poll::Pending;
             }
@@ -128,10 +96,10 @@ impl RespStream {
     }
 
     /// Waits for this many replies.
-    pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, ConnectionError> {
+    pub(crate) async fn receive(&mut self, wanted: usize) -> Result<&ReplyReader, SampleError> {
         self.replies.next();
-        while !self.replies.read(wanted, &mut self.budget)? {
-            if self.replies.is_short() || !self.replies.make_room(READ_BYTES)? {
+        while !self.replies.read(wanted, &mut self.budget).map_err(unreadable)? {
+            if self.replies.is_short() || !self.replies.make_room(READ_BYTES).map_err(unreadable)? {
                 self.is_waiting = true;
                 self.replies.wait_for_memory().await;
                 self.is_waiting = false;
@@ -162,19 +130,40 @@ impl RespStream {
     }
 
     /// There is room for more.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SampleError>> {
         let buffer = self.replies.buffer();
         match ready!(pin!(self.socket.read_buf(buffer)).poll(cx)) {
             Ok(0) => return Poll::Ready(Err(closed())),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Err(closed())),
-            Err(error) => return Poll::Ready(Err(error.into())),
+            Err(error) => return Poll::Ready(Err(broken(error))),
         }
         let unread = self.replies.unread();
-        Poll::Ready(Ok(self.budget.may_come(unread)?))
+        Poll::Ready(self.budget.may_come(unread).map_err(unreadable))
     }
 }
 
-fn closed() -> ConnectionError {
-    ConnectionError::Ended("Redis closed the connection".to_owned())
+fn closed() -> SampleError {
+    ended("Redis closed the connection".to_owned())
+}
+
+fn broken(error: io::Error) -> SampleError {
+    ended(described(&error))
+}
+
+fn ended(detail: String) -> SampleError {
+    SampleError { reason: FailureReason::Io, detail }
+}
+
+/// What came is more than may come, or is no reply.
+fn unreadable(error: RespError) -> SampleError {
+    protocol(&error.to_string())
+}
+
+/// The same error, of the first words on a connection: one that ends while it is being made was not made.
+pub(crate) fn while_connecting(error: SampleError) -> SampleError {
+    match error.reason {
+        FailureReason::Io => SampleError { reason: FailureReason::Connect, ..error },
+        _ => error,
+    }
 }

@@ -114,7 +114,7 @@ async fn ask_for_slots(
 ) -> Result<SlotMap, SampleError> {
     let mut wire = topology.endpoint_for(address.clone()).connect(deadline).await?;
     commands.add("cluster_slots", 1);
-    let reply = wire.ask(&[b"CLUSTER", b"SLOTS"]).await.map_err(|broken| broken.into_error(FailureReason::Io))?;
+    let reply = wire.ask(&[b"CLUSTER", b"SLOTS"]).await?;
     if let Some(refusal) = reply.error() {
         let detail = format!("CLUSTER SLOTS was answered {}", named(&refusal));
         return Err(SampleError { reason: FailureReason::Server, detail });
