@@ -12,7 +12,7 @@ mod follow_up;
 mod pipeline;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -20,12 +20,11 @@ use crate::collector::count_budget::{CountBudget, CountRequest};
 use crate::collector::query::{GroupQuery, Observation, ReadOutcome};
 use crate::collector::request::Batch;
 use crate::collector::sample::finalize::resolve;
-use crate::collector::sample::pipeline::InFlight;
 use crate::collector::sample_state::SampleState;
 use crate::collector::stream_state::StreamState;
 use crate::model::sample::{ReadError, RefusedCommand, SampleError, Sink, TargetMeta, TargetSample};
 use crate::model::text::unix_millis;
-use crate::redis::connection::{Clock, Connection};
+use crate::redis::connection::Connection;
 
 /// Streams whose questions go out as one message, and whose answers are read as one; fewer where the sample is spread.
 const STREAMS_PER_BATCH: usize = 32;
@@ -58,12 +57,16 @@ pub(super) struct SampleRun<'a> {
     wanted: Vec<CountRequest>,
     /// Streams of whose groups only the second round tells the oldest pending entry.
     detailed: Vec<usize>,
-    clock: Clock,
+    /// Batches that were sent and not yet answered, each with its time.
+    in_flight: VecDeque<(Batch, Instant)>,
+    /// When the newest answer to one came.
+    answered: Option<Instant>,
+    /// What it tells apart from the streams; the clock is the local one until the server's has answered, and where it will not.
+    meta: TargetMeta,
     /// When the clock was asked for, until it has answered.
     clock_asked: Option<Instant>,
     /// When it had.
     clock_read: Instant,
-    sampled_at: SystemTime,
 }
 
 impl<'a> SampleRun<'a> {
@@ -74,6 +77,7 @@ impl<'a> SampleRun<'a> {
         }
         server.memory.recount(&server.streams);
         server.streams.iter_mut().for_each(StreamState::begin_sample);
+        let sampled_at = SystemTime::now();
         Self {
             server,
             connected,
@@ -81,10 +85,11 @@ impl<'a> SampleRun<'a> {
             rest: Vec::new(),
             wanted: Vec::new(),
             detailed: Vec::new(),
-            clock: Clock { server_now_ms: None, round_trip: Duration::ZERO },
+            in_flight: VecDeque::new(),
+            answered: None,
+            meta: TargetMeta { server_now_ms: unix_millis(sampled_at), ..TargetMeta::at(sampled_at) },
             clock_asked: None,
             clock_read: Instant::now(),
-            sampled_at: SystemTime::now(),
         }
     }
 
@@ -103,11 +108,9 @@ impl<'a> SampleRun<'a> {
             self.hand_on(at);
         }
         let meta = TargetMeta {
-            server_now_ms: self.clock.server_now_ms.unwrap_or_else(|| unix_millis(self.sampled_at)),
             server: self.connected.server.clone(),
-            round_trip: self.clock.round_trip,
             refused: self.server.refused.iter().copied().collect(),
-            ..TargetMeta::at(self.sampled_at)
+            ..self.meta.clone()
         };
         Ok(TargetSample { meta, streams: Vec::new(), redis_time: self.server.pacer.taken() })
     }
@@ -116,13 +119,19 @@ impl<'a> SampleRun<'a> {
     /// would cost a round trip.
     async fn read_clock(&mut self) -> Result<(), SampleError> {
         let Some(asked) = self.clock_asked.take() else { return Ok(()) };
-        self.clock = self.connected.time(asked).await?;
+        let (server_now_ms, round_trip) = self.connected.time(asked).await?;
         self.clock_read = Instant::now();
-        self.server.pacer.measured_round_trip(self.clock.round_trip);
-        match self.clock.server_now_ms {
-            Some(_) => self.server.refused.remove(&RefusedCommand::Time),
-            None => self.server.refused.insert(RefusedCommand::Time),
-        };
+        self.meta.round_trip = round_trip;
+        self.server.pacer.measured_round_trip(round_trip);
+        match server_now_ms {
+            Some(now_ms) => {
+                self.meta.server_now_ms = now_ms;
+                self.server.refused.remove(&RefusedCommand::Time);
+            }
+            None => {
+                self.server.refused.insert(RefusedCommand::Time);
+            }
+        }
         Ok(())
     }
 
@@ -147,18 +156,17 @@ impl<'a> SampleRun<'a> {
             rest = &rest[streams..];
         }
         let mut recheck_refused = true;
-        let mut in_flight = InFlight::default();
-        while !batches.is_empty() || !in_flight.is_empty() {
-            if let Some(places) = batches.front().filter(|_| in_flight.has_room(&self.server.pacer)) {
+        while !batches.is_empty() || !self.in_flight.is_empty() {
+            if let Some(places) = batches.front().filter(|_| self.has_room()) {
                 let mut batch = self.batch(places, &unprobed);
                 if std::mem::take(&mut recheck_refused) {
                     batch.recheck_refused(&self.server.streams[places[0]].key);
                 }
-                in_flight.send(self, batch).await?;
+                self.send(batch).await?;
                 batches.pop_front();
                 continue;
             }
-            let (batch, _) = in_flight.receive(self).await?;
+            let (batch, _) = self.receive().await?;
             for at in batch.streams() {
                 self.was_read(at);
             }
@@ -338,15 +346,14 @@ impl<'a> SampleRun<'a> {
     async fn ask(&mut self, batches: Vec<Batch>) -> Result<Vec<Observation>, SampleError> {
         let mut observations = Vec::new();
         let mut unsent = VecDeque::from(batches);
-        let mut in_flight = InFlight::default();
-        while !unsent.is_empty() || !in_flight.is_empty() {
-            if in_flight.has_room(&self.server.pacer)
+        while !unsent.is_empty() || !self.in_flight.is_empty() {
+            if self.has_room()
                 && let Some(batch) = unsent.pop_front()
             {
-                in_flight.send(self, batch).await?;
+                self.send(batch).await?;
                 continue;
             }
-            observations.extend(in_flight.receive(self).await?.1);
+            observations.extend(self.receive().await?.1);
         }
         Ok(observations)
     }
@@ -359,8 +366,7 @@ impl<'a> SampleRun<'a> {
         let read = match read {
             Ok(reading) => {
                 let elapsed = u64::try_from(self.clock_read.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let clock = self.clock.server_now_ms.unwrap_or_else(|| unix_millis(self.sampled_at));
-                Ok(resolve(state, at, reading, clock.saturating_add(elapsed)))
+                Ok(resolve(state, at, reading, self.meta.server_now_ms.saturating_add(elapsed)))
             }
             Err(unread) => {
                 state.forget_all();

@@ -297,7 +297,8 @@ impl Standalone {
             if self.state.pacer.round_trip().is_zero() {
                 // Or all the ways there and back would count as Redis's time.
                 let asked = connected.ask_time(&self.state.commands).await?;
-                self.state.pacer.measured_round_trip(connected.time(asked).await?.round_trip);
+                let (_, round_trip) = connected.time(asked).await?;
+                self.state.pacer.measured_round_trip(round_trip);
             }
             self.state.commands.add("scan", 1);
             let asked = Instant::now();

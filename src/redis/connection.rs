@@ -23,14 +23,6 @@ pub(crate) struct Connection {
     pub(crate) script: Option<Script>,
 }
 
-/// What `TIME` told, and how long it took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    /// The server's clock, milliseconds since the Unix epoch; `None` where it may not be asked.
-    pub(crate) server_now_ms: Option<u64>,
-    pub(crate) round_trip: Duration,
-}
-
 impl Connection {
     /// Connects and finds out who answers. The deadline is that of the whole sample; the caller must keep it.
     pub(crate) async fn new(
@@ -111,8 +103,9 @@ impl Connection {
         Ok(asked)
     }
 
-    /// What the clock was, when it was asked for at this time and nothing was received since.
-    pub(crate) async fn time(&mut self, asked: Instant) -> Result<Clock, SampleError> {
+    /// What the clock was, when it was asked for at this time and nothing was received since, and how long the answer took. The clock is
+    /// in milliseconds since the Unix epoch; `None` where it may not be asked.
+    pub(crate) async fn time(&mut self, asked: Instant) -> Result<(Option<u64>, Duration), SampleError> {
         let replies = self.wire.receive(1).await?;
         let round_trip = asked.elapsed();
         let reply = replies.iter().next().ok_or_else(|| protocol("no reply"))?;
@@ -124,7 +117,7 @@ impl Connection {
             },
             None => Some(replies::time(reply).map_err(|error| protocol(&error.to_string()))?),
         };
-        Ok(Clock { server_now_ms, round_trip })
+        Ok((server_now_ms, round_trip))
     }
 
     /// Sends requests, with the number of each command. Several messages may be on their way at a time; their replies come in the same order.

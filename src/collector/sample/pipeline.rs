@@ -1,11 +1,10 @@
 //! Batches on their way: how many at a time, when each may be sent, and what they take of Redis's time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::collector::pacer::Pacer;
 use crate::collector::query::Observation;
 use crate::collector::request::Batch;
 use crate::collector::sample::SampleRun;
@@ -20,45 +19,30 @@ const BATCHES_IN_FLIGHT: usize = 4;
 /// again as one of the first round does.
 const MAX_REST_COST: u64 = 1500;
 
-/// Batches that were sent and not yet answered.
-#[derive(Default)]
-pub(super) struct InFlight {
-    batches: VecDeque<(Batch, Instant)>,
-    /// When the newest answer came.
-    answered: Option<Instant>,
-}
-
-impl InFlight {
-    pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+impl SampleRun<'_> {
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.len() < if self.server.pacer.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
     }
 
-    pub(super) fn has_room(&self, pacer: &Pacer) -> bool {
-        self.batches.len() < if pacer.is_spread() { 1 } else { BATCHES_IN_FLIGHT }
-    }
-
-    pub(super) async fn send(&mut self, rounds: &mut SampleRun<'_>, mut batch: Batch) -> Result<(), SampleError> {
-        let due = rounds.server.pacer.next(batch.cost, Instant::now());
-        if rounds.server.pacer.is_spread() {
+    pub(super) async fn send(&mut self, mut batch: Batch) -> Result<(), SampleError> {
+        let due = self.server.pacer.next(batch.cost, Instant::now());
+        if self.server.pacer.is_spread() {
             sleep_until(due).await;
         }
         let sent = Instant::now();
-        rounds.connected.send(batch.requests(), batch.sent(), &rounds.server.commands).await?;
+        self.connected.send(batch.requests(), batch.sent(), &self.server.commands).await?;
         batch.was_sent();
-        self.batches.push_back((batch, sent));
+        self.in_flight.push_back((batch, sent));
         Ok(())
     }
 
     /// Waits for the answers to the oldest batch, and reads them.
-    pub(super) async fn receive(
-        &mut self,
-        rounds: &mut SampleRun<'_>,
-    ) -> Result<(Batch, Vec<Observation>), SampleError> {
-        rounds.read_clock().await?;
-        let Some((batch, sent)) = self.batches.pop_front() else {
+    pub(super) async fn receive(&mut self) -> Result<(Batch, Vec<Observation>), SampleError> {
+        self.read_clock().await?;
+        let Some((batch, sent)) = self.in_flight.pop_front() else {
             return Ok((Batch::without(&BTreeSet::new()), Vec::new()));
         };
-        let SampleRun { server, connected, .. } = rounds;
+        let Self { server, connected, .. } = self;
         server.awaited.clear();
         server.awaited.extend(batch.ends());
         let replies = connected.receive(batch.commands()).await?;
