@@ -26,29 +26,27 @@ impl Batch {
         observations: &mut Vec<Observation>,
         refused: &mut BTreeSet<RefusedCommand>,
     ) -> Result<(), SampleError> {
-        let replies = Replies { replies: replies.iter(), asking: self.asking, exec_refused: false };
-        let transacts = self.transacts();
-        let mut reading = Reading { transacts, replies, streams, memory, observations, refused };
-        let read = self.queries.iter().try_for_each(|query| reading.read(query));
-        if reading.replies.exec_refused {
-            refused.insert(RefusedCommand::Exec);
-        }
-        read
+        let (replies, asking, transacts) = (replies.iter(), self.asking, self.transacts());
+        let mut reading = Reading { replies, asking, transacts, streams, memory, observations, refused };
+        self.queries.iter().try_for_each(|query| reading.read(query))
     }
 }
 
 /// The replies to a batch while they are read, and what comes of them.
 struct Reading<'a, 'r> {
+    /// Those that are not read yet, in the order of the commands.
+    replies: Items<'r>,
+    /// Whether each transaction has an `ASKING` before it.
+    asking: bool,
     /// Whether queries about a stream were sent in a transaction.
     transacts: bool,
-    replies: Replies<'r>,
     streams: &'a mut [StreamState],
     memory: &'a mut DecodeMemory,
     observations: &'a mut Vec<Observation>,
     refused: &'a mut BTreeSet<RefusedCommand>,
 }
 
-impl Reading<'_, '_> {
+impl<'r> Reading<'_, 'r> {
     fn read(&mut self, query: &Query) -> Result<(), SampleError> {
         match query {
             Query::Recheck(command) => self.recheck(*command),
@@ -67,8 +65,8 @@ impl Reading<'_, '_> {
     fn recheck(&mut self, command: RefusedCommand) -> Result<(), SampleError> {
         let is_allowed = match command {
             // An error inside is the stream's, and shows that it ran.
-            RefusedCommand::Multi => self.replies.transaction(1)?.is_ok(),
-            _ => !is_refused(self.replies.next()?),
+            RefusedCommand::Multi => self.transaction(1)?.is_ok(),
+            _ => !is_refused(self.next()?),
         };
         if is_allowed {
             self.refused.remove(&command);
@@ -78,11 +76,8 @@ impl Reading<'_, '_> {
 
     fn stream(&mut self, at: usize, groups: &[GroupQuery]) -> Result<(), SampleError> {
         let parts = CommandParts { before: &STREAM, groups };
-        let answer = if self.transacts {
-            self.replies.transaction(parts.len())?
-        } else {
-            self.replies.between_two_alike(parts.len() + 1)?
-        };
+        let answer =
+            if self.transacts { self.transaction(parts.len())? } else { self.between_two_alike(parts.len() + 1)? };
         note_refused(&answer, parts, self.refused);
         let (state, memory) = (&mut self.streams[at], &mut *self.memory);
         memory.begin(at, state.held);
@@ -99,8 +94,7 @@ impl Reading<'_, '_> {
 
     fn details(&mut self, at: usize, groups: &[GroupQuery]) -> Result<(), SampleError> {
         let parts = CommandParts { before: &[], groups };
-        let answer =
-            if self.transacts { self.replies.transaction(parts.len())? } else { Ok(self.replies.take(parts.len())?) };
+        let answer = if self.transacts { self.transaction(parts.len())? } else { Ok(self.take(parts.len())?) };
         note_refused(&answer, parts, self.refused);
         let (state, memory) = (&mut self.streams[at], &mut *self.memory);
         memory.begin(at, state.held);
@@ -122,7 +116,7 @@ impl Reading<'_, '_> {
     }
 
     fn first(&mut self, at: usize, group: usize) -> Result<(), SampleError> {
-        let reply = self.replies.next()?;
+        let reply = self.next()?;
         if is_refused(reply) {
             self.refused.insert(RefusedCommand::Xrange);
         } else if let Ok(id) = replies::first_in_range(reply) {
@@ -141,7 +135,7 @@ impl Reading<'_, '_> {
     ) -> Result<(), SampleError> {
         let before = if probes { &PROBED[..] } else { &UNPROBED[..] };
         let parts = CommandParts { before, groups };
-        let answer = self.replies.transaction(parts.len())?;
+        let answer = self.transaction(parts.len())?;
         note_refused(&answer, parts, self.refused);
         let (state, memory) = (&mut self.streams[at], &mut *self.memory);
         memory.begin(at, state.held);
@@ -169,11 +163,7 @@ impl Reading<'_, '_> {
     ) -> Result<(), SampleError> {
         let before = usize::from(with_groups);
         let commands = before + pages.len() + if unchanged.is_some() { 2 } else { 1 };
-        let answer = if self.transacts {
-            self.replies.transaction(commands)?
-        } else {
-            self.replies.between_two_alike(1 + commands)?
-        };
+        let answer = if self.transacts { self.transaction(commands)? } else { self.between_two_alike(1 + commands)? };
         let (state, memory) = (&mut self.streams[at], &mut *self.memory);
         memory.begin(at, state.held);
         let names = with_groups.then_some((&state.names, &mut *memory));
@@ -197,7 +187,7 @@ impl Reading<'_, '_> {
     }
 
     fn anchor(&mut self, at: usize) -> Result<(), SampleError> {
-        let reply = self.replies.next()?;
+        let reply = self.next()?;
         if is_refused(reply) {
             self.refused.insert(RefusedCommand::Xrange);
         }
@@ -208,11 +198,76 @@ impl Reading<'_, '_> {
     }
 
     fn ghosts(&mut self, at: usize, group: usize) -> Result<(), SampleError> {
-        let reply = self.replies.next()?;
+        let reply = self.next()?;
         if let (Some(Ok(stream)), Ok(count)) = (&mut self.streams[at].read, replies::pending_count(reply)) {
             stream.groups[group].ghost_pending = Some(count);
         }
         Ok(())
+    }
+
+    fn next(&mut self) -> Result<Reply<'r>, SampleError> {
+        let reply = self.replies.next().ok_or_else(|| protocol("fewer replies than commands"))?;
+        match reply.error().and_then(|error| server_wide(&error)) {
+            Some(error) => Err(error),
+            None => Ok(reply),
+        }
+    }
+
+    fn take(&mut self, commands: usize) -> Result<Items<'r>, SampleError> {
+        let taken = self.replies.first(commands);
+        (0..commands).try_for_each(|_| self.next().map(drop))?;
+        Ok(taken)
+    }
+
+    /// The answers to `commands` commands, of which the first and the last ask for the same, without the last: of one moment
+    /// where those two are alike, as nothing that they tell goes back to what it was.
+    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Items<'r>, StreamError>, SampleError> {
+        let items = self.take(commands)?;
+        let (first, last) = (items.clone().next(), items.clone().last());
+        let alike = first.zip(last).is_some_and(|(first, last)| first.is_like(last));
+        Ok(if alike { Ok(items.first(commands - 1)) } else { Err(StreamError::Moved) })
+    }
+
+    /// The answers of one transaction of `commands` commands.
+    fn transaction(&mut self, commands: usize) -> Result<Result<Items<'r>, StreamError>, SampleError> {
+        let asked = if self.asking { Some(self.next()?) } else { None };
+        let begun = self.next()?;
+        let mut not_queued = Vec::new();
+        for at in 0..commands {
+            if let Some(error) = self.next()?.error() {
+                not_queued.push((at, error));
+            }
+        }
+        let answer = self.next()?;
+        // What followed was sent back to where it came from.
+        if let Some(error) = asked.and_then(Reply::error) {
+            return Ok(Err(StreamError::Server(None, error)));
+        }
+        if let Some(error) = begun.error() {
+            let refused = is_command_refused(&error);
+            return Ok(Err(if refused {
+                StreamError::NoTransaction(RefusedCommand::Multi, error)
+            } else {
+                StreamError::Server(None, error)
+            }));
+        }
+        // Refused by ACL, it ends its transaction all the same; a command that is unknown does not.
+        if let Some(error) = answer.error().and_then(|error| error.why_aborted()).filter(is_command_refused) {
+            return Ok(Err(StreamError::NoTransaction(RefusedCommand::Exec, error)));
+        }
+        if let Some(error) = answer.error().filter(is_command_refused) {
+            // The connection is in a transaction now that nothing ends.
+            self.refused.insert(RefusedCommand::Exec);
+            return Err(protocol(&format!("EXEC was answered {}", error.text())));
+        }
+        if !not_queued.is_empty() {
+            return Ok(Err(StreamError::NotQueued(not_queued)));
+        }
+        match (answer.list(), answer.error()) {
+            (Some(items), _) if items.len() == commands => Ok(Ok(items)),
+            (None, Some(error)) => Ok(Err(StreamError::Server(None, error))),
+            _ => Err(protocol("the reply to EXEC does not fit the commands it runs")),
+        }
     }
 }
 
@@ -480,81 +535,6 @@ fn describe(part: Option<CommandPart>, error: &Refusal) -> ReadError {
 impl From<DecodeError> for StreamError {
     fn from(error: DecodeError) -> Self {
         Self::Decode(error)
-    }
-}
-
-/// The replies of a round trip, in the order of its commands.
-struct Replies<'a> {
-    replies: Items<'a>,
-    /// Whether each transaction has an `ASKING` before it.
-    asking: bool,
-    /// Whether `EXEC` was refused. The connection is in a transaction then that nothing ends.
-    exec_refused: bool,
-}
-
-impl<'a> Replies<'a> {
-    fn next(&mut self) -> Result<Reply<'a>, SampleError> {
-        let reply = self.replies.next().ok_or_else(|| protocol("fewer replies than commands"))?;
-        match reply.error().and_then(|error| server_wide(&error)) {
-            Some(error) => Err(error),
-            None => Ok(reply),
-        }
-    }
-
-    fn take(&mut self, commands: usize) -> Result<Items<'a>, SampleError> {
-        let taken = self.replies.first(commands);
-        (0..commands).try_for_each(|_| self.next().map(drop))?;
-        Ok(taken)
-    }
-
-    /// The answers to `commands` commands, of which the first and the last ask for the same, without the last: of one moment
-    /// where those two are alike, as nothing that they tell goes back to what it was.
-    fn between_two_alike(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
-        let items = self.take(commands)?;
-        let (first, last) = (items.clone().next(), items.clone().last());
-        let alike = first.zip(last).is_some_and(|(first, last)| first.is_like(last));
-        Ok(if alike { Ok(items.first(commands - 1)) } else { Err(StreamError::Moved) })
-    }
-
-    /// The answers of one transaction of `commands` commands.
-    fn transaction(&mut self, commands: usize) -> Result<Result<Items<'a>, StreamError>, SampleError> {
-        let asked = if self.asking { Some(self.next()?) } else { None };
-        let begun = self.next()?;
-        let mut not_queued = Vec::new();
-        for at in 0..commands {
-            if let Some(error) = self.next()?.error() {
-                not_queued.push((at, error));
-            }
-        }
-        let answer = self.next()?;
-        // What followed was sent back to where it came from.
-        if let Some(error) = asked.and_then(Reply::error) {
-            return Ok(Err(StreamError::Server(None, error)));
-        }
-        if let Some(error) = begun.error() {
-            let refused = is_command_refused(&error);
-            return Ok(Err(if refused {
-                StreamError::NoTransaction(RefusedCommand::Multi, error)
-            } else {
-                StreamError::Server(None, error)
-            }));
-        }
-        // Refused by ACL, it ends its transaction all the same; a command that is unknown does not.
-        if let Some(error) = answer.error().and_then(|error| error.why_aborted()).filter(is_command_refused) {
-            return Ok(Err(StreamError::NoTransaction(RefusedCommand::Exec, error)));
-        }
-        if let Some(error) = answer.error().filter(is_command_refused) {
-            self.exec_refused = true;
-            return Err(protocol(&format!("EXEC was answered {}", error.text())));
-        }
-        if !not_queued.is_empty() {
-            return Ok(Err(StreamError::NotQueued(not_queued)));
-        }
-        match (answer.list(), answer.error()) {
-            (Some(items), _) if items.len() == commands => Ok(Ok(items)),
-            (None, Some(error)) => Ok(Err(StreamError::Server(None, error))),
-            _ => Err(protocol("the reply to EXEC does not fit the commands it runs")),
-        }
     }
 }
 
