@@ -134,14 +134,13 @@ impl LagTracker {
     /// `XTRIM … ACKED` of Redis 8.2. Returns how the stream goes on from the sample before.
     pub fn open<'a>(
         &mut self,
-        stream: &StreamReply,
+        now: &StreamReply,
         groups: &[GroupReply],
         monitored: impl Iterator<Item = &'a GroupReply> + Clone,
         trims_acknowledged: bool,
     ) -> Continuity {
-        let now = *stream;
         self.shrinking = self.facts.is_some_and(|before| !now.nothing_removed_since(&before));
-        let untraced = self.untraced_since_facts(&now, trims_acknowledged.then_some(groups));
+        let untraced = self.untraced_since_facts(now, trims_acknowledged.then_some(groups));
         let mut continuity = self.facts.map_or(Continuity::Unknown, |before| now.since(&before, untraced));
         // All entries up to a mark below the first entry are gone, so at least that many were removed.
         let passed = now.first.and_then(EntryId::previous).and_then(|before| self.marks.added_at_or_below(before));
@@ -160,8 +159,8 @@ impl LagTracker {
         if let Some(held) = &mut self.held {
             held.tracked.removed_up_to(untraced);
         }
-        self.anchor = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(now));
-        self.facts = Some(now);
+        self.anchor = self.facts.and_then(|before| before.last).filter(|_| self.facts != Some(*now));
+        self.facts = Some(*now);
         self.cursors = trims_acknowledged.then(|| cursors_of(groups));
         if !monitored.clone().map(|group| &group.name).eq(self.groups.iter().map(|tracked| &tracked.name)) {
             let mut old = VecDeque::from(std::mem::take(&mut self.groups));
