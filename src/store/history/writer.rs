@@ -232,12 +232,14 @@ impl Writer {
             return;
         }
         self.tried = Some(Instant::now());
+        let has_points = !self.backlog.is_empty();
         let result = self.try_work(shared_file);
         shared.metrics.set_bytes(file::size(&shared_file.path));
         shared.metrics.up.set(i64::from(result.is_ok()));
         match result {
             Ok(()) => {
-                if self.said.take().is_some() {
+                // A file on a full disk may open, and refuse what comes next.
+                if has_points && self.said.take().is_some() {
                     tracing::info!(path = %shared_file.path.display(), "history file in use again");
                 }
             }

@@ -119,6 +119,18 @@ fn what_a_full_disk_refuses_waits_and_is_written_later() {
 }
 
 #[test]
+fn a_file_is_in_use_again_once_it_takes_points() {
+    let mut history = Fixture::new();
+    history.write(3, 1);
+    // As where a change of an incident finds the disk full.
+    history.writer.fault(&Fault::Io("database or disk is full".to_owned()));
+    history.work();
+    assert!(history.writer.said.is_some(), "it opened, and nothing was written");
+    history.write(2, 2);
+    assert_eq!(history.writer.said, None);
+}
+
+#[test]
 fn the_backlog_is_bounded_and_counts_what_it_drops() {
     let mut history = Fixture::new();
     std::fs::write(history.folder.path().join("history.db"), "my diary").unwrap();
