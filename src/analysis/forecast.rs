@@ -8,6 +8,7 @@
 //! Pure: the points come in, the forecast goes out; the random numbers come from a seed. All counts are in entries, all times in seconds.
 
 mod arrivals;
+mod breakdowns;
 mod calibration;
 mod capacity;
 mod line;

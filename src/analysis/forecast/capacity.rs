@@ -1,6 +1,7 @@
 //! What the consumers can do: what was delivered while there was lag. A capacity that changed in a step counts from the step on;
-//! one that falls slowly goes on falling. How often it broke down in the past, and for how long, says how it may break down and recover.
+//! one that falls slowly goes on falling.
 
+use super::breakdowns::{Breakdowns, Hazard};
 use super::random::Random;
 use super::series::StepSeries;
 use crate::analysis::stats::{self, median, quantile};
@@ -58,25 +59,9 @@ pub(super) struct Outlook {
     /// The level when up, and what levels it had when down.
     up_level: f64,
     down_levels: Vec<f64>,
-    /// How often the consumers broke down, and recovered.
+    /// How often the consumers broke down, and for how long.
     fails: Hazard,
-    recovers: Hazard,
-}
-
-/// How often something happened in so many steps.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hazard {
-    times: f64,
-    steps: f64,
-}
-
-impl Hazard {
-    /// A chance per step that is as likely as not: a few events tell it roughly, so that it differs from future to future. What lasts and has never ended
-    /// counts as half an event (Jeffreys' prior).
-    fn draw(self, random: &mut Random) -> f64 {
-        let times = self.times + 0.5;
-        (times / self.steps.max(1.0) * (random.normal() / times.sqrt()).exp()).min(1.0)
-    }
+    breakdowns: Breakdowns,
 }
 
 impl Capacity {
@@ -159,7 +144,7 @@ impl Capacity {
                 self.delivered[since.max(end.saturating_sub(60))..end].iter().copied().filter(|value| !value.is_nan());
             level = level.max(kept_up.fold(0.0, f64::max));
         }
-        let (fails, recovers) = self.hazards(end);
+        let (fails, breakdowns) = self.breakdowns(end);
         let window = &self.condition[..end];
         let of = |wanted: Condition| -> Vec<f64> {
             let found =
@@ -169,7 +154,7 @@ impl Capacity {
         let down_levels = of(Condition::Down);
         let up_level = if down_now { median(&mut of(Condition::Up)) } else { level };
         let up_level = if up_level.is_nan() { f64::INFINITY } else { up_level };
-        Outlook { level, drift, level_doubt, errors, down_now, up_level, down_levels, fails, recovers }
+        Outlook { level, drift, level_doubt, errors, down_now, up_level, down_levels, fails, breakdowns }
     }
 
     /// The busy steps before `end` that have the capacity of now, in order of time.
@@ -220,24 +205,27 @@ impl Capacity {
         found
     }
 
-    /// How often the consumers broke down and recovered before `end`.
-    fn hazards(&self, end: usize) -> (Hazard, Hazard) {
-        let (mut fails, mut recovers) = (Hazard::default(), Hazard::default());
+    /// How often the consumers broke down before `end`, and for how long.
+    fn breakdowns(&self, end: usize) -> (Hazard, Breakdowns) {
+        let (mut fails, mut lasted, mut elapsed) = (Hazard::default(), Vec::new(), 0.0);
         let mut before = Condition::Unknown;
         for condition in &self.condition[..end] {
-            match (before, condition) {
-                (Condition::Up, Condition::Down) => fails.times += 1.0,
-                (Condition::Down, Condition::Up) => recovers.times += 1.0,
-                _ => {}
-            }
             match condition {
-                Condition::Up => fails.steps += 1.0,
-                Condition::Down => recovers.steps += 1.0,
+                Condition::Up => {
+                    fails.steps += 1.0;
+                    if before == Condition::Down {
+                        lasted.push(std::mem::take(&mut elapsed));
+                    }
+                }
+                Condition::Down => {
+                    elapsed += 1.0;
+                    fails.times += f64::from(before == Condition::Up);
+                }
                 Condition::Unknown => continue,
             }
             before = *condition;
         }
-        (fails, recovers)
+        (fails, Breakdowns::new(&lasted, elapsed))
     }
 }
 
@@ -249,7 +237,7 @@ impl Outlook {
         let doubt = random.normal() * self.level_doubt;
         // Where they never broke down nothing tells how far down it would be.
         let fails = if self.fails.times > 0.0 { self.fails.draw(random) } else { 0.0 };
-        let recovers = self.recovers.draw(random);
+        let (mut left, durations) = self.breakdowns.draw(random);
         let mut down = self.down_now;
         let mut other = None;
         let (mut drift, mut drifted) = (self.drift * (1.0 + DRIFT_DOUBT * random.normal()), 0.0);
@@ -258,9 +246,13 @@ impl Outlook {
             if ahead % 10 == 0 {
                 error_at = random.below(self.errors.len());
             }
-            let chance = if down { recovers } else { fails };
-            if chance > 0.0 && random.uniform() < chance {
+            left -= 1.0;
+            let turns = if down { left < 0.5 } else { fails > 0.0 && random.uniform() < fails };
+            if turns {
                 down = !down;
+                if down {
+                    left = durations.draw(random);
+                }
                 other = if down == self.down_now {
                     None
                 } else if down {

@@ -194,6 +194,15 @@ fn consumers_that_recovered_before_are_expected_to_recover() {
 }
 
 #[test]
+fn repairs_that_always_take_as_long_end_when_they_are_due() {
+    // Every 200 minutes the consumers are down for 40; now for 35. After 5 more they take ten minutes to drain what is left.
+    let rates = |minute: usize| (100.0, if minute % 200 < 40 { 0.0 } else { 600.0 });
+    let group = ForecastGroup::new().minutes(14 * 200 + 35, rates);
+    let end = group.end(15.0 * MINUTE);
+    assert!(end.q10 == 0.0 && end.q50 < 0.5 * group.lag, "{end:?} from {}", group.lag);
+}
+
+#[test]
 fn growth_without_a_precedent_is_forecast_once_it_has_lasted() {
     let down = |minutes: usize| {
         ForecastGroup::new().minutes(600 + minutes, |minute| (100.0, if minute < 600 { 300.0 } else { 0.0 }))
