@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A day in fast motion: records the demo's load, has it forecast, and draws the forecasts beside what came.
 
-    python3 -B benches/forecast/day.py record FOLDER --bin target/debug [--redis-server PATH] [--minutes 48]
+    python3 -B benches/forecast/day.py record FOLDER --bin target/demo [--redis-server PATH] [--minutes 48]
     cargo bench --bench forecast -- --replay FOLDER
     python3 -B benches/forecast/day.py draw FOLDER --write docs/images/forecast-day.svg
 
